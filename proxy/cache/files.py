@@ -1,0 +1,165 @@
+"""Files of every index: the store, or a download that all askers of the same bytes share while it arrives.
+
+A download is a flight of its own: the client that asked first may leave.  Its spool goes to the next asker as long as it can
+still be read from byte 0.  What was committed is pinned by its caller, who is told through *committed*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+
+from attrs import define
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
+from proxy.flight import swallow
+from proxy.interfaces import IBytesSource, IFileStore, IOffload, IUpstreams
+from proxy.model import Wanted
+from proxy.spool import Spool
+
+#: Told once when a download is committed: what was wanted, its sha256 and its size.
+Committed = Callable[[Wanted, str, int], Awaitable[None]]
+
+
+@define
+class _Download:
+    """One download under way, from before its partial file is open."""
+
+    waiting: list[Deferred[None]]
+    spool: Spool | None = None
+    run: Deferred[None] | None = None
+
+
+class FileCache:
+    """All files of one data directory."""
+
+    log = Logger()
+
+    def __init__(self, store: IFileStore, offload: IOffload, count: Callable[[str], None] = lambda event: None) -> None:
+        self._store = store
+        self._offload = offload
+        self._count = count
+        self._downloads: dict[str, _Download] = {}
+
+    async def stored(self, sha256: str) -> IBytesSource | None:
+        """A committed file, open for reading, or ``None``."""
+        source: IBytesSource | None = await self._store.open(sha256)
+        return source
+
+    def arriving(self, wanted: Wanted) -> Spool | None:
+        """The spool of *wanted* if its download is under way and can still be joined."""
+        download = self._downloads.get(identity(wanted))
+        if download is None or download.spool is None or not download.spool.joinable:
+            return None
+        return download.spool
+
+    def __contains__(self, wanted: Wanted) -> bool:
+        return identity(wanted) in self._downloads
+
+    async def download(self, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> IBytesSource:
+        """A reader of *wanted*, fetched from *upstreams* unless its download is under way already.
+
+        It comes as soon as upstream's headers are in.  Raises what :meth:`IUpstreams.fetch` raises up to that point; a failure
+        after that is met by the reader.
+        """
+        key = identity(wanted)
+        download = self._downloads.get(key)
+        if download is None or (download.spool is not None and not download.spool.joinable):
+            download = self._start(key, wanted, upstreams, committed)
+        if download.spool is None:
+            waiter: Deferred[None] = Deferred(download.waiting.remove)
+            download.waiting.append(waiter)
+            await waiter
+        spool = download.spool
+        assert spool is not None
+        await spool.begun()
+        # Between the headers and this line nothing else ran but, on a full disk, the window may have moved on already.
+        return spool.reader() if spool.joinable else await self.download(wanted, upstreams, committed)
+
+    def close(self) -> Deferred[None]:
+        """Cancel every download; what has arrived stays for the next start."""
+        runs = [download.run for download in self._downloads.values() if download.run is not None]
+        done: Deferred[None] = Deferred()
+        left = len(runs)
+
+        def one_less(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                done.callback(None)
+
+        for run in runs:
+            run.addBoth(one_less)
+            run.cancel()
+        if not runs:
+            done.callback(None)
+        return done
+
+    def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
+        download = self._downloads[key] = _Download([])
+        download.run = Deferred.fromCoroutine(self._run(key, download, wanted, upstreams, committed))
+        swallow(download.run)
+        return download
+
+    async def _run(self, key: str, download: _Download, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> None:
+        try:
+            spool = await self._open_spool(key, download, wanted)
+        except Exception:  # noqa: BLE001  # every asker is told, whatever it was
+            self._forget(key, download)
+            failure = Failure()
+            waiting, download.waiting = download.waiting, []
+            for waiter in waiting:
+                waiter.errback(failure)
+            return
+        try:
+            await upstreams.fetch(wanted, spool)
+            assert spool.sha256 is not None
+            assert spool.total is not None
+            if spool.kept:
+                await committed(wanted, spool.sha256, spool.total)
+        except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
+            if isinstance(error, DigestMismatch):
+                self._count("file with wrong bytes refused")
+            await spool.fail(Failure(_as_proxy_error(error, wanted)))
+        finally:
+            spool.close()
+            self._forget(key, download)
+
+    async def _open_spool(self, key: str, download: _Download, wanted: Wanted) -> Spool:
+        try:
+            partial = await self._store.begin(key, resume=wanted.digest is not None)
+        except OSError as error:
+            raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+        spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload)
+        await spool.recover()
+        spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
+        waiting, download.waiting = download.waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+        return spool
+
+    def _forget(self, key: str, download: _Download) -> None:
+        if self._downloads.get(key) is download:
+            del self._downloads[key]
+
+
+def identity(wanted: Wanted) -> str:
+    """What two askers must agree on to share one download (path-safe): the digest, or the place of the file on its index."""
+    if wanted.digest is not None:
+        return str(wanted.digest)
+    place = "\0".join((wanted.index, wanted.project, wanted.name, wanted.url))
+    return "at." + hashlib.sha256(place.encode()).hexdigest()
+
+
+def _as_proxy_error(error: Exception, wanted: Wanted) -> Exception:
+    """What a reader of a failed download is told."""
+    if isinstance(error, ProxyError):
+        return error
+    if isinstance(error, CancelledError):
+        return Overloaded(f"the download of {wanted.name} was stopped: ask again")
+    if isinstance(error, OSError):
+        return StorageFailed(f"cannot store {wanted.name}: {error.strerror}")
+    return UpstreamFailed(wanted.name, [Attempt(wanted.upstream, str(error) or type(error).__name__, 0.0)])

@@ -1,0 +1,44 @@
+"""How the cache came by an answer, in the terms of RFC 9211 (the ``Cache-Status`` header)."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen(slots=True)
+class Outcome:
+    """One answer's cache status.
+
+    ``hit``: served without waiting for upstream.  ``fwd``: why upstream was asked (``miss``, ``stale``, ``request``), ``None``
+    when it was not waited for.  ``ttl``: seconds of freshness left, negative when stale.  ``collapsed``: shared another asker's
+    request.
+    """
+
+    hit: bool
+    fwd: str | None = None
+    ttl: int | None = None
+    collapsed: bool = False
+    stored: bool = False
+    detail: str | None = None
+
+    @property
+    def word(self) -> str:
+        """One word for logs and metrics: ``hit``, ``stale``, ``collapsed``, ``refreshed`` or ``miss``."""
+        if self.hit:
+            return "stale" if self.ttl is not None and self.ttl <= 0 else "hit"
+        if self.collapsed:
+            return "collapsed"
+        return "refreshed" if self.fwd in ("stale", "request") else "miss"
+
+    def header(self) -> str:
+        """The value of ``Cache-Status``."""
+        parts = ["pypiproxy", "hit" if self.hit else f"fwd={self.fwd or 'miss'}"]
+        if self.stored:
+            parts.append("stored")
+        if self.collapsed:
+            parts.append("collapsed")
+        if self.ttl is not None:
+            parts.append(f"ttl={self.ttl}")
+        if self.detail is not None:
+            parts.append(f"detail={self.detail}")
+        return "; ".join(parts)

@@ -1,0 +1,77 @@
+"""Records of project pages in the record store: the head under one key, the body under another that bears its digest.
+
+A renewal (304) rewrites the head alone.  A new page writes its body first, then the head, then removes the old body: a crash in
+between leaves the old record whole and at worst an orphaned body, which :meth:`PageRecords.forget` removes with the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from proxy.interfaces import IOffload, IRecordStore
+from proxy.model import Head, Record
+
+#: Part of every key: another layout gets another prefix and never meets these.
+_PREFIX = "page1"
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Head)
+
+
+def body_digest(body: bytes) -> str:
+    """The SHA-256 of a page body in hex: what :attr:`Head.digest` holds."""
+    return hashlib.sha256(body).hexdigest()
+
+
+class PageRecords:
+    """The records of one *index*."""
+
+    def __init__(self, index: str, records: IRecordStore, offload: IOffload) -> None:
+        self._index = index
+        self._records = records
+        self._offload = offload
+
+    def _key(self, project: str) -> str:
+        return f"{_PREFIX}/{self._index}/{project}"
+
+    def _body_key(self, project: str, digest: str) -> str:
+        return f"{self._key(project)}/{digest}"
+
+    async def head(self, project: str) -> Head | None:
+        """What is remembered of *project*; ``None`` when nothing is, or it is damaged: it is then asked for anew."""
+        data = await self._records.get(self._key(project))
+        if data is None:
+            return None
+        try:
+            return _decoder.decode(data)
+        except msgspec.MsgspecError:
+            return None
+
+    async def body(self, project: str, head: Head) -> bytes | None:
+        """The body that belongs to *head*, checked against its digest; ``None`` when it is gone or damaged."""
+        body = await self._records.get(self._body_key(project, head.digest))
+        if body is None or await self._offload.run(body_digest, body) != head.digest:
+            return None
+        return body
+
+    async def keep(self, project: str, record: Record, before: Head | None) -> None:
+        """Remember *record* in place of the one with head *before*."""
+        replaced = before is None or before.digest != record.head.digest
+        if record.head.found and replaced:
+            await self._records.set(self._body_key(project, record.head.digest), record.body)
+        await self.renew(project, record.head)
+        if before is not None and before.found and replaced:
+            await self._records.delete(self._body_key(project, before.digest))
+
+    async def renew(self, project: str, head: Head) -> None:
+        """Remember the new *head* of a body that is there already."""
+        await self._records.set(self._key(project), _encoder.encode(head))
+
+    async def forget(self, project: str) -> bool:
+        """Remove the record of *project* and all bodies it ever left; true if there was one."""
+        there = await self._records.delete(self._key(project))
+        for key in await self._records.keys(self._body_key(project, "")):
+            await self._records.delete(key)
+        return there

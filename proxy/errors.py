@@ -1,0 +1,138 @@
+"""Everything that can go wrong, as one tree: each class knows its HTTP status and a stable ``code``.
+
+``str(error)`` is the sentence a user reads (what happened, to what, what to do).  It becomes the reason phrase (pip prints it)
+and the ``detail`` of RFC 9457 problem JSON (uv prints it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+
+class ProxyError(Exception):
+    """The root of all errors that have an answer for the client."""
+
+    status: int = 500
+    code: str = "internal-error"
+    title: str = "Internal error"
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds for a ``Retry-After`` header, or ``None`` when asking again is of no use."""
+        return None
+
+
+class BadRequest(ProxyError):
+    """The request itself cannot be understood."""
+
+    status = 400
+    code = "bad-request"
+    title = "Bad request"
+
+
+class NotFound(ProxyError):
+    """A definite no: upstream answered that it does not have it, or there is no such path here."""
+
+    status = 404
+    code = "not-found"
+    title = "Not found"
+
+
+class MethodNotAllowed(ProxyError):
+    """The path exists and answers only GET and HEAD."""
+
+    status = 405
+    code = "method-not-allowed"
+    title = "Method not allowed"
+
+
+class NotAcceptable(ProxyError):
+    """No media type that the client accepts can be made (RFC 9110 section 15.5.7)."""
+
+    status = 406
+    code = "not-acceptable"
+    title = "Not acceptable"
+
+
+class DigestChanged(ProxyError):
+    """The file's name is pinned to other bytes than upstream's page now states."""
+
+    status = 409
+    code = "digest-changed"
+    title = "Digest changed upstream"
+
+
+class LoopDetected(ProxyError):
+    """A request came back to the instance that sent it (RFC 5842 section 7.2)."""
+
+    status = 508
+    code = "loop-detected"
+    title = "Loop detected"
+
+
+class Overloaded(ProxyError):
+    """This proxy has no room for the work right now."""
+
+    status = 503
+    code = "overloaded"
+    title = "Overloaded"
+
+    @property
+    def retry_after(self) -> int:
+        return 2
+
+
+@frozen
+class Attempt:
+    """One try at one upstream: what was asked, what came of it, and after how long (seconds)."""
+
+    upstream: str
+    reason: str
+    elapsed: float
+
+    def __str__(self) -> str:
+        return f"{self.upstream}: {self.reason}"
+
+
+class UpstreamFailed(ProxyError):
+    """No upstream could answer, and there is nothing in the cache to serve instead.  Never remembered."""
+
+    status = 503
+    code = "upstream-failed"
+    title = "Upstream failed"
+
+    def __init__(self, what: str, attempts: Sequence[Attempt], retry_in: float = 2.0) -> None:
+        self.what = what
+        self.attempts = tuple(attempts)
+        self.retry_in = retry_in
+        tried = "; ".join(map(str, self.attempts)) or "no upstream may be asked right now"
+        super().__init__(f"cannot fetch {what}: {tried}")
+
+    @property
+    def retry_after(self) -> int:
+        return max(1, min(60, round(self.retry_in)))
+
+
+class DigestMismatch(UpstreamFailed):
+    """Upstream sent bytes that are not what its page promised; they were thrown away."""
+
+    code = "digest-mismatch"
+    title = "Digest mismatch"
+
+
+class StorageFailed(ProxyError):
+    """The data directory could not be read or written."""
+
+    status = 503
+    code = "storage-failed"
+    title = "Storage failed"
+
+    @property
+    def retry_after(self) -> int:
+        return 5
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; ``str()`` names file, key, value and what is expected."""

@@ -1,0 +1,82 @@
+"""Single flight: one run of a piece of work per key, shared by everybody who asks while it is under way.
+
+A flight belongs to the proxy, not to the asker that started it: a waiter that is cancelled leaves, the run goes on for the
+others, and for the cache when nobody is left.  A failure reaches every waiter and strands none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar, cast
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class _Flight(Generic[T]):
+    """One run and those who wait for it."""
+
+    def __init__(self) -> None:
+        self.waiters: list[Deferred[T]] = []
+        self.landed = False
+        self.outcome: T | Failure | None = None
+        self.run: Deferred[Any] | None = None
+
+    def wait(self) -> Deferred[T]:
+        waiter: Deferred[T] = Deferred(self._leave)
+        if self.landed:
+            waiter.callback(cast("T | Failure", self.outcome))
+        else:
+            self.waiters.append(waiter)
+        return waiter
+
+    def _leave(self, waiter: Deferred[T]) -> None:
+        self.waiters.remove(waiter)
+
+    def land(self, outcome: T | Failure) -> None:
+        self.landed = True
+        self.outcome = outcome
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.callback(outcome)
+
+
+class Flights(Generic[T]):
+    """All flights of one kind, by key."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[Hashable, _Flight[T]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a run for *key* is under way."""
+        return key in self._under_way
+
+    def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """Wait for the run of *key*, which *start* begins if none is under way.
+
+        Returns a Deferred of the run's result or failure.  Cancelling it makes this waiter leave and nothing more.
+        """
+        flight = self._under_way.get(key)
+        if flight is None:
+            flight = self._under_way[key] = _Flight()
+            flight.run = Deferred.fromCoroutine(start())
+            flight.run.addBoth(self._land, key, flight)
+        return flight.wait()
+
+    def _land(self, outcome: T | Failure, key: Hashable, flight: _Flight[T]) -> None:
+        del self._under_way[key]
+        flight.land(outcome)
+
+    def close(self) -> Deferred[None]:
+        """Cancel every run; waiters see :class:`CancelledError`.  Fires when nothing is under way any more."""
+        for flight in list(self._under_way.values()):
+            if flight.run is not None:
+                flight.run.cancel()
+        return succeed(None)
+
+
+def swallow(deferred: Deferred[Any], *also: type[BaseException]) -> None:
+    """Let *deferred* end unobserved: for work in the background whose failure is logged where it is handled."""
+    deferred.addErrback(lambda failure: failure.trap(CancelledError, *also) and None)

@@ -1,0 +1,255 @@
+"""The ports: what each floor asks of the one below, so that every part can be replaced and tested on its own.
+
+Methods written ``async`` return coroutines and never block the reactor.  Methods that block say so and are called in a worker
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from zope.interface import Attribute, Interface
+
+from proxy.model import Condition, FileFacts, PageReply, Validators, Wanted
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Wall time in seconds since the epoch; ``reactor.seconds`` in production, ``task.Clock().seconds`` in tests."""
+
+    def __call__(self) -> float: ...
+
+
+class IOffload(Interface):
+    """A bounded pool of worker threads for all that would make the reactor wait."""
+
+    async def run(function: Callable[..., T], *args: Any) -> T:
+        """Run *function* in a worker thread and return what it returns.
+
+        Cancelling the caller does not stop the function; its result is dropped.
+        """
+
+
+class IRecordStore(Interface):
+    """Small, mutable values by key, which survive a restart.  Values are bytes and nothing else."""
+
+    async def get(key: str) -> bytes | None:
+        """The value under *key*, or ``None``."""
+
+    async def set(key: str, value: bytes) -> None:
+        """Keep *value* under *key*; it is durable against a crash of this process when the coroutine ends."""
+
+    async def delete(key: str) -> bool:
+        """Forget *key*; true if it was there."""
+
+    async def keys(prefix: str) -> list[str]:
+        """All keys that start with *prefix*, sorted."""
+
+    async def close() -> None:
+        """Release what the store holds.  No call may follow."""
+
+
+class IBytesSource(Interface):
+    """A file's bytes as the web floor sends them, whole or still arriving.  The holder closes it."""
+
+    size: int | None = Attribute("Bytes in all; None while unknown.")
+    sha256: str | None = Attribute("Digest in hex; None while unknown.")
+
+    def fileno() -> int:
+        """A descriptor for ``pread`` and ``sendfile``; valid until :meth:`close`."""
+
+    def extent() -> int:
+        """The position up to which bytes may be sent from :meth:`fileno` right now."""
+
+    def from_memory(position: int, limit: int) -> bytes:
+        """Bytes at *position* that are not in the file (a full disk); ``b""`` in the ordinary case."""
+
+    def ended() -> bool:
+        """Whether nothing more will arrive.  Raises what made the download fail."""
+
+    def advanced(position: int) -> None:
+        """Told after bytes up to *position* went out."""
+
+    def on_change(listener: Callable[[], None]) -> None:
+        """Call *listener* once, when there is more to send, or the end has come."""
+
+    def close() -> None:
+        """Give everything back.  May be called more than once."""
+
+
+class IPartialFile(Interface):
+    """A file that is still arriving.  One writer; any number of readers through :meth:`fileno`.
+
+    All but ``fileno`` and ``close`` block and run in a worker thread, one at a time.  One of ``commit``, ``discard`` and
+    ``suspend`` ends the writing; ``close`` gives the descriptor back.
+    """
+
+    size: int = Attribute("Bytes written so far; more than 0 right after `begin` when an earlier run left some.")
+
+    def fileno() -> int:
+        """A descriptor readers may ``pread`` from, valid until :meth:`close` (readers ``dup`` it to outlive that)."""
+
+    def write(data: bytes) -> None:
+        """Append.  Raises OSError (``ENOSPC``); what was accepted before stays readable."""
+
+    def truncate() -> None:
+        """Start again at byte 0."""
+
+    def read_all() -> Iterator[bytes]:
+        """The bytes so far, in chunks of at most 1 MiB (to rebuild digests when a download is resumed)."""
+
+    def commit(sha256: str) -> None:
+        """Make it the committed file *sha256*: fsync, rename, fsync of the directory.  The caller has verified the digest."""
+
+    def discard() -> None:
+        """Remove it; open readers keep what they have."""
+
+    def suspend() -> None:
+        """Leave its bytes for a later :meth:`IFileStore.begin` with the same key."""
+
+    def close() -> None:
+        """Give the descriptor back; its bytes are suspended if nothing else was said.  May be called more than once."""
+
+
+class IFileStore(Interface):
+    """Verified files by SHA-256, one copy each.  The tree itself is the truth."""
+
+    async def open(sha256: str) -> Any:
+        """Open a committed file as an :class:`IBytesSource`, ``None`` if it is not there."""
+
+    async def begin(key: str, *, resume: bool) -> IPartialFile:
+        """Open the partial file *key* for writing; with *resume*, keep the bytes an earlier run left under this key.
+
+        *key* is path-safe text (``sha256-<hex>`` or a hash of what identifies the download).  A second writer of a key that is
+        being written gets a file of its own.
+        """
+
+    async def delete(sha256: str) -> bool:
+        """Remove a committed file; true if it was there.  Open readers keep what they have."""
+
+    async def walk() -> list[tuple[str, int]]:
+        """(sha256, size) of every committed file."""
+
+    async def sweep() -> int:
+        """Called once at start: remove partial files that cannot be resumed.  Returns how many went."""
+
+    async def close() -> None:
+        """Release what the store holds."""
+
+
+class ISink(Interface):
+    """Where a pool delivers one file.  The cache's spool is one; a list of chunks in tests is another.
+
+    The pool calls :meth:`begin` for the first response, then :meth:`write` for each chunk in order, then :meth:`finish`.  When
+    a connection breaks it goes on at :attr:`offset`, at the same upstream or another one; clients notice nothing.
+    """
+
+    offset: int = Attribute("Bytes accepted so far: the position the next `write` continues at.")
+    released: int = Attribute("Bytes that clients may have seen already.  0 means that starting over is harmless.")
+
+    def begin(facts: FileFacts) -> None:
+        """Response headers are in.  May be called again after a resume; a size that contradicts the earlier one raises
+        ValueError.
+        """
+
+    def write(data: bytes) -> None:
+        """Accept *data* at :attr:`offset`.  Never blocks; asks the registered producer to pause when it falls behind."""
+
+    def registerProducer(producer: Any, streaming: bool) -> None:
+        """The transport (IPushProducer) that is delivering; as in twisted's IConsumer."""
+
+    def unregisterProducer() -> None:
+        """That transport delivers no more."""
+
+    async def finish() -> None:
+        """All bytes are delivered: verify and commit.
+
+        Raises :class:`proxy.errors.DigestMismatch` when they are not what the page promised (the sink is then spent unless
+        :meth:`restart` is possible, which is when ``released == 0``) or :class:`ValueError` when the length is wrong.
+        """
+
+    async def restart() -> None:
+        """Forget all bytes, to begin again at 0.  Only when ``released == 0``."""
+
+
+class IBodyReader(Interface):
+    """A body that can be read once, in order, with back-pressure."""
+
+    facts: FileFacts = Attribute("What the headers said.")
+    length: int | None = Attribute("Bytes this body will have, None when unknown.")
+
+    async def read() -> bytes:
+        """The next chunk (1 byte to 64 KiB); ``b""`` at the end.  Raises UpstreamFailed when it breaks."""
+
+    def close() -> None:
+        """Stop reading and drop the connection if the body is not at its end."""
+
+
+class IUpstreams(Interface):
+    """The upstreams of one proxy index, seen as one: failover, limits and health are its business."""
+
+    def condition() -> Condition:
+        """How things stand now."""
+
+    def retry_in() -> float:
+        """Seconds until the next upstream may be asked again; 0.0 when one may be asked now."""
+
+    async def page(project: str, known: Validators | None) -> PageReply:
+        """Ask for a project page, conditionally when *known* is of the upstream that is asked.
+
+        Raises :class:`proxy.errors.UpstreamFailed` when none could answer (a 404 from a partial mirror is no answer) and
+        :class:`proxy.errors.LoopDetected` when the only answer was our own.
+        """
+
+    async def fetch(wanted: Wanted, sink: Any) -> None:
+        """Deliver *wanted* to *sink* (an :class:`ISink`) completely, or raise.
+
+        Raises :class:`proxy.errors.NotFound` when upstream definitely has no such file, :class:`proxy.errors.DigestMismatch`
+        when only wrong bytes were to be had, :class:`proxy.errors.UpstreamFailed` otherwise.  Errors that the sink raises
+        (other than DigestMismatch and ValueError) end the fetch and pass through.
+        """
+
+    async def facts(wanted: Wanted) -> FileFacts:
+        """Size and validators of a file without its body: HEAD, or a one-byte range where HEAD fails.  Raises as `fetch`."""
+
+    async def open_range(wanted: Wanted, start: int, stop: int) -> Any:
+        """An :class:`IBodyReader` of bytes *start* to *stop* (exclusive).  Raises as `fetch`."""
+
+    def slow() -> None:
+        """Told by the page cache: an answer did not come within the soft deadline."""
+
+    async def close() -> None:
+        """Drop idle connections and cancel what is under way."""
+
+
+class IRepository(Interface):
+    """One index as the web floor sees it: what exists and may be seen.
+
+    *project* is normalised.  *asked* is the digest segment of a file URL (``<algorithm>-<hex>`` or ``none``).
+    """
+
+    name: str = Attribute("The index's name.")
+
+    async def page(project: str, *, no_cache: bool = False) -> Any:
+        """The page as a :class:`proxy.repository.proxying.View`.  Raises NotFound, UpstreamFailed."""
+
+    async def locate(project: str, asked: str, name: str) -> Any:
+        """A :class:`proxy.repository.proxying.Located` for the file or companion *name*, without asking upstream for a byte of
+        it.
+
+        Raises NotFound, DigestChanged, UpstreamFailed (its page was needed and could not be had).
+        """
+
+    async def download(located: Any, asked: str) -> IBytesSource:
+        """A reader of a file that is not in the store, once upstream's headers are in.  Raises as :meth:`IUpstreams.fetch`."""
+
+    def arriving(located: Any) -> IBytesSource | None:
+        """A reader of a file whose download is under way, or ``None``."""
+
+    async def facts(located: Any) -> FileFacts:
+        """Size and validators of a file that is not in the store.  Raises as :meth:`IUpstreams.facts`."""
+
+    async def open_range(located: Any, start: int, stop: int) -> Any:
+        """An :class:`IBodyReader` of a part of a file that is not in the store.  Raises as :meth:`IUpstreams.open_range`."""

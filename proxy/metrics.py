@@ -1,0 +1,39 @@
+"""Counters for Prometheus: requests by outcome, bytes, and everything worth a look that should stay at zero."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+
+class Metrics:
+    """All metrics of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "pypiproxy_requests", "Requests answered.", ["method", "status", "cache"], registry=self.registry
+        )
+        self._bytes = Counter("pypiproxy_sent_bytes", "Body bytes sent to clients.", registry=self.registry)
+        self._seconds = Histogram(
+            "pypiproxy_request_seconds",
+            "Time from a request to the end of its response.",
+            registry=self.registry,
+            buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60),
+        )
+        self._events = Counter("pypiproxy_events", "Things worth a look, by name.", ["event"], registry=self.registry)
+        self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
+
+    def observe(self, method: str, status: int, size: int, seconds: float, word: str) -> None:
+        """Count one response: *size* in bytes, *word* its cache outcome."""
+        self._requests.labels(method if method in ("GET", "HEAD") else "other", str(status), word).inc()
+        self._bytes.inc(size)
+        self._seconds.observe(seconds)
+
+    def count(self, event: str) -> None:
+        """Count one *event* (``changed digest refused``, ``page served stale``, …)."""
+        self._events.labels(event).inc()
+
+    def exposition(self) -> tuple[str, bytes]:
+        """Content type and body in Prometheus' text format."""
+        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self.registry)

@@ -1,0 +1,227 @@
+"""The values the whole house speaks in: pages, files, digests, records and their outcomes.
+
+Nothing here performs I/O or knows a clock.  Times are seconds since the epoch (``float``), sizes are bytes (``int``).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from attrs import field, frozen
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+#: Digest algorithms from the one to trust most to the one to trust least (all of :mod:`hashlib`'s guaranteed set that
+#: indexes publish).  A file's identity is the first of these that its page states.
+ALGORITHMS = ("sha256", "sha512", "sha384", "blake2b", "sha3_256", "sha224", "sha1", "md5")
+
+
+@frozen(slots=True)
+class Digest:
+    """One named digest, ``hex`` in lower case."""
+
+    algorithm: str
+    hex: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}-{self.hex}"
+
+
+@frozen(slots=True)
+class File:
+    """One distribution file as a project page states it (PEP 503, 592, 658, 691, 700, 714, 740).
+
+    ``url`` is absolute.  ``yanked`` is ``False``, ``True`` or the reason.  ``core_metadata`` is ``None`` when the page says
+    nothing, ``False`` when it says there is none, ``True`` or the digests of the metadata when there is.  ``extra`` holds the
+    keys this proxy does not know, to be passed on as they came.
+    """
+
+    filename: str
+    url: str
+    hashes: Mapping[str, str] = EMPTY
+    requires_python: str | None = None
+    size: int | None = None
+    upload_time: str | None = None
+    yanked: bool | str = False
+    core_metadata: bool | Mapping[str, str] | None = None
+    provenance: str | None = None
+    gpg_sig: bool | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+    @property
+    def digest(self) -> Digest | None:
+        """The strongest digest the page states, ``None`` when it states none."""
+        return strongest(self.hashes)
+
+
+@frozen(slots=True)
+class Page:
+    """A project page in terms of PEP 691, whatever it was written in.
+
+    ``project`` is normalised.  ``versions`` is ``None`` on a page of version 1.0 (PEP 700 made it mandatory from 1.1 on).
+    ``status`` is PEP 792's ``project-status`` mapping or ``None``.  ``extra`` holds unknown top-level keys, ``meta_extra``
+    unknown keys of ``meta`` (``_last-serial`` among them).
+    """
+
+    project: str
+    files: tuple[File, ...]
+    api_version: tuple[int, int] = (1, 0)
+    versions: tuple[str, ...] | None = None
+    status: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = EMPTY
+    meta_extra: Mapping[str, Any] = EMPTY
+
+
+def strongest(hashes: Mapping[str, str]) -> Digest | None:
+    """The digest in *hashes* to trust most, by the order of :data:`ALGORITHMS`; ``None`` when none is known."""
+    for algorithm in ALGORITHMS:
+        if algorithm in hashes:
+            return Digest(algorithm, hashes[algorithm].lower())
+    return None
+
+
+@frozen(slots=True)
+class Validators:
+    """What a conditional request to *upstream* sends (RFC 9110 section 13); meaningless to any other upstream."""
+
+    upstream: str
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@frozen(slots=True)
+class Head:
+    """A record without its body: all that the freshness decision and a conditional request need.
+
+    ``found`` is false for a remembered 404.  ``checked_at`` is when upstream last confirmed it.  ``max_age`` is upstream's own
+    ``Cache-Control`` (seconds) or ``None``.  ``digest`` is the SHA-256 of the body in hex: it names this very state of the
+    page.
+    """
+
+    found: bool
+    upstream: str
+    url: str
+    checked_at: float
+    digest: str = ""
+    content_type: str = ""
+    etag: str | None = None
+    last_modified: str | None = None
+    max_age: float | None = None
+    serial: int | None = None
+    #: PEP 792's ``project-status``, ``None`` when the page states none.
+    status: str | None = None
+
+    @property
+    def quarantined(self) -> bool:
+        """PEP 792: no file of a quarantined project may be offered, a cached one neither."""
+        return self.status == "quarantined"
+
+    @property
+    def validators(self) -> Validators:
+        return Validators(self.upstream, self.etag, self.last_modified)
+
+
+@frozen(slots=True)
+class Record:
+    """What the cache keeps of one upstream page: its head and the body in identity coding, exactly as upstream sent it."""
+
+    head: Head
+    body: bytes = field(repr=False)
+
+
+# -- what an upstream answers when it is asked for a page -----------------------------------------------------------------
+
+
+@frozen(slots=True)
+class PageFound:
+    """A new page: the record to keep, and the page it parses to (parsed already, to know that it does)."""
+
+    record: Record
+    page: Page = field(repr=False)
+
+
+@frozen(slots=True)
+class PageUnchanged:
+    """304: the record with these validators still holds; ``max_age`` and ``serial`` are the newest upstream said."""
+
+    upstream: str
+    checked_at: float
+    max_age: float | None
+    serial: int | None
+
+
+@frozen(slots=True)
+class PageMissing:
+    """A definite 404 or 410."""
+
+    upstream: str
+    url: str
+    checked_at: float
+
+
+PageReply = PageFound | PageUnchanged | PageMissing
+
+
+class Condition(enum.Enum):
+    """How an index's upstreams stand, as the freshness decision sees them.
+
+    ``UP``: the last answers were good.  ``SUSPECT``: the last attempt failed or has been silent for longer than the soft
+    deadline: nobody waits for it who has something to serve.  ``DOWN``: every breaker is open: it is not asked at all for now.
+    """
+
+    UP = "up"
+    SUSPECT = "suspect"
+    DOWN = "down"
+
+
+# -- files ------------------------------------------------------------------------------------------------------------------
+
+
+@frozen(slots=True)
+class Wanted:
+    """A file to be fetched: where its page says it is and what its bytes must be.
+
+    ``digest`` is ``None`` when the page states none.  ``upstream`` is the one whose page named it; other mirrors may be asked
+    for the same (``project``, ``filename``) when the digest is known.  ``companion`` is ``".metadata"`` or ``".provenance"``
+    when what is wanted is that companion of ``filename`` rather than the file itself; ``url`` then names the companion.
+    """
+
+    index: str
+    project: str
+    filename: str
+    url: str
+    upstream: str
+    digest: Digest | None = None
+    size: int | None = None
+    companion: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.filename + self.companion
+
+
+@frozen(slots=True)
+class FileFacts:
+    """What upstream's headers say of a file: its size (``None``: unknown), validator and whether ranges work there."""
+
+    size: int | None
+    etag: str | None = None
+    last_modified: str | None = None
+    ranges: bool = False
+
+
+@frozen(slots=True)
+class Pin:
+    """What is known of a file that was once committed under (index, project, filename): its identity for ever after.
+
+    ``stated`` are the digests its page stated then (``algorithm -> hex``), so that a later page can be held against them.
+    """
+
+    sha256: str
+    size: int
+    stated: Mapping[str, str]
+    url: str
+    committed_at: float

@@ -1,0 +1,1 @@
+"""Repositories: what exists on an index and may be seen there."""

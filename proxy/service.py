@@ -1,0 +1,188 @@
+"""The composition: the one place that names concrete classes and puts the house together."""
+
+from __future__ import annotations
+
+import random
+import resource
+import secrets
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import Logger
+
+import proxy
+from proxy.cache.files import FileCache
+from proxy.cache.pages import PageCache
+from proxy.cache.pins import PinBook
+from proxy.errors import ConfigError, StorageFailed
+from proxy.interfaces import IRepository
+from proxy.listening import Listening
+from proxy.metrics import Metrics
+from proxy.offload import Offload
+from proxy.repository.proxying import ProxyRepository
+from proxy.settings import IndexSettings, Settings
+from proxy.storage.local import LocalFiles
+from proxy.storage.records import DiskRecords
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.identity import Identity
+from proxy.upstream.pool import Upstreams
+from proxy.web.channel import BoundedSite
+from proxy.web.files import Files
+from proxy.web.operations import Operations
+from proxy.web.pages import Pages
+from proxy.web.renderings import Renderings
+from proxy.web.serving import Front
+from proxy.web.site import Routes
+
+#: Threads that wait for the disk, and threads that parse, render and compress.
+_DISK_THREADS = 8
+_WORK_THREADS = 2
+#: How ``page_memory`` is divided.
+_FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS = 0.5, 0.4, 0.1
+
+
+class ProxyService(MultiService):
+    """The running proxy.  Starting it starts the threads and the listeners; stopping it drains responses up to the deadline."""
+
+    log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        super().__init__()
+        server = settings.server
+        self._reactor = reactor
+        self._drain_time = server.drain_time
+        self._stopping = False
+        self.metrics = Metrics()
+        self._disk = Offload(reactor, _DISK_THREADS, "disk")
+        self._work = Offload(reactor, _WORK_THREADS, "work")
+        try:
+            self._records = DiskRecords(server.data_dir / "records", self._disk)
+            self._store = LocalFiles(server.data_dir, self._disk)
+        except (StorageFailed, OSError) as error:
+            raise ConfigError(f"server.data_dir = {server.data_dir}: {error}") from error
+        via = f"pypiproxy-{_instance(server.data_dir)}"
+        self._files = FileCache(self._store, self._disk, self.metrics.count)
+        pins = PinBook(self._records, int(server.page_memory * _FOR_PINS))
+        identity = Identity(user_agent=_user_agent(server.contact), via=via)
+        self._clients = {
+            each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
+            for each in settings.upstreams
+        }
+        self._pools: list[Upstreams] = []
+        self._pages: list[PageCache] = []
+        page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
+        repositories: dict[str, IRepository] = {
+            index.name: self._repository(index, pins, page_memory) for index in settings.indexes
+        }
+        default = next((index.name for index in settings.indexes if index.default), None)
+        routes = Routes(
+            repositories,
+            default,
+            Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS))),
+            Files(),
+            Operations(lambda: not self._stopping, self.metrics.exposition),
+            via,
+        )
+        self._front = Front(
+            routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self.metrics.observe
+        )
+        self.metrics.in_progress.set_function(lambda: self._front.in_progress)
+        self._site = BoundedSite(self._front, reactor, server.max_connections, server.idle_timeout, self._full)
+        self._listenings = [Listening(description, self._site, reactor) for description in server.listen]
+        for listening in self._listenings:
+            listening.setServiceParent(self)
+
+    def _repository(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IRepository:
+        pool = Upstreams(
+            index,
+            [self._clients[name] for name in index.upstreams],
+            reactor=self._reactor,
+            offload=self._work,
+        )
+        pages = PageCache(
+            index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
+        )
+        self._pools.append(pool)
+        self._pages.append(pages)
+        return ProxyRepository(index.name, pool, pages, self._files, pins, self._reactor, self.metrics.count)
+
+    def startService(self) -> None:
+        _raise_descriptor_limit()
+        self._disk.start()
+        self._work.start()
+        swept = Deferred.fromCoroutine(self._store.sweep())
+        swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        closed = super().stopService()
+        if closed is not None:
+            await closed
+        await self._drain()
+        self._site.abort()
+        for pages in self._pages:
+            pages.close()
+        await self._files.close()
+        await DeferredList([Deferred.fromCoroutine(pool.close()) for pool in self._pools], consumeErrors=True)
+        await DeferredList([Deferred.fromCoroutine(client.close()) for client in self._clients.values()], consumeErrors=True)
+        await self._store.close()
+        await self._records.close()
+        self._work.stop()
+        self._disk.stop()
+
+    async def _drain(self) -> None:
+        """Let responses in progress go on until they end or the deadline comes."""
+        left = self._front.in_progress
+        if not left:
+            return
+        self.log.info("stopping: {left} responses may go on for {seconds} s", left=left, seconds=self._drain_time)
+        quiet = self._front.quiet()
+        deadline = self._reactor.callLater(self._drain_time, quiet.cancel)
+        try:
+            await quiet
+        except CancelledError:
+            self.log.warn("stopping: {left} responses are cut off", left=self._front.in_progress)
+        if deadline.active():
+            deadline.cancel()
+
+    def _full(self, full: bool) -> None:
+        for listening in self._listenings:
+            for port in listening.ports:
+                if full:
+                    port.stopReading()
+                else:
+                    port.startReading()
+        if full:
+            self.log.warn("all client connections are taken (server.max_connections): further clients wait")
+
+
+def build(settings: Settings, reactor: Any) -> ProxyService:
+    """The service for *settings*.  Raises ConfigError when the data directory cannot be used."""
+    return ProxyService(settings, reactor)
+
+
+def _user_agent(contact: str | None) -> str:
+    return f"pypiproxy/{proxy.__version__}" + (f" (+{contact})" if contact else "")
+
+
+def _instance(data_dir: Path) -> str:
+    """This instance's name in ``Via``, made once for a data directory."""
+    file = data_dir / "instance"
+    try:
+        return file.read_text("ascii").strip()
+    except FileNotFoundError:
+        name = secrets.token_hex(6)
+        file.write_text(name + "\n", "ascii")
+        return name
+
+
+def _raise_descriptor_limit() -> None:
+    """Every client, upstream connection and open file is a descriptor: take as many as the system lets this process have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,105 @@
+"""The settings every part is given: plain values with their defaults, whoever read them from wherever.
+
+Durations are seconds, sizes bytes, rates per second.  :mod:`proxy.config` fills these from TOML; tests fill them by hand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import field, frozen
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@frozen(kw_only=True)
+class UpstreamSettings:
+    """``[upstream.NAME]``: one remote index and how to behave towards it."""
+
+    name: str
+    #: The simple index's root, ending in ``/``.
+    url: str
+    #: Basic credentials, or a bearer token; sent to ``url``'s origin only.
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    #: PEM files: authorities to trust instead of the system's, and a client certificate with its key (one file or two).
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    #: ``http://[user:password@]host:port`` of a proxy to go out through (``CONNECT`` for https); ``None``: straight.
+    outbound_proxy: str | None = None
+    connect_timeout: float = 5.0
+    first_byte_timeout: float = 10.0
+    body_idle_timeout: float = 10.0
+    #: Connections at once, and how many requests may wait for one before the upstream counts as out.
+    max_connections: int = 20
+    max_queue: int = 1000
+    #: Requests a second (token bucket); ``None``: no limit.
+    max_rate: float | None = None
+    #: A partial mirror's 404 is no answer: the next upstream is asked.
+    partial: bool = False
+    #: A mirror whose ``/last-modified`` (PEP 381) is older than this is passed over; ``None``: never looked at.
+    max_lag: float | None = None
+    #: Hosts that file URLs on this upstream's pages may name besides the page's own (``*.example.com`` matches below it);
+    #: ``None``: whatever the pages name, https only when the page was https.
+    file_hosts: tuple[str, ...] | None = None
+    #: Let names on this upstream's pages lead to loopback, link-local and private addresses.
+    #: ``None``: only when ``url`` itself names such an address.
+    allow_private_addresses: bool | None = None
+
+
+@frozen(kw_only=True)
+class PageLimits:
+    """The freshness limits of one index (see ``docs/design.md``)."""
+
+    ttl: float = 600.0
+    soft_deadline: float = 2.0
+    #: How long after its expiry a page may still be served when upstream fails; ``None``: for ever.
+    stale_if_error: float | None = None
+    negative_ttl: float = 60.0
+
+
+@frozen(kw_only=True)
+class IndexSettings:
+    """``[[index]]``: something served under ``/index/<name>/simple/``."""
+
+    name: str
+    kind: str = "proxy"
+    upstreams: tuple[str, ...] = ()
+    default: bool = False
+    limits: PageLimits = PageLimits()
+    #: ``ordered``: upstreams in the order given; ``fastest``: the one that has answered fastest lately comes first.
+    policy: str = "ordered"
+    #: Ask the next upstream too when the preferred one has sent no byte after this long; ``None``: never.
+    hedge_after: float | None = None
+
+
+@frozen(kw_only=True)
+class ServerSettings:
+    """``[server]``: where to listen, where to keep data, and the bounds of the service."""
+
+    data_dir: Path
+    listen: tuple[str, ...] = ("tcp:3143:interface=127.0.0.1",)
+    #: Said in the ``User-Agent`` towards upstream, as PyPI asks: a mail address or URL.
+    contact: str | None = None
+    #: How long running responses may go on after SIGTERM.
+    drain_time: float = 30.0
+    #: Client connections at once; more wait in the kernel's queue.
+    max_connections: int = 4096
+    #: A connection without a request is closed after this long.
+    idle_timeout: float = 75.0
+    #: A client that takes no byte of its response for this long is dropped.
+    stall_timeout: float = 60.0
+    #: Bytes of finished renderings and of parsed pages to keep in memory.
+    page_memory: int = 128 * MIB
+
+
+@frozen(kw_only=True)
+class Settings:
+    """All of it."""
+
+    server: ServerSettings
+    upstreams: tuple[UpstreamSettings, ...]
+    indexes: tuple[IndexSettings, ...]

@@ -1,0 +1,1 @@
+"""Stores: where records and files are kept."""

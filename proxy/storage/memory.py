@@ -1,0 +1,119 @@
+"""The in-memory twins of the stores: the same contract, gone with the process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+from zope.interface import implementer
+
+from proxy.interfaces import IFileStore, IPartialFile, IRecordStore
+from proxy.settings import MIB
+from proxy.storage.whole import WholeFile
+
+
+@implementer(IRecordStore)
+class MemoryRecords:
+    """A dictionary."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        return self._values.get(key)
+
+    async def set(self, key: str, value: bytes) -> None:
+        self._values[key] = bytes(value)
+
+    async def delete(self, key: str) -> bool:
+        return self._values.pop(key, None) is not None
+
+    async def keys(self, prefix: str) -> list[str]:
+        return sorted(key for key in self._values if key.startswith(prefix))
+
+    async def close(self) -> None:
+        self._values.clear()
+
+
+@implementer(IPartialFile)
+class MemoryPartial:
+    """An anonymous file (``memfd``)."""
+
+    def __init__(self, store: MemoryFiles, key: str, left: bytes) -> None:
+        self._store = store
+        self._key = key
+        self._descriptor = os.memfd_create(key)
+        self.size = 0
+        self.write(left)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, data: bytes) -> None:
+        self.size += os.pwrite(self._descriptor, data, self.size)
+
+    def truncate(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self.size = 0
+
+    def read_all(self) -> Iterator[bytes]:
+        for offset in range(0, self.size, MIB):
+            yield os.pread(self._descriptor, MIB, offset)
+
+    def commit(self, sha256: str) -> None:
+        self._store.files[sha256] = b"".join(self.read_all())
+
+    def discard(self) -> None:
+        self._store.left.pop(self._key, None)
+
+    def suspend(self) -> None:
+        self._store.left[self._key] = b"".join(self.read_all())
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+@implementer(IFileStore)
+class MemoryFiles:
+    """Committed files as bytes by digest; suspended partial files by key."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.left: dict[str, bytes] = {}
+
+    async def open(self, sha256: str) -> WholeFile | None:
+        data = self.files.get(sha256)
+        if data is None:
+            return None
+        descriptor = os.memfd_create(sha256)
+        os.pwrite(descriptor, data, 0)
+        return WholeFile(descriptor, len(data), sha256)
+
+    async def begin(self, key: str, *, resume: bool) -> MemoryPartial:
+        left = self.left.pop(key, b"")
+        return MemoryPartial(self, key, left if resume else b"")
+
+    async def delete(self, sha256: str) -> bool:
+        return self.files.pop(sha256, None) is not None
+
+    async def walk(self) -> list[tuple[str, int]]:
+        return sorted((sha256, len(data)) for sha256, data in self.files.items())
+
+    async def sweep(self) -> int:
+        doomed = [key for key in self.left if not resumable(key)]
+        for key in doomed:
+            del self.left[key]
+        return len(doomed)
+
+    async def close(self) -> None:
+        self.files.clear()
+        self.left.clear()
+
+
+def resumable(key: str) -> bool:
+    """Whether a partial file under *key* can be gone on with: only a known digest can tell whether its bytes still belong."""
+    algorithm, dash, _ = key.partition("-")
+    return bool(dash) and algorithm in hashlib.algorithms_available

@@ -1,0 +1,1 @@
+"""HTTP towards the clients: what is asked, what is answered, and how the bytes go out."""

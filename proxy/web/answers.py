@@ -1,0 +1,69 @@
+"""Requests and answers as values: what a route is given and what it gives back, without a socket in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
+
+from attrs import define, field, frozen
+
+from proxy.interfaces import IBodyReader, IBytesSource
+from proxy.ranges import Span
+
+Headers = Sequence[tuple[str, str]]
+
+
+@frozen(slots=True)
+class Ask:
+    """One request: method, decoded path segments, raw query, and its headers (names in lower case, first value of each)."""
+
+    method: str
+    segments: tuple[str, ...]
+    path: str
+    query: str
+    headers: dict[str, str]
+
+    def header(self, name: str) -> str | None:
+        return self.headers.get(name)
+
+    @property
+    def no_cache(self) -> bool:
+        """Whether the client asks for an end-to-end reload (RFC 9111 section 5.2.1.4); pip's ``max-age=0`` is no such wish."""
+        return "no-cache" in self.headers.get("cache-control", "")
+
+
+@frozen(slots=True)
+class FileBody:
+    """Bytes of a file, whole or still arriving: *span*, or all when ``None``."""
+
+    source: IBytesSource = field(repr=False)
+    span: Span | None
+
+
+@frozen(slots=True)
+class StreamBody:
+    """Bytes that come from upstream and are not kept: *length* of them."""
+
+    reader: IBodyReader = field(repr=False)
+    length: int
+
+
+Body = bytes | FileBody | StreamBody
+
+
+@define(slots=True)
+class Answer:
+    """Status, headers and body.  ``Content-Length`` follows from the body; ``word`` is the cache outcome for the log."""
+
+    status: int
+    headers: Headers
+    body: Body = b""
+    reason: str | None = None
+    word: str = "-"
+    #: Whether to close the connection afterwards.
+    close: bool = False
+
+
+def split_path(raw: bytes) -> tuple[str, ...]:
+    """The segments of a request path, each percent-decoded (bad UTF-8 becomes U+FFFD); the leading empty one is dropped."""
+    return tuple(unquote_to_bytes(segment).decode("utf-8", "replace") for segment in raw.split(b"/")[1:])

@@ -1,0 +1,117 @@
+"""Files over HTTP: stored, arriving and unknown ones alike, with ranges and validators (RFC 9110 sections 13 and 14)."""
+
+from __future__ import annotations
+
+from proxy.cache.outcome import Outcome
+from proxy.errors import NotFound
+from proxy.interfaces import IBytesSource, IRepository
+from proxy.names import is_filename, is_project_name, normalize
+from proxy.ranges import (
+    UNSATISFIABLE,
+    Span,
+    content_range,
+    if_range_matches,
+    none_match,
+    parse_range,
+    unsatisfied_range,
+)
+from proxy.repository.proxying import Located
+from proxy.settings import MIB
+from proxy.web.answers import Answer, Ask, FileBody, StreamBody
+
+#: A range of a file that is not here yet is asked of upstream by itself up to this size; a larger one waits for the download.
+SMALL_RANGE = 8 * MIB
+
+_IMMUTABLE = ("Cache-Control", "public, immutable, max-age=31536000")
+_HIT = Outcome(True)
+
+
+class Files:
+    """The files of every index."""
+
+    async def file(self, repository: IRepository, project: str, asked: str, name: str, ask: Ask) -> Answer:
+        """Answer a request for ``…/files/<project>/<algorithm>-<hex>/<name>``."""
+        if not is_project_name(project) or not is_filename(name):
+            raise NotFound(f"{project}/{name} names no file")
+        located = await repository.locate(normalize(project), asked, name)
+        headers = [_IMMUTABLE, ("Accept-Ranges", "bytes"), ("Content-Type", "application/octet-stream")]
+        if located.etag is not None:
+            headers.append(("ETag", located.etag))
+            if none_match(ask.header("if-none-match"), located.etag):
+                if located.stored is not None:
+                    located.stored.close()
+                return Answer(304, headers, word="hit")
+        if located.stored is not None:
+            return _ranged(located.stored, located.etag, headers, ask, _HIT)
+        if ask.method == "HEAD":
+            return await _described(repository, located, headers)
+        part = await self._part(repository, located, headers, ask)
+        return part if part is not None else await self._whole(repository, located, asked, headers, ask)
+
+    async def _part(self, repository: IRepository, located: Located, headers: list[tuple[str, str]], ask: Ask) -> Answer | None:
+        """The answer to a small range of a file that is not stored; ``None`` when the download serves it better."""
+        header = ask.header("range")
+        if header is None or not if_range_matches(ask.header("if-range"), located.etag, None):
+            return None
+        size = (await repository.facts(located)).size
+        if size is None:
+            return None
+        span = parse_range(header, size)
+        if span is UNSATISFIABLE:
+            return _unsatisfiable(size)
+        if not isinstance(span, Span) or span.length > min(SMALL_RANGE, size // 2):
+            return None
+        arriving = repository.arriving(located)
+        if arriving is not None:
+            if arriving.extent() >= span.stop:
+                return _partial(arriving, span, size, headers, Outcome(False, "miss", collapsed=True))
+            arriving.close()
+        reader = await repository.open_range(located, span.start, span.stop)
+        outcome = Outcome(False, "partial")
+        return Answer(
+            206,
+            [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", outcome.header())],
+            StreamBody(reader, span.length),
+            word="range",
+        )
+
+    async def _whole(
+        self, repository: IRepository, located: Located, asked: str, headers: list[tuple[str, str]], ask: Ask
+    ) -> Answer:
+        under_way = repository.arriving(located)
+        if under_way is not None:
+            under_way.close()
+        source = await repository.download(located, asked)
+        outcome = Outcome(False, "miss", collapsed=under_way is not None, stored=True)
+        return _ranged(source, located.etag, headers, ask, outcome)
+
+
+async def _described(repository: IRepository, located: Located, headers: list[tuple[str, str]]) -> Answer:
+    """HEAD of a file that is not stored: truthful, without fetching it."""
+    facts = await repository.facts(located)
+    if facts.size is not None:
+        headers.append(("Content-Length", str(facts.size)))
+    return Answer(200, [*headers, ("Cache-Status", Outcome(False, "miss").header())], word="head")
+
+
+def _ranged(source: IBytesSource, etag: str | None, headers: list[tuple[str, str]], ask: Ask, outcome: Outcome) -> Answer:
+    """The whole of *source* or the range that is asked for."""
+    size = source.size
+    header = ask.header("range")
+    if size is not None and header is not None and if_range_matches(ask.header("if-range"), etag, None):
+        span = parse_range(header, size)
+        if span is UNSATISFIABLE:
+            source.close()
+            return _unsatisfiable(size)
+        if isinstance(span, Span):
+            return _partial(source, span, size, headers, outcome)
+    return Answer(200, [*headers, ("Cache-Status", outcome.header())], FileBody(source, None), word=outcome.word)
+
+
+def _partial(source: IBytesSource, span: Span, size: int, headers: list[tuple[str, str]], outcome: Outcome) -> Answer:
+    ranged = [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", outcome.header())]
+    return Answer(206, ranged, FileBody(source, span), word=outcome.word)
+
+
+def _unsatisfiable(size: int) -> Answer:
+    return Answer(416, [("Content-Range", unsatisfied_range(size))], word="hit")

@@ -1,0 +1,70 @@
+"""Project pages over HTTP: negotiation, conditional requests, freshness headers (PEP 503, PEP 691)."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, quote
+
+from proxy.errors import NotAcceptable, NotFound
+from proxy.interfaces import IRepository
+from proxy.names import is_project_name, normalize
+from proxy.ranges import none_match
+from proxy.simple.media import MediaType, choose_coding, negotiate
+from proxy.web.answers import Answer, Ask
+from proxy.web.renderings import CODINGS, Renderings
+
+VARY = ("Vary", "Accept, Accept-Encoding")
+
+
+def redirect(location: str) -> Answer:
+    """A 307: pip keeps 301 and 308 for ever."""
+    return Answer(307, [("Location", location), ("Cache-Control", "no-store")])
+
+
+class Pages:
+    """The project pages of every index."""
+
+    def __init__(self, renderings: Renderings) -> None:
+        self._renderings = renderings
+
+    async def page(self, repository: IRepository, project: str, slash: bool, ask: Ask) -> Answer:
+        """Answer a request for ``…/simple/<project>/``; *slash* is whether the path ended in one."""
+        if not is_project_name(project):
+            raise NotFound(f"{project!r} is no project name")
+        normal = normalize(project)
+        if project != normal or not slash:
+            up = "../" if slash else ""
+            query = f"?{ask.query}" if ask.query else ""
+            return redirect(f"{up}{quote(normal)}/{query}")
+        media = _media(ask)
+        coding = choose_coding(ask.header("accept-encoding"), CODINGS)
+        view = await repository.page(normal, no_cache=ask.no_cache)
+        rendering = await self._renderings.get(repository.name, view, media, coding)
+        ttl = max(0, view.outcome.ttl or 0)
+        headers = [
+            VARY,
+            ("ETag", rendering.etag),
+            ("Cache-Control", f"max-age={ttl}"),
+            ("Cache-Status", view.outcome.header()),
+        ]
+        if view.serial is not None:
+            headers.append(("X-PyPI-Last-Serial", str(view.serial)))
+        if none_match(ask.header("if-none-match"), rendering.etag):
+            return Answer(304, headers, word=view.outcome.word)
+        headers.append(("Content-Type", content_type(media)))
+        if coding != "identity":
+            headers.append(("Content-Encoding", coding))
+        return Answer(200, headers, rendering.body, word=view.outcome.word)
+
+
+def _media(ask: Ask) -> MediaType:
+    wish = parse_qs(ask.query).get("format", [None])[0]
+    media = negotiate(ask.header("accept"), wish)
+    if media is None:
+        offers = ", ".join(each.value for each in MediaType)
+        raise NotAcceptable(f"none of the media types asked for can be made; there are {offers}")
+    return media
+
+
+def content_type(media: MediaType) -> str:
+    """The value of ``Content-Type``."""
+    return f"{media.value}; charset=utf-8" if media is MediaType.TEXT_HTML else media.value

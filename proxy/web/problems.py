@@ -1,0 +1,42 @@
+"""Errors as answers: a reason phrase that explains (pip prints it) and RFC 9457 problem JSON (uv prints it)."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from proxy.errors import MethodNotAllowed, ProxyError, UpstreamFailed
+from proxy.web.answers import Answer
+
+#: A reason phrase is one line of visible ASCII (RFC 9112 section 4); longer ones get cut off by terminals, not by clients.
+_REASON_LIMIT = 300
+_NOT_IN_A_REASON = re.compile(r"[^\x20-\x7e]+")
+
+
+def reason_phrase(text: str) -> str:
+    """*text* made fit for a status line."""
+    return _NOT_IN_A_REASON.sub(" ", text)[:_REASON_LIMIT].strip()
+
+
+def problem(error: ProxyError) -> Answer:
+    """The answer for *error*.  It is never to be cached: an outage must not outlive itself."""
+    detail = str(error) or error.title
+    members: dict[str, object] = {
+        "type": f"urn:pypiproxy:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": detail,
+        "code": error.code,
+    }
+    if isinstance(error, UpstreamFailed):
+        members["attempts"] = [
+            {"upstream": attempt.upstream, "reason": attempt.reason, "seconds": round(attempt.elapsed, 3)}
+            for attempt in error.attempts
+        ]
+    headers = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
+    if error.retry_after is not None:
+        headers.append(("Retry-After", str(error.retry_after)))
+    if isinstance(error, MethodNotAllowed):
+        headers.append(("Allow", "GET, HEAD"))
+    return Answer(error.status, headers, msgspec.json.encode(members), reason_phrase(f"{error.title}: {detail}"), error.code)

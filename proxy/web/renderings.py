@@ -1,0 +1,83 @@
+"""Finished pages: the bytes of each page in each media type and content coding, made once and kept in a bounded table."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from urllib.parse import quote
+
+import zstandard
+from attrs import field, frozen
+
+from proxy.bounded import BoundedTable
+from proxy.flight import Flights
+from proxy.interfaces import IOffload
+from proxy.model import File, Page
+from proxy.repository.offered import segment
+from proxy.repository.proxying import View
+from proxy.simple.media import MediaType
+from proxy.simple.render import render
+
+#: Content codings that can be made, best first (nobody's client asks for br).
+CODINGS = ("zstd", "gzip")
+
+_GZIP_WRAPPER = 31
+
+
+@frozen(slots=True)
+class Rendering:
+    """The final bytes of a page with their strong ETag (RFC 9110 section 8.8.3: another coding is another representation)."""
+
+    state: str
+    body: bytes = field(repr=False)
+    etag: str
+
+
+Key = tuple[str, str, MediaType, str]
+
+
+class Renderings:
+    """The table, at most *memory* bytes large."""
+
+    def __init__(self, offload: IOffload, memory: int) -> None:
+        self._offload = offload
+        self._table: BoundedTable[Key, Rendering] = BoundedTable(memory, lambda rendering: len(rendering.body) + 500)
+        self._renders: Flights[Rendering] = Flights()
+
+    async def get(self, index: str, view: View, media: MediaType, coding: str) -> Rendering:
+        """The rendering of *view*, made now (in a worker thread, once for all askers) if it is not there."""
+        key = (index, view.project, media, coding)
+        rendering = self._table.get(key)
+        if rendering is not None and rendering.state == view.state:
+            return rendering
+        return await self._renders.join((key, view.state), lambda: self._make(key, view))
+
+    async def _make(self, key: Key, view: View) -> Rendering:
+        page = await view.load()
+        _, _, media, coding = key
+        rendering = await self._offload.run(_render, view.state, page, media, coding)
+        self._table.put(key, rendering)
+        return rendering
+
+
+def _render(state: str, page: Page, media: MediaType, coding: str) -> Rendering:
+    body = _CODERS[coding](render(page, media, lambda file: link(page.project, file)))
+    return Rendering(state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def link(project: str, file: File) -> str:
+    """The relative URL of *file* on the page of *project*."""
+    return f"../../files/{project}/{segment(file)}/{quote(file.filename, safe='+!~')}"
+
+
+def _gzip(data: bytes) -> bytes:
+    coder = zlib.compressobj(6, zlib.DEFLATED, _GZIP_WRAPPER)
+    return coder.compress(data) + coder.flush()
+
+
+_CODERS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": lambda data: data,
+    "gzip": _gzip,
+    "zstd": lambda data: zstandard.ZstdCompressor(level=6).compress(data),
+}

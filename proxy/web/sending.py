@@ -1,0 +1,271 @@
+"""How a body goes out: files by ``sendfile`` where the transport is a plain socket, by bounded copies elsewhere.
+
+Theory of operation.  A sender is the transport's producer while it has the floor.  :class:`SendfileSender` registers as a
+*pull* producer on the TCP transport itself, whose ``resumeProducing`` Twisted calls exactly when its own buffer is empty and
+the socket takes more; it then hands the kernel (file, offset, count), so no byte of the file enters this process and a slow
+client costs a socket and an offset. :class:`CopySender` is a *push* producer for everything else (TLS, chunked coding).  Before
+either reads a window that is not in the page cache, a worker thread reads it in, so that the reactor never waits for a disk.
+
+Both end by firing ``done``: with ``None`` after the last byte, or with the failure that cut the body off; the connection is
+then aborted, because a body that ended early must never look complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from proxy.flight import swallow
+from proxy.interfaces import IBytesSource, IOffload
+from proxy.settings import KIB, MIB
+
+#: Bytes to hand to the kernel, or to look at in the page cache, at once.
+WINDOW = 1 * MIB
+#: Bytes copied through this process at once.
+COPY = 64 * KIB
+
+
+class _Sender:
+    """What both senders share: where they are, waiting for more bytes, and the page cache."""
+
+    def __init__(
+        self, source: IBytesSource, start: int, stop: int | None, offload: IOffload, moved: Callable[[], None]
+    ) -> None:
+        self._source = source
+        self._position = start
+        self._stop = stop
+        self._offload = offload
+        self._moved = moved
+        self._warm_to = start
+        self._waiting = False
+        self._over = False
+        self.sent = 0
+        self.done: Deferred[None] = Deferred(lambda _: self._end(None))
+
+    def _goal(self) -> int:
+        """The position up to which bytes can go out now."""
+        extent = self._source.extent()
+        return extent if self._stop is None else min(extent, self._stop)
+
+    def _advance(self, count: int) -> None:
+        self._position += count
+        self.sent += count
+        self._source.advanced(self._position)
+        self._moved()
+
+    def _at_end(self) -> bool:
+        if self._stop is not None and self._position >= self._stop:
+            return True
+        return self._source.ended() and self._position >= self._source.extent() and not self._from_memory()
+
+    def _from_memory(self) -> bytes:
+        limit = COPY if self._stop is None else min(COPY, self._stop - self._position)
+        return self._source.from_memory(self._position, limit)
+
+    def _wait(self) -> None:
+        """Be called again when the source has more."""
+        if not self._waiting:
+            self._waiting = True
+            self._source.on_change(self._woken)
+
+    def _woken(self) -> None:
+        self._waiting = False
+        if not self._over:
+            self._go_on()
+
+    def _warm(self, goal: int) -> bool:
+        """Whether the bytes up to *goal* (a window at most) are in the page cache; if not, they are read in first."""
+        if goal <= self._warm_to:
+            return True
+        if _cached(self._source.fileno(), self._position) and _cached(self._source.fileno(), goal - 1):
+            self._warm_to = goal
+            return True
+        self._waiting = True
+        # The descriptor is this thread's own: the response may end, and close its, before the disk answers.
+        descriptor = os.dup(self._source.fileno())
+        reading = Deferred.fromCoroutine(self._offload.run(_read_in, descriptor, self._position, goal))
+        reading.addCallback(self._warmed, goal)
+        reading.addErrback(self._end)
+        swallow(reading)
+        return False
+
+    def _warmed(self, _: None, goal: int) -> None:
+        self._warm_to = goal
+        self._woken()
+
+    def _go_on(self) -> None:
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        raise NotImplementedError
+
+    def _end(self, failure: Failure | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._release()
+        if not self.done.called:
+            if failure is None:
+                self.done.callback(None)
+            else:
+                self.done.errback(failure)
+
+
+@implementer(IPullProducer)
+class SendfileSender(_Sender):
+    """Sends bytes *start* to *stop* (``None``: to the end) of *source* down a plain TCP *transport*.
+
+    *channel* is the producer that has to be put back on the transport afterwards.  *moved* is called after each progress.
+    """
+
+    def __init__(self, transport: Connection, channel: Any, *args: Any) -> None:
+        super().__init__(*args)
+        self._transport = transport
+        self._channel = channel
+        self._out = transport.getHandle().fileno()
+
+    def start(self) -> Deferred[None]:
+        self._transport.unregisterProducer()
+        # Registering asks for bytes at once, while the headers may still be in the transport's buffer: let those out first.
+        self._waiting = True
+        self._transport.registerProducer(self, False)
+        self._waiting = False
+        self._transport.startWriting()
+        return self.done
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty and the socket takes bytes (or may)."""
+        if not self._waiting and not self._over:
+            self._go_on()
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        self._end(None)
+
+    def _go_on(self) -> None:
+        try:
+            if self._at_end():
+                self._end(None)
+            elif (goal := min(self._goal(), self._position + WINDOW)) > self._position:
+                if self._warm(goal):
+                    self._send(goal - self._position)
+            elif data := self._from_memory():
+                self._advance(len(data))
+                self._transport.write(data)
+            else:
+                self._wait()
+        except Exception:  # noqa: BLE001  # whoever waits for `done` is told
+            self._end(Failure())
+
+    def _send(self, count: int) -> None:
+        try:
+            sent = os.sendfile(self._out, self._source.fileno(), self._position, count)
+        except BlockingIOError:
+            self._transport.startWriting()
+            return
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                self._transport.abortConnection()  # connectionLost follows and ends everything
+                return
+            raise
+        if sent == 0:
+            raise OSError(errno.EIO, "the file is shorter than its record says")
+        self._advance(sent)
+        self._transport.startWriting()
+
+    def _release(self) -> None:
+        if self._transport.producer is self:
+            self._transport.unregisterProducer()
+            self._transport.registerProducer(self._channel, True)
+
+
+@implementer(IPushProducer)
+class CopySender(_Sender):
+    """Sends bytes of *source* through *consumer* (a ``twisted.web`` request), which may code them (TLS, chunks)."""
+
+    def __init__(self, consumer: Any, *args: Any) -> None:
+        super().__init__(*args)
+        self._consumer = consumer
+        self._paused = False
+        self._going = False
+
+    def start(self) -> Deferred[None]:
+        self._consumer.registerProducer(self, True)
+        self._go_on()
+        return self.done
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if not self._waiting and not self._over:
+            self._go_on()
+
+    def stopProducing(self) -> None:
+        self._end(None)
+
+    def _go_on(self) -> None:
+        if self._going:
+            return  # write() called resumeProducing() from within this loop
+        self._going = True
+        try:
+            more = True
+            while more and self._may_send():
+                more = self._step()
+        except Exception:  # noqa: BLE001  # whoever waits for `done` is told
+            self._end(Failure())
+        finally:
+            self._going = False
+
+    def _may_send(self) -> bool:
+        return not (self._paused or self._over)
+
+    def _step(self) -> bool:
+        """Send one piece; whether to go on at once."""
+        if self._at_end():
+            self._end(None)
+            return False
+        goal = min(self._goal(), self._position + COPY)
+        if goal > self._position:
+            if not self._warm(goal):
+                return False
+            data = os.pread(self._source.fileno(), goal - self._position, self._position)
+            if not data:
+                raise OSError(errno.EIO, "the file is shorter than its record says")
+        else:
+            data = self._from_memory()
+            if not data:
+                self._wait()
+                return False
+        self._advance(len(data))
+        self._consumer.write(data)
+        return True
+
+    def _release(self) -> None:
+        self._consumer.unregisterProducer()
+
+
+def _cached(descriptor: int, position: int) -> bool:
+    """Whether the byte at *position* can be read without waiting for a disk (where the file system can tell)."""
+    try:
+        return os.preadv(descriptor, [bytearray(1)], position, os.RWF_NOWAIT) == 1
+    except OSError:
+        return False
+
+
+def _read_in(descriptor: int, start: int, stop: int) -> None:
+    """Bring a part of a file into the page cache (blocks).  Closes *descriptor*."""
+    try:
+        for position in range(start, stop, MIB):
+            os.pread(descriptor, min(MIB, stop - position), position)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,308 @@
+"""The one place where coroutines meet ``twisted.web``: runs a route for each request, writes its answer, logs one line.
+
+A client that leaves cancels its route (which cancels nothing that others share).  ``finish()`` is never called after a
+disconnect.  A client that takes no byte for the stall time is dropped: a response in progress has no other timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import Request, datetimeToString
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from proxy.errors import ProxyError
+from proxy.interfaces import IOffload
+from proxy.web.answers import Answer, Ask, FileBody, StreamBody, split_path
+from proxy.web.problems import problem
+from proxy.web.sending import CopySender, SendfileSender
+
+Route = Callable[[Ask], Awaitable[Answer]]
+
+#: Told after each response: method, status, bytes, seconds, cache outcome.
+Observe = Callable[[str, int, int, float, str], None]
+
+
+class Front(Resource):
+    """The whole site as one resource: *route* answers everything."""
+
+    isLeaf = True
+    log = Logger(namespace="proxy.access")
+    errors = Logger(namespace="proxy.web")
+
+    def __init__(
+        self,
+        route: Route,
+        reactor: IReactorTime,
+        offload: IOffload,
+        *,
+        via: str,
+        stall_timeout: float,
+        observe: Observe = lambda method, status, size, seconds, word: None,
+    ) -> None:
+        super().__init__()
+        self._route = route
+        self._reactor = reactor
+        self._offload = offload
+        self._via = via
+        self._stall_timeout = stall_timeout
+        self._observe = observe
+        self.in_progress = 0
+        self._quiet: list[Deferred[None]] = []
+
+    def render(self, request: Request) -> int:
+        response = _Response(request, self._reactor, self._offload, self._stall_timeout)
+        self.in_progress += 1
+        work = Deferred.fromCoroutine(self._respond(request, response))
+        request.notifyFinish().addErrback(lambda _: work.cancel())
+        work.addErrback(lambda failure: self.errors.failure("a response failed", failure))
+        work.addBoth(self._ended, request, response)
+        return NOT_DONE_YET
+
+    def quiet(self) -> Deferred[None]:
+        """Fires when no response is in progress."""
+        waiter: Deferred[None] = Deferred(self._quiet.remove)
+        if self.in_progress:
+            self._quiet.append(waiter)
+        else:
+            waiter.callback(None)
+        return waiter
+
+    async def _respond(self, request: Request, response: _Response) -> None:
+        ask = _ask(request)
+        try:
+            answer = await self._route(ask)
+        except ProxyError as error:
+            answer = problem(error)
+            if answer.status >= 500:
+                self.errors.error("{path}: {status} {error}", path=ask.path, status=answer.status, error=error)
+        except CancelledError:
+            return
+        except Exception:  # noqa: BLE001  # a bug in one route is a 500 for one client
+            self.errors.failure("bug: {method} {path} failed", Failure(), method=ask.method, path=ask.path)
+            answer = problem(ProxyError("the proxy met a fault of its own; its log has the details"))
+        await response.send(answer, self._via)
+
+    def _ended(self, _: object, request: Request, response: _Response) -> None:
+        self.in_progress -= 1
+        if not self.in_progress:
+            quiet, self._quiet = self._quiet, []
+            for waiter in quiet:
+                waiter.callback(None)
+        seconds = self._reactor.seconds() - response.began
+        method, path, agent = (_text(part) for part in (request.method, request.uri, request.getHeader(b"user-agent") or b"-"))
+        self._observe(method, response.status, response.sent, seconds, response.word)
+        self.log.info(
+            '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
+            client=request.getClientAddress().host if hasattr(request.getClientAddress(), "host") else "-",
+            method=method,
+            path=path,
+            status=response.status,
+            bytes=response.sent,
+            seconds=seconds,
+            cache=response.word,
+            agent=agent,
+            cut=" cut off" if response.cut_off else "",
+        )
+
+
+def _ask(request: Request) -> Ask:
+    raw, _, query = request.uri.partition(b"?")
+    headers = {
+        name.decode("latin-1").lower(): ", ".join(value.decode("latin-1") for value in values)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+    }
+    return Ask(_text(request.method), split_path(raw), _text(raw), _text(query), headers)
+
+
+def _text(raw: bytes) -> str:
+    """Bytes from the wire, fit for one line of a log."""
+    return raw.decode("latin-1").encode("unicode_escape").decode("ascii")
+
+
+class _Response:
+    """One answer on its way out."""
+
+    def __init__(self, request: Request, reactor: IReactorTime, offload: IOffload, stall_timeout: float) -> None:
+        self._request = request
+        self._reactor = reactor
+        self._offload = offload
+        self._stall_timeout = stall_timeout
+        self._gone = False
+        self._stall: Any = None
+        self._source: Any = None
+        self.began = reactor.seconds()
+        self.status = 0
+        self.sent = 0
+        self.word = "-"
+        self.cut_off = False
+        request.notifyFinish().addBoth(self._left)
+
+    def _left(self, _: object) -> None:
+        self._gone = True
+
+    def _there(self) -> bool:
+        return not self._gone
+
+    async def send(self, answer: Answer, via: str) -> None:
+        request = self._request
+        body = answer.body
+        self.status = answer.status
+        self.word = answer.word
+        if self._gone:
+            _close(body)
+            return
+        reason = answer.reason or HTTPStatus(answer.status).phrase
+        request.setResponseCode(answer.status, reason.encode("ascii", "replace"))
+        headers = request.responseHeaders
+        headers.setRawHeaders(b"Server", [b"pypiproxy"])
+        headers.setRawHeaders(b"Date", [datetimeToString()])
+        headers.setRawHeaders(b"Via", [f"1.1 {via}".encode("ascii")])
+        for name, value in answer.headers:
+            headers.addRawHeader(name, value)
+        length = _length(body)
+        if length is not None and answer.status not in (204, 304) and not headers.hasHeader(b"Content-Length"):
+            headers.setRawHeaders(b"Content-Length", [b"%d" % length])
+        if request.method == b"HEAD" or answer.status in (204, 304):
+            _close(body)
+            request.write(b"")
+            request.finish()
+            return
+        try:
+            if isinstance(body, bytes):
+                self.sent = len(body)
+                request.write(body)
+            else:
+                self._moved()
+                await (self._send_file(body) if isinstance(body, FileBody) else self._send_stream(body))
+        except CancelledError:
+            self.cut_off = True
+        except Exception as error:  # noqa: BLE001  # logged, and the client must see a cut-off body
+            self._cut_off(error)
+        finally:
+            if self._stall is not None:
+                self._stall.cancel()
+                self._stall = None
+            _close(body)
+        if not self._gone:
+            request.finish()
+
+    def _cut_off(self, error: Exception) -> None:
+        """The body cannot be completed: make sure that it does not look complete."""
+        self.cut_off = True
+        if not isinstance(error, ProxyError):
+            Front.errors.failure("bug: {path} was cut off", Failure(), path=_text(self._request.uri))
+        else:
+            Front.errors.error("{path} was cut off: {error}", path=_text(self._request.uri), error=error)
+        self._abort()
+
+    def _abort(self) -> None:
+        if not self._gone:
+            self._transport().abortConnection()
+
+    def _transport(self) -> Any:
+        """The transport of the client's connection, itself and not the channel that stands for it."""
+        return self._request.channel.transport
+
+    def _moved(self) -> None:
+        """A byte went out: the client is alive."""
+        if self._stall is None:
+            self._stall = self._reactor.callLater(self._stall_timeout, self._stalled)
+        else:
+            self._stall.reset(self._stall_timeout)
+
+    def _stalled(self) -> None:
+        self._stall = None
+        Front.errors.info(
+            "{path}: client took no byte for {seconds} s and is dropped",
+            path=_text(self._request.uri),
+            seconds=self._stall_timeout,
+        )
+        self._abort()
+
+    async def _send_file(self, body: FileBody) -> None:
+        request = self._request
+        request.write(b"")
+        span = body.span
+        start = 0 if span is None else span.start
+        stop = body.source.size if span is None else span.stop
+        about = (body.source, start, stop, self._offload, self._moved)
+        transport = self._transport()
+        sender: SendfileSender | CopySender
+        if isinstance(transport, Connection) and not transport.TLS and not request.chunked:
+            sender = SendfileSender(transport, request.channel, *about)
+        else:
+            sender = CopySender(request, *about)
+        try:
+            await sender.start()
+        finally:
+            self.sent = sender.sent
+
+    async def _send_stream(self, body: StreamBody) -> None:
+        flow = _Flow(self._request)
+        left = body.length
+        try:
+            while left and self._there():
+                data = await body.reader.read()
+                if not data:
+                    raise ProxyError(f"upstream's range ended {left:,} bytes early")
+                data = data[:left]
+                left -= len(data)
+                self.sent += len(data)
+                self._request.write(data)
+                self._moved()
+                await flow.room()
+        finally:
+            flow.close()
+
+
+class _Flow:
+    """Back-pressure for a coroutine that writes to a request."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._paused: Deferred[None] | None = None
+        request.registerProducer(self, True)
+
+    def pauseProducing(self) -> None:
+        if self._paused is None:
+            self._paused = Deferred()
+
+    def resumeProducing(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.callback(None)
+
+    def stopProducing(self) -> None:
+        self.resumeProducing()
+
+    async def room(self) -> None:
+        if self._paused is not None:
+            await self._paused
+
+    def close(self) -> None:
+        self._request.unregisterProducer()
+
+
+def _length(body: Any) -> int | None:
+    if isinstance(body, bytes):
+        return len(body)
+    if isinstance(body, StreamBody):
+        return body.length
+    size: int | None = body.source.size if body.span is None else body.span.length
+    return size
+
+
+def _close(body: Any) -> None:
+    if isinstance(body, FileBody):
+        body.source.close()
+    elif isinstance(body, StreamBody):
+        body.reader.close()

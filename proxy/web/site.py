@@ -1,0 +1,76 @@
+"""The URL space: which path is answered by what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from proxy.errors import LoopDetected, MethodNotAllowed, NotFound
+from proxy.interfaces import IRepository
+from proxy.web.answers import Answer, Ask
+from proxy.web.files import Files
+from proxy.web.operations import Operations
+from proxy.web.pages import Pages, redirect
+
+
+class Routes:
+    """Answers requests for the indexes in *repositories*, the one named *default* also at the root.
+
+    *via* is this instance's pseudonym: a request that bears it has been here before.
+    """
+
+    def __init__(
+        self,
+        repositories: Mapping[str, IRepository],
+        default: str | None,
+        pages: Pages,
+        files: Files,
+        operations: Operations,
+        via: str,
+    ) -> None:
+        self._repositories = repositories
+        self._default = default
+        self._pages = pages
+        self._files = files
+        self._operations = operations
+        self._been_here = re.compile(rf"[\d.]+ {re.escape(via)}(?: \(([^)]*)\))?(?:,|$)")
+
+    async def __call__(self, ask: Ask) -> Answer:
+        """The answer to *ask*.  Raises ProxyError."""
+        if ask.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{ask.method} {ask.path}: only GET and HEAD are answered here")
+        self._refuse_loop(ask)
+        match ask.segments:
+            case ("-", *rest):
+                return await self._operations.answer(tuple(rest))
+            case ("index", name, *rest):
+                if name not in self._repositories:
+                    there = ", ".join(sorted(self._repositories))
+                    raise NotFound(f"there is no index named {name!r} here; there is {there}")
+                return await self._index(self._repositories[name], tuple(rest), ask)
+            case ("simple" | "files", *_) if self._default is not None:
+                return await self._index(self._repositories[self._default], ask.segments, ask)
+        raise NotFound(f"{ask.path}: there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/")
+
+    async def _index(self, repository: IRepository, segments: tuple[str, ...], ask: Ask) -> Answer:
+        """A path below an index."""
+        match segments:
+            case ("simple", project, "") if project:
+                return await self._pages.page(repository, project, True, ask)
+            case ("simple", project) if project:
+                return await self._pages.page(repository, project, False, ask)
+            case ("simple", "", project, *_) if project:
+                # pipenv asks for /simple//name/
+                return redirect(f"../{project}/")
+            case ("files", project, digest, name):
+                return await self._files.file(repository, project, digest, name, ask)
+        raise NotFound(f"{ask.path}: no project page, and no file")
+
+    def _refuse_loop(self, ask: Ask) -> None:
+        via = ask.header("via")
+        if via is None:
+            return
+        been = self._been_here.search(via)
+        if been is not None:
+            setting = f"{been.group(1)}.url" if been.group(1) else "an upstream's url"
+            raise LoopDetected(f"this request has passed through this proxy before: the setting {setting} points back at it")

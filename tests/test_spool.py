@@ -1,0 +1,287 @@
+"""The growing file: visibility, verification, back-pressure, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+
+import pytest
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from proxy.errors import DigestMismatch, UpstreamFailed
+from proxy.model import Digest, FileFacts
+from proxy.offload import Inline
+from proxy.spool import HOLD, QUEUE_HIGH, WINDOW, Spool, SpoolReader
+from proxy.storage.memory import MemoryFiles, MemoryPartial
+
+KEY = "sha256-" + "0" * 64
+
+
+def digest(data: bytes) -> Digest:
+    return Digest("sha256", hashlib.sha256(data).hexdigest())
+
+
+class FullDisk(MemoryPartial):
+    """A partial file on a disk with room for *room* bytes."""
+
+    room = 0
+
+    def write(self, data: bytes) -> None:
+        super().write(data[: self.room - self.size])
+        if self.size + len(data) > self.room and data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@define
+class Transport:
+    """What delivers: notes whether it was asked to pause."""
+
+    paused: bool = False
+    calls: list[str] = field(factory=list)
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        self.calls.append("resume")
+
+
+def readable(reader: SpoolReader, position: int = 0) -> bytes:
+    """All that *reader* may see from *position* on."""
+    data = os.pread(reader.fileno(), max(0, reader.extent() - position), position)
+    while piece := reader.from_memory(position + len(data), 1 << 30):
+        data += piece
+    return data
+
+
+class SpoolTests(SynchronousTestCase):
+    def spool(self, expected: Digest | None, store: MemoryFiles | None = None, room: int | None = None) -> Spool:
+        self.store = store or MemoryFiles()
+        if room is None:
+            partial: MemoryPartial = self.successResultOf(Deferred.fromCoroutine(self.store.begin(KEY, resume=True)))
+        else:
+            partial = FullDisk(self.store, KEY, b"")
+            partial.room = room  # type: ignore[attr-defined]  # a FullDisk has it
+        spool = Spool("big.whl", partial, expected, Inline())
+        self.addCleanup(spool.close)
+        self.successResultOf(Deferred.fromCoroutine(spool.recover()))
+        return spool
+
+    def reader(self, spool: Spool) -> SpoolReader:
+        reader = spool.reader()
+        self.addCleanup(reader.close)
+        return reader
+
+    def finish(self, spool: Spool) -> Deferred[None]:
+        return Deferred.fromCoroutine(spool.finish())
+
+    def test_bytes_are_visible_as_they_arrive_but_for_the_last_chunk(self) -> None:
+        data = os.urandom(HOLD * 4)
+        spool = self.spool(digest(data))
+        reader = self.reader(spool)
+        spool.begin(FileFacts(len(data)))
+        spool.write(data[: HOLD * 2])
+        self.assertEqual(readable(reader), data[: HOLD * 2])
+        spool.write(data[HOLD * 2 :])
+        self.assertEqual(readable(reader), data[:-HOLD])
+        self.assertFalse(reader.ended())
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(readable(reader), data)
+        self.assertTrue(reader.ended())
+        self.assertEqual(self.store.files[digest(data).hex], data)
+
+    def test_without_a_known_size_the_end_is_held_back_too(self) -> None:
+        data = os.urandom(HOLD * 3)
+        spool = self.spool(digest(data))
+        reader = self.reader(spool)
+        spool.begin(FileFacts(None))
+        spool.write(data)
+        self.assertEqual(readable(reader), data[:-HOLD])
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(readable(reader), data)
+
+    def test_wrong_bytes_never_become_a_file_and_their_end_is_never_seen(self) -> None:
+        data = os.urandom(HOLD * 2)
+        spool = self.spool(digest(b"other"))
+        reader = self.reader(spool)
+        spool.begin(FileFacts(len(data)))
+        spool.write(data)
+        failure = self.failureResultOf(self.finish(spool), DigestMismatch)
+        self.assertEqual(len(readable(reader)), HOLD)
+        self.successResultOf(Deferred.fromCoroutine(spool.fail(failure)))
+        with pytest.raises(DigestMismatch):
+            reader.ended()
+        self.assertEqual((self.store.files, self.store.left), ({}, {}))
+
+    def test_another_algorithm_than_sha256_is_checked_as_well(self) -> None:
+        data = b"old file"
+        spool = self.spool(Digest("md5", hashlib.md5(data, usedforsecurity=False).hexdigest()))
+        spool.begin(FileFacts(len(data)))
+        spool.write(data)
+        self.successResultOf(self.finish(spool))
+        self.assertIn(digest(data).hex, self.store.files)
+
+    def test_a_short_body_is_refused(self) -> None:
+        spool = self.spool(None)
+        spool.begin(FileFacts(10))
+        spool.write(b"12345")
+        self.failureResultOf(self.finish(spool), ValueError)
+
+    def test_a_size_that_contradicts_the_first_is_refused(self) -> None:
+        spool = self.spool(None)
+        spool.begin(FileFacts(10))
+        with pytest.raises(ValueError, match="11"):
+            spool.begin(FileFacts(11))
+
+    def test_a_broken_download_is_gone_on_with_by_the_next(self) -> None:
+        data = os.urandom(50_000)
+        spool = self.spool(digest(data))
+        spool.write(data[:20_000])
+        self.successResultOf(Deferred.fromCoroutine(spool.fail(Failure(UpstreamFailed("big.whl", [])))))
+        again = self.spool(digest(data), self.store)
+        self.assertEqual(again.offset, 20_000)
+        again.begin(FileFacts(len(data)))
+        again.write(data[20_000:])
+        self.successResultOf(self.finish(again))
+        self.assertEqual(self.store.files[digest(data).hex], data)
+
+    def test_a_restart_forgets_all_bytes_before_anybody_saw_one(self) -> None:
+        data = os.urandom(9_000)
+        spool = self.spool(digest(data))
+        spool.begin(FileFacts(3))
+        spool.write(b"bad")
+        self.successResultOf(Deferred.fromCoroutine(spool.restart()))
+        spool.begin(FileFacts(len(data)))
+        spool.write(data)
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(self.store.files[digest(data).hex], data)
+
+    def test_bytes_that_a_reader_took_are_released(self) -> None:
+        spool = self.spool(None)
+        reader = self.reader(spool)
+        reader.advanced(77)
+        self.assertEqual(spool.released, 77)
+
+    def test_a_reader_outlives_the_spool(self) -> None:
+        data = os.urandom(6_000)
+        spool = self.spool(digest(data))
+        reader = self.reader(spool)
+        spool.begin(FileFacts(len(data)))
+        spool.write(data)
+        self.successResultOf(self.finish(spool))
+        spool.close()
+        self.assertFalse(spool.joinable)
+        self.assertEqual(readable(reader), data)
+
+    def test_readers_are_told_of_every_change_and_of_the_end(self) -> None:
+        spool = self.spool(None)
+        reader = self.reader(spool)
+        told: list[str] = []
+        reader.on_change(lambda: told.append("bytes"))
+        spool.begin(FileFacts(None))
+        self.assertEqual(told, ["bytes"])
+        reader.on_change(lambda: told.append("end"))
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(told, ["bytes", "end"])
+
+    # -- a full disk
+
+    def test_on_a_full_disk_the_file_goes_to_its_readers_and_is_not_kept(self) -> None:
+        data = os.urandom(300_000)
+        spool = self.spool(digest(data), room=100_000)
+        reader = self.reader(spool)
+        spool.begin(FileFacts(len(data)))
+        got = b""
+        for start in range(0, len(data), 50_000):
+            spool.write(data[start : start + 50_000])
+            got += readable(reader, len(got))
+            reader.advanced(len(got))
+        self.successResultOf(self.finish(spool))
+        got += readable(reader, len(got))
+        self.assertEqual(got, data)
+        self.assertFalse(spool.kept)
+        self.assertEqual(self.store.files, {})
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_on_a_full_disk_upstream_waits_for_the_slowest_reader(self) -> None:
+        spool = self.spool(None, room=0)
+        transport = Transport()
+        spool.registerProducer(transport, True)
+        slow, fast = self.reader(spool), self.reader(spool)
+        spool.begin(FileFacts(None))
+        spool.write(bytes(WINDOW + HOLD + 1))
+        fast.advanced(WINDOW)
+        self.assertTrue(transport.paused)
+        slow.advanced(WINDOW // 2)
+        self.assertFalse(transport.paused)
+
+    def test_on_a_full_disk_a_late_reader_cannot_join_once_the_window_moved(self) -> None:
+        spool = self.spool(None, room=0)
+        reader = self.reader(spool)
+        spool.begin(FileFacts(None))
+        spool.write(bytes(HOLD * 2))
+        self.assertTrue(spool.joinable)
+        reader.advanced(HOLD)
+        spool.write(b"more")
+        self.assertFalse(spool.joinable)
+
+    def test_a_download_that_is_not_kept_ends_with_its_last_reader(self) -> None:
+        spool = self.spool(None, room=0)
+        abandoned: list[bool] = []
+        spool.on_abandoned = lambda: abandoned.append(True)
+        reader = self.reader(spool)
+        spool.begin(FileFacts(None))
+        spool.write(bytes(10))
+        reader.close()
+        self.assertEqual(abandoned, [True])
+
+
+class BackPressureTests(SynchronousTestCase):
+    def test_upstream_pauses_while_the_disk_is_behind(self) -> None:
+        class SlowDisk(Inline):
+            def __init__(self) -> None:
+                self.gates: list[Deferred[None]] = []
+
+            async def run(self, function, *args):  # type: ignore[no-untyped-def]  # any function
+                self.gates.append(Deferred())
+                await self.gates[-1]
+                return await super().run(function, *args)
+
+        disk = SlowDisk()
+        spool = Spool("big.whl", MemoryPartial(MemoryFiles(), KEY, b""), None, disk)
+        self.addCleanup(spool.close)
+        transport = Transport()
+        spool.registerProducer(transport, True)
+        spool.write(bytes(QUEUE_HIGH))
+        self.assertFalse(transport.paused)
+        spool.write(b"1")
+        self.assertTrue(transport.paused)
+        disk.gates[0].callback(None)
+        disk.gates[1].callback(None)
+        self.assertEqual(transport.calls, ["pause", "resume"])
+
+
+@given(st.lists(st.binary(max_size=3 * HOLD), max_size=12), st.booleans())
+def test_what_readers_see_is_always_a_prefix_and_in_the_end_all_of_it(chunks: list[bytes], sized: bool) -> None:
+    data = b"".join(chunks)
+    spool = Spool("f.whl", MemoryPartial(MemoryFiles(), KEY, b""), digest(data), Inline())
+    reader = spool.reader()
+    spool.begin(FileFacts(len(data) if sized else None))
+    for chunk in chunks:
+        spool.write(chunk)
+        seen = readable(reader)
+        assert data.startswith(seen)
+        assert len(seen) < len(data) or not data
+    deferred = Deferred.fromCoroutine(spool.finish())
+    assert deferred.called
+    assert readable(reader) == data
+    reader.close()
+    spool.close()

@@ -1,0 +1,194 @@
+"""One compliance suite for every store of records and every store of files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from proxy.interfaces import IFileStore, IRecordStore
+from proxy.offload import Inline
+from proxy.storage.local import LocalFiles
+from proxy.storage.memory import MemoryFiles, MemoryRecords
+from proxy.storage.records import DiskRecords
+
+
+def now(awaitable: Awaitable[Any]) -> Any:
+    """The result of a coroutine that never waits (its offload is inline)."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(awaitable).addBoth(results.append)  # type: ignore[arg-type]  # stores return coroutines
+    (result,) = results
+    if hasattr(result, "raiseException"):
+        result.raiseException()
+    return result
+
+
+@pytest.fixture(params=["memory", "disk"])
+def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IRecordStore]:
+    store: Any = MemoryRecords() if request.param == "memory" else DiskRecords(tmp_path / "records", Inline())
+    yield store
+    now(store.close())
+
+
+@pytest.fixture(params=["memory", "local"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return MemoryFiles() if request.param == "memory" else LocalFiles(tmp_path, Inline())
+
+
+class TestRecords:
+    def test_what_was_set_is_there_until_it_is_deleted(self, records: IRecordStore) -> None:
+        assert now(records.get("page/pypi/six")) is None
+        now(records.set("page/pypi/six", b"1"))
+        now(records.set("page/pypi/six", b"2"))
+        assert now(records.get("page/pypi/six")) == b"2"
+        assert now(records.delete("page/pypi/six")) is True
+        assert now(records.delete("page/pypi/six")) is False
+        assert now(records.get("page/pypi/six")) is None
+
+    @pytest.mark.parametrize("value", [b"", b"x" * 10_000_000], ids=["empty", "10 MB"])
+    def test_any_size_of_value(self, records: IRecordStore, value: bytes) -> None:
+        now(records.set("k", value))
+        assert now(records.get("k")) == value
+
+    def test_keys_by_prefix(self, records: IRecordStore) -> None:
+        for key in ("pins/a/six", "pins/a/attrs", "pins/b/six", "page/a/six"):
+            now(records.set(key, b""))
+        assert now(records.keys("pins/a/")) == ["pins/a/attrs", "pins/a/six"]
+
+
+class TestDiskRecords:
+    def test_records_survive_a_restart(self, tmp_path: Path) -> None:
+        first = DiskRecords(tmp_path, Inline())
+        now(first.set("k", b"v"))
+        now(first.close())
+        assert now(DiskRecords(tmp_path, Inline()).get("k")) == b"v"
+
+    def test_a_pickle_in_the_database_is_never_loaded(self, tmp_path: Path) -> None:
+        store = DiskRecords(tmp_path, Inline())
+        planted = tmp_path / "planted"
+        store._cache._sql(
+            "INSERT INTO Cache(key, raw, store_time, expire_time, access_time, tag, size, mode, filename, value)"
+            " VALUES ('k', 1, 0, NULL, 0, NULL, 0, 4, NULL, ?)",
+            (pickle.dumps(_Bomb(planted)),),
+        )
+        assert now(store.get("k")) is None
+        assert not planted.exists()
+
+    def test_only_the_owner_may_look(self, tmp_path: Path) -> None:
+        DiskRecords(tmp_path / "records", Inline())
+        assert (tmp_path / "records").stat().st_mode & 0o777 == 0o700
+
+    def test_a_value_whose_file_is_gone_is_not_there(self, tmp_path: Path) -> None:
+        store = DiskRecords(tmp_path, Inline())
+        now(store.set("k", bytes(100_000)))
+        for path in tmp_path.rglob("*.val"):
+            path.unlink()
+        assert now(store.get("k")) is None
+
+
+class _Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+DATA = os.urandom(100_000)
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+def arrive(store: IFileStore, data: bytes = DATA, key: str = f"sha256-{SHA256}") -> Any:
+    partial = now(store.begin(key, resume=True))
+    partial.write(data)
+    return partial
+
+
+class TestFiles:
+    def test_a_committed_file_can_be_read_by_many(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        first, second = now(files.open(SHA256)), now(files.open(SHA256))
+        assert os.pread(first.fileno(), len(DATA) + 1, 0) == DATA
+        assert (second.size, second.sha256, second.extent(), second.ended()) == (len(DATA), SHA256, len(DATA), True)
+        first.close()
+        first.close()
+        second.close()
+
+    def test_what_is_not_committed_is_not_there(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        assert now(files.open(SHA256)) is None
+        partial.discard()
+        partial.close()
+        assert now(files.begin(f"sha256-{SHA256}", resume=True)).size == 0
+
+    def test_a_reader_of_an_arriving_file_keeps_it_over_the_commit(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        descriptor = os.dup(partial.fileno())
+        partial.commit(SHA256)
+        partial.close()
+        assert os.pread(descriptor, len(DATA), 0) == DATA
+        os.close(descriptor)
+
+    def test_a_suspended_file_is_gone_on_with(self, files: IFileStore) -> None:
+        partial = arrive(files, DATA[:60_000])
+        partial.suspend()
+        partial.close()
+        again = now(files.begin(f"sha256-{SHA256}", resume=True))
+        assert again.size == 60_000
+        assert b"".join(again.read_all()) == DATA[:60_000]
+        again.write(DATA[60_000:])
+        again.commit(SHA256)
+        again.close()
+        assert now(files.walk()) == [(SHA256, len(DATA))]
+
+    def test_without_resume_a_file_starts_anew(self, files: IFileStore) -> None:
+        arrive(files, key="at.x").close()
+        assert now(files.begin("at.x", resume=False)).size == 0
+
+    def test_truncating_starts_at_byte_0(self, files: IFileStore) -> None:
+        partial = arrive(files, b"wrong")
+        partial.truncate()
+        partial.write(b"right")
+        assert (partial.size, b"".join(partial.read_all())) == (5, b"right")
+        partial.close()
+
+    def test_a_deleted_file_is_gone_for_new_readers_alone(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        reader = now(files.open(SHA256))
+        assert now(files.delete(SHA256)) is True
+        assert now(files.delete(SHA256)) is False
+        assert now(files.open(SHA256)) is None
+        assert os.pread(reader.fileno(), len(DATA), 0) == DATA
+        reader.close()
+
+    def test_sweeping_removes_what_no_digest_can_vouch_for(self, files: IFileStore) -> None:
+        for key in (f"sha256-{SHA256}", "at.0123"):
+            partial = arrive(files, key=key)
+            partial.suspend()
+            partial.close()
+        assert now(files.sweep()) == 1
+        assert now(files.begin(f"sha256-{SHA256}", resume=True)).size == len(DATA)
+
+
+class TestLocalFiles:
+    def test_a_name_that_is_no_digest_never_reaches_the_file_system(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="not a sha256"):
+            now(LocalFiles(tmp_path, Inline()).open("../../etc/passwd"))
+
+    def test_two_writers_of_one_key_do_not_share_a_file(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        first, second = arrive(store, b"first"), arrive(store, b"second")
+        assert b"".join(first.read_all()) == b"first"
+        assert b"".join(second.read_all()) == b"second"
+        first.close()
+        second.close()
