@@ -55,7 +55,7 @@ def decide(
 ) -> Decision:
     """Decide what a client who asks at *now* for the page of *head* gets.
 
-    *resting*: the last refresh of this very page failed a moment ago.  *no_cache*: the client asked for an end-to-end reload.
+    *resting*: the last refresh of this very page failed.  *no_cache*: the client asked for an end-to-end reload.
     """
     if head is None:
         return Decision(Action.FETCH, 0.0)

@@ -235,6 +235,9 @@ class IRepository(Interface):
     async def page(project: str, *, no_cache: bool = False) -> Any:
         """The page as a :class:`proxy.repository.proxying.View`.  Raises NotFound, UpstreamFailed."""
 
+    def ready(project: str) -> Any:
+        """What :meth:`page` would return if it need not wait for anything, else ``None``."""
+
     async def locate(project: str, asked: str, name: str) -> Any:
         """A :class:`proxy.repository.proxying.Located` for the file or companion *name*, without asking upstream for a byte of
         it.

@@ -6,6 +6,7 @@ Nothing here performs I/O or knows a clock.  Times are seconds since the epoch (
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -122,6 +123,11 @@ class Head:
     @property
     def validators(self) -> Validators:
         return Validators(self.upstream, self.etag, self.last_modified)
+
+
+def body_digest(body: bytes) -> str:
+    """The SHA-256 of a page body in hex: what :attr:`Head.digest` holds."""
+    return hashlib.sha256(body).hexdigest()
 
 
 @frozen(slots=True)

@@ -30,6 +30,7 @@ from proxy.upstream.identity import Identity
 from proxy.upstream.pool import Upstreams
 from proxy.web.channel import BoundedSite
 from proxy.web.files import Files
+from proxy.web.hot import HotRequests
 from proxy.web.operations import Operations
 from proxy.web.pages import Pages
 from proxy.web.renderings import Renderings
@@ -40,7 +41,7 @@ from proxy.web.site import Routes
 _DISK_THREADS = 8
 _WORK_THREADS = 2
 #: How ``page_memory`` is divided.
-_FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS = 0.5, 0.4, 0.1
+_FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS, _FOR_HOT = 0.5, 0.3, 0.1, 0.1
 
 
 class ProxyService(MultiService):
@@ -77,21 +78,22 @@ class ProxyService(MultiService):
             index.name: self._repository(index, pins, page_memory) for index in settings.indexes
         }
         default = next((index.name for index in settings.indexes if index.default), None)
+        hot = HotRequests(reactor, via, int(server.page_memory * _FOR_HOT))
         routes = Routes(
             repositories,
             default,
-            Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS))),
+            Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
             Files(),
             Operations(lambda: not self._stopping, self.metrics.exposition),
             via,
         )
-        self._front = Front(
+        self.front = Front(
             routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self.metrics.observe
         )
-        self.metrics.in_progress.set_function(lambda: self._front.in_progress)
-        self._site = BoundedSite(self._front, reactor, server.max_connections, server.idle_timeout, self._full)
-        self._listenings = [Listening(description, self._site, reactor) for description in server.listen]
-        for listening in self._listenings:
+        self.metrics.in_progress.set_function(lambda: self.front.in_progress)
+        self._site = BoundedSite(self.front, hot, reactor, server.max_connections, server.idle_timeout, self._full)
+        self.listenings = [Listening(description, self._site, reactor) for description in server.listen]
+        for listening in self.listenings:
             listening.setServiceParent(self)
 
     def _repository(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IRepository:
@@ -138,21 +140,22 @@ class ProxyService(MultiService):
 
     async def _drain(self) -> None:
         """Let responses in progress go on until they end or the deadline comes."""
-        left = self._front.in_progress
+        left = self.front.in_progress
         if not left:
             return
         self.log.info("stopping: {left} responses may go on for {seconds} s", left=left, seconds=self._drain_time)
-        quiet = self._front.quiet()
+        quiet = self.front.quiet()
         deadline = self._reactor.callLater(self._drain_time, quiet.cancel)
         try:
             await quiet
         except CancelledError:
-            self.log.warn("stopping: {left} responses are cut off", left=self._front.in_progress)
+            self.log.warn("stopping: {left} responses are cut off", left=self.front.in_progress)
         if deadline.active():
             deadline.cancel()
 
     def _full(self, full: bool) -> None:
-        for listening in self._listenings:
+        for listening in self.listenings:
+            port: Any
             for port in listening.ports:
                 if full:
                     port.stopReading()

@@ -9,10 +9,9 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from proxy.cache.records import body_digest
 from proxy.errors import Attempt, NotFound, UpstreamFailed
 from proxy.interfaces import IUpstreams
-from proxy.model import Condition, File, FileFacts, Head, Page, PageFound, PageReply, Record, Validators, Wanted
+from proxy.model import Condition, File, FileFacts, Head, Page, PageFound, PageReply, Record, Validators, Wanted, body_digest
 
 BASE = "https://pypi.example/simple/"
 

@@ -101,12 +101,8 @@ class PageCache:
         entry = await self._entry(project)
         decision = self._decide(entry, no_cache)
         action = decision.action
-        if action is Action.SERVE:
-            return self._hit(entry, decision)
-        if action is Action.SERVE_AND_REFRESH:
-            if entry.rest_until <= self._reactor.seconds() and self._upstreams.retry_in() <= 0:
-                swallow(self._refresh(project, entry), ProxyError)
-            return self._hit(entry, decision)
+        if action in (Action.SERVE, Action.SERVE_AND_REFRESH):
+            return self._at_once(project, entry, decision)
         if action is Action.MISSING:
             raise self._missing(project)
         collapsed = project in self._refreshes
@@ -126,6 +122,16 @@ class PageCache:
             raise self._missing(project)
         left = self._decide(entry, False).ttl
         return Served(head, Outcome(False, fwd, round(left), collapsed=collapsed, stored=head is not before))
+
+    def ready(self, project: str) -> Served | None:
+        """What :meth:`get` would return if it need not wait for anything, else ``None``."""
+        entry = self._entries.get(project)
+        if entry is None:
+            return None
+        decision = self._decide(entry, False)
+        if decision.action not in (Action.SERVE, Action.SERVE_AND_REFRESH):
+            return None
+        return self._at_once(project, entry, decision)
 
     async def remembered(self, project: str) -> Head | None:
         """The head of *project*, whatever its age, without asking upstream."""
@@ -148,7 +154,16 @@ class PageCache:
     def _decide(self, entry: _Entry, no_cache: bool) -> Decision:
         now = self._reactor.seconds()
         condition = self._upstreams.condition()
-        return decide(entry.head, now, self._limits, condition, resting=now < entry.rest_until, no_cache=no_cache)
+        return decide(entry.head, now, self._limits, condition, resting=entry.failures > 0, no_cache=no_cache)
+
+    def _at_once(self, project: str, entry: _Entry, decision: Decision) -> Served:
+        if (
+            decision.action is Action.SERVE_AND_REFRESH
+            and entry.rest_until <= self._reactor.seconds()
+            and self._upstreams.retry_in() <= 0
+        ):
+            swallow(self._refresh(project, entry), ProxyError)
+        return self._hit(entry, decision)
 
     def _hit(self, entry: _Entry, decision: Decision, detail: str | None = None) -> Served:
         assert entry.head is not None

@@ -6,23 +6,16 @@ between leaves the old record whole and at worst an orphaned body, which :meth:`
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 
 from proxy.interfaces import IOffload, IRecordStore
-from proxy.model import Head, Record
+from proxy.model import Head, Record, body_digest
 
 #: Part of every key: another layout gets another prefix and never meets these.
 _PREFIX = "page1"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Head)
-
-
-def body_digest(body: bytes) -> str:
-    """The SHA-256 of a page body in hex: what :attr:`Head.digest` holds."""
-    return hashlib.sha256(body).hexdigest()
 
 
 class PageRecords:

@@ -67,7 +67,13 @@ class ProxyRepository:
         self._count = count
 
     async def page(self, project: str, *, no_cache: bool = False) -> View:
-        served = await self._pages.get(project, no_cache=no_cache)
+        return self._view(project, await self._pages.get(project, no_cache=no_cache))
+
+    def ready(self, project: str) -> View | None:
+        served = self._pages.ready(project)
+        return None if served is None else self._view(project, served)
+
+    def _view(self, project: str, served: Served) -> View:
         return View(project, served.head.digest, served.outcome, served.head.serial, lambda: self._load(project, served))
 
     async def _load(self, project: str, served: Served) -> Page:

@@ -22,6 +22,12 @@ class Ask:
     path: str
     query: str
     headers: dict[str, str]
+    #: The request as it came, when it came in one piece and alone.
+    raw: bytes | None = field(default=None, repr=False)
+
+    def header_list(self, name: str) -> list[str]:
+        """The comma-separated members of a header, in lower case."""
+        return [member.strip().lower() for member in self.headers.get(name, "").split(",")]
 
     def header(self, name: str) -> str | None:
         return self.headers.get(name)

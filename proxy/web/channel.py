@@ -7,19 +7,45 @@ from typing import Any
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
-from twisted.web.resource import Resource
+from twisted.web.http import HTTPChannel, Request
 from twisted.web.server import Site
+
+from proxy.web.hot import HotRequests
+from proxy.web.serving import Front
 
 
 class Channel(HTTPChannel):
     """One client connection (HTTP/1.1)."""
 
     site: BoundedSite
+    transport: Any
+    #: The request in progress as it came, if it came in one piece, alone.
+    raw: bytes | None = None
+    #: Whether the next bytes begin a request.
+    _between = True
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.joined(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._between:
+            self.raw = None
+        elif (hit := self.site.hot.answer(data)) is not None:
+            self.resetTimeout()
+            self.transport.writeSequence((hit.head, hit.body))
+            self.site.front.answered_at_once(hit, self.transport.getPeer())
+            return
+        elif data.endswith(b"\r\n\r\n") and data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4:
+            self.raw = data
+        self._between = False
+        super().dataReceived(data)
+
+    def requestDone(self, request: Request) -> None:
+        # A request that came in one piece, alone, and without a body has left nothing in the line buffer.
+        self._between = self.raw is not None
+        self.raw = None
+        super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.left(self)
@@ -36,8 +62,12 @@ class BoundedSite(Site):
     protocol = Channel  # type: ignore[assignment]  # without the wrapper that could negotiate HTTP/2
     noisy = False
 
-    def __init__(self, root: Resource, reactor: Any, limit: int, idle_timeout: float, full: Callable[[bool], None]) -> None:
-        super().__init__(root, timeout=int(idle_timeout), reactor=reactor, parsePOSTFormSubmission=False)
+    def __init__(
+        self, front: Front, hot: HotRequests, reactor: Any, limit: int, idle_timeout: float, full: Callable[[bool], None]
+    ) -> None:
+        self.front = front
+        self.hot = hot
+        super().__init__(front, timeout=int(idle_timeout), reactor=reactor, parsePOSTFormSubmission=False)
         self.displayTracebacks = False
         self._limit = limit
         self._full = full

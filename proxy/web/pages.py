@@ -8,9 +8,11 @@ from proxy.errors import NotAcceptable, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import is_project_name, normalize
 from proxy.ranges import none_match
+from proxy.repository.proxying import View
 from proxy.simple.media import MediaType, choose_coding, negotiate
 from proxy.web.answers import Answer, Ask
-from proxy.web.renderings import CODINGS, Renderings
+from proxy.web.hot import HotRequests, Ready
+from proxy.web.renderings import CODINGS, Rendering, Renderings
 
 VARY = ("Vary", "Accept, Accept-Encoding")
 
@@ -23,8 +25,9 @@ def redirect(location: str) -> Answer:
 class Pages:
     """The project pages of every index."""
 
-    def __init__(self, renderings: Renderings) -> None:
+    def __init__(self, renderings: Renderings, hot: HotRequests) -> None:
         self._renderings = renderings
+        self._hot = hot
 
     async def page(self, repository: IRepository, project: str, slash: bool, ask: Ask) -> Answer:
         """Answer a request for ``…/simple/<project>/``; *slash* is whether the path ended in one."""
@@ -37,23 +40,39 @@ class Pages:
             return redirect(f"{up}{quote(normal)}/{query}")
         media = _media(ask)
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
+        known = ask.header("if-none-match")
         view = await repository.page(normal, no_cache=ask.no_cache)
         rendering = await self._renderings.get(repository.name, view, media, coding)
-        ttl = max(0, view.outcome.ttl or 0)
-        headers = [
-            VARY,
-            ("ETag", rendering.etag),
-            ("Cache-Control", f"max-age={ttl}"),
-            ("Cache-Status", view.outcome.header()),
-        ]
-        if view.serial is not None:
-            headers.append(("X-PyPI-Last-Serial", str(view.serial)))
-        if none_match(ask.header("if-none-match"), rendering.etag):
-            return Answer(304, headers, word=view.outcome.word)
-        headers.append(("Content-Type", content_type(media)))
-        if coding != "identity":
-            headers.append(("Content-Encoding", coding))
-        return Answer(200, headers, rendering.body, word=view.outcome.word)
+        if not ask.no_cache:
+            self._hot.remember(ask, lambda: self._at_once(repository, normal, media, coding, known))
+        return _answer(view, rendering, media, coding, known)
+
+    def _at_once(self, repository: IRepository, project: str, media: MediaType, coding: str, known: str | None) -> Ready | None:
+        view = repository.ready(project)
+        if view is None:
+            return None
+        rendering = self._renderings.at_hand(repository.name, view, media, coding)
+        if rendering is None:
+            return None
+        return (rendering.etag, view.outcome.ttl), lambda: _answer(view, rendering, media, coding, known)
+
+
+def _answer(view: View, rendering: Rendering, media: MediaType, coding: str, known: str | None) -> Answer:
+    ttl = max(0, view.outcome.ttl or 0)
+    headers = [
+        VARY,
+        ("ETag", rendering.etag),
+        ("Cache-Control", f"max-age={ttl}"),
+        ("Cache-Status", view.outcome.header()),
+    ]
+    if view.serial is not None:
+        headers.append(("X-PyPI-Last-Serial", str(view.serial)))
+    if none_match(known, rendering.etag):
+        return Answer(304, headers, word=view.outcome.word)
+    headers.append(("Content-Type", content_type(media)))
+    if coding != "identity":
+        headers.append(("Content-Encoding", coding))
+    return Answer(200, headers, rendering.body, word=view.outcome.word)
 
 
 def _media(ask: Ask) -> MediaType:

@@ -47,11 +47,16 @@ class Renderings:
 
     async def get(self, index: str, view: View, media: MediaType, coding: str) -> Rendering:
         """The rendering of *view*, made now (in a worker thread, once for all askers) if it is not there."""
-        key = (index, view.project, media, coding)
-        rendering = self._table.get(key)
-        if rendering is not None and rendering.state == view.state:
+        rendering = self.at_hand(index, view, media, coding)
+        if rendering is not None:
             return rendering
+        key = (index, view.project, media, coding)
         return await self._renders.join((key, view.state), lambda: self._make(key, view))
+
+    def at_hand(self, index: str, view: View, media: MediaType, coding: str) -> Rendering | None:
+        """The rendering of *view* if it is in the table."""
+        rendering = self._table.get((index, view.project, media, coding))
+        return rendering if rendering is not None and rendering.state == view.state else None
 
     async def _make(self, key: Key, view: View) -> Rendering:
         page = await view.load()

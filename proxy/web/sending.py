@@ -128,7 +128,7 @@ class SendfileSender(_Sender):
 
     def __init__(self, transport: Connection, channel: Any, *args: Any) -> None:
         super().__init__(*args)
-        self._transport = transport
+        self._transport: Any = transport
         self._channel = channel
         self._out = transport.getHandle().fileno()
 

@@ -15,13 +15,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request, datetimeToString
+from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody, split_path
+from proxy.web.hot import Hit, standing_headers
 from proxy.web.problems import problem
 from proxy.web.sending import CopySender, SendfileSender
 
@@ -99,18 +100,31 @@ class Front(Resource):
                 waiter.callback(None)
         seconds = self._reactor.seconds() - response.began
         method, path, agent = (_text(part) for part in (request.method, request.uri, request.getHeader(b"user-agent") or b"-"))
-        self._observe(method, response.status, response.sent, seconds, response.word)
+        client = request.getClientAddress()
+        self._account(client, method, path, agent, response.status, response.sent, seconds, response.word, response.cut_off)
+
+    def answered_at_once(self, hit: Hit, client: object) -> None:
+        """Account for an answer that went out without a request object."""
+        ask, answer = hit.ask, hit.answer
+        agent = _text(ask.headers.get("user-agent", "-").encode("latin-1"))
+        self._account(client, ask.method, ask.path, agent, answer.status, len(hit.body), 0.0, answer.word, False)
+
+    def _account(
+        self, client: object, method: str, path: str, agent: str, status: int, sent: int, seconds: float, word: str, cut: bool
+    ) -> None:
+        """One response has ended: count it, and write its line in the access log."""
+        self._observe(method, status, sent, seconds, word)
         self.log.info(
             '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
-            client=request.getClientAddress().host if hasattr(request.getClientAddress(), "host") else "-",
+            client=getattr(client, "host", "-"),
             method=method,
             path=path,
-            status=response.status,
-            bytes=response.sent,
+            status=status,
+            bytes=sent,
             seconds=seconds,
-            cache=response.word,
+            cache=word,
             agent=agent,
-            cut=" cut off" if response.cut_off else "",
+            cut=" cut off" if cut else "",
         )
 
 
@@ -120,7 +134,7 @@ def _ask(request: Request) -> Ask:
         name.decode("latin-1").lower(): ", ".join(value.decode("latin-1") for value in values)
         for name, values in request.requestHeaders.getAllRawHeaders()
     }
-    return Ask(_text(request.method), split_path(raw), _text(raw), _text(query), headers)
+    return Ask(_text(request.method), split_path(raw), _text(raw), _text(query), headers, getattr(request.channel, "raw", None))
 
 
 def _text(raw: bytes) -> str:
@@ -163,10 +177,7 @@ class _Response:
         reason = answer.reason or HTTPStatus(answer.status).phrase
         request.setResponseCode(answer.status, reason.encode("ascii", "replace"))
         headers = request.responseHeaders
-        headers.setRawHeaders(b"Server", [b"pypiproxy"])
-        headers.setRawHeaders(b"Date", [datetimeToString()])
-        headers.setRawHeaders(b"Via", [f"1.1 {via}".encode("ascii")])
-        for name, value in answer.headers:
+        for name, value in (*standing_headers(via), *answer.headers):
             headers.addRawHeader(name, value)
         length = _length(body)
         if length is not None and answer.status not in (204, 304) and not headers.hasHeader(b"Content-Length"):

@@ -1,0 +1,283 @@
+"""The configuration: a TOML file and the command line, checked whole, become :class:`proxy.settings.Settings`.
+
+Every mistake is found in one reading; `load` raises one :class:`proxy.errors.ConfigError` that lists them all, each with its
+file, key, value and what is expected.  Secrets are read from files and the environment here, and never appear in a message.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import platformdirs
+from attrs import evolve, frozen
+
+from proxy.config import readers as read
+from proxy.config.tables import Table, Unacceptable, mistake
+from proxy.errors import ConfigError
+from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
+
+__all__ = ["CommandLine", "default_data_dir", "load"]
+
+
+@frozen(kw_only=True)
+class CommandLine:
+    """What the command line says; it wins over the file.  Empty means unsaid."""
+
+    listen: tuple[str, ...] = ()
+    data_dir: Path | None = None
+    #: Names or URLs for the default index, in order of preference.
+    upstreams: tuple[str, ...] = ()
+
+
+def default_data_dir() -> Path:
+    """The user's data directory."""
+    return Path(platformdirs.user_data_dir("pypiproxy", appauthor=False))
+
+
+def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of the file at *path* (``None``: no file, so the public index alone) and of *command_line*.
+
+    Raises ConfigError.
+    """
+    source = str(path)
+    values = {} if path is None else _parse(path)
+    base = Path.cwd() if path is None else path.absolute().parent
+    mistakes: list[str] = []
+    root = Table(values, source, "", mistakes)
+
+    server = _server(root.table("server"), base)
+    upstreams = {name: _upstream(name, table, base, environ) for name, table in root.tables("upstream")}
+    indexes = [_index(table) for table in root.array("index")]
+    root.done()
+
+    if not indexes and not command_line.upstreams:
+        mistakes += [
+            f'{source}: upstream.{unused}: no index uses it; add an [[index]] with upstreams = ["{unused}"]'
+            for unused in upstreams
+            if unused != read.PUBLIC
+        ]
+    if "index" not in values:
+        indexes = [IndexSettings(name=read.PUBLIC, upstreams=(read.PUBLIC,))]
+    if len(indexes) == 1:
+        indexes = [evolve(indexes[0], default=True)]
+    upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.PUBLIC_URL))
+    mistakes += _contradictions(source, indexes, upstreams)
+    preferred = _preferred(command_line.upstreams, upstreams, mistakes)
+    if mistakes:
+        raise ConfigError(_message(mistakes))
+
+    indexes = [evolve(index, upstreams=preferred) if preferred and index.default else index for index in indexes]
+    used = {name for index in indexes for name in index.upstreams}
+    return Settings(
+        server=evolve(
+            server, listen=command_line.listen or server.listen, data_dir=(command_line.data_dir or server.data_dir).absolute()
+        ),
+        upstreams=tuple(upstream for name, upstream in upstreams.items() if name in used),
+        indexes=tuple(indexes),
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text, as TOML has to be (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+
+
+def _message(mistakes: Sequence[str]) -> str:
+    if len(mistakes) == 1:
+        return mistakes[0]
+    return "\n  ".join([f"{len(mistakes)} mistakes in the configuration:", *mistakes])
+
+
+def _server(table: Table, base: Path) -> ServerSettings:
+    known = ServerSettings(data_dir=default_data_dir())
+    server = ServerSettings(
+        data_dir=table.take("data_dir", read.path(base), known.data_dir),
+        listen=table.take("listen", read.several(read.text), known.listen),
+        contact=table.take("contact", read.contact, known.contact),
+        drain_time=table.take("drain_time", read.duration(zero=True), known.drain_time),
+        max_connections=table.take("max_connections", read.whole(1), known.max_connections),
+        idle_timeout=table.take("idle_timeout", read.duration(), known.idle_timeout),
+        stall_timeout=table.take("stall_timeout", read.duration(), known.stall_timeout),
+        page_memory=table.take("page_memory", read.size, known.page_memory),
+    )
+    table.done()
+    return server
+
+
+def _upstream(name: str, table: Table, base: Path, environ: Mapping[str, str]) -> UpstreamSettings:
+    try:
+        read.name(name)
+    except Unacceptable as problem:
+        table.complain("NAME", f"the table's name is to be {problem.expected}")
+    if name != read.PUBLIC:
+        table.require("url", f'the URL of a simple index, or "{read.PUBLIC}" for the public one')
+    known = UpstreamSettings(name=name, url=read.PUBLIC_URL)
+    url = table.take("url", read.index_url, known.url)
+    username, password, token = _credentials(table, url, base, environ)
+    certificate, key = _certificate(table, base)
+    upstream = UpstreamSettings(
+        name=name,
+        url=url,
+        username=username,
+        password=password,
+        token=token,
+        ca_file=table.take("ca_file", read.authorities(base), None),
+        client_cert=certificate,
+        client_key=key,
+        outbound_proxy=table.take("outbound_proxy", read.outbound_proxy, None),
+        connect_timeout=table.take("connect_timeout", read.duration(), known.connect_timeout),
+        first_byte_timeout=table.take("first_byte_timeout", read.duration(), known.first_byte_timeout),
+        body_idle_timeout=table.take("body_idle_timeout", read.duration(), known.body_idle_timeout),
+        max_connections=table.take("max_connections", read.whole(1), known.max_connections),
+        max_queue=table.take("max_queue", read.whole(0), known.max_queue),
+        max_rate=table.take("max_rate", read.unless("unlimited", read.rate), known.max_rate),
+        partial=table.take("partial", read.flag, known.partial),
+        max_lag=table.take("max_lag", read.unless("off", read.duration()), known.max_lag),
+        file_hosts=table.take("file_hosts", read.unless("any", read.several(read.file_host)), known.file_hosts),
+        allow_private_addresses=table.take("allow_private_addresses", read.flag, known.allow_private_addresses),
+    )
+    table.done()
+    return upstream
+
+
+def _credentials(table: Table, url: str, base: Path, environ: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
+    """(username, password, token), from the one place that names them."""
+    username = table.take("username", read.text, None)
+    ways = {
+        "password_file": table.take("password_file", read.secret_file(base), None),
+        "password_env": table.take("password_env", read.secret_variable(environ), None),
+        "token_file": table.take("token_file", read.secret_file(base), None),
+        "token_env": table.take("token_env", read.secret_variable(environ), None),
+    }
+    use_netrc = table.take("netrc", read.flag, False)
+    named = [way for way in ways if way in table] + ["netrc"] * use_netrc
+    if len(named) > 1:
+        table.complain(named[1], f"{named[0]} is there too; expected one of them")
+    if use_netrc:
+        if "username" in table:
+            table.complain("username", "netrc = true brings its own; expected one of them")
+        return (*_from_netrc(table, url, environ), None)
+    password = ways["password_file"] or ways["password_env"]
+    if any(way in table for way in ("password_file", "password_env")):
+        table.require("username", "the name that goes with the password")
+    elif "username" in table:
+        table.complain("username", "there is no password to it; expected password_file or password_env beside it")
+    return username, password, ways["token_file"] or ways["token_env"]
+
+
+def _from_netrc(table: Table, url: str, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    file = Path(environ["NETRC"]) if environ.get("NETRC") else Path("~/.netrc").expanduser()
+    host = urlsplit(url).hostname or ""
+    try:
+        found = netrc.netrc(file).authenticators(host)
+    except OSError as error:
+        table.complain("netrc", f"{file} cannot be read: {error.strerror}")
+    except netrc.NetrcParseError as error:
+        # Its own message may quote a password.
+        table.complain("netrc", f"{file} cannot be understood (line {error.lineno})")
+    else:
+        if found and found[0] and found[2]:
+            return found[0], found[2]
+        table.complain("netrc", f"{file} has no login and password for machine {host}")
+    return None, None
+
+
+def _certificate(table: Table, base: Path) -> tuple[Path | None, Path | None]:
+    certificate = table.take("client_cert", read.readable_file(base), None)
+    key = table.take("client_key", read.readable_file(base), None)
+    if "client_key" in table and "client_cert" not in table:
+        table.complain("client_key", "there is no certificate to it; expected client_cert beside it")
+    elif certificate and ("client_key" not in table or key) and not read.certificate_fits(certificate, key):
+        table.complain("client_cert", "expected PEM files: a certificate and the unencrypted key that belongs to it")
+    return certificate, key
+
+
+def _index(table: Table) -> IndexSettings:
+    table.require("name", "the name this index is served under: /index/NAME/simple/")
+    table.require("upstreams", f'a list of [upstream.NAME] names, such as ["{read.PUBLIC}"]')
+    limits = PageLimits()
+    index = IndexSettings(
+        name=table.take("name", read.name, ""),
+        kind=table.take("kind", read.choice("proxy"), "proxy"),
+        upstreams=table.take("upstreams", read.several(read.text), ()),
+        default=table.take("default", read.flag, False),
+        limits=PageLimits(
+            ttl=table.take("ttl", read.duration(zero=True), limits.ttl),
+            soft_deadline=table.take("soft_deadline", read.duration(zero=True), limits.soft_deadline),
+            stale_if_error=table.take(
+                "stale_if_error", read.unless("unlimited", read.duration(zero=True)), limits.stale_if_error
+            ),
+            negative_ttl=table.take("negative_ttl", read.duration(zero=True), limits.negative_ttl),
+        ),
+        policy=table.take("policy", read.choice("ordered", "fastest"), "ordered"),
+        hedge_after=table.take("hedge_after", read.unless("off", read.duration()), None),
+    )
+    table.done()
+    return index
+
+
+def _contradictions(source: str, indexes: list[IndexSettings], upstreams: Mapping[str, UpstreamSettings]) -> list[str]:
+    """What is wrong between tables that are right one by one."""
+    mistakes = []
+    first: dict[str, int] = {}
+    for number, index in enumerate(indexes):
+        if index.name and first.setdefault(index.name, number) != number:
+            mistakes.append(
+                f'{source}: index[{number}].name = "{index.name}": index[{first[index.name]}] has it already; expected another'
+            )
+        for name in index.upstreams:
+            if name not in upstreams:
+                known = ", ".join(sorted(upstreams))
+                mistakes.append(
+                    f'{source}: index[{number}].upstreams: there is no upstream "{name}"; expected a table [upstream.{name}]'
+                    f" or one of: {known}"
+                )
+    defaults = [number for number, index in enumerate(indexes) if index.default]
+    if indexes and not defaults:
+        mistakes.append(f"{source}: index: none is the default; expected default = true in the one to be served at /simple/")
+    return mistakes + [
+        f"{source}: index[{number}].default = true: index[{defaults[0]}] is the default already; expected one"
+        for number in defaults[1:]
+    ]
+
+
+def _preferred(given: Sequence[str], upstreams: dict[str, UpstreamSettings], mistakes: list[str]) -> tuple[str, ...]:
+    """The names of the upstreams that the command line gave by name or URL; those given by a new URL are added."""
+    names: list[str] = []
+    for each in given:
+        if each in upstreams:
+            names.append(each)
+            continue
+        try:
+            url = read.index_url(each)
+        except Unacceptable as problem:
+            known = ", ".join(sorted(upstreams))
+            mistakes.append(mistake("--upstream", each, Unacceptable(f"{problem.expected} or one of: {known}", problem.shown)))
+            continue
+        same = next((upstream.name for upstream in upstreams.values() if upstream.url == url), None)
+        if same is None:
+            same = _new_name(url, upstreams)
+            upstreams[same] = UpstreamSettings(name=same, url=url)
+        names.append(same)
+    return tuple(dict.fromkeys(names))
+
+
+def _new_name(url: str, taken: Mapping[str, object]) -> str:
+    """A name for the upstream at *url*: its host, with the port and a number where that is needed."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").replace(":", "-").strip("-._")
+    name = host if parts.port is None else f"{host}-{parts.port}"
+    candidates = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    return next(candidate for candidate in candidates if candidate not in taken)

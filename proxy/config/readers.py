@@ -1,0 +1,283 @@
+"""The readers of :mod:`proxy.config.tables`: what each kind of setting may be, and how to say what was expected."""
+
+from __future__ import annotations
+
+import math
+import re
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from distlib.index import DEFAULT_INDEX
+
+from proxy.config import quantities
+from proxy.config.tables import Reader, Unacceptable
+
+T = TypeVar("T")
+
+#: The name by which the public index is known without being configured.
+PUBLIC = "pypi"
+#: Its simple index.  distlib states the root of its old API; the simple index stands beside that.
+PUBLIC_URL: str = urljoin(DEFAULT_INDEX, "/simple/")
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+_CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def text(value: Any) -> str:
+    """A string with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        raise Unacceptable("a text in quotes")
+    return value
+
+
+def name(value: Any) -> str:
+    """The name of an index or upstream, as it stands in URLs."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise Unacceptable("a name of a-z, 0-9 and, inside, any of . _ -")
+    return value
+
+
+def flag(value: Any) -> bool:
+    """``true`` or ``false``."""
+    if not isinstance(value, bool):
+        raise Unacceptable("true or false, without quotes")
+    return value
+
+
+def choice(*choices: str) -> Reader[str]:
+    """One of *choices*."""
+
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise Unacceptable(" or ".join(f'"{each}"' for each in choices))
+        return str(value)
+
+    return read
+
+
+def whole(least: int) -> Reader[int]:
+    """A whole number of at least *least*."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise Unacceptable(f"a whole number, at least {least}, without quotes")
+        return value
+
+    return read
+
+
+def rate(value: Any) -> float:
+    """A number above 0, per second."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise Unacceptable("a number above 0 (requests a second), without quotes")
+    return float(value)
+
+
+def duration(*, zero: bool = False) -> Reader[float]:
+    """A duration in seconds; with *zero*, it may be nothing."""
+
+    def read(value: Any) -> float:
+        expected = 'a duration in quotes, such as "500ms", "10s", "10m", "2h" or "1d"' + ("" if zero else ", above 0")
+        if not isinstance(value, str):
+            raise Unacceptable(expected)
+        try:
+            seconds = quantities.duration(value)
+        except ValueError:
+            raise Unacceptable(expected) from None
+        if seconds == 0 and not zero:
+            raise Unacceptable(expected)
+        return seconds
+
+    return read
+
+
+def size(value: Any) -> int:
+    """A size in bytes."""
+    try:
+        return quantities.size(text(value))
+    except ValueError:
+        raise Unacceptable('a size in quotes, such as "512MB" (of 1000) or "1GiB" (of 1024)') from None
+
+
+def unless(word: str, reader: Reader[T]) -> Callable[[Any], T | None]:
+    """What *reader* reads, or ``None`` for *word* (such as ``unlimited``)."""
+
+    def read(value: Any) -> T | None:
+        if value == word:
+            return None
+        try:
+            return reader(value)
+        except Unacceptable as problem:
+            raise Unacceptable(f'{problem.expected}, or "{word}"', problem.shown) from None
+
+    return read
+
+
+def several(reader: Reader[T]) -> Callable[[Any], tuple[T, ...]]:
+    """A list of at least one of what *reader* reads, without repetition."""
+
+    def read(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list) or not value:
+            raise Unacceptable('a list in brackets, such as ["…", "…"]')
+        items = tuple(reader(item) for item in value)
+        if len(set(items)) < len(items):
+            raise Unacceptable("each only once")
+        return items
+
+    return read
+
+
+def contact(value: Any) -> str:
+    """Something that fits a comment in a ``User-Agent`` header (RFC 9110 section 5.6.5)."""
+    if not isinstance(value, str) or not _CONTACT.fullmatch(value):
+        raise Unacceptable("a mail address or URL in plain ASCII, without parentheses")
+    return value
+
+
+def file_host(value: Any) -> str:
+    """A host name, or ``*.`` and a host name for all below it."""
+    if not isinstance(value, str) or not _HOST.fullmatch(value):
+        raise Unacceptable('lower-case host names, such as "files.example" or "*.files.example"')
+    return value
+
+
+# -- addresses ----------------------------------------------------------------------------------------------------------------
+
+
+def redacted(url: str) -> str:
+    """*url* without what may be a secret in it: user information, query and fragment."""
+    without_user = re.sub(r"^([a-zA-Z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
+    return '"' + re.sub(r"[?#].*", "?***", without_user, flags=re.DOTALL) + '"'
+
+
+def index_url(value: Any) -> str:
+    """The root of a simple index, ending in a slash; ``pypi`` stands for the public one."""
+    if value == PUBLIC:
+        return PUBLIC_URL
+    url = text(value)
+    expected = f'the http or https URL of a simple index, such as "https://pypi.example/simple/", or "{PUBLIC}"'
+    _check_url(url, expected, schemes=("http", "https"))
+    if "@" in urlsplit(url).netloc:
+        instead = "username with password_file or password_env, or token_file or token_env"
+        raise Unacceptable(f"{expected}, without credentials: they go into {instead}", redacted(url))
+    if "?" in url or "#" in url:
+        raise Unacceptable(f"{expected}, without a query or fragment", redacted(url))
+    return url if url.endswith("/") else url + "/"
+
+
+def outbound_proxy(value: Any) -> str:
+    """``http://[user:password@]host:port``."""
+    url = text(value)
+    expected = 'an http URL with host and port, such as "http://proxy.example:3128"'
+    _check_url(url, expected, schemes=("http",))
+    parts = urlsplit(url)
+    if parts.port is None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise Unacceptable(expected, redacted(url))
+    return url.rstrip("/")
+
+
+def _check_url(url: str, expected: str, *, schemes: Sequence[str]) -> None:
+    """Raise `Unacceptable`, without showing secrets, unless *url* is absolute and well-formed, with one of *schemes*."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text may quote a password
+        sound = False
+    if not sound or not url.isascii() or re.search(r"[\x00-\x20\x7f\\]", url):
+        raise Unacceptable(expected, redacted(url))
+
+
+# -- files --------------------------------------------------------------------------------------------------------------------
+
+
+def path(base: Path) -> Reader[Path]:
+    """A path, relative to *base* (the directory of the configuration file); ``~`` is the home directory."""
+
+    def read(value: Any) -> Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise Unacceptable("a path in quotes")
+        try:
+            return base / Path(value).expanduser()
+        except RuntimeError:
+            raise Unacceptable("a path; that home directory is not known") from None
+
+    return read
+
+
+def readable_file(base: Path) -> Reader[Path]:
+    """The path of a file that can be read now."""
+    read_path = path(base)
+
+    def read(value: Any) -> Path:
+        found = read_path(value)
+        try:
+            found.open("rb").close()
+        except OSError as error:
+            raise Unacceptable(f"a file that can be read ({found}: {error.strerror})") from None
+        return found
+
+    return read
+
+
+def authorities(base: Path) -> Reader[Path]:
+    """A PEM file of certificates to trust."""
+    read_file = readable_file(base)
+
+    def read(value: Any) -> Path:
+        found = read_file(value)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(found)
+        except (ssl.SSLError, OSError):
+            raise Unacceptable("a PEM file with at least one certificate") from None
+        return found
+
+    return read
+
+
+def certificate_fits(certificate: Path, key: Path | None) -> bool:
+    """Whether *certificate* and *key* (or what *certificate* itself holds) are PEM, unencrypted, and belong together."""
+    try:
+        # An empty pass phrase: never ask on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError, ValueError):
+        return False
+    return True
+
+
+def secret_file(base: Path) -> Reader[str]:
+    """What stands in the file named, without the line end."""
+    read_file = readable_file(base)
+
+    def read(value: Any) -> str:
+        try:
+            secret = read_file(value).read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            raise Unacceptable("a text file that can be read") from None
+        return _secret(secret, "a file with one line, the secret")
+
+    return read
+
+
+def secret_variable(environ: Mapping[str, str]) -> Reader[str]:
+    """The value of the environment variable named."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+            # Somebody may have put the secret itself here.
+            raise Unacceptable("the name of an environment variable", "***")
+        if value not in environ:
+            raise Unacceptable("the name of an environment variable that is set")
+        return _secret(environ[value], "the name of an environment variable whose value is the secret")
+
+    return read
+
+
+def _secret(secret: str, expected: str) -> str:
+    if not secret or re.search(r"[\x00-\x1f\x7f]", secret):
+        raise Unacceptable(f"{expected} (it is empty or has control characters)")
+    return secret

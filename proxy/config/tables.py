@@ -1,0 +1,126 @@
+"""Reading typed values out of a TOML table, so that every mistake is found in one go.
+
+A `Table` hands out values by key through *readers*: functions from the raw TOML value to the wanted one, which raise
+`Unacceptable` with what they expected.  Mistakes gather in a list of sentences; the caller gets the default and goes on, and
+looks at the list in the end.  Keys that nobody asked for are mistakes too; their values are not shown: they may be secrets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Reader = Callable[[Any], T]
+
+#: Where people put secrets in other programs' files, and where they go here.
+_MISPLACED = {
+    "password": "secrets are not kept in this file: name a file with password_file or a variable with password_env",
+    "token": "secrets are not kept in this file: name a file with token_file or a variable with token_env",
+}
+
+_SHOWN = 100
+
+
+class Unacceptable(ValueError):
+    """A value is not what its key expects.  ``shown`` replaces the value in the message, where it may hold a secret."""
+
+    def __init__(self, expected: str, shown: str | None = None) -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.shown = shown
+
+
+def shown(value: Any) -> str:
+    """*value* much as it stands in the file, cut to a length that fits a message."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def mistake(key: str, value: Any, problem: Unacceptable) -> str:
+    """The sentence for one unacceptable value."""
+    return f"{key} = {problem.shown or shown(value)}: expected {problem.expected}"
+
+
+class Table:
+    """One table of the file: *values* at *path* (such as ``upstream.corp``), in the file called *source*."""
+
+    def __init__(self, values: Mapping[str, Any], source: str, path: str, mistakes: list[str]) -> None:
+        self._values = values
+        self._source = source
+        self._path = path
+        self._mistakes = mistakes
+        self._known: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def take(self, key: str, reader: Reader[T], default: T) -> T:
+        """The value of *key* as *reader* understands it; *default* when it is absent or a mistake."""
+        self._known.append(key)
+        if key not in self._values:
+            return default
+        try:
+            return reader(self._values[key])
+        except Unacceptable as problem:
+            self._mistakes.append(mistake(self.key(key), self._values[key], problem))
+            return default
+
+    def complain(self, key: str, what: str) -> None:
+        """Note a mistake that is not about one value."""
+        self._mistakes.append(f"{self.key(key)}: {what}")
+
+    def require(self, key: str, expected: str) -> None:
+        """Note a mistake if *key* is absent."""
+        if key not in self._values:
+            self.complain(key, f"missing; expected {expected}")
+
+    def key(self, key: str) -> str:
+        """*key* as messages name it: file, table and key."""
+        return f"{self._source}: {self._path}.{key}" if self._path else f"{self._source}: {key}"
+
+    def tables(self, key: str) -> Iterable[tuple[str, Table]]:
+        """The named tables ``[key.NAME]``."""
+        self._known.append(key)
+        value = self._values.get(key, {})
+        if not isinstance(value, dict):
+            self.complain(key, f"expected tables [{key}.NAME]")
+            return
+        for name, inner in value.items():
+            if isinstance(inner, dict):
+                yield name, Table(inner, self._source, f"{key}.{name}", self._mistakes)
+            else:
+                self.complain(f"{key}.{name}", f"expected a table [{key}.NAME]; is the name missing?")
+
+    def array(self, key: str) -> Iterable[Table]:
+        """The tables ``[[key]]``, counted from 0 in messages."""
+        self._known.append(key)
+        value = self._values.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
+            self.complain(key, f"expected tables [[{key}]], with two brackets on each side")
+            return
+        for number, inner in enumerate(value):
+            yield Table(inner, self._source, f"{key}[{number}]", self._mistakes)
+
+    def table(self, key: str) -> Table:
+        """The table ``[key]``, empty when absent."""
+        self._known.append(key)
+        value = self._values.get(key, {})
+        if not isinstance(value, dict):
+            self.complain(key, f"expected a table [{key}], with one bracket on each side")
+            value = {}
+        return Table(value, self._source, key, self._mistakes)
+
+    def done(self) -> None:
+        """Note every key that nobody asked for, with the nearest one that exists."""
+        for key in self._values:
+            if key in self._known:
+                continue
+            if key in _MISPLACED and f"{key}_file" in self._known:
+                self.complain(key, _MISPLACED[key])
+                continue
+            near = difflib.get_close_matches(key, self._known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(self._known))}"
+            self.complain(key, f"there is no such key{meant}")

@@ -1,0 +1,106 @@
+"""Listening for clients at one endpoint, with failures that say what to change.
+
+`Listening.open` binds the port.  ``proxy.tap`` calls it while twistd is still in the foreground, so that a taken port ends the
+start with a message and an exit status, in daemon mode too.  The sockets pass to the daemon over the fork (reactors that cannot
+have that re-register them: twisted.internet.interfaces.IReactorDaemonize).  Until the reactor runs, connections wait in the
+kernel.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet import defer, endpoints
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+
+from proxy.errors import ConfigError
+
+_EXPECTED = 'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock"'
+
+
+def endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
+    """The endpoint that *description* names.  Raises ConfigError when it names none, or files it needs cannot be read."""
+    try:
+        found: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
+    except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
+        raise ConfigError(f'"{description}": {_reason(error)}; expected {_EXPECTED}') from error
+    return found
+
+
+class Listening(Service):
+    """Serves *factory* at the endpoint *description* from `open` (or the start of the service) until it is stopped.
+
+    ``ports`` holds the ports that are open.  Stopping closes them to new connections and leaves running ones alone.
+    """
+
+    log = Logger()
+
+    def __init__(self, description: str, factory: Any, reactor: Any) -> None:
+        self.description = description
+        self.ports: tuple[IListeningPort, ...] = ()
+        self._factory = factory
+        self._reactor = reactor
+
+    def open(self) -> None:
+        """Bind now, unless that is done.  Raises ConfigError."""
+        if self.ports:
+            return
+        self._factory.noisy = False
+        opened: list[IListeningPort] = []
+        failures: list[Exception] = []
+        waiting = endpoint(self.description, self._reactor).listen(self._factory)
+        waiting.addCallbacks(opened.append, lambda failure: failures.append(failure.value))
+        if failures:
+            reason = _reason(failures[0])
+            raise ConfigError(
+                f'"{self.description}": cannot listen there: {reason}; expected an address of this machine that is free'
+            ) from failures[0]
+        if not opened:
+            waiting.cancel()
+            raise ConfigError(f'"{self.description}": does not listen at once; expected {_EXPECTED}')
+        self.ports = tuple(opened)
+
+    def privilegedStartService(self) -> None:
+        self.open()
+
+    def startService(self) -> None:
+        self.open()
+        super().startService()
+        for port in self.ports:
+            self.log.info("serving on {url}", url=_url(self.description, port))
+
+    def stopService(self) -> defer.Deferred[None]:
+        super().stopService()
+        ports, self.ports = self.ports, ()
+        closing = defer.DeferredList([defer.maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+        return closing.addCallback(lambda results: None)
+
+
+def _url(description: str, port: IListeningPort) -> str:
+    """Where clients find *port*."""
+    address = port.getHost()
+    if isinstance(address, UNIXAddress):
+        name = address.name or b""
+        return f"unix:{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name}"
+    scheme = "https" if description.partition(":")[0] in ("ssl", "tls") else "http"
+    if isinstance(address, IPv6Address):
+        return f"{scheme}://[{address.host}]:{address.port}/"
+    if isinstance(address, IPv4Address):
+        return f"{scheme}://{address.host}:{address.port}/"
+    return description
+
+
+def _reason(error: Exception) -> str:
+    """What *error* says, without the repetition of what was asked."""
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    if isinstance(cause, socket.gaierror):
+        return f"the interface's name is not known: {cause.strerror}"
+    if isinstance(cause, OSError) and cause.strerror:
+        file = cause.filename2 or cause.filename
+        return f"{cause.strerror}: {file}" if file else cause.strerror
+    return str(cause) or type(cause).__name__

@@ -1,0 +1,28 @@
+"""Names of projects and of files: what they may look like and which are the same."""
+
+from __future__ import annotations
+
+import re
+
+_SEPARATORS = re.compile(r"[-_.]+")
+_PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
+#: Separators of paths, control characters, and halves of surrogate pairs, which no encoding can carry.
+_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+#: The longest file name that common file systems take, in bytes.
+_LONGEST = 255
+
+
+def normalize(name: str) -> str:
+    """The one spelling of a project's name (PEP 503)."""
+    return _SEPARATORS.sub("-", name).lower()
+
+
+def is_project_name(name: str) -> bool:
+    """Whether *name* is one that a project may have (PEP 508)."""
+    return _PROJECT.fullmatch(name) is not None
+
+
+def is_filename(name: str) -> bool:
+    """Whether *name* is safe as a segment of a URL and of a path: not empty, at most 255 bytes in UTF-8, one segment."""
+    return name not in ("", ".", "..") and not _UNSAFE.search(name) and len(name.encode()) <= _LONGEST

@@ -1,0 +1,126 @@
+"""Project pages out of JSON (PEP 691, 700, 714, 740, 792).
+
+A page of 40,000 files is some 28 MB, and decoding that in one call would hold the interpreter's lock, and so the reactor, for
+its whole duration.  So one call finds where each file's entry starts and ends, and the entries are decoded one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.model import EMPTY, File, Page
+from proxy.names import is_filename, normalize
+from proxy.simple import mend
+from proxy.simple.links import resolve
+from proxy.simple.malformed import Malformed
+
+#: Arrays at the top level stay undecoded, entry by entry.
+_Top = list[msgspec.Raw] | dict[str, Any] | str | bool | int | float | None
+_outline = msgspec.json.Decoder(dict[str, _Top])
+_entry = msgspec.json.Decoder(dict[str, Any])
+_value = msgspec.json.Decoder()
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
+_FILE_KEYS = frozenset(
+    {
+        "filename",
+        "url",
+        "hashes",
+        "requires-python",
+        "size",
+        "upload-time",
+        "yanked",
+        "core-metadata",
+        "data-dist-info-metadata",
+        "dist-info-metadata",
+        "provenance",
+        "gpg-sig",
+    }
+)
+#: Rejected (PEP 708), or a promise that this proxy does not make (PEP 752): passed on by nobody.
+_DROPPED = frozenset({"tracks", "alternate-locations", "namespaces"})
+_PAGE_KEYS = frozenset({"meta", "name", "files", "versions", "project-status"}) | _DROPPED
+_META_KEYS = frozenset({"api-version"}) | _DROPPED
+
+
+def parse_json(body: bytes, url: str, project: str) -> Page:
+    """The page in *body*.  Raises Malformed."""
+    try:
+        document = _outline.decode(body.removeprefix(b"\xef\xbb\xbf"))
+        return _page(document, url, normalize(project))
+    except _UNDECODABLE as error:
+        raise Malformed(f"the body is no JSON page: {error}") from error
+
+
+def _page(document: dict[str, Any], url: str, project: str) -> Page:
+    meta = document.get("meta")
+    if not isinstance(meta, dict):
+        raise Malformed("the JSON is no project page: it has no meta")
+    version = _api_version(meta.get("api-version"))
+    name = document.get("name")
+    if not isinstance(name, str) or normalize(name) != project:
+        raise Malformed(f"the page is that of another project: {str(name)[:100]!r} instead of {project!r}")
+    entries = document.get("files")
+    if not isinstance(entries, list):
+        raise Malformed("the JSON is no project page: it has no list of files")
+    return Page(
+        project=project,
+        files=tuple(file for raw in entries if (file := _file(_entry.decode(raw), url)) is not None),
+        api_version=version,
+        versions=_versions(document.get("versions")),
+        status=mend.status(document.get("project-status")),
+        extra={key: _whole(value) for key, value in _others(document, _PAGE_KEYS).items()},
+        meta_extra=_others(meta, _META_KEYS),
+    )
+
+
+def _api_version(value: object) -> tuple[int, int]:
+    match = _VERSION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) != 1:
+        raise Malformed(f"the page is of API version {str(value)[:100]!r}, which this proxy does not know")
+    return 1, int(match[2])
+
+
+def _whole(value: Any) -> Any:
+    return [_value.decode(each) for each in value] if isinstance(value, list) else value
+
+
+def _versions(value: Any) -> tuple[str, ...] | None:
+    return tuple(each for each in _whole(value) if isinstance(each, str)) if isinstance(value, list) else None
+
+
+def _others(mapping: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in known} if mapping.keys() - known else EMPTY
+
+
+def _file(entry: dict[str, Any], page_url: str) -> File | None:
+    """One file, ``None`` for an entry that no client could use."""
+    get = entry.get
+    filename, href = get("filename"), get("url")
+    if not isinstance(filename, str) or not isinstance(href, str) or not is_filename(filename):
+        return None
+    found = resolve(page_url, href)
+    if found is None:
+        return None
+    metadata = mend.core_metadata(get("core-metadata"))
+    if metadata is None:
+        metadata = mend.core_metadata(get("dist-info-metadata", get("data-dist-info-metadata")))
+    gpg_sig = get("gpg-sig")
+    return File(
+        filename=filename,
+        url=found[0],
+        hashes=mend.digests(get("hashes")),
+        requires_python=mend.requires_python(get("requires-python")),
+        size=mend.size(get("size")),
+        upload_time=mend.upload_time(get("upload-time")),
+        yanked=mend.yanked(get("yanked")),
+        core_metadata=metadata,
+        provenance=mend.provenance(get("provenance")),
+        gpg_sig=gpg_sig if isinstance(gpg_sig, bool) else None,
+        extra=_others(entry, _FILE_KEYS),
+    )

@@ -1,0 +1,105 @@
+"""What upstreams send wrongly, mended value by value, so that no client rejects a whole page for one bad value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from proxy.model import EMPTY
+
+#: Hex digits of each digest algorithm that indexes publish.
+DIGEST_LENGTHS = {
+    "md5": 32,
+    "sha1": 40,
+    "sha224": 56,
+    "sha256": 64,
+    "sha384": 96,
+    "sha512": 128,
+    "sha3_256": 64,
+    "blake2b": 128,
+}
+#: What clients hold a size in.
+_LARGEST = 2**63
+#: Nobody writes a longer one in earnest, and the verdicts are cached.
+_LONGEST_SPECIFIER = 500
+
+_HEX = re.compile(r"[0-9a-fA-F]+")
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_IN_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
+
+
+def digests(value: object) -> Mapping[str, str]:
+    """The digests in *value* that can be what they say, in lower case; a length is known for common algorithms only."""
+    if not isinstance(value, Mapping) or not value:
+        return EMPTY
+    return {
+        algorithm.lower(): text.lower()
+        for algorithm, text in value.items()
+        if isinstance(text, str) and len(text) == DIGEST_LENGTHS.get(algorithm.lower(), len(text)) and _HEX.fullmatch(text)
+    }
+
+
+def size(value: object) -> int | None:
+    """A size in bytes (PEP 700), also when it is written as text."""
+    if isinstance(value, str):
+        value = int(value) if _DIGITS.fullmatch(value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST else None
+
+
+def upload_time(value: object) -> str | None:
+    """A time in UTC that ends in ``Z`` (PEP 700), or nothing.  A time without a zone is in UTC already."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        if _IN_UTC.fullmatch(value):
+            return value
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def yanked(value: object) -> bool | str:
+    """PEP 592: a JSON string is a reason and never empty; an empty one was meant as no reason to yank."""
+    return value if isinstance(value, str) and value else bool(value)
+
+
+@lru_cache(maxsize=1024)
+def _is_specifier(text: str) -> bool:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        return False
+    return True
+
+
+def requires_python(value: object) -> str | None:
+    """A specifier that clients can read (PEP 345), or nothing: uv drops a file for one it cannot."""
+    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_SPECIFIER or not _is_specifier(value):
+        return None
+    return value
+
+
+def core_metadata(value: object) -> bool | Mapping[str, str] | None:
+    """PEP 658 and PEP 714: absent, a boolean, or digests; where none of them can be a digest there is metadata all the same."""
+    if isinstance(value, bool):
+        return value
+    return digests(value) or True if isinstance(value, Mapping) else None
+
+
+def provenance(value: object) -> str | None:
+    """PEP 740: an absolute https URL."""
+    return value if isinstance(value, str) and value.startswith("https://") else None
+
+
+def status(value: object) -> Mapping[str, Any] | None:
+    """PEP 792's ``project-status``: a mapping with at least a ``status``; a reason that is no text is left out."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("status"), str):
+        return None
+    return {key: text for key, text in value.items() if key != "reason" or isinstance(text, str)}

@@ -1,0 +1,138 @@
+"""``twistd pypiproxy``: the command line, and the service that twistd runs.
+
+Everything that can be wrong with the configuration, the data directory and the ports is found here, while twistd is still in
+the foreground: one message on standard error, exit status 1, no traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, IServiceCollection, MultiService
+from twisted.internet import defer
+from twisted.logger import ILogObserver
+from twisted.python import usage
+from twisted.python.components import Componentized
+
+import proxy
+from proxy import config, datadir, logs
+from proxy.errors import ConfigError
+from proxy.listening import Listening
+
+
+class Options(usage.Options):
+    """What may follow ``twistd pypiproxy``."""
+
+    synopsis = "[options]"
+    longdesc = "A caching pull-through proxy for Python package indexes. Without options it serves the public index."
+    optParameters = [  # noqa: RUF012  # twisted.python.usage reads a plain list
+        ["config", "c", None, "Configuration file in TOML; conf/pypiproxy.toml shows every key with its default."],
+        ["data-dir", "d", None, "Directory for all that is kept [default: the user's data directory]."],
+        ["log-format", None, "text", "text, or json for one object a line."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["upstream"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Where to listen, as a Twisted endpoint; may be repeated [default: tcp:3143:interface=127.0.0.1]."""
+        self["listen"].append(endpoint)
+
+    def opt_upstream(self, upstream: str) -> None:
+        """URL of a simple index, or a name from the configuration; may be repeated, the preferred one first [default: pypi]."""
+        self["upstream"].append(upstream)
+
+    opt_l = opt_listen
+    opt_u = opt_upstream
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"pypiproxy {proxy.__version__}")  # noqa: T201  # this is what was asked for
+        sys.exit(0)
+
+
+class Instance(MultiService):
+    """All of one running proxy, as twistd sees it: the service proper, its claim to the data directory and its log."""
+
+    def __init__(self, claim: datadir.Claim, observer: object | None) -> None:
+        super().__init__()
+        self._claim = claim
+        self._observer = observer
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        if self._observer is not None and isinstance(parent, Componentized):
+            # twistd takes this over its own observer (twisted.application.app.AppLogger.start)
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        self._claim.sign()  # the daemon's process id is not that of the process that claimed
+        super().privilegedStartService()
+
+    def stopService(self) -> defer.Deferred[None]:
+        def release(result: Any) -> Any:
+            self._claim.release()
+            return result
+
+        return defer.maybeDeferred(super().stopService).addBoth(release)
+
+
+def makeService(options: Options) -> IService:
+    """The service for *options*, its ports bound.  Exits with status 1 and a message when it cannot be."""
+    # Importing the reactor installs one, which is twistd's choice to make; and what serves need not load for --help.
+    from twisted.internet import reactor
+
+    from proxy.service import build
+
+    try:
+        file = Path(options["config"]) if options["config"] else None
+        if options["log-format"] not in ("text", "json"):
+            raise ConfigError(f'--log-format = "{options["log-format"]}": expected text or json')
+        settings = config.load(
+            file,
+            config.CommandLine(
+                listen=tuple(options["listen"]),
+                data_dir=Path(options["data-dir"]) if options["data-dir"] else None,
+                upstreams=tuple(options["upstream"]),
+            ),
+        )
+        observer = logs.json_observer(options.parent or {}, reactor) if options["log-format"] == "json" else None
+        with _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
+            claim = datadir.claim(settings.server.data_dir)
+        instance = Instance(claim, observer)
+        try:
+            build(settings, reactor).setServiceParent(instance)
+            with _naming(file, "--listen", "server.listen", given=bool(options["listen"])):
+                for listening in _listenings(instance):
+                    listening.open()
+        except ConfigError:
+            claim.release()
+            raise
+    except ConfigError as error:
+        raise SystemExit(f"pypiproxy: {error}") from None
+    return instance
+
+
+@contextmanager
+def _naming(file: Path | None, option: str, key: str, *, given: bool) -> Iterator[None]:
+    """Put in front of a ConfigError where its value came from, or could be set: *option*, or *key* in *file*."""
+    try:
+        yield
+    except ConfigError as error:
+        where = option if given or file is None else f"{file}: {key}"
+        raise ConfigError(f"{where} = {error}") from error
+
+
+def _listenings(service: IService) -> Iterator[Listening]:
+    """Every `Listening` below *service*."""
+    if isinstance(service, Listening):
+        yield service
+    elif isinstance(service, MultiService):
+        for each in service:
+            yield from _listenings(each)

@@ -1,0 +1,87 @@
+"""Why an upstream did not answer, in words for logs, tables and the clients' terminals."""
+
+from __future__ import annotations
+
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+    TCPTimedOutError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError
+from twisted.web.client import ResponseFailed, ResponseNeverReceived
+
+
+class Failed(Exception):
+    """One attempt at one upstream came to nothing; ``str()`` is the reason.
+
+    ``retry_after``: the pause it asked for, in seconds.  ``blames``: whether it says something about the upstream's health.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, blames: bool = True) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.blames = blames
+
+
+class Broken(Failed):
+    """The connection ended in the middle: what has arrived is good, and the rest can be asked for."""
+
+
+class Missing(Failed):
+    """404 or 410: a definite answer of this upstream."""
+
+    def __init__(self, reason: str, url: str) -> None:
+        super().__init__(reason, blames=False)
+        self.url = url
+
+
+class Looped(Failed):
+    """508: the request came back to this very instance."""
+
+
+def reason(error: BaseException | None, connect_timeout: float) -> str:
+    """What *error*, raised by a connection or by an HTTP client, means."""
+    if isinstance(error, (ResponseFailed, ResponseNeverReceived)):
+        return _reasons(error.reasons, connect_timeout)
+    simple: dict[type[BaseException], str] = {
+        ConnectionRefusedError: "connection refused",
+        DNSLookupError: "its name cannot be resolved",
+        NoRouteError: "no route to it",
+        TCPTimedOutError: f"no connection within {connect_timeout:g} s",
+        ConnectTimeout: f"no connection within {connect_timeout:g} s",
+        ConnectingCancelledError: f"no connection within {connect_timeout:g} s",
+        ParseError: "answered with something that is not HTTP",
+    }
+    for kind, words in simple.items():
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, ConnectionClosed):
+        return "closed the connection"
+    if isinstance(error, ConnectError):
+        return f"cannot connect: {error}"
+    module = type(error).__module__
+    if module.startswith(("OpenSSL", "service_identity")):
+        return f"TLS failure: {_tls(error)}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _reasons(failures: list[Failure], connect_timeout: float) -> str:
+    """The most telling of the failures behind a failed response."""
+    errors = [failure.value for failure in failures]
+    for error in errors:
+        if not isinstance(error, ConnectionClosed):
+            return reason(error, connect_timeout)
+    return "closed the connection before its answer was complete"
+
+
+def _tls(error: BaseException | None) -> str:
+    """OpenSSL's error stack as text."""
+    stack = error.args[0] if error is not None and error.args and isinstance(error.args[0], list) else []
+    texts = [str(entry[-1]) for entry in stack if isinstance(entry, tuple) and entry]
+    return "; ".join(texts) or type(error).__name__

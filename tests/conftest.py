@@ -1,0 +1,89 @@
+"""Fixtures of the whole suite: fake upstreams, and a reactor that every test leaves as it found it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from hypothesis import settings
+from twisted.internet import reactor as default_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.process import ProxyProcess
+
+reactor: Any = default_reactor
+
+settings.register_profile("ci", deadline=None, max_examples=60, database=None)
+settings.load_profile("ci")
+
+#: What the reactor itself keeps open: the wakers of threads and of child processes.
+_OWN = ("_SocketWaker", "_FDWaker", "_UnixWaker", "_SIGCHLDWaker")
+#: Reactor turns that closing connections, and threads on their way back, may take after a test.
+_TURNS = 200
+
+
+def _busy_with() -> list[Any]:
+    """Delayed calls and selectables in the reactor."""
+    selectables = {*reactor.getReaders(), *reactor.getWriters()}
+    return [*reactor.getDelayedCalls(), *(each for each in selectables if type(each).__name__ not in _OWN)]
+
+
+@pytest.fixture(autouse=True)
+def _clean_reactor() -> Iterator[None]:
+    """Fails the test that leaves a delayed call, a connection, a port or a process behind."""
+    before = _busy_with()
+    yield
+    left: list[Any] = []
+    for _ in range(_TURNS):
+        left = [each for each in _busy_with() if each not in before]
+        if not left:
+            return
+        pytest_twisted.blockon(deferLater(reactor, 0.005))
+    pytest.fail("left in the reactor: " + "; ".join(map(str, left)))
+
+
+@pytest.fixture
+def make_upstream(_clean_reactor: None) -> Iterator[Callable[..., FakeUpstream]]:
+    """Makes fake upstreams that listen already; takes what `FakeUpstream` takes."""
+    made: list[FakeUpstream] = []
+
+    def make(**options: Any) -> FakeUpstream:
+        made.append(FakeUpstream(**options).start())
+        return made[-1]
+
+    yield make
+    for each in made:
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.close()))
+
+
+@pytest.fixture
+def upstream(make_upstream: Callable[..., FakeUpstream]) -> FakeUpstream:
+    """One fake upstream over plain http."""
+    return make_upstream()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """An empty data directory of the mode the proxy wants."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+def make_proxy(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., ProxyProcess]]:
+    """Makes proxies that run as processes of their own, not started yet; takes what `ProxyProcess` takes after its place."""
+    made: list[ProxyProcess] = []
+
+    def make(*upstreams: str, **options: Any) -> ProxyProcess:
+        made.append(ProxyProcess(tmp_path / f"proxy-{len(made)}", *upstreams, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.kill()))

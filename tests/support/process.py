@@ -1,0 +1,222 @@
+"""Real processes: commands that are run to their end, and the proxy under ``twistd``, started, stopped, killed and restarted.
+
+Nothing of this machine's own configuration reaches them: see `environment`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet import reactor as default_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+reactor: Any = default_reactor
+
+ROOT = Path(__file__).parent.parent.parent
+_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """An environment without settings of pip, uv, proxies, Python or the user: *more*, and *home* as the user's directory."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+@frozen
+class Ended:
+    """How a command ended: its exit status (negative: the signal) and all it wrote, standard error included."""
+
+    status: int
+    output: str
+
+
+class Running(ProcessProtocol):
+    """A process, what it has written so far, and how to wait for either."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.output = ""
+        self.ended: Ended | None = None
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def spawn(self, arguments: Sequence[str], env: Mapping[str, str], place: Path) -> Running:
+        """Start *arguments* with the working directory *place*."""
+        reactor.spawnProcess(self, arguments[0], list(arguments), env=dict(env), path=str(place))
+        return self
+
+    @property
+    def pid(self) -> int:
+        return int(self.transport.pid)
+
+    def outReceived(self, data: bytes) -> None:
+        self.output += data.decode("utf-8", "replace")
+        self._look()
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        status: Any = reason.value
+        self.ended = Ended(-status.signal if status.signal is not None else status.exitCode, self.output)
+        self._look()
+
+    def _look(self) -> None:
+        for entry in [each for each in self._waiting if each[0]()]:
+            self._waiting.remove(entry)
+            entry[1].callback(None)
+
+    async def until(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Wait until *condition* holds; it is looked at when the process writes or ends.  Raises TimeoutError."""
+        if condition():
+            return
+        waiting: Deferred[None] = Deferred()
+        entry = (condition, waiting)
+        self._waiting.append(entry)
+        waiting.addTimeout(timeout, reactor)
+        try:
+            await waiting
+        except DeferredTimeout:
+            self._waiting.remove(entry)
+            raise TimeoutError(f"not within {timeout} s; the process wrote:\n{self.output}") from None
+
+    async def end(self, timeout: float = 60.0) -> Ended:
+        """How it ended.  Killed, and TimeoutError, when it goes on for longer than *timeout* seconds."""
+        try:
+            await self.until(lambda: self.ended is not None, timeout)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            await self.until(lambda: self.ended is not None, 10.0)
+            raise
+        assert self.ended is not None
+        return self.ended
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.ended is None:
+            os.kill(self.pid, number)
+
+
+async def run(arguments: Sequence[str], env: Mapping[str, str], place: Path, timeout: float = 60.0) -> Ended:
+    """Run a command to its end."""
+    return await Running().spawn(arguments, env, place).end(timeout)
+
+
+class ProxyProcess:
+    """``twistd -n pypiproxy`` on a free port of 127.0.0.1, with its data below *place*.
+
+    *upstreams* are URLs, the preferred one first.  *config* is the text of a configuration file; upstreams may be left to it.
+    After a restart the port is the same, so that what clients know of the proxy stays true.
+    """
+
+    def __init__(self, place: Path, *upstreams: str, config: str | None = None, options: Sequence[str] = ()) -> None:
+        self.place = place
+        self.data_dir = place / "data"
+        self._port = 0
+        self._arguments = ["--data-dir", str(self.data_dir), *options]
+        for each in upstreams:
+            self._arguments += ["--upstream", each]
+        if config is not None:
+            self._arguments += ["--config", str(place / "pypiproxy.toml")]
+            self.configure(config)
+        #: What earlier runs wrote, and the present one.
+        self._earlier = ""
+        self.process: Running | None = None
+
+    @property
+    def base(self) -> str:
+        """``http://host:port``."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The default index."""
+        return f"{self.base}/simple/"
+
+    @property
+    def log(self) -> str:
+        """All that was ever written."""
+        return self._earlier + (self.process.output if self.process else "")
+
+    @property
+    def rss(self) -> int:
+        """Resident memory of the running process, bytes."""
+        return self._status("VmRSS")
+
+    @property
+    def peak_rss(self) -> int:
+        """The most resident memory the running process ever had, bytes."""
+        return self._status("VmHWM")
+
+    def _status(self, key: str) -> int:
+        assert self.process is not None
+        found = re.search(rf"{key}:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text("ascii"))
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def configure(self, config: str) -> None:
+        """Write the configuration file that the next start reads; there must have been one from the beginning."""
+        self.place.mkdir(exist_ok=True)
+        (self.place / "pypiproxy.toml").write_text(config, "utf-8")
+
+    def start(self) -> None:
+        """Start the process; `started` waits until it serves."""
+        self.place.mkdir(exist_ok=True)
+        listen = ["--listen", f"tcp:{self._port}:interface=127.0.0.1"]
+        self.process = Running().spawn(
+            [*_TWISTD, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
+            environment(self.place, PYTHONPATH=str(ROOT)),
+            self.place,
+        )
+
+    async def started(self) -> ProxyProcess:
+        """Start it if need be, and wait until it serves."""
+        if self.process is None:
+            self.start()
+        process = self.process
+        assert process is not None
+        await process.until(lambda: process.ended is not None or self._serving() is not None, 20.0)
+        serving = self._serving()
+        assert serving is not None, f"the proxy did not start:\n{process.output}"
+        self._port = int(serving[1])
+        return self
+
+    def _serving(self) -> re.Match[str] | None:
+        assert self.process is not None
+        return re.search(r"serving on http://127\.0\.0\.1:(\d+)/", self.process.output)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        return await self._end(signal.SIGTERM)
+
+    async def kill(self) -> int:
+        """SIGKILL; the exit status."""
+        return await self._end(signal.SIGKILL)
+
+    async def _end(self, number: signal.Signals) -> int:
+        if self.process is None:
+            return 0
+        self.process.signal(number)
+        ended = await self.process.end()
+        self._earlier += self.process.output
+        self.process = None
+        return ended.status
+
+    async def restart(self) -> ProxyProcess:
+        """Stop and start again."""
+        await self.stop()
+        return await self.started()

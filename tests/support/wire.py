@@ -1,0 +1,177 @@
+"""HTTP as it stands on the wire: a client that keeps every byte, and the response that the bytes amount to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet import reactor as default_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+reactor: Any = default_reactor
+
+
+@frozen
+class Reply:
+    """A response as it stood on the wire; ``complete`` is whether as many bytes came as were promised."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    complete: bool
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+
+def parse(raw: bytes, *, head: bool = False) -> Reply:
+    """A response out of the bytes of a connection that ended after it.  Header names are in lower case."""
+    top, _, body = raw.partition(b"\r\n\r\n")
+    line, *fields = top.decode("latin-1").split("\r\n")
+    _, status, reason = [*line.split(" ", 2), "", ""][:3]
+    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in fields)}
+    complete = bool(top)
+    if headers.get("transfer-encoding") == "chunked":
+        body, complete = _dechunked(body)
+    elif not head and "content-length" in headers:
+        complete = len(body) == int(headers["content-length"])
+    return Reply(int(status or 0), reason, headers, body, complete)
+
+
+def _dechunked(raw: bytes) -> tuple[bytes, bool]:
+    body = b""
+    while raw:
+        size, _, raw = raw.partition(b"\r\n")
+        length = int(size, 16)
+        if length == 0:
+            return body, True
+        body, raw = body + raw[:length], raw[length + 2 :]
+    return body, False
+
+
+class Client(Protocol):
+    """One connection: what was received on it since the last question, and why it ended."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.reason: Failure | None = None
+        self.ended: Deferred[None] = Deferred()
+        self._head = False
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> None:
+        """Send a request; underscores in names of *headers* stand for hyphens."""
+        self.received.clear()
+        self._head = method == "HEAD"
+        lines = [f"{method} {path} HTTP/1.1", "Host: proxy.example"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode())
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self._look()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
+        self._look()
+        waiting, self._waiting = self._waiting, []
+        for _, waiter in waiting:
+            waiter.errback(EOFError(f"ended after {len(self.received)} bytes"))
+        self.ended.callback(None)
+
+    def _look(self) -> None:
+        for entry in [each for each in self._waiting if each[0]()]:
+            self._waiting.remove(entry)
+            entry[1].callback(None)
+
+    @property
+    def body(self) -> bytes:
+        """What has come of the body."""
+        return bytes(self.received).partition(b"\r\n\r\n")[2]
+
+    def until(self, condition: Callable[[], bool], timeout: float = 20.0) -> Deferred[None]:
+        """Fires when *condition* holds; EOFError if the connection ends before, TimeoutError after *timeout* seconds."""
+        waiter: Deferred[None] = Deferred()
+        entry = (condition, waiter)
+        self._waiting.append(entry)
+        waiter.addTimeout(timeout, reactor)
+        self._look()
+        return waiter.addBoth(self._waited, entry)
+
+    def _waited(self, result: Any, entry: Any) -> Any:
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+        return result
+
+    def got(self, count: int) -> Deferred[None]:
+        """Fires when *count* bytes (head included) have come."""
+        return self.until(lambda: len(self.received) >= count)
+
+    def got_body(self, count: int) -> Deferred[None]:
+        """Fires when the head and *count* bytes of the body have come."""
+        return self.until(lambda: b"\r\n\r\n" in self.received and len(self.body) >= count)
+
+    async def reply(self) -> Reply:
+        """The response, once it is whole by its Content-Length or the connection has ended."""
+        await self.until(lambda: self.reason is not None or self._whole())
+        return parse(bytes(self.received), head=self._head)
+
+    def _whole(self) -> bool:
+        head, end, body = bytes(self.received).partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+        return bool(end) and length is not None and (self._head or len(body) >= int(length[1]))
+
+    async def close(self) -> None:
+        """End the connection at once."""
+        if self.reason is None:
+            self.transport.abortConnection()
+            await self.ended
+
+
+async def connect(port: int, tls: Any = None) -> Client:
+    """A connection to *port* of 127.0.0.1."""
+    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+    if tls is not None:
+        endpoint = wrapClientTLS(tls, endpoint)
+    client: Client = await connectProtocol(endpoint, Client())
+    return client
+
+
+async def ask(port: int, path: str, method: str = "GET", **headers: str) -> Client:
+    """A connection on which *method* *path* was asked, and which ends with the response."""
+    client = await connect(port)
+    client.ask(path, method, Connection="close", **headers)
+    return client
+
+
+async def fetch_until(port: int, path: str, wanted: Callable[[Reply], bool], timeout: float = 20.0) -> Reply:
+    """Ask again and again, as clients do, until the response is *wanted*.  Raises TimeoutError."""
+    deadline = reactor.seconds() + timeout
+    while not wanted(reply := await fetch(port, path)):
+        if reactor.seconds() > deadline:
+            raise TimeoutError(f"{path} still answers {reply}")
+        await deferLater(reactor, 0.02)
+    return reply
+
+
+async def fetch(port: int, path: str, method: str = "GET", **headers: str) -> Reply:
+    """The response to one request on a connection of its own, once that has ended."""
+    client = await ask(port, path, method, **headers)
+    await client.ended
+    return parse(bytes(client.received), head=method == "HEAD")

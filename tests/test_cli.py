@@ -1,0 +1,50 @@
+"""The ``pypiproxy`` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import proxy
+from proxy.cli import main
+
+EXAMPLE = Path(__file__).parent.parent / "conf" / "pypiproxy.toml"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+def test_it_tells_its_version() -> None:
+    assert run("--version").output == f"pypiproxy {proxy.__version__}\n"
+
+
+def test_a_sound_file_is_fine_and_summed_up() -> None:
+    result = run("check-config", EXAMPLE)
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{EXAMPLE}: fine\n")
+    assert "listens on tcp:3143:interface=127.0.0.1" in result.output
+    assert "serves /simple/ and /index/pypi/simple/ from pypi <https://" in result.output
+
+
+def test_without_a_file_the_defaults_are_checked() -> None:
+    result = run("check-config")
+    assert result.exit_code == 0
+    assert result.output.startswith("defaults: fine\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[server]\nlistn = 1", "did you mean listen?"), ('[server]\nlisten = ["nonsense:1"]', 'server.listen = "nonsense:1"')],
+)
+def test_a_mistake_is_told_on_standard_error_with_status_1(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text(text)
+    result = run("check-config", file)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert str(file) in result.stderr
+    assert "Traceback" not in result.stderr

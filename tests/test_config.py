@@ -1,0 +1,436 @@
+"""The configuration: what is accepted, what becomes of it, and what the message says when it is refused."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+from attrs import fields
+from distlib.index import DEFAULT_INDEX
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import CommandLine, default_data_dir, load, quantities
+from proxy.errors import ConfigError
+from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
+
+PUBLIC = urljoin(DEFAULT_INDEX, "/simple/")
+EXAMPLE = Path(__file__).parent.parent / "conf" / "pypiproxy.toml"
+CORP = '[upstream.corp]\nurl = "https://corp.example/simple/"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "proxy.toml"
+
+
+def settings(file: Path, text: str, *, environ: dict[str, str] | None = None, **command_line: Any) -> Settings:
+    file.write_text(text)
+    return load(file, CommandLine(**command_line), environ or {})
+
+
+def refusal(file: Path, text: str, *, environ: dict[str, str] | None = None, **command_line: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        settings(file, text, environ=environ, **command_line)
+    return str(caught.value)
+
+
+def upstream_of(file: Path, keys: str, *, environ: dict[str, str] | None = None) -> UpstreamSettings:
+    """The settings of an upstream with *keys*, used by an index."""
+    text = f'{CORP}{keys}\n[[index]]\nname = "main"\nupstreams = ["corp"]\n'
+    (upstream,) = settings(file, text, environ=environ).upstreams
+    return upstream
+
+
+def index_with(keys: str) -> str:
+    return f'[[index]]\nname = "main"\nupstreams = ["pypi"]\n{keys}\n'
+
+
+# -- defaults -----------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_file_the_public_index_is_served() -> None:
+    found = load(None, environ={})
+    assert found.upstreams == (UpstreamSettings(name="pypi", url=PUBLIC),)
+    assert found.indexes == (IndexSettings(name="pypi", upstreams=("pypi",), default=True),)
+    assert found.server == ServerSettings(data_dir=default_data_dir())
+
+
+def test_an_empty_file_is_the_same_as_none(file: Path) -> None:
+    assert settings(file, "") == load(None, environ={})
+
+
+def test_the_public_index_can_be_tuned_without_repeating_its_url(file: Path) -> None:
+    (upstream,) = settings(file, "[upstream.pypi]\nmax_connections = 5\n").upstreams
+    assert (upstream.url, upstream.max_connections) == (PUBLIC, 5)
+
+
+def test_pypi_stands_for_the_public_index_as_a_url(file: Path) -> None:
+    text = '[upstream.public]\nurl = "pypi"\n[[index]]\nname = "main"\nupstreams = ["public"]\n'
+    assert settings(file, text).upstreams == (UpstreamSettings(name="public", url=PUBLIC),)
+
+
+def test_an_only_index_is_the_default_one(file: Path) -> None:
+    assert settings(file, index_with("")).indexes[0].default
+
+
+# -- the example file ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_file_says_the_defaults() -> None:
+    assert load(EXAMPLE, environ={}) == load(None, environ={})
+
+
+def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path) -> None:
+    """With all its commented keys in place, it is read without a complaint but for files that are not there."""
+    lines = EXAMPLE.read_text("utf-8").splitlines()
+    uncommented = [re.sub(r"^# (?=[a-z_]+ = |\[)", "", line) for line in lines]
+    whole = tmp_path / "whole.toml"
+    whole.write_text("\n".join(uncommented))
+    values = tomllib.loads(whole.read_text())
+
+    with pytest.raises(ConfigError) as caught:
+        load(whole, environ={"CORP_PASSWORD": "p", "CORP_TOKEN": "t"})
+    assert "no such key" not in str(caught.value)
+    assert set(re.findall(r"(\w+) = ", str(caught.value))) == {
+        "password_file",
+        "token_file",
+        "ca_file",
+        "client_cert",
+        "client_key",
+    }
+
+    secrets = {"password", "token"}
+    sources = {"password_file", "password_env", "token_file", "token_env", "netrc"}
+    assert set(values["server"]) == {each.name for each in fields(ServerSettings)}
+    assert set(values["upstream"]["pypi"]) | set(values["upstream"]["corp"]) == (
+        {each.name for each in fields(UpstreamSettings)} - {"name"} - secrets | sources
+    )
+    assert set(values["index"][0]) == (
+        {each.name for each in fields(IndexSettings)} - {"limits"} | {each.name for each in fields(PageLimits)}
+    )
+
+
+# -- values -------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_value_arrives(file: Path) -> None:
+    found = settings(
+        file,
+        """
+        [server]
+        listen = ["tcp:1", "tcp:2"]
+        data_dir = "data"
+        contact = "ci@corp.example"
+        drain_time = "1m30s"
+        max_connections = 7
+        idle_timeout = "500ms"
+        stall_timeout = "2h"
+        page_memory = "20MB"
+        [upstream.corp]
+        url = "http://corp.example:8080/root/simple"
+        connect_timeout = "1s"
+        first_byte_timeout = "2s"
+        body_idle_timeout = "3s"
+        max_connections = 4
+        max_queue = 5
+        max_rate = 0.5
+        partial = true
+        max_lag = "1d"
+        file_hosts = ["files.example", "*.cdn.example"]
+        allow_private_addresses = true
+        outbound_proxy = "http://u:p@out.example:3128/"
+        [[index]]
+        name = "main"
+        upstreams = ["corp", "pypi"]
+        default = true
+        ttl = "1h"
+        soft_deadline = "0s"
+        stale_if_error = "1w"
+        negative_ttl = "10s"
+        policy = "fastest"
+        hedge_after = "700ms"
+        [[index]]
+        name = "other"
+        upstreams = ["pypi"]
+        """,
+    )
+    assert found.server == ServerSettings(
+        data_dir=file.parent / "data",
+        listen=("tcp:1", "tcp:2"),
+        contact="ci@corp.example",
+        drain_time=90,
+        max_connections=7,
+        idle_timeout=0.5,
+        stall_timeout=7200,
+        page_memory=20_000_000,
+    )
+    assert found.upstreams[0] == UpstreamSettings(
+        name="corp",
+        url="http://corp.example:8080/root/simple/",
+        connect_timeout=1,
+        first_byte_timeout=2,
+        body_idle_timeout=3,
+        max_connections=4,
+        max_queue=5,
+        max_rate=0.5,
+        partial=True,
+        max_lag=86400,
+        file_hosts=("files.example", "*.cdn.example"),
+        allow_private_addresses=True,
+        outbound_proxy="http://u:p@out.example:3128",
+    )
+    assert found.indexes[0] == IndexSettings(
+        name="main",
+        upstreams=("corp", "pypi"),
+        default=True,
+        limits=PageLimits(ttl=3600, soft_deadline=0, stale_if_error=604800, negative_ttl=10),
+        policy="fastest",
+        hedge_after=0.7,
+    )
+    assert found.indexes[1] == IndexSettings(name="other", upstreams=("pypi",))
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("0B", 0), ("1kB", 1000), ("1KB", 1000), ("1KiB", 1024), ("20GB", 20 * 10**9), ("1.5MiB", 1536 * 1024), ("1 TB", 10**12)],
+)
+def test_sizes_are_decimal_unless_they_say_binary(text: str, bytes_: int) -> None:
+    assert quantities.size(text) == bytes_
+
+
+@given(st.integers(0, 10**6), st.sampled_from(sorted(quantities.DURATION_UNITS)))
+def test_a_duration_is_its_number_times_its_unit(number: int, unit: str) -> None:
+    assert quantities.duration(f"{number}{unit}") == number * quantities.DURATION_UNITS[unit] / 1000
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "10 minutes", "-1s", "1h later", "1e3s", "٣s", "nan", "infs"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text.strip())}$"):
+        quantities.duration(text)
+
+
+# -- mistakes -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server]\nlistn = 1", ["server.listn", "no such key", "did you mean listen?"]),
+        ("[servers]\n", ["servers", "did you mean server?"]),
+        ("[server]\nlisten = 3143", ["server.listen = 3143", "a list"]),
+        ("[server]\nlisten = []", ["server.listen = []", "a list"]),
+        ('[server]\nlisten = ["tcp:1", "tcp:1"]', ["server.listen", "only once"]),
+        ("[server]\nidle_timeout = 10", ["server.idle_timeout = 10", '"10s"']),
+        ('[server]\nidle_timeout = "0s"', ['server.idle_timeout = "0s"', "above 0"]),
+        ("[server]\nmax_connections = true", ["server.max_connections = true", "at least 1"]),
+        ('[server]\nmax_connections = "9"', ['server.max_connections = "9"', "without quotes"]),
+        ('[server]\npage_memory = "20"', ['server.page_memory = "20"', '"1GiB"']),
+        ('[server]\ncontact = "me (at) home"', ["server.contact", "without parentheses"]),
+        ('[server]\ncontact = "a\\r\\nHost: b"', ["server.contact"]),
+        ("server = 1", ["server", "a table [server]"]),
+        ("[index]\nname = 'a'", ["index", "[[index]]"]),
+        ("[upstream]\nurl = 'pypi'", ["upstream.url", "[upstream.NAME]"]),
+        ("[[upstream]]\nurl = 'pypi'", ["upstream", "[upstream.NAME]"]),
+        ("[upstream.Corp]\nurl = 'pypi'", ["upstream.Corp", "a-z"]),
+        ("[upstream.corp]", ["upstream.corp.url", "missing"]),
+        (CORP, ["upstream.corp", "no index uses it"]),
+        ("[upstream.pypi]\nmax_rate = 0", ["upstream.pypi.max_rate = 0", '"unlimited"']),
+        ("[upstream.pypi]\nmax_lag = 'never'", ['upstream.pypi.max_lag = "never"', 'or "off"']),
+        ("[upstream.pypi]\nfile_hosts = ['https://a.example/']", ["upstream.pypi.file_hosts", '"*.files.example"']),
+        ("[upstream.pypi]\npartial = 'yes'", ["upstream.pypi.partial", "true or false"]),
+        (
+            "[upstream.pypi]\noutbound_proxy = 'proxy.example:3128'",
+            ["upstream.pypi.outbound_proxy", '"http://proxy.example:3128"'],
+        ),
+        ("[upstream.pypi]\noutbound_proxy = 'http://proxy.example'", ["upstream.pypi.outbound_proxy", "port"]),
+        (index_with("ttl = '10x'"), ['index[0].ttl = "10x"', '"10m"']),
+        (index_with("kind = 'hosted'"), ['index[0].kind = "hosted"', '"proxy"']),
+        (index_with("policy = 'random'"), ['index[0].policy = "random"', '"ordered" or "fastest"']),
+        (index_with("").replace("main", "../main"), ["index[0].name", "a-z"]),
+        (index_with("").replace("pypi", "corp"), ["index[0].upstreams", '"corp"', "[upstream.corp]", "pypi"]),
+        ("[[index]]\nname = 'a'", ["index[0].upstreams", "missing"]),
+        ("[[index]]\nupstreams = ['pypi']", ["index[0].name", "missing"]),
+        (index_with("default = true") * 2, ["index[1].name", "index[0] has it already"]),
+        (index_with("default = true") + index_with("default = true").replace("main", "b"), ["index[1].default", "index[0]"]),
+        (index_with("") + index_with("").replace("main", "b"), ["none is the default", "default = true"]),
+    ],
+)
+def test_a_mistake_is_named_with_file_key_value_and_what_is_expected(file: Path, text: str, said: list[str]) -> None:
+    message = refusal(file, text)
+    assert str(file) in message
+    for each in said:
+        assert each in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "corp.example/simple",
+        "ftp://corp.example/",
+        "https://",
+        "https:///simple",
+        "http://[::1/",
+        "http://a.example:99999/",
+        "http://a b/",
+        "https://münchen.example/",
+        "https://a.example/?x=1",
+        "https://a.example/#x",
+        "https://a.example\\\\@b.example/",
+        "file:///x",
+    ],
+)
+def test_a_url_that_no_index_can_have_is_refused(file: Path, url: str) -> None:
+    assert "upstream.corp.url = " in refusal(file, f'[upstream.corp]\nurl = "{url}"\n')
+
+
+def test_an_at_sign_in_the_path_is_no_credential(file: Path) -> None:
+    text = CORP.replace("/simple/", "/feed@Local/simple/") + '[[index]]\nname = "main"\nupstreams = ["corp"]\n'
+    assert settings(file, text).upstreams[0].url.endswith("/feed@Local/simple/")
+
+
+def test_all_mistakes_are_told_at_once(file: Path) -> None:
+    message = refusal(file, "[server]\nlistn = 1\nidle_timeout = 3\n" + index_with("ttl = 5"), upstreams=("nonsense",))
+    assert message.startswith("4 mistakes")
+    for key in ("server.listn", "server.idle_timeout", "index[0].ttl", "--upstream"):
+        assert key in message
+
+
+def test_broken_toml_is_told_with_its_line(file: Path) -> None:
+    message = refusal(file, "[server]\nlisten = \n")
+    assert str(file) in message
+    assert "line 2" in message
+
+
+def test_a_file_that_is_not_there_or_not_text_is_told(file: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(file, environ={})
+    file.write_bytes(b"a = '\xff'")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(file, environ={})
+
+
+def test_a_long_value_is_cut_in_the_message(file: Path) -> None:
+    assert len(refusal(file, f'[server]\nidle_timeout = "{"9" * 10000}"')) < 500
+
+
+# -- secrets ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_password_comes_from_a_file_beside_the_configuration(file: Path) -> None:
+    (file.parent / "password").write_text("hunter2\n")
+    upstream = upstream_of(file, 'username = "ci"\npassword_file = "password"')
+    assert (upstream.username, upstream.password, upstream.token) == ("ci", "hunter2", None)
+    assert "hunter2" not in repr(upstream)
+
+
+def test_a_password_or_token_comes_from_the_environment(file: Path) -> None:
+    upstream = upstream_of(file, 'username = "ci"\npassword_env = "PW"', environ={"PW": "hunter2"})
+    assert upstream.password == "hunter2"
+    upstream = upstream_of(file, 'token_env = "PW"', environ={"PW": "hunter2"})
+    assert (upstream.username, upstream.token) == (None, "hunter2")
+
+
+def test_netrc_gives_the_entry_of_the_upstreams_host(file: Path) -> None:
+    netrc = file.parent / "netrc"
+    netrc.write_text("machine other.example login a password b\nmachine corp.example login ci password hunter2\n")
+    upstream = upstream_of(file, "netrc = true", environ={"NETRC": str(netrc)})
+    assert (upstream.username, upstream.password) == ("ci", "hunter2")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('password = "hunter2"', "password_file"),
+        ('token = "hunter2"', "token_file"),
+        ('pasword = "hunter2"', "no such key"),
+        ('token_env = "hunter2-hunter2"', "the name of an environment variable"),
+        ('token_env = "UNSET"', "that is set"),
+        ('token_env = "EMPTY"', "it is empty"),
+        ('token_env = "TWO_LINES"', "control characters"),
+        ('password_env = "PW"', "username: missing"),
+        ('username = "ci"', "expected password_file or password_env"),
+        ('username = "ci"\npassword_env = "PW"\ntoken_env = "PW"', "one of them"),
+        ("netrc = true", "no login and password for machine corp.example"),
+        ('token_file = "missing"', "can be read"),
+        ('url = "https://ci:hunter2@corp.example/simple/"', "go into username"),
+        ('url = "https://ci:hunter2/x@corp.example/simple/"', "url = "),
+        ('url = "https://corp.example/simple/?token=hunter2"', "without a query"),
+        ('outbound_proxy = "http://ci:hunter2@out.example"', "outbound_proxy"),
+        ('outbound_proxy = "ci:hunter2@out.example:99"', "outbound_proxy"),
+    ],
+)
+def test_a_mistake_with_a_secret_does_not_tell_the_secret(file: Path, keys: str, said: str) -> None:
+    netrc = file.parent / "netrc"
+    netrc.write_text("machine other.example login a password hunter2\n")
+    environ = {"PW": "hunter2", "EMPTY": "", "TWO_LINES": "hunter2\nhunter2", "NETRC": str(netrc)}
+    table = f"[upstream.corp]\n{keys}\n" if keys.startswith("url") else f"{CORP}{keys}\n"
+    message = refusal(file, f'{table}[[index]]\nname = "main"\nupstreams = ["corp"]\n', environ=environ)
+    assert said in message
+    assert "hunter2" not in message
+
+
+def test_an_unreadable_netrc_does_not_tell_what_it_holds(file: Path) -> None:
+    netrc = file.parent / "netrc"
+    netrc.write_text("machine corp.example login ci hunter2\n")
+    text = f'{CORP}netrc = true\n[[index]]\nname = "main"\nupstreams = ["corp"]\n'
+    message = refusal(file, text, environ={"NETRC": str(netrc)})
+    assert "cannot be understood" in message
+    assert "hunter2" not in message
+
+
+def test_certificates_have_to_be_pem(file: Path) -> None:
+    (file.parent / "x.pem").write_text("no certificate")
+    text = f'{CORP}ca_file = "x.pem"\nclient_cert = "x.pem"\n[[index]]\nname = "main"\nupstreams = ["corp"]\n'
+    message = refusal(file, text)
+    assert "upstream.corp.ca_file" in message
+    assert "upstream.corp.client_cert" in message
+
+
+# -- the command line ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_wins_over_the_file(file: Path, tmp_path: Path) -> None:
+    text = '[server]\nlisten = ["tcp:1"]\ndata_dir = "a"\n' + index_with("") + CORP
+    found = settings(file, text, listen=("tcp:2",), data_dir=tmp_path / "b", upstreams=("corp", "pypi"))
+    assert found.server.listen == ("tcp:2",)
+    assert found.server.data_dir == tmp_path / "b"
+    assert found.indexes[0].upstreams == ("corp", "pypi")
+
+
+def test_an_upstream_on_the_command_line_may_be_a_new_url() -> None:
+    urls = ("http://127.0.0.1:8000/simple", "https://a.example/simple/", "https://a.example/other/", "pypi")
+    found = load(None, CommandLine(upstreams=urls), {})
+    assert [upstream.name for upstream in found.upstreams if upstream.name in found.indexes[0].upstreams]
+    assert found.indexes[0].upstreams == ("127.0.0.1-8000", "a.example", "a.example-2", "pypi")
+    assert {upstream.url for upstream in found.upstreams} == {
+        "http://127.0.0.1:8000/simple/",
+        "https://a.example/simple/",
+        "https://a.example/other/",
+        PUBLIC,
+    }
+
+
+def test_a_url_of_a_configured_upstream_brings_its_settings(file: Path) -> None:
+    found = settings(file, CORP + "max_connections = 3\n", upstreams=("https://corp.example/simple",))
+    assert found.indexes[0].upstreams == ("corp",)
+    assert found.upstreams[0].max_connections == 3
+
+
+def test_only_the_default_index_is_changed_by_the_command_line(file: Path) -> None:
+    text = CORP + index_with("default = true") + index_with("").replace("main", "other")
+    found = settings(file, text, upstreams=("corp",))
+    assert [index.upstreams for index in found.indexes] == [("corp",), ("pypi",)]
+
+
+def test_an_upstream_on_the_command_line_that_is_none_is_refused_without_its_secrets() -> None:
+    with pytest.raises(ConfigError, match=r'--upstream = "corp": expected .* one of: pypi'):
+        load(None, CommandLine(upstreams=("corp",)), {})
+    with pytest.raises(ConfigError) as caught:
+        load(None, CommandLine(upstreams=("https://ci:hunter2@corp.example/",)), {})
+    assert "hunter2" not in str(caught.value)

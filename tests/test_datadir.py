@@ -1,0 +1,77 @@
+"""The data directory belongs to one instance at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy import datadir
+from proxy.errors import ConfigError
+
+
+def test_it_is_created_for_its_owner_only(tmp_path: Path) -> None:
+    claim = datadir.claim(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    claim.release()
+
+
+def test_a_second_instance_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+    claim = datadir.claim(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        datadir.claim(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert f"process id {os.getpid()} " in str(caught.value)
+    claim.release()
+    claim.release()
+    datadir.claim(tmp_path).release()
+
+
+def test_a_killed_instance_leaves_no_claim_behind(tmp_path: Path) -> None:
+    code = "import os, sys, pathlib, proxy.datadir as d; d.claim(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    root = Path(__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], cwd=root, check=False).returncode == -9
+    datadir.claim(tmp_path).release()
+
+
+def test_the_child_of_a_fork_holds_the_claim_and_signs_it(tmp_path: Path) -> None:
+    """As a daemon does, whose parent has claimed and gone."""
+    code = (
+        "import os, sys, pathlib, proxy.datadir as d\n"
+        "claim = d.claim(pathlib.Path(sys.argv[1]))\n"
+        "if os.fork(): os._exit(0)\n"
+        "claim.sign(); print(os.getpid(), flush=True); sys.stdin.read()\n"
+    )
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = parent.stdout.readline().strip()
+        assert int(child) != parent.pid
+        with pytest.raises(ConfigError, match=f"process id {child} "):
+            datadir.claim(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="expected a directory that can be written"):
+        datadir.claim(tmp_path / "file" / "x")
+    with pytest.raises(ConfigError, match="expected a directory that can be written"):
+        datadir.claim(tmp_path / "file")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        datadir.claim(tmp_path)
+
+
+def test_a_directory_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"everybody may write there \(mode 0777\)"):
+        datadir.claim(tmp_path)

@@ -1,0 +1,138 @@
+"""NDJSON logs: every event is one line of valid JSON, whatever it holds."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import FileLogObserver, Logger, LogPublisher
+from twisted.python import log as legacy
+from twisted.python.failure import Failure
+
+from proxy import logs
+from proxy.errors import ConfigError
+
+
+class Recorder:
+    """A logger whose events come out as parsed lines."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        self.publisher = LogPublisher(FileLogObserver(self.stream, logs.json_line))
+        self.log = Logger("proxy.test", observer=self.publisher)
+
+    def only(self) -> dict[str, Any]:
+        line, rest = self.stream.getvalue().split("\n")
+        assert rest == ""
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+def test_an_event_is_one_flat_object_with_its_fields(recorder: Recorder) -> None:
+    recorder.log.warn("{upstream} answered {status}", upstream="pypi", status=503, seconds=0.25, hit=False, why=None)
+    line = recorder.only()
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "warn",
+        "logger": "proxy.test",
+        "message": "pypi answered 503",
+        "upstream": "pypi",
+        "status": 503,
+        "seconds": 0.25,
+        "hit": False,
+        "why": None,
+    }
+
+
+def test_the_time_is_utc_with_milliseconds() -> None:
+    line = logs.json_line({"log_time": 1_700_000_000.0625, "log_format": "x"})
+    assert json.loads(line)["time"] == "2023-11-14T22:13:20.062Z"
+
+
+def test_what_is_no_scalar_stays_in_the_message_only(recorder: Recorder) -> None:
+    recorder.log.info("kept in {path}", path=Path("/x"), request=object())
+    line = recorder.only()
+    assert line["message"] == "kept in /x"
+    assert not {"path", "request"} & set(line)
+
+
+def test_a_field_cannot_pass_itself_off_as_the_logger_or_time(recorder: Recorder) -> None:
+    recorder.log.info("x", logger="kernel", time="never", message="y")
+    line = recorder.only()
+    assert (line["logger"], line["message"]) == ("proxy.test", "x")
+    assert line["time"] != "never"
+
+
+def test_a_failure_carries_its_traceback(recorder: Recorder) -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        recorder.log.failure("cannot serve {what}", Failure(), what="page")
+    line = recorder.only()
+    assert (line["level"], line["message"], line["what"]) == ("critical", "cannot serve page", "page")
+    assert "ValueError: broken" in line["traceback"]
+
+
+def test_a_line_end_in_a_value_does_not_make_a_second_line(recorder: Recorder) -> None:
+    recorder.log.info("{agent}", agent='a\n{"level": "critical"}\r\u2028')
+    assert recorder.only()["agent"] == 'a\n{"level": "critical"}\r\u2028'
+
+
+def test_old_style_log_messages_are_lines_too() -> None:
+    lines: list[str] = []
+    publisher = legacy.LogPublisher()
+    publisher.addObserver(lambda event: lines.append(logs.json_line(event)))
+    publisher.msg("Site starting", "on 80")
+    line = json.loads(lines[0])
+    assert line["message"] == "Site starting on 80"
+    assert set(line) == {"time", "level", "logger", "message"}
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters())
+
+
+@given(st.dictionaries(st.sampled_from(["path", "status", "user_agent", "level"]), scalars))
+def test_any_scalars_make_a_line_that_parses(fields: dict[str, Any]) -> None:
+    line = logs.json_line({"log_time": 0.0, "log_format": "x", **fields})
+    assert line.endswith("\n")
+    assert "\n" not in line[:-1]
+    assert json.loads(line)["message"] == "x"
+
+
+# -- where the lines go -------------------------------------------------------------------------------------------------------
+
+
+def test_a_daemon_writes_to_the_file_that_twistd_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.log"
+    observer = logs.json_observer({"logfile": str(file), "nodaemon": 0}, reactor=None)
+    Logger("proxy.test", observer=observer).info("hello")
+    assert json.loads(file.read_text())["message"] == "hello"
+
+
+def test_in_the_foreground_lines_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = logs.json_observer({"logfile": None, "nodaemon": 1}, reactor=None)
+    Logger("proxy.test", observer=observer).info("hello")
+    assert json.loads(capsys.readouterr().out)["message"] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("twistd", "said"),
+    [
+        ({"syslog": 1}, "--syslog"),
+        ({"logfile": "-", "nodaemon": 0}, "no standard output"),
+        ({"logfile": "/proc/none/x.log", "nodaemon": 0}, "/proc/none/x.log"),
+    ],
+)
+def test_a_destination_that_takes_no_lines_is_refused(twistd: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        logs.json_observer(twistd, reactor=None)

@@ -1,0 +1,299 @@
+"""Files through the whole service: streaming, sharing, ranges, verification, a full disk, slow and departing clients."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.threads import deferToThread
+
+from tests.inprocess import Running, start, upstream_settings
+from tests.support.fake_upstream import FakeUpstream, Fault
+
+BIG = random.Random(1).randbytes(3_000_000)
+WHEEL = "big-1.0-py3-none-any.whl"
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+def big(upstream: FakeUpstream) -> FakeUpstream:
+    upstream.add_file("big", WHEEL, BIG, metadata=b"Metadata-Version: 2.1\nName: big\nVersion: 1.0\n")
+    return upstream
+
+
+@pytest.fixture
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
+    running: list[Running] = []
+
+    async def run(*upstreams: FakeUpstream, **server: object) -> Running:
+        settings = [upstream_settings(each.url, f"up{number}") for number, each in enumerate(upstreams)]
+        running.append(await start(tmp_path / "data", *settings, **server))
+        return running[-1]
+
+    def stop() -> None:
+        for each in running:
+            pytest_twisted.blockon(ensureDeferred(each.stop()))
+
+    request.addfinalizer(stop)
+    return run
+
+
+def on_disk(tmp_path: Path) -> list[str]:
+    return sorted(
+        path.name for folder in ("files", "partial") for path in (tmp_path / "data" / folder).rglob("*") if path.is_file()
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_is_streamed_kept_and_never_asked_for_again(big: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    for word in ("fwd=miss", "hit"):
+        reply = await proxy.get(path)
+        assert (reply.status, reply.body == BIG) == (200, True)
+        assert word in reply.headers["cache-status"]
+        assert reply.headers["etag"] == f'"sha256-{hashlib.sha256(BIG).hexdigest()}"'
+        assert reply.headers["cache-control"] == "public, immutable, max-age=31536000"
+        assert reply.headers["content-length"] == str(len(BIG))
+    assert big.count("/packages/*") == 1
+    assert on_disk(tmp_path) == [hashlib.sha256(BIG).hexdigest()]
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_client_of_an_arriving_file_gets_what_is_there_at_once(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=1_000_000)
+    first = await proxy.connect(path)
+    await first.got(900_000)
+    late = [await proxy.connect(path) for _ in range(99)]
+    await gatherResults([each.got(900_000) for each in late])
+    gate.release()
+    replies = await gatherResults([ensureDeferred(each.reply()) for each in [first, *late]])
+    assert {reply.sha256 for reply in replies} == {hashlib.sha256(BIG).hexdigest()}
+    assert big.count("/packages/*") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_download_goes_on_when_its_only_client_leaves(big: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=1_000_000)
+    client = await proxy.connect(path)
+    await client.got(500_000)
+    client.transport.abortConnection()
+    await client.ended
+    gate.release()
+    await big.until(lambda: big.in_progress == 0)
+    assert (await proxy.get(path)).body == BIG
+    assert big.count("/packages/*") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_wrong_bytes_never_look_complete_and_are_not_kept(big: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    big.script("/packages/*", Fault(corrupt_at=-1), times=2)
+    reply = await proxy.get(path)
+    assert not (reply.status == 200 and reply.complete)
+    assert on_disk(tmp_path) == []
+    big.heal()
+    assert (await proxy.get(path)).body == BIG
+    assert b'event="file with wrong bytes refused"' in (await proxy.get("/-/metrics")).body
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_download_that_breaks_is_gone_on_with_at_the_byte_where_it_broke(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    big.script("/packages/*", Fault(reset_after=1_000_000), times=1)
+    assert (await proxy.get(path)).body == BIG
+    ranges = [request.headers.get("range") for request in big.asked if request.path.startswith("/packages/")]
+    assert ranges[0] is None
+    assert ranges[1] is not None
+    assert int(ranges[1].removeprefix("bytes=").removesuffix("-")) > 0
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "stop"),
+    [("bytes=0-99", 0, 100), ("bytes=2999990-", 2_999_990, 3_000_000), ("bytes=-7", 2_999_993, 3_000_000)],
+)
+@pytest_twisted.ensureDeferred
+async def test_every_form_of_range_is_truthful_on_unknown_and_on_stored_files(
+    big: FakeUpstream, run: Start, header: str, start: int, stop: int
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    for known in (False, True):
+        if known:
+            await proxy.get(path)
+        reply = await proxy.get(path, Range=header)
+        assert (reply.status, reply.body) == (206, BIG[start:stop])
+        assert reply.headers["content-range"] == f"bytes {start}-{stop - 1}/3000000"
+        refused = await proxy.get(path, Range="bytes=3000000-")
+        assert (refused.status, refused.headers["content-range"]) == (416, "bytes */3000000")
+        head = await proxy.head(path)
+        assert (head.status, head.headers["content-length"], head.headers["accept-ranges"]) == (200, "3000000", "bytes")
+    assert big.count("/packages/*") == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_conditions_on_a_stored_file(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    etag = (await proxy.get(path)).headers["etag"]
+    assert (await proxy.get(path, If_None_Match=etag)).status == 304
+    assert (await proxy.get(path, Range="bytes=0-9", If_Range=etag)).status == 206
+    assert (await proxy.get(path, Range="bytes=0-9", If_Range='"other"')).status == 200
+    assert (await proxy.get(path, Range="bytes=0-9,20-29")).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_upstream_advertises_is_served_and_kept(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    for _ in range(2):
+        reply = await proxy.get(path + ".metadata")
+        assert (reply.status, reply.body) == (200, b"Metadata-Version: 2.1\nName: big\nVersion: 1.0\n")
+    assert big.count("*.metadata") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_url_needs_a_name_and_a_digest_that_the_page_states(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    digest = path.split("/")[-2]
+    await proxy.get(path)
+    for wrong in (
+        f"/files/big/sha256-{'0' * 64}/{WHEEL}",
+        f"/files/big/{digest}/other-1.0-py3-none-any.whl",
+        f"/files/other/{digest}/{WHEEL}",
+        f"/files/big/{digest}/..%2F..%2Finstance",
+        f"/files/big/md5/{WHEEL}",
+    ):
+        assert (await proxy.get(wrong)).status in (404, 409), wrong
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_whose_digest_changes_upstream_keeps_its_bytes(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    await proxy.get(path)
+    big.add_file("big", WHEEL, b"other bytes")
+    await proxy.stop()
+    again = await run(big)
+    page = await again.get("/simple/big/", Cache_Control="no-cache", Accept="application/vnd.pypi.simple.v1+json")
+    assert page.json["files"][0]["hashes"]["sha256"] == hashlib.sha256(BIG).hexdigest()
+    refused = await again.get(f"/files/big/sha256-{hashlib.sha256(b'other bytes').hexdigest()}/{WHEEL}")
+    assert refused.status == 409
+    assert (await again.get(path)).body == BIG
+    assert b'event="changed digest refused"' in (await again.get("/-/metrics")).body
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_without_any_digest_is_pinned_to_its_first_bytes(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("old", "old-1.0.zip", b"old" * 5000, hashes={})
+    proxy = await run(upstream)
+    path = await proxy.link("old", "old-1.0.zip")
+    assert path == "/files/old/none/old-1.0.zip"
+    for _ in range(2):
+        assert (await proxy.get(path)).body == b"old" * 5000
+    assert upstream.count("/packages/*") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_files_outlive_their_upstream_and_a_restart(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    await proxy.get(path)
+    await proxy.stop()
+    await big.down()
+    assert (await (await run(big)).get(path)).body == BIG
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_nobody_can_deliver_is_one_clear_error(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    big.script("/packages/*", Fault(status=502))
+    reply = await proxy.get(path)
+    assert (reply.status, "502" in reply.reason, "retry-after" in reply.headers) == (503, True, True)
+    big.heal()
+    assert (await proxy.get(path)).status in (200, 503)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_stops_reading_is_dropped_and_holds_nobody_up(big: FakeUpstream, run: Start) -> None:
+    big.add_file("huge", "huge-1.0.tar.gz", BIG * 10)
+    proxy = await run(big, stall_timeout=0.3)
+    path = await proxy.link("huge", "huge-1.0.tar.gz")
+    stalled = socket.create_connection(("127.0.0.1", proxy.port))
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stalled.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (await proxy.get(path)).sha256 == hashlib.sha256(BIG * 10).hexdigest()
+
+    def drain() -> int:
+        received = 0
+        try:
+            while data := stalled.recv(65536):
+                received += len(data)
+        except ConnectionResetError:
+            pass
+        return received
+
+    await big.until(lambda: proxy.service.front.in_progress == 0) if False else None
+    from twisted.internet.task import deferLater
+
+    while proxy.service.front.in_progress:
+        await deferLater(reactor, 0.02)
+    assert await deferToThread(drain) < len(BIG) * 10
+    stalled.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_a_full_disk_a_file_reaches_its_clients_and_is_not_kept(
+    big: FakeUpstream, run: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    _fill_up(monkeypatch, 1_000_000)
+    replies = await gatherResults([ensureDeferred(proxy.get(path)) for _ in range(3)])
+    assert {reply.sha256 for reply in replies} == {hashlib.sha256(BIG).hexdigest()}
+    assert on_disk(tmp_path) == []
+    monkeypatch.undo()
+    assert (await proxy.get(path)).body == BIG
+    assert on_disk(tmp_path) == [hashlib.sha256(BIG).hexdigest()]
+
+
+def _fill_up(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """Give every file room for *room* bytes, as a file system does that is full."""
+    real = os.pwrite
+
+    def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+        if offset >= room:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data[: room - offset], offset)
+
+    monkeypatch.setattr("proxy.storage.local.os.pwrite", pwrite)
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_lets_running_responses_end(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=1_000_000)
+    client = await proxy.connect(path)
+    await client.got(900_000)
+    stopping = ensureDeferred(proxy.stop())
+    gate.release()
+    assert (await client.reply()).body == BIG
+    await stopping

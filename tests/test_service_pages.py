@@ -1,0 +1,226 @@
+"""Project pages through the whole service: negotiation, redirects, staleness, errors as clients see them."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import gatherResults, ensureDeferred
+
+from proxy.settings import PageLimits
+from tests.inprocess import JSON, Running, start, upstream_settings
+from tests.support.fake_upstream import FakeUpstream, Fault
+
+HTML_V1 = "application/vnd.pypi.simple.v1+html"
+EXPIRES_AT_ONCE = PageLimits(ttl=0.0, soft_deadline=0.1, negative_ttl=60.0)
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+def six(upstream: FakeUpstream) -> FakeUpstream:
+    upstream.add_file("six", "six-1.0.tar.gz", b"six" * 1000, requires_python=">=3.9")
+    upstream.add_file("six", "six-1.0-py3-none-any.whl", b"wheel" * 1000, metadata=b"Name: six\n", yanked="broken")
+    return upstream
+
+
+@pytest.fixture
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
+    running: list[Running] = []
+
+    async def run(*upstreams: FakeUpstream, limits: PageLimits | None = None) -> Running:
+        settings = [upstream_settings(each.url, f"up{number}") for number, each in enumerate(upstreams)]
+        running.append(await start(tmp_path / "data", *settings, limits=limits))
+        return running[-1]
+
+    def stop() -> None:
+        for each in running:
+            pytest_twisted.blockon(ensureDeferred(each.stop()))
+
+    request.addfinalizer(stop)
+    return run
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_is_served_in_each_media_type_with_relative_links(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    page = await proxy.page()
+    wheel = next(file for file in page["files"] if file["filename"].endswith(".whl"))
+    assert wheel["url"] == f"../../files/six/sha256-{wheel['hashes']['sha256']}/six-1.0-py3-none-any.whl"
+    assert (wheel["yanked"], page["meta"]["api-version"], page["versions"]) == ("broken", "1.4", ["1.0"])
+    for accept in (HTML_V1, "text/html", "*/*"):
+        reply = await proxy.get("/simple/six/", Accept=accept)
+        assert reply.headers["content-type"].startswith(HTML_V1 if accept == HTML_V1 else "text/html")
+        assert f'href="{wheel["url"]}#sha256={wheel["hashes"]["sha256"]}"'.encode() in reply.body
+    assert six.count("/simple/six/") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_is_compressed_validated_and_says_how_fresh_it_is(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    plain = await proxy.get("/simple/six/", Accept=JSON)
+    packed = await proxy.get("/simple/six/", Accept=JSON, Accept_Encoding="gzip, deflate")
+    assert gzip.decompress(packed.body) == plain.body
+    assert plain.headers["vary"] == "Accept, Accept-Encoding"
+    assert plain.headers["etag"] != packed.headers["etag"]
+    assert packed.headers["cache-status"].startswith("pypiproxy; hit; ttl=")
+    assert 590 <= int(packed.headers["cache-control"].removeprefix("max-age=")) <= 600
+    again = await proxy.get("/simple/six/", Accept=JSON, If_None_Match=plain.headers["etag"])
+    assert (again.status, again.body) == (304, b"")
+    head = await proxy.head("/simple/six/", Accept=JSON)
+    assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(plain.body)))
+
+
+@pytest_twisted.ensureDeferred
+async def test_unnormalised_names_and_missing_slashes_are_redirected_for_now_and_not_for_ever(
+    six: FakeUpstream, run: Start
+) -> None:
+    proxy = await run(six)
+    for path, location in {
+        "/simple/Six/": "../six/",
+        "/simple/six": "six/",
+        "/simple/S_ix": "s-ix/",
+        "/simple//six/": "../six/",
+        "/simple/Six/?format=x": "../six/?format=x",
+        "/index/pypi/simple/SIX": "six/",
+    }.items():
+        reply = await proxy.get(path)
+        assert (reply.status, reply.headers["location"]) == (307, location), path
+    assert six.asked == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_there_is_a_404_that_is_remembered(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    for _ in range(2):
+        reply = await proxy.get("/simple/unknown/")
+        assert (reply.status, reply.headers["content-type"]) == (404, "application/problem+json")
+        assert "unknown" in reply.json["detail"]
+    assert six.count("/simple/unknown/") == 1
+    for path in ("/", "/nothing", "/index/other/simple/six/", "/files/six/none", "/simple/%2e%2e/", "/simple/a%2Fb/"):
+        assert (await proxy.get(path)).status == 404, path
+    assert (await (await proxy.connect("/simple/six/", "DELETE")).reply()).status == 405
+    assert (await proxy.get("/simple/six/", Accept="image/png")).status == 406
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_html_only_upstream_is_understood(six: FakeUpstream, run: Start) -> None:
+    six.content.json = False
+    proxy = await run(six)
+    page = await proxy.page()
+    assert page["meta"]["api-version"] == "1.0"
+    assert [file["requires-python"] for file in page["files"] if "requires-python" in file] == [">=3.9"]
+
+
+FAILURES = {
+    "silent": Fault(silent=True),
+    "500": Fault(status=500),
+    "502": Fault(status=502),
+    "503": Fault(status=503, headers={"Retry-After": "30"}),
+    "429": Fault(status=429),
+    "cut off": Fault(cut_after=20),
+    "reset": Fault(reset_after=20),
+    "garbage": Fault(garbage=b"\x00\xffnot http at all\r\n\r\n"),
+    "error page with status 200": Fault(
+        body=b"<html><title>Sign in</title><form></form></html>", headers={"Content-Type": "text/html"}
+    ),
+    "not the JSON it says": Fault(body=b"<html></html>"),
+    "another project's page": Fault(body=b'{"meta": {"api-version": "1.0"}, "name": "seven", "files": []}'),
+    "nothing": Fault(drop=True),
+}
+
+
+@pytest.mark.parametrize("fault", FAILURES.values(), ids=FAILURES)
+@pytest_twisted.ensureDeferred
+async def test_a_warm_page_survives_upstream(six: FakeUpstream, run: Start, fault: Fault) -> None:
+    six.content.etags = False  # a 304 has no body to break
+    proxy = await run(six, limits=EXPIRES_AT_ONCE)
+    before = await proxy.page()
+    six.script("*", fault)
+    for _ in range(3):
+        reply = await proxy.get("/simple/six/", Accept=JSON)
+        assert reply.json == before
+        assert reply.headers["cache-status"].startswith("pypiproxy; hit; ttl=")
+    asked = six.count("/simple/six/")
+    for _ in range(20):
+        await proxy.page()
+    assert six.count("/simple/six/") == asked
+
+
+@pytest.mark.parametrize("fault", FAILURES.values(), ids=FAILURES)
+@pytest_twisted.ensureDeferred
+async def test_a_cold_page_that_fails_says_which_upstream_and_how_and_is_not_remembered(
+    six: FakeUpstream, run: Start, fault: Fault
+) -> None:
+    proxy = await run(six)
+    six.script("*", fault, times=1)
+    reply = await proxy.get("/simple/six/", Accept=JSON)
+    assert reply.status == 503
+    assert int(reply.headers["retry-after"]) >= 1
+    assert "up0" in reply.reason
+    assert reply.json["attempts"][0]["upstream"] == "up0"
+    if "Retry-After" not in fault.headers:
+        assert [file["filename"] for file in (await proxy.page())["files"]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_connection_and_a_restart_cost_no_warm_page(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six, limits=EXPIRES_AT_ONCE)
+    before = await proxy.page()
+    await six.down()
+    assert await proxy.page() == before
+    await proxy.stop()
+    again = await run(six, limits=EXPIRES_AT_ONCE)
+    assert await again.page() == before
+    cold = await again.get("/simple/seven/")
+    assert cold.status == 503
+    assert "up0: connection refused" in cold.reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_hundred_askers_of_a_cold_page_cause_one_upstream_request(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    gate = six.hold("/simple/six/")
+    clients = [await proxy.connect("/simple/six/", Accept=JSON) for _ in range(200)]
+    await six.arrived("/simple/six/")
+    gate.release()
+    replies = await gatherResults([ensureDeferred(client.reply()) for client in clients])
+    assert {(reply.status, reply.sha256) for reply in replies} == {(200, replies[0].sha256)}
+    assert six.count("/simple/six/") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_has_been_here_before_is_refused_and_says_which_setting_is_wrong(
+    tmp_path: Path, six: FakeUpstream
+) -> None:
+    six.script("*", Fault(status=404))
+    proxy = await start(tmp_path / "data", upstream_settings(six.url, "corp"))
+    await proxy.get("/simple/six/")
+    via = six.asked[0].headers["via"]
+    looped = await proxy.get("/simple/six/", Via=via)
+    await proxy.stop()
+    assert looped.status == 508
+    assert "upstream.corp.url" in looped.reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_upstream_is_told_who_asks(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    reply = await proxy.get("/simple/six/")
+    headers = six.asked[0].headers
+    assert headers["user-agent"].startswith("pypiproxy/")
+    assert headers["via"].startswith("1.1 pypiproxy-")
+    assert JSON in headers["accept"]
+    assert reply.headers["via"] == headers["via"].partition(" (")[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_operations_are_answered(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    await proxy.get("/simple/six/")
+    assert (await proxy.get("/-/live")).body == b"alive\n"
+    assert (await proxy.get("/-/ready")).body == b"ready\n"
+    assert b'pypiproxy_requests_total{cache="miss",method="GET",status="200"} 1.0' in (await proxy.get("/-/metrics")).body
