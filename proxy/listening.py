@@ -71,6 +71,10 @@ class Listening(Service):
     def startService(self) -> None:
         self.open()
         super().startService()
+        # Said when the reactor runs, which is when signals are heeded too: who waits for this line may then stop the service.
+        self._reactor.callWhenRunning(self._announce)
+
+    def _announce(self) -> None:
         for port in self.ports:
             self.log.info("serving on {url}", url=_url(self.description, port))
 

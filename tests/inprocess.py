@@ -87,7 +87,7 @@ def parse(raw: bytes, *, head: bool = False) -> Reply:
     """A response out of the bytes of a connection that ended after it."""
     top, _, body = raw.partition(b"\r\n\r\n")
     line, *fields = top.decode("latin-1").split("\r\n")
-    _, status, reason = (line.split(" ", 2) + ["", ""])[:3]
+    _, status, reason = ([*line.split(" ", 2), "", ""])[:3]
     headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in fields)}
     complete = True
     if headers.get("transfer-encoding") == "chunked":

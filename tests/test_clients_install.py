@@ -133,8 +133,11 @@ async def test_a_warm_install_succeeds_however_upstream_fails(
     urls = {name: upstream.url for name, upstream in upstreams.items()}
     config = configuration(urls, ttl="1ms", soft_deadline="200ms")
     proxy = await make_proxy(config=config).started()
-    for name in FAULTS:
-        assert (await uv_pip_install(tmp_path, index_url(proxy, name), "app")).installed == WANTED
+
+    async def warm(name: str) -> None:
+        assert (await uv_pip_install(tmp_path, index_url(proxy, name), "app")).installed == WANTED, name
+
+    await gatherResults([Deferred.fromCoroutine(warm(name)) for name in FAULTS])
     await gatherResults([Deferred.fromCoroutine(fail(upstreams[name], fault)) for name, fault in FAULTS.items()])
     asked = {name: len(upstream.asked) for name, upstream in upstreams.items()}
 
@@ -152,7 +155,7 @@ async def test_a_warm_install_succeeds_however_upstream_fails(
     # after a restart, with every upstream gone, one of them in a place that no name server knows
     await gatherResults([upstream.down() for upstream in upstreams.values()])
     await proxy.stop()
-    proxy.configure(configuration({**urls, "silent": "http://nowhere.invalid/simple/"}, ttl="1ms", soft_deadline="200ms"))
+    proxy.configure(configuration({**urls, "silent": "http://nowhere.example/simple/"}, ttl="1ms", soft_deadline="200ms"))
     await proxy.started()
     await gatherResults([Deferred.fromCoroutine(install(name)) for name in ("silent", "garbage")])
 
@@ -163,7 +166,7 @@ async def test_a_cold_install_says_which_upstream_failed_and_works_once_it_is_ba
 ) -> None:
     upstreams = {name: application(make_upstream()) for name in FAULTS}
     urls = {name: upstream.url for name, upstream in upstreams.items()}
-    config = configuration({**urls, "unresolvable": "http://nowhere.invalid/simple/"}, 'first_byte_timeout = "500ms"')
+    config = configuration({**urls, "unresolvable": "http://nowhere.example/simple/"}, 'first_byte_timeout = "500ms"')
     proxy = await make_proxy(config=config).started()
     await gatherResults([Deferred.fromCoroutine(fail(upstreams[name], fault)) for name, fault in FAULTS.items()])
     replies = {name: await wire.fetch(proxy.port, f"/index/{name}/simple/app/") for name in [*FAULTS, "unresolvable"]}

@@ -25,7 +25,7 @@ def test_runs_of_separators_become_one_dash() -> None:
     assert normalize("Friendly-._.Bard") == "friendly-bard"
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a-", ".", "a b", "a/b", "a\n", "café", "ſ", "\u212a"])
+@pytest.mark.parametrize("name", ["", "-a", "a-", ".", "a b", "a/b", "a\n", "café", "\u017f", "\u212a"])
 def test_what_pep_508_rules_out_is_no_project_name(name: str) -> None:
     assert not is_project_name(name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import gatherResults, ensureDeferred
+from twisted.internet.defer import ensureDeferred, gatherResults
 
 from proxy.settings import PageLimits
 from tests.inprocess import JSON, Running, start, upstream_settings

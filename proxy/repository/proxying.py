@@ -10,16 +10,20 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.cache.files import FileCache
+from proxy.bounded import BoundedTable
+from proxy.cache.files import FileCache, identity
 from proxy.cache.outcome import Outcome
 from proxy.cache.pages import PageCache, Served
 from proxy.cache.pins import PinBook, Pins
 from proxy.errors import DigestChanged, NotFound
+from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IRepository, IUpstreams
 from proxy.model import Digest, File, FileFacts, Page, Pin, Wanted, strongest
 from proxy.repository.offered import as_pinned, changed, offered, pin_holds, segment
 
 _METADATA = ".metadata"
+#: Files that are not stored, and whose page states no size, of which upstream's is remembered.
+_FACTS = 10_000
 
 
 @frozen(slots=True)
@@ -65,6 +69,8 @@ class ProxyRepository:
         self._pins = pins
         self._reactor = reactor
         self._count = count
+        self._facts: BoundedTable[str, FileFacts] = BoundedTable(_FACTS, lambda facts: 1)
+        self._asking: Flights[FileFacts] = Flights()
 
     async def page(self, project: str, *, no_cache: bool = False) -> View:
         return self._view(project, await self._pages.get(project, no_cache=no_cache))
@@ -132,7 +138,16 @@ class ProxyRepository:
         assert located.wanted is not None
         if located.wanted.size is not None:
             return FileFacts(located.wanted.size, ranges=True)
-        return await self._upstreams.facts(located.wanted)
+        name = identity(located.wanted)
+        known = self._facts.get(name)
+        return known if known is not None else await self._asking.join(name, lambda: self._ask_facts(name, located))
+
+    async def _ask_facts(self, name: str, located: Located) -> FileFacts:
+        assert located.wanted is not None
+        facts = await self._upstreams.facts(located.wanted)
+        if located.wanted.digest is not None:
+            self._facts.put(name, facts)
+        return facts
 
     async def open_range(self, located: Located, start: int, stop: int) -> Any:
         assert located.wanted is not None

@@ -76,6 +76,12 @@ class Exchange:
         return values[-1] if values else None
 
     @property
+    def stated_length(self) -> int | None:
+        """``Content-Length``, which in the answer to a HEAD speaks of a body that does not come."""
+        length = self.header("content-length") or ""
+        return int(length) if length.isascii() and length.isdigit() else None
+
+    @property
     def length(self) -> int | None:
         """Bytes the body will have on the wire, ``None`` when nobody said."""
         length = self._response.length

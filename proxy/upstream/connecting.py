@@ -36,7 +36,6 @@ from zope.interface import implementer
 from proxy.settings import UpstreamSettings
 from proxy.upstream.origin import is_private, origin_of
 
-
 #: Seconds between attempts at a name's addresses (RFC 8305); also what a refused connection costs before it is reported.
 _ATTEMPT_DELAY = 0.1
 

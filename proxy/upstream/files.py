@@ -142,8 +142,8 @@ def _facts(exchange: Exchange, wanted: Wanted, *, inflated: bool = False) -> Fil
         match = _CONTENT_RANGE.fullmatch(exchange.header("content-range") or "")
         if exchange.status == 206 and match is not None:
             size = int(match[3]) if match[3] != "*" else size
-        elif exchange.length is not None:
-            size = exchange.length
+        elif exchange.stated_length is not None:
+            size = exchange.stated_length
     return FileFacts(size, _strong(exchange), exchange.header("last-modified"), ranges=True)
 
 

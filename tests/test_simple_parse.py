@@ -1,0 +1,442 @@
+"""Project pages as upstreams send them: what is believed, what is mended, what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.model import File, Page
+from proxy.simple.parse import Malformed, html_is_complete, parse_page
+
+URL = "https://index.example/simple/foo/"
+JSON = "application/vnd.pypi.simple.v1+json"
+HTML = "text/html; charset=utf-8"
+SHA = "ab" * 32
+META = '<meta name="pypi:repository-version" content="1.0">'
+
+
+def from_json(*files: Any, **keys: Any) -> Page:
+    document = {"meta": {"api-version": "1.1"}, "name": "foo", "files": list(files), **keys}
+    return parse_page(json.dumps(document).encode(), JSON, URL, "foo")
+
+
+def entry(**keys: Any) -> File:
+    """The file that this entry parses to."""
+    [file] = from_json({"filename": "foo-1.0.tar.gz", "url": "foo-1.0.tar.gz", "hashes": {}, **keys}).files
+    return file
+
+
+def from_html(text: str, content_type: str = HTML, project: str = "foo", url: str = URL) -> Page:
+    return parse_page(text.encode(), content_type, url, project)
+
+
+def anchor(attributes: str, href: str = "foo-1.0.tar.gz") -> File:
+    [file] = from_html(f'<a href="{href}" {attributes}>foo-1.0.tar.gz</a>').files
+    return file
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_json_page_keeps_all_that_it_says() -> None:
+    page = from_json(
+        {
+            "filename": "Foo-1.0-py3-none-any.whl",
+            "url": "https://files.example/x/Foo-1.0-py3-none-any.whl",
+            "hashes": {"sha256": SHA.upper(), "md5": "0" * 32},
+            "requires-python": ">=3.8",
+            "size": 10,
+            "upload-time": "2024-01-02T03:04:05.678900Z",
+            "yanked": "broken",
+            "core-metadata": {"sha256": SHA},
+            "data-dist-info-metadata": {"sha256": SHA},
+            "provenance": "https://index.example/p",
+            "gpg-sig": True,
+            "future": {"a": [1, 2.5, None]},
+        },
+        meta={"api-version": "1.4", "_last-serial": 7, "future": 1},
+        name="Foo",
+        versions=["1.0"],
+        news=[{"a": 1}, "b"],
+        **{"project-status": {"status": "archived", "reason": "old"}},
+    )
+    assert page == Page(
+        "foo",
+        (
+            File(
+                "Foo-1.0-py3-none-any.whl",
+                "https://files.example/x/Foo-1.0-py3-none-any.whl",
+                {"sha256": SHA, "md5": "0" * 32},
+                ">=3.8",
+                10,
+                "2024-01-02T03:04:05.678900Z",
+                "broken",
+                {"sha256": SHA},
+                "https://index.example/p",
+                True,
+                {"future": {"a": [1, 2.5, None]}},
+            ),
+        ),
+        (1, 4),
+        ("1.0",),
+        {"status": "archived", "reason": "old"},
+        {"news": [{"a": 1}, "b"]},
+        {"_last-serial": 7, "future": 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "sent", "mended"),
+    [
+        ("size", None, None),
+        ("size", "123", 123),
+        ("size", "12 kB", None),
+        ("size", "", None),
+        ("size", -1, None),
+        ("size", True, None),
+        ("size", 1.5, None),
+        ("size", 2**63, None),
+        ("size", "9" * 5000, None),
+        ("upload-time", "", None),
+        ("upload-time", "yesterday", None),
+        ("upload-time", "2024-02-30T00:00:00Z", None),
+        ("upload-time", 5, None),
+        ("upload-time", "2024-01-02T03:04:05Z", "2024-01-02T03:04:05Z"),
+        ("upload-time", "2024-01-02 03:04:05", "2024-01-02T03:04:05Z"),
+        ("upload-time", "2024-01-02T03:04:05.5+02:00", "2024-01-02T01:04:05.500000Z"),
+        ("upload-time", "0001-01-01T00:00:00+05:00", None),
+        ("yanked", "", False),
+        ("yanked", None, False),
+        ("yanked", True, True),
+        ("yanked", "why", "why"),
+        ("requires-python", "", None),
+        ("requires-python", ">=3.8,", ">=3.8,"),
+        ("requires-python", ">= three", None),
+        ("requires-python", None, None),
+        ("requires-python", ["3"], None),
+        ("core-metadata", "yes", None),
+        ("core-metadata", None, None),
+        ("core-metadata", False, False),
+        ("core-metadata", {}, True),
+        ("core-metadata", {"sha256": "short"}, True),
+        ("data-dist-info-metadata", {"sha256": SHA}, {"sha256": SHA}),
+        ("dist-info-metadata", True, True),
+        ("provenance", None, None),
+        ("provenance", "/relative", None),
+        ("provenance", "http://index.example/p", None),
+        ("gpg-sig", "true", None),
+        ("hashes", None, {}),
+        ("hashes", "sha256", {}),
+        ("hashes", {"sha256": "ab", "sha512": 5, "md5": "z" * 32, "sha1": "A" * 40}, {"sha1": "a" * 40}),
+        ("hashes", {"sha999": "abcd"}, {"sha999": "abcd"}),
+    ],
+)
+def test_one_bad_value_is_mended_and_costs_nothing_else(key: str, sent: object, mended: object) -> None:
+    names = {"data-dist-info-metadata": "core_metadata", "dist-info-metadata": "core_metadata"}
+    assert getattr(entry(**{key: sent}), names.get(key, key.replace("-", "_"))) == mended
+
+
+def test_core_metadata_goes_before_its_older_names_unless_it_says_nothing() -> None:
+    assert entry(**{"core-metadata": False, "data-dist-info-metadata": True}).core_metadata is False
+    assert entry(**{"core-metadata": None, "data-dist-info-metadata": True}).core_metadata is True
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{}, {"filename": "a.zip"}, {"url": "a.zip"}, {"filename": "../a", "url": "a"}, {"filename": "", "url": "a"}]
+    + [{"filename": "a.zip", "url": ""}, {"filename": 1, "url": "a"}, {"filename": "a", "url": "javascript:1"}],
+)
+def test_an_entry_that_no_client_could_use_is_dropped_and_the_rest_kept(bad: dict[str, Any]) -> None:
+    assert [file.filename for file in from_json(bad, {"filename": "b.zip", "url": "x?f=1"}).files] == ["b.zip"]
+
+
+def test_rejected_and_promised_keys_are_dropped() -> None:
+    page = from_json(**{"alternate-locations": [], "namespaces": [], "meta": {"api-version": "1.2", "tracks": []}})
+    assert (page.extra, page.meta_extra) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"meta": None},
+        {"meta": {}},
+        {"meta": {"api-version": "2.0"}},
+        {"meta": {"api-version": 1.0}},
+        {"meta": {"api-version": "1"}},
+        {"name": "bar"},
+        {"name": None},
+        {"files": None},
+        {"files": {}},
+        {"files": ["a.zip"]},
+        {"files": [None]},
+    ],
+)
+def test_json_that_is_no_page_of_this_project_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        from_json(**keys)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" \n", b"{", b"[]", b"null", b"<html>", b'{"a": "\xff"}', b'{"a":' * 5000, b"[" * 10**5]
+)
+def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        parse_page(body, JSON, URL, "foo")
+
+
+def test_a_json_page_cut_off_anywhere_is_refused() -> None:
+    body = json.dumps({"meta": {"api-version": "1.0"}, "name": "foo", "files": [{"filename": "a", "url": "b"}]}).encode()
+    assert parse_page(body, JSON, URL, "foo").files
+    for length in range(len(body)):
+        with pytest.raises(Malformed):
+            parse_page(body[:length], JSON, URL, "foo")
+
+
+def test_a_static_mirror_that_knows_no_media_type_is_understood() -> None:
+    body = b'\xef\xbb\xbf{"meta": {"api-version": "1.0"}, "name": "foo", "files": []}'
+    for content_type in ("", "application/octet-stream", "text/plain; charset=utf-8", "application/json"):
+        assert parse_page(body, content_type, URL, "foo") == Page("foo", ())
+    assert from_html(META, "binary/octet-stream") == Page("foo", ())
+
+
+def test_another_content_type_is_refused() -> None:
+    for content_type in ("image/png", "application/vnd.pypi.simple.v2+json", "text/css"):
+        with pytest.raises(Malformed):
+            from_html(META, content_type)
+
+
+def test_json_under_the_name_of_html_is_refused_and_the_other_way_round() -> None:
+    with pytest.raises(Malformed):
+        parse_page(b'{"meta": {"api-version": "1.0"}, "name": "foo", "files": []}', HTML, URL, "foo")
+    with pytest.raises(Malformed):
+        from_html(META, JSON)
+
+
+# -- HTML -------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_html_page_keeps_all_that_it_says() -> None:
+    page = from_html(
+        f"""<!DOCTYPE html><html><head><meta name="pypi:repository-version" content="1.4">
+        <meta name="pypi:project-status" content="deprecated"><meta name="pypi:project-status-reason" content="a &lt; b">
+        <title>Links for foo</title></head><body><h1>Links for foo</h1>
+        <a href="https://files.example/foo-1.0-py3-none-any.whl#sha256={SHA.upper()}" data-requires-python="&gt;=3.8"
+        data-yanked="broken &amp; bad" data-core-metadata="sha256={SHA}" data-dist-info-metadata="true" data-gpg-sig="false"
+        data-provenance="https://index.example/p">foo-1.0-py3-none-any.whl</a><br></body></html><!--SERIAL 12-->"""
+    )
+    assert page == Page(
+        "foo",
+        (
+            File(
+                "foo-1.0-py3-none-any.whl",
+                "https://files.example/foo-1.0-py3-none-any.whl",
+                {"sha256": SHA},
+                ">=3.8",
+                yanked="broken & bad",
+                core_metadata={"sha256": SHA},
+                provenance="https://index.example/p",
+                gpg_sig=False,
+            ),
+        ),
+        status={"status": "deprecated", "reason": "a < b"},
+        meta_extra={"_last-serial": 12},
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name", "value"),
+    [
+        ("data-yanked", "yanked", True),
+        ('data-yanked=""', "yanked", True),
+        ("", "yanked", False),
+        ('data-requires-python=""', "requires_python", None),
+        ('data-core-metadata="true"', "core_metadata", True),
+        ('data-core-metadata="false"', "core_metadata", False),
+        ('data-core-metadata=""', "core_metadata", None),
+        ('data-core-metadata="sha256=x"', "core_metadata", True),
+        ('data-dist-info-metadata="true"', "core_metadata", True),
+        ('data-gpg-sig="true"', "gpg_sig", True),
+        ('data-gpg-sig="maybe"', "gpg_sig", None),
+        ("", "size", None),
+    ],
+)
+def test_an_anchors_attributes_are_read(attributes: str, name: str, value: object) -> None:
+    assert getattr(anchor(attributes), name) == value
+
+
+@pytest.mark.parametrize(
+    ("fragment", "hashes"),
+    [
+        ("", {}),
+        ("#sha256=" + SHA, {"sha256": SHA}),
+        ("#md5=" + "0" * 32, {"md5": "0" * 32}),
+        ("#egg=foo&amp;sha1=" + "0" * 40, {"sha1": "0" * 40}),
+        ("#sha256=short", {}),
+        ("#sha256", {}),
+    ],
+)
+def test_digests_come_from_the_fragment(fragment: str, hashes: dict[str, str]) -> None:
+    file = anchor("", "foo-1.0.tar.gz" + fragment)
+    assert (file.hashes, file.url) == (hashes, URL + "foo-1.0.tar.gz")
+
+
+def test_links_are_relative_to_the_base_that_the_page_states() -> None:
+    page = from_html(
+        '<base href="//files.example/f/"><a href="foo-1.zip">x</a><base href="/no/"><a href="../foo-2.zip?s=1">y</a>'
+    )
+    assert [file.url for file in page.files] == ["https://files.example/f/foo-1.zip", "https://files.example/foo-2.zip?s=1"]
+
+
+def test_a_base_that_is_none_is_ignored() -> None:
+    assert from_html('<base href="javascript:1"><a href="foo-1.zip">x</a>').files[0].url == URL + "foo-1.zip"
+
+
+def test_a_file_name_is_decoded_from_the_url() -> None:
+    assert anchor("", "https://files.example/whl/foo-1.0%2Bcpu-py3-none-any.whl").filename == "foo-1.0+cpu-py3-none-any.whl"
+
+
+def test_what_hides_a_slash_in_a_file_name_is_dropped() -> None:
+    assert from_html(META + '<a href="a%2F..%2Ffoo-1.zip">a</a>').files == ()
+
+
+def test_a_directory_listing_is_read_without_its_other_links() -> None:
+    page = from_html(
+        '<title>Index of /simple/foo</title><a href="?C=N;O=D">Name</a><a href="../">Parent</a><a href="/">home</a>'
+        '<a href="foo-1.0.tar.gz">f</a><a href="foo-1.0.tar.gz.asc">s</a><a name="x">n</a><a href="FOO-2.ZIP">g</a>'
+        '<a href="https://foo.example/">home page</a><a href="foo-1.0-py3-none-any.whl.metadata">m</a>'
+    )
+    assert [file.filename for file in page.files] == ["foo-1.0.tar.gz", "FOO-2.ZIP"]
+
+
+def test_another_charset_is_understood_and_an_unknown_one_does_no_harm() -> None:
+    text = f'{META}<a href="foo-1.zip" data-yanked="é">x</a>'
+    assert parse_page(text.encode("latin-1"), "text/html; charset=iso-8859-1", URL, "foo").files[0].yanked == "é"
+    assert parse_page(('<meta charset="latin-1">' + text).encode("latin-1"), "text/html", URL, "foo").files[0].yanked == "é"
+    for charset in ("nonsense", "zip", "idna", "undefined", "utf-8", "rot13"):
+        assert len(from_html(text, f"text/html; charset={charset}").files) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html><body><h1>Links for foo</h1></body></html>",
+        "<title>Links for Foo</title><h1>Links for Foo</h1>",
+        "<html><head><title>root/dev: links for foo</title></head><body></body></html>",
+        "<title>Index of /simple/foo/</title><h1>Index of /simple/foo/</h1><a href='../'>../</a>",
+        "<title>Directory listing for /simple/foo/</title><ul></ul>",
+        f"<html><head>{META}</head><body></body></html>",
+    ],
+)
+def test_an_empty_page_is_believed_when_it_says_what_it_is(text: str) -> None:
+    assert from_html(text).files == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bad Gateway",
+        "<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>",
+        "<html><body></body></html>",
+        "<title>Welcome</title><form action='/login'><input name=user></form>",
+        "<title>Links for foo</title><form action='/login'></form>",
+        "<title>Links for foo</title><script>location='/login'</script>",
+        "<h1>Links for bar</h1>",
+        "<title>Index of /</title>",
+        "<title>Hotel</title><p>Get online with <a href='/setup.exe'>our tool</a> or <a href='/client.zip'>this</a>",
+        '<meta name="pypi:repository-version" content="2.0"><a href="foo-1.0.zip">f</a>',
+        '<meta name="pypi:repository-version" content="soon">',
+    ],
+)
+def test_html_that_is_no_project_page_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        from_html(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "complete"),
+    [
+        (b"<html><body></body></html>", True),
+        (b"<html><body></BODY >\n", True),
+        (b"<html></html>\n<!--SERIAL 5-->\n", True),
+        (b"<html><body><a href='x'>x</a>", False),
+        (b"<html><body></bod", False),
+        (b"", False),
+    ],
+)
+def test_a_document_that_does_not_end_is_told(body: bytes, complete: bool) -> None:
+    assert html_is_complete(body) is complete
+
+
+# -- hostile input ------------------------------------------------------------------------------------------------------------
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["1.0", "foo", ">=3", SHA]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FILE_KEYS = "filename url hashes requires-python size upload-time yanked core-metadata provenance gpg-sig other".split(" ")
+hostile_files = st.fixed_dictionaries(
+    {"filename": st.just("a.zip") | values, "url": st.just("a.zip") | values},
+    optional={key: values for key in FILE_KEYS[2:]},
+)
+hostile_documents = st.fixed_dictionaries(
+    {"name": st.just("foo"), "files": st.lists(hostile_files, max_size=4), "meta": st.just({"api-version": "1.4"}) | values},
+    optional={"versions": values, "project-status": values, "other": values},
+)
+
+
+@given(hostile_documents)
+def test_hostile_json_is_a_page_or_malformed(document: dict[str, Any]) -> None:
+    try:
+        parse_page(json.dumps(document).encode(), JSON, URL, "foo")
+    except Malformed as error:
+        assert str(error)
+
+
+PIECES = [
+    "<a href=",
+    '"',
+    "'",
+    ">",
+    "<",
+    "foo-1.zip",
+    "#sha256=",
+    SHA,
+    " data-yanked=",
+    "<base href=",
+    "<meta name=",
+    "<h1>",
+    "</a>",
+]
+PIECES += [
+    "pypi:repository-version",
+    ' content="1.0"',
+    "\0",
+    "&",
+    "&#xD800;",
+    "://[",
+    "<!--",
+    "-->",
+    "SERIAL 1",
+    "<table>",
+    "<template>",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=25).map("".join) | st.binary(max_size=60))
+def test_hostile_html_is_a_page_or_malformed(text: str | bytes) -> None:
+    for content_type in (HTML, JSON, ""):
+        try:
+            parse_page(text if isinstance(text, bytes) else text.encode(errors="replace"), content_type, URL, "foo")
+        except Malformed as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize("text", ["<div>" * 50_000, "<a href=x>" * 20_000, "<a " + "x " * 50_000 + ">", "<!--" * 50_000])
+def test_html_that_is_built_to_hurt_is_refused_in_no_time(text: str) -> None:
+    with pytest.raises(Malformed):
+        from_html(text)
