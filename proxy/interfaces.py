@@ -238,6 +238,9 @@ class IRepository(Interface):
     def ready(project: str) -> Any:
         """What :meth:`page` would return if it need not wait for anything, else ``None``."""
 
+    def vouched(project: str, asked: str, name: str) -> str | None:
+        """The sha256 of the stored file that :meth:`locate` would find, if that is known at once, else ``None``."""
+
     async def locate(project: str, asked: str, name: str) -> Any:
         """A :class:`proxy.repository.proxying.Located` for the file or companion *name*, without asking upstream for a byte of
         it.

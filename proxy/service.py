@@ -41,7 +41,7 @@ from proxy.web.site import Routes
 _DISK_THREADS = 8
 _WORK_THREADS = 2
 #: How ``page_memory`` is divided.
-_FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS, _FOR_HOT = 0.5, 0.3, 0.1, 0.1
+_FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS, _FOR_HOT, _FOR_SMALL_FILES = 0.4, 0.25, 0.1, 0.1, 0.15
 
 
 class ProxyService(MultiService):
@@ -83,7 +83,7 @@ class ProxyService(MultiService):
             repositories,
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
-            Files(),
+            Files(hot, int(server.page_memory * _FOR_SMALL_FILES)),
             Operations(lambda: not self._stopping, self.metrics.exposition),
             via,
         )

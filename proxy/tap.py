@@ -102,7 +102,10 @@ def makeService(options: Options) -> IService:
                 upstreams=tuple(options["upstream"]),
             ),
         )
-        observer = logs.json_observer(options.parent or {}, reactor) if options["log-format"] == "json" else None
+        twistd: Any = options.parent or {}
+        if twistd.get("syslog") and options["log-format"] == "json":
+            raise ConfigError("--log-format=json: cannot go to --syslog; expected --logfile FILE or --nodaemon beside it")
+        observer = None if twistd.get("syslog") else logs.observer(options["log-format"], twistd, reactor)
         with _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
             claim = datadir.claim(settings.server.data_dir)
         instance = Instance(claim, observer)

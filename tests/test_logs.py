@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import FileLogObserver, Logger, LogPublisher
+from twisted.internet.task import Clock
+from twisted.logger import FileLogObserver, Logger, LogLevel, LogPublisher, formatEventAsClassicLogText
 from twisted.python import log as legacy
+from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from proxy import logs
 from proxy.errors import ConfigError
+
+NOT_RUNNING = SimpleNamespace(running=False)
 
 
 class Recorder:
@@ -114,13 +119,13 @@ def test_any_scalars_make_a_line_that_parses(fields: dict[str, Any]) -> None:
 
 def test_a_daemon_writes_to_the_file_that_twistd_was_given(tmp_path: Path) -> None:
     file = tmp_path / "proxy.log"
-    observer = logs.json_observer({"logfile": str(file), "nodaemon": 0}, reactor=None)
+    observer = logs.observer("json", {"logfile": str(file), "nodaemon": 0}, NOT_RUNNING)
     Logger("proxy.test", observer=observer).info("hello")
     assert json.loads(file.read_text())["message"] == "hello"
 
 
 def test_in_the_foreground_lines_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    observer = logs.json_observer({"logfile": None, "nodaemon": 1}, reactor=None)
+    observer = logs.observer("json", {"logfile": None, "nodaemon": 1}, NOT_RUNNING)
     Logger("proxy.test", observer=observer).info("hello")
     assert json.loads(capsys.readouterr().out)["message"] == "hello"
 
@@ -128,11 +133,48 @@ def test_in_the_foreground_lines_go_to_standard_output(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("twistd", "said"),
     [
-        ({"syslog": 1}, "--syslog"),
         ({"logfile": "-", "nodaemon": 0}, "no standard output"),
         ({"logfile": "/proc/none/x.log", "nodaemon": 0}, "/proc/none/x.log"),
     ],
 )
 def test_a_destination_that_takes_no_lines_is_refused(twistd: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        logs.json_observer(twistd, reactor=None)
+        logs.observer("json", twistd, NOT_RUNNING)
+
+
+def test_lines_are_written_together_but_warnings_at_once() -> None:
+    clock = Clock()
+    clock.running = True  # type: ignore[attr-defined]  # as a reactor has it
+    out = io.StringIO()
+    log = Logger("proxy.test", observer=logs.Lines(out, logs.json_line, clock))
+    threadable.registerAsIOThread()
+    log.info("one")
+    log.info("two")
+    log.debug("of no interest")
+    assert out.getvalue() == ""
+    clock.advance(1)
+    assert out.getvalue().count("\n") == 2
+    log.info("three")
+    log.warn("four")
+    assert out.getvalue().count("\n") == 4
+    clock.advance(1)
+    assert clock.getDelayedCalls() == []
+
+
+def test_an_access_line_reads_the_same_by_either_way() -> None:
+    event = {
+        "log_namespace": "proxy.access",
+        "log_level": LogLevel.info,
+        "log_time": 0.0,
+        "log_format": '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
+        "client": "127.0.0.1",
+        "method": "GET",
+        "path": "/simple/six/",
+        "status": 200,
+        "bytes": 12,
+        "seconds": 0.0123,
+        "cache": "hit",
+        "agent": "pip/26.3",
+        "cut": "",
+    }
+    assert logs.text_line(event) == formatEventAsClassicLogText(event)

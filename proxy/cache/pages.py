@@ -133,6 +133,11 @@ class PageCache:
             return None
         return self._at_once(project, entry, decision)
 
+    def at_hand(self, project: str) -> tuple[Head | None] | None:
+        """What :meth:`remembered` would return, in a tuple, if it is in memory."""
+        entry = self._entries.get(project)
+        return None if entry is None else (entry.head,)
+
     async def remembered(self, project: str) -> Head | None:
         """The head of *project*, whatever its age, without asking upstream."""
         return (await self._entry(project)).head

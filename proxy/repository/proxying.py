@@ -18,7 +18,7 @@ from proxy.cache.pins import PinBook, Pins
 from proxy.errors import DigestChanged, NotFound
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IRepository, IUpstreams
-from proxy.model import Digest, File, FileFacts, Page, Pin, Wanted, strongest
+from proxy.model import Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
 from proxy.repository.offered import as_pinned, changed, offered, pin_holds, segment
 
 _METADATA = ".metadata"
@@ -104,15 +104,21 @@ class ProxyRepository:
                     digest=str(digest),
                 )
 
+    def vouched(self, project: str, asked: str, name: str) -> str | None:
+        head = self._pages.at_hand(project)
+        pins = self._pins.at_hand(self.name, project)
+        if head is None or pins is None or _withheld(head[0]):
+            return None
+        pin = _pinned(pins, asked, *_companion(name))
+        return None if pin is None else pin.sha256
+
     async def locate(self, project: str, asked: str, name: str) -> Located:
         filename, companion = _companion(name)
-        head = await self._pages.remembered(project)
-        if head is not None and head.found and head.quarantined:
+        if _withheld(await self._pages.remembered(project)):
             raise NotFound(f"{name}: project {project} is quarantined upstream, none of its files is served")
         pins = await self._pins.of(self.name, project)
-        pin_name = _pin_name(asked, filename, companion)
-        pin = pins.get(pin_name)
-        if pin is not None and (companion or pin_holds(pin, asked)):
+        pin = _pinned(pins, asked, filename, companion)
+        if pin is not None:
             stored = await self._files.stored(pin.sha256)
             if stored is not None:
                 return Located(stored, None, _etag(asked, companion, pin.sha256))
@@ -201,6 +207,17 @@ def _companion(name: str) -> tuple[str, str]:
     if name.endswith(_METADATA):
         return name.removesuffix(_METADATA), _METADATA
     return name, ""
+
+
+def _withheld(head: Head | None) -> bool:
+    """Whether no file of the project may be served, stored ones neither (PEP 792)."""
+    return head is not None and head.found and head.quarantined
+
+
+def _pinned(pins: Pins, asked: str, filename: str, companion: str) -> Pin | None:
+    """The pin for what a file URL asks for, if it holds those bytes."""
+    pin = pins.get(_pin_name(asked, filename, companion))
+    return pin if pin is not None and (companion or pin_holds(pin, asked)) else None
 
 
 def _pin_name(asked: str, filename: str, companion: str) -> str:

@@ -60,6 +60,16 @@ class UpstreamState:
     lag: float | None
 
 
+class _QuietFactory(HTTPConnectionPool._factory):  # type: ignore[misc,valid-type]  # twisted.web offers no other way
+    """Makes client connections without a log line for each."""
+
+    noisy = False
+
+
+class _QuietPool(HTTPConnectionPool):
+    _factory = _QuietFactory
+
+
 class Exchange:
     """One response whose headers are in.  Its holder reads the body and must close it, which gives the slot back."""
 
@@ -134,7 +144,7 @@ class UpstreamClient:
         self._reactor = reactor
         self._home = origin_of(settings.url)
         self._endpoints = Endpoints(settings, reactor)
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool = _QuietPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = settings.max_connections
         self._pool.cachedConnectionTimeout = 30
         self._pool.retryAutomatically = True

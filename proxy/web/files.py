@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from proxy.bounded import BoundedTable
 from proxy.cache.outcome import Outcome
 from proxy.errors import NotFound
 from proxy.interfaces import IBytesSource, IRepository
@@ -16,18 +19,26 @@ from proxy.ranges import (
     unsatisfied_range,
 )
 from proxy.repository.proxying import Located
-from proxy.settings import MIB
+from proxy.settings import KIB, MIB
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody
+from proxy.web.hot import HotRequests, Ready
 
 #: A range of a file that is not here yet is asked of upstream by itself up to this size; a larger one waits for the download.
 SMALL_RANGE = 8 * MIB
+
+#: Files up to this size are kept in memory while they are asked for (bytes).
+SMALL_FILE = 64 * KIB
 
 _IMMUTABLE = ("Cache-Control", "public, immutable, max-age=31536000")
 _HIT = Outcome(True)
 
 
 class Files:
-    """The files of every index."""
+    """The files of every index.  *memory* bounds the small files that are kept at hand, in bytes."""
+
+    def __init__(self, hot: HotRequests, memory: int) -> None:
+        self._hot = hot
+        self._small: BoundedTable[str, bytes] = BoundedTable(memory, lambda data: len(data) + 500)
 
     async def file(self, repository: IRepository, project: str, asked: str, name: str, ask: Ask) -> Answer:
         """Answer a request for ``…/files/<project>/<algorithm>-<hex>/<name>``."""
@@ -42,11 +53,38 @@ class Files:
                     located.stored.close()
                 return Answer(304, headers, word="hit")
         if located.stored is not None:
+            if ask.header("range") is None:
+                self._remember(repository, normalize(project), asked, name, located, headers, ask)
             return _ranged(located.stored, located.etag, headers, ask, _HIT)
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
         part = await self._part(repository, located, headers, ask)
         return part if part is not None else await self._whole(repository, located, asked, headers, ask)
+
+    def _remember(
+        self,
+        repository: IRepository,
+        project: str,
+        asked: str,
+        name: str,
+        located: Located,
+        headers: list[tuple[str, str]],
+        ask: Ask,
+    ) -> None:
+        """Keep a small file at hand, and how to answer this request again."""
+        source = located.stored
+        if source is None or source.size is None or source.size > SMALL_FILE or source.sha256 is None:
+            return
+        sha256 = source.sha256
+        if self._small.get(sha256) is None:
+            self._small.put(sha256, os.pread(source.fileno(), source.size, 0))  # it is about to be sent: in the page cache
+        answered = [*headers, ("Cache-Status", _HIT.header())]
+
+        def at_once() -> Ready | None:
+            data = self._small.get(sha256) if repository.vouched(project, asked, name) == sha256 else None
+            return None if data is None else (sha256, lambda: Answer(200, answered, data, word="hit"))
+
+        self._hot.remember(ask, at_once)
 
     async def _part(self, repository: IRepository, located: Located, headers: list[tuple[str, str]], ask: Ask) -> Answer | None:
         """The answer to a small range of a file that is not stored; ``None`` when the download serves it better."""

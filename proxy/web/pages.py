@@ -19,7 +19,7 @@ VARY = ("Vary", "Accept, Accept-Encoding")
 
 def redirect(location: str) -> Answer:
     """A 307: pip keeps 301 and 308 for ever."""
-    return Answer(307, [("Location", location), ("Cache-Control", "no-store")])
+    return Answer(307, [("Location", location), ("Cache-Control", "no-store"), ("Cache-Status", "pypiproxy; detail=redirect")])
 
 
 class Pages:

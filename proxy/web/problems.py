@@ -34,7 +34,11 @@ def problem(error: ProxyError) -> Answer:
             {"upstream": attempt.upstream, "reason": attempt.reason, "seconds": round(attempt.elapsed, 3)}
             for attempt in error.attempts
         ]
-    headers = [("Content-Type", "application/problem+json"), ("Cache-Control", "no-store")]
+    headers = [
+        ("Content-Type", "application/problem+json"),
+        ("Cache-Control", "no-store"),
+        ("Cache-Status", f"pypiproxy; detail={error.code}"),
+    ]
     if error.retry_after is not None:
         headers.append(("Retry-After", str(error.retry_after)))
     if isinstance(error, MethodNotAllowed):

@@ -179,7 +179,10 @@ class SendfileSender(_Sender):
         if sent == 0:
             raise OSError(errno.EIO, "the file is shorter than its record says")
         self._advance(sent)
-        self._transport.startWriting()
+        if self._at_end():
+            self._end(None)
+        else:
+            self._transport.startWriting()
 
     def _release(self) -> None:
         if self._transport.producer is self:

@@ -26,6 +26,9 @@ from proxy.web.hot import Hit, standing_headers
 from proxy.web.problems import problem
 from proxy.web.sending import CopySender, SendfileSender
 
+_access = Logger(namespace="proxy.access")
+_errors = Logger(namespace="proxy.web")
+
 Route = Callable[[Ask], Awaitable[Answer]]
 
 #: Told after each response: method, status, bytes, seconds, cache outcome.
@@ -36,8 +39,6 @@ class Front(Resource):
     """The whole site as one resource: *route* answers everything."""
 
     isLeaf = True
-    log = Logger(namespace="proxy.access")
-    errors = Logger(namespace="proxy.web")
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Front(Resource):
         self.in_progress += 1
         work = Deferred.fromCoroutine(self._respond(request, response))
         request.notifyFinish().addErrback(lambda _: work.cancel())
-        work.addErrback(lambda failure: self.errors.failure("a response failed", failure))
+        work.addErrback(lambda failure: _errors.failure("a response failed", failure))
         work.addBoth(self._ended, request, response)
         return NOT_DONE_YET
 
@@ -84,11 +85,11 @@ class Front(Resource):
         except ProxyError as error:
             answer = problem(error)
             if answer.status >= 500:
-                self.errors.error("{path}: {status} {error}", path=ask.path, status=answer.status, error=error)
+                _errors.error("{path}: {status} {error}", path=ask.path, status=answer.status, error=error)
         except CancelledError:
             return
         except Exception:  # noqa: BLE001  # a bug in one route is a 500 for one client
-            self.errors.failure("bug: {method} {path} failed", Failure(), method=ask.method, path=ask.path)
+            _errors.failure("bug: {method} {path} failed", Failure(), method=ask.method, path=ask.path)
             answer = problem(ProxyError("the proxy met a fault of its own; its log has the details"))
         await response.send(answer, self._via)
 
@@ -114,7 +115,7 @@ class Front(Resource):
     ) -> None:
         """One response has ended: count it, and write its line in the access log."""
         self._observe(method, status, sent, seconds, word)
-        self.log.info(
+        _access.info(
             '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
             client=getattr(client, "host", "-"),
             method=method,
@@ -177,7 +178,9 @@ class _Response:
         reason = answer.reason or HTTPStatus(answer.status).phrase
         request.setResponseCode(answer.status, reason.encode("ascii", "replace"))
         headers = request.responseHeaders
-        for name, value in (*standing_headers(via), *answer.headers):
+        for name, value in standing_headers(via):
+            headers.setRawHeaders(name, [value])
+        for name, value in answer.headers:
             headers.addRawHeader(name, value)
         length = _length(body)
         if length is not None and answer.status not in (204, 304) and not headers.hasHeader(b"Content-Length"):
@@ -210,9 +213,9 @@ class _Response:
         """The body cannot be completed: make sure that it does not look complete."""
         self.cut_off = True
         if not isinstance(error, ProxyError):
-            Front.errors.failure("bug: {path} was cut off", Failure(), path=_text(self._request.uri))
+            _errors.failure("bug: {path} was cut off", Failure(), path=_text(self._request.uri))
         else:
-            Front.errors.error("{path} was cut off: {error}", path=_text(self._request.uri), error=error)
+            _errors.error("{path} was cut off: {error}", path=_text(self._request.uri), error=error)
         self._abort()
 
     def _abort(self) -> None:
@@ -232,7 +235,7 @@ class _Response:
 
     def _stalled(self) -> None:
         self._stall = None
-        Front.errors.info(
+        _errors.info(
             "{path}: client took no byte for {seconds} s and is dropped",
             path=_text(self._request.uri),
             seconds=self._stall_timeout,

@@ -1,0 +1,1 @@
+"""Measures of the proxy beside other servers, on one fake upstream, in one run."""

@@ -1,0 +1,111 @@
+"""The bench's command: measures this proxy beside other servers, prints a table and writes JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.process import ORIGINAL, cores
+from bench.scenarios import SCENARIOS, Scenario, Settings
+from bench.servers import SERVERS, Server
+from bench.table import Row, table
+from bench.upstream import ROOT, Upstream
+from bench.wrk import Wrk
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one repetition of one second each: does it work at all?")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="scenarios whose name contains NAME")
+    parser.add_argument("--servers", default=",".join(SERVERS), help="which, the one to compare with first (%(default)s)")
+    parser.add_argument("--repetitions", type=int, default=3, help="of each measurement, the servers taking turns (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=4, help="of each hot measurement (%(default)s)")
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where to write figures (%(default)s)")
+    parser.add_argument("--list", action="store_true", help="name the scenarios and stop")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write.  The exit status is 1 when nothing could be measured."""
+    asked = _arguments(arguments)
+    if asked.quick:
+        asked.repetitions = asked.seconds = 1
+    scenarios = [each for each in SCENARIOS if not asked.only or any(part in each.name for part in asked.only)]
+    if asked.list:
+        print("\n".join(each.name for each in scenarios))
+        return 0
+    names = [name for name in asked.servers.split(",") if _there(SERVERS[name].missing())]
+    if not _there(Wrk.missing()):
+        scenarios = [each for each in scenarios if not each.needs_wrk]
+    if not names or not scenarios:
+        return 1
+    load_core, server_core = cores()
+    if load_core == server_core:
+        print("only one core: load and server share it", file=sys.stderr)
+    os.sched_setaffinity(0, {load_core})
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pypiproxy-bench-")))
+        upstream = Upstream(load_core, place)
+        stack.callback(upstream.stop)
+        servers = [SERVERS[name](upstream.base, server_core, place / name) for name in names]
+        for server in servers:
+            server.start()
+            stack.callback(server.stop)
+        settings = Settings(upstream, asked.seconds)
+        rows = [row for scenario in scenarios for row in _measure(scenario, settings, servers, asked.repetitions)]
+    print(table(rows, names))
+    _write(asked.json, rows, names)
+    print(f"\nload average {os.getloadavg()[0]:.1f}; figures in {asked.json}")
+    return 0
+
+
+def _there(missing: str | None) -> bool:
+    if missing is not None:
+        print(f"left out: {missing}", file=sys.stderr)
+    return missing is None
+
+
+def _measure(scenario: Scenario, settings: Settings, servers: Sequence[Server], repetitions: int) -> list[Row]:
+    """All repetitions, the servers taking turns, so that what disturbs the machine disturbs them alike."""
+    values: dict[str, list[Sequence[float]]] = {server.name: [] for server in servers}
+    for _ in range(repetitions):
+        for server in servers:
+            print(f"{scenario.name}: {server.name}", file=sys.stderr)
+            if scenario.cold:
+                server.stop()
+                server.start()
+            values[server.name].append(scenario.measure(settings, server))
+    return [
+        Row(scenario.name, metric, {name: [each[column] for each in measured] for name, measured in values.items()})
+        for column, metric in enumerate(scenario.metrics)
+    ]
+
+
+def _write(path: Path, rows: Sequence[Row], servers: Sequence[str]) -> None:
+    document = {
+        "command": shlex.join(sys.argv),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "system": platform.platform(),
+            "cores": len(ORIGINAL),
+            "python": platform.python_version(),
+            "load_average": os.getloadavg()[0],
+        },
+        "servers": list(servers),
+        "figures": [row.document(servers) for row in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

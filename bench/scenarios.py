@@ -1,0 +1,220 @@
+"""What is measured: each scenario is one kind of load on one server, and the figures it yields."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urljoin, urlsplit
+
+from attrs import frozen
+
+from bench.herd import Outcome, herd
+from bench.servers import Server
+from bench.upstream import BIG_FILE, BIG_PAGE, HUGE_PAGE, SMALL_FILE, SMALL_PAGE, Sized, Upstream
+from bench.wrk import Wrk
+from tests.support.wheels import data_of
+
+#: What pip sends, to the letter where it bears on the work.
+_AGENT = (
+    'pip/26.3 {"ci":true,"cpu":"x86_64","distro":{"id":"bookworm","libc":{"lib":"glibc","version":"2.36"},"name":"Debian GNU/Linux",'
+    '"version":"12"},"implementation":{"name":"CPython","version":"3.11.2"},"installer":{"name":"pip","version":"26.3"},'
+    '"openssl_version":"OpenSSL 3.0.17 1 Jul 2025","python":"3.11.2","setuptools_version":"66.1.1",'
+    '"system":{"name":"Linux","release":"6.1.0"}}'
+)
+PAGE_HEADERS = {
+    "User-Agent": _AGENT,
+    "Accept": "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.1, text/html; q=0.01",
+    "Accept-Encoding": "gzip, deflate",
+    "Cache-Control": "max-age=0",
+}
+FILE_HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+
+#: Agents that ask at the same moment.
+HERD = 100
+
+
+@frozen
+class Metric:
+    """One figure.  *goal* is the ratio to nginx's figure that the project wants to reach."""
+
+    name: str
+    unit: str
+    more_is_better: bool = False
+    goal: float | None = None
+
+
+@frozen
+class Settings:
+    """How long, and with what, to measure."""
+
+    upstream: Upstream
+    seconds: int
+
+
+@frozen
+class Scenario:
+    """*measure* yields one figure for each of *metrics*; a *cold* one is given a server that has just been started, empty."""
+
+    name: str
+    metrics: tuple[Metric, ...]
+    measure: Callable[[Settings, Server], Sequence[float]]
+    cold: bool = False
+    needs_wrk: bool = True
+
+
+# -- hot --------------------------------------------------------------------------------------------------------------------
+
+
+def _hot(name: str, url: Callable[[Server], str], headers: Mapping[str, str], clients: int, goal: float | None) -> Scenario:
+    """Requests of *clients* for what has just been asked for, so that it is in the cache."""
+
+    def measure(settings: Settings, server: Server) -> Sequence[float]:
+        address = url(server)
+        for _ in range(2):
+            get(address, headers)
+        server.process.forget_peak()
+        before, used = server.process.memory(), server.process.processor()
+        load = Wrk(address, headers, clients, settings.seconds).result()
+        used = server.process.processor() - used
+        if load.errors:
+            raise RuntimeError(f"{name}: {load.errors} errors from {server.name}")
+        rate = load.bytes_rate / 1e6 if by_bytes else load.rate
+        costs = used / load.requests * 1e6
+        return rate, load.p99 * 1e3, costs, server.process.peak() / 1e6, (server.process.peak() - before) / 1e6
+
+    by_bytes = name.startswith("hot file 100 MB")
+    return Scenario(
+        name,
+        (
+            Metric("rate", "MB/s" if by_bytes else "requests/s", more_is_better=True, goal=goal),
+            Metric("p99", "ms"),
+            Metric("processor time a request", "µs"),
+            Metric("peak memory", "MB"),
+            Metric("memory growth", "MB"),
+        ),
+        measure,
+    )
+
+
+def _page(project: str) -> Callable[[Server], str]:
+    return lambda server: server.page(project)
+
+
+def _file(sized: Sized) -> Callable[[Server], str]:
+    return lambda server: file_url(server, sized)
+
+
+# -- cold -------------------------------------------------------------------------------------------------------------------
+
+
+def _warm(settings: Settings, server: Server) -> None:
+    """Have every part of the server run once, on other projects than those that are measured."""
+    get(server.page(SMALL_PAGE[0]), PAGE_HEADERS)
+    get(file_url(server, SMALL_FILE), FILE_HEADERS)
+    settings.upstream.forget()
+
+
+def _cold_page(settings: Settings, server: Server) -> Sequence[float]:
+    _warm(settings, server)
+    outcomes = herd(server.page(BIG_PAGE[0]), PAGE_HEADERS, HERD, None)
+    return settings.upstream.asked(), _slowest(outcomes) * 1e3, _wrong(outcomes)
+
+
+def _cold_file(settings: Settings, server: Server) -> Sequence[float]:
+    _warm(settings, server)
+    url = file_url(server, BIG_FILE)
+    settings.upstream.forget()
+    server.process.forget_peak()
+    before = server.process.memory()
+    outcomes = herd(url, FILE_HEADERS, HERD, data_of(BIG_FILE.size))
+    growth = server.process.peak() - before
+    first = [each.first_byte if each.first_byte is not None else float("inf") for each in outcomes]
+    return (
+        settings.upstream.asked(),
+        statistics.median(first) * 1e3,
+        max(first) * 1e3,
+        _slowest(outcomes),
+        growth / 1e6,
+        _wrong(outcomes),
+    )
+
+
+def _slowest(outcomes: Sequence[Outcome]) -> float:
+    return max(each.done if each.done is not None else float("inf") for each in outcomes)
+
+
+def _wrong(outcomes: Sequence[Outcome]) -> int:
+    return sum(not each.right for each in outcomes)
+
+
+def _huge_page(settings: Settings, server: Server) -> Sequence[float]:
+    """A cold page of 40,000 files, while others ask for a small one."""
+    _warm(settings, server)
+    others = Wrk(server.page(SMALL_PAGE[0]), PAGE_HEADERS, 4, 4)
+    outcomes = herd(server.page(HUGE_PAGE[0]), PAGE_HEADERS, 1, None)
+    load = others.result()
+    return _slowest(outcomes), load.p99 * 1e3, load.slowest * 1e3
+
+
+SCENARIOS = (
+    _hot("hot small page", _page(SMALL_PAGE[0]), PAGE_HEADERS, 16, 0.6),
+    _hot("hot 2 MB page", _page(BIG_PAGE[0]), PAGE_HEADERS, 16, 0.8),
+    _hot("hot file 10 kB, 1 client", _file(SMALL_FILE), FILE_HEADERS, 1, None),
+    _hot("hot file 10 kB, 8 clients", _file(SMALL_FILE), FILE_HEADERS, 8, 0.4),
+    _hot("hot file 100 MB, 1 client", _file(BIG_FILE), FILE_HEADERS, 1, None),
+    _hot("hot file 100 MB, 8 clients", _file(BIG_FILE), FILE_HEADERS, 8, 0.8),
+    Scenario(
+        f"cold page, {HERD} clients",
+        (Metric("upstream requests", ""), Metric("slowest client", "ms"), Metric("wrong answers", "")),
+        _cold_page,
+        cold=True,
+        needs_wrk=False,
+    ),
+    Scenario(
+        f"cold file 100 MB, {HERD} clients",
+        (
+            Metric("upstream requests", ""),
+            Metric("first byte, median", "ms"),
+            Metric("first byte, slowest", "ms"),
+            Metric("slowest client", "s"),
+            Metric("memory growth", "MB"),
+            Metric("wrong answers", ""),
+        ),
+        _cold_file,
+        cold=True,
+        needs_wrk=False,
+    ),
+    Scenario(
+        "cold page of 40,000 files",
+        (Metric("its client", "s"), Metric("p99 of others", "ms"), Metric("slowest of others", "ms")),
+        _huge_page,
+        cold=True,
+    ),
+)
+
+
+# -- single requests ----------------------------------------------------------------------------------------------------------
+
+
+def get(url: str, headers: Mapping[str, str]) -> bytes:
+    """The body of *url* as it came.  Raises RuntimeError for any other status than 200."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+    try:
+        connection.request("GET", parts.path, headers=dict(headers))
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{url}: {response.status} {response.reason}")
+        return body
+    finally:
+        connection.close()
+
+
+def file_url(server: Server, sized: Sized) -> str:
+    """Where *server* says that the file is."""
+    url = server.page(sized.project)
+    page = json.loads(get(url, PAGE_HEADERS | {"Accept-Encoding": "identity"}))
+    return urljoin(url, page["files"][0]["url"])

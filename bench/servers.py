@@ -1,0 +1,186 @@
+"""The servers that are compared.  Each is started with an empty cache, in a folder of its own, on a free port of 127.0.0.1."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from bench.process import Pinned
+from bench.upstream import ROOT
+
+
+class Server(ABC):
+    """One server.  ``base`` is its ``scheme://host:port`` once it is started."""
+
+    name: str
+    base: str
+    process: Pinned
+
+    def __init__(self, upstream: str, core: int, place: Path) -> None:
+        self.upstream = upstream
+        self.core = core
+        self.place = place
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why it cannot be measured here, or ``None``."""
+        return None
+
+    def start(self) -> None:
+        """Start it with nothing in its cache."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir(parents=True)
+        self._start()
+
+    @abstractmethod
+    def _start(self) -> None: ...
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def page(self, project: str) -> str:
+        """The URL of a project page."""
+        return f"{self.base}/simple/{project}/"
+
+
+class Pypiproxy(Server):
+    """This project, as ``twistd pypiproxy`` runs it with its defaults."""
+
+    name = "pypiproxy"
+
+    def _start(self) -> None:
+        self.process = Pinned(
+            [
+                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+                *("--nodaemon", "--pidfile=", "pypiproxy", "--listen", "tcp:0:interface=127.0.0.1"),
+                *("--data-dir", str(self.place / "data"), "--upstream", f"{self.upstream}/simple/"),
+            ],
+            self.core,
+            self.place / "log",
+            self.place,
+            {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.place)},
+        )
+        serving = re.compile(r"serving on (http://127\.0\.0\.1:\d+)/")
+        self.process.until(lambda: serving.search(self.process.said()) is not None)
+        found = serving.search(self.process.said())
+        assert found is not None
+        self.base = found[1]
+
+
+#: Pages pass through two servers: the inner one rewrites links and compresses, the outer one keeps the finished bytes.
+_NGINX_CONF = """\
+{user}
+daemon off;
+worker_processes 1;
+pid {place}/pid;
+error_log {place}/error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+    access_log {place}/access.log;
+    client_body_temp_path {place}/temp/body; proxy_temp_path {place}/temp/proxy; fastcgi_temp_path {place}/temp/fastcgi;
+    uwsgi_temp_path {place}/temp/uwsgi; scgi_temp_path {place}/temp/scgi;
+    sendfile on;
+    tcp_nopush off;
+    keepalive_requests 1000000000;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_cache_path {place}/cache levels=1:2 keys_zone=all:20m max_size=20g inactive=30d use_temp_path=off;
+    proxy_cache_lock on;
+    proxy_cache_lock_age 5m;
+    proxy_cache_lock_timeout 5m;
+    proxy_cache_background_update on;
+    proxy_cache_use_stale error timeout invalid_header updating http_500 http_502 http_503 http_504 http_429;
+    proxy_ignore_headers Vary Set-Cookie;
+    map $http_accept $kind {{
+        default text/html;
+        "~application/vnd\\.pypi\\.simple\\.v1\\+json" application/vnd.pypi.simple.v1+json;
+    }}
+    map $http_accept_encoding $coding {{ default ""; ~gzip gzip; }}
+    upstream origin {{ server {origin}; keepalive 32; }}
+    upstream finished {{ server unix:{place}/socket; keepalive 32; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location /simple/ {{
+            proxy_pass http://finished;
+            proxy_set_header Accept $kind;
+            proxy_set_header Accept-Encoding $coding;
+            proxy_cache all;
+            proxy_cache_key "$uri $kind $coding";
+        }}
+        location /packages/ {{
+            proxy_pass http://origin;
+            proxy_set_header Accept-Encoding identity;
+            proxy_cache all;
+            proxy_cache_key $uri;
+            proxy_cache_valid 200 365d;
+        }}
+    }}
+    server {{
+        listen unix:{place}/socket;
+        access_log off;
+        location / {{
+            proxy_pass http://origin;
+            proxy_set_header Accept-Encoding "";
+            sub_filter "http://{origin}/packages/" "/packages/";
+            sub_filter_once off;
+            sub_filter_types *;
+            gzip on;
+            gzip_types *;
+            gzip_comp_level 6;
+            gzip_proxied any;
+        }}
+    }}
+}}
+"""
+
+
+class Nginx(Server):
+    """Debian's nginx with ``proxy_cache``, one worker, and finished pages in the cache: the best that a configuration can do."""
+
+    name = "nginx"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if _nginx() else "nginx is not here (Debian: apt install nginx)"
+
+    def _start(self) -> None:
+        port = free_port()
+        (self.place / "temp").mkdir()
+        conf = self.place / "nginx.conf"
+        user = "user root;" if os.geteuid() == 0 else ""  # its worker would otherwise not reach its own folder
+        conf.write_text(
+            _NGINX_CONF.format(user=user, place=self.place, port=port, origin=self.upstream.removeprefix("http://")), "utf-8"
+        )
+        binary = _nginx()
+        assert binary is not None
+        error_log = self.place / "error.log"
+        self.process = Pinned(
+            [binary, "-p", str(self.place), "-c", str(conf), "-e", str(error_log)], self.core, self.place / "log", self.place
+        )
+        self.process.until(lambda: (self.place / "pid").exists() and _answers(port))
+        self.base = f"http://127.0.0.1:{port}"
+
+
+def _nginx() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at the moment."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+#: All servers by name; the first is the one that the others are compared with.
+SERVERS: dict[str, type[Server]] = {each.name: each for each in (Nginx, Pypiproxy)}

@@ -1,0 +1,72 @@
+"""The upstream of a run: the suite's fake upstream in a process of its own, with the projects that the scenarios ask for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.request
+from pathlib import Path
+
+from attrs import frozen
+
+from bench.process import Pinned
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Pages: project and number of files.  About 530 bytes of JSON a file.
+SMALL_PAGE = ("six", 35)
+BIG_PAGE = ("botocore", 5_000)
+HUGE_PAGE = ("huge", 40_000)
+
+#: Bytes a second that the upstream sends on each connection.
+RATE = 200_000_000
+
+
+@frozen
+class Sized:
+    """A file of noise on a page of its own."""
+
+    project: str
+    size: int
+
+    @property
+    def filename(self) -> str:
+        return f"{self.project}-1.0-py3-none-any.whl"
+
+
+SMALL_FILE = Sized("small", 10_000)
+BIG_FILE = Sized("big", 100_000_000)
+
+
+class Upstream:
+    """The process.  ``base`` is its ``scheme://host:port``."""
+
+    def __init__(self, core: int, place: Path) -> None:
+        pages = [f"--page={project}={files}" for project, files in (SMALL_PAGE, BIG_PAGE, HUGE_PAGE)]
+        files = [f"--file={each.project}/{each.filename}={each.size}" for each in (SMALL_FILE, BIG_FILE)]
+        self._process = Pinned(
+            [sys.executable, "-m", "tests.support.fake_upstream", "--standalone", f"--rate={RATE}", *pages, *files],
+            core,
+            place / "upstream.log",
+            place,
+            {**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        self._process.until(lambda: self._process.said().endswith("}\n"))
+        self.base = f"http://127.0.0.1:{json.loads(self._process.said().splitlines()[-1])['port']}"
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def forget(self) -> None:
+        """Forget what was asked so far."""
+        _get(f"{self.base}/-/reset")
+
+    def asked(self) -> int:
+        """Requests since :meth:`forget`."""
+        return int(json.loads(_get(f"{self.base}/-/asked"))["requests"])
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url) as response:
+        return bytes(response.read())

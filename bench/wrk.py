@@ -1,0 +1,58 @@
+"""Hot load: wrk for a few seconds on one URL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+_REPORT = Path(__file__).parent / "report.lua"
+
+
+@frozen
+class Load:
+    """What one run of wrk measured: rates per second, latencies in seconds."""
+
+    requests: int
+    errors: int
+    rate: float
+    bytes_rate: float
+    p50: float
+    p99: float
+    slowest: float
+
+
+class Wrk:
+    """A run of wrk that has begun; one thread, *clients* connections."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], clients: int, seconds: int) -> None:
+        named = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+        self._process = subprocess.Popen(
+            ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout=20s", "-s", str(_REPORT), *named, url],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    @staticmethod
+    def missing() -> str | None:
+        """Why it cannot be used here, or ``None``."""
+        return None if shutil.which("wrk") else "wrk is not here (Debian: apt install wrk)"
+
+    def result(self) -> Load:
+        """Wait for its end."""
+        output, _ = self._process.communicate()
+        measured = json.loads(output.splitlines()[-1])
+        seconds = measured["duration"] / 1e6
+        return Load(
+            measured["requests"],
+            measured["errors"],
+            measured["requests"] / seconds,
+            measured["bytes"] / seconds,
+            measured["p50"] / 1e6,
+            measured["p99"] / 1e6,
+            measured["max"] / 1e6,
+        )
