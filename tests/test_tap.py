@@ -111,16 +111,19 @@ def test_a_second_instance_does_not_share_the_data_directory(elsewhere: Path) ->
 
 def test_as_a_daemon_it_serves_logs_and_signs_the_data_directory(elsewhere: Path) -> None:
     log = elsewhere / "proxy.log"
-    arguments = ["--data-dir", "data", "--listen", LOOPBACK, "--log-format", "json"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["--data-dir", "data", "--listen", f"tcp:{port}:interface=127.0.0.1", "--log-format", "json"]
     started = twistd(elsewhere, "--pidfile=proxy.pid", "--logfile", str(log), "pypiproxy", *arguments)
     assert started.returncode == 0, started.stderr
     pid = int((elsewhere / "proxy.pid").read_text())
     try:
         assert int((elsewhere / "data" / "lock").read_text()) == pid
         # The socket has been open since before the fork, so this needs no waiting for the daemon's loop.
-        with socket.create_connection(("127.0.0.1", port_in(iter(log.read_text().splitlines()))), timeout=30) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
             client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert client.recv(9) == b"HTTP/1.1 "
+        assert json.loads(log.read_text().splitlines()[0])["level"] == "info"
     finally:
         os.kill(pid, signal.SIGKILL)
 
