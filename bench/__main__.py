@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,11 +25,16 @@ from bench.wrk import Wrk
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one repetition of one second each: does it work at all?")
+    parser.add_argument(
+        "--quick", action="store_true", help="one repetition of a second of the short ones: does it work at all?"
+    )
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="scenarios whose name contains NAME")
     parser.add_argument("--servers", default=",".join(SERVERS), help="which, the one to compare with first (%(default)s)")
-    parser.add_argument("--repetitions", type=int, default=3, help="of each measurement, the servers taking turns (%(default)s)")
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="of each measurement, the servers taking turns (%(default)s)"
+    )
     parser.add_argument("--seconds", type=int, default=4, help="of each hot measurement (%(default)s)")
+    parser.add_argument("--herd", type=int, default=100, help="clients that ask for a cold page or file at once (%(default)s)")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where to write figures (%(default)s)")
     parser.add_argument("--list", action="store_true", help="name the scenarios and stop")
     return parser.parse_args(arguments)
@@ -38,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write.  The exit status is 1 when nothing could be measured."""
     asked = _arguments(arguments)
     if asked.quick:
-        asked.repetitions = asked.seconds = 1
-    scenarios = [each for each in SCENARIOS if not asked.only or any(part in each.name for part in asked.only)]
+        asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
+    scenarios = [each for each in SCENARIOS if any(part in each.name for part in asked.only or [""])]
+    if asked.quick and not asked.only:
+        scenarios = [each for each in scenarios if not each.long]
     if asked.list:
         print("\n".join(each.name for each in scenarios))
         return 0
@@ -60,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for server in servers:
             server.start()
             stack.callback(server.stop)
-        settings = Settings(upstream, asked.seconds)
+        settings = Settings(upstream, asked.seconds, asked.herd)
         rows = [row for scenario in scenarios for row in _measure(scenario, settings, servers, asked.repetitions)]
     print(table(rows, names))
-    _write(asked.json, rows, names)
-    print(f"\nload average {os.getloadavg()[0]:.1f}; figures in {asked.json}")
+    _write(asked, rows, names)
+    print(f"\nherds of {asked.herd}; load average {os.getloadavg()[0]:.1f}; figures in {asked.json}")
     return 0
 
 
@@ -90,9 +98,10 @@ def _measure(scenario: Scenario, settings: Settings, servers: Sequence[Server], 
     ]
 
 
-def _write(path: Path, rows: Sequence[Row], servers: Sequence[str]) -> None:
+def _write(asked: argparse.Namespace, rows: Sequence[Row], servers: Sequence[str]) -> None:
     document = {
         "command": shlex.join(sys.argv),
+        "revision": _revision(),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "system": platform.platform(),
@@ -100,11 +109,20 @@ def _write(path: Path, rows: Sequence[Row], servers: Sequence[str]) -> None:
             "python": platform.python_version(),
             "load_average": os.getloadavg()[0],
         },
+        "settings": {"seconds": asked.seconds, "repetitions": asked.repetitions, "herd": asked.herd},
         "servers": list(servers),
         "figures": [row.document(servers) for row in rows],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1), "utf-8")
+    asked.json.parent.mkdir(parents=True, exist_ok=True)
+    asked.json.write_text(json.dumps(document, indent=1), "utf-8")
+
+
+def _revision() -> str | None:
+    """What is measured, as git names it; ``-dirty`` when the tree was being changed.  ``None`` outside a repository."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return described.stdout.strip() or None
 
 
 if __name__ == "__main__":

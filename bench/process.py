@@ -28,7 +28,9 @@ ORIGINAL = frozenset(os.sched_getaffinity(0))
 class Pinned:
     """A process that runs on one *core* and writes what it says to the file *log*."""
 
-    def __init__(self, arguments: Sequence[str], core: int, log: Path, place: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], core: int, log: Path, place: Path, env: Mapping[str, str] | None = None
+    ) -> None:
         self._log = log
         self._command = arguments[0]
         with log.open("wb") as output:

@@ -18,8 +18,8 @@ from tests.support.wheels import data_of
 
 #: What pip sends, to the letter where it bears on the work.
 _AGENT = (
-    'pip/26.3 {"ci":true,"cpu":"x86_64","distro":{"id":"bookworm","libc":{"lib":"glibc","version":"2.36"},"name":"Debian GNU/Linux",'
-    '"version":"12"},"implementation":{"name":"CPython","version":"3.11.2"},"installer":{"name":"pip","version":"26.3"},'
+    'pip/26.3 {"ci":true,"cpu":"x86_64","distro":{"id":"bookworm","libc":{"lib":"glibc","version":"2.36"},'
+    '"name":"Debian GNU/Linux","version":"12"},"implementation":{"name":"CPython","version":"3.11.2"},"installer":{"name":"pip","version":"26.3"},'
     '"openssl_version":"OpenSSL 3.0.17 1 Jul 2025","python":"3.11.2","setuptools_version":"66.1.1",'
     '"system":{"name":"Linux","release":"6.1.0"}}'
 )
@@ -30,9 +30,6 @@ PAGE_HEADERS = {
     "Cache-Control": "max-age=0",
 }
 FILE_HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-
-#: Agents that ask at the same moment.
-HERD = 100
 
 
 @frozen
@@ -51,6 +48,8 @@ class Settings:
 
     upstream: Upstream
     seconds: int
+    #: Clients that ask at the same moment.
+    herd: int
 
 
 @frozen
@@ -62,24 +61,39 @@ class Scenario:
     measure: Callable[[Settings, Server], Sequence[float]]
     cold: bool = False
     needs_wrk: bool = True
+    #: Left out of a quick run.
+    long: bool = False
 
 
 # -- hot --------------------------------------------------------------------------------------------------------------------
 
 
-def _hot(name: str, url: Callable[[Server], str], headers: Mapping[str, str], clients: int, goal: float | None) -> Scenario:
-    """Requests of *clients* for what has just been asked for, so that it is in the cache."""
+def _hot(
+    name: str,
+    url: Callable[[Server], str],
+    headers: Mapping[str, str],
+    clients: int,
+    goal: float | None,
+    *,
+    varied: bool = False,
+) -> Scenario:
+    """Requests of *clients* for what has just been asked for, so that it is in the cache.
+
+    A server may remember whole requests.  *varied* ones, each with another ``User-Agent``, show what it does without.
+    """
 
     def measure(settings: Settings, server: Server) -> Sequence[float]:
         address = url(server)
         for _ in range(2):
-            get(address, headers)
+            size = len(get(address, headers))
         server.process.forget_peak()
         before, used = server.process.memory(), server.process.processor()
-        load = Wrk(address, headers, clients, settings.seconds).result()
+        load = Wrk(address, headers, clients, settings.seconds, varied=varied).result()
         used = server.process.processor() - used
         if load.errors:
             raise RuntimeError(f"{name}: {load.errors} errors from {server.name}")
+        if load.bytes < load.requests * size:
+            raise RuntimeError(f"{name}: short answers from {server.name}")
         rate = load.bytes_rate / 1e6 if by_bytes else load.rate
         costs = used / load.requests * 1e6
         return rate, load.p99 * 1e3, costs, server.process.peak() / 1e6, (server.process.peak() - before) / 1e6
@@ -95,6 +109,7 @@ def _hot(name: str, url: Callable[[Server], str], headers: Mapping[str, str], cl
             Metric("memory growth", "MB"),
         ),
         measure,
+        long=varied or clients == 1,
     )
 
 
@@ -118,7 +133,7 @@ def _warm(settings: Settings, server: Server) -> None:
 
 def _cold_page(settings: Settings, server: Server) -> Sequence[float]:
     _warm(settings, server)
-    outcomes = herd(server.page(BIG_PAGE[0]), PAGE_HEADERS, HERD, None)
+    outcomes = herd(server.page(BIG_PAGE[0]), PAGE_HEADERS, settings.herd, None)
     return settings.upstream.asked(), _slowest(outcomes) * 1e3, _wrong(outcomes)
 
 
@@ -128,7 +143,7 @@ def _cold_file(settings: Settings, server: Server) -> Sequence[float]:
     settings.upstream.forget()
     server.process.forget_peak()
     before = server.process.memory()
-    outcomes = herd(url, FILE_HEADERS, HERD, data_of(BIG_FILE.size))
+    outcomes = herd(url, FILE_HEADERS, settings.herd, data_of(BIG_FILE.size))
     growth = server.process.peak() - before
     first = [each.first_byte if each.first_byte is not None else float("inf") for each in outcomes]
     return (
@@ -152,7 +167,7 @@ def _wrong(outcomes: Sequence[Outcome]) -> int:
 def _huge_page(settings: Settings, server: Server) -> Sequence[float]:
     """A cold page of 40,000 files, while others ask for a small one."""
     _warm(settings, server)
-    others = Wrk(server.page(SMALL_PAGE[0]), PAGE_HEADERS, 4, 4)
+    others = Wrk(server.page(SMALL_PAGE[0]), PAGE_HEADERS, 4, settings.seconds + 2)
     outcomes = herd(server.page(HUGE_PAGE[0]), PAGE_HEADERS, 1, None)
     load = others.result()
     return _slowest(outcomes), load.p99 * 1e3, load.slowest * 1e3
@@ -160,20 +175,22 @@ def _huge_page(settings: Settings, server: Server) -> Sequence[float]:
 
 SCENARIOS = (
     _hot("hot small page", _page(SMALL_PAGE[0]), PAGE_HEADERS, 16, 0.6),
+    _hot("hot small page, varied requests", _page(SMALL_PAGE[0]), PAGE_HEADERS, 16, 0.6, varied=True),
     _hot("hot 2 MB page", _page(BIG_PAGE[0]), PAGE_HEADERS, 16, 0.8),
     _hot("hot file 10 kB, 1 client", _file(SMALL_FILE), FILE_HEADERS, 1, None),
     _hot("hot file 10 kB, 8 clients", _file(SMALL_FILE), FILE_HEADERS, 8, 0.4),
+    _hot("hot file 10 kB, 8 clients, varied requests", _file(SMALL_FILE), FILE_HEADERS, 8, 0.4, varied=True),
     _hot("hot file 100 MB, 1 client", _file(BIG_FILE), FILE_HEADERS, 1, None),
     _hot("hot file 100 MB, 8 clients", _file(BIG_FILE), FILE_HEADERS, 8, 0.8),
     Scenario(
-        f"cold page, {HERD} clients",
+        "cold page, herd",
         (Metric("upstream requests", ""), Metric("slowest client", "ms"), Metric("wrong answers", "")),
         _cold_page,
         cold=True,
         needs_wrk=False,
     ),
     Scenario(
-        f"cold file 100 MB, {HERD} clients",
+        "cold file 100 MB, herd",
         (
             Metric("upstream requests", ""),
             Metric("first byte, median", "ms"),
@@ -191,6 +208,7 @@ SCENARIOS = (
         (Metric("its client", "s"), Metric("p99 of others", "ms"), Metric("slowest of others", "ms")),
         _huge_page,
         cold=True,
+        long=True,
     ),
 )
 
@@ -217,4 +235,4 @@ def file_url(server: Server, sized: Sized) -> str:
     """Where *server* says that the file is."""
     url = server.page(sized.project)
     page = json.loads(get(url, PAGE_HEADERS | {"Accept-Encoding": "identity"}))
-    return urljoin(url, page["files"][0]["url"])
+    return urljoin(url, str(page["files"][0]["url"]))

@@ -81,7 +81,7 @@ pid {place}/pid;
 error_log {place}/error.log warn;
 events {{ worker_connections 4096; }}
 http {{
-    access_log {place}/access.log;
+    access_log {place}/access.log combined buffer=64k flush=1s;
     client_body_temp_path {place}/temp/body; proxy_temp_path {place}/temp/proxy; fastcgi_temp_path {place}/temp/fastcgi;
     uwsgi_temp_path {place}/temp/uwsgi; scgi_temp_path {place}/temp/scgi;
     sendfile on;
@@ -140,7 +140,7 @@ http {{
 
 
 class Nginx(Server):
-    """Debian's nginx with ``proxy_cache``, one worker, and finished pages in the cache: the best that a configuration can do."""
+    """Debian's nginx with ``proxy_cache``, one worker, and finished pages in the cache."""
 
     name = "nginx"
 

@@ -57,12 +57,14 @@ def table(rows: Sequence[Row], servers: Sequence[str]) -> str:
         metric = f"{row.metric.name}, {row.metric.unit}" if row.metric.unit else row.metric.name
         lines.append([title, metric, *(_cell(row.values.get(server, ())) for server in servers), *ratios, goal])
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
 
 
 def _ratio(row: Row, server: str, reference: str) -> str:
     ratio = row.ratio(server, reference)
-    return f"{ratio:.2f} ×" if ratio is not None else ""
+    return f"{ratio:.2f}" if ratio is not None else ""
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -73,4 +75,6 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
+    return (
+        f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ class Load:
     """What one run of wrk measured: rates per second, latencies in seconds."""
 
     requests: int
+    bytes: int
     errors: int
     rate: float
     bytes_rate: float
@@ -27,14 +29,15 @@ class Load:
 
 
 class Wrk:
-    """A run of wrk that has begun; one thread, *clients* connections."""
+    """A run of wrk that has begun; one thread, *clients* connections.  *varied*: no two requests are the same to the byte."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], clients: int, seconds: int) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], clients: int, seconds: int, *, varied: bool = False) -> None:
         named = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
         self._process = subprocess.Popen(
             ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout=20s", "-s", str(_REPORT), *named, url],
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **({"VARIED": "1"} if varied else {})},
         )
 
     @staticmethod
@@ -49,6 +52,7 @@ class Wrk:
         seconds = measured["duration"] / 1e6
         return Load(
             measured["requests"],
+            measured["bytes"],
             measured["errors"],
             measured["requests"] / seconds,
             measured["bytes"] / seconds,

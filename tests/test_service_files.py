@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
+from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.inprocess import Running, start, upstream_settings
+from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
+from tests.support.wheels import data_of
 
-BIG = random.Random(1).randbytes(3_000_000)
+BIG = data_of(3_000_000)
 WHEEL = "big-1.0-py3-none-any.whl"
 
 Start = Callable[..., Awaitable[Running]]
@@ -43,7 +44,7 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
         for each in running:
             pytest_twisted.blockon(ensureDeferred(each.stop()))
 
-    request.addfinalizer(stop)
+    request.addfinalizer(stop)  # noqa: PT021  # what is returned makes what has to be stopped
     return run
 
 
@@ -250,11 +251,7 @@ async def test_a_client_that_stops_reading_is_dropped_and_holds_nobody_up(big: F
             pass
         return received
 
-    await big.until(lambda: proxy.service.front.in_progress == 0) if False else None
-    from twisted.internet.task import deferLater
-
-    while proxy.service.front.in_progress:
-        await deferLater(reactor, 0.02)
+    await proxy.service.front.quiet()
     assert await deferToThread(drain) < len(BIG) * 10
     stalled.close()
 
@@ -297,3 +294,50 @@ async def test_stopping_lets_running_responses_end(big: FakeUpstream, run: Start
     gate.release()
     assert (await client.reply()).body == BIG
     await stopping
+
+
+@pytest_twisted.ensureDeferred
+async def test_over_tls_a_file_is_the_same_arriving_and_stored_and_a_slow_reader_is_waited_for(
+    big: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    certificate, key = certs.server("proxy.example").write(tmp_path, "proxy")
+    proxy = await run(big, listen=(f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}",))
+    authority = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(certs.authority().certificate_pem)])
+    client = await wire.connect(proxy.port, ssl.optionsForClientTLS("proxy.example", authority))
+    client.ask("/simple/big/", Accept="application/vnd.pypi.simple.v1+json")
+    (url,) = [file["url"] for file in (await client.reply()).json["files"]]
+    for _ in range(2):
+        client.ask(url.replace("../..", ""))
+        client.transport.pauseProducing()
+        client.transport.resumeProducing()
+        assert (await client.reply()).body == BIG
+    client.ask(url.replace("../..", ""), Range="bytes=-5")
+    assert (await client.reply()).body == BIG[-5:]
+    await client.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_of_unknown_size_is_streamed_in_chunks(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("old", "old-1.0.zip", BIG, size=None)
+    upstream.script("GET /packages/*", Fault(chunked=True))
+    proxy = await run(upstream)
+    reply = await proxy.get(await proxy.link("old", "old-1.0.zip"))
+    assert (reply.headers.get("transfer-encoding"), reply.complete, reply.body == BIG) == ("chunked", True, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_small_hot_file_is_answered_from_memory_and_forgotten_with_its_pin(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("small", "small-1.0.tar.gz", b"small" * 100)
+    proxy = await run(upstream)
+    path = await proxy.link("small", "small-1.0.tar.gz")
+    client = await wire.connect(proxy.port)
+    replies = []
+    for _ in range(4):
+        client.ask(path)
+        replies.append(await client.reply())
+    assert {(reply.status, reply.body) for reply in replies} == {(200, b"small" * 100)}
+    assert replies[-1].headers["cache-status"] == "pypiproxy; hit"
+    upstream.project("small").keys["project-status"] = {"status": "quarantined"}
+    page = await proxy.get("/simple/small/", Cache_Control="no-cache", Accept="application/vnd.pypi.simple.v1+json")
+    assert page.json["files"] != []  # within five seconds of the last look nobody can force another
+    await client.close()

@@ -40,7 +40,7 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
         for each in running:
             pytest_twisted.blockon(ensureDeferred(each.stop()))
 
-    request.addfinalizer(stop)
+    request.addfinalizer(stop)  # noqa: PT021  # what is returned makes what has to be stopped
     return run
 
 
@@ -224,3 +224,14 @@ async def test_operations_are_answered(six: FakeUpstream, run: Start) -> None:
     assert (await proxy.get("/-/live")).body == b"alive\n"
     assert (await proxy.get("/-/ready")).body == b"ready\n"
     assert b'pypiproxy_requests_total{cache="miss",method="GET",status="200"} 1.0' in (await proxy.get("/-/metrics")).body
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_quarantined_project_offers_no_file_and_serves_none_that_it_has(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six, limits=EXPIRES_AT_ONCE)
+    path = await proxy.link("six", "six-1.0.tar.gz")
+    assert (await proxy.get(path)).status == 200
+    six.project("six").keys["project-status"] = {"status": "quarantined", "reason": "malware"}
+    page = await proxy.page()
+    assert (page["files"], page["project-status"]["status"]) == ([], "quarantined")
+    assert (await proxy.get(path)).status == 404

@@ -61,6 +61,7 @@ class Front(Resource):
         self._quiet: list[Deferred[None]] = []
 
     def render(self, request: Request) -> int:
+        request.defaultContentType = None  # type: ignore[attr-defined]  # twisted.web would call every body text/html
         response = _Response(request, self._reactor, self._offload, self._stall_timeout)
         self.in_progress += 1
         work = Deferred.fromCoroutine(self._respond(request, response))

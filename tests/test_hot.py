@@ -1,0 +1,157 @@
+"""Requests seen before: answered from the table, in order, however they are cut up, and never with yesterday's answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from proxy.offload import Inline
+from proxy.web.answers import Answer, Ask
+from proxy.web.channel import BoundedSite
+from proxy.web.hot import HotRequests, Ready
+from proxy.web.serving import Front
+
+
+class Farm:
+    """A site whose route remembers every GET below ``/hot/``; what it answers is the path and a version that can change."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.hot = HotRequests(self.clock, "pypiproxy-test", 1 << 20)
+        self.version = 1
+        self.ready = True
+        self.routed: list[str] = []
+        self.gates: dict[str, Deferred[None]] = {}
+        self.logged: list[tuple[str, int, str]] = []
+        front = Front(
+            self.route,
+            self.clock,
+            Inline(),
+            via="pypiproxy-test",
+            stall_timeout=60.0,
+            observe=lambda method, status, size, seconds, word: self.logged.append((method, size, word)),
+        )
+        self.site = BoundedSite(front, self.hot, self.clock, 100, 60, lambda full: None)
+
+    def route(self, ask: Ask) -> Awaitable[Answer]:
+        return self._route(ask)
+
+    async def _route(self, ask: Ask) -> Answer:
+        self.routed.append(ask.path)
+        gate = self.gates.get(ask.path)
+        if gate is not None:
+            await gate
+        if ask.path.startswith("/hot/"):
+            self.hot.remember(ask, lambda: self.at_once(ask))
+        return self.answer(ask)
+
+    def at_once(self, ask: Ask) -> Ready | None:
+        return (self.version, lambda: self.answer(ask)) if self.ready else None
+
+    def answer(self, ask: Ask) -> Answer:
+        return Answer(200, [("X-Version", str(self.version))], f"<{ask.path}>".encode(), word="hit")
+
+    def connect(self) -> tuple[Callable[[bytes], None], StringTransport]:
+        transport = StringTransport()
+        channel = self.site.buildProtocol(None)  # type: ignore[arg-type]  # no address in memory
+        assert channel is not None
+        channel.makeConnection(transport)
+        return channel.dataReceived, transport
+
+
+def request(path: str, *headers: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: proxy.example", *headers, "", ""]).encode()
+
+
+def bodies(transport: StringTransport) -> list[bytes]:
+    return re.findall(rb"<([^>]*)>", transport.value())
+
+
+class HotRequestsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.farm = Farm()
+        self.send, self.transport = self.farm.connect()
+
+    def test_the_second_time_no_route_is_taken_and_the_answer_is_the_same(self) -> None:
+        answers = []
+        for _ in range(3):
+            self.transport.clear()
+            self.send(request("/hot/a"))
+            answers.append(sorted(self.transport.value().split(b"\r\n")))
+        self.assertEqual(self.farm.routed, ["/hot/a"])
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[1], answers[2])
+        self.assertEqual(self.farm.logged, [("GET", 8, "hit")] * 3)
+
+    def test_what_changed_is_seen_at_once(self) -> None:
+        self.send(request("/hot/a"))
+        self.farm.version = 2
+        self.transport.clear()
+        self.send(request("/hot/a"))
+        self.assertIn(b"X-Version: 2", self.transport.value())
+
+    def test_what_cannot_be_said_at_once_goes_the_long_way(self) -> None:
+        self.send(request("/hot/a"))
+        self.farm.ready = False
+        self.send(request("/hot/a"))
+        self.assertEqual(self.farm.routed, ["/hot/a", "/hot/a"])
+
+    def test_another_byte_is_another_request(self) -> None:
+        for path, header in (("/hot/a", "X: 1"), ("/hot/a", "X: 2"), ("/hot/b", "X: 1")):
+            self.send(request(path, header))
+        self.assertEqual(self.farm.routed, ["/hot/a", "/hot/a", "/hot/b"])
+
+    def test_what_must_not_be_remembered_is_not(self) -> None:
+        for odd in (
+            request("/hot/a", "Authorization: Basic eDp5"),
+            request("/hot/a", "X: " + "y" * 5000),
+            request("/hot/a", method="HEAD"),
+        ):
+            before = len(self.farm.routed)
+            self.send(odd)
+            self.send(odd)
+            self.assertEqual(len(self.farm.routed), before + 2, odd[:60])
+
+    def test_a_connection_that_is_to_be_closed_is(self) -> None:
+        self.send(request("/hot/a", "Connection: close"))
+        self.assertTrue(self.transport.disconnecting)
+        send, transport = self.farm.connect()
+        send(request("/hot/a", "Connection: close"))
+        self.assertTrue(transport.disconnecting)
+
+    def test_a_request_that_comes_while_another_is_answered_is_answered_after_it(self) -> None:
+        self.send(request("/hot/a"))
+        gate = self.farm.gates["/slow"] = Deferred()
+        self.send(request("/slow"))
+        self.send(request("/hot/a"))
+        self.assertEqual(bodies(self.transport), [b"/hot/a"])
+        gate.callback(None)
+        self.assertEqual(bodies(self.transport), [b"/hot/a", b"/slow", b"/hot/a"])
+        self.assertEqual(self.farm.routed, ["/hot/a", "/slow"])
+
+
+paths = st.lists(st.sampled_from(["/hot/a", "/hot/b", "/cold", "/slow"]), min_size=1, max_size=8)
+
+
+@given(paths, st.lists(st.integers(0, 600), max_size=10), st.integers(0, 10))
+def test_however_requests_are_cut_up_they_are_answered_in_order(asked: list[str], cuts: list[int], opened: int) -> None:
+    farm = Farm()
+    send, transport = farm.connect()
+    gate = farm.gates["/slow"] = Deferred()
+    stream = b"".join(request(path) for path in asked)
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    for number, (start, stop) in enumerate(pairwise(edges)):
+        if number == opened and not gate.called:
+            gate.callback(None)
+        send(stream[start:stop])
+    if not gate.called:
+        gate.callback(None)
+    assert bodies(transport) == [path.encode() for path in asked]
