@@ -16,7 +16,7 @@ import enum
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -41,6 +41,13 @@ WINDOW = 4 * MIB
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+BeforeCommit = Callable[[str, int], Awaitable[None]]
+
+
+async def _nothing(sha256: str, size: int) -> None:
+    """What happens before a commit unless somebody wants to know."""
+
+
 class State(enum.Enum):
     """Where a spool stands in its life."""
 
@@ -51,11 +58,23 @@ class State(enum.Enum):
 
 @implementer(ISink)
 class Spool:
-    """One download.  *name* is for messages; *expected* is the digest its page states, ``None`` when it states none."""
+    """One download.
+
+    *name* is for messages; *expected* is the digest its page states, ``None`` when it states none.  *before_commit* is told the
+    sha256 and the size of a file that has arrived whole and is right, before it is committed and before anybody sees its end.
+    """
 
     log = Logger()
 
-    def __init__(self, name: str, partial: IPartialFile, expected: Digest | None, offload: IOffload) -> None:
+    def __init__(
+        self,
+        name: str,
+        partial: IPartialFile,
+        expected: Digest | None,
+        offload: IOffload,
+        before_commit: BeforeCommit = _nothing,
+    ) -> None:
+        self._before_commit = before_commit
         self.name = name
         self.state = State.ARRIVING
         self.failure: Failure | None = None
@@ -194,23 +213,27 @@ class Spool:
             self._broken.raiseException()
         if self.total is not None and self.total != self._written:
             raise ValueError(f"ended at {self._written:,} of {self.total:,} bytes")
-        await self._offload.run(self._verify_and_commit)
+        sha256 = await self._offload.run(self._verify)
+        if self._window is None:
+            await self._before_commit(sha256, self._written)
+            await self._offload.run(self._partial.commit, sha256)
+        else:
+            await self._offload.run(self._partial.discard)
+        self.sha256 = sha256
         self.total = self._written
         self.state = State.COMPLETE
         self._producer = None
         self._tell()
 
-    def _verify_and_commit(self) -> None:
-        self.sha256 = self._hashes["sha256"].hexdigest()
+    def _verify(self) -> str:
+        """The sha256 of what has arrived.  Raises DigestMismatch when it is not what was expected."""
         if self._expected is not None:
             actual = self._hashes[self._expected.algorithm].hexdigest()
             if actual != self._expected.hex:
                 reason = f"sent {self._expected.algorithm} {actual} where the page says {self._expected.hex}"
                 raise DigestMismatch(self.name, [Attempt("upstream", reason, 0.0)])
-        if self._window is None:
-            self._partial.commit(self.sha256)
-        else:
-            self._partial.discard()
+        sha256: str = self._hashes["sha256"].hexdigest()
+        return sha256
 
     async def restart(self) -> None:
         assert self.released == 0, "bytes that clients have seen cannot be taken back"

@@ -93,7 +93,7 @@ class FileCacheTests(SynchronousTestCase):
 
     def test_wrong_bytes_are_refused_and_counted_and_the_next_asker_tries_again(self) -> None:
         reader = self.ask()
-        self.upstreams.deliver(DATA[:-1] + b"!")
+        self.upstreams.deliver(DATA[:-1] + bytes([DATA[-1] ^ 1]))
         with self.assertRaises(DigestMismatch):
             self.successResultOf(reader).ended()
         self.assertEqual((self.store.files, self.committed), ({}, []))

@@ -14,6 +14,7 @@ from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from proxy.settings import PageLimits
 from tests.inprocess import Running, start, upstream_settings
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -186,14 +187,15 @@ async def test_a_file_url_needs_a_name_and_a_digest_that_the_page_states(big: Fa
 
 @pytest_twisted.ensureDeferred
 async def test_a_name_whose_digest_changes_upstream_keeps_its_bytes(big: FakeUpstream, run: Start) -> None:
-    proxy = await run(big)
+    expires_at_once = PageLimits(ttl=0.0, soft_deadline=5.0)
+    proxy = await run(big, limits=expires_at_once)
     path = await proxy.link("big", WHEEL)
     await proxy.get(path)
     big.add_file("big", WHEEL, b"other bytes")
     await proxy.stop()
-    again = await run(big)
-    page = await again.get("/simple/big/", Cache_Control="no-cache", Accept="application/vnd.pypi.simple.v1+json")
-    assert page.json["files"][0]["hashes"]["sha256"] == hashlib.sha256(BIG).hexdigest()
+    again = await run(big, limits=expires_at_once)
+    page = await again.page("big")
+    assert page["files"][0]["hashes"]["sha256"] == hashlib.sha256(BIG).hexdigest()
     refused = await again.get(f"/files/big/sha256-{hashlib.sha256(b'other bytes').hexdigest()}/{WHEEL}")
     assert refused.status == 409
     assert (await again.get(path)).body == BIG

@@ -20,7 +20,7 @@ from proxy.interfaces import IBytesSource, IFileStore, IOffload, IUpstreams
 from proxy.model import Wanted
 from proxy.spool import Spool
 
-#: Told once when a download is committed: what was wanted, its sha256 and its size.
+#: Told once, right before a download is committed: what was wanted, its sha256 and its size.
 Committed = Callable[[Wanted, str, int], Awaitable[None]]
 
 
@@ -106,7 +106,7 @@ class FileCache:
 
     async def _run(self, key: str, download: _Download, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> None:
         try:
-            spool = await self._open_spool(key, download, wanted)
+            spool = await self._open_spool(key, download, wanted, committed)
         except Exception:  # noqa: BLE001  # every asker is told, whatever it was
             self._forget(key, download)
             failure = Failure()
@@ -116,10 +116,6 @@ class FileCache:
             return
         try:
             await upstreams.fetch(wanted, spool)
-            assert spool.sha256 is not None
-            assert spool.total is not None
-            if spool.kept:
-                await committed(wanted, spool.sha256, spool.total)
         except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
             if isinstance(error, DigestMismatch):
                 self._count("file with wrong bytes refused")
@@ -128,12 +124,19 @@ class FileCache:
             spool.close()
             self._forget(key, download)
 
-    async def _open_spool(self, key: str, download: _Download, wanted: Wanted) -> Spool:
+    async def _open_spool(self, key: str, download: _Download, wanted: Wanted, committed: Committed) -> Spool:
         try:
             partial = await self._store.begin(key, resume=wanted.digest is not None)
         except OSError as error:
             raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
-        spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload)
+
+        async def before_commit(sha256: str, size: int) -> None:
+            try:
+                await committed(wanted, sha256, size)
+            except ProxyError:
+                self.log.failure("{name} is stored, but not that its name belongs to these bytes", Failure(), name=wanted.name)
+
+        spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload, before_commit)
         await spool.recover()
         spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
         waiting, download.waiting = download.waiting, []
