@@ -251,14 +251,14 @@ class Spool:
         self.state = State.FAILED
         self.failure = failure
         self._producer = None
-        waiting, self._begun = self._begun, []
-        for waiter in waiting:
-            waiter.errback(failure)
-        self._tell()
         await self._drained()
         spoiled = failure.check(DigestMismatch) is not None or self._window is not None
         keep = self._expected is not None and not spoiled
         await self._offload.run(self._partial.suspend if keep else self._partial.discard)
+        waiting, self._begun = self._begun, []
+        for waiter in waiting:
+            waiter.errback(failure)
+        self._tell()
 
     def close(self) -> None:
         """Give the partial file back; readers go on with their own descriptors."""
