@@ -19,9 +19,9 @@ from tests.support.wheels import data_of
 #: What pip sends, to the letter where it bears on the work.
 _AGENT = (
     'pip/26.3 {"ci":true,"cpu":"x86_64","distro":{"id":"bookworm","libc":{"lib":"glibc","version":"2.36"},'
-    '"name":"Debian GNU/Linux","version":"12"},"implementation":{"name":"CPython","version":"3.11.2"},"installer":{"name":"pip","version":"26.3"},'
-    '"openssl_version":"OpenSSL 3.0.17 1 Jul 2025","python":"3.11.2","setuptools_version":"66.1.1",'
-    '"system":{"name":"Linux","release":"6.1.0"}}'
+    '"name":"Debian GNU/Linux","version":"12"},"implementation":{"name":"CPython","version":"3.11.2"},'
+    '"installer":{"name":"pip","version":"26.3"},"openssl_version":"OpenSSL 3.0.17 1 Jul 2025","python":"3.11.2",'
+    '"setuptools_version":"66.1.1","system":{"name":"Linux","release":"6.1.0"}}'
 )
 PAGE_HEADERS = {
     "User-Agent": _AGENT,

@@ -11,6 +11,10 @@ from attrs import frozen
 from bench.scenarios import Metric
 
 
+#: A spread (longest to shortest) of more than this share of the median makes a ratio doubtful.
+NOISE = 0.25
+
+
 @frozen
 class Row:
     """One metric of one scenario: what each repetition measured, by server."""
@@ -28,6 +32,14 @@ class Row:
         ours, theirs = self.median(server), self.median(reference)
         return ours / theirs if ours is not None and theirs else None
 
+    def is_noisy(self, server: str, reference: str) -> bool:
+        """Whether the repetitions of either lie so far apart that :meth:`ratio` says little."""
+        return any(
+            max(values) - min(values) > NOISE * abs(statistics.median(values))
+            for values in (self.values.get(server, ()), self.values.get(reference, ()))
+            if values
+        )
+
     def document(self, servers: Sequence[str]) -> dict[str, Any]:
         """All of it, as JSON values."""
         reference = servers[0]
@@ -40,11 +52,15 @@ class Row:
             "medians": {server: self.median(server) for server in servers},
             "values": {server: list(self.values.get(server, ())) for server in servers},
             "ratios": {server: self.ratio(server, reference) for server in servers[1:]},
+            "noisy": {server: self.is_noisy(server, reference) for server in servers[1:]},
         }
 
 
 def table(rows: Sequence[Row], servers: Sequence[str]) -> str:
-    """The rows in Markdown: medians with the spread of the repetitions, and ratios to the first server."""
+    """The rows in Markdown: medians with the spread of the repetitions, and ratios to the first server.
+
+    A ratio with a question mark stands between noisy figures: processor time a request says more than it.
+    """
     reference = servers[0]
     heads = ["", "", *servers, *(f"{server} / {reference}" for server in servers[1:]), "goal"]
     lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
@@ -64,7 +80,9 @@ def table(rows: Sequence[Row], servers: Sequence[str]) -> str:
 
 def _ratio(row: Row, server: str, reference: str) -> str:
     ratio = row.ratio(server, reference)
-    return f"{ratio:.2f}" if ratio is not None else ""
+    if ratio is None:
+        return ""
+    return f"{ratio:.2f} ?" if row.is_noisy(server, reference) else f"{ratio:.2f}"
 
 
 def _cell(values: Sequence[float]) -> str:

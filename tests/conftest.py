@@ -13,6 +13,7 @@ from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from tests.inprocess import Running, Start, start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ProxyProcess
 
@@ -87,3 +88,18 @@ def make_proxy(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., P
     yield make
     for each in made:
         pytest_twisted.blockon(Deferred.fromCoroutine(each.kill()))
+
+
+@pytest.fixture
+def run(data_dir: Path) -> Iterator[Start]:
+    """Starts the whole service in this process over fake upstreams, called ``up0``, ``up1``, …; again after a stop, too."""
+    running: list[Running] = []
+
+    async def run(*upstreams: FakeUpstream, **options: Any) -> Running:
+        settings = [upstream_settings(each.url, f"up{number}") for number, each in enumerate(upstreams)]
+        running.append(await start(data_dir, *settings, **options))
+        return running[-1]
+
+    yield run
+    for each in running:
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.stop()))

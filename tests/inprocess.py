@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -44,7 +45,9 @@ class Running:
     async def link(self, project: str, filename: str) -> str:
         """The path of a file, from its project's page."""
         page = await self.page(project)
-        return next(urljoin(f"/simple/{project}/", file["url"]) for file in page["files"] if file["filename"] == filename)
+        url: str
+        (url,) = [file["url"] for file in page["files"] if file["filename"] == filename]
+        return urljoin(f"/simple/{project}/", url)
 
     async def stop(self) -> None:
         """Stop the service, unless that is done."""
@@ -78,3 +81,7 @@ async def start(
     service = build(settings, default_reactor)
     service.startService()
     return Running(service)
+
+
+#: What the ``run`` fixture is: starts a service over fake upstreams; takes what `start` takes.
+Start = Callable[..., Awaitable[Running]]

@@ -61,7 +61,7 @@ class Farm:
 
     def connect(self) -> tuple[Callable[[bytes], None], StringTransport]:
         transport = StringTransport()
-        channel = self.site.buildProtocol(None)  # type: ignore[arg-type]  # no address in memory
+        channel = self.site.buildProtocol(None)
         assert channel is not None
         channel.makeConnection(transport)
         return channel.dataReceived, transport

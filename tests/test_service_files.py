@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from proxy.settings import PageLimits
-from tests.inprocess import Running, start, upstream_settings
+from tests.inprocess import Start
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import data_of
@@ -23,30 +22,11 @@ from tests.support.wheels import data_of
 BIG = data_of(3_000_000)
 WHEEL = "big-1.0-py3-none-any.whl"
 
-Start = Callable[..., Awaitable[Running]]
-
 
 @pytest.fixture
 def big(upstream: FakeUpstream) -> FakeUpstream:
     upstream.add_file("big", WHEEL, BIG, metadata=b"Metadata-Version: 2.1\nName: big\nVersion: 1.0\n")
     return upstream
-
-
-@pytest.fixture
-def run(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
-    running: list[Running] = []
-
-    async def run(*upstreams: FakeUpstream, **server: object) -> Running:
-        settings = [upstream_settings(each.url, f"up{number}") for number, each in enumerate(upstreams)]
-        running.append(await start(tmp_path / "data", *settings, **server))
-        return running[-1]
-
-    def stop() -> None:
-        for each in running:
-            pytest_twisted.blockon(ensureDeferred(each.stop()))
-
-    request.addfinalizer(stop)  # noqa: PT021  # what is returned makes what has to be stopped
-    return run
 
 
 def on_disk(tmp_path: Path) -> list[str]:

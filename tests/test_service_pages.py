@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,11 @@ import pytest_twisted
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from proxy.settings import PageLimits
-from tests.inprocess import JSON, Running, start, upstream_settings
+from tests.inprocess import JSON, Start, start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault
 
 HTML_V1 = "application/vnd.pypi.simple.v1+html"
 EXPIRES_AT_ONCE = PageLimits(ttl=0.0, soft_deadline=0.1, negative_ttl=60.0)
-
-Start = Callable[..., Awaitable[Running]]
 
 
 @pytest.fixture
@@ -25,23 +22,6 @@ def six(upstream: FakeUpstream) -> FakeUpstream:
     upstream.add_file("six", "six-1.0.tar.gz", b"six" * 1000, requires_python=">=3.9")
     upstream.add_file("six", "six-1.0-py3-none-any.whl", b"wheel" * 1000, metadata=b"Name: six\n", yanked="broken")
     return upstream
-
-
-@pytest.fixture
-def run(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
-    running: list[Running] = []
-
-    async def run(*upstreams: FakeUpstream, limits: PageLimits | None = None) -> Running:
-        settings = [upstream_settings(each.url, f"up{number}") for number, each in enumerate(upstreams)]
-        running.append(await start(tmp_path / "data", *settings, limits=limits))
-        return running[-1]
-
-    def stop() -> None:
-        for each in running:
-            pytest_twisted.blockon(ensureDeferred(each.stop()))
-
-    request.addfinalizer(stop)  # noqa: PT021  # what is returned makes what has to be stopped
-    return run
 
 
 @pytest_twisted.ensureDeferred

@@ -69,7 +69,7 @@ class SpoolTests(SynchronousTestCase):
             partial: MemoryPartial = self.successResultOf(Deferred.fromCoroutine(self.store.begin(KEY, resume=True)))
         else:
             partial = FullDisk(self.store, KEY, b"")
-            partial.room = room  # type: ignore[attr-defined]  # a FullDisk has it
+            partial.room = room
         spool = Spool("big.whl", partial, expected, Inline())
         self.addCleanup(spool.close)
         self.successResultOf(Deferred.fromCoroutine(spool.recover()))
