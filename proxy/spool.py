@@ -28,6 +28,7 @@ from proxy.errors import Attempt, DigestMismatch
 from proxy.interfaces import IBytesSource, IOffload, IPartialFile, ISink
 from proxy.model import Digest, FileFacts
 from proxy.settings import KIB, MIB
+from proxy.window import Window
 
 #: Bytes at the end that nobody sees before the digest matched.
 HOLD = 4 * KIB
@@ -96,8 +97,7 @@ class Spool:
         self._producer: Any = None
         self._paused = False
         self._closed = False
-        self._window: bytearray | None = None
-        self._window_start = 0
+        self._window: Window | None = None
         self._readers: set[SpoolReader] = set()
         self._begun: list[Deferred[None]] = []
         self._changed: list[Callable[[], None]] = []
@@ -159,7 +159,7 @@ class Spool:
                     await self._to_disk(chunk)
                 else:
                     await self._offload.run(self._digest, chunk)
-                    self._to_window(chunk)
+                    self._to_window(self._window, chunk)
                 self._queued -= len(chunk)
                 self._tell()
                 self._maybe_resume()
@@ -192,9 +192,9 @@ class Spool:
                 error=error.strerror,
             )
             accepted = self._partial.size - self._written
-            self._window = bytearray()
-            self._window_start = self._written = self._partial.size
-            self._to_window(chunk[accepted:])
+            self._written = self._partial.size
+            self._window = Window(self._written)
+            self._to_window(self._window, chunk[accepted:])
         else:
             self._written = self._partial.size
 
@@ -202,9 +202,8 @@ class Spool:
         self._digest(chunk)
         self._partial.write(chunk)
 
-    def _to_window(self, chunk: bytes) -> None:
-        assert self._window is not None
-        self._window += chunk
+    def _to_window(self, window: Window, chunk: bytes) -> None:
+        window.append(chunk)
         self._written += len(chunk)
 
     async def finish(self) -> None:
@@ -283,7 +282,7 @@ class Spool:
 
     def _maybe_resume(self) -> None:
         if self._window is not None:
-            self._slide()
+            self._slide(self._window)
             if len(self._window) > WINDOW:
                 self._pause()
                 return
@@ -292,15 +291,11 @@ class Spool:
             if self._producer is not None:
                 self._producer.resumeProducing()
 
-    def _slide(self) -> None:
+    def _slide(self, window: Window) -> None:
         """Drop from the window what every reader has passed (all of it but the held bytes when there is no reader)."""
-        assert self._window is not None
         visible = self.visible()
         passed = min((reader.position for reader in self._readers), default=visible)
-        drop = min(passed, visible) - self._window_start
-        if drop > 0:
-            del self._window[:drop]
-            self._window_start += drop
+        window.move(min(passed, visible))
 
     # -- the readers' side -------------------------------------------------------------------------------------------------
 
@@ -309,7 +304,7 @@ class Spool:
         """Whether a new reader can still have every byte from 0 on."""
         if self.state is State.FAILED or self._closed:
             return False
-        return self._window is None or self._window_start == self._partial.size
+        return self._window is None or self._window.start == self._partial.size
 
     @property
     def kept(self) -> bool:
@@ -364,9 +359,7 @@ class Spool:
         """Bytes from memory for a reader beyond what is on disk; ``b""`` when *position* is on disk."""
         if self._window is None or position < self._partial.size:
             return b""
-        start = position - self._window_start
-        stop = min(start + limit, self.visible() - self._window_start)
-        return bytes(self._window[start:stop])
+        return self._window.read(position, min(position + limit, self.visible()))
 
     def disk_extent(self) -> int:
         """The position up to which :meth:`SpoolReader.fileno` has bytes that may be sent."""
