@@ -29,13 +29,13 @@ types: $(VENV)/installed-test
 bench: $(VENV)/installed-test system-packages
 	$(BIN)/python bench/run.py $(ARGS)
 
-# Real servers that some tests and the bench compare with.  Without them those are skipped, each with its reason.
+# A real server and a load generator that some tests and the bench compare with.  Without them those are skipped, each with its reason.
 system-packages:
-	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \
+	@{ command -v nginx >/dev/null || test -x /usr/sbin/nginx; } && command -v wrk >/dev/null || { \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx; \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx wrk; \
 	    else false; fi; \
-	} || echo "nginx is not here and could not be installed (Debian: apt install nginx): what needs it is skipped"
+	} || echo "nginx or wrk is not here and could not be installed (Debian: apt install nginx wrk): what needs it is skipped"
 
 $(VENV)/installed: $(METADATA) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .

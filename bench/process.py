@@ -58,6 +58,7 @@ class Pinned:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
                 raise RuntimeError(f"{self._command} did not start:\n{self.said()}")
             time.sleep(0.02)
 

@@ -10,7 +10,6 @@ from attrs import frozen
 
 from bench.scenarios import Metric
 
-
 #: A spread (longest to shortest) of more than this share of the median makes a ratio doubtful.
 NOISE = 0.25
 

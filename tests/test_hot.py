@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.offload import Inline
@@ -30,6 +31,7 @@ class Farm:
         self.ready = True
         self.routed: list[str] = []
         self.gates: dict[str, Deferred[None]] = {}
+        self.agents: list[str] = []
         self.logged: list[tuple[str, int, str]] = []
         front = Front(
             self.route,
@@ -59,6 +61,10 @@ class Farm:
     def answer(self, ask: Ask) -> Answer:
         return Answer(200, [("X-Version", str(self.version))], f"<{ask.path}>".encode(), word="hit")
 
+    def heard(self, event: LogEvent) -> None:
+        if event.get("log_namespace") == "proxy.access":
+            self.agents.append(event["agent"])
+
     def connect(self) -> tuple[Callable[[bytes], None], StringTransport]:
         transport = StringTransport()
         channel = self.site.buildProtocol(None)
@@ -79,6 +85,9 @@ class HotRequestsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.farm = Farm()
         self.send, self.transport = self.farm.connect()
+        heard: ILogObserver = self.farm.heard  # type: ignore[assignment]  # a function is one, if not to the type checker
+        globalLogPublisher.addObserver(heard)
+        self.addCleanup(globalLogPublisher.removeObserver, heard)
 
     def test_the_second_time_no_route_is_taken_and_the_answer_is_the_same(self) -> None:
         answers = []
@@ -104,10 +113,28 @@ class HotRequestsTests(SynchronousTestCase):
         self.send(request("/hot/a"))
         self.assertEqual(self.farm.routed, ["/hot/a", "/hot/a"])
 
-    def test_another_byte_is_another_request(self) -> None:
-        for path, header in (("/hot/a", "X: 1"), ("/hot/a", "X: 2"), ("/hot/b", "X: 1")):
-            self.send(request(path, header))
-        self.assertEqual(self.farm.routed, ["/hot/a", "/hot/a", "/hot/b"])
+    def test_another_client_with_the_same_wish_gets_the_same_answer_and_its_own_line_in_the_log(self) -> None:
+        self.send(request("/hot/a", "Accept: text/html", "User-Agent: pip/26"))
+        self.send(request("/hot/a", "User-Agent: uv/0.13", "Accept:  text/html", "Connection: keep-alive"))
+        self.assertEqual(self.farm.routed, ["/hot/a"])
+        self.assertEqual(self.farm.agents, ["pip/26", "uv/0.13"])
+
+    def test_what_an_answer_depends_on_makes_another_request(self) -> None:
+        for path, *headers in (
+            ("/hot/a", "Accept: text/html"),
+            ("/hot/b", "Accept: text/html"),
+            ("/hot/a?format=x", "Accept: text/html"),
+            ("/hot/a", "Accept: application/json"),
+            ("/hot/a", "Accept: text/html", "Accept-Encoding: gzip"),
+            ("/hot/a", "Accept: text/html", 'If-None-Match: "x"'),
+            ("/hot/a", "Accept: text/html", "Range: bytes=0-1"),
+            ("/hot/a", "Accept: text/html", "Cache-Control: no-cache"),
+            ("/hot/a", "Accept: text/html", "Via: 1.1 somebody"),
+            ("/hot/a", "Accept: text/html", "Unheard-Of: 1"),
+        ):
+            before = len(self.farm.routed)
+            self.send(request(path, *headers))
+            self.assertEqual(len(self.farm.routed), before + 1, headers)
 
     def test_what_must_not_be_remembered_is_not(self) -> None:
         for odd in (

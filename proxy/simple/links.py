@@ -13,7 +13,7 @@ _NETLOC = re.compile(r"""[^\s\x00-\x20\x7f/?#\\<>"^`{|}]+""")
 # The two shapes that nearly all links of large pages have are resolved without urllib, which takes many times as long.
 _SEGMENT = r"[\w~!$&'()*+,=@%-][\w.~!$&'()*+,=@%-]*"
 _PATH = rf"(?:{_SEGMENT}/)*{_SEGMENT}"
-_ABSOLUTE = re.compile(rf"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[0-9]{{1,4}})?/{_PATH}", re.ASCII)
+_ABSOLUTE = re.compile(rf"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{{1,4}})?/{_PATH}", re.ASCII)
 _RELATIVE = re.compile(rf"((?:\.\./)*)({_PATH})", re.ASCII)
 
 

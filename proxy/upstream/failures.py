@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -34,10 +33,6 @@ class Broken(Failed):
     """The connection ended in the middle: what has arrived is good, and the rest can be asked for."""
 
 
-class Silent(Broken):
-    """The connection is open and nothing comes any more."""
-
-
 class Missing(Failed):
     """404 or 410: a definite answer of this upstream."""
 
@@ -60,6 +55,7 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
         NoRouteError: "no route to it",
         TCPTimedOutError: f"no connection within {connect_timeout:g} s",
         ConnectTimeout: f"no connection within {connect_timeout:g} s",
+        ConnectingCancelledError: f"no connection within {connect_timeout:g} s",
         ParseError: "answered with something that is not HTTP",
     }
     for kind, words in simple.items():
@@ -73,13 +69,6 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
     if module.startswith(("OpenSSL", "service_identity")):
         return f"TLS failure: {_tls(error)}"
     return f"{type(error).__name__}: {error}"
-
-
-def cancelled(error: BaseException) -> bool:
-    """Whether *error* is what the HTTP client makes of a request that was cancelled."""
-    if isinstance(error, (ResponseFailed, ResponseNeverReceived)):
-        return any(cancelled(failure.value) for failure in error.reasons)
-    return isinstance(error, (CancelledError, ConnectingCancelledError))
 
 
 def _reasons(failures: list[Failure], connect_timeout: float) -> str:

@@ -25,9 +25,10 @@ class Ask:
     #: The request as it came, when it came in one piece and alone.
     raw: bytes | None = field(default=None, repr=False)
 
-    def header_list(self, name: str) -> list[str]:
-        """The comma-separated members of a header, in lower case."""
-        return [member.strip().lower() for member in self.headers.get(name, "").split(",")]
+    @property
+    def target(self) -> str:
+        """Path and query as they came, fit for a log."""
+        return f"{self.path}?{self.query}" if self.query else self.path
 
     def header(self, name: str) -> str | None:
         return self.headers.get(name)
@@ -68,6 +69,11 @@ class Answer:
     word: str = "-"
     #: Whether to close the connection afterwards.
     close: bool = False
+
+
+def printable(raw: bytes) -> str:
+    """Bytes from the wire, fit for one line of a log."""
+    return raw.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
 def split_path(raw: bytes) -> tuple[str, ...]:

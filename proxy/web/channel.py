@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.server import Site
 
-from proxy.web.hot import Hit, HotRequests
+from proxy.web.hot import Hit, HotRequests, is_whole
 from proxy.web.serving import Front
 
 #: A body that is copied behind its head rather than sent on its own (bytes).
@@ -36,7 +36,7 @@ class Channel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         if not self._between:
-            if self.raw is not None and self._early is None and _is_whole(data):
+            if self.raw is not None and self._early is None and is_whole(data):
                 self._early = data
                 return
             if self._early is not None:
@@ -47,7 +47,7 @@ class Channel(HTTPChannel):
             self._write(hit)
             self.site.front.answered_at_once(hit, self.transport.getPeer())
             return
-        elif _is_whole(data):
+        elif is_whole(data):
             self.raw = data
         self._between = False
         super().dataReceived(data)
@@ -79,11 +79,6 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.left(self)
         super().connectionLost(reason)
-
-
-def _is_whole(data: bytes) -> bool:
-    """Whether *data* is one request without a body, from its first byte to its last."""
-    return data.startswith(b"GET ") and data.endswith(b"\r\n\r\n") and data.find(b"\r\n\r\n") == len(data) - 4
 
 
 class BoundedSite(Site):

@@ -1,9 +1,10 @@
-"""Answers to requests seen before, byte for byte: no parsing, no coroutine, one write.
+"""Answers to requests seen before: no coroutine, no request object, one write.
 
-Theory of operation. The agents of a farm send the same few clients' requests over and over, identical to the last byte. A
-route that has answered a plain GET may leave a :data:`Source` under the bytes of that request: a function that says at once
-what the answer is *now*, or that it cannot say at once. What is remembered is how to answer, never the answer: freshness,
-pins and policy are asked each time.
+Theory of operation. The agents of a farm ask for the same pages and files over and over. A route that has answered a plain
+GET may leave a :data:`Source` under what that request *means* (its target and the three headers that pages and files depend
+on): a function that says at once what the answer is *now*, or that it cannot say at once. What is remembered is how to
+answer, never the answer: freshness, pins and policy are asked each time. Requests that are the same to the last byte, as
+those of one client on one image are, are not even looked into a second time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import datetimeToString
 
 from proxy.bounded import BoundedTable
-from proxy.web.answers import Answer, Ask
+from proxy.web.answers import Answer, Ask, printable
 
 #: A name for the very bytes of an answer, and the function that makes it.
 Ready = tuple[Any, Callable[[], Answer]]
@@ -31,10 +32,10 @@ _LONGEST = 4096
 
 @define
 class _Known:
-    """One remembered request: its source, and the head of its last answer, good for one second."""
+    """How to answer a request, and the head of its last answer, good for one second."""
 
     source: Source
-    ask: Ask
+    path: str
     name: Any = None
     second: int = -1
     head: bytes = b""
@@ -43,12 +44,60 @@ class _Known:
 
 @frozen(slots=True)
 class Hit:
-    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes."""
+    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes; *path* and *agent* are for the log."""
 
-    ask: Ask
+    path: str
+    agent: str
     answer: Answer
     head: bytes = field(repr=False)
     body: bytes = field(repr=False)
+
+
+#: Target, ``Accept``, ``Accept-Encoding`` and ``If-None-Match`` of a request.
+Meaning = tuple[bytes, bytes, bytes, bytes]
+
+#: Headers that no answer to a GET depends on.
+_OF_NO_MATTER = frozenset(
+    {
+        b"host",
+        b"accept-language",
+        b"dnt",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+        b"x-request-id",
+        b"traceparent",
+        b"tracestate",
+    }
+)
+
+
+def meaning(raw: bytes) -> tuple[Meaning, bytes] | None:
+    """What a GET without a body asks for, and its ``User-Agent``; ``None`` when anything else in it might matter."""
+    target, *lines = raw[:-4].split(b"\r\n")
+    if not target.endswith(b" HTTP/1.1"):
+        return None
+    depends = {b"accept": b"", b"accept-encoding": b"", b"if-none-match": b"", b"user-agent": b""}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name in depends:
+            if depends[name]:
+                return None  # twice: let the long way make sense of it
+            depends[name] = value.strip()
+        elif name == b"connection":
+            if value.strip().lower() != b"keep-alive":
+                return None
+        elif name == b"cache-control":
+            if b"no-" in value.lower():
+                return None
+        elif name not in _OF_NO_MATTER:
+            return None
+    agent = depends.pop(b"user-agent")
+    accept, coding, known = depends.values()
+    return (target, accept, coding, known), agent
 
 
 class HotRequests:
@@ -57,22 +106,24 @@ class HotRequests:
     def __init__(self, reactor: IReactorTime, via: str, memory: int) -> None:
         self._reactor = reactor
         self._via = via
-        self._known: BoundedTable[bytes, _Known] = BoundedTable(memory, lambda known: 2 * _LONGEST)
+        self._by_meaning: BoundedTable[Meaning, _Known] = BoundedTable(memory // 2, lambda known: _LONGEST)
+        self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 2, lambda known: _LONGEST)
 
     def remember(self, ask: Ask, source: Source) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
         raw = ask.raw
-        if raw is None or len(raw) > _LONGEST or ask.method != "GET":
+        if raw is None or len(raw) > _LONGEST or (meant := meaning(raw)) is None:
             return
-        if "authorization" in ask.headers or "close" in ask.header_list("connection") or b" HTTP/1.1\r\n" not in raw:
-            return
-        self._known.put(raw, _Known(source, ask))
+        known = _Known(source, ask.target)
+        self._by_meaning.put(meant[0], known)
+        self._by_bytes.put(raw, (known, printable(meant[1]) or "-"))
 
     def answer(self, raw: bytes) -> Hit | None:
         """The answer to the request *raw*, if it is known and can be given at once."""
-        known = self._known.get(raw)
-        if known is None:
+        found = self._by_bytes.get(raw) or self._look_into(raw)
+        if found is None:
             return None
+        known, agent = found
         ready = known.source()
         if ready is None:
             return None
@@ -85,7 +136,18 @@ class HotRequests:
             known.head = self._head(known.answer)
         body = known.answer.body
         assert isinstance(body, bytes)
-        return Hit(known.ask, known.answer, known.head, body)
+        return Hit(known.path, agent, known.answer, known.head, body)
+
+    def _look_into(self, raw: bytes) -> tuple[_Known, str] | None:
+        """What is known of a request whose very bytes have not been seen before."""
+        if len(raw) > _LONGEST or not is_whole(raw) or (meant := meaning(raw)) is None:
+            return None
+        known = self._by_meaning.get(meant[0])
+        if known is None:
+            return None
+        found = (known, printable(meant[1]) or "-")
+        self._by_bytes.put(raw, found)
+        return found
 
     def _head(self, answer: Answer) -> bytes:
         lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
@@ -95,6 +157,11 @@ class HotRequests:
             assert isinstance(answer.body, bytes)
             lines.append(f"Content-Length: {len(answer.body)}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether *data* is one GET without a body, from its first byte to its last."""
+    return data.startswith(b"GET ") and data.endswith(b"\r\n\r\n") and data.find(b"\r\n\r\n") == len(data) - 4
 
 
 def standing_headers(via: str) -> list[tuple[str, str]]:

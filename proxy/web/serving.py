@@ -21,7 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
-from proxy.web.answers import Answer, Ask, FileBody, StreamBody, split_path
+from proxy.web.answers import Answer, Ask, FileBody, StreamBody, printable, split_path
 from proxy.web.hot import Hit, standing_headers
 from proxy.web.problems import problem
 from proxy.web.sending import CopySender, SendfileSender
@@ -101,15 +101,16 @@ class Front(Resource):
             for waiter in quiet:
                 waiter.callback(None)
         seconds = self._reactor.seconds() - response.began
-        method, path, agent = (_text(part) for part in (request.method, request.uri, request.getHeader(b"user-agent") or b"-"))
+        method, path, agent = (
+            printable(part) for part in (request.method, request.uri, request.getHeader(b"user-agent") or b"-")
+        )
         client = request.getClientAddress()
         self._account(client, method, path, agent, response.status, response.sent, seconds, response.word, response.cut_off)
 
     def answered_at_once(self, hit: Hit, client: object) -> None:
         """Account for an answer that went out without a request object."""
-        ask, answer = hit.ask, hit.answer
-        agent = _text(ask.headers.get("user-agent", "-").encode("latin-1"))
-        self._account(client, ask.method, ask.path, agent, answer.status, len(hit.body), 0.0, answer.word, False)
+        answer = hit.answer
+        self._account(client, "GET", hit.path, hit.agent, answer.status, len(hit.body), 0.0, answer.word, False)
 
     def _account(
         self, client: object, method: str, path: str, agent: str, status: int, sent: int, seconds: float, word: str, cut: bool
@@ -136,12 +137,14 @@ def _ask(request: Request) -> Ask:
         name.decode("latin-1").lower(): ", ".join(value.decode("latin-1") for value in values)
         for name, values in request.requestHeaders.getAllRawHeaders()
     }
-    return Ask(_text(request.method), split_path(raw), _text(raw), _text(query), headers, getattr(request.channel, "raw", None))
-
-
-def _text(raw: bytes) -> str:
-    """Bytes from the wire, fit for one line of a log."""
-    return raw.decode("latin-1").encode("unicode_escape").decode("ascii")
+    return Ask(
+        printable(request.method),
+        split_path(raw),
+        printable(raw),
+        printable(query),
+        headers,
+        getattr(request.channel, "raw", None),
+    )
 
 
 class _Response:
@@ -214,9 +217,9 @@ class _Response:
         """The body cannot be completed: make sure that it does not look complete."""
         self.cut_off = True
         if not isinstance(error, ProxyError):
-            _errors.failure("bug: {path} was cut off", Failure(), path=_text(self._request.uri))
+            _errors.failure("bug: {path} was cut off", Failure(), path=printable(self._request.uri))
         else:
-            _errors.error("{path} was cut off: {error}", path=_text(self._request.uri), error=error)
+            _errors.error("{path} was cut off: {error}", path=printable(self._request.uri), error=error)
         self._abort()
 
     def _abort(self) -> None:
@@ -238,7 +241,7 @@ class _Response:
         self._stall = None
         _errors.info(
             "{path}: client took no byte for {seconds} s and is dropped",
-            path=_text(self._request.uri),
+            path=printable(self._request.uri),
             seconds=self._stall_timeout,
         )
         self._abort()
