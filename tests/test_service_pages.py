@@ -11,6 +11,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 
 from proxy.settings import PageLimits
 from tests.inprocess import JSON, Start, start, upstream_settings
+from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream, Fault
 
 HTML_V1 = "application/vnd.pypi.simple.v1+html"
@@ -215,3 +216,44 @@ async def test_a_quarantined_project_offers_no_file_and_serves_none_that_it_has(
     page = await proxy.page()
     assert (page["files"], page["project-status"]["status"]) == ([], "quarantined")
     assert (await proxy.get(path)).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_clients_than_the_limit_wait_until_one_leaves(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six, max_connections=2)
+    first, second = [await wire.connect(proxy.port) for _ in range(2)]
+    for client in (first, second):
+        client.ask("/-/live")
+        await client.reply()
+    third = await wire.connect(proxy.port)
+    third.ask("/-/live")
+    for _ in range(3):
+        second.ask("/-/live")
+        await second.reply()
+    assert third.received == b""
+    await first.close()
+    assert (await third.reply()).body == b"alive\n"
+    await second.close()
+    await third.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_malformed_request_is_refused_and_its_connection_closed(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    for raw in (b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nbroken\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"):
+        client = await wire.connect(proxy.port)
+        client.transport.write(raw)
+        await client.ended
+        assert client.received.startswith(b"HTTP/1.1 400")
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_answer_says_how_the_cache_came_by_it_and_bears_each_header_once(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    for path in ("/simple/six/", "/simple/Six/", "/simple/unknown/", "/nothing", await proxy.link("six", "six-1.0.tar.gz")):
+        client = await proxy.connect(path)
+        await client.ended
+        head = bytes(client.received).partition(b"\r\n\r\n")[0].decode().lower()
+        names = [line.partition(":")[0] for line in head.split("\r\n")[1:]]
+        assert sorted(names) == sorted(set(names)), path
+        assert "cache-status" in names, path
