@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest_twisted
 from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 
 from proxy.settings import PageLimits
 from tests.inprocess import Start
@@ -27,6 +29,16 @@ WHEEL = "big-1.0-py3-none-any.whl"
 def big(upstream: FakeUpstream) -> FakeUpstream:
     upstream.add_file("big", WHEEL, BIG, metadata=b"Metadata-Version: 2.1\nName: big\nVersion: 1.0\n")
     return upstream
+
+
+@pytest.fixture
+def logged() -> Iterator[list[LogEvent]]:
+    """What is logged during the test."""
+    events: list[LogEvent] = []
+    heard: ILogObserver = events.append  # type: ignore[assignment]  # a function is one, if not to the type checker
+    globalLogPublisher.addObserver(heard)
+    yield events
+    globalLogPublisher.removeObserver(heard)
 
 
 def on_disk(tmp_path: Path) -> list[str]:
@@ -78,6 +90,35 @@ async def test_the_download_goes_on_when_its_only_client_leaves(big: FakeUpstrea
     await big.until(lambda: big.in_progress == 0)
     assert (await proxy.get(path)).body == BIG
     assert big.count("/packages/*") == 1
+
+
+@pytest.mark.parametrize("how", ["sendfile", "tls", "chunked", "range"])
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_leaves_nothing_behind(
+    big: FakeUpstream, run: Start, tmp_path: Path, how: str, logged: list[LogEvent]
+) -> None:
+    tls = None
+    listen = "tcp:0:interface=127.0.0.1"
+    if how == "tls":
+        certificate, key = certs.server("proxy.example").write(tmp_path, "proxy")
+        listen = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        authority = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(certs.authority().certificate_pem)])
+        tls = ssl.optionsForClientTLS("proxy.example", authority)
+    if how == "chunked":
+        big.add_file("big", WHEEL, BIG, size=None)
+        big.script("GET /packages/*", Fault(chunked=True), times=1)
+    proxy = await run(big, listen=(listen,))
+    gate = big.hold("/packages/*", after=500_000)
+    client = await wire.connect(proxy.port, tls)
+    client.ask("/simple/big/", Accept="application/vnd.pypi.simple.v1+json")
+    (url,) = [file["url"] for file in (await client.reply()).json["files"]]
+    client.ask(url.replace("../..", ""), **({"Range": "bytes=1000-1000000"} if how == "range" else {}))
+    await client.got(300_000)
+    await client.close()
+    await proxy.service.front.quiet()
+    gate.release()
+    assert [event for event in logged if event["log_level"] >= LogLevel.error] == []
+    assert [event["cut"] for event in logged if event.get("bytes", 0) >= 290_000] == [" cut off"]
 
 
 @pytest_twisted.ensureDeferred

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
@@ -101,6 +102,10 @@ class _Sender:
         self._warm_to = goal
         self._woken()
 
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        self._end(Failure(ConnectionLost()))
+
     def _go_on(self) -> None:
         raise NotImplementedError
 
@@ -145,10 +150,6 @@ class SendfileSender(_Sender):
         """The transport's buffer is empty and the socket takes bytes (or may)."""
         if not self._waiting and not self._over:
             self._go_on()
-
-    def stopProducing(self) -> None:
-        """The connection is gone."""
-        self._end(None)
 
     def _go_on(self) -> None:
         try:
@@ -213,9 +214,6 @@ class CopySender(_Sender):
         if not self._waiting and not self._over:
             self._go_on()
 
-    def stopProducing(self) -> None:
-        self._end(None)
-
     def _go_on(self) -> None:
         if self._going:
             return  # write() called resumeProducing() from within this loop
@@ -254,7 +252,8 @@ class CopySender(_Sender):
         return True
 
     def _release(self) -> None:
-        self._consumer.unregisterProducer()
+        if self._consumer.channel is not None:  # there is none after a disconnect
+            self._consumer.unregisterProducer()
 
 
 def _cached(descriptor: int, position: int) -> bool:

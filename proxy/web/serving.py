@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
@@ -95,17 +96,17 @@ class Front(Resource):
         await response.send(answer, self._via)
 
     def _ended(self, _: object, request: Request, response: _Response) -> None:
-        self.in_progress -= 1
-        if not self.in_progress:
-            quiet, self._quiet = self._quiet, []
-            for waiter in quiet:
-                waiter.callback(None)
         seconds = self._reactor.seconds() - response.began
         method, path, agent = (
             printable(part) for part in (request.method, request.uri, request.getHeader(b"user-agent") or b"-")
         )
         client = request.getClientAddress()
         self._account(client, method, path, agent, response.status, response.sent, seconds, response.word, response.cut_off)
+        self.in_progress -= 1
+        if not self.in_progress:
+            quiet, self._quiet = self._quiet, []
+            for waiter in quiet:
+                waiter.callback(None)
 
     def answered_at_once(self, hit: Hit, client: object) -> None:
         """Account for an answer that went out without a request object."""
@@ -201,8 +202,8 @@ class _Response:
             else:
                 self._moved()
                 await (self._send_file(body) if isinstance(body, FileBody) else self._send_stream(body))
-        except CancelledError:
-            self.cut_off = True
+        except (CancelledError, ConnectionLost):
+            self.cut_off = self._gone = True
         except Exception as error:  # noqa: BLE001  # logged, and the client must see a cut-off body
             self._cut_off(error)
         finally:
@@ -225,6 +226,7 @@ class _Response:
     def _abort(self) -> None:
         if not self._gone:
             self._transport().abortConnection()
+            self._gone = True
 
     def _transport(self) -> Any:
         """The transport of the client's connection, itself and not the channel that stands for it."""
@@ -307,7 +309,8 @@ class _Flow:
             await self._paused
 
     def close(self) -> None:
-        self._request.unregisterProducer()
+        if self._request.channel is not None:  # there is none after a disconnect
+            self._request.unregisterProducer()
 
 
 def _length(body: Any) -> int | None:
