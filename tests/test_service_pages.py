@@ -257,3 +257,13 @@ async def test_every_answer_says_how_the_cache_came_by_it_and_bears_each_header_
         names = [line.partition(":")[0] for line in head.split("\r\n")[1:]]
         assert sorted(names) == sorted(set(names)), path
         assert "cache-status" in names, path
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_with_a_body_is_refused_before_the_body_is_taken(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    for framing in ("Content-Length: 10000000000", "Transfer-Encoding: chunked"):
+        client = await wire.connect(proxy.port)
+        client.transport.write(f"POST /simple/six/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
+        await client.ended
+        assert client.received.startswith(b"HTTP/1.1 413 ")

@@ -18,6 +18,12 @@ from proxy.web.serving import Front
 _JOIN = 128 * 1024
 
 
+_NO_BODIES = (
+    b"HTTP/1.1 413 This proxy takes no request bodies: only GET and HEAD are answered\r\n"
+    b"Content-Length: 0\r\nConnection: close\r\nAllow: GET, HEAD\r\n\r\n"
+)
+
+
 class Channel(HTTPChannel):
     """One client connection (HTTP/1.1)."""
 
@@ -51,6 +57,13 @@ class Channel(HTTPChannel):
             self.raw = data
         self._between = False
         super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        super().allHeadersReceived()
+        if self.length != 0:
+            # Nothing here takes a body, and twisted.web would store one of any length before asking what to do with it.
+            self.transport.write(_NO_BODIES)
+            self.loseConnection()
 
     def _write(self, hit: Hit) -> None:
         """Hand the kernel what it takes at once, which spares a turn of the reactor; the transport keeps the rest."""
