@@ -103,6 +103,7 @@ class ProxyService(MultiService):
             [self._clients[name] for name in index.upstreams],
             reactor=self._reactor,
             offload=self._work,
+            count=self.metrics.count,
         )
         pages = PageCache(
             index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
@@ -125,6 +126,14 @@ class ProxyService(MultiService):
 
     async def _stop(self) -> None:
         self._stopping = True
+        try:
+            await self._close()
+        finally:
+            # A thread that is left would keep the process alive for ever.
+            self._work.stop()
+            self._disk.stop()
+
+    async def _close(self) -> None:
         closed = super().stopService()
         if closed is not None:
             await closed
@@ -137,8 +146,6 @@ class ProxyService(MultiService):
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self._clients.values()], consumeErrors=True)
         await self._store.close()
         await self._records.close()
-        self._work.stop()
-        self._disk.stop()
 
     async def _drain(self) -> None:
         """Let responses in progress go on until they end or the deadline comes."""

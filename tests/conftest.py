@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from proxy.settings import UpstreamSettings
 from tests.inprocess import Running, Start, start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ProxyProcess
@@ -101,5 +102,26 @@ def run(data_dir: Path) -> Iterator[Start]:
         return running[-1]
 
     yield run
+    for each in running:
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.stop()))
+
+
+@pytest.fixture
+def serve(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., Awaitable[Running]]]:
+    """Runs services inside the test's process, all on one data directory.
+
+    Takes what `tests.inprocess.start` takes after it; a `FakeUpstream` stands for its settings, named ``up0``, ``up1``, …
+    """
+    running: list[Running] = []
+
+    async def serve(*upstreams: FakeUpstream | UpstreamSettings, data: str = "data", **options: Any) -> Running:
+        settings = [
+            each if isinstance(each, UpstreamSettings) else upstream_settings(each.url, f"up{number}")
+            for number, each in enumerate(upstreams)
+        ]
+        running.append(await start(tmp_path / data, *settings, **options))
+        return running[-1]
+
+    yield serve
     for each in running:
         pytest_twisted.blockon(Deferred.fromCoroutine(each.stop()))

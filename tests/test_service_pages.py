@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
+import treq.client
+from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.web.client import Agent, HTTPConnectionPool
 
 from proxy.settings import PageLimits
 from tests.inprocess import JSON, Start, start, upstream_settings
@@ -267,3 +271,16 @@ async def test_a_request_with_a_body_is_refused_before_the_body_is_taken(six: Fa
         client.transport.write(f"POST /simple/six/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
         await client.ended
         assert client.received.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_treq_reads_pages_and_files_as_any_other_client_does(six: FakeUpstream, run: Start) -> None:
+    proxy = await run(six)
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    client = treq.client.HTTPClient(Agent(reactor, pool=pool))
+    for _ in range(2):
+        page = await client.get(f"http://127.0.0.1:{proxy.port}/simple/Six", headers={b"Accept": JSON.encode()})
+        files = (await page.json())["files"]
+        (url,) = [file["url"] for file in files if file["filename"] == "six-1.0.tar.gz"]
+        file = await client.get(urljoin(f"http://127.0.0.1:{proxy.port}/simple/six/", url))
+        assert await file.content() == b"six" * 1000

@@ -20,6 +20,7 @@ from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IRepository, IUpstreams
 from proxy.model import Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
 from proxy.repository.offered import as_pinned, changed, offered, pin_holds, segment
+from proxy.simple.links import beside
 
 _METADATA = ".metadata"
 #: Files that are not stored, and whose page states no size, of which upstream's is remembered.
@@ -189,7 +190,7 @@ class ProxyRepository:
         if not file.core_metadata:
             raise NotFound(f"upstream offers no metadata for {file.filename}")
         digest: Digest | None = None if file.core_metadata is True else strongest(file.core_metadata)
-        return Wanted(self.name, project, file.filename, _beside(file.url, companion), upstream, digest, None, companion)
+        return Wanted(self.name, project, file.filename, beside(file.url, companion), upstream, digest, None, companion)
 
     def _committed(self, asked: str) -> Callable[[Wanted, str, int], Any]:
         async def pin(wanted: Wanted, sha256: str, size: int) -> None:
@@ -230,10 +231,3 @@ def _etag(asked: str, companion: str, digest: str | None) -> str | None:
     if companion or not asked.partition("-")[2]:
         return None if digest is None else f'"{digest}"'
     return f'"{asked}"'
-
-
-def _beside(url: str, companion: str) -> str:
-    """The URL of a companion (PEP 658): the file's with the companion's suffix on its path."""
-    url = url.partition("#")[0]
-    path, mark, query = url.partition("?")
-    return path + companion + mark + query

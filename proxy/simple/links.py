@@ -34,6 +34,13 @@ def resolve(base: str, href: str) -> tuple[str, str] | None:
     return None if url is None else (url, fragment)
 
 
+def beside(url: str, companion: str) -> str:
+    """The URL of a file's companion (PEP 658): the file's own with the companion's suffix on its path."""
+    url = url.partition("#")[0]
+    path, mark, query = url.partition("?")
+    return path + companion + mark + query
+
+
 def join_anew(base: str, reference: str) -> str | None:
     """*reference* against *base* by the book; ``None`` when that is no http(s) URL with a host."""
     try:

@@ -14,7 +14,7 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from proxy.settings import KIB
-from proxy.upstream.failures import Broken, reason
+from proxy.upstream.failures import Broken, Silent, reason
 
 #: Bytes that may wait to be read before the connection is told to pause.
 _AHEAD = 256 * KIB
@@ -46,7 +46,7 @@ class Body(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += len(data)
-        if self._discarding:
+        if self._discarding or self._end is not None:
             return
         self._chunks.append(data)
         self._held += len(data)
@@ -59,11 +59,20 @@ class Body(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._quiet()
-        self._end = reason
+        if self._end is None:
+            self._end = reason
         self._wake()
 
+    async def ready(self) -> None:
+        """Wait for the first byte, or a good end.  Raises as :meth:`read`."""
+        while not self._chunks:
+            if self._end is not None:
+                self._ended(self._end)
+                return
+            await self._change()
+
     async def read(self) -> bytes:
-        """The next chunk, ``b""`` at the end.  Raises Broken when the body was cut off or went silent."""
+        """The next chunk, ``b""`` at the end.  Raises Broken when the body was cut off, Silent when nothing more came."""
         while self._consumer_full or not self._chunks:
             if self._end is not None and not self._chunks:
                 return self._ended(self._end)
@@ -72,19 +81,24 @@ class Body(Protocol):
                 self._listen()
                 self.transport.resumeProducing()
             else:
-                self._waiting = Deferred()
-                await self._waiting
+                await self._change()
         chunk = self._chunks.popleft()
         self._held -= len(chunk)
         return chunk
+
+    async def _change(self) -> None:
+        self._waiting = Deferred()
+        await self._waiting
 
     # -- IPushProducer, for the consumer of what is read: while it is full, `read` waits, and so in the end does upstream
 
     def pauseProducing(self) -> None:
         self._consumer_full = True
+        self._quiet()
 
     def resumeProducing(self) -> None:
         self._consumer_full = False
+        self._listen()
         self._wake()
 
     def stopProducing(self) -> None:
@@ -102,18 +116,25 @@ class Body(Protocol):
     def discard(self) -> None:
         """Let the rest come and go, so that the connection can be used again."""
         self._discarding = True
+        self._consumer_full = False
         self._chunks.clear()
+        self._listen()
         if self._paused:
             self._paused = False
             self.transport.resumeProducing()
 
     def close(self) -> None:
         """Drop the connection if the body is not at its end."""
-        self._quiet()
         if self._end is None:
-            self._end = Failure(Broken("closed"))
-            if self.transport is not None:
-                self.transport.stopProducing()
+            self._stop(Broken("closed"))
+
+    def _stop(self, why: Broken) -> None:
+        self._quiet()
+        self._end = Failure(why)
+        if self.transport is not None:
+            self.transport.resumeProducing()  # a paused TLS connection would not notice its end
+            self.transport.stopProducing()
+        self._wake()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -121,7 +142,9 @@ class Body(Protocol):
             waiting.callback(None)
 
     def _listen(self) -> None:
-        """Begin to wait for the next byte."""
+        """Begin to wait for the next byte, unless none is wanted now."""
+        if self._end is not None or self._consumer_full:
+            return
         if self._idle is None:
             self._idle = self._reactor.callLater(self._idle_timeout, self._silent)
         else:
@@ -134,7 +157,4 @@ class Body(Protocol):
 
     def _silent(self) -> None:
         self._idle = None
-        if self._end is None:
-            self._end = Failure(Broken(f"no byte within {self._idle_timeout:g} s after {self.received:,} bytes"))
-            self.transport.stopProducing()
-            self._wake()
+        self._stop(Silent(f"no byte within {self._idle_timeout:g} s after {self.received:,} bytes"))

@@ -1,44 +1,41 @@
 """One upstream's HTTP: bounded connections, timeouts, redirects, credentials, health.
 
-Theory of operation. A request takes a *slot*; files may hold at most three quarters of an upstream's slots, so that long
-downloads never starve pages. Who waits for a slot waits in a bounded queue: a full one is an outage of this upstream.
-Connecting, the first byte and silence in a body have each their own timeout; the total is bounded by progress alone.
+Theory of operation. A request needs leave of the upstream's health (a `Trial`) and a slot; both end with its `Exchange`.
+Connecting, the first byte and silence in a body have each their own timeout; the total is bounded by progress alone.  Pages and
+files alike go through twisted.web's Agent: treq would undo content codings on the reactor's thread, and without a limit.
 """
 
 from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
 from attrs import frozen
-from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.task import deferLater
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
-from proxy.settings import KIB, UpstreamSettings
+from proxy.settings import UpstreamSettings
 from proxy.upstream.body import Body
-from proxy.upstream.connecting import Endpoints, Forbidden
-from proxy.upstream.failures import Failed, Looped, Missing, reason
-from proxy.upstream.health import Health, State
+from proxy.upstream.connecting import Endpoints, Watch
+from proxy.upstream.exchange import Exchange
+from proxy.upstream.failures import Failed, Looped, Missing, cancelled, reason
+from proxy.upstream.guard import Forbidden
+from proxy.upstream.health import Health, State, Trial
 from proxy.upstream.identity import Identity
-from proxy.upstream.origin import MOST_REDIRECTS, host_allowed, origin_of, redirected
+from proxy.upstream.origin import MOST_REDIRECTS, host_allowed, origin_of, redirected, sendable
+from proxy.upstream.slots import Slots
 
-#: The part of an upstream's connections that files may take.
-_FOR_FILES = 0.75
-#: How much one measurement counts in the running mean of the latency.
+#: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
 _WEIGHT = 0.2
-
-#: A rest of a body that is cheaper to read than a connection is to make (bytes).
-_SHORT = 64 * KIB
+_MEASURED_FOR = 300.0
+#: How long a mirror that sent wrong bytes is asked for files only after all others (seconds).
+_MARKED_FOR = 3600.0
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -57,7 +54,10 @@ class UpstreamState:
     in_flight: int
     waiting: int
     paused_until: float | None
+    #: Seconds since the mirror was last updated (PEP 381), ``None`` where it does not say.
     lag: float | None
+    #: Why this mirror's files are distrusted for now.
+    marked: str | None
 
 
 class _QuietFactory(HTTPConnectionPool._factory):  # type: ignore[misc,valid-type]  # twisted.web offers no other way
@@ -70,66 +70,6 @@ class _QuietPool(HTTPConnectionPool):
     _factory = _QuietFactory
 
 
-class Exchange:
-    """One response whose headers are in.  Its holder reads the body and must close it, which gives the slot back."""
-
-    def __init__(self, url: str, response: Any, release: Callable[[], None], body: Callable[[], Body]) -> None:
-        self.url = url
-        self.status: int = response.code
-        self._response = response
-        self._release: Callable[[], None] | None = release
-        self._make_body = body
-        self._body: Body | None = None
-
-    def header(self, name: str) -> str | None:
-        values = self._response.headers.getRawHeaders(name)
-        return values[-1] if values else None
-
-    @property
-    def stated_length(self) -> int | None:
-        """``Content-Length``, which in the answer to a HEAD speaks of a body that does not come."""
-        length = self.header("content-length") or ""
-        return int(length) if length.isascii() and length.isdigit() else None
-
-    @property
-    def length(self) -> int | None:
-        """Bytes the body will have on the wire, ``None`` when nobody said."""
-        length = self._response.length
-        return length if isinstance(length, int) else None
-
-    @property
-    def body(self) -> Body:
-        if self._body is None:
-            self._body = self._make_body()
-            self._response.deliverBody(self._body)
-        return self._body
-
-    async def read(self, limit: int) -> bytes:
-        """The whole body.  Raises Failed when it is larger than *limit* bytes, Broken when it was cut off."""
-        chunks = []
-        size = 0
-        while chunk := await self.body.read():
-            size += len(chunk)
-            if size > limit:
-                raise Failed(f"sent more than {limit:,} bytes")
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def close(self) -> None:
-        """End the exchange.  May be called more than once."""
-        release, self._release = self._release, None
-        if release is not None:
-            self.drop()
-            release()
-
-    def drop(self) -> None:
-        """Have no more of the body; a short one is let in to its end, so that the connection can be used again."""
-        if self.length is not None and self.length - self.body.received <= _SHORT:
-            self.body.discard()
-        else:
-            self.body.close()
-
-
 class UpstreamClient:
     """The upstream of *settings*."""
 
@@ -138,9 +78,10 @@ class UpstreamClient:
     def __init__(self, settings: UpstreamSettings, *, reactor: Any, identity: Identity, rng: random.Random) -> None:
         self.settings = settings
         self.name = settings.name
-        self.latency: float | None = None
         self.lag: float | None = None
-        self.in_flight = 0
+        self._latency: float | None = None
+        self._measured_at = 0.0
+        self._marked: tuple[float, str] | None = None
         self._reactor = reactor
         self._home = origin_of(settings.url)
         self._endpoints = Endpoints(settings, reactor)
@@ -148,15 +89,11 @@ class UpstreamClient:
         self._pool.maxPersistentPerHost = settings.max_connections
         self._pool.cachedConnectionTimeout = 30
         self._pool.retryAutomatically = True
-        self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)
-        self._treq = HTTPClient(self._agent)
-        self._all = DeferredSemaphore(settings.max_connections)
-        self._files = DeferredSemaphore(max(1, int(settings.max_connections * _FOR_FILES)))
-        self._next_turn = 0.0
-        self._standing = {"User-Agent": identity.user_agent, "Via": identity.via_header(settings.name)}
-        self.health = Health(reactor.seconds, rng, self._health_changed)
+        self._slots = Slots(settings, reactor)
+        self._identity = identity
+        self.health = Health(reactor.seconds, rng, self._health_changed, self._health_paused)
 
-    # -- health ------------------------------------------------------------------------------------------------------------
+    # -- what is known of it -----------------------------------------------------------------------------------------------
 
     def _health_changed(self, old: State, new: State, why: str) -> None:
         if State.CLOSED not in (old, new):
@@ -165,6 +102,14 @@ class UpstreamClient:
             self.log.info("upstream {name} is back: {why}", name=self.name, why=why)
         else:
             self.log.warn("upstream {name} is out: {why}; it is probed after growing pauses", name=self.name, why=why)
+
+    def _health_paused(self, seconds: float, why: str) -> None:
+        self.log.warn(
+            "upstream {name} {why} and asks for a pause: it is left alone for {seconds:.0f} s",
+            name=self.name,
+            why=why,
+            seconds=seconds,
+        )
 
     def state(self) -> UpstreamState:
         health = self.health
@@ -176,56 +121,148 @@ class UpstreamClient:
             health.all_failures,
             health.last_failure,
             health.last_failure_at,
-            self.latency,
-            self.in_flight,
-            len(self._all.waiting) + len(self._files.waiting),
+            self._latency,
+            self._slots.in_flight,
+            self._slots.waiting,
             self._reactor.seconds() + pause if pause > 0 else None,
             self.lag,
+            self.marked,
         )
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds to an answer's headers lately (a running mean), ``None`` when it has not been measured for a while."""
+        return self._latency if self._reactor.seconds() - self._measured_at < _MEASURED_FOR else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything has been asked that is not answered whole."""
+        return self._slots.in_flight + self._slots.waiting > 0
+
+    @property
+    def lags(self) -> bool:
+        """Whether the mirror is further behind than ``max_lag`` allows."""
+        limit = self.settings.max_lag
+        return limit is not None and self.lag is not None and self.lag > limit
+
+    @property
+    def marked(self) -> str | None:
+        """Why its files are distrusted: it has offered or sent wrong bytes within the last hour."""
+        if self._marked is None or self._reactor.seconds() - self._marked[0] > _MARKED_FOR:
+            return None
+        return self._marked[1]
+
+    def mark(self, why: str) -> None:
+        """Distrust its files for a while."""
+        if self.marked is None:
+            self.log.error(
+                "upstream {name} is marked: it {why}; others are preferred for files for an hour", name=self.name, why=why
+            )
+        self._marked = (self._reactor.seconds(), why)
 
     # -- requests ----------------------------------------------------------------------------------------------------------
 
     async def ask(
-        self, method: str, url: str, headers: Mapping[str, str], *, file: bool = False, named_by: str | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        file: bool = False,
+        named_by: str | None = None,
+        silence: float | None = None,
+        trial: Trial | None = None,
     ) -> Exchange:
         """Send a request and return its response, redirects followed.
 
         *file* requests leave room for pages.  *named_by* is the page that named *url*: another host than its own is asked only
-        as ``file_hosts`` allows.  Raises Failed for everything but an answer below 400, Missing for 404 and 410.  Health is
-        accounted for here, but for what the body turns out to be.
+        as ``file_hosts`` allows, redirects included.  *silence* bounds the pauses in the body more tightly than the settings do
+        (seconds).  *trial* is one that :attr:`health` has admitted already.  Raises Failed for everything but an answer below
+        400 (and 416), Missing for 404 and 410; the trial is settled then.  Of an answer its holder says what it was worth.
         """
-        self._check_host(url, named_by)
-        if not self.health.admit():
-            raise Failed(f"is paused for {self.health.retry_in():.0f} s after: {self.health.last_failure}", blames=False)
+        trial = trial or self.admit()
         try:
-            return await self._ask(method, url, headers, file)
+            return await self._ask(method, url, headers, file, named_by, silence, trial)
         except Missing:
-            self.health.succeeded()
+            trial.succeeded()
             raise
         except Failed as error:
             if error.blames:
-                self.health.failed(str(error), error.retry_after)
-            else:
-                self.health.abandoned()
+                trial.failed(str(error), error.retry_after)
+            trial.abandoned()
             raise
-        except CancelledError:
-            self.health.abandoned()
+        except BaseException:
+            trial.abandoned()
             raise
 
-    async def _ask(self, method: str, url: str, headers: Mapping[str, str], file: bool) -> Exchange:
-        release = await self._slot(file)
+    def admit(self) -> Trial:
+        """Leave to ask once; it must be settled.  Raises Failed while the upstream is left alone."""
+        trial = self.health.admit()
+        if trial is None:
+            raise self._resting()
+        return trial
+
+    def _resting(self) -> Failed:
+        return Failed(f"is left alone for {self.health.retry_in():.0f} s after: {self.health.last_failure}", blames=False)
+
+    async def _ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        file: bool,
+        named_by: str | None,
+        silence: float | None,
+        trial: Trial,
+    ) -> Exchange:
+        self._check_host(url, named_by)
+        release = await self._slots.take(file=file)
         try:
+            if trial.void:
+                raise self._resting()
             for _ in range(MOST_REDIRECTS + 1):
-                exchange = await self._send(method, url, headers, file, release)
+                response = await self._send(method, url, headers)
+                exchange = Exchange(url, response, trial, release, lambda: Body(self._reactor, self._idle(silence)))
                 if exchange.status not in _REDIRECTS:
                     return self._judge(exchange)
-                target = redirected(url, exchange.header("location"), exchange.status)
                 exchange.drop()
-                url = target
+                url = redirected(url, exchange.header("location"), exchange.status)
+                self._check_host(url, named_by)
             raise Failed(f"redirects more than {MOST_REDIRECTS} times")
         except BaseException:
             release()
             raise
+
+    def _idle(self, silence: float | None) -> float:
+        limit = self.settings.body_idle_timeout
+        return limit if silence is None else min(limit, silence)
+
+    async def _send(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
+        """The response to one request, no redirect followed.  Raises Failed, or CancelledError when that is what happened."""
+        target = sendable(url)
+        standing = {"User-Agent": self._identity.user_agent, "Via": self._identity.via_header(self.name)}
+        fields = {**standing, **headers, **self._credentials(url), **self._endpoints.headers(url)}
+        watch = Watch(self._reactor, self.settings.first_byte_timeout)
+        began = self._reactor.seconds()
+        try:
+            await self._endpoints.permit(url)
+            agent = self._endpoints.agent(url, watch, self._pool)
+            sent = Headers({name: [value] for name, value in fields.items()})
+            request = agent.request(method.encode("ascii"), target, sent)
+            watch.begin(request)
+            response = await request
+        except Forbidden as error:
+            raise Failed(str(error), blames=False) from error
+        except Exception as error:  # whatever the HTTP client meets is a failure of this upstream
+            if watch.late:
+                raise Failed(f"no first byte within {self.settings.first_byte_timeout:g} s") from error
+            if cancelled(error):
+                raise CancelledError from error
+            raise Failed(reason(error, self.settings.connect_timeout)) from error
+        finally:
+            watch.end()
+        self.measured(self._reactor.seconds() - began)
+        return response
 
     def _judge(self, exchange: Exchange) -> Exchange:
         status = exchange.status
@@ -242,6 +279,8 @@ class UpstreamClient:
             )
         if status in (401, 403):
             raise Failed(f"{words}: check the credentials of upstream.{self.name}", blames=False)
+        if status == 407:
+            raise Failed(f"{words}: check the credentials in upstream.{self.name}.outbound_proxy", blames=False)
         raise Failed(words, retry_after=self._retry_after(exchange), blames=status >= 500 or status == 429)
 
     def _retry_after(self, exchange: Exchange) -> float | None:
@@ -256,43 +295,14 @@ class UpstreamClient:
         try:
             wait: float = parsedate_to_datetime(value).timestamp() - self._reactor.seconds()
             return max(0.0, wait)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
-    async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], file: bool, release: Callable[[], None]
-    ) -> Exchange:
-        sent = Headers({name: [value] for name, value in {**self._standing, **headers, **self._credentials(url)}.items()})
-        began = self._reactor.seconds()
-        target = url.encode("ascii", "strict") if url.isascii() else _quoted(url)
-        request: Deferred[Any]
-        try:
-            if file:
-                request = self._agent.request(method.encode("ascii"), target, sent)
-            else:
-                request = self._treq.request(
-                    method, target.decode("ascii"), headers=sent, allow_redirects=False, unbuffered=True
-                )
-            timeout = self.settings.first_byte_timeout
-            request.addTimeout(timeout, self._reactor)
-            response = await request
-        except CancelledError:
-            raise
-        except Forbidden as error:
-            raise Failed(str(error), blames=False) from error
-        except Exception as error:  # whatever the HTTP client meets is a failure of this upstream
-            raise Failed(self._reason(error, self._reactor.seconds() - began)) from error
-        self._measured(self._reactor.seconds() - began)
-        idle = self.settings.body_idle_timeout
-        return Exchange(url, response, release, lambda: Body(self._reactor, idle))
-
-    def _reason(self, error: Exception, elapsed: float) -> str:
-        if isinstance(error, DeferredTimeout):
-            return f"no first byte within {self.settings.first_byte_timeout:g} s"
-        return reason(error, self.settings.connect_timeout)
-
-    def _measured(self, seconds: float) -> None:
-        self.latency = seconds if self.latency is None else (1 - _WEIGHT) * self.latency + _WEIGHT * seconds
+    def measured(self, seconds: float) -> None:
+        """Count an answer, or the lack of one so far, that took *seconds*."""
+        known = self.latency
+        self._latency = seconds if known is None else (1 - _WEIGHT) * known + _WEIGHT * seconds
+        self._measured_at = self._reactor.seconds()
 
     def _credentials(self, url: str) -> dict[str, str]:
         """Credentials for the configured origin alone."""
@@ -307,6 +317,7 @@ class UpstreamClient:
         return headers
 
     def _check_host(self, url: str, named_by: str | None) -> None:
+        """Raise Failed for a file, or what it is redirected to, on a host that the page *named_by* may not send us to."""
         origin = origin_of(url)
         if named_by is None or origin.host == self._home.host:
             return
@@ -319,55 +330,6 @@ class UpstreamClient:
         if allowed is None and page.scheme == "https" and origin.scheme != "https":
             raise Failed(f"names {url!r} on an https page; http is followed only when file_hosts lists its host", blames=False)
 
-    async def _slot(self, file: bool) -> Callable[[], None]:
-        """Wait for a connection that may be used; the function that comes back gives it up (once)."""
-        waiting = len(self._all.waiting) + len(self._files.waiting)
-        if waiting >= self.settings.max_queue:
-            raise Failed(f"has {waiting} requests waiting already (upstream.{self.name}.max_queue)", blames=False)
-        if file:
-            await self._files.acquire()
-        try:
-            await self._all.acquire()
-            try:
-                await self._turn()
-            except BaseException:
-                self._all.release()
-                raise
-        except BaseException:
-            if file:
-                self._files.release()
-            raise
-        self.in_flight += 1
-        held = True
-
-        def release() -> None:
-            nonlocal held
-            if held:
-                held = False
-                self.in_flight -= 1
-                self._all.release()
-                if file:
-                    self._files.release()
-
-        return release
-
-    async def _turn(self) -> None:
-        """Wait for this request's turn under ``max_rate``."""
-        rate = self.settings.max_rate
-        if rate is None:
-            return
-        now = self._reactor.seconds()
-        # A second's worth of requests may go out at once.
-        turn = max(self._next_turn, now - 1.0)
-        self._next_turn = turn + 1.0 / rate
-        if self._next_turn > now:
-            await deferLater(self._reactor, self._next_turn - now)
-
     async def close(self) -> None:
         """Close idle connections."""
         await self._pool.closeCachedConnections()
-
-
-def _quoted(url: str) -> bytes:
-    """A URL with characters that have no place in one, as browsers send it."""
-    return quote(url, safe="%/:=&?~#+!$,;'@()*[]").encode("ascii")

@@ -1,182 +1,137 @@
-"""How connections to one upstream's hosts are made: guarded name resolution, TLS, and the way out through a proxy.
+"""How one upstream's hosts are reached: straight or through a proxy, with TLS and guarded names, and with timers on the way.
 
-Theory of operation. The names in an upstream's own URL were configured and may lead anywhere. All other names come out of its
-pages and redirects; where the upstream is a public one they must not lead into this machine or its network (SSRF). What
-counts is the address that is connected to, so the check sits in the resolver that the connection itself uses: there is
-nothing to rebind in between.
+Theory of operation. A request has two timers up to its headers: one while a connection is being made (name resolution and a
+tunnel included), one from then on until the first byte.  A connection from the pool starts with the second.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from OpenSSL import crypto
-from twisted.internet import ssl
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import (
-    IAddress,
-    IHostnameResolver,
-    IHostResolution,
-    IReactorPluggableNameResolver,
-    IResolutionReceiver,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.error import DNSLookupError, TimeoutError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
-from twisted.web.client import URI
-from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
+from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from proxy.settings import UpstreamSettings
-from proxy.upstream.origin import is_private, origin_of
+from proxy.upstream.guard import Forbidden, Guard, GuardedReactor, is_address
+from proxy.upstream.origin import origin_of
+from proxy.upstream.trust import Trust
+from proxy.upstream.tunnel import Tunnel
 
 #: Seconds between attempts at a name's addresses (RFC 8305); also what a refused connection costs before it is reported.
 _ATTEMPT_DELAY = 0.1
+#: An outbound proxy's port when its URL names none.
+_PROXY_PORT = 3128
 
 
-class Forbidden(ConnectError):
-    """A name leads to an address that this upstream's pages may not lead to."""
+class Watch:
+    """The timers of one request up to its headers: one while a connection is made, one of *first_byte_timeout* from then on."""
 
-
-@implementer(IPolicyForHTTPS)
-class Trust:
-    """TLS towards an upstream: its own authorities if configured, else the system's; a client certificate if configured."""
-
-    def __init__(self, settings: UpstreamSettings) -> None:
-        self._authorities: Any = ssl.platformTrust()
-        if settings.ca_file is not None:
-            self._authorities = ssl.trustRootFromCertificates(_certificates(settings.ca_file))
-        self._client: ssl.PrivateCertificate | None = None
-        if settings.client_cert is not None:
-            key = settings.client_key or settings.client_cert
-            self._client = ssl.PrivateCertificate.loadPEM(settings.client_cert.read_bytes() + b"\n" + key.read_bytes())
-
-    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
-        return ssl.optionsForClientTLS(hostname.decode("ascii"), trustRoot=self._authorities, clientCertificate=self._client)
-
-
-def _certificates(path: Path) -> list[ssl.Certificate]:
-    """Every certificate in a PEM file."""
-    marker = b"-----BEGIN CERTIFICATE-----"
-    blocks = path.read_bytes().split(marker)[1:]
-    loaded = [crypto.load_certificate(crypto.FILETYPE_PEM, marker + block) for block in blocks]
-    return [ssl.Certificate(certificate) for certificate in loaded]
-
-
-class Guard:
-    """Which addresses names may lead to.  *home* is the host in the upstream's own URL."""
-
-    def __init__(self, settings: UpstreamSettings) -> None:
-        self.home = origin_of(settings.url).host
-        self._setting = settings.allow_private_addresses
-        self._home_is_private = False
-
-    def allows(self, host: str, address: str) -> bool:
-        """Whether a connection to *address* may be made for *host*; learns where the upstream itself is."""
-        if not is_private(address):
-            return True
-        if host == self.home:
-            self._home_is_private = True
-            return True
-        return self._home_is_private if self._setting is None else self._setting
-
-
-@implementer(IReactorPluggableNameResolver)
-class _GuardedReactor:
-    """A reactor whose name resolver leaves out addresses that *guard* forbids; everything else is the real one's."""
-
-    def __init__(self, reactor: Any, guard: Guard) -> None:
+    def __init__(self, reactor: IReactorTime, first_byte_timeout: float) -> None:
         self._reactor = reactor
-        self.nameResolver = _GuardedResolver(reactor.nameResolver, guard)
+        self._timeout = first_byte_timeout
+        self._timer: IDelayedCall | None = None
+        self._request: Deferred[Any] | None = None
+        self._connecting = False
+        #: Whether the first byte took too long, which has cancelled the request.
+        self.late = False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
+    def begin(self, request: Deferred[Any]) -> None:
+        """Cancel *request* when it takes too long."""
+        self._request = request
+        # On a connection from the pool the request is under way already.  (Its `called` says nothing: it is chained.)
+        if not self._connecting:
+            self._start()
 
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        raise NotImplementedError("the resolver of a guarded reactor is fixed")
+    def connecting(self) -> None:
+        """A connection is being made, which has a timeout of its own."""
+        self.end()
+        self._connecting = True
 
+    def connected(self) -> None:
+        self._connecting = False
+        if self._request is not None:
+            self._start()
 
-@implementer(IHostnameResolver)
-class _GuardedResolver:
-    def __init__(self, resolver: IHostnameResolver, guard: Guard) -> None:
-        self._resolver = resolver
-        self._guard = guard
+    def end(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
 
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        receiver = _GuardedReceiver(resolutionReceiver, hostName, self._guard)
-        return self._resolver.resolveHostName(receiver, hostName, portNumber, addressTypes, transportSemantics)
+    def _start(self) -> None:
+        self.end()
+        self._timer = self._reactor.callLater(self._timeout, self._expire)
 
-
-@implementer(IResolutionReceiver)
-class _GuardedReceiver:
-    def __init__(self, receiver: IResolutionReceiver, host: str, guard: Guard) -> None:
-        self._receiver = receiver
-        self._host = host.lower()
-        self._guard = guard
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        self._receiver.resolutionBegan(resolutionInProgress)
-
-    def addressResolved(self, address: IAddress) -> None:
-        if self._guard.allows(self._host, address.host):  # type: ignore[attr-defined]  # resolvers give IP addresses
-            self._receiver.addressResolved(address)
-
-    def resolutionComplete(self) -> None:
-        self._receiver.resolutionComplete()
+    def _expire(self) -> None:
+        self.late = True
+        if self._request is not None:
+            self._request.cancel()
 
 
-@implementer(IAgentEndpointFactory)
 class Endpoints:
-    """Where twisted.web's Agent connects for a URL of one upstream."""
+    """Where the hosts of the upstream of *settings* are."""
 
     def __init__(self, settings: UpstreamSettings, reactor: Any) -> None:
         self._reactor = reactor
         self._timeout = settings.connect_timeout
-        self._guard = Guard(settings)
         self._trust = Trust(settings)
         self._proxy = None if settings.outbound_proxy is None else urlsplit(settings.outbound_proxy)
+        self.guard = Guard(settings, reactor.nameResolver)
 
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        host = uri.host.decode("ascii").lower()
+    def headers(self, url: str) -> dict[str, str]:
+        """What a request for *url* bears for the outbound proxy, if it is one that the proxy reads."""
+        authorization = self._proxy_authorization() if url.startswith("http:") else None
+        return {} if authorization is None else {"Proxy-Authorization": authorization}
+
+    def agent(self, url: str, watch: Watch, pool: HTTPConnectionPool) -> IAgent:
+        """An agent for one request, with its timers."""
+        if self._proxy is not None and url.startswith("http:"):
+            # It sends the absolute URL, which is how a proxy is told where to go (RFC 9112 section 3.2.2).
+            endpoint = _Watched(self._limited(self._proxy_endpoint()), watch, "the outbound proxy")
+            return ProxyAgent(endpoint, self._reactor, pool)
+        direct: IAgent = Agent.usingEndpointFactory(self._reactor, _ForOneRequest(self, watch), pool)
+        return direct
+
+    def _limited(self, endpoint: Any) -> Any:
+        return _Limited(endpoint, self._reactor, self._timeout)
+
+    async def permit(self, url: str) -> None:
+        """Make sure that the host of *url* may be asked as far as that can be known before connecting.  Raises Forbidden."""
+        host = origin_of(url).host
+        if self._proxy is None:
+            await self.guard.learn(host)
+        # The address of a literal is known; that of a name is checked when it is.
+        if is_address(host) and not self.guard.allows(host, host):
+            raise Forbidden(string=f"{host} is a private address, which this upstream's pages may not lead to")
+
+    def endpoint(self, uri: URI, watch: Watch) -> IStreamClientEndpoint:
+        host = _host(uri)
         endpoint: Any
         if self._proxy is None:
-            # The address of a literal is known; that of a name is checked when it is.
-            if is_private(host) and not self._guard.allows(host, host):
-                raise Forbidden(string=f"{host} is a private address that a page may not lead to")
-            endpoint = HostnameEndpoint(
-                _GuardedReactor(self._reactor, self._guard), host, uri.port, timeout=self._timeout, attemptDelay=_ATTEMPT_DELAY
-            )
+            endpoint = _Guarded(self._reactor, self.guard, host, uri.port, self._timeout)
         else:
-            endpoint = HostnameEndpoint(
-                self._reactor, self._proxy.hostname or "", self._proxy.port or 3128, timeout=self._timeout
-            )
-            # A tunnel for https; for http the request itself goes to the proxy, see `absolute`.
-            if uri.scheme == b"https":
-                endpoint = _Tunnel(endpoint, f"{host}:{uri.port}", self.proxy_authorization)
+            shown = f"[{host}]" if ":" in host else host
+            endpoint = Tunnel(self._proxy_endpoint(), f"{shown}:{uri.port}", self._proxy_authorization())
+        endpoint = _Watched(self._limited(endpoint), watch, host)
         if uri.scheme != b"https":
-            return endpoint  # type: ignore[no-any-return]  # HostnameEndpoint is one
+            return endpoint  # type: ignore[no-any-return]  # _Watched is one
         return wrapClientTLS(self._trust.creatorForNetloc(uri.host, uri.port), endpoint)
 
-    @property
-    def by_proxy(self) -> bool:
-        """Whether requests for http URLs go to a proxy, which must be told the absolute URL."""
-        return self._proxy is not None
+    def _proxy_endpoint(self) -> HostnameEndpoint:
+        assert self._proxy is not None
+        return HostnameEndpoint(
+            self._reactor, self._proxy.hostname or "", self._proxy.port or _PROXY_PORT, timeout=self._timeout
+        )
 
-    @property
-    def proxy_authorization(self) -> str | None:
+    def _proxy_authorization(self) -> str | None:
         """The value of ``Proxy-Authorization``, ``None`` without credentials."""
         if self._proxy is None or self._proxy.username is None:
             return None
@@ -184,70 +139,75 @@ class Endpoints:
         return "Basic " + base64.b64encode(secret.encode()).decode("ascii")
 
 
-@implementer(IStreamClientEndpoint)
-class _Tunnel:
-    """An endpoint that is reached through an HTTP proxy by ``CONNECT`` (RFC 9110 section 9.3.6)."""
+def _host(uri: URI) -> str:
+    host: bytes = uri.host
+    return host.decode("ascii").lower().strip("[]")
 
-    def __init__(self, proxy: Any, authority: str, authorization: str | None) -> None:
-        self._proxy = proxy
-        lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
-        if authorization is not None:
-            lines.append(f"Proxy-Authorization: {authorization}")
-        self._request = "\r\n".join([*lines, "", ""]).encode("ascii")
+
+@implementer(IAgentEndpointFactory)
+@define
+class _ForOneRequest:
+    _endpoints: Endpoints
+    _watch: Watch
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        return self._endpoints.endpoint(uri, self._watch)
+
+
+@implementer(IStreamClientEndpoint)
+@define
+class _Limited:
+    """An endpoint whose whole way, name resolution and tunnel included, takes at most so many seconds."""
+
+    _endpoint: Any
+    _reactor: IReactorTime
+    _timeout: float
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self._connect(protocolFactory))
+        connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
+        return connecting.addTimeout(self._timeout, self._reactor, self._too_late)
 
-    async def _connect(self, factory: Any) -> Any:
-        opening = _Opening(self._request)
-        await self._proxy.connect(Factory.forProtocol(lambda: opening))
-        try:
-            await opening.opened
-        except BaseException:
-            opening.transport.abortConnection()
-            raise
-        protocol = factory.buildProtocol(opening.transport.getPeer())
-        opening.hand_over(protocol)
+    def _too_late(self, result: Any, timeout: float) -> Any:
+        raise TimeoutError
+
+
+@implementer(IStreamClientEndpoint)
+class _Guarded:
+    """A host whose addresses are checked when they are resolved."""
+
+    def __init__(self, reactor: Any, guard: Guard, host: str, port: int, timeout: float) -> None:
+        self._host = host
+        self._reactor = GuardedReactor(reactor, guard)
+        self._endpoint = HostnameEndpoint(self._reactor, host, port, timeout=timeout, attemptDelay=_ATTEMPT_DELAY)
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        return self._endpoint.connect(protocolFactory).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        refused = self._reactor.refused
+        if refused and failure.check(DNSLookupError):
+            names = ", ".join(refused)
+            return Failure(Forbidden(string=f"{self._host} is at {names}, a private address that its pages may not lead to"))
+        return failure
+
+
+@implementer(IStreamClientEndpoint)
+@define
+class _Watched:
+    """An endpoint that tells *watch* when a connection is being made.  Those of one *name* are the same to a pool."""
+
+    _endpoint: Any = field(eq=False)
+    _watch: Watch = field(eq=False)
+    _name: str
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        self._watch.connecting()
+        connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
+        return connecting.addCallback(self._made)
+
+    def _made(self, protocol: Any) -> Any:
+        self._watch.connected()
         return protocol
-
-
-class _Opening(Protocol):
-    """Asks the proxy for the tunnel, then passes everything to the protocol that is to live in it."""
-
-    transport: Any
-
-    def __init__(self, request: bytes) -> None:
-        self._request = request
-        self._answer = b""
-        self._inner: Any = None
-        self.opened: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        self.transport.write(self._request)
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._inner is not None:
-            self._inner.dataReceived(data)
-            return
-        self._answer += data
-        head, end, rest = self._answer.partition(b"\r\n\r\n")
-        if not end or self.opened.called:
-            return
-        self._answer = rest
-        line = head.split(b"\r\n")[0].decode("latin-1")
-        if line.split(" ")[1:2] == ["200"]:
-            self.opened.callback(None)
-        else:
-            self.opened.errback(ConnectError(string=f"the outbound proxy refused the tunnel: {line}"))
-
-    def hand_over(self, inner: Any) -> None:
-        self._inner = inner
-        inner.makeConnection(self.transport)
-        if self._answer:
-            inner.dataReceived(self._answer)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._inner is not None:
-            self._inner.connectionLost(reason)
-        elif not self.opened.called:
-            self.opened.errback(ConnectError(string="the outbound proxy closed the connection"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -15,6 +16,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
+from twisted.web.http import _DataLoss
 
 
 class Failed(Exception):
@@ -31,6 +33,10 @@ class Failed(Exception):
 
 class Broken(Failed):
     """The connection ended in the middle: what has arrived is good, and the rest can be asked for."""
+
+
+class Silent(Broken):
+    """The connection is open and nothing comes any more."""
 
 
 class Missing(Failed):
@@ -55,13 +61,12 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
         NoRouteError: "no route to it",
         TCPTimedOutError: f"no connection within {connect_timeout:g} s",
         ConnectTimeout: f"no connection within {connect_timeout:g} s",
-        ConnectingCancelledError: f"no connection within {connect_timeout:g} s",
         ParseError: "answered with something that is not HTTP",
     }
     for kind, words in simple.items():
         if isinstance(error, kind):
             return words
-    if isinstance(error, ConnectionClosed):
+    if isinstance(error, (ConnectionClosed, _DataLoss)):
         return "closed the connection"
     if isinstance(error, ConnectError):
         return f"cannot connect: {error}"
@@ -69,6 +74,13 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
     if module.startswith(("OpenSSL", "service_identity")):
         return f"TLS failure: {_tls(error)}"
     return f"{type(error).__name__}: {error}"
+
+
+def cancelled(error: BaseException) -> bool:
+    """Whether *error* is what the HTTP client makes of a request that was cancelled."""
+    if isinstance(error, (ResponseFailed, ResponseNeverReceived)):
+        return any(cancelled(failure.value) for failure in error.reasons)
+    return isinstance(error, (CancelledError, ConnectingCancelledError))
 
 
 def _reasons(failures: list[Failure], connect_timeout: float) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
-from urllib.parse import urljoin, urlsplit
+import re
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from attrs import frozen
 
@@ -13,6 +13,8 @@ from proxy.upstream.failures import Failed
 MOST_REDIRECTS = 5
 
 _PORTS = {"http": 80, "https": 443}
+_SAFE = "%/:=&~+!$,;'@()*[]"
+_NO_HOST = re.compile(r"[\x00-\x20\x7f\\<>\"^`{|}]")
 
 
 @frozen(slots=True)
@@ -37,25 +39,35 @@ def origin_of(url: str) -> Origin:
 
 
 def redirected(url: str, location: str | None, status: int) -> str:
-    """The absolute URL that a redirect from *url* leads to.  Raises Failed for one that must not be followed."""
+    """The absolute URL that a redirect from *url* leads to.  Raises Failed for one that must not be followed.
+
+    Servers behind something that ends TLS for them redirect to http on their own host (Artifactory, without the slash): what
+    is meant is where they were asked.
+    """
     if not location:
         raise Failed(f"answered {status} without a Location")
-    target = urljoin(url, location)
-    if origin_of(url).scheme == "https" and origin_of(target).scheme != "https":
-        raise Failed(f"redirects from https to {target!r}, which is not followed")
+    try:
+        target = urljoin(url, location.strip())
+    except ValueError:
+        raise Failed(f"redirects to {location!r}, which is no URL") from None
+    before, after = origin_of(url), origin_of(target)
+    if before.scheme == "https" and after.scheme != "https":
+        if after.host != before.host:
+            raise Failed(f"redirects from https to {target!r}, which is not followed")
+        target = urlunsplit(("https", urlsplit(url).netloc, *urlsplit(target)[2:]))
     return target.partition("#")[0]
+
+
+def sendable(url: str) -> bytes:
+    """*url* as it is asked for: without user information, and what has no place in a URL percent-encoded."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    path, query = quote(parts.path, safe=_SAFE), quote(parts.query, safe=_SAFE + "?")
+    if not netloc.isascii() or _NO_HOST.search(netloc):
+        raise Failed(f"points to {url!r}, which is no URL that can be asked for")
+    return urlunsplit((parts.scheme, netloc, path or "/", query, "")).encode("ascii")
 
 
 def host_allowed(host: str, patterns: tuple[str, ...]) -> bool:
     """Whether *host* is one of *patterns* (``*.example.com`` matches everything below it)."""
     return any(host == each or (each.startswith("*.") and host.endswith(each[1:])) for each in map(str.lower, patterns))
-
-
-def is_private(address: str) -> bool:
-    """Whether an IP address leads into this machine or this network and not to the Internet (loopback, link-local, …)."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return not (mapped or ip).is_global or ip.is_multicast

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from proxy.errors import LoopDetected, MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
+from proxy.upstream.identity import passed_through
 from proxy.web.answers import Answer, Ask
 from proxy.web.files import Files
 from proxy.web.operations import Operations
@@ -74,3 +75,4 @@ class Routes:
         if been is not None:
             setting = f"{been.group(1)}.url" if been.group(1) else "an upstream's url"
             raise LoopDetected(f"this request has passed through this proxy before: the setting {setting} points back at it")
+        passed_through.set(via)
