@@ -132,7 +132,7 @@ def test_every_value_arrives(file: Path) -> None:
         stall_timeout = "2h"
         page_memory = "20MB"
         [upstream.corp]
-        url = "http://corp.example:8080/root/simple"
+        url = "http://corp.example:8080/mirror/simple"
         connect_timeout = "1s"
         first_byte_timeout = "2s"
         body_idle_timeout = "3s"
@@ -171,7 +171,7 @@ def test_every_value_arrives(file: Path) -> None:
     )
     assert found.upstreams[0] == UpstreamSettings(
         name="corp",
-        url="http://corp.example:8080/root/simple/",
+        url="http://corp.example:8080/mirror/simple/",
         connect_timeout=1,
         first_byte_timeout=2,
         body_idle_timeout=3,

@@ -12,6 +12,7 @@ import treq.client
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
 
 from proxy.settings import PageLimits
 from tests.inprocess import JSON, Start, start, upstream_settings
@@ -279,7 +280,7 @@ async def test_treq_reads_pages_and_files_as_any_other_client_does(six: FakeUpst
     pool = HTTPConnectionPool(reactor, persistent=False)
     client = treq.client.HTTPClient(Agent(reactor, pool=pool))
     for _ in range(2):
-        page = await client.get(f"http://127.0.0.1:{proxy.port}/simple/Six", headers={b"Accept": JSON.encode()})
+        page = await client.get(f"http://127.0.0.1:{proxy.port}/simple/Six", headers=Headers({"Accept": [JSON]}))
         files = (await page.json())["files"]
         (url,) = [file["url"] for file in files if file["filename"] == "six-1.0.tar.gz"]
         file = await client.get(urljoin(f"http://127.0.0.1:{proxy.port}/simple/six/", url))

@@ -106,9 +106,9 @@ async def test_devpi(upstream: FakeUpstream, serve: Serve) -> None:
         "name": "six",
         "files": [{"filename": SIX.filename, "url": f"../../+f/ab/{SIX.filename}", "hashes": {"sha256": SHA256}}],
     }
-    upstream.add_path("/root/pypi/+simple/six/", json.dumps(document).encode(), JSON, X_PYPI_LAST_SERIAL="7")
-    put(upstream, f"/root/pypi/+f/ab/{SIX.filename}")
-    await installs(await serve(upstream_settings(f"{upstream.base}/root/pypi/+simple/")))
+    upstream.add_path("/team/pypi/+simple/six/", json.dumps(document).encode(), JSON, X_PYPI_LAST_SERIAL="7")
+    put(upstream, f"/team/pypi/+f/ab/{SIX.filename}")
+    await installs(await serve(upstream_settings(f"{upstream.base}/team/pypi/+simple/")))
 
 
 @pytest_twisted.ensureDeferred
