@@ -41,9 +41,11 @@ PATIENCE = 12.0
 TOO_LONG = 4.0
 #: Connections that may break in a row without a single byte of progress before an upstream is given up for a request.
 MOST_BREAKS = 3
-#: Where there are several upstreams, they are gone through this often, with a pause between (seconds, times 1 to 2).
-ROUNDS = 2
+#: Where there are several upstreams, they are gone through this often, with a pause between (seconds, times the round).
+ROUNDS = 4
 _PAUSE = 0.25
+#: When all of them are left alone for no longer than this, that is waited for (seconds): clients give up much later.
+_SHORT_WAIT = 3.0
 
 
 @define
@@ -149,7 +151,7 @@ class Upstreams:
         holders: Callable[[], list[UpstreamClient]],
         ask: Callable[[UpstreamClient, Trial, Callable[[], None]], Awaitable[T]],
     ) -> T:
-        """What the first of *holders* answers that can.  Several are gone through twice: mirrors fail at random too."""
+        """What the first of *holders* answers that can.  Several are gone through again: mirrors fail at random too."""
         began = self._reactor.seconds()
         for number in range(ROUNDS):
             await self._pause(number)
@@ -163,12 +165,12 @@ class Upstreams:
     def _may_go_on(self, attempts: Attempts, began: float) -> bool:
         """Whether another round is of use, and not too late for the clients."""
         late = self._reactor.seconds() - began > self._share
-        return len(self._clients) > 1 and not late and not attempts.all_missing and self.retry_in() <= 0
+        return len(self._clients) > 1 and not late and not attempts.all_missing and self.retry_in() <= _SHORT_WAIT
 
     async def _pause(self, number: int) -> None:
         """Between two rounds."""
         if number:
-            await deferLater(self._reactor, _PAUSE * number)
+            await deferLater(self._reactor, max(_PAUSE * number, self.retry_in()))
 
     # -- pages -------------------------------------------------------------------------------------------------------------
 
