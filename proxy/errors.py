@@ -24,14 +24,6 @@ class ProxyError(Exception):
         return None
 
 
-class BadRequest(ProxyError):
-    """The request itself cannot be understood."""
-
-    status = 400
-    code = "bad-request"
-    title = "Bad request"
-
-
 class NotFound(ProxyError):
     """A definite no: upstream answered that it does not have it, or there is no such path here."""
 

@@ -311,11 +311,6 @@ class Spool:
         """Whether the file is in the store now (false on a full disk)."""
         return self.state is State.COMPLETE and self._window is None
 
-    @property
-    def caught_up(self) -> int:
-        """Bytes that have arrived and been written; those a range request need not ask upstream for."""
-        return self._written
-
     def visible(self) -> int:
         """The position up to which clients may see the file now."""
         if self.state is State.COMPLETE:

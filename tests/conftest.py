@@ -92,21 +92,6 @@ def make_proxy(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., P
 
 
 @pytest.fixture
-def run(data_dir: Path) -> Iterator[Start]:
-    """Starts the whole service in this process over fake upstreams, called ``up0``, ``up1``, …; again after a stop, too."""
-    running: list[Running] = []
-
-    async def run(*upstreams: FakeUpstream, **options: Any) -> Running:
-        settings = [upstream_settings(each.url, f"up{number}") for number, each in enumerate(upstreams)]
-        running.append(await start(data_dir, *settings, **options))
-        return running[-1]
-
-    yield run
-    for each in running:
-        pytest_twisted.blockon(Deferred.fromCoroutine(each.stop()))
-
-
-@pytest.fixture
 def serve(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., Awaitable[Running]]]:
     """Runs services inside the test's process, all on one data directory.
 
@@ -125,3 +110,9 @@ def serve(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., Awaita
     yield serve
     for each in running:
         pytest_twisted.blockon(Deferred.fromCoroutine(each.stop()))
+
+
+@pytest.fixture
+def run(serve: Start) -> Start:
+    """The same, by the name that tests of a single index use."""
+    return serve
