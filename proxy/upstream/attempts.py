@@ -8,7 +8,7 @@ from attrs import define, field
 
 from proxy.errors import Attempt, DigestMismatch, LoopDetected, NotFound, ProxyError, UpstreamFailed
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.failures import Looped, Missing
+from proxy.upstream.failures import Failed, Looped, Missing
 
 
 @define
@@ -20,6 +20,8 @@ class Attempts:
     _last: dict[str, tuple[Attempt, Exception]] = field(factory=dict)
 
     def failed(self, client: UpstreamClient, error: Exception, began: float) -> None:
+        if client.name in self._last and type(error) is Failed and not error.blames:
+            return  # that it was left alone afterwards tells nobody why it failed
         reason = str(error)
         if isinstance(error, DigestMismatch) and error.attempts:
             reason = error.attempts[-1].reason
