@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -69,12 +69,11 @@ class Flights(Generic[T]):
         del self._under_way[key]
         flight.land(outcome)
 
-    def close(self) -> Deferred[None]:
-        """Cancel every run; waiters see :class:`CancelledError`.  Fires when nothing is under way any more."""
+    def close(self) -> None:
+        """Cancel every run; waiters see :class:`CancelledError`."""
         for flight in list(self._under_way.values()):
             if flight.run is not None:
                 flight.run.cancel()
-        return succeed(None)
 
 
 def swallow(deferred: Deferred[Any], *also: type[BaseException]) -> None:

@@ -251,6 +251,9 @@ class IRepository(Interface):
     async def download(located: Any, asked: str) -> IBytesSource:
         """A reader of a file that is not in the store, once upstream's headers are in.  Raises as :meth:`IUpstreams.fetch`."""
 
+    def under_way(located: Any) -> bool:
+        """Whether a download of the file is under way that another asker can share."""
+
     def arriving(located: Any) -> IBytesSource | None:
         """A reader of a file whose download is under way, or ``None``."""
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 
 from attrs import define
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -56,9 +56,6 @@ class FileCache:
             return None
         return download.spool
 
-    def __contains__(self, wanted: Wanted) -> bool:
-        return identity(wanted) in self._downloads
-
     async def download(self, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> IBytesSource:
         """A reader of *wanted*, fetched from *upstreams* unless its download is under way already.
 
@@ -82,21 +79,10 @@ class FileCache:
     def close(self) -> Deferred[None]:
         """Cancel every download; what has arrived stays for the next start."""
         runs = [download.run for download in self._downloads.values() if download.run is not None]
-        done: Deferred[None] = Deferred()
-        left = len(runs)
-
-        def one_less(_: object) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                done.callback(None)
-
+        ended = DeferredList(runs, consumeErrors=True)
         for run in runs:
-            run.addBoth(one_less)
             run.cancel()
-        if not runs:
-            done.callback(None)
-        return done
+        return ended.addCallback(lambda results: None)
 
     def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
         download = self._downloads[key] = _Download([])

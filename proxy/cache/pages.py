@@ -194,6 +194,9 @@ class PageCache:
         body = await self._records.body(project, head)
         if body is None:
             return await self._parse_anew(project, head)
+        return await self._parse_body(project, head, body)
+
+    async def _parse_body(self, project: str, head: Head, body: bytes) -> Page:
         page: Page = await self._offload.run(parse_page, body, head.content_type, head.url, project)
         self._keep_parsed(head, body, page)
         return page
@@ -211,8 +214,7 @@ class PageCache:
         body = await self._records.body(project, head)
         if body is None:
             raise Overloaded(f"the page of {project} can be neither stored nor kept in memory: is the disk full?")
-        page: Page = await self._offload.run(parse_page, body, head.content_type, head.url, project)
-        return page
+        return await self._parse_body(project, head, body)
 
     def _keep_parsed(self, head: Head, body: bytes, page: Page) -> None:
         self._parsed.put(head.digest, _Parsed(page, len(body) * _PARSED_WEIGHT))

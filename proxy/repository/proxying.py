@@ -136,6 +136,10 @@ class ProxyRepository:
         assert located.wanted is not None
         return await self._files.download(located.wanted, self._upstreams, self._committed(asked))
 
+    def under_way(self, located: Located) -> bool:
+        assert located.wanted is not None
+        return self._files.arriving(located.wanted) is not None
+
     def arriving(self, located: Located) -> IBytesSource | None:
         assert located.wanted is not None
         spool = self._files.arriving(located.wanted)

@@ -116,11 +116,9 @@ class Files:
     async def _whole(
         self, repository: IRepository, located: Located, asked: str, headers: list[tuple[str, str]], ask: Ask
     ) -> Answer:
-        under_way = repository.arriving(located)
-        if under_way is not None:
-            under_way.close()
+        collapsed = repository.under_way(located)
         source = await repository.download(located, asked)
-        outcome = Outcome(False, "miss", collapsed=under_way is not None, stored=True)
+        outcome = Outcome(False, "miss", collapsed=collapsed, stored=True)
         return _ranged(source, located.etag, headers, ask, outcome)
 
 

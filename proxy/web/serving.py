@@ -158,7 +158,6 @@ class _Response:
         self._stall_timeout = stall_timeout
         self._gone = False
         self._stall: Any = None
-        self._source: Any = None
         self.began = reactor.seconds()
         self.status = 0
         self.sent = 0
