@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar, cast
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from proxy.waiters import Waiters
+
 T = TypeVar("T")
 
 
@@ -19,28 +21,21 @@ class _Flight(Generic[T]):
     """One run and those who wait for it."""
 
     def __init__(self) -> None:
-        self.waiters: list[Deferred[T]] = []
+        self.waiters: Waiters[T] = Waiters()
         self.landed = False
         self.outcome: T | Failure | None = None
         self.run: Deferred[Any] | None = None
 
     def wait(self) -> Deferred[T]:
-        waiter: Deferred[T] = Deferred(self._leave)
+        waiter = self.waiters.wait()
         if self.landed:
-            waiter.callback(cast("T | Failure", self.outcome))
-        else:
-            self.waiters.append(waiter)
+            self.waiters.wake(cast("T | Failure", self.outcome))
         return waiter
-
-    def _leave(self, waiter: Deferred[T]) -> None:
-        self.waiters.remove(waiter)
 
     def land(self, outcome: T | Failure) -> None:
         self.landed = True
         self.outcome = outcome
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            waiter.callback(outcome)
+        self.waiters.wake(outcome)
 
 
 class Flights(Generic[T]):

@@ -19,7 +19,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -28,6 +28,7 @@ from proxy.errors import Attempt, DigestMismatch
 from proxy.interfaces import IBytesSource, IOffload, IPartialFile, ISink
 from proxy.model import Digest, FileFacts
 from proxy.settings import KIB, MIB
+from proxy.waiters import Waiters
 from proxy.window import Window
 
 #: Bytes at the end that nobody sees before the digest matched.
@@ -92,14 +93,14 @@ class Spool:
         self._queue: list[bytes] = []
         self._queued = 0
         self._draining = False
-        self._idle: list[Deferred[None]] = []
+        self._idle: Waiters[None] = Waiters()
         self._broken: Failure | None = None
         self._producer: Any = None
         self._paused = False
         self._closed = False
         self._window: Window | None = None
         self._readers: set[SpoolReader] = set()
-        self._begun: list[Deferred[None]] = []
+        self._begun: Waiters[None] = Waiters()
         self._changed: list[Callable[[], None]] = []
         #: Called when nobody reads a download that is not kept either.
         self.on_abandoned: Callable[[], None] = lambda: None
@@ -133,9 +134,7 @@ class Spool:
                 raise ValueError(f"size was {self.total:,} bytes and is now said to be {facts.size:,}")
             self.total = facts.size
         self.facts = facts
-        waiting, self._begun = self._begun, []
-        for waiter in waiting:
-            waiter.callback(None)
+        self._begun.wake(None)
         self._tell()
 
     def write(self, data: bytes) -> None:
@@ -168,16 +167,12 @@ class Spool:
             self._queue.clear()
         finally:
             self._draining = False
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                waiter.callback(None)
+            self._idle.wake(None)
 
     async def _drained(self) -> None:
         """Wait until every accepted byte is written (or writing has failed)."""
         if self._draining:
-            waiter: Deferred[None] = Deferred(self._idle.remove)
-            self._idle.append(waiter)
-            await waiter
+            await self._idle.wait()
 
     async def _to_disk(self, chunk: bytes) -> None:
         try:
@@ -254,9 +249,7 @@ class Spool:
         spoiled = failure.check(DigestMismatch) is not None or self._window is not None
         keep = self._expected is not None and not spoiled
         await self._offload.run(self._partial.suspend if keep else self._partial.discard)
-        waiting, self._begun = self._begun, []
-        for waiter in waiting:
-            waiter.errback(failure)
+        self._begun.wake(failure)
         self._tell()
 
     def close(self) -> None:
@@ -321,17 +314,9 @@ class Spool:
 
     def begun(self) -> Deferred[None]:
         """Fires when upstream's headers are in (size and validators known), or fails with the download."""
-        waiter: Deferred[None] = Deferred(self._begun_cancelled)
         if self.failure is not None:
-            waiter.errback(self.failure)
-        elif self.facts is not None:
-            waiter.callback(None)
-        else:
-            self._begun.append(waiter)
-        return waiter
-
-    def _begun_cancelled(self, waiter: Deferred[None]) -> None:
-        self._begun.remove(waiter)
+            return fail(self.failure)
+        return succeed(None) if self.facts is not None else self._begun.wait()
 
     def reader(self) -> SpoolReader:
         """A new reader of the whole file.  Only while :attr:`joinable`; it must be closed."""

@@ -27,6 +27,7 @@ FLOORS = {
     # 2: mechanisms
     "flight": 2,
     "spool": 2,
+    "waiters": 2,
     "window": 2,
     "offload": 2,
     # 3: adapters

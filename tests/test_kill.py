@@ -65,19 +65,27 @@ async def test_killed_in_a_download_no_wrong_byte_is_ever_served(
     assert "Traceback" not in proxy.log
 
 
+async def killed_halfway(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess], data: bytes, seen: int
+) -> tuple[ProxyProcess, str]:
+    """A proxy killed when half of *data* has been sent to it and a client has seen *seen* bytes, and the path of the file."""
+    upstream.add_file("big", "big-1.tar.gz", data)
+    proxy = await make_proxy(upstream.url).started()
+    path = await path_of(proxy, "big-1.tar.gz")
+    upstream.hold("/packages/*", after=len(data) // 2, times=1)
+    client = await wire.ask(proxy.port, path)
+    await client.got_body(seen)
+    await proxy.kill()
+    await client.close()
+    return proxy, path
+
+
 @pytest_twisted.ensureDeferred
 async def test_after_a_kill_the_download_is_resumed_where_it_stood(
     upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess]
 ) -> None:
     data = data_of(SIZE)
-    upstream.add_file("big", "big-1.tar.gz", data)
-    proxy = await make_proxy(upstream.url).started()
-    path = await path_of(proxy, "big-1.tar.gz")
-    upstream.hold("/packages/*", after=SIZE // 2, times=1)
-    client = await wire.ask(proxy.port, path)
-    await client.got_body(SIZE // 2 - 200_000)
-    await proxy.kill()
-    await client.close()
+    proxy, path = await killed_halfway(upstream, make_proxy, data, SIZE // 2 - 200_000)
     assert kept(proxy.data_dir / "partial") != []
 
     await proxy.started()
@@ -99,14 +107,7 @@ async def test_after_a_kill_the_other_bytes_that_upstream_has_now_are_not_mixed_
     upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess]
 ) -> None:
     data = data_of(SIZE)
-    upstream.add_file("big", "big-1.tar.gz", data)
-    proxy = await make_proxy(upstream.url).started()
-    path = await path_of(proxy, "big-1.tar.gz")
-    upstream.hold("/packages/*", after=SIZE // 2, times=1)
-    client = await wire.ask(proxy.port, path)
-    await client.got_body(SIZE // 4)
-    await proxy.kill()
-    await client.close()
+    proxy, path = await killed_halfway(upstream, make_proxy, data, SIZE // 4)
 
     (packages,) = [each for each in upstream.content.paths if each.startswith("/packages/")]
     upstream.content.keep(packages, data_of(SIZE, 99))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,6 +19,7 @@ from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IUpstreams
 from proxy.model import Wanted
 from proxy.spool import Spool
+from proxy.waiters import Waiters
 
 #: Told once, right before a download is committed: what was wanted, its sha256 and its size.
 Committed = Callable[[Wanted, str, int], Awaitable[None]]
@@ -28,7 +29,7 @@ Committed = Callable[[Wanted, str, int], Awaitable[None]]
 class _Download:
     """One download under way, from before its partial file is open."""
 
-    waiting: list[Deferred[None]]
+    opened: Waiters[None] = field(factory=Waiters)
     spool: Spool | None = None
     run: Deferred[None] | None = None
 
@@ -67,9 +68,7 @@ class FileCache:
         if download is None or (download.spool is not None and not download.spool.joinable):
             download = self._start(key, wanted, upstreams, committed)
         if download.spool is None:
-            waiter: Deferred[None] = Deferred(download.waiting.remove)
-            download.waiting.append(waiter)
-            await waiter
+            await download.opened.wait()
         spool = download.spool
         assert spool is not None
         await spool.begun()
@@ -85,7 +84,7 @@ class FileCache:
         return ended.addCallback(lambda results: None)
 
     def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
-        download = self._downloads[key] = _Download([])
+        download = self._downloads[key] = _Download()
         download.run = Deferred.fromCoroutine(self._run(key, download, wanted, upstreams, committed))
         swallow(download.run)
         return download
@@ -95,10 +94,7 @@ class FileCache:
             spool = await self._open_spool(key, download, wanted, committed)
         except Exception:  # noqa: BLE001  # every asker is told, whatever it was
             self._forget(key, download)
-            failure = Failure()
-            waiting, download.waiting = download.waiting, []
-            for waiter in waiting:
-                waiter.errback(failure)
+            download.opened.wake(Failure())
             return
         try:
             await upstreams.fetch(wanted, spool)
@@ -125,9 +121,7 @@ class FileCache:
         spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload, before_commit)
         await spool.recover()
         spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
-        waiting, download.waiting = download.waiting, []
-        for waiter in waiting:
-            waiter.callback(None)
+        download.opened.wake(None)
         return spool
 
     def _forget(self, key: str, download: _Download) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Connection
@@ -22,6 +22,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
+from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody, printable, split_path
 from proxy.web.hot import Hit, standing_headers
 from proxy.web.problems import problem
@@ -59,7 +60,7 @@ class Front(Resource):
         self._stall_timeout = stall_timeout
         self._observe = observe
         self.in_progress = 0
-        self._quiet: list[Deferred[None]] = []
+        self._quiet: Waiters[None] = Waiters()
 
     def render(self, request: Request) -> int:
         request.defaultContentType = None  # type: ignore[attr-defined]  # twisted.web would call every body text/html
@@ -73,12 +74,7 @@ class Front(Resource):
 
     def quiet(self) -> Deferred[None]:
         """Fires when no response is in progress."""
-        waiter: Deferred[None] = Deferred(self._quiet.remove)
-        if self.in_progress:
-            self._quiet.append(waiter)
-        else:
-            waiter.callback(None)
-        return waiter
+        return self._quiet.wait() if self.in_progress else succeed(None)
 
     async def _respond(self, request: Request, response: _Response) -> None:
         ask = _ask(request)
@@ -104,9 +100,7 @@ class Front(Resource):
         self._account(client, method, path, agent, response.status, response.sent, seconds, response.word, response.cut_off)
         self.in_progress -= 1
         if not self.in_progress:
-            quiet, self._quiet = self._quiet, []
-            for waiter in quiet:
-                waiter.callback(None)
+            self._quiet.wake(None)
 
     def answered_at_once(self, hit: Hit, client: object) -> None:
         """Account for an answer that went out without a request object."""
