@@ -13,8 +13,9 @@ from zope.interface import implementer
 from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache, identity
 from proxy.cache.outcome import Outcome
-from proxy.cache.pages import PageCache, Served
+from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook, Pins
+from proxy.cache.refreshed import Served
 from proxy.errors import DigestChanged, NotFound
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IRepository, IUpstreams
