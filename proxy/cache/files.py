@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import swallow
-from proxy.interfaces import IBytesSource, IFileStore, IOffload, IUpstreams
+from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import Wanted
 from proxy.spool import Spool
 from proxy.waiters import Waiters
@@ -49,6 +49,16 @@ class FileCache:
         """A committed file, open for reading, or ``None``."""
         source: IBytesSource | None = await self._store.open(sha256)
         return source
+
+    async def keep(self, data: bytes) -> str:
+        """Commit *data*, a small file that was made here; its sha256.  Raises StorageFailed."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            partial = await self._store.begin(f"made-{sha256}", resume=False)
+            await self._offload.run(_commit, partial, data, sha256)
+        except OSError as error:
+            raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
+        return sha256
 
     def arriving(self, wanted: Wanted) -> Spool | None:
         """The spool of *wanted* if its download is under way and can still be joined."""
@@ -127,6 +137,17 @@ class FileCache:
     def _forget(self, key: str, download: _Download) -> None:
         if self._downloads.get(key) is download:
             del self._downloads[key]
+
+
+def _commit(partial: IPartialFile, data: bytes, sha256: str) -> None:
+    try:
+        partial.write(data)
+        partial.commit(sha256)
+    except OSError:
+        partial.discard()
+        raise
+    finally:
+        partial.close()
 
 
 def identity(wanted: Wanted) -> str:
