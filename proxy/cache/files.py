@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxy.cache.room import Room
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IUpstreams
@@ -35,19 +36,30 @@ class _Download:
 
 
 class FileCache:
-    """All files of one data directory."""
+    """All files of one data directory.  *count* is told of events, *used* of each use of a stored file, by its sha256."""
 
     log = Logger()
 
-    def __init__(self, store: IFileStore, offload: IOffload, count: Callable[[str], None] = lambda event: None) -> None:
+    def __init__(
+        self,
+        store: IFileStore,
+        offload: IOffload,
+        count: Callable[[str], None] = lambda event: None,
+        used: Callable[[str], None] = lambda sha256: None,
+        room: Room | None = None,
+    ) -> None:
         self._store = store
         self._offload = offload
         self._count = count
+        self._used = used
+        self._room = room
         self._downloads: dict[str, _Download] = {}
 
     async def stored(self, sha256: str) -> IBytesSource | None:
         """A committed file, open for reading, or ``None``."""
         source: IBytesSource | None = await self._store.open(sha256)
+        if source is not None:
+            self._used(sha256)
         return source
 
     def arriving(self, wanted: Wanted) -> Spool | None:
@@ -98,6 +110,8 @@ class FileCache:
             return
         try:
             await upstreams.fetch(wanted, spool)
+            if self._room is not None and spool.kept and spool.sha256 is not None:
+                self._room.committed(spool.sha256, spool.total or 0)
         except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
             if isinstance(error, DigestMismatch):
                 self._count("file with wrong bytes refused")
@@ -119,6 +133,8 @@ class FileCache:
                 self.log.failure("{name} is stored, but not that its name belongs to these bytes", Failure(), name=wanted.name)
 
         spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload, before_commit)
+        if self._room is not None:
+            spool.make_room = self._room.make_room
         await spool.recover()
         spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
         download.opened.wake(None)

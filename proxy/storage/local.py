@@ -1,7 +1,8 @@
 """Files on the local disk: ``files/<aa>/<sha256>``, content-addressed; what is arriving stands under ``partial/``.
 
-Commit is fsync, rename, fsync of the directory: after a crash a file is there whole or not at all.  Everything here that
-touches the disk runs in a worker thread.
+Commit is fsync, rename, fsync of the directory: after a crash a file is there whole or not at all.  The time of a committed
+file (mtime) is its last use: its bytes never change, so nothing else needs that field, and it is lost with no record.
+Everything here that touches the disk runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from zope.interface import implementer
 
 from proxy.interfaces import IFileStore, IOffload, IPartialFile
+from proxy.model import StoredFile
 from proxy.settings import MIB
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
@@ -122,15 +125,26 @@ class LocalFiles:
         return await self._offload.run(_remove, self.path(sha256))
 
     async def walk(self) -> list[tuple[str, int]]:
-        return await self._offload.run(self._walk)
+        return [(file.sha256, file.size) for file in await self.inventory()]
 
-    def _walk(self) -> list[tuple[str, int]]:
+    async def inventory(self) -> list[StoredFile]:
+        return await self._offload.run(self._inventory)
+
+    def _inventory(self) -> list[StoredFile]:
         found = []
         for directory in os.scandir(self._files):
             if directory.is_dir():
                 there = os.scandir(directory.path)
-                found += [(entry.name, entry.stat().st_size) for entry in there if _SHA256.fullmatch(entry.name)]
-        return sorted(found)
+                found += [_described(entry) for entry in there if _SHA256.fullmatch(entry.name)]
+        return sorted(each for each in found if each is not None)
+
+    async def touch(self, times: Mapping[str, float]) -> None:
+        await self._offload.run(self._touch, times)
+
+    def _touch(self, times: Mapping[str, float]) -> None:
+        for sha256, used in times.items():
+            with suppress(FileNotFoundError):
+                os.utime(self.path(sha256), (used, used))
 
     async def sweep(self) -> int:
         return await self._offload.run(self._sweep)
@@ -143,6 +157,15 @@ class LocalFiles:
 
     async def close(self) -> None:
         pass
+
+
+def _described(entry: os.DirEntry[str]) -> StoredFile | None:
+    """A committed file as it stands now; ``None`` when it has just gone."""
+    try:
+        facts = entry.stat()
+    except FileNotFoundError:
+        return None
+    return StoredFile(entry.name, facts.st_size, facts.st_mtime)
 
 
 def _remove(path: Path) -> bool:
