@@ -129,8 +129,10 @@ class FileCache:
         async def before_commit(sha256: str, size: int) -> None:
             try:
                 await committed(wanted, sha256, size)
-            except ProxyError:
-                self.log.failure("{name} is stored, but not that its name belongs to these bytes", Failure(), name=wanted.name)
+            except ProxyError as error:
+                self.log.error(
+                    "{name} is stored, but not that its name belongs to these bytes: {error}", name=wanted.name, error=error
+                )
 
         spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload, before_commit)
         if self._room is not None:

@@ -12,7 +12,6 @@ from attrs import define, evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxy.bounded import BoundedTable
 from proxy.cache.outcome import Outcome
@@ -287,8 +286,8 @@ class PageCache:
         self._entries.put(project, entry)
         try:
             await keeping
-        except ProxyError:
-            self.log.failure("the page of {project} is served but not kept", Failure(), project=project)
+        except ProxyError as error:
+            self.log.error("the page of {project} is served but not kept: {error}", project=project, error=error)
 
 
 def _goes_back(known: Head | None, new: Head) -> bool:

@@ -2,7 +2,7 @@
 
 Files go in the background, down to a low-water mark, so that this is a rare run and not a cost of each download.  Without a
 limit nothing ever goes.  What is kept (:mod:`proxy.cache.kept`) and what is still arriving never goes; who is reading a file
-that goes reads it to its end.
+that goes reads it to its end.  What broken downloads left goes before any file.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from proxy.model import StoredFile
 _INTERVAL = 60.0
 #: Seconds after which a limit is tried again that could not be met, because nothing more may go.
 _REST = 600.0
+#: Seconds after which a broken download that nobody has asked for again makes room for others.
+_LEFT_ALONE = 3600.0
 #: Where eviction stops: this share of ``max_size``, and this many times ``min_free``.
 _LOW_SIZE = 0.9
 _LOW_FREE = 1.25
@@ -141,6 +143,7 @@ class Room:
 
     async def _run(self, needed: int) -> int:
         async with self._one_run:
+            abandoned = await self._store.abandon(self._reactor.seconds() - _LEFT_ALONE)
             files = await self._usage.files()
             choice = await self._offload.run(self._choose, files, await self._kept.digests(), needed)
             self._stored = choice.stored
@@ -153,7 +156,7 @@ class Room:
                 missing=choice.missing,
                 place=str(self._place),
             )
-        return freed
+        return freed + abandoned
 
     def _choose(self, files: list[StoredFile], kept: Collection[str], needed: int) -> _Choice:
         """What has to go.  Blocks: it asks the file system, and sorts a list that may be long."""

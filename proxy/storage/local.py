@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,9 +134,9 @@ class LocalFiles:
         found = []
         for directory in os.scandir(self._files):
             if directory.is_dir():
-                there = os.scandir(directory.path)
-                found += [_described(entry) for entry in there if _SHA256.fullmatch(entry.name)]
-        return sorted(each for each in found if each is not None)
+                there = [(entry.name, _facts(entry)) for entry in os.scandir(directory.path) if _SHA256.fullmatch(entry.name)]
+                found += [StoredFile(name, facts.st_size, facts.st_mtime) for name, facts in there if facts is not None]
+        return sorted(found)
 
     async def touch(self, times: Mapping[str, float]) -> None:
         await self._offload.run(self._touch, times)
@@ -155,17 +155,36 @@ class LocalFiles:
             os.unlink(path)
         return len(doomed)
 
+    async def abandon(self, before: float) -> int:
+        left = await self._offload.run(self._left, before)
+        doomed = {path: size for path, size in left if path not in self._being_written}
+        # Whoever begins one of them now gets a file of its own.
+        self._being_written |= doomed.keys()
+        try:
+            await self._offload.run(_remove_all, doomed)
+        finally:
+            self._being_written -= doomed.keys()
+        return sum(doomed.values())
+
+    def _left(self, before: float) -> list[tuple[Path, int]]:
+        found = [(Path(entry.path), _facts(entry)) for entry in os.scandir(self._partial)]
+        return [(path, facts.st_size) for path, facts in found if facts is not None and facts.st_mtime < before]
+
     async def close(self) -> None:
         pass
 
 
-def _described(entry: os.DirEntry[str]) -> StoredFile | None:
-    """A committed file as it stands now; ``None`` when it has just gone."""
+def _facts(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What stands in the directory about a file; ``None`` when it has just gone."""
     try:
-        facts = entry.stat()
+        return entry.stat()
     except FileNotFoundError:
         return None
-    return StoredFile(entry.name, facts.st_size, facts.st_mtime)
+
+
+def _remove_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        _remove(path)
 
 
 def _remove(path: Path) -> bool:

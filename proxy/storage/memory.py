@@ -116,6 +116,11 @@ class MemoryFiles:
             del self.left[key]
         return len(doomed)
 
+    async def abandon(self, before: float) -> int:
+        size = sum(map(len, self.left.values()))
+        self.left.clear()
+        return size
+
     async def close(self) -> None:
         self.files.clear()
         self.left.clear()
