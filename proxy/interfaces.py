@@ -141,6 +141,9 @@ class IFileStore(Interface):
     async def sweep() -> int:
         """Called once at start: remove partial files that cannot be resumed.  Returns how many went."""
 
+    async def free() -> int:
+        """Bytes that can still be stored."""
+
     async def abandon(before: float) -> int:
         """Remove partial files that nobody writes and nobody has gone on with since *before*.  Returns their bytes."""
 

@@ -18,7 +18,7 @@ from proxy.cache.files import FileCache
 from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
-from proxy.cache.room import Room, capacity
+from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
 from proxy.interfaces import IRepository
@@ -104,7 +104,7 @@ class ProxyService(MultiService):
             listening.setServiceParent(self)
 
     def _room(self, server: ServerSettings) -> Room:
-        if server.min_free is not None and server.min_free > (there := capacity(server.data_dir)):
+        if server.min_free is not None and server.min_free > (there := self._store.capacity()):
             raise ConfigError(
                 f"server.min_free = {server.min_free:,} bytes: the file system of {server.data_dir} has {there:,} bytes in all"
             )
@@ -114,7 +114,6 @@ class ProxyService(MultiService):
             self.kept,
             self._disk,
             self._reactor,
-            server.data_dir,
             max_size=server.max_size,
             min_free=server.min_free,
             evicted=self.metrics.evicted,

@@ -10,6 +10,7 @@ import pytest
 import pytest_twisted
 
 from proxy.errors import ConfigError
+from proxy.storage.local import LocalFiles
 from tests.inprocess import Running, Start
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.wheels import data_of
@@ -165,10 +166,10 @@ async def test_a_file_larger_than_the_limit_does_not_drive_out_the_others(
 
 @pytest_twisted.ensureDeferred
 async def test_min_free_makes_room_on_the_file_system(farm: Farm, run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    def free(place: Path) -> int:
-        return 500_000 - len(farm.stored()) * SIZE
+    async def free(store: LocalFiles) -> int:
+        return 5 * SIZE - len(farm.stored()) * SIZE
 
-    monkeypatch.setattr("proxy.cache.room._free", free)
+    monkeypatch.setattr(LocalFiles, "free", free)
     proxy = await run(farm.upstream, min_free=2 * SIZE)
     await farm.get(proxy, "abc")
     await settled(proxy)

@@ -7,9 +7,7 @@ that goes reads it to its end.  What broken downloads left goes before any file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, DeferredLock
@@ -45,7 +43,7 @@ class _Choice:
 
 
 class Room:
-    """Keeps *store*, which is on the file system of *place*, within its limits.
+    """Keeps *store* within its limits.
 
     *max_size*: bytes that all files may have together.  *min_free*: bytes that stay free on the file system.  ``None``: no
     limit.  *evicted* is told the size of each file that went.
@@ -60,7 +58,6 @@ class Room:
         kept: KeptBook,
         offload: IOffload,
         reactor: IReactorTime,
-        place: Path,
         *,
         max_size: int | None,
         min_free: int | None,
@@ -71,7 +68,6 @@ class Room:
         self._kept = kept
         self._offload = offload
         self._reactor = reactor
-        self._place = place
         self._max_size = max_size
         self._min_free = min_free
         self._evicted = evicted
@@ -130,7 +126,7 @@ class Room:
         except CancelledError:
             raise
         except Exception:  # noqa: BLE001  # whatever went wrong is logged, and the next look may do better
-            self.log.failure("the files in {place} cannot be kept within their limits", Failure(), place=str(self._place))
+            self.log.failure("the stored files cannot be kept within their limits", Failure())
 
     async def _regularly(self) -> None:
         await self._usage.write()
@@ -139,29 +135,28 @@ class Room:
     async def _above_limits(self) -> bool:
         if self._max_size is not None and (self._stored is None or self._stored > self._max_size):
             return True
-        return self._min_free is not None and await self._offload.run(_free, self._place) < self._min_free
+        return self._min_free is not None and await self._store.free() < self._min_free
 
     async def _run(self, needed: int) -> int:
         async with self._one_run:
             abandoned = await self._store.abandon(self._reactor.seconds() - _LEFT_ALONE)
             files = await self._usage.files()
-            choice = await self._offload.run(self._choose, files, await self._kept.digests(), needed)
+            kept = await self._kept.digests()
+            choice = await self._offload.run(self._choose, files, kept, await self._store.free(), needed)
             self._stored = choice.stored
             freed = await self._evict(choice.going)
         if choice.missing and not needed:
             self._rest_until = self._reactor.seconds() + _REST
             self.log.warn(
-                "{missing} bytes more than may be are in {place}, and all files left there are pinned or gone already: "
+                "{missing} bytes too many are on the disk and no file is left that may go: "
                 "unpin some, raise max_size, lower min_free or make room",
                 missing=choice.missing,
-                place=str(self._place),
             )
         return freed + abandoned
 
-    def _choose(self, files: list[StoredFile], kept: Collection[str], needed: int) -> _Choice:
-        """What has to go.  Blocks: it asks the file system, and sorts a list that may be long."""
+    def _choose(self, files: list[StoredFile], kept: Collection[str], free: int, needed: int) -> _Choice:
+        """What has to go.  Called in a worker thread: the list may be long."""
         stored = sum(file.size for file in files)
-        free = _free(self._place)
         may_go = [file for file in files if file.sha256 not in kept]
         if needed > free + sum(file.size for file in may_go):
             return _Choice([], stored, needed)  # it would not fit if everything went
@@ -203,15 +198,3 @@ class Room:
                 return False
         self._evicted(file.size)
         return True
-
-
-def capacity(place: Path) -> int:
-    """Bytes that the file system of *place* has in all."""
-    facts = os.statvfs(place)
-    return facts.f_blocks * facts.f_frsize
-
-
-def _free(place: Path) -> int:
-    """Bytes that may still be written to the file system of *place*."""
-    facts = os.statvfs(place)
-    return facts.f_bavail * facts.f_frsize

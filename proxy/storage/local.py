@@ -155,6 +155,15 @@ class LocalFiles:
             os.unlink(path)
         return len(doomed)
 
+    def capacity(self) -> int:
+        """Bytes that the file system has in all.  Blocks."""
+        facts = os.statvfs(self._files)
+        return facts.f_blocks * facts.f_frsize
+
+    async def free(self) -> int:
+        facts = await self._offload.run(os.statvfs, self._files)
+        return facts.f_bavail * facts.f_frsize
+
     async def abandon(self, before: float) -> int:
         left = await self._offload.run(self._left, before)
         doomed = {path: size for path, size in left if path not in self._being_written}

@@ -85,6 +85,8 @@ class MemoryFiles:
         self.files: dict[str, bytes] = {}
         self.left: dict[str, bytes] = {}
         self.times: dict[str, float] = {}
+        #: Bytes that can be stored in all.
+        self.space = 2**40
 
     async def open(self, sha256: str) -> WholeFile | None:
         data = self.files.get(sha256)
@@ -116,7 +118,12 @@ class MemoryFiles:
             del self.left[key]
         return len(doomed)
 
+    async def free(self) -> int:
+        return self.space - sum(map(len, self.files.values()))
+
     async def abandon(self, before: float) -> int:
+        if before <= 0.0:  # when anything was left is not known: it counts as long ago
+            return 0
         size = sum(map(len, self.left.values()))
         self.left.clear()
         return size
