@@ -164,6 +164,25 @@ async def test_a_file_larger_than_the_limit_does_not_drive_out_the_others(
     assert len(await proxy.service.usage.last_used()) == 2
 
 
+@pytest.mark.parametrize(("limits", "files"), [({}, "a"), ({"max_size": 2**40}, "b")], ids=["unlimited", "limited"])
+@pytest_twisted.ensureDeferred
+async def test_a_disk_on_which_no_file_can_be_made(
+    farm: Farm, run: Start, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], files: str
+) -> None:
+    proxy = await run(farm.upstream, **limits)
+    await farm.get(proxy, "a")
+    real = os.open
+
+    def full(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and farm.stored():
+            raise OSError(28, "No space left on device", str(path))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr("proxy.storage.local.os.open", full)
+    await farm.get(proxy, "bab")
+    assert farm.stored() == files
+
+
 @pytest_twisted.ensureDeferred
 async def test_min_free_makes_room_on_the_file_system(farm: Farm, run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     async def free(store: LocalFiles) -> int:

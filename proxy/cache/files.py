@@ -17,9 +17,10 @@ from twisted.python.failure import Failure
 from proxy.cache.room import Room
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import swallow
-from proxy.interfaces import IBytesSource, IFileStore, IOffload, IUpstreams
+from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import Wanted
-from proxy.spool import Spool
+from proxy.nowhere import Nowhere
+from proxy.spool import NO_ROOM, UNKNOWN_SIZE, Spool
 from proxy.waiters import Waiters
 
 #: Told once, right before a download is committed: what was wanted, its sha256 and its size.
@@ -121,10 +122,7 @@ class FileCache:
             self._forget(key, download)
 
     async def _open_spool(self, key: str, download: _Download, wanted: Wanted, committed: Committed) -> Spool:
-        try:
-            partial = await self._store.begin(key, resume=wanted.digest is not None)
-        except OSError as error:
-            raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+        partial = await self._begin(key, wanted)
 
         async def before_commit(sha256: str, size: int) -> None:
             try:
@@ -141,6 +139,19 @@ class FileCache:
         spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
         download.opened.wake(None)
         return spool
+
+    async def _begin(self, key: str, wanted: Wanted) -> IPartialFile:
+        """The partial file for *wanted*: one that keeps nothing when the disk is so full that none can be made."""
+        room_made = False
+        while True:
+            try:
+                return await self._store.begin(key, resume=wanted.digest is not None)
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+                if room_made or self._room is None or not await self._room.make_room(wanted.size or UNKNOWN_SIZE):
+                    return Nowhere(error.strerror or str(error))
+                room_made = True
 
     def _forget(self, key: str, download: _Download) -> None:
         if self._downloads.get(key) is download:
