@@ -168,11 +168,23 @@ class RoomTests(Case):
         self.assertFalse(self.now(self.room().make_room(1)))
         self.assertEqual(self.there(), "a")
 
-    def test_what_broken_downloads_left_goes_first(self) -> None:
-        self.add("abcd")
+    def test_what_broken_downloads_left_makes_room_too(self) -> None:
         self.store.left["sha256-0"] = bytes(50)
         self.assertTrue(self.now(self.room(max_size=10_000).make_room(1)))
         self.assertEqual(self.store.left, {})
+
+    def test_the_store_is_counted_once_and_again_when_files_go(self) -> None:
+        self.add("abcd")
+        room = self.room(max_size=400)
+        room.start()
+        self.assertEqual(self.store.inventories, 1)
+        self.add("e")
+        room.committed(sha("e"), 100)
+        self.assertEqual((self.there(), self.store.inventories), ("cde", 2))
+        self.add("f")
+        room.committed(sha("f"), 100)
+        self.assertEqual((self.there(), self.store.inventories), ("cdef", 2))
+        self.now(room.stop())
 
 
 class UsageTests(Case):
@@ -190,6 +202,11 @@ class UsageTests(Case):
         self.usage.used(sha("b"))
         self.now(room.stop())
         self.assertEqual(self.store.touched[1], {sha("b"): self.clock.seconds()})
+
+    def test_a_file_is_used_when_it_is_stored(self) -> None:
+        self.store.files[sha("a")] = bytes(100)
+        self.room().committed(sha("a"), 100)
+        self.assertEqual(self.now(self.usage.last_used()), {sha("a"): self.clock.seconds()})
 
     def test_a_use_counts_before_it_is_written(self) -> None:
         self.add("ab")

@@ -76,6 +76,7 @@ class Room:
         self._rest_until = 0.0
         self._one_run = DeferredLock()
         self._looks: Flights[None] = Flights()
+        self._look_again = False
         self._loop = LoopingCall(self._regularly)
         self._loop.clock = reactor
 
@@ -116,13 +117,18 @@ class Room:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """See to the limits in the background, unless that is under way."""
-        if self.limited and self._rest_until <= self._reactor.seconds() and "look" not in self._looks:
+        """See to the limits in the background; again, if that is under way."""
+        if not self.limited or self._rest_until > self._reactor.seconds():
+            return
+        self._look_again = True
+        if "look" not in self._looks:
             swallow(self._looks.join("look", self._see_to_it))
 
     async def _see_to_it(self) -> None:
         try:
-            await self.keep_within_limits()
+            while self._look_again:
+                self._look_again = False
+                await self.keep_within_limits()
         except CancelledError:
             raise
         except Exception:  # noqa: BLE001  # whatever went wrong is logged, and the next look may do better
