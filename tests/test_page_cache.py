@@ -8,7 +8,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.cache.pages import PageCache, Served
+from proxy.cache.pages import PageCache
+from proxy.cache.refreshed import Served
 from proxy.errors import Attempt, NotFound, UpstreamFailed
 from proxy.model import Condition, File, PageMissing, PageUnchanged
 from proxy.offload import Inline

@@ -14,7 +14,7 @@ from proxy.cache.kept import Kept, KeptBook
 from proxy.cache.pins import PinBook
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
-from proxy.model import Pin
+from proxy.model import NO_BYTES, Pin
 from proxy.offload import Inline
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 
@@ -234,6 +234,8 @@ class KeptTests(Case):
         self.pin("p", "p-2.0-py3-none-any.whl", "c")
         self.pin("p", f"sha256-{sha('a')}/p-1.0-py3-none-any.whl.metadata", "d")
         self.pin("p", "p.exe", "e")
+        nothing = Pin(NO_BYTES, 0, {}, "https://files.example/", 0.0)
+        self.now(self.pins.add("pypi", "p", f"sha256-{sha('c')}/p-2.0-py3-none-any.whl.metadata", nothing))
 
     def keep(self, which: str | None = None, project: str = "p") -> Any:
         return self.now(self.kept.keep("pypi", project, which))

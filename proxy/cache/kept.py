@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from proxy.cache.pins import PinBook
 from proxy.interfaces import IFileStore, IRecordStore
+from proxy.model import NO_BYTES
 
 _KEY = "kept"
 
@@ -57,7 +58,7 @@ class KeptBook:
         wanted = [
             Kept(index, project, filename, pin.sha256)
             for name, pin in pins.items()
-            if _means(which, filename := _filename(name))
+            if pin.sha256 != NO_BYTES and _means(which, filename := _filename(name))
         ]
         async with self.lock:
             there = {each for each in wanted if await self._is_stored(each.sha256)}

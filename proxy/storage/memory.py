@@ -11,7 +11,7 @@ from zope.interface import implementer
 from proxy.interfaces import IFileStore, IPartialFile, IRecordStore
 from proxy.model import StoredFile
 from proxy.settings import MIB
-from proxy.storage.whole import WholeFile
+from proxy.storage.whole import WholeFile, anonymous
 
 
 @implementer(IRecordStore)
@@ -90,11 +90,7 @@ class MemoryFiles:
 
     async def open(self, sha256: str) -> WholeFile | None:
         data = self.files.get(sha256)
-        if data is None:
-            return None
-        descriptor = os.memfd_create(sha256)
-        os.pwrite(descriptor, data, 0)
-        return WholeFile(descriptor, len(data), sha256)
+        return None if data is None else anonymous(data, sha256)
 
     async def begin(self, key: str, *, resume: bool) -> MemoryPartial:
         left = self.left.pop(key, b"")

@@ -1,4 +1,4 @@
-"""A committed file that is open for reading."""
+"""A whole file that is open for reading."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from zope.interface import implementer
 from proxy.interfaces import IBytesSource
 
 
+def anonymous(data: bytes, sha256: str) -> WholeFile:
+    """*data* as a file without a name, in memory."""
+    descriptor = os.memfd_create(sha256)
+    os.pwrite(descriptor, data, 0)
+    return WholeFile(descriptor, len(data), sha256)
+
+
 @implementer(IBytesSource)
 class WholeFile:
     """All its bytes are there: there is nothing to wait for."""
 
-    def __init__(self, descriptor: int, size: int, sha256: str) -> None:
+    def __init__(self, descriptor: int, size: int, sha256: str | None) -> None:
         self._descriptor = descriptor
         self.size = size
         self.sha256 = sha256

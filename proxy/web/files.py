@@ -19,7 +19,7 @@ from proxy.ranges import (
     parse_range,
     unsatisfied_range,
 )
-from proxy.repository.proxying import Located
+from proxy.repository.located import Located
 from proxy.settings import KIB, MIB
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody
 from proxy.web.hot import HotRequests, Ready

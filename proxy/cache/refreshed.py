@@ -1,0 +1,241 @@
+"""What is kept of upstream by key and refreshed: freshness decides, a flight asks upstream, an outage is bridged.
+
+Pages, legacy documents and the list of projects all live by this; what asking means, and where the answer is kept, is theirs to
+say.  Heads are kept in memory, so that a hot answer costs a dictionary look-up and the decision.  A refresh belongs to the
+proxy: it goes on when the client that caused it leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from proxy.bounded import BoundedTable
+from proxy.cache.outcome import Outcome
+from proxy.errors import NotFound, ProxyError, UpstreamFailed
+from proxy.flight import Flights, swallow
+from proxy.freshness import Action, Decision, decide
+from proxy.interfaces import IUpstreams
+from proxy.model import Condition, Head
+from proxy.settings import PageLimits
+
+#: Heads kept in memory.
+_HEADS = 50_000
+#: What could not be refreshed is left alone for this long, doubling up to the maximum (seconds).
+_REST = 5.0
+_LONGEST_REST = 60.0
+
+
+@frozen(slots=True)
+class Served:
+    """What a client gets: the head of a record with something in it, and how the cache came by it."""
+
+    head: Head
+    outcome: Outcome
+
+
+class OlderThanKept(Exception):
+    """Upstream's answer is older than what is kept: a mirror that lags."""
+
+
+@define
+class _Entry:
+    """What is in memory about one key."""
+
+    head: Head | None
+    failures: int = 0
+    rest_until: float = 0.0
+
+
+class Source(Protocol):
+    """Where the things come from, and where they are kept."""
+
+    #: What one of them is called in counters and logs: "page".
+    thing: str
+
+    async def load(self, key: str) -> Head | None:
+        """The head of what is kept under *key*."""
+
+    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
+        """Ask upstream.  *adopt* is told the new head as soon as it may be served; keeping it may come after.
+
+        Raises ProxyError, OlderThanKept.
+        """
+
+    def missing(self, key: str) -> NotFound:
+        """What to tell a client when upstream definitely has nothing under *key*."""
+
+
+class Refreshed:
+    """All that *source* has, at most as stale as *limits* allow.
+
+    *count* is told of each thing worth counting, *slow* when an answer did not come within the soft deadline.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        source: Source,
+        upstreams: IUpstreams,
+        reactor: IReactorTime,
+        limits: PageLimits,
+        count: Callable[[str], None] = lambda event: None,
+        slow: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._slow = slow
+        self._source = source
+        self._upstreams = upstreams
+        self._reactor = reactor
+        self._limits = limits
+        self._count = count
+        self._entries: BoundedTable[str, _Entry] = BoundedTable(_HEADS, lambda entry: 1)
+        self._refreshes: Flights[Head] = Flights()
+        self._loads: Flights[_Entry] = Flights()
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        self._refreshes.close()
+
+    async def get(self, key: str, *, no_cache: bool = False) -> Served:
+        """What is under *key*, as fresh as the limits ask.
+
+        Raises NotFound when upstream definitely has none, UpstreamFailed when none answered and nothing is kept.
+        """
+        entry = await self._entry(key)
+        decision = self._decide(entry, no_cache)
+        action = decision.action
+        if action in (Action.SERVE, Action.SERVE_AND_REFRESH):
+            return self._at_once(key, entry, decision)
+        if action is Action.MISSING:
+            raise self._source.missing(key)
+        collapsed = key in self._refreshes
+        fwd = "miss" if entry.head is None else "request" if decision.ttl > 0 else "stale"
+        before = entry.head
+        if action is Action.FETCH:
+            head = await self._refresh(key, entry)
+        else:
+            try:
+                refreshed = await self._within_soft_deadline(self._refresh(key, entry))
+            except UpstreamFailed:
+                refreshed = None
+            if refreshed is None:
+                return self._hit(entry, decision, detail="upstream-slow" if entry.failures == 0 else "upstream-failed")
+            head = refreshed
+        if not head.found:
+            raise self._source.missing(key)
+        left = self._decide(entry, False).ttl
+        return Served(head, Outcome(False, fwd, round(left), collapsed=collapsed, stored=head is not before))
+
+    def ready(self, key: str) -> Served | None:
+        """What :meth:`get` would return if it need not wait for anything, else ``None``."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        decision = self._decide(entry, False)
+        if decision.action not in (Action.SERVE, Action.SERVE_AND_REFRESH):
+            return None
+        return self._at_once(key, entry, decision)
+
+    def at_hand(self, key: str) -> tuple[Head | None] | None:
+        """What :meth:`remembered` would return, in a tuple, if it is in memory."""
+        entry = self._entries.get(key)
+        return None if entry is None else (entry.head,)
+
+    async def remembered(self, key: str) -> Head | None:
+        """The head of *key*, whatever its age, without asking upstream."""
+        return (await self._entry(key)).head
+
+    def forget(self, key: str) -> None:
+        """Drop what is in memory under *key*."""
+        self._entries.discard(key)
+
+    # -- inside ----------------------------------------------------------------------------------------------------------
+
+    def _decide(self, entry: _Entry, no_cache: bool) -> Decision:
+        now = self._reactor.seconds()
+        condition = self._upstreams.condition()
+        return decide(entry.head, now, self._limits, condition, resting=entry.failures > 0, no_cache=no_cache)
+
+    def _at_once(self, key: str, entry: _Entry, decision: Decision) -> Served:
+        if (
+            decision.action is Action.SERVE_AND_REFRESH
+            and entry.rest_until <= self._reactor.seconds()
+            and self._upstreams.retry_in() <= 0
+        ):
+            swallow(self._refresh(key, entry), ProxyError)
+        return self._hit(entry, decision)
+
+    def _hit(self, entry: _Entry, decision: Decision, detail: str | None = None) -> Served:
+        assert entry.head is not None
+        if decision.ttl <= 0:
+            self._count(f"{self._source.thing} served stale")
+            if detail is None and self._upstreams.condition() is not Condition.UP:
+                detail = f"upstream-{self._upstreams.condition().value}"
+        return Served(entry.head, Outcome(True, ttl=round(decision.ttl), detail=detail))
+
+    async def _entry(self, key: str) -> _Entry:
+        entry = self._entries.get(key)
+        return entry if entry is not None else await self._loads.join(key, lambda: self._load(key))
+
+    async def _load(self, key: str) -> _Entry:
+        entry = _Entry(await self._source.load(key))
+        self._entries.put(key, entry)
+        return entry
+
+    def _refresh(self, key: str, entry: _Entry) -> Deferred[Head]:
+        return self._refreshes.join(key, lambda: self._ask(key, entry))
+
+    async def _within_soft_deadline(self, refresh: Deferred[Head]) -> Head | None:
+        """The refreshed head, or ``None`` when it took longer than the soft deadline; the refresh goes on all the same."""
+        late = False
+
+        def too_slow() -> None:
+            nonlocal late
+            late = True
+            refresh.cancel()
+
+        deadline = self._reactor.callLater(self._limits.soft_deadline, too_slow)
+        try:
+            return await refresh
+        except CancelledError:
+            if not late:
+                raise
+            self._slow()
+            return None
+        finally:
+            if deadline.active():
+                deadline.cancel()
+
+    async def _ask(self, key: str, entry: _Entry) -> Head:
+        """Ask upstream; remember and return what it says.  After a failure of upstream this key rests for a while."""
+        known = entry.head
+
+        def adopt(head: Head) -> None:
+            entry.head = head
+            entry.failures = 0
+            entry.rest_until = 0.0
+            self._entries.put(key, entry)
+
+        try:
+            await self._source.ask(key, known, adopt)
+        except OlderThanKept:
+            entry.failures = 0
+            entry.rest_until = self._reactor.seconds() + _LONGEST_REST
+            self._count(f"{self._source.thing} older than the cached one")
+        except ProxyError as error:
+            entry.failures += 1
+            rest = min(_LONGEST_REST, _REST * 2 ** (entry.failures - 1))
+            if known is not None and known.found:
+                # With nothing to serve, the next client's request is a fresh try.
+                entry.rest_until = self._reactor.seconds() + rest
+            self._count(f"{self._source.thing} refresh failed")
+            self.log.debug("{key}: {error}", key=key, error=error)
+            raise
+        assert entry.head is not None
+        return entry.head
