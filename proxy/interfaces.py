@@ -6,7 +6,7 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from zope.interface import Attribute, Interface
@@ -14,6 +14,12 @@ from zope.interface import Attribute, Interface
 from proxy.model import Condition, FileFacts, PageReply, Validators, Wanted
 
 T = TypeVar("T")
+
+#: Told what a long operation wants to say on its way, as a value that JSON can carry.
+Report = Callable[[Any], None]
+
+#: What operators may ask for: called with a :data:`Report` and its arguments by name; returns a value that JSON can carry.
+Operation = Callable[..., Awaitable[Any]]
 
 
 class Clock(Protocol):
