@@ -22,6 +22,8 @@ class Metrics:
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60),
         )
         self._events = Counter("pypiproxy_events", "Things worth a look, by name.", ["event"], registry=self.registry)
+        self._evicted_files = Counter("pypiproxy_evicted_files", "Files evicted to make room.", registry=self.registry)
+        self._evicted_bytes = Counter("pypiproxy_evicted_bytes", "Bytes of files evicted to make room.", registry=self.registry)
         self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
 
     def observe(self, method: str, status: int, size: int, seconds: float, word: str) -> None:
@@ -33,6 +35,11 @@ class Metrics:
     def count(self, event: str) -> None:
         """Count one *event* (``changed digest refused``, ``page served stale``, …)."""
         self._events.labels(event).inc()
+
+    def evicted(self, size: int) -> None:
+        """Count a file of *size* bytes that was evicted."""
+        self._evicted_files.inc()
+        self._evicted_bytes.inc(size)
 
     def exposition(self) -> tuple[str, bytes]:
         """Content type and body in Prometheus' text format."""

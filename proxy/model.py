@@ -9,7 +9,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import field, frozen
 
@@ -217,6 +217,14 @@ class FileFacts:
     etag: str | None = None
     last_modified: str | None = None
     ranges: bool = False
+
+
+class StoredFile(NamedTuple):
+    """A committed file in the store; ``used`` is when it was last used (seconds since the epoch)."""
+
+    sha256: str
+    size: int
+    used: float
 
 
 @frozen(slots=True)

@@ -18,14 +18,17 @@ from proxy.administration.operations import Administration
 from proxy.administration.parts import IndexParts, Parts
 from proxy.adminsocket import AdminSocket
 from proxy.cache.files import FileCache
+from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
+from proxy.cache.room import Room
+from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
 from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.offload import Offload
 from proxy.repository.proxying import ProxyRepository
-from proxy.settings import IndexSettings, Settings
+from proxy.settings import IndexSettings, ServerSettings, Settings
 from proxy.storage.local import LocalFiles
 from proxy.storage.records import DiskRecords
 from proxy.upstream.client import UpstreamClient
@@ -68,8 +71,11 @@ class ProxyService(MultiService):
         except (StorageFailed, OSError) as error:
             raise ConfigError(f"server.data_dir = {server.data_dir}: {error}") from error
         via = f"pypiproxy-{_instance(server.data_dir)}"
-        self._files = FileCache(self._store, self._disk, self.metrics.count)
         pins = PinBook(self._records, int(server.page_memory * _FOR_PINS))
+        self.usage = UsageBook(self._store, self._disk, reactor.seconds)
+        self.kept = KeptBook(self._records, pins, self._store)
+        self.room = self._room(server)
+        self._files = FileCache(self._store, self._disk, self.metrics.count, self.usage.used, self.room)
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self._clients = {
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
@@ -84,7 +90,7 @@ class ProxyService(MultiService):
             {name: index.repository for name, index in self.indexes.items()},
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
-            Files(hot, int(server.page_memory * _FOR_SMALL_FILES)),
+            Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
             Operations(lambda: not self._stopping, self.metrics.exposition),
             via,
         )
@@ -98,6 +104,22 @@ class ProxyService(MultiService):
         self.admin_sockets = [AdminSocket(server.data_dir, site(self._admin, reactor), reactor)] if serving else []
         for each in (*self.listenings, *self.admin_sockets):
             each.setServiceParent(self)
+
+    def _room(self, server: ServerSettings) -> Room:
+        if server.min_free is not None and server.min_free > (there := self._store.capacity()):
+            raise ConfigError(
+                f"server.min_free = {server.min_free:,} bytes: the file system of {server.data_dir} has {there:,} bytes in all"
+            )
+        return Room(
+            self._store,
+            self.usage,
+            self.kept,
+            self._disk,
+            self._reactor,
+            max_size=server.max_size,
+            min_free=server.min_free,
+            evicted=self.metrics.evicted,
+        )
 
     def _index(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IndexParts:
         pool = Upstreams(
@@ -120,6 +142,7 @@ class ProxyService(MultiService):
         self._work.start()
         swept = Deferred.fromCoroutine(self._store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
+        self.room.start()
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -147,6 +170,7 @@ class ProxyService(MultiService):
         pools = [Deferred.fromCoroutine(index.upstreams.close()) for index in self.indexes.values()]
         await DeferredList(pools, consumeErrors=True)
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self._clients.values()], consumeErrors=True)
+        await self.room.stop()
         await self._store.close()
         await self._records.close()
 

@@ -26,6 +26,7 @@ FLOORS = {
     "interfaces": 1,
     # 2: mechanisms
     "flight": 2,
+    "nowhere": 2,
     "spool": 2,
     "waiters": 2,
     "window": 2,

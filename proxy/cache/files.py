@@ -14,11 +14,13 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxy.cache.room import Room
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import swallow
-from proxy.interfaces import IBytesSource, IFileStore, IOffload, IUpstreams
+from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import Wanted
-from proxy.spool import Spool
+from proxy.nowhere import Nowhere
+from proxy.spool import NO_ROOM, UNKNOWN_SIZE, Spool
 from proxy.waiters import Waiters
 
 #: Told once, right before a download is committed: what was wanted, its sha256 and its size.
@@ -35,19 +37,30 @@ class _Download:
 
 
 class FileCache:
-    """All files of one data directory."""
+    """All files of one data directory.  *count* is told of events, *used* of each use of a stored file, by its sha256."""
 
     log = Logger()
 
-    def __init__(self, store: IFileStore, offload: IOffload, count: Callable[[str], None] = lambda event: None) -> None:
+    def __init__(
+        self,
+        store: IFileStore,
+        offload: IOffload,
+        count: Callable[[str], None] = lambda event: None,
+        used: Callable[[str], None] = lambda sha256: None,
+        room: Room | None = None,
+    ) -> None:
         self._store = store
         self._offload = offload
         self._count = count
+        self._used = used
+        self._room = room
         self._downloads: dict[str, _Download] = {}
 
     async def stored(self, sha256: str) -> IBytesSource | None:
         """A committed file, open for reading, or ``None``."""
         source: IBytesSource | None = await self._store.open(sha256)
+        if source is not None:
+            self._used(sha256)
         return source
 
     def arriving(self, wanted: Wanted) -> Spool | None:
@@ -98,6 +111,8 @@ class FileCache:
             return
         try:
             await upstreams.fetch(wanted, spool)
+            if self._room is not None and spool.kept and spool.sha256 is not None:
+                self._room.committed(spool.sha256, spool.total or 0)
         except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
             if isinstance(error, DigestMismatch):
                 self._count("file with wrong bytes refused")
@@ -107,22 +122,36 @@ class FileCache:
             self._forget(key, download)
 
     async def _open_spool(self, key: str, download: _Download, wanted: Wanted, committed: Committed) -> Spool:
-        try:
-            partial = await self._store.begin(key, resume=wanted.digest is not None)
-        except OSError as error:
-            raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+        partial = await self._begin(key, wanted)
 
         async def before_commit(sha256: str, size: int) -> None:
             try:
                 await committed(wanted, sha256, size)
-            except ProxyError:
-                self.log.failure("{name} is stored, but not that its name belongs to these bytes", Failure(), name=wanted.name)
+            except ProxyError as error:
+                self.log.error(
+                    "{name} is stored, but not that its name belongs to these bytes: {error}", name=wanted.name, error=error
+                )
 
         spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload, before_commit)
+        if self._room is not None:
+            spool.make_room = self._room.make_room
         await spool.recover()
         spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
         download.opened.wake(None)
         return spool
+
+    async def _begin(self, key: str, wanted: Wanted) -> IPartialFile:
+        """The partial file for *wanted*: one that keeps nothing when the disk is so full that none can be made."""
+        room_made = False
+        while True:
+            try:
+                return await self._store.begin(key, resume=wanted.digest is not None)
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+                if room_made or self._room is None or not await self._room.make_room(wanted.size or UNKNOWN_SIZE):
+                    return Nowhere(error.strerror or str(error))
+                room_made = True
 
     def _forget(self, key: str, download: _Download) -> None:
         if self._downloads.get(key) is download:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxy.bounded import BoundedTable
 from proxy.cache.records import PageRecords
@@ -109,8 +108,8 @@ class PageCache:
         """A store that fails costs the restart its record, not the client its page."""
         try:
             await keeping
-        except ProxyError:
-            self.log.failure("the page of {project} is served but not kept", Failure(), project=project)
+        except ProxyError as error:
+            self.log.error("the page of {project} is served but not kept: {error}", project=project, error=error)
 
     async def _parse(self, project: str, head: Head) -> Page:
         body = await self._records.body(project, head)
