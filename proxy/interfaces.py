@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from zope.interface import Attribute, Interface
 
-from proxy.model import Condition, FileFacts, PageReply, StoredFile, Validators, Wanted
+from proxy.model import Condition, DocumentReply, FileFacts, PageReply, StoredFile, Validators, Wanted
 
 T = TypeVar("T")
 
@@ -26,6 +26,11 @@ class Clock(Protocol):
     """Wall time in seconds since the epoch; ``reactor.seconds`` in production, ``task.Clock().seconds`` in tests."""
 
     def __call__(self) -> float: ...
+
+
+#: Takes in a body of unknown size: given its Content-Type and what reads its next chunk (``b""`` at the end), it returns its
+#: SHA-256 in hex and the serial it states.  Raises ValueError when it is not what it should be.
+Receive = Callable[[str, Callable[[], Awaitable[bytes]]], Awaitable[tuple[str, int | None]]]
 
 
 class IOffload(Interface):
@@ -221,6 +226,15 @@ class IUpstreams(Interface):
         :class:`proxy.errors.LoopDetected` when the only answer was our own.
         """
 
+    async def document(path: str, known: Validators | None) -> DocumentReply:
+        """Ask for the JSON document at *path* (``pypi/<project>/json``) beside the index's ``simple/``.  Raises as `page`."""
+
+    async def companion(wanted: Wanted, known: Validators | None) -> DocumentReply:
+        """Ask for a companion that may change (``.provenance``), at the upstream that names it.  Raises as `page`."""
+
+    async def projects(known: Validators | None, receive: Receive) -> DocumentReply:
+        """Ask for the list of all projects, which *receive* takes in.  Raises as `page`."""
+
     async def fetch(wanted: Wanted, sink: Any) -> None:
         """Deliver *wanted* to *sink* (an :class:`ISink`) completely, or raise.
 
@@ -251,16 +265,25 @@ class IRepository(Interface):
     name: str = Attribute("The index's name.")
 
     async def page(project: str, *, no_cache: bool = False) -> Any:
-        """The page as a :class:`proxy.repository.proxying.View`.  Raises NotFound, UpstreamFailed."""
+        """The page as a :data:`proxy.repository.located.PageView`.  Raises NotFound, UpstreamFailed."""
 
     def ready(project: str) -> Any:
         """What :meth:`page` would return if it need not wait for anything, else ``None``."""
+
+    async def projects(*, no_cache: bool = False) -> Any:
+        """The list of projects as a :class:`proxy.cache.projects.ProjectsSource`.  Raises UpstreamFailed."""
+
+    async def legacy(project: str, version: str | None) -> Any:
+        """A view of a :class:`proxy.repository.documents.LegacyDocument`.  Raises as :meth:`page`."""
+
+    async def provenance(project: str, asked: str, filename: str) -> Any:
+        """A view of the bytes of a file's provenance (PEP 740).  Raises as :meth:`page`."""
 
     def vouched(project: str, asked: str, name: str) -> str | None:
         """The sha256 of the stored file that :meth:`locate` would find, if that is known at once, else ``None``."""
 
     async def locate(project: str, asked: str, name: str) -> Any:
-        """A :class:`proxy.repository.proxying.Located` for the file or companion *name*, without asking upstream for a byte of
+        """A :class:`proxy.repository.located.Located` for the file or companion *name*, without asking upstream for a byte of
         it.
 
         Raises NotFound, DigestChanged, UpstreamFailed (its page was needed and could not be had).

@@ -121,6 +121,11 @@ class Head:
         return self.status == "quarantined"
 
     @property
+    def states_sizes(self) -> bool:
+        """Whether the page can state sizes (PEP 700): JSON can."""
+        return "html" not in self.content_type
+
+    @property
     def validators(self) -> Validators:
         return Validators(self.upstream, self.etag, self.last_modified)
 
@@ -171,6 +176,16 @@ class PageMissing:
 PageReply = PageFound | PageUnchanged | PageMissing
 
 
+@frozen(slots=True)
+class DocumentFound:
+    """Something that is kept beside pages, as it came.  The body is empty where it went to disk while it came."""
+
+    record: Record
+
+
+DocumentReply = DocumentFound | PageUnchanged | PageMissing
+
+
 class Condition(enum.Enum):
     """How an index's upstreams stand, as the freshness decision sees them.
 
@@ -217,6 +232,10 @@ class FileFacts:
     etag: str | None = None
     last_modified: str | None = None
     ranges: bool = False
+
+
+#: The sha256 of a pin which says that there is nothing: a wheel that has no readable metadata.
+NO_BYTES = ""
 
 
 class StoredFile(NamedTuple):

@@ -6,6 +6,7 @@ import gc
 import random
 import resource
 import secrets
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,25 @@ import proxy
 from proxy.administration.operations import Administration
 from proxy.administration.parts import IndexParts, Parts
 from proxy.adminsocket import AdminSocket
+from proxy.cache.documents import DocumentCache
 from proxy.cache.files import FileCache
 from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
+from proxy.cache.projects import ProjectList
+from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
 from proxy.listening import Listening
 from proxy.metrics import Metrics
+from proxy.model import DocumentReply, Validators
 from proxy.offload import Offload
+from proxy.repository.documents import Documents, provenance_wanted
+from proxy.repository.metadata import WheelMetadata
 from proxy.repository.proxying import ProxyRepository
 from proxy.settings import IndexSettings, ServerSettings, Settings
+from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.records import DiskRecords
 from proxy.upstream.client import UpstreamClient
@@ -36,6 +44,7 @@ from proxy.upstream.identity import Identity
 from proxy.upstream.pool import Upstreams
 from proxy.web.admin import Admin, site
 from proxy.web.channel import BoundedSite
+from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.operations import Operations
@@ -48,7 +57,7 @@ from proxy.web.site import Routes
 _DISK_THREADS = 8
 _WORK_THREADS = 2
 #: How ``page_memory`` is divided.
-_FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS, _FOR_HOT, _FOR_SMALL_FILES = 0.4, 0.25, 0.1, 0.1, 0.15
+_FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS, _FOR_HOT, _FOR_SMALL_FILES, _FOR_DOCUMENTS = 0.35, 0.25, 0.1, 0.1, 0.15, 0.05
 
 
 class ProxyService(MultiService):
@@ -81,6 +90,8 @@ class ProxyService(MultiService):
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
+        self._closing: list[PageCache | Documents | WheelMetadata] = []
+        self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
         self.administration = Administration(Parts(indexes=self.indexes))
@@ -91,6 +102,7 @@ class ProxyService(MultiService):
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
             Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
+            JsonDocuments(self._work, int(server.page_memory * _FOR_DOCUMENTS)),
             Operations(lambda: not self._stopping, self.metrics.exposition),
             via,
         )
@@ -132,8 +144,30 @@ class ProxyService(MultiService):
         pages = PageCache(
             index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
         )
-        repository = ProxyRepository(index.name, pool, pages, self._files, pins, self._reactor, self.metrics.count)
+        documents = self._documents(index, pool, pages)
+        metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
+        self._closing += [pages, documents, metadata]
+        repository = ProxyRepository(
+            index.name, pool, pages, self._files, pins, metadata, documents, self._work, self._reactor, self.metrics.count
+        )
         return IndexParts(repository, pages, pool)
+
+    def _documents(self, index: IndexSettings, pool: Upstreams, pages: PageCache) -> Documents:
+        name, limits, count = index.name, index.limits, self.metrics.count
+
+        def provenance(key: str, known: Validators | None) -> Awaitable[DocumentReply]:
+            return pool.companion(provenance_wanted(name, key), known)
+
+        def records(kind: str) -> HeadedRecords:
+            return HeadedRecords(kind, name, self._records, self._work)
+
+        documents = records(DOCUMENTS)
+        lists = ListFiles(self._data_dir / "lists" / name, self._work)
+        return Documents(
+            DocumentCache(pool, pool.document, documents, self._reactor, limits, count),
+            DocumentCache(pool, provenance, documents, self._reactor, limits, count),
+            ProjectList(name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, count),
+        )
 
     def startService(self) -> None:
         _raise_descriptor_limit()
@@ -164,8 +198,8 @@ class ProxyService(MultiService):
         await self._drain()
         self._site.abort()
         self._admin.close()
-        for index in self.indexes.values():
-            index.pages.close()
+        for each in self._closing:
+            each.close()
         await self._files.close()
         pools = [Deferred.fromCoroutine(index.upstreams.close()) for index in self.indexes.values()]
         await DeferredList(pools, consumeErrors=True)

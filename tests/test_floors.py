@@ -20,6 +20,7 @@ FLOORS = {
     "errors": 0,
     "freshness": 0,
     "settings": 0,
+    "wheels": 0,
     "bounded": 0,
     "simple": 0,
     # 1: the ports
@@ -139,7 +140,7 @@ def test_a_violation_is_found(module: str, source: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("proxy.web.site", "from proxy.repository.proxying import View\nfrom proxy.web import pages\nfrom . import files"),
+        ("proxy.web.site", "from proxy.repository.located import View\nfrom proxy.web import pages\nfrom . import files"),
         ("proxy.cache.pages", "import proxy\nfrom proxy.flight import Flight\nfrom .records import encode"),
         ("proxy.freshness", "import re\nfrom proxy.errors import BadRequest"),
         ("proxy.tap", "from proxy import service, config, __version__"),

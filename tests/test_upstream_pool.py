@@ -206,7 +206,7 @@ async def test_a_silent_preferred_upstream_costs_clients_its_share_of_the_patien
     slow = [upstream_settings(each.url, f"up{number}", first_byte_timeout=60.0) for number, each in enumerate(mirrors)]
     proxy = await serve(*slow)
     pool = proxy.service.indexes["pypi"].upstreams
-    pool._stagger = pool._share = pool._silence = 0.1
+    pool._rounds._stagger = pool._rounds._share = pool._rounds.silence = 0.1
     mirrors[0].silent()
     mirrors[1].silent()
     assert (await proxy.page("big"))["files"]

@@ -10,8 +10,21 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from proxy.errors import Attempt, NotFound, UpstreamFailed
-from proxy.interfaces import IUpstreams
-from proxy.model import Condition, File, FileFacts, Head, Page, PageFound, PageReply, Record, Validators, Wanted, body_digest
+from proxy.interfaces import IUpstreams, Receive
+from proxy.model import (
+    Condition,
+    DocumentReply,
+    File,
+    FileFacts,
+    Head,
+    Page,
+    PageFound,
+    PageReply,
+    Record,
+    Validators,
+    Wanted,
+    body_digest,
+)
 
 BASE = "https://pypi.example/simple/"
 
@@ -64,6 +77,15 @@ class ScriptedUpstreams:
         answer: Deferred[PageReply] = Deferred()
         self.pages.append((project, known, answer))
         return await answer
+
+    async def document(self, path: str, known: Validators | None) -> DocumentReply:
+        raise UpstreamFailed(path, [Attempt("pypi", "not scripted", 0.0)])
+
+    async def companion(self, wanted: Wanted, known: Validators | None) -> DocumentReply:
+        raise UpstreamFailed(wanted.name, [Attempt("pypi", "not scripted", 0.0)])
+
+    async def projects(self, known: Validators | None, receive: Receive) -> DocumentReply:
+        raise UpstreamFailed("the list of projects", [Attempt("pypi", "not scripted", 0.0)])
 
     async def fetch(self, wanted: Wanted, sink: Any) -> None:
         done: Deferred[None] = Deferred()

@@ -63,6 +63,16 @@ class FileCache:
             self._used(sha256)
         return source
 
+    async def keep(self, data: bytes) -> str:
+        """Commit *data*, a small file that was made here; its sha256.  Raises StorageFailed."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            partial = await self._store.begin(f"made-{sha256}", resume=False)
+            await self._offload.run(_commit, partial, data, sha256)
+        except OSError as error:
+            raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
+        return sha256
+
     def arriving(self, wanted: Wanted) -> Spool | None:
         """The spool of *wanted* if its download is under way and can still be joined."""
         download = self._downloads.get(identity(wanted))
@@ -156,6 +166,17 @@ class FileCache:
     def _forget(self, key: str, download: _Download) -> None:
         if self._downloads.get(key) is download:
             del self._downloads[key]
+
+
+def _commit(partial: IPartialFile, data: bytes, sha256: str) -> None:
+    try:
+        partial.write(data)
+        partial.commit(sha256)
+    except OSError:
+        partial.discard()
+        raise
+    finally:
+        partial.close()
 
 
 def identity(wanted: Wanted) -> str:

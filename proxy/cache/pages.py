@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable
-from proxy.cache.records import PageRecords
+from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.flight import Flights
@@ -50,9 +50,9 @@ class PageCache:
     ) -> None:
         self._index = index
         self._upstreams = upstreams
-        self._records = PageRecords(index, records, offload)
+        self._records = HeadedRecords(PAGES, index, records, offload)
         self._offload = offload
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, count)
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, upstreams.slow)
         self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
         self._parses: Flights[Page] = Flights()
         self.close = self._refreshed.close
@@ -67,6 +67,10 @@ class PageCache:
         if kept is not None:
             return kept.page
         return await self._parses.join((project, head.digest), lambda: self._parse(project, head))
+
+    async def known(self) -> list[str]:
+        """The projects whose pages are kept, sorted."""
+        return await self._records.found()
 
     async def forget(self, project: str) -> bool:
         """Drop the record of *project*; true if there was one."""

@@ -6,7 +6,6 @@ One record a project (``pins/<index>/<project>``), kept in memory once read; cha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import msgspec
 from twisted.internet.defer import DeferredLock
@@ -14,11 +13,26 @@ from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable
 from proxy.interfaces import IRecordStore
-from proxy.model import Pin
+from proxy.model import EMPTY, Pin
 
-Pins = Mapping[str, Pin]
 
-NO_PINS: Pins = MappingProxyType({})
+class Pins(dict[str, Pin]):
+    """The pins of one project by file name, companions under :func:`companion_name`.  Never changed once made."""
+
+    def __init__(self, pins: Mapping[str, Pin] = EMPTY) -> None:
+        super().__init__(pins)
+        known = [pin for name, pin in pins.items() if "/" in name]
+        #: Names what is known of companions: another state, another offer of metadata.
+        self.companions = f"{len(known)}.{sum(pin.size for pin in known)}"
+
+
+NO_PINS = Pins()
+
+
+def companion_name(asked: str, filename: str, companion: str) -> str:
+    """The name to pin a companion under: it belongs to the bytes of its file, so the digest segment is part of it."""
+    return f"{asked}/{filename}{companion}"
+
 
 _decoder = msgspec.msgpack.Decoder(dict[str, Pin])
 _encoder = msgspec.msgpack.Encoder()
@@ -42,7 +56,7 @@ class PinBook:
         return self._known.get((index, project))
 
     async def of(self, index: str, project: str) -> Pins:
-        """The pins of a project by file name (companions under ``<segment>/<filename>.metadata``)."""
+        """The pins of a project."""
         pins = self._known.get((index, project))
         if pins is None:
             async with _Lock(self._locks, (index, project)):
@@ -56,6 +70,12 @@ class PinBook:
             if name not in pins:
                 await self._write(index, project, {**pins, name: pin})
 
+    async def put(self, index: str, project: str, name: str, pin: Pin) -> None:
+        """Pin *name* in place of what it was pinned to."""
+        async with _Lock(self._locks, (index, project)):
+            pins = self._known.get((index, project)) or await self._read(index, project)
+            await self._write(index, project, {**pins, name: pin})
+
     async def remove(self, index: str, project: str, name: str) -> None:
         """Forget the pin of *name*."""
         async with _Lock(self._locks, (index, project)):
@@ -65,10 +85,10 @@ class PinBook:
 
     async def _read(self, index: str, project: str) -> Pins:
         data = await self._records.get(f"pins/{index}/{project}")
-        pins: Pins = NO_PINS
+        pins = NO_PINS
         if data is not None:
             try:
-                pins = MappingProxyType(_decoder.decode(data))
+                pins = Pins(_decoder.decode(data))
             except msgspec.MsgspecError as error:
                 self.log.error("the pins of {project} cannot be read and start anew: {error}", project=project, error=error)
         self._known.put((index, project), pins)
@@ -76,7 +96,7 @@ class PinBook:
 
     async def _write(self, index: str, project: str, pins: dict[str, Pin]) -> None:
         await self._records.set(f"pins/{index}/{project}", _encoder.encode(pins))
-        self._known.put((index, project), MappingProxyType(pins))
+        self._known.put((index, project), Pins(pins))
 
 
 class _Lock:

@@ -1,7 +1,7 @@
-"""Records of project pages in the record store: the head under one key, the body under another that bears its digest.
+"""Records of pages and documents in the record store: the head under one key, the body under another that bears its digest.
 
 A renewal (304) rewrites the head alone.  A new page writes its body first, then the head, then removes the old body: a crash in
-between leaves the old record whole and at worst an orphaned body, which :meth:`PageRecords.forget` removes with the rest.
+between leaves the old record whole and at worst an orphaned body, which :meth:`HeadedRecords.forget` removes with the rest.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ import msgspec
 from proxy.interfaces import IOffload, IRecordStore
 from proxy.model import Head, Record, body_digest
 
-#: Part of every key: another layout gets another prefix and never meets these.
-_PREFIX = "page1"
+#: The first part of every key: another layout gets another one and never meets these.
+PAGES = "page1"
+DOCUMENTS = "document1"
+PROJECTS = "projects1"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Head)
 
 
-class PageRecords:
-    """The records of one *index*."""
+class HeadedRecords:
+    """The records of one *kind* (:data:`PAGES`, …) of one *index*, by what is called *project* here whatever it is."""
 
-    def __init__(self, index: str, records: IRecordStore, offload: IOffload) -> None:
-        self._index = index
+    def __init__(self, kind: str, index: str, records: IRecordStore, offload: IOffload) -> None:
+        self._folder = f"{kind}/{index}"
         self._records = records
         self._offload = offload
 
     def _key(self, project: str) -> str:
-        return f"{_PREFIX}/{self._index}/{project}"
+        return f"{self._folder}/{project}"
 
     def _body_key(self, project: str, digest: str) -> str:
         return f"{self._key(project)}/{digest}"
@@ -61,6 +63,11 @@ class PageRecords:
     async def renew(self, project: str, head: Head) -> None:
         """Remember the new *head* of a body that is there already."""
         await self._records.set(self._key(project), _encoder.encode(head))
+
+    async def found(self) -> list[str]:
+        """Under which names something has a body here, sorted."""
+        keys = (key.removeprefix(f"{self._folder}/") for key in await self._records.keys(f"{self._folder}/"))
+        return sorted({name for key in keys if (name := key.rpartition("/")[0])})
 
     async def forget(self, project: str) -> bool:
         """Remove the record of *project* and all bodies it ever left; true if there was one."""

@@ -72,7 +72,10 @@ class Source(Protocol):
 
 
 class Refreshed:
-    """All that *source* has, at most as stale as *limits* allow.  *count* is told of each thing worth counting."""
+    """All that *source* has, at most as stale as *limits* allow.
+
+    *count* is told of each thing worth counting, *slow* when an answer did not come within the soft deadline.
+    """
 
     log = Logger()
 
@@ -83,7 +86,9 @@ class Refreshed:
         reactor: IReactorTime,
         limits: PageLimits,
         count: Callable[[str], None] = lambda event: None,
+        slow: Callable[[], None] = lambda: None,
     ) -> None:
+        self._slow = slow
         self._source = source
         self._upstreams = upstreams
         self._reactor = reactor
@@ -201,7 +206,7 @@ class Refreshed:
         except CancelledError:
             if not late:
                 raise
-            self._upstreams.slow()
+            self._slow()
             return None
         finally:
             if deadline.active():

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from proxy.model import Digest, File, Page, Pin
+from proxy.cache.pins import companion_name
+from proxy.model import NO_BYTES, Digest, File, Page, Pin
+from proxy.simple.legacy import version_of
 
 #: The digest segment of a file URL when the page states no digest.
 UNSTATED = "none"
+
+#: Companions of files: PEP 658's metadata, and PEP 740's provenance.
+METADATA = ".metadata"
+PROVENANCE = ".provenance"
 
 
 def segment(file: File) -> str:
@@ -39,18 +45,59 @@ def changed(file: File, pin: Pin) -> Digest | None:
     return digest
 
 
-def offered(page: Page, pins: Mapping[str, Pin]) -> Page:
-    """*page* as clients may see it.
+@frozen(slots=True)
+class Offer:
+    """A page as clients may see it, and which of its files now state other digests than they are pinned to."""
+
+    page: Page
+    changes: tuple[tuple[File, Pin, Digest], ...] = ()
+
+
+def offered(page: Page, pins: Mapping[str, Pin]) -> Offer:
+    """*page* as clients may see it.  Takes milliseconds for thousands of files: for a worker thread.
 
     A quarantined project offers no file (PEP 792).  A file whose digest changed upstream is offered with the bytes it is pinned
-    to: a build that was green stays green, and the new bytes are refused by name.
+    to: a build that was green stays green, and the new bytes are refused by name.  Wheels are offered with metadata whether
+    upstream has it or not (PEP 658).  Where all sizes are known by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
     """
     if (page.status or {}).get("status") == "quarantined":
-        return evolve(page, files=())
-    if not pins:
+        return Offer(evolve(page, files=()))
+    changes = tuple(
+        (file, pin, digest)
+        for file in page.files
+        if (pin := pins.get(file.filename)) is not None and (digest := changed(file, pin)) is not None
+    )
+    return Offer(_upgraded(evolve(page, files=tuple(_offered(file, pins) for file in page.files))), changes)
+
+
+def _offered(file: File, pins: Mapping[str, Pin]) -> File:
+    pin = pins.get(file.filename)
+    if pin is not None:
+        file = as_pinned(file, pin)
+        if file.size is None and pin_holds(pin, segment(file)):
+            file = evolve(file, size=pin.size)
+    if file.core_metadata or not is_wheel(file.filename):
+        return file
+    known = pins.get(metadata_name(segment(file), file.filename))
+    if known is None:
+        return evolve(file, core_metadata=True)
+    return evolve(file, core_metadata=False if known.sha256 == NO_BYTES else {"sha256": known.sha256})
+
+
+def _upgraded(page: Page) -> Page:
+    if page.versions is not None or not page.files or any(file.size is None for file in page.files):
         return page
-    files = tuple(as_pinned(file, pins.get(file.filename)) for file in page.files)
-    return evolve(page, files=files)
+    versions = {version for file in page.files if (version := version_of(file.filename)) is not None}
+    return evolve(page, api_version=max(page.api_version, (1, 1)), versions=tuple(map(str, sorted(versions))))
+
+
+def is_wheel(filename: str) -> bool:
+    return filename.endswith(".whl")
+
+
+def metadata_name(asked: str, filename: str) -> str:
+    """The name that the metadata of the wheel *filename* is pinned under; *asked* is the digest segment of its URL."""
+    return companion_name(asked, filename, METADATA)
 
 
 def as_pinned(file: File, pin: Pin | None) -> File:

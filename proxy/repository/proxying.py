@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache, identity
-from proxy.cache.outcome import Outcome
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import PinBook, Pins
+from proxy.cache.pins import PinBook, Pins, companion_name
 from proxy.cache.refreshed import Served
-from proxy.errors import DigestChanged, NotFound
+from proxy.errors import DigestChanged, NotFound, UpstreamFailed
 from proxy.flight import Flights
-from proxy.interfaces import IBytesSource, IRepository, IUpstreams
-from proxy.model import Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
-from proxy.repository.offered import as_pinned, changed, offered, pin_holds, segment
+from proxy.interfaces import IBytesSource, IOffload, IRepository, IUpstreams
+from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
+from proxy.repository.documents import Documents, LegacyDocument
+from proxy.repository.located import Located, PageView, View
+from proxy.repository.metadata import WheelMetadata
+from proxy.repository.offered import METADATA, PROVENANCE, as_pinned, is_wheel, offered, pin_holds, segment
 from proxy.simple.links import beside
 
-_METADATA = ".metadata"
 #: Files that are not stored, and whose page states no size, of which upstream's is remembered.
 _FACTS = 10_000
-
-
-@frozen(slots=True)
-class View:
-    """A page as it may be seen now.  ``state`` names this very content; ``load`` gives it parsed and filtered."""
-
-    project: str
-    state: str
-    outcome: Outcome
-    serial: int | None
-    load: Callable[[], Any]
-
-
-@frozen(slots=True)
-class Located:
-    """A file that exists: open already when it is in the store, else what to fetch."""
-
-    stored: IBytesSource | None
-    wanted: Wanted | None
-    etag: str | None
 
 
 @implementer(IRepository)
@@ -61,10 +41,16 @@ class ProxyRepository:
         pages: PageCache,
         files: FileCache,
         pins: PinBook,
+        metadata: WheelMetadata,
+        documents: Documents,
+        offload: IOffload,
         reactor: IReactorTime,
         count: Callable[[str], None] = lambda event: None,
     ) -> None:
         self.name = name
+        self._metadata = metadata
+        self._documents = documents
+        self._offload = offload
         self._upstreams = upstreams
         self._pages = pages
         self._files = files
@@ -74,37 +60,51 @@ class ProxyRepository:
         self._facts: BoundedTable[str, FileFacts] = BoundedTable(_FACTS, lambda facts: 1)
         self._asking: Flights[FileFacts] = Flights()
 
-    async def page(self, project: str, *, no_cache: bool = False) -> View:
-        return self._view(project, await self._pages.get(project, no_cache=no_cache))
+    async def page(self, project: str, *, no_cache: bool = False) -> PageView:
+        served = await self._pages.get(project, no_cache=no_cache)
+        return self._view(project, served, await self._pins.of(self.name, project))
 
-    def ready(self, project: str) -> View | None:
+    def ready(self, project: str) -> PageView | None:
         served = self._pages.ready(project)
-        return None if served is None else self._view(project, served)
+        pins = self._pins.at_hand(self.name, project)
+        return None if served is None or pins is None else self._view(project, served, pins)
 
-    def _view(self, project: str, served: Served) -> View:
-        return View(project, served.head.digest, served.outcome, served.head.serial, lambda: self._load(project, served))
+    def _view(self, project: str, served: Served, pins: Pins) -> PageView:
+        head = served.head
+        # A page out of HTML states no sizes: they become known file by file.
+        known = pins.companions if head.states_sizes else f"{pins.companions}.{len(pins)}"
+        state = f"{head.digest}/{known}"
+        return View(project, state, served.outcome, head.serial, lambda: self._load(project, served, pins))
 
-    async def _load(self, project: str, served: Served) -> Page:
-        page = await self._pages.parsed(project, served.head)
-        pins = await self._pins.of(self.name, project)
-        self._report_changes(page, pins)
-        return offered(page, pins)
+    async def _load(self, project: str, served: Served, pins: Pins) -> Page:
+        offer = await self._offload.run(offered, await self._pages.parsed(project, served.head), pins)
+        for file, pin, digest in offer.changes:
+            self._count("changed digest refused")
+            self.log.error(
+                "{filename} of {project} changed upstream: it was committed with sha256-{pinned}, its page now says {digest}. "
+                "The committed bytes are served; purge the file to accept the new ones.",
+                filename=file.filename,
+                project=project,
+                pinned=pin.sha256,
+                digest=str(digest),
+            )
+        return offer.page
 
-    def _report_changes(self, page: Page, pins: Pins) -> None:
-        if not pins:
-            return
-        for file in page.files:
-            pin = pins.get(file.filename)
-            if pin is not None and (digest := changed(file, pin)) is not None:
-                self._count("changed digest refused")
-                self.log.error(
-                    "{filename} of {project} changed upstream: it was committed with sha256-{pinned}, its page now says "
-                    "{digest}. The committed bytes are served; purge the file to accept the new ones.",
-                    filename=file.filename,
-                    project=page.project,
-                    pinned=pin.sha256,
-                    digest=str(digest),
-                )
+    async def projects(self, *, no_cache: bool = False) -> Any:
+        return await self._documents.projects(no_cache=no_cache)
+
+    async def legacy(self, project: str, version: str | None) -> View[LegacyDocument]:
+        return await self._documents.legacy(await self.page(project), version)
+
+    async def provenance(self, project: str, asked: str, filename: str) -> View[bytes]:
+        if _withheld(await self._pages.remembered(project)):
+            raise _quarantined(project, filename)
+        file, upstream = await self._listed(project, asked, filename, await self._pins.of(self.name, project))
+        if file.provenance is None:
+            raise NotFound(f"upstream offers no provenance for {filename}")
+        return await self._documents.provenance(
+            Wanted(self.name, project, filename, file.provenance, upstream, companion=PROVENANCE)
+        )
 
     def vouched(self, project: str, asked: str, name: str) -> str | None:
         head = self._pages.at_hand(project)
@@ -112,19 +112,28 @@ class ProxyRepository:
         if head is None or pins is None or _withheld(head[0]):
             return None
         pin = _pinned(pins, asked, *_companion(name))
-        return None if pin is None else pin.sha256
+        return None if pin is None or pin.sha256 == NO_BYTES else pin.sha256
 
     async def locate(self, project: str, asked: str, name: str) -> Located:
         filename, companion = _companion(name)
         if _withheld(await self._pages.remembered(project)):
-            raise NotFound(f"{name}: project {project} is quarantined upstream, none of its files is served")
+            raise _quarantined(project, name)
         pins = await self._pins.of(self.name, project)
         pin = _pinned(pins, asked, filename, companion)
         if pin is not None:
+            if pin.sha256 == NO_BYTES:
+                raise NotFound(f"{filename} has no metadata that can be read")
             stored = await self._files.stored(pin.sha256)
             if stored is not None:
                 return Located(stored, None, _etag(asked, companion, pin.sha256))
-        file, upstream = await self._listed(project, asked, filename, pins)
+        try:
+            file, upstream = await self._listed(project, asked, filename, pins)
+        except UpstreamFailed:
+            if not companion:
+                raise
+            return await self._read_out(project, asked, filename)  # of the stored wheel, if it is
+        if companion and not file.core_metadata:
+            return await self._read_out(project, asked, filename)
         wanted = self._wanted(project, file, companion, upstream)
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":
             stored = await self._files.stored(wanted.digest.hex)
@@ -133,9 +142,25 @@ class ProxyRepository:
                 return Located(stored, None, _etag(asked, companion, wanted.digest.hex))
         return Located(None, wanted, _etag(asked, companion, wanted.digest.hex if wanted.digest else None))
 
+    async def _read_out(self, project: str, asked: str, filename: str) -> Located:
+        """The metadata that upstream does not offer."""
+        if not is_wheel(filename):
+            raise NotFound(f"{filename} is no wheel: there is no metadata of it")
+        stored = await self._metadata.of(self, project, asked, filename)
+        return Located(stored, None, _etag(asked, METADATA, stored.sha256), made=True)
+
     async def download(self, located: Located, asked: str) -> IBytesSource:
-        assert located.wanted is not None
-        return await self._files.download(located.wanted, self._upstreams, self._committed(asked))
+        wanted = located.wanted
+        assert wanted is not None
+        try:
+            return await self._files.download(wanted, self._upstreams, self._committed(asked))
+        except NotFound:
+            if not wanted.companion:
+                raise
+            # Advertised and not there: mirrors do that, and clients do not forgive it.
+            source = (await self._read_out(wanted.project, asked, wanted.filename)).stored
+            assert source is not None
+            return source
 
     def under_way(self, located: Located) -> bool:
         assert located.wanted is not None
@@ -192,9 +217,8 @@ class ProxyRepository:
     def _wanted(self, project: str, file: File, companion: str, upstream: str) -> Wanted:
         if not companion:
             return Wanted(self.name, project, file.filename, file.url, upstream, file.digest, file.size)
-        if not file.core_metadata:
-            raise NotFound(f"upstream offers no metadata for {file.filename}")
-        digest: Digest | None = None if file.core_metadata is True else strongest(file.core_metadata)
+        stated = file.core_metadata
+        digest: Digest | None = strongest(stated) if isinstance(stated, Mapping) else None
         return Wanted(self.name, project, file.filename, beside(file.url, companion), upstream, digest, None, companion)
 
     def _committed(self, asked: str) -> Callable[[Wanted, str, int], Any]:
@@ -210,14 +234,18 @@ class ProxyRepository:
 
 def _companion(name: str) -> tuple[str, str]:
     """A file name and the companion of it that *name* asks for (``.metadata`` or nothing)."""
-    if name.endswith(_METADATA):
-        return name.removesuffix(_METADATA), _METADATA
+    if name.endswith(METADATA):
+        return name.removesuffix(METADATA), METADATA
     return name, ""
 
 
 def _withheld(head: Head | None) -> bool:
     """Whether no file of the project may be served, stored ones neither (PEP 792)."""
     return head is not None and head.found and head.quarantined
+
+
+def _quarantined(project: str, name: str) -> NotFound:
+    return NotFound(f"{name}: project {project} is quarantined upstream, none of its files is served")
 
 
 def _pinned(pins: Pins, asked: str, filename: str, companion: str) -> Pin | None:
@@ -227,8 +255,7 @@ def _pinned(pins: Pins, asked: str, filename: str, companion: str) -> Pin | None
 
 
 def _pin_name(asked: str, filename: str, companion: str) -> str:
-    """The name to pin under: a companion belongs to the bytes of its file, so the file's digest is part of its name."""
-    return f"{asked}/{filename}{companion}" if companion else filename
+    return companion_name(asked, filename, companion) if companion else filename
 
 
 def _etag(asked: str, companion: str, digest: str | None) -> str | None:

@@ -35,7 +35,8 @@ _NAMES = re.compile(r"[A-Z0-9._-]+", re.IGNORECASE | re.ASCII)
 _NO_LISTING_HAS = "form, input, script, iframe, frameset"
 
 _VERSION = re.compile(r"\s*([0-9]{1,9})\.([0-9]{1,9})\s*")
-_SERIAL = re.compile(r"<!--\s*SERIAL\s+([0-9]{1,18})\s*-->", re.IGNORECASE)
+#: Where an HTML page states its serial.
+SERIAL = re.compile(r"<!--\s*SERIAL\s+([0-9]{1,18})\s*-->", re.IGNORECASE)
 _DIGEST = re.compile(r"(?:^|&)(" + "|".join(mend.DIGEST_LENGTHS) + r")=([0-9a-fA-F]+)(?=&|$)")
 _END = re.compile(rb"</(?:html|body)\s*>", re.IGNORECASE)
 #: How far from its end, in bytes, a document is looked at for what stands there.
@@ -61,13 +62,18 @@ def parse_html(body: bytes, content_type: str, url: str, project: str) -> Page:
     files = tuple(file for anchor in tree.css("a[href]") if (file := _file(anchor, base)) is not None)
     if not stated and not any(_RELEASE.fullmatch(file.filename) for file in files) and not _is_empty_listing(tree, project):
         raise Malformed("the HTML is no project page: it links to no distribution file")
-    serial = _SERIAL.search(text[-_TAIL:])
+    serial = SERIAL.search(text[-_TAIL:])
     return Page(
         project=normalize(project),
         files=files,
         status=_status(metas),
         meta_extra=EMPTY if serial is None else {"_last-serial": int(serial[1])},
     )
+
+
+def states_version(start: str) -> bool:
+    """Whether a document that begins with *start* states a repository version.  Raises Malformed as :func:`parse_html`."""
+    return _states_version(_metas(LexborHTMLParser(start)))
 
 
 def _decode(body: bytes, content_type: str) -> str:

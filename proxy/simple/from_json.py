@@ -61,7 +61,7 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     meta = document.get("meta")
     if not isinstance(meta, dict):
         raise Malformed("the JSON is no project page: it has no meta")
-    version = _api_version(meta.get("api-version"))
+    version = api_version(meta.get("api-version"))
     name = document.get("name")
     if not isinstance(name, str) or normalize(name) != project:
         raise Malformed(f"the page is that of another project: {str(name)[:100]!r} instead of {project!r}")
@@ -79,7 +79,8 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     )
 
 
-def _api_version(value: object) -> tuple[int, int]:
+def api_version(value: object) -> tuple[int, int]:
+    """``meta.api-version`` as numbers.  Raises Malformed when it is none of major version 1 (PEP 629)."""
     match = _VERSION.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[1]) != 1:
         raise Malformed(f"the page is of API version {str(value)[:100]!r}, which this proxy does not know")

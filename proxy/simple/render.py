@@ -42,7 +42,7 @@ def version_of(page: Page) -> tuple[int, int]:
 def _json(page: Page, files: tuple[File, ...], link: Link) -> bytes:
     version = version_of(page)
     head: dict[str, Any] = {
-        "meta": {**_kept(page.meta_extra), "api-version": f"{version[0]}.{version[1]}"},
+        "meta": {**kept(page.meta_extra), "api-version": f"{version[0]}.{version[1]}"},
         "name": page.project,
     }
     if page.versions is not None and version >= (1, 1):
@@ -52,10 +52,11 @@ def _json(page: Page, files: tuple[File, ...], link: Link) -> bytes:
     batches = (
         _encode([_entry(file, link) for file in files[start : start + _BATCH]])[1:-1] for start in range(0, len(files), _BATCH)
     )
-    return b"".join((_encode(_kept(page.extra) | head)[:-1], b',"files":[', b",".join(batches), b"]}"))
+    return b"".join((_encode(kept(page.extra) | head)[:-1], b',"files":[', b",".join(batches), b"]}"))
 
 
-def _kept(extra: Any) -> dict[str, Any]:
+def kept(extra: Any) -> dict[str, Any]:
+    """What may be passed on of keys that this proxy does not know."""
     return {key: value for key, value in extra.items() if key not in _NEVER}
 
 
@@ -74,7 +75,7 @@ def _entry(file: File, link: Link) -> dict[str, Any]:
         entry["provenance"] = file.provenance
     if file.gpg_sig is not None:
         entry["gpg-sig"] = file.gpg_sig
-    return _kept(file.extra) | entry if file.extra else entry
+    return kept(file.extra) | entry if file.extra else entry
 
 
 def _html(page: Page, files: tuple[File, ...], link: Link) -> bytes:

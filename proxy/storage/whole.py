@@ -14,7 +14,7 @@ from proxy.interfaces import IBytesSource
 class WholeFile:
     """All its bytes are there: there is nothing to wait for."""
 
-    def __init__(self, descriptor: int, size: int, sha256: str) -> None:
+    def __init__(self, descriptor: int, size: int, sha256: str | None) -> None:
         self._descriptor = descriptor
         self.size = size
         self.sha256 = sha256

@@ -12,6 +12,7 @@ from proxy.interfaces import IOffload
 from proxy.model import File, PageFound, Wanted
 from proxy.simple.links import beside
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.conditional import Manner
 from proxy.upstream.failures import Failed, Missing
 from proxy.upstream.files import Place
 from proxy.upstream.health import Trial
@@ -68,7 +69,7 @@ class Listing:
         known = self._known.get(key)
         if known is not None and known.until > now:
             return known
-        reply = await ask_page(client, project, None, self._offload, now, trial=trial, silence=silence)
+        reply = await ask_page(client, project, None, self._offload, now, Manner(trial, silence))
         files = {file.filename: file for file in reply.page.files} if isinstance(reply, PageFound) else {}
         url = reply.record.head.url if isinstance(reply, PageFound) else client.settings.url
         listed = _Listed(url, files, now + _REMEMBERED_FOR)

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from proxy.interfaces import IOffload
 from proxy.settings import IndexSettings
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.conditional import Manner
 from proxy.upstream.health import State, Trial
 from proxy.upstream.lag import LOOK_EVERY, look
 from proxy.upstream.pages import ask_page
@@ -73,7 +74,7 @@ class Standing:
             self._beside(self._ask(client, project, trial))
 
     async def _ask(self, client: UpstreamClient, project: str, trial: Trial) -> None:
-        await ask_page(client, project, None, self._offload, self._reactor.seconds(), trial=trial)
+        await ask_page(client, project, None, self._offload, self._reactor.seconds(), Manner(trial))
 
     def _beside(self, work: Any) -> None:
         running: Deferred[Any] = Deferred.fromCoroutine(work)

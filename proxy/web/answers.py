@@ -22,6 +22,8 @@ class Ask:
     path: str
     query: str
     headers: dict[str, str]
+    #: Whether it came over TLS.
+    secure: bool = False
     #: The request as it came, when it came in one piece and alone.
     raw: bytes | None = field(default=None, repr=False)
 

@@ -8,7 +8,7 @@ from proxy.errors import NotAcceptable, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import is_project_name, normalize
 from proxy.ranges import none_match
-from proxy.repository.proxying import View
+from proxy.repository.located import PageView
 from proxy.simple.media import MediaType, choose_coding, negotiate
 from proxy.web.answers import Answer, Ask
 from proxy.web.hot import HotRequests, Ready
@@ -38,7 +38,7 @@ class Pages:
             up = "../" if slash else ""
             query = f"?{ask.query}" if ask.query else ""
             return redirect(f"{up}{quote(normal)}/{query}")
-        media = _media(ask)
+        media = media_type(ask)
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         known = ask.header("if-none-match")
         view = await repository.page(normal, no_cache=ask.no_cache)
@@ -57,7 +57,7 @@ class Pages:
         return (rendering.etag, view.outcome.ttl), lambda: _answer(view, rendering, media, coding, known)
 
 
-def _answer(view: View, rendering: Rendering, media: MediaType, coding: str, known: str | None) -> Answer:
+def _answer(view: PageView, rendering: Rendering, media: MediaType, coding: str, known: str | None) -> Answer:
     ttl = max(0, view.outcome.ttl or 0)
     headers = [
         VARY,
@@ -75,7 +75,8 @@ def _answer(view: View, rendering: Rendering, media: MediaType, coding: str, kno
     return Answer(200, headers, rendering.body, word=view.outcome.word)
 
 
-def _media(ask: Ask) -> MediaType:
+def media_type(ask: Ask) -> MediaType:
+    """What the client gets.  Raises NotAcceptable."""
     wish = parse_qs(ask.query).get("format", [None])[0]
     media = negotiate(ask.header("accept"), wish)
     if media is None:

@@ -14,8 +14,8 @@ from proxy.bounded import BoundedTable
 from proxy.flight import Flights
 from proxy.interfaces import IOffload
 from proxy.model import File, Page
+from proxy.repository.located import PageView
 from proxy.repository.offered import segment
-from proxy.repository.proxying import View
 from proxy.simple.media import MediaType
 from proxy.simple.render import render
 
@@ -43,7 +43,7 @@ class Renderings:
         self._table: BoundedTable[Key, Rendering] = BoundedTable(memory, lambda rendering: len(rendering.body) + 500)
         self._renders: Flights[Rendering] = Flights()
 
-    async def get(self, index: str, view: View, media: MediaType, coding: str) -> Rendering:
+    async def get(self, index: str, view: PageView, media: MediaType, coding: str) -> Rendering:
         """The rendering of *view*, made now (in a worker thread, once for all askers) if it is not there."""
         rendering = self.at_hand(index, view, media, coding)
         if rendering is not None:
@@ -51,12 +51,12 @@ class Renderings:
         key = (index, view.project, media, coding)
         return await self._renders.join((key, view.state), lambda: self._make(key, view))
 
-    def at_hand(self, index: str, view: View, media: MediaType, coding: str) -> Rendering | None:
+    def at_hand(self, index: str, view: PageView, media: MediaType, coding: str) -> Rendering | None:
         """The rendering of *view* if it is in the table."""
         rendering = self._table.get((index, view.project, media, coding))
         return rendering if rendering is not None and rendering.state == view.state else None
 
-    async def _make(self, key: Key, view: View) -> Rendering:
+    async def _make(self, key: Key, view: PageView) -> Rendering:
         page = await view.load()
         _, _, media, coding = key
         rendering = await self._offload.run(_render, view.state, page, media, coding)
@@ -65,13 +65,18 @@ class Renderings:
 
 
 def _render(state: str, page: Page, media: MediaType, coding: str) -> Rendering:
-    body = _CODERS[coding](render(page, media, lambda file: link(page.project, file)))
+    body = encoded(render(page, media, lambda file: link(page.project, file)), coding)
     return Rendering(state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def link(project: str, file: File) -> str:
     """The relative URL of *file* on the page of *project*."""
     return f"../../files/{project}/{segment(file)}/{quote(file.filename, safe='+!~')}"
+
+
+def encoded(data: bytes, coding: str) -> bytes:
+    """*data* in one of :data:`CODINGS` or ``identity``.  Blocks for milliseconds a megabyte."""
+    return _CODERS[coding](data)
 
 
 _CODERS: dict[str, Callable[[bytes], bytes]] = {

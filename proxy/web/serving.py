@@ -138,7 +138,8 @@ def _ask(request: Request) -> Ask:
         printable(raw),
         printable(query),
         headers,
-        getattr(request.channel, "raw", None),
+        raw=getattr(request.channel, "raw", None),
+        secure=bool(request.isSecure()),
     )
 
 

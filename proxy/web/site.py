@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from proxy.errors import LoopDetected, MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
+from proxy.repository.offered import PROVENANCE
 from proxy.upstream.identity import passed_through
 from proxy.web.answers import Answer, Ask
+from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
 from proxy.web.operations import Operations
 from proxy.web.pages import Pages, redirect
+from proxy.web.projects import projects
 
 
 class Routes:
@@ -26,6 +30,7 @@ class Routes:
         default: str | None,
         pages: Pages,
         files: Files,
+        documents: JsonDocuments,
         operations: Operations,
         via: str,
     ) -> None:
@@ -33,6 +38,7 @@ class Routes:
         self._default = default
         self._pages = pages
         self._files = files
+        self._documents = documents
         self._operations = operations
         self._been_here = re.compile(rf"[\d.]+ {re.escape(via)}(?: \(([^)]*)\))?(?:,|$)")
 
@@ -48,14 +54,18 @@ class Routes:
                 if name not in self._repositories:
                     there = ", ".join(sorted(self._repositories))
                     raise NotFound(f"there is no index named {name!r} here; there is {there}")
-                return await self._index(self._repositories[name], tuple(rest), ask)
-            case ("simple" | "files", *_) if self._default is not None:
-                return await self._index(self._repositories[self._default], ask.segments, ask)
+                return await self._index(self._repositories[name], f"/index/{quote(name)}/", tuple(rest), ask)
+            case ("simple" | "files" | "pypi", *_) if self._default is not None:
+                return await self._index(self._repositories[self._default], "/", ask.segments, ask)
         raise NotFound(f"{ask.path}: there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/")
 
-    async def _index(self, repository: IRepository, segments: tuple[str, ...], ask: Ask) -> Answer:
-        """A path below an index."""
+    async def _index(self, repository: IRepository, root: str, segments: tuple[str, ...], ask: Ask) -> Answer:
+        """A path below the index at *root*."""
         match segments:
+            case ("simple",):
+                return await projects(repository, False, ask)
+            case ("simple", ""):
+                return await projects(repository, True, ask)
             case ("simple", project, "") if project:
                 return await self._pages.page(repository, project, True, ask)
             case ("simple", project) if project:
@@ -64,7 +74,15 @@ class Routes:
                 # pipenv asks for /simple//name/
                 return redirect(f"../{project}/")
             case ("files", project, digest, name):
+                if name.endswith(PROVENANCE):
+                    filename = name.removesuffix(PROVENANCE)
+                    return await self._documents.provenance(repository, project, digest, filename, ask)
                 return await self._files.file(repository, project, digest, name, ask)
+            case ("pypi", project, "json") | ("simple", "pypi", project, "json"):
+                # pip-tools joins "pypi" to the index's URL, with its slash or without
+                return await self._documents.legacy(repository, root, project, None, ask)
+            case ("pypi", project, version, "json") | ("simple", "pypi", project, version, "json"):
+                return await self._documents.legacy(repository, root, project, version, ask)
         raise NotFound(f"{ask.path}: no project page, and no file")
 
     def _refuse_loop(self, ask: Ask) -> None:

@@ -141,7 +141,12 @@ class Content:
         return Answer(answer.status, {**answer.headers, **extra}, answer.body)
 
     def _names(self) -> dict[str, Any]:
-        return {"meta": {"api-version": self.api_version}, "projects": [{"name": name} for name in sorted(self.projects)]}
+        names = sorted(self.projects)
+        serial = max((project.serial for project in self.projects.values()), default=0)
+        return {
+            "meta": {"api-version": self.api_version, "_last-serial": serial},
+            "projects": [{"name": name, "_last-serial": self.projects[name].serial} for name in names],
+        }
 
     def _document(self, request: Request, document: dict[str, Any]) -> Answer:
         """JSON or HTML, as *request* prefers and this upstream can."""

@@ -79,8 +79,8 @@ class Client(Protocol):
         """Send a request; underscores in names of *headers* stand for hyphens."""
         self.received.clear()
         self._head = method == "HEAD"
-        lines = [f"{method} {path} HTTP/1.1", "Host: proxy.example"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        lines = [f"{method} {path} HTTP/1.1"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in {"Host": "proxy.example", **headers}.items()]
         self.transport.write("\r\n".join([*lines, "", ""]).encode())
 
     def dataReceived(self, data: bytes) -> None:

@@ -1,0 +1,78 @@
+"""JSON documents beside the pages of an index, kept and refreshed as pages are: the legacy API, and provenance (PEP 740)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxy.cache.pages import goes_back, renewed
+from proxy.cache.records import HeadedRecords
+from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.errors import NotFound, Overloaded, ProxyError
+from proxy.interfaces import IUpstreams
+from proxy.model import DocumentFound, DocumentReply, Head, PageMissing, PageUnchanged, Record, Validators
+from proxy.settings import PageLimits
+
+
+class DocumentCache:
+    """What *ask* brings from *upstreams* by key, kept in *records*.  *count* is told of each thing worth counting."""
+
+    log = Logger()
+    thing = "document"
+
+    def __init__(
+        self,
+        upstreams: IUpstreams,
+        ask: Callable[[str, Validators | None], Awaitable[DocumentReply]],
+        records: HeadedRecords,
+        reactor: IReactorTime,
+        limits: PageLimits,
+        count: Callable[[str], None] = lambda event: None,
+    ) -> None:
+        self._ask = ask
+        self._records = records
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, count)
+        self.close = self._refreshed.close
+        self.get = self._refreshed.get
+
+    async def body(self, key: str, head: Head) -> bytes:
+        """The body that *head* is the head of.  Raises as `get` when it is gone and has to be fetched anew."""
+        for _ in range(2):
+            body = await self._records.body(key, head)
+            if body is not None:
+                return body
+            self._refreshed.forget(key)
+            await self._records.forget(key)
+            head = (await self.get(key)).head
+        raise Overloaded(f"the document {key} cannot be stored: is the disk full?")
+
+    # -- what Refreshed asks -----------------------------------------------------------------------------------------------
+
+    def missing(self, key: str) -> NotFound:
+        return NotFound(f"{key}: upstream answered 404")
+
+    async def load(self, key: str) -> Head | None:
+        return await self._records.head(key)
+
+    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
+        reply = await self._ask(key, known.validators if known is not None and known.found else None)
+        match reply:
+            case PageUnchanged():
+                assert known is not None
+                record = Record(renewed(known, reply), b"")
+            case PageMissing():
+                record = Record(Head(False, reply.upstream, reply.url, reply.checked_at), b"")
+            case DocumentFound(record=record):
+                if goes_back(known, record.head):
+                    raise OlderThanKept
+        try:
+            if isinstance(reply, PageUnchanged):
+                await self._records.renew(key, record.head)
+            else:
+                await self._records.keep(key, record, known)
+        except ProxyError:
+            self.log.failure("the document {key} cannot be kept", Failure(), key=key)
+        adopt(record.head)

@@ -1,0 +1,205 @@
+"""The list of all projects of an index: fetched to disk as it comes, kept as lines, rendered to files that are sent as such."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import BinaryIO
+
+import zstandard
+from attrs import frozen
+from isal import igzip
+from twisted.internet.interfaces import IReactorTime
+
+from proxy.cache.outcome import Outcome
+from proxy.cache.pages import PageCache, goes_back, renewed
+from proxy.cache.records import HeadedRecords
+from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.errors import NotFound, Overloaded, StorageFailed
+from proxy.flight import Flights
+from proxy.interfaces import IBytesSource, IOffload, IUpstreams
+from proxy.model import Head, PageMissing, PageUnchanged
+from proxy.settings import MIB, PageLimits
+from proxy.simple.malformed import Malformed
+from proxy.simple.media import MediaType
+from proxy.simple.projects import lines_of, write_lines, write_rendering
+from proxy.storage.lists import ListFiles
+
+#: There is one list.
+_KEY = "all"
+#: What is written to disk, and compressed, at a time; and the longest list (bytes).
+_PIECE = 1 * MIB
+_LONGEST = 1024 * MIB
+#: For how long a list that was made out of what is kept here is called fresh (seconds).
+_OWN_TTL = 60
+
+
+@frozen
+class ProjectsSource:
+    """The list as it is now; *state* names it.  *open* gives a rendering, made if it is not there."""
+
+    state: str
+    outcome: Outcome
+    serial: int | None
+    open: Callable[[MediaType, str], Awaitable[IBytesSource]]
+
+
+class ProjectList:
+    """The projects of *index*.  Where upstream has no list, those whose *pages* are kept."""
+
+    thing = "list of projects"
+
+    def __init__(
+        self,
+        index: str,
+        upstreams: IUpstreams,
+        pages: PageCache,
+        records: HeadedRecords,
+        lists: ListFiles,
+        offload: IOffload,
+        reactor: IReactorTime,
+        limits: PageLimits,
+        count: Callable[[str], None] = lambda event: None,
+    ) -> None:
+        self._index = index
+        self._upstreams = upstreams
+        self._pages = pages
+        self._records = records
+        self._lists = lists
+        self._offload = offload
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, count)
+        self._renders: Flights[None] = Flights()
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        self._refreshed.close()
+        self._renders.close()
+
+    async def get(self, *, no_cache: bool = False) -> ProjectsSource:
+        """The list.  Raises UpstreamFailed when there is none yet and upstream does not answer."""
+        try:
+            served = await self._refreshed.get(_KEY, no_cache=no_cache)
+        except NotFound:
+            return await self._own()
+        head = served.head
+        return self._source(head.digest, served.outcome, head.serial)
+
+    def _source(self, digest: str, outcome: Outcome, serial: int | None) -> ProjectsSource:
+        return ProjectsSource(digest, outcome, serial, lambda media, coding: self._open(digest, media, coding))
+
+    async def _own(self) -> ProjectsSource:
+        """The list of what is kept here."""
+        names = await self._pages.known()
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        lines = await self._lists.open(_lines(digest))
+        if lines is None:
+            await self._lists.write(_lines(digest), lambda file: file.write(lines_of(names)))
+            await self._lists.keep_only(digest)
+        else:
+            lines.close()
+        outcome = Outcome(True, ttl=_OWN_TTL, detail="known-projects")
+        return self._source(digest, outcome, None)
+
+    async def _open(self, digest: str, media: MediaType, coding: str) -> IBytesSource:
+        media = MediaType.HTML_V1 if media is MediaType.TEXT_HTML else media  # the same bytes
+        name = f"{digest}.{media.name.lower()}.{coding}"
+        for _ in range(2):
+            rendering = await self._lists.open(name)
+            if rendering is not None:
+                return rendering
+            await self._renders.join(name, lambda: self._render(digest, media, coding, name))
+        raise Overloaded("the list of projects has just been replaced: ask again")
+
+    async def _render(self, digest: str, media: MediaType, coding: str, name: str) -> None:
+        lines = await self._lists.open(_lines(digest))
+        if lines is None:
+            self._refreshed.forget(_KEY)
+            raise Overloaded("the list of projects has just been replaced: ask again")
+        try:
+            await self._lists.write(name, lambda file: _write(lines.fileno(), media, coding, file))
+        except OSError as error:
+            raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
+        finally:
+            lines.close()
+
+    # -- what Refreshed asks -----------------------------------------------------------------------------------------------
+
+    def missing(self, key: str) -> NotFound:
+        return NotFound(f"no upstream of index {self._index} has a list of projects")
+
+    async def load(self, key: str) -> Head | None:
+        head = await self._records.head(key)
+        lines = await self._lists.open(_lines(head.digest)) if head is not None and head.found else None
+        if lines is not None:
+            lines.close()
+        return head if lines is not None else None
+
+    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
+        reply = await self._upstreams.projects(known.validators if known is not None and known.found else None, self._receive)
+        match reply:
+            case PageUnchanged():
+                assert known is not None
+                head = renewed(known, reply)
+            case PageMissing():
+                head = Head(False, reply.upstream, reply.url, reply.checked_at)
+            case _:
+                head = reply.record.head
+                if goes_back(known, head):
+                    raise OlderThanKept
+                await self._lists.keep_only(head.digest)
+        await self._records.renew(key, head)
+        adopt(head)
+
+    async def _receive(self, content_type: str, read: Callable[[], Awaitable[bytes]]) -> tuple[str, int | None]:
+        """Take in a list.  Raises Malformed, StorageFailed."""
+        try:
+            body = await self._lists.temporary()
+            try:
+                digest = await self._to_disk(body, read)
+                serial = await self._lists.write(_lines(digest), lambda file: write_lines(body, content_type, file.write))
+            finally:
+                body.close()
+        except OSError as error:
+            raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
+        return digest, serial
+
+    async def _to_disk(self, body: BinaryIO, read: Callable[[], Awaitable[bytes]]) -> str:
+        digest = hashlib.sha256()
+        size = 0
+        pieces: list[bytes] = []
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            body.write(data)
+
+        held = 0
+        while piece := await read():
+            pieces.append(piece)
+            size += len(piece)
+            held += len(piece)
+            if size > _LONGEST:
+                raise Malformed(f"it has more than {_LONGEST:,} bytes")
+            if held >= _PIECE:
+                await self._offload.run(write, b"".join(pieces))
+                pieces.clear()
+                held = 0
+        await self._offload.run(write, b"".join(pieces))
+        await self._offload.run(body.seek, 0)
+        return digest.hexdigest()
+
+
+def _lines(digest: str) -> str:
+    return f"{digest}.lines"
+
+
+def _write(descriptor: int, media: MediaType, coding: str, out: BinaryIO) -> None:
+    """Write the rendering of the lines behind *descriptor*."""
+    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
+        if coding == "gzip":
+            with igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as gzip:
+                write_rendering(lines, media, gzip.write)
+        elif coding == "zstd":
+            with zstandard.ZstdCompressor(level=3).stream_writer(out, closefd=False) as zstd:
+                write_rendering(lines, media, zstd.write)
+        else:
+            write_rendering(lines, media, out.write)

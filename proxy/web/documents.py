@@ -1,0 +1,113 @@
+"""JSON documents over HTTP: the legacy API (``/pypi/<project>/json``) and provenance (PEP 740)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from urllib.parse import quote
+
+from attrs import frozen
+
+from proxy.bounded import BoundedTable
+from proxy.cache.outcome import Outcome
+from proxy.errors import NotFound
+from proxy.interfaces import IOffload, IRepository
+from proxy.model import File
+from proxy.names import is_filename, is_project_name, normalize
+from proxy.ranges import none_match
+from proxy.repository.documents import LegacyDocument
+from proxy.repository.offered import segment
+from proxy.simple.legacy import from_page, rewritten
+from proxy.simple.media import choose_coding
+from proxy.web.answers import Answer, Ask
+from proxy.web.renderings import CODINGS, encoded
+
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+
+
+@frozen(slots=True)
+class _Made:
+    """A document in one coding, for one host."""
+
+    state: str
+    body: bytes
+    etag: str
+
+
+class JsonDocuments:
+    """The JSON documents of every index.  *memory* bounds what is kept of finished ones, in bytes."""
+
+    def __init__(self, offload: IOffload, memory: int) -> None:
+        self._offload = offload
+        self._made: BoundedTable[tuple[str, ...], _Made] = BoundedTable(memory, lambda made: len(made.body) + 500)
+
+    async def legacy(self, repository: IRepository, root: str, project: str, version: str | None, ask: Ask) -> Answer:
+        """Answer a request for the legacy document of *project*, or of one *version*.
+
+        *root* is the path of the index that its ``files/`` stand below.  URLs are absolute, as this API has no relative ones.
+        """
+        if not is_project_name(project):
+            raise NotFound(f"{project!r} is no project name")
+        view = await repository.legacy(normalize(project), version)
+        base = _origin(ask) + root
+        coding = choose_coding(ask.header("accept-encoding"), CODINGS)
+        key = (repository.name, view.project, version or "", base, coding)
+        made = self._made.get(key)
+        if made is None or made.state != view.state:
+            document = await view.load()
+            body = await self._offload.run(_written, document, f"{base}files/", coding)
+            if body is None:
+                raise NotFound(f"there is no version {version} of {view.project}")
+            made = _Made(view.state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+            self._made.put(key, made)
+        return _answer(made.body, made.etag, view.outcome, view.serial, coding, ask)
+
+    async def provenance(self, repository: IRepository, project: str, asked: str, filename: str, ask: Ask) -> Answer:
+        """Answer a request for ``…/<filename>.provenance``: it may change, so it is kept no longer than a page."""
+        if not is_project_name(project) or not is_filename(filename):
+            raise NotFound(f"{project}/{filename} names no file")
+        view = await repository.provenance(normalize(project), asked, filename)
+        body = await view.load()
+        return _answer(body, f'"{view.state[:32]}"', view.outcome, None, "identity", ask)
+
+
+def _origin(ask: Ask) -> str:
+    """``scheme://host`` as the client calls us; behind a proxy that says so, as it calls that one."""
+    stated = (ask.header("x-forwarded-proto") or "").lower()
+    scheme = stated if stated in ("http", "https") else "https" if ask.secure else "http"
+    host = ask.header("host") or ""
+    return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+
+
+def _written(document: LegacyDocument, base: str, coding: str) -> bytes | None:
+    page = document.page
+
+    def link(file: File) -> str:
+        return f"{base}{page.project}/{segment(file)}/{quote(file.filename, safe='+!~')}"
+
+    body = None
+    if document.body is not None:
+        try:
+            body = rewritten(document.body, page, link)
+        except ValueError:
+            body = None  # upstream has something else there
+    if body is None:
+        body = from_page(page, document.version, link)
+    return None if body is None else encoded(body, coding)
+
+
+def _answer(body: bytes, etag: str, outcome: Outcome, serial: int | None, coding: str, ask: Ask) -> Answer:
+    headers = [
+        ("Vary", "Accept-Encoding, Host"),
+        ("ETag", etag),
+        ("Cache-Control", f"max-age={max(0, outcome.ttl or 0)}"),
+        ("Cache-Status", outcome.header()),
+    ]
+    if serial is not None:
+        headers.append(("X-PyPI-Last-Serial", str(serial)))
+    if none_match(ask.header("if-none-match"), etag):
+        return Answer(304, headers, word=outcome.word)
+    headers.append(("Content-Type", "application/json"))
+    if coding != "identity":
+        headers.append(("Content-Encoding", coding))
+    return Answer(200, headers, body, word=outcome.word)
