@@ -8,6 +8,7 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.upstreams import upstreams
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
 
@@ -16,6 +17,9 @@ from proxy.settings import IndexSettings, Settings
 @click.version_option(proxy.__version__, prog_name="pypiproxy", message="%(prog)s %(version)s")
 def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
+
+
+main.add_command(upstreams)
 
 
 @main.command("check-config")

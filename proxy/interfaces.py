@@ -15,6 +15,12 @@ from proxy.model import Condition, DocumentReply, FileFacts, PageReply, StoredFi
 
 T = TypeVar("T")
 
+#: Told what a long operation wants to say on its way, as a value that JSON can carry.
+Report = Callable[[Any], None]
+
+#: What operators may ask for: called with a :data:`Report` and its arguments by name; returns a value that JSON can carry.
+Operation = Callable[..., Awaitable[Any]]
+
 
 class Clock(Protocol):
     """Wall time in seconds since the epoch; ``reactor.seconds`` in production, ``task.Clock().seconds`` in tests."""

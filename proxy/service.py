@@ -15,6 +15,9 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
 import proxy
+from proxy.administration.operations import Administration
+from proxy.administration.parts import IndexParts, Parts
+from proxy.adminsocket import AdminSocket
 from proxy.cache.documents import DocumentCache
 from proxy.cache.files import FileCache
 from proxy.cache.kept import KeptBook
@@ -25,7 +28,6 @@ from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
-from proxy.interfaces import IRepository
 from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.model import DocumentReply, Validators
@@ -40,6 +42,7 @@ from proxy.storage.records import DiskRecords
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.identity import Identity
 from proxy.upstream.pool import Upstreams
+from proxy.web.admin import Admin, site
 from proxy.web.channel import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
@@ -62,7 +65,7 @@ class ProxyService(MultiService):
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, *, serving: bool = True) -> None:
         super().__init__()
         server = settings.server
         self._reactor = reactor
@@ -87,17 +90,15 @@ class ProxyService(MultiService):
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
-        self._pools: list[Upstreams] = []
         self._closing: list[PageCache | Documents | WheelMetadata] = []
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
-        repositories: dict[str, IRepository] = {
-            index.name: self._repository(index, pins, page_memory) for index in settings.indexes
-        }
+        self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
+        self.administration = Administration(Parts(indexes=self.indexes))
         default = next((index.name for index in settings.indexes if index.default), None)
         hot = HotRequests(reactor, via, int(server.page_memory * _FOR_HOT))
         routes = Routes(
-            repositories,
+            {name: index.repository for name, index in self.indexes.items()},
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
             Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
@@ -110,9 +111,11 @@ class ProxyService(MultiService):
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
         self._site = BoundedSite(self.front, hot, reactor, server.max_connections, server.idle_timeout, self._full)
-        self.listenings = [Listening(description, self._site, reactor) for description in server.listen]
-        for listening in self.listenings:
-            listening.setServiceParent(self)
+        self._admin = Admin(self.administration.operations)
+        self.listenings = [Listening(description, self._site, reactor) for description in server.listen if serving]
+        self.admin_sockets = [AdminSocket(server.data_dir, site(self._admin, reactor), reactor)] if serving else []
+        for each in (*self.listenings, *self.admin_sockets):
+            each.setServiceParent(self)
 
     def _room(self, server: ServerSettings) -> Room:
         if server.min_free is not None and server.min_free > (there := self._store.capacity()):
@@ -130,7 +133,7 @@ class ProxyService(MultiService):
             evicted=self.metrics.evicted,
         )
 
-    def _repository(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IRepository:
+    def _index(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IndexParts:
         pool = Upstreams(
             index,
             [self._clients[name] for name in index.upstreams],
@@ -143,11 +146,11 @@ class ProxyService(MultiService):
         )
         documents = self._documents(index, pool, pages)
         metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
-        self._pools.append(pool)
         self._closing += [pages, documents, metadata]
-        return ProxyRepository(
+        repository = ProxyRepository(
             index.name, pool, pages, self._files, pins, metadata, documents, self._work, self._reactor, self.metrics.count
         )
+        return IndexParts(repository, pages, pool)
 
     def _documents(self, index: IndexSettings, pool: Upstreams, pages: PageCache) -> Documents:
         name, limits, count = index.name, index.limits, self.metrics.count
@@ -194,10 +197,12 @@ class ProxyService(MultiService):
             await closed
         await self._drain()
         self._site.abort()
+        self._admin.close()
         for each in self._closing:
             each.close()
         await self._files.close()
-        await DeferredList([Deferred.fromCoroutine(pool.close()) for pool in self._pools], consumeErrors=True)
+        pools = [Deferred.fromCoroutine(index.upstreams.close()) for index in self.indexes.values()]
+        await DeferredList(pools, consumeErrors=True)
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self._clients.values()], consumeErrors=True)
         await self.room.stop()
         await self._store.close()
@@ -230,9 +235,12 @@ class ProxyService(MultiService):
             self.log.warn("all client connections are taken (server.max_connections): further clients wait")
 
 
-def build(settings: Settings, reactor: Any) -> ProxyService:
-    """The service for *settings*.  Raises ConfigError when the data directory cannot be used."""
-    return ProxyService(settings, reactor)
+def build(settings: Settings, reactor: Any, *, serving: bool = True) -> ProxyService:
+    """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
+
+    Raises ConfigError when the data directory cannot be used.
+    """
+    return ProxyService(settings, reactor, serving=serving)
 
 
 def _user_agent(contact: str | None) -> str:

@@ -147,7 +147,7 @@ class ProxyRepository:
         if not is_wheel(filename):
             raise NotFound(f"{filename} is no wheel: there is no metadata of it")
         stored = await self._metadata.of(self, project, asked, filename)
-        return Located(stored, None, _etag(asked, METADATA, stored.sha256))
+        return Located(stored, None, _etag(asked, METADATA, stored.sha256), made=True)
 
     async def download(self, located: Located, asked: str) -> IBytesSource:
         wanted = located.wanted
