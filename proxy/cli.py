@@ -8,6 +8,7 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.pin import pin, pins, unpin
 from proxy.commands.upstreams import upstreams
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
@@ -19,7 +20,8 @@ def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
 
 
-main.add_command(upstreams)
+for command in (upstreams, pin, unpin, pins):
+    main.add_command(command)
 
 
 @main.command("check-config")

@@ -69,6 +69,7 @@ class ProxyService(MultiService):
         super().__init__()
         server = settings.server
         self._reactor = reactor
+        self._serving = serving
         self._drain_time = server.drain_time
         self._stopping = False
         self.metrics = Metrics()
@@ -94,7 +95,7 @@ class ProxyService(MultiService):
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
-        self.administration = Administration(Parts(indexes=self.indexes))
+        self.administration = Administration(Parts(indexes=self.indexes, usage=self.usage, kept=self.kept))
         default = next((index.name for index in settings.indexes if index.default), None)
         hot = HotRequests(reactor, via, int(server.page_memory * _FOR_HOT))
         routes = Routes(
@@ -176,7 +177,8 @@ class ProxyService(MultiService):
         self._work.start()
         swept = Deferred.fromCoroutine(self._store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
-        self.room.start()
+        if self._serving:
+            self.room.start()
         super().startService()
 
     def stopService(self) -> Deferred[None]:

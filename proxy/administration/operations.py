@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import asdict
 
+from proxy.administration.keeping import Keeping
 from proxy.administration.parts import Parts
 from proxy.interfaces import Operation, Report
 
@@ -22,7 +23,7 @@ class Administration:
 
     @property
     def operations(self) -> Mapping[str, Operation]:
-        return {"upstreams": self.upstreams}
+        return {"upstreams": self.upstreams, **Keeping(self._parts).operations}
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
+from proxy.cache.usage import UsageBook
 from proxy.errors import NotFound
 from proxy.interfaces import IRepository
 from proxy.upstream.pool import Upstreams
@@ -26,6 +28,8 @@ class Parts:
     """All that a data directory is made of."""
 
     indexes: Mapping[str, IndexParts]
+    usage: UsageBook
+    kept: KeptBook
 
     def chosen(self, index: str | None) -> Mapping[str, IndexParts]:
         """The index of that name, or all of them.  Raises NotFound."""
