@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from proxy.cache import room
 from proxy.cache.kept import Kept, KeptBook
 from proxy.cache.pins import PinBook
 from proxy.cache.room import Room
@@ -101,6 +102,12 @@ class RoomTests(Case):
         self.assertEqual(self.now(self.room(max_size=1_000).keep_within_limits()), 0)
         self.assertEqual(self.now(self.room(max_size=999).keep_within_limits()), 200)
         self.assertEqual((self.there(), self.gone), ("cdefghij", [100, 100]))
+
+    def test_the_oldest_go_however_many_there_are(self) -> None:
+        self.patch(room, "_PIECE", 3)
+        self.add("hcjaebgdfi")
+        self.now(self.room(max_size=500).keep_within_limits())
+        self.assertEqual(self.there(), "dfgi")
 
     def test_up_to_a_quarter_more_than_min_free(self) -> None:
         self.add("abcdefgh")

@@ -100,10 +100,10 @@ class MemoryFiles:
         return self.files.pop(sha256, None) is not None
 
     async def walk(self) -> list[tuple[str, int]]:
-        return [(file.sha256, file.size) for file in await self.inventory()]
+        return sorted((file.sha256, file.size) for file in await self.inventory())
 
     async def inventory(self) -> list[StoredFile]:
-        return sorted(StoredFile(sha256, len(data), self.times.get(sha256, 0.0)) for sha256, data in self.files.items())
+        return [StoredFile(sha256, len(data), self.times.get(sha256, 0.0)) for sha256, data in self.files.items()]
 
     async def touch(self, times: Mapping[str, float]) -> None:
         self.times |= {sha256: used for sha256, used in times.items() if sha256 in self.files}
