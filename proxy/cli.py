@@ -8,6 +8,10 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.pin import pin, unpin
+from proxy.commands.purge import purge
+from proxy.commands.refresh import refresh
+from proxy.commands.stock import ls, stats
 from proxy.commands.upstreams import upstreams
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
@@ -20,6 +24,12 @@ def main() -> None:
 
 
 main.add_command(upstreams)
+main.add_command(stats)
+main.add_command(ls)
+main.add_command(purge)
+main.add_command(refresh)
+main.add_command(pin)
+main.add_command(unpin)
 
 
 @main.command("check-config")

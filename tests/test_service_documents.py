@@ -207,7 +207,7 @@ async def test_an_upstream_without_the_api_gets_one_made_of_its_pages(stocked: F
     assert {entry["packagetype"] for entry in document["urls"]} == {"sdist", "bdist_wheel"}
     assert (await proxy.get("/pypi/six/1.0/json")).json["urls"][0]["filename"] == SIX[0].filename
     assert (await proxy.get("/pypi/six/3.0/json")).status == 404
-    (state,) = proxy.service._pools[0].states()
+    (state,) = proxy.service.indexes["pypi"].upstreams.states()
     assert state.state == "closed"
 
 

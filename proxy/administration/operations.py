@@ -8,7 +8,11 @@ from typing import Any
 from attrs import asdict
 
 from proxy.administration.parts import Parts
+from proxy.administration.purging import Purging
+from proxy.administration.stock import Stock
+from proxy.errors import NotFound
 from proxy.interfaces import Operation, Report
+from proxy.names import normalize
 
 
 class Administration:
@@ -19,10 +23,18 @@ class Administration:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-
-    @property
-    def operations(self) -> Mapping[str, Operation]:
-        return {"upstreams": self.upstreams}
+        stock, purging = Stock(parts), Purging(parts)
+        self.operations: Mapping[str, Operation] = {
+            "upstreams": self.upstreams,
+            "stats": stock.stats,
+            "ls": stock.ls,
+            "purge": purging.purge,
+            "purge_unused": purging.purge_unused,
+            "refresh": purging.refresh,
+            "pin": self.pin,
+            "unpin": self.unpin,
+            "pinned": self.pinned,
+        }
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""
@@ -31,3 +43,40 @@ class Administration:
             for name, each in self._parts.chosen(index).items()
             for state in each.upstreams.states()
         ]
+
+    async def pin(
+        self, report: Report, project: str, which: str | None = None, index: str | None = None
+    ) -> list[dict[str, str]]:
+        """Keep what is stored of *project* from eviction: all of it, or what *which* (a version or file name) means."""
+        wanted = normalize(project)
+        done = [
+            {"index": name, "project": wanted, "filename": filename}
+            for name in self._parts.chosen(index)
+            for filename in await self._parts.kept.keep(name, wanted, which)
+        ]
+        if not done:
+            raise NotFound(f"nothing of {_what(wanted, which)} is stored here: fetch it first, then pin it")
+        return done
+
+    async def unpin(
+        self, report: Report, project: str, which: str | None = None, index: str | None = None
+    ) -> list[dict[str, str]]:
+        """Let what was pinned go again."""
+        wanted = normalize(project)
+        done = [
+            {"index": name, "project": wanted, "filename": filename}
+            for name in self._parts.chosen(index)
+            for filename in await self._parts.kept.release(name, wanted, which)
+        ]
+        if not done:
+            raise NotFound(f"nothing of {_what(wanted, which)} is pinned here")
+        return done
+
+    async def pinned(self, report: Report, index: str | None = None) -> list[dict[str, str]]:
+        """All that is pinned."""
+        self._parts.chosen(index)
+        return [asdict(each) for each in await self._parts.kept.kept() if index in (None, each.index)]
+
+
+def _what(project: str, which: str | None) -> str:
+    return project if which is None else f"{which} of {project}"
