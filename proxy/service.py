@@ -69,9 +69,9 @@ class ProxyService(MultiService):
         super().__init__()
         server = settings.server
         self._reactor = reactor
-        self._serving = serving
         self._drain_time = server.drain_time
         self._stopping = False
+        self._serving = serving
         self.metrics = Metrics()
         self._disk = Offload(reactor, _DISK_THREADS, "disk")
         self._work = Offload(reactor, _WORK_THREADS, "work")
@@ -95,10 +95,24 @@ class ProxyService(MultiService):
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
-        self.administration = Administration(Parts(indexes=self.indexes, usage=self.usage, kept=self.kept))
+        self.administration = Administration(
+            Parts(
+                indexes=self.indexes,
+                store=self._store,
+                records=self._records,
+                pins=pins,
+                kept=self.kept,
+                usage=self.usage,
+                disk=self._disk,
+                work=self._work,
+                reactor=reactor,
+                evicting=self.room.limited,
+                answered=lambda: self.metrics.answers() if serving else None,
+            )
+        )
         default = next((index.name for index in settings.indexes if index.default), None)
         hot = HotRequests(reactor, via, int(server.page_memory * _FOR_HOT))
-        routes = Routes(
+        self._routes = Routes(
             {name: index.repository for name, index in self.indexes.items()},
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
@@ -108,7 +122,7 @@ class ProxyService(MultiService):
             via,
         )
         self.front = Front(
-            routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self.metrics.observe
+            self._routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
         self._site = BoundedSite(self.front, hot, reactor, server.max_connections, server.idle_timeout, self._full)
@@ -117,6 +131,12 @@ class ProxyService(MultiService):
         self.admin_sockets = [AdminSocket(server.data_dir, site(self._admin, reactor), reactor)] if serving else []
         for each in (*self.listenings, *self.admin_sockets):
             each.setServiceParent(self)
+
+    def _observe(self, method: str, path: str, status: int, size: int, seconds: float, word: str) -> None:
+        self.metrics.observe(method, status, size, seconds, word)
+        place = self._routes.place(path)
+        if place is not None:
+            self.metrics.answered(*place, word)
 
     def _room(self, server: ServerSettings) -> Room:
         if server.min_free is not None and server.min_free > (there := self._store.capacity()):
@@ -178,7 +198,7 @@ class ProxyService(MultiService):
         swept = Deferred.fromCoroutine(self._store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
         if self._serving:
-            self.room.start()
+            self.room.start()  # who works on the data directory alone evicts nothing
         super().startService()
 
     def stopService(self) -> Deferred[None]:

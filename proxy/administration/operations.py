@@ -9,6 +9,8 @@ from attrs import asdict
 
 from proxy.administration.keeping import Keeping
 from proxy.administration.parts import Parts
+from proxy.administration.purging import Purging
+from proxy.administration.stock import Stock
 from proxy.interfaces import Operation, Report
 
 
@@ -20,10 +22,16 @@ class Administration:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-
-    @property
-    def operations(self) -> Mapping[str, Operation]:
-        return {"upstreams": self.upstreams, **Keeping(self._parts).operations}
+        stock, purging = Stock(parts), Purging(parts)
+        self.operations: Mapping[str, Operation] = {
+            "upstreams": self.upstreams,
+            "stats": stock.stats,
+            "ls": stock.ls,
+            "purge": purging.purge,
+            "purge_unused": purging.purge_unused,
+            "refresh": purging.refresh,
+            **Keeping(parts).operations,
+        }
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""

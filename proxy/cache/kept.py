@@ -9,12 +9,10 @@ from collections.abc import Iterable
 
 import msgspec
 from attrs import frozen
-from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.cache.pins import PinBook
+from proxy.cache.pins import PinBook, filename_of, means
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.model import NO_BYTES
 
@@ -58,7 +56,7 @@ class KeptBook:
         wanted = [
             Kept(index, project, filename, pin.sha256)
             for name, pin in pins.items()
-            if pin.sha256 != NO_BYTES and _means(which, filename := _filename(name))
+            if pin.sha256 != NO_BYTES and means(which, filename := filename_of(name))
         ]
         async with self.lock:
             there = {each for each in wanted if await self._is_stored(each.sha256)}
@@ -74,7 +72,7 @@ class KeptBook:
         """Let files of *project* go again, all or those that *which* means as in `keep`.  Returns their names, sorted."""
         async with self.lock:
             kept = await self._all()
-            gone = {each for each in kept if (each.index, each.project) == (index, project) and _means(which, each.filename)}
+            gone = {each for each in kept if (each.index, each.project) == (index, project) and means(which, each.filename)}
             await self._write(kept - gone)
         return sorted({each.filename for each in gone})
 
@@ -91,7 +89,7 @@ class KeptBook:
             names.setdefault((each.index, each.project), set()).add(each.filename)
         for place, filenames in names.items():
             pins = await self._pins.of(*place)
-            found |= {pin.sha256 for name, pin in pins.items() if _filename(name) in filenames}
+            found |= {pin.sha256 for name, pin in pins.items() if filename_of(name) in filenames}
         return frozenset(found)
 
     def holds(self, sha256: str) -> bool:
@@ -123,26 +121,3 @@ class KeptBook:
         if source is not None:
             source.close()
         return source is not None
-
-
-def _filename(name: str) -> str:
-    """The file that a name in the book of pins belongs to: companions stand there as ``<segment>/<filename>.metadata``."""
-    return name.partition("/")[2].removesuffix(".metadata") if "/" in name else name
-
-
-def _means(which: str | None, filename: str) -> bool:
-    """Whether *which* (a version, a file name, or nothing for any) means *filename*."""
-    if which is None or which == filename:
-        return True
-    try:
-        return Version(which) == _version(filename)
-    except InvalidVersion:
-        return False
-
-
-def _version(filename: str) -> Version | None:
-    """The version in a wheel's or an sdist's name; ``None`` for other files."""
-    try:
-        return parse_wheel_filename(filename)[1] if filename.endswith(".whl") else parse_sdist_filename(filename)[1]
-    except (InvalidWheelFilename, InvalidSdistFilename):
-        return None

@@ -60,6 +60,7 @@ class PageCache:
         self.ready = self._refreshed.ready
         self.at_hand = self._refreshed.at_hand
         self.remembered = self._refreshed.remembered
+        self.refresh = self._refreshed.refresh
 
     async def parsed(self, project: str, head: Head) -> Page:
         """The page that *head* is the head of, parsed.  Raises as `get` when it has to be fetched anew."""

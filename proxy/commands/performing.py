@@ -11,7 +11,8 @@ from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredica
 from twisted.python.failure import Failure
 
 from proxy import datadir
-from proxy.errors import ProxyError
+from proxy.commands.asking import Failed
+from proxy.errors import InUse, ProxyError
 from proxy.settings import Settings
 
 
@@ -27,7 +28,13 @@ def perform(settings: Settings, operation: str, arguments: dict[str, Any], repor
 
     reactor: Any = default_reactor
     _log_to_stderr()
-    claim = datadir.claim(settings.server.data_dir)
+    try:
+        claim = datadir.claim(settings.server.data_dir)
+    except InUse as error:
+        raise Failed(
+            f"{settings.server.data_dir}: process {error.owner} works on it and answers no commands: "
+            "a proxy that starts or stops, or another command; try again when it is done"
+        ) from error
     try:
         service = build(settings, reactor, serving=False)
         outcome: list[Any] = []

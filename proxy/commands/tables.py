@@ -50,3 +50,10 @@ def size(count: int) -> str:
             break
         number /= 1000
     return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def say_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names with their values, in two columns."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {value}")

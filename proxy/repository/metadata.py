@@ -92,7 +92,7 @@ class WheelMetadata:
                 pass  # ranges do not work there, or nothing does: the download will tell
         source = located.stored or await repository.download(located, asked)
         try:
-            await _whole(source, filename)
+            await whole(source, filename)
             return await self._offload.run(read_metadata, OpenFile(source.fileno(), source.extent()), filename)
         finally:
             source.close()
@@ -120,11 +120,11 @@ async def _part(repository: IRepository, located: Located, start: int, stop: int
     return b"".join(chunks)
 
 
-async def _whole(source: IBytesSource, filename: str) -> None:
+async def whole(source: IBytesSource, filename: str) -> None:
     """Wait until all of *source* is on disk."""
     while not source.ended():
         if source.from_memory(source.extent(), 1):
-            raise StorageFailed(f"there is no room to store {filename}, whose metadata is asked for: make room")
+            raise StorageFailed(f"there is no room to store {filename}, make room on its file system")
         await _change(source)
 
 
