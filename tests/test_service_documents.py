@@ -324,6 +324,6 @@ async def test_one_proxy_reads_the_age_of_another(stocked: FakeUpstream, run: St
     url = f"http://127.0.0.1:{first.port}/index/pypi/simple/"
     second = await run(upstream_settings(url, "first", max_lag=600.0), data="second")
     assert (await second.page("six"))["name"] == "six"
-    (state,) = second.service._pools[0].states()
+    (state,) = second.service.indexes["pypi"].upstreams.states()
     assert state.lag is not None
     assert state.lag < 600
