@@ -8,6 +8,11 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.pin import pin, pins, unpin
+from proxy.commands.purge import purge
+from proxy.commands.refresh import refresh
+from proxy.commands.stock import ls, stats
+from proxy.commands.upstreams import upstreams
 from proxy.commands.warm import warm
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
@@ -19,6 +24,14 @@ def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
 
 
+main.add_command(upstreams)
+main.add_command(stats)
+main.add_command(ls)
+main.add_command(purge)
+main.add_command(refresh)
+main.add_command(pin)
+main.add_command(unpin)
+main.add_command(pins)
 main.add_command(warm)
 
 

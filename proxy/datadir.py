@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, InUse
 
 _LOCK = "lock"
 
@@ -39,7 +39,7 @@ class Claim:
 def claim(path: Path) -> Claim:
     """Make sure that *path* is a directory (created with mode 0700) this process may write to, and lock it.
 
-    Raises ConfigError when it cannot be written, is open to everybody, or another instance uses it.
+    Raises ConfigError when it cannot be written, is open to everybody, or another instance uses it (InUse).
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,8 +57,8 @@ def claim(path: Path) -> Claim:
         os.close(fd)
         if not isinstance(error, BlockingIOError):
             raise ConfigError(f'"{path}": cannot be locked: {error.strerror}; expected a local file system') from error
-        raise ConfigError(
-            f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance'
+        raise InUse(
+            f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance', owner
         ) from error
     claimed = Claim(path, fd)
     claimed.sign()

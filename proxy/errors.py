@@ -24,6 +24,14 @@ class ProxyError(Exception):
         return None
 
 
+class BadRequest(ProxyError):
+    """What was asked makes no sense."""
+
+    status = 400
+    code = "bad-request"
+    title = "Bad request"
+
+
 class NotFound(ProxyError):
     """A definite no: upstream answered that it does not have it, or there is no such path here."""
 
@@ -140,3 +148,11 @@ class StorageFailed(ProxyError):
 
 class ConfigError(Exception):
     """The configuration cannot be used; ``str()`` names file, key, value and what is expected."""
+
+
+class InUse(ConfigError):
+    """Another process works on the data directory: *owner*, by its id as far as that is known."""
+
+    def __init__(self, message: str, owner: str) -> None:
+        super().__init__(message)
+        self.owner = owner

@@ -15,14 +15,19 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
 import proxy
+from proxy.administration.operations import Administration
+from proxy.administration.parts import IndexParts, Parts
+from proxy.adminsocket import AdminSocket
 from proxy.cache.documents import DocumentCache
 from proxy.cache.files import FileCache
+from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
 from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
+from proxy.cache.room import Room
+from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
-from proxy.interfaces import IRepository
 from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.model import DocumentReply, Validators
@@ -30,13 +35,14 @@ from proxy.offload import Offload
 from proxy.repository.documents import Documents, provenance_wanted
 from proxy.repository.metadata import WheelMetadata
 from proxy.repository.proxying import ProxyRepository
-from proxy.settings import IndexSettings, Settings
+from proxy.settings import IndexSettings, ServerSettings, Settings
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.records import DiskRecords
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.identity import Identity
 from proxy.upstream.pool import Upstreams
+from proxy.web.admin import Admin, site
 from proxy.web.channel import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
@@ -59,12 +65,13 @@ class ProxyService(MultiService):
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, *, serving: bool = True) -> None:
         super().__init__()
         server = settings.server
         self._reactor = reactor
         self._drain_time = server.drain_time
         self._stopping = False
+        self._serving = serving
         self.metrics = Metrics()
         self._disk = Offload(reactor, _DISK_THREADS, "disk")
         self._work = Offload(reactor, _WORK_THREADS, "work")
@@ -74,41 +81,80 @@ class ProxyService(MultiService):
         except (StorageFailed, OSError) as error:
             raise ConfigError(f"server.data_dir = {server.data_dir}: {error}") from error
         via = f"pypiproxy-{_instance(server.data_dir)}"
-        self._files = FileCache(self._store, self._disk, self.metrics.count)
         pins = PinBook(self._records, int(server.page_memory * _FOR_PINS))
+        self.usage = UsageBook(self._store, self._disk, reactor.seconds)
+        self.kept = KeptBook(self._records, pins, self._store)
+        self.room = self._room(server)
+        self._files = FileCache(self._store, self._disk, self.metrics.count, self.usage.used, self.room)
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self._clients = {
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
-        self._pools: list[Upstreams] = []
         self._closing: list[PageCache | Documents | WheelMetadata] = []
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
-        repositories: dict[str, IRepository] = {
-            index.name: self._repository(index, pins, page_memory) for index in settings.indexes
-        }
+        self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
+        self.administration = Administration(
+            Parts(
+                indexes=self.indexes,
+                store=self._store,
+                records=self._records,
+                pins=pins,
+                kept=self.kept,
+                usage=self.usage,
+                disk=self._disk,
+                work=self._work,
+                reactor=reactor,
+                evicting=self.room.limited,
+                answered=lambda: self.metrics.answers() if serving else None,
+            )
+        )
         default = next((index.name for index in settings.indexes if index.default), None)
         hot = HotRequests(reactor, via, int(server.page_memory * _FOR_HOT))
-        routes = Routes(
-            repositories,
+        self._routes = Routes(
+            {name: index.repository for name, index in self.indexes.items()},
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
-            Files(hot, int(server.page_memory * _FOR_SMALL_FILES)),
+            Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
             JsonDocuments(self._work, int(server.page_memory * _FOR_DOCUMENTS)),
             Operations(lambda: not self._stopping, self.metrics.exposition),
             via,
         )
         self.front = Front(
-            routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self.metrics.observe
+            self._routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
         self._site = BoundedSite(self.front, hot, reactor, server.max_connections, server.idle_timeout, self._full)
-        self.listenings = [Listening(description, self._site, reactor) for description in server.listen]
-        for listening in self.listenings:
-            listening.setServiceParent(self)
+        self._admin = Admin(self.administration.operations)
+        self.listenings = [Listening(description, self._site, reactor) for description in server.listen if serving]
+        self.admin_sockets = [AdminSocket(server.data_dir, site(self._admin, reactor), reactor)] if serving else []
+        for each in (*self.listenings, *self.admin_sockets):
+            each.setServiceParent(self)
 
-    def _repository(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IRepository:
+    def _observe(self, method: str, path: str, status: int, size: int, seconds: float, word: str) -> None:
+        self.metrics.observe(method, status, size, seconds, word)
+        place = self._routes.place(path)
+        if place is not None:
+            self.metrics.answered(*place, word)
+
+    def _room(self, server: ServerSettings) -> Room:
+        if server.min_free is not None and server.min_free > (there := self._store.capacity()):
+            raise ConfigError(
+                f"server.min_free = {server.min_free:,} bytes: the file system of {server.data_dir} has {there:,} bytes in all"
+            )
+        return Room(
+            self._store,
+            self.usage,
+            self.kept,
+            self._disk,
+            self._reactor,
+            max_size=server.max_size,
+            min_free=server.min_free,
+            evicted=self.metrics.evicted,
+        )
+
+    def _index(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IndexParts:
         pool = Upstreams(
             index,
             [self._clients[name] for name in index.upstreams],
@@ -121,11 +167,11 @@ class ProxyService(MultiService):
         )
         documents = self._documents(index, pool, pages)
         metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
-        self._pools.append(pool)
         self._closing += [pages, documents, metadata]
-        return ProxyRepository(
+        repository = ProxyRepository(
             index.name, pool, pages, self._files, pins, metadata, documents, self._work, self._reactor, self.metrics.count
         )
+        return IndexParts(repository, pages, pool)
 
     def _documents(self, index: IndexSettings, pool: Upstreams, pages: PageCache) -> Documents:
         name, limits, count = index.name, index.limits, self.metrics.count
@@ -151,6 +197,8 @@ class ProxyService(MultiService):
         self._work.start()
         swept = Deferred.fromCoroutine(self._store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
+        if self._serving:
+            self.room.start()  # who works on the data directory alone evicts nothing
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -171,11 +219,14 @@ class ProxyService(MultiService):
             await closed
         await self._drain()
         self._site.abort()
+        self._admin.close()
         for each in self._closing:
             each.close()
         await self._files.close()
-        await DeferredList([Deferred.fromCoroutine(pool.close()) for pool in self._pools], consumeErrors=True)
+        pools = [Deferred.fromCoroutine(index.upstreams.close()) for index in self.indexes.values()]
+        await DeferredList(pools, consumeErrors=True)
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self._clients.values()], consumeErrors=True)
+        await self.room.stop()
         await self._store.close()
         await self._records.close()
 
@@ -206,9 +257,12 @@ class ProxyService(MultiService):
             self.log.warn("all client connections are taken (server.max_connections): further clients wait")
 
 
-def build(settings: Settings, reactor: Any) -> ProxyService:
-    """The service for *settings*.  Raises ConfigError when the data directory cannot be used."""
-    return ProxyService(settings, reactor)
+def build(settings: Settings, reactor: Any, *, serving: bool = True) -> ProxyService:
+    """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
+
+    Raises ConfigError when the data directory cannot be used.
+    """
+    return ProxyService(settings, reactor, serving=serving)
 
 
 def _user_agent(contact: str | None) -> str:

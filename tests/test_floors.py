@@ -27,6 +27,7 @@ FLOORS = {
     "interfaces": 1,
     # 2: mechanisms
     "flight": 2,
+    "nowhere": 2,
     "spool": 2,
     "waiters": 2,
     "window": 2,
@@ -39,12 +40,14 @@ FLOORS = {
     "cache": 4,
     "repository": 5,
     "web": 6,
+    "administration": 6,
     "warm": 6,
     # 7: composition
     "config": 7,
     "service": 7,
     "listening": 7,
     "datadir": 7,
+    "adminsocket": 7,
     "tap": 7,
     "logs": 7,
     # 8: the command line

@@ -39,7 +39,7 @@ def index(*names: str, **settings: Any) -> tuple[IndexSettings, ...]:
 
 
 def states(proxy: Running) -> dict[str, Any]:
-    (pool,) = proxy.service._pools
+    pool = proxy.service.indexes["pypi"].upstreams
     return {state.name: state for state in pool.states()}
 
 
@@ -205,7 +205,7 @@ async def test_a_silent_preferred_upstream_costs_clients_its_share_of_the_patien
 ) -> None:
     slow = [upstream_settings(each.url, f"up{number}", first_byte_timeout=60.0) for number, each in enumerate(mirrors)]
     proxy = await serve(*slow)
-    (pool,) = proxy.service._pools
+    pool = proxy.service.indexes["pypi"].upstreams
     pool._rounds._stagger = pool._rounds._share = pool._rounds.silence = 0.1
     mirrors[0].silent()
     mirrors[1].silent()

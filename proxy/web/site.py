@@ -42,6 +42,15 @@ class Routes:
         self._operations = operations
         self._been_here = re.compile(rf"[\d.]+ {re.escape(via)}(?: \(([^)]*)\))?(?:,|$)")
 
+    def place(self, path: str) -> tuple[str, str] | None:
+        """The index that answers at *path*, and whether it is asked for pages (``simple``), ``files`` or ``pypi`` documents."""
+        match path.split("/", 4):
+            case ["", "index", name, ("simple" | "files" | "pypi") as kind, *_] if name in self._repositories:
+                return name, kind
+            case ["", ("simple" | "files" | "pypi") as kind, *_] if self._default is not None:
+                return self._default, kind
+        return None
+
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
         if ask.method not in ("GET", "HEAD"):
