@@ -8,6 +8,7 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.client_config import client_config
 from proxy.commands.warm import warm
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
@@ -19,6 +20,7 @@ def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
 
 
+main.add_command(client_config)
 main.add_command(warm)
 
 
