@@ -8,6 +8,7 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.client_config import client_config
 from proxy.commands.pin import pin, pins, unpin
 from proxy.commands.purge import purge
 from proxy.commands.refresh import refresh
@@ -24,6 +25,7 @@ def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
 
 
+main.add_command(client_config)
 main.add_command(upstreams)
 main.add_command(stats)
 main.add_command(ls)
