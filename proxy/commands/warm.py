@@ -115,6 +115,8 @@ def warm(
     """
     if not requirements and not files:
         raise click.UsageError("nothing to warm: name requirements, or files with -r")
+    if url is not None and (config_file is not None or data_dir is not None):
+        raise click.UsageError("--config and --data-dir are for when no proxy runs: leave them out, or --proxy")
     if universal and (pythons or platforms):
         raise click.UsageError("--universal means all platforms and versions: it excludes --python and --platform")
     try:
@@ -171,7 +173,11 @@ async def _warm(reactor: Any, where: _Where, plan: Plan, wishes: Wishes, jobs: i
     for line in report.lines(dry=plan.dry):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if report_file is not None:
-        report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
+        try:
+            report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
+        except OSError as error:
+            click.echo(f"pypiproxy warm: --report {report_file}: cannot be written: {error.strerror}", err=True)
+            return report.status or 1
     return report.status
 
 
@@ -185,23 +191,34 @@ async def _run(reactor: Any, url: str, plan: Plan, wishes: Wishes, jobs: int, ca
         await fetcher.close()
 
 
-@asynccontextmanager
-async def _proxy(reactor: Any, where: _Where, console: Console) -> Any:
-    """The index URL of the proxy to be warmed, served by this very process if nobody else does."""
+async def _answers(reactor: Any, where: _Where) -> bool:
+    """Whether a proxy runs there.  Raises Unreachable when it does not and was named."""
     fetcher = Fetcher(where.url, 1, reactor)
     try:
         await fetcher.answers()
-        yield where.url
-        return
     except Unreachable as error:
         if where.named:
             raise Unreachable(f"{error}; start the proxy there, or leave --proxy out to work on the data directory") from error
+        return False
     finally:
         await fetcher.close()
+    return True
+
+
+@asynccontextmanager
+async def _proxy(reactor: Any, where: _Where, console: Console) -> Any:
+    """The index URL of the proxy to be warmed, served by this very process if nobody else does."""
+    # A data directory that was named is meant, whatever proxy of other data runs at the usual address.
+    if (where.config is None and where.data_dir is None) and await _answers(reactor, where):
+        yield where.url
+        return
     from proxy.service import build
 
     settings = config.load(where.config, config.CommandLine(listen=(_LOOPBACK,), data_dir=where.data_dir))
-    claim = datadir.claim(settings.server.data_dir)
+    try:
+        claim = datadir.claim(settings.server.data_dir)
+    except ConfigError as error:
+        raise ConfigError(f"data directory {error}; or name the proxy that runs, with --proxy") from error
     try:
         service = build(settings, reactor)
         service.startService()
@@ -209,7 +226,7 @@ async def _proxy(reactor: Any, where: _Where, console: Console) -> Any:
             (port,) = service.listenings[0].ports
             host: Any = port.getHost()
             console.print(
-                f"no proxy runs at {where.url}: working on {settings.server.data_dir} directly",
+                f"no proxy runs: working on {settings.server.data_dir} directly",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

@@ -45,6 +45,11 @@ class Choice:
                 chosen += _preferred([entry for entry in sources if suits(entry, target)])
         return list({entry["filename"]: entry for entry in chosen}.values())
 
+    def is_for_others(self, entries: Iterable[Entry], locked: Locked) -> bool:
+        """Whether *locked* has wheels alone, so that a target without one has no use for it (as Linux has none for pywin32)."""
+        there = Choice(all_files=True).of(entries, locked, ())
+        return bool(there) and all(entry["filename"].endswith(".whl") for entry in there)
+
 
 def _may_be_taken(entry: Entry, locked: Locked) -> bool:
     stated = {f"{algorithm}:{value}" for algorithm, value in entry["hashes"].items()}

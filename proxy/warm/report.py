@@ -51,7 +51,7 @@ class Report:
         lines += [f"failed: {each.filename}: {each.why}" for each in self.outcomes if each.state == "failed"]
         failed = self.count("failed") + len(set(self.problems))
         if dry:
-            lines.append(f"{self.count('wanted')} files would be asked for, {failed} failed")
+            lines.append(f"{self.count('there')} files are there, {self.count('wanted')} would be asked for, {failed} failed")
             return lines
         traffic = self.traffic
         lines.append(
