@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from proxy.config import CommandLine, default_data_dir, load, quantities
 from proxy.errors import ConfigError
-from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
+from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
 
 PUBLIC = urljoin(DEFAULT_INDEX, "/simple/")
 EXAMPLE = Path(__file__).parent.parent / "conf" / "pypiproxy.toml"
@@ -102,6 +102,7 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
         "ca_file",
         "client_cert",
         "client_key",
+        "files",
     }
 
     secrets = {"password", "token"}
@@ -113,6 +114,55 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     assert set(values["index"][0]) == (
         {each.name for each in fields(IndexSettings)} - {"limits"} | {each.name for each in fields(PageLimits)}
     )
+    assert set(values["warm"]) == {each.name for each in fields(WarmSettings)}
+
+
+# -- what is kept ready -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_ready_arrives(file: Path) -> None:
+    (file.parent / "requirements.txt").touch()
+    found = settings(
+        file,
+        """
+        [warm]
+        files = ["requirements.txt"]
+        projects = ["pip", "setuptools >= 77"]
+        recent = "30d"
+        interval = "5m"
+        python = ["3.12"]
+        platform = ["win_amd64"]
+        pin = true
+        """,
+    )
+    assert found.warm == WarmSettings(
+        files=(file.parent / "requirements.txt",),
+        projects=("pip", "setuptools>=77"),
+        recent=30 * 86400.0,
+        interval=300.0,
+        python=("3.12",),
+        platform=("win_amd64",),
+        pin=True,
+    )
+    assert load(None, environ={}).warm is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('files = ["gone.txt"]', 'warm.files = ["gone.txt"]: expected a file that can be read'),
+        ('projects = ["a b"]', 'warm.projects = ["a b"]: expected a requirement such as'),
+        ('projects = ["a @ https://files.example/a.zip"]', "without a URL"),
+        ('interval = "1s"', 'warm.interval = "1s": expected at least 60s'),
+        ('python = ["2.7"]', "warm.python: expected a version such as 3.12"),
+        ('platform = ["amiga"]', "warm.platform: expected a wheel's platform tag"),
+        ('often = "1h"', "warm.often: there is no such key"),
+    ],
+)
+def test_mistakes_in_what_is_kept_ready(file: Path, line: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(file, f"[warm]\n{line}\n")
+    assert said in str(caught.value)
 
 
 # -- values -------------------------------------------------------------------------------------------------------------------

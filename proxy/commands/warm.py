@@ -234,11 +234,17 @@ def _exit(status: int) -> None:
 async def _warm(reactor: Any, where: _Where, asked: _Asked) -> int:
     console = Console()
 
-    def tell(report: Report) -> None:
+    def tell(report: Report) -> bool:
+        """Whether the report could be written."""
         for line in report.lines(dry=asked.dry):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if asked.report_file is not None:
-            asked.report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
+            try:
+                asked.report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
+            except OSError as error:
+                click.echo(f"pypiproxy warm: --report {asked.report_file}: cannot be written: {error.strerror}", err=True)
+                return False
+        return True
 
     try:
         async with _proxy(reactor, where, console) as found:
@@ -256,7 +262,8 @@ async def _warm(reactor: Any, where: _Where, asked: _Asked) -> int:
     except (Unreachable, ConfigError, asking.Failed) as error:
         click.echo(f"pypiproxy warm: {error}", err=True)
         return 1
-    tell(report)
+    if not tell(report):
+        return report.status or 1
     return report.status
 
 
@@ -295,24 +302,34 @@ class _Found:
     perform: Callable[..., Awaitable[Any]]
 
 
-@asynccontextmanager
-async def _proxy(reactor: Any, where: _Where, console: Console) -> AsyncIterator[_Found]:
-    """The proxy to be warmed: the one that runs, or this very process if none does."""
+async def _answers(reactor: Any, where: _Where) -> bool:
+    """Whether a proxy runs there.  Raises Unreachable when it does not and was named."""
     fetcher = Fetcher(where.url, 1, reactor)
     try:
         await fetcher.answers()
     except Unreachable as error:
         if where.named:
             raise Unreachable(f"{error}; start the proxy there, or leave --proxy out to work on the data directory") from error
-    else:
-        yield _Found(where.url, where.perform)
-        return
+        return False
     finally:
         await fetcher.close()
+    return True
+
+
+@asynccontextmanager
+async def _proxy(reactor: Any, where: _Where, console: Console) -> AsyncIterator[_Found]:
+    """The proxy to be warmed: the one that runs, or this very process if none does."""
+    # A data directory that was named alone is meant, whatever proxy of other data runs at the usual address.
+    if (where.named or (where.config is None and where.data_dir is None)) and await _answers(reactor, where):
+        yield _Found(where.url, where.perform)
+        return
     from proxy.service import build
 
     settings = where.settings(listen=(_LOOPBACK,))
-    claim = datadir.claim(settings.server.data_dir)
+    try:
+        claim = datadir.claim(settings.server.data_dir)
+    except ConfigError as error:
+        raise ConfigError(f"data directory {error}; or name the proxy that runs, with --proxy") from error
     try:
         service = build(settings, reactor)
         service.startService()
@@ -321,7 +338,7 @@ async def _proxy(reactor: Any, where: _Where, console: Console) -> AsyncIterator
             return await service.administration.operations[operation](lambda said: None, **arguments)
 
         try:
-            text = f"no proxy runs at {where.url}: working on {settings.server.data_dir} directly"
+            text = f"no proxy runs: working on {settings.server.data_dir} directly"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
             yield _Found(f"{service.listenings[0].local_url()}simple/", perform)
         finally:

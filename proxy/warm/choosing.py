@@ -35,7 +35,8 @@ class Choice:
         wheels = [entry for entry in there if entry["filename"].endswith(".whl")]
         sources = [] if self.only_binary else [entry for entry in there if not entry["filename"].endswith(".whl")]
         if not targets:
-            return wheels + (sources if self.sdists or not wheels else [])
+            everywhere = any(entry["filename"].endswith("-any.whl") for entry in wheels)
+            return wheels + (sources if self.sdists or not everywhere else [])
         chosen = []
         for target in targets:
             wheel = _best(wheels, target)
@@ -44,6 +45,11 @@ class Choice:
             if wheel is None or self.sdists:
                 chosen += _preferred([entry for entry in sources if suits(entry, target)])
         return list({entry["filename"]: entry for entry in chosen}.values())
+
+    def is_for_others(self, entries: Iterable[Entry], locked: Locked) -> bool:
+        """Whether *locked* has wheels alone, so that a target without one has no use for it (as Linux has none for pywin32)."""
+        there = Choice(all_files=True).of(entries, locked, ())
+        return bool(there) and all(entry["filename"].endswith(".whl") for entry in there)
 
 
 def _may_be_taken(entry: Entry, locked: Locked) -> bool:

@@ -116,15 +116,26 @@ class Fetcher:
             url = urljoin(f"{self.index_url}{project}/", entry["url"])
             fetched = await self._file(url, entry, told)
             if entry.get("core-metadata"):
-                response = await self._ask("GET", f"{url}.metadata")
-                await treq.content(response)
+                await self._metadata(url, entry["core-metadata"])
             return fetched
+
+    async def _metadata(self, url: str, stated: Any) -> None:
+        """Have the proxy fetch the metadata of the wheel at *url*; *stated* is what its page says of it.  Raises NotFetched."""
+        body = await treq.content(await self._ask("GET", f"{url}.metadata"))
+        for name, value in (stated if isinstance(stated, dict) else {}).items():
+            if name in hashlib.algorithms_available and hashlib.new(name, body).hexdigest() != value:
+                raise NotFetched(f"its metadata has another {name} than the page says: installers would refuse it")
+
+    async def has(self, project: str, entry: Entry) -> bool:
+        """Whether the proxy has the file *entry* of *project*'s page already.  Nothing is fetched.  Raises NotFetched."""
+        async with self._slots:
+            return _was_there(await self._ask("HEAD", urljoin(f"{self.index_url}{project}/", entry["url"])))
 
     async def _file(self, url: str, entry: Entry, told: Callable[[int], None]) -> Fetched:
         filename, size = entry["filename"], entry.get("size")
         looked_into = not filename.endswith(".whl") and (size or 0) <= _LARGEST_SDIST
         head = await self._ask("HEAD", url)
-        there = "hit" in (head.headers.getRawHeaders("cache-status") or [""])[0]
+        there = _was_there(head)
         if there and not looked_into:
             return Fetched(filename, size or int((head.headers.getRawHeaders("content-length") or ["0"])[0]), there=True)
         for attempt in range(1, _TRIES + 1):
@@ -160,7 +171,7 @@ class Fetcher:
                     raise CancelledError from error
                 raise Unreachable(f"{url} cannot be reached: {reason(error, _CONNECT_TIMEOUT)}") from error
             self.traffic.requests += 1
-            if method == "GET" and "hit" not in (response.headers.getRawHeaders("cache-status") or [""])[0]:
+            if method == "GET" and not _was_there(response):
                 self.traffic.upstream += 1
             if response.code == 200:
                 return response
@@ -202,6 +213,11 @@ class _Body:
         stated = self._entry.get("size")
         if stated is not None and stated != self.size:
             raise NotFetched(f"{self.size:,} bytes came where the page says {stated:,}")
+
+
+def _was_there(response: Any) -> bool:
+    """Whether the proxy answered with what it had (RFC 9211)."""
+    return "hit" in (response.headers.getRawHeaders("cache-status") or [""])[0]
 
 
 def _build_requires(kept: Any, filename: str) -> list[str]:

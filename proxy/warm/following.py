@@ -11,7 +11,7 @@ from proxy.warm.report import Report
 
 
 async def follow(
-    look: Callable[[], Awaitable[Report]], interval: float, reactor: Any, tell: Callable[[Report], None]
+    look: Callable[[], Awaitable[Report]], interval: float, reactor: Any, tell: Callable[[Report], object]
 ) -> Report:
     """Call *look* now and every *interval* seconds, until one was stopped (it is returned) or this is cancelled.
 

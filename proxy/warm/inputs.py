@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
+from packaging.dependency_groups import resolve_dependency_groups
 from packaging.pylock import Pylock, PylockUnsupportedVersionError, PylockValidationError
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
@@ -115,6 +116,9 @@ def read(path: Path) -> Group:
         group.refuse(str(path), f"is not UTF-8: {error.reason} at byte {error.start}")
     except OSError as error:
         group.refuse(str(path), f"cannot be read: {error.strerror}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # A file of the right name whose tables are none: what was read before the first such stays.
+        group.refuse(str(path), f"is not of the shape its name promises ({_one_line(error)}): write it again with its tool")
     return group
 
 
@@ -199,6 +203,23 @@ def _pyproject(path: Path, group: Group) -> None:
     if "project" not in document and "dependency-groups" not in document:
         raise Unusable("has neither [project] nor [dependency-groups]: there is nothing to install")
     group.project = path
+
+
+def requirements_of(project: Path, extras: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
+    """What the ``pyproject.toml`` at *project* names itself, with *extras* and dependency *groups* (PEP 621, PEP 735).
+
+    Empty when it says so elsewhere (``dynamic``) or cannot be understood.
+    """
+    try:
+        document = tomllib.loads(project.read_text("utf-8"))
+        stated = document.get("project", {})
+        optional = {normalize(name): listed for name, listed in stated.get("optional-dependencies", {}).items()}
+        named = [*stated.get("dependencies", ()), *(each for extra in extras for each in optional.get(normalize(extra), ()))]
+        if groups:
+            named += resolve_dependency_groups(document.get("dependency-groups", {}), *groups)
+        return [str(Requirement(each)) for each in named if Requirement(each).url is None]
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, ExceptionGroup):
+        return []
 
 
 # -- lock files -----------------------------------------------------------------------------------------------------------

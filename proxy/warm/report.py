@@ -61,7 +61,7 @@ class Report:
         lines += [f"failed: {failure}" for failure in self.failures]
         failed = len(self.failures)
         if dry:
-            lines.append(f"{self.count('wanted')} files would be asked for, {failed} failed")
+            lines.append(f"{self.count('there')} files are there, {self.count('wanted')} would be asked for, {failed} failed")
             return lines
         traffic = self.traffic
         lines.append(

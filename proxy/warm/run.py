@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Run:
         if self._plan.latest:
             for locked in await self._newest(group):
                 wanted[locked] = list(self._plan.targets)
-        await self._fetch(wanted)
+        await self._fetch(wanted, frozenset(group.locked))
 
     async def _resolved(self, group: Group, target: Target | None) -> list[Locked]:
         self._progress.doing(f"resolving {Path(group.where).name} for {target or 'all platforms'}")
@@ -87,34 +87,33 @@ class Run:
             await self._alive()
             hint = "change what it asks for, or name another --python or --platform; what can be had without it is fetched"
             self.report.problems.append(Problem(group.where, f"{error} ({hint})"))
-            return await self._singly(group, target)
+            return await self._in_parts(group, self._resolver.requirements(group), target)
 
     async def _alive(self) -> None:
         """Raise Unreachable when it is the proxy that is the matter."""
         await self._fetcher.answers()
 
-    async def _singly(self, group: Group, target: Target | None) -> list[Locked]:
-        """What can be resolved of a group that cannot as a whole: each requirement by itself."""
-        if len(group.requirements) < 2:
+    async def _in_parts(self, group: Group, requirements: Sequence[str], target: Target | None) -> list[Locked]:
+        """What can be resolved of *requirements*, which cannot be as a whole: halves of them, halves of these, and so on."""
+        if len(requirements) < 2:
             return []
         found: list[Locked] = []
-        for requirement in group.requirements:
-            alone = Group(
-                group.where,
-                [requirement],
-                group.constraints,
-                hashes=group.hashes,
-                prereleases=group.prereleases,
+        middle = len(requirements) // 2
+        for half in (requirements[:middle], requirements[middle:]):
+            part = Group(
+                group.where, [*half], group.constraints, hashes=group.hashes, prereleases=group.prereleases, deps=group.deps
             )
             try:
-                found += await self._resolver.resolve(alone, target)
+                found += await self._resolver.resolve(part, target)
             except Unresolved as error:
-                self.report.problems.append(Problem(requirement, str(error)))
+                if len(half) == 1:
+                    self.report.problems.append(Problem(half[0], str(error)))
+                found += await self._in_parts(group, half, target)
         return found
 
     async def _newest(self, group: Group) -> list[Locked]:
         found = []
-        for text in group.requirements:
+        for text in self._resolver.requirements(group):
             requirement = Requirement(text)
             name = normalize(requirement.name)
             try:
@@ -127,14 +126,21 @@ class Run:
             found += [Locked(name, version) for version in newest(page["files"], requirement.specifier, self._plan.latest)]
         return found
 
-    async def _fetch(self, wanted: Mapping[Locked, Sequence[Target]]) -> None:
-        chosen = [pair for locked, targets in wanted.items() for pair in await self._chosen(locked, targets)]
+    async def _fetch(self, wanted: Mapping[Locked, Sequence[Target]], listed: frozenset[Locked]) -> None:
+        """*listed* are those of *wanted* that a lock file lists, for whatever platform."""
+        chosen: list[tuple[Locked, Entry]] = []
+
+        async def choose(locked: Locked, targets: Sequence[Target]) -> None:
+            chosen.extend(await self._chosen(locked, targets, listed=locked in listed))
+
+        await self._together(choose(locked, targets) for locked, targets in wanted.items())
         self._progress.expect(len(chosen), sum(entry.get("size") or 0 for _, entry in chosen))
-        if self._plan.dry:
-            for locked, entry in chosen:
-                self._done(Outcome(locked.name, locked.version, entry["filename"], "wanted", entry.get("size")))
-            return
-        running = [Deferred.fromCoroutine(self._file(locked, entry)) for locked, entry in chosen]
+        do = self._look if self._plan.dry else self._file
+        await self._together(do(locked, entry) for locked, entry in chosen)
+
+    async def _together(self, coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Run them all at once (the fetcher bounds what is under way); the first that raises ends the others."""
+        running = [Deferred.fromCoroutine(each) for each in coroutines]
         together: Any = DeferredList(running, fireOnOneErrback=True, consumeErrors=True)
         try:
             await together
@@ -143,7 +149,7 @@ class Run:
                 each.cancel()
             error.subFailure.raiseException()
 
-    async def _chosen(self, locked: Locked, targets: Sequence[Target]) -> list[tuple[Locked, Entry]]:
+    async def _chosen(self, locked: Locked, targets: Sequence[Target], *, listed: bool) -> list[tuple[Locked, Entry]]:
         try:
             page = await self._fetcher.page(locked.name)
         except Unreachable:
@@ -152,11 +158,22 @@ class Run:
             self.report.problems.append(Problem(locked.name, str(error)))
             return []
         entries = self._plan.choice.of(page["files"], locked, targets)
-        if not entries and (why := _why_none(page["files"], locked, targets)) is not None:
+        if not entries and listed and self._plan.choice.is_for_others(page["files"], locked):
+            self.report.notes.append(f"{locked.name} {locked.version} is locked for other platforms than these and is left out")
+        elif not entries and (why := _why_none(page["files"], locked, targets)) is not None:
             self.report.problems.append(Problem(f"{locked.name} {locked.version}", why))
         new = [entry for entry in entries if (locked.name, entry["filename"]) not in self._asked]
         self._asked |= {(locked.name, entry["filename"]) for entry in new}
         return [(locked, entry) for entry in new]
+
+    async def _look(self, locked: Locked, entry: Entry) -> None:
+        """Say of a file what a run that is not dry would do."""
+        try:
+            state = "there" if await self._fetcher.has(locked.name, entry) else "wanted"
+        except NotFetched as error:
+            self._done(Outcome(locked.name, locked.version, entry["filename"], "failed", entry.get("size"), str(error)))
+        else:
+            self._done(Outcome(locked.name, locked.version, entry["filename"], state, entry.get("size")))
 
     async def _file(self, locked: Locked, entry: Entry) -> None:
         try:
