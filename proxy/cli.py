@@ -13,6 +13,7 @@ from proxy.commands.purge import purge
 from proxy.commands.refresh import refresh
 from proxy.commands.stock import ls, stats
 from proxy.commands.upstreams import upstreams
+from proxy.commands.verify import verify
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
 
@@ -28,6 +29,7 @@ main.add_command(stats)
 main.add_command(ls)
 main.add_command(purge)
 main.add_command(refresh)
+main.add_command(verify)
 main.add_command(pin)
 main.add_command(unpin)
 

@@ -10,6 +10,7 @@ from attrs import asdict
 from proxy.administration.parts import Parts
 from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
+from proxy.administration.verifying import Verifying
 from proxy.errors import NotFound
 from proxy.interfaces import Operation, Report
 from proxy.names import normalize
@@ -31,6 +32,7 @@ class Administration:
             "purge": purging.purge,
             "purge_unused": purging.purge_unused,
             "refresh": purging.refresh,
+            "verify": Verifying(parts).verify,
             "pin": self.pin,
             "unpin": self.unpin,
             "pinned": self.pinned,

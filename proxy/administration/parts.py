@@ -13,6 +13,7 @@ from proxy.cache.pins import PinBook
 from proxy.cache.usage import UsageBook
 from proxy.errors import NotFound
 from proxy.interfaces import IFileStore, IOffload, IRecordStore, IRepository
+from proxy.repository.documents import Documents
 from proxy.upstream.pool import Upstreams
 
 
@@ -22,6 +23,7 @@ class IndexParts:
 
     repository: IRepository
     pages: PageCache
+    documents: Documents
     upstreams: Upstreams
 
 

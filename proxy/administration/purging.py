@@ -34,7 +34,7 @@ class Purging:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
         wanted = normalize(project)
         indexes = self._parts.chosen(index)
-        pages = [name for name, each in indexes.items() if which is None and await each.pages.forget(wanted)]
+        pages = [name for name, each in indexes.items() if which is None and await _forget_page(each, wanted)]
         removed: dict[str, Any] = _summed([], [], [])
         if not page_only:
             everything = await names(self._parts)
@@ -104,6 +104,12 @@ def _summed(removed: Iterable[Named], pinned: Iterable[Named], freed: Collection
         "files": len(freed),
         "bytes": sum(freed),
     }
+
+
+async def _forget_page(index: IndexParts, project: str) -> bool:
+    """Forget the page and the documents beside it; whether there was a page."""
+    await index.documents.forget(project)
+    return await index.pages.forget(project)
 
 
 async def _refreshed(index: IndexParts, project: str) -> dict[str, Any]:
