@@ -147,6 +147,27 @@ async def test_a_project_goes_with_its_page(asked: Asked, stocked: FakeUpstream)
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_stands_beside_a_page_goes_with_it(asked: Asked, stocked: FakeUpstream) -> None:
+    for project in ("six", "attrs"):
+        assert (await asked.proxy.get(f"/pypi/{project}/json")).status == 200
+    assert stocked.count("/pypi/*") == 2
+    await asked("purge", project="six", page_only=True)
+    for project in ("six", "attrs"):
+        assert (await asked.proxy.get(f"/pypi/{project}/json")).status == 200
+    assert [each.path for each in stocked.asked if each.path.startswith("/pypi/")].count("/pypi/six/json") == 2
+    assert stocked.count("/pypi/*") == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_small_file_that_went_is_not_answered_from_memory(asked: Asked) -> None:
+    path = await asked.proxy.link("six", OLD)
+    for _ in range(3):
+        assert "hit" in (await asked.proxy.get(path)).headers["cache-status"]
+    await asked("purge", project="six", which=OLD)
+    assert "fwd=miss" in (await asked.proxy.get(path)).headers["cache-status"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_page_goes_alone(asked: Asked, stocked: FakeUpstream) -> None:
     gone = await asked("purge", project="six", page_only=True)
     assert (gone["removed"], gone["pages"]) == ([], [{"index": "pypi", "project": "six"}])

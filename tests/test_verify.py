@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from click.testing import CliRunner
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
-from proxy.administration.verifying import _Pace
+from proxy.administration.verifying import Verifying, _Pace
 from proxy.cli import main
 from proxy.commands import asking
 from tests.inprocess import Running, Start
@@ -181,6 +182,26 @@ async def test_bytes_whose_record_was_lost_get_their_name_back(stocked: FakeUpst
     path = await proxy.link("six", SIX.filename)
     assert (await proxy.get(path)).body == SIX.data
     assert (await proxy.get(f"{path}.metadata")).body == SIX.metadata
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_comes_while_the_tree_is_read_is_not_missing(stocked: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    proxy = await run(stocked)
+    assert (await proxy.get(await proxy.link("six", SIX.filename))).body == SIX.data
+    clock = Clock()
+    clock.rightNow = reactor.seconds()
+    parts = evolve(proxy.service.administration._parts, reactor=clock)
+    problems: list[Any] = []
+    verification = Deferred.fromCoroutine(Verifying(parts).verify(problems.append, rate=1_000))
+    await wait_for(lambda: bool(clock.getDelayedCalls()))
+    assert (await proxy.get(await proxy.link("attrs", ATTRS.filename))).body == ATTRS.data
+    for _ in range(10):
+        await wait_for(lambda: bool(clock.getDelayedCalls()) or verification.called)
+        clock.advance(1)
+    tally = await verification
+    assert (tally["files"], tally["bytes"], tally["missing"]) == (1, len(SIX.data), 0)
+    assert [each for each in problems if "problem" in each] == []
+    assert problems[0]["of"] == {"files": 1, "bytes": len(SIX.data)}
 
 
 def test_the_pace_holds_the_rate_over_many_pieces() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from proxy.administration.parts import IndexParts, Parts
-from proxy.administration.stock import Named, names
+from proxy.administration.stock import Named, by_project
 from proxy.cache.pins import means
 from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.interfaces import Report
@@ -37,13 +37,14 @@ class Purging:
         pages = [name for name, each in indexes.items() if which is None and await _forget_page(each, wanted)]
         removed: dict[str, Any] = _summed([], [], [])
         if not page_only:
-            everything = await names(self._parts)
-            doomed = [
-                each
-                for each in everything
-                if each.project == wanted and index in (None, each.index) and means(which, each.filename)
-            ]
-            removed = await self._remove(doomed, everything)
+            removed = await self._remove(
+                [
+                    each
+                    async for found in by_project(self._parts, index, wanted)
+                    for each in found
+                    if means(which, each.filename)
+                ]
+            )
         if not pages and not removed["removed"] and not removed["pinned"]:
             what = "page of " if page_only else f"{which} of " if which is not None else "thing of "
             raise NotFound(f"no {what}{wanted} is kept here")
@@ -54,10 +55,9 @@ class Purging:
         before = self._parts.reactor.seconds() - seconds
         files = await self._parts.usage.files()
         doomed = {file.sha256: file.size for file in files if file.used < before}
-        everything = await names(self._parts)
-        removed = await self._remove([each for each in everything if each.pin.sha256 in doomed], everything)
-        named = {each.pin.sha256 for each in everything}
-        unnamed = [sha256 for sha256 in doomed if sha256 not in named and await self._delete(sha256)]
+        named = [each async for found in by_project(self._parts) for each in found if each.pin.sha256 in doomed]
+        removed = await self._remove(named)
+        unnamed = [sha256 for sha256 in doomed.keys() - {each.pin.sha256 for each in named} if await self._delete(sha256)]
         removed["files"] += len(unnamed)
         removed["bytes"] += sum(doomed[sha256] for sha256 in unnamed)
         return {**removed, "pages": []}
@@ -77,7 +77,7 @@ class Purging:
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
-    async def _remove(self, doomed: Sequence[Named], everything: Iterable[Named]) -> dict[str, Any]:
+    async def _remove(self, doomed: Sequence[Named]) -> dict[str, Any]:
         kept = await self._parts.kept.digests()
         pinned = [each for each in doomed if each.pin.sha256 in kept]
         going = [each for each in doomed if each.pin.sha256 not in kept]
@@ -86,9 +86,12 @@ class Purging:
             places.setdefault((each.index, each.project), set()).add(each.name)
         for place, gone in places.items():
             await self._parts.pins.remove(*place, gone)
-        left = {each.pin.sha256 for each in everything if each.name not in places.get((each.index, each.project), ())}
         sizes = {each.pin.sha256: each.pin.size for each in going}
-        freed = [sizes[sha256] for sha256 in sizes if sha256 not in left and await self._delete(sha256)]
+        if sizes:
+            async for found in by_project(self._parts):
+                for each in found:
+                    sizes.pop(each.pin.sha256, None)  # it has another name
+        freed = [size for sha256, size in sizes.items() if await self._delete(sha256)]
         return _summed(going, pinned, freed)
 
     async def _delete(self, sha256: str) -> bool:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from attrs import define
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from proxy.administration.parts import Parts
 from proxy.administration.refetching import named_by_pages, refetch
-from proxy.administration.stock import Named, names
+from proxy.administration.stock import Named, by_project
 from proxy.errors import BadRequest, ProxyError
 from proxy.interfaces import IBytesSource, Report
 from proxy.model import StoredFile
 from proxy.settings import MIB
+
+#: Names by the sha256 that they stand for.
+Names = dict[str, list[Named]]
 
 #: Bytes that are read at a time, where no rate asks for less.
 _PIECE = 4 * MIB
@@ -81,25 +85,55 @@ class _Pace:
 class _Run:
     """One verification."""
 
+    log = Logger()
+
     def __init__(self, parts: Parts, report: Report, repair: bool, pace: _Pace) -> None:
         self._parts = parts
         self._report = report
         self._repair = repair
         self._pace = pace
         self._tally = _Tally()
-        self._said_at = parts.reactor.seconds()
+        self._began = self._said_at = parts.reactor.seconds()
+        self._damaged: dict[str, str] = {}
 
     async def run(self) -> _Tally:
-        files = await self._parts.usage.files()
-        known = _by_digest(await names(self._parts))
-        total = sum(file.size for file in files)
-        for number, file in enumerate(files):
-            self._progress(number, len(files), total)
-            await self._check(file, known.get(file.sha256, []), (number, len(files), total))
-        there = {file.sha256 for file in files}
-        await self._missing({sha256: those for sha256, those in known.items() if sha256 not in there})
-        await self._unnamed([file for file in files if file.sha256 not in known])
+        files = {file.sha256: file for file in await self._parts.usage.files()}
+        total = sum(file.size for file in files.values())
+        for number, file in enumerate(files.values()):
+            where = number, len(files), total
+            self._progress(*where)
+            await self._check(file, where)
+        known, missing, named = await self._names(files)
+        for sha256, what in self._damaged.items():
+            await self._problem("damaged", sha256, files[sha256].size, known.get(sha256, []), what)
+        for sha256, those in missing.items():
+            if await self._is_stored(sha256):
+                continue
+            self._tally.missing += 1
+            await self._problem("missing", sha256, those[0].pin.size, those, "no file of that digest is stored")
+        await self._unnamed([file for file in files.values() if file.sha256 not in named and file.sha256 not in self._damaged])
         return self._tally
+
+    async def _names(self, files: Collection[str]) -> tuple[Names, Names, set[str]]:
+        """The names of what is damaged, the names whose bytes are not among *files*, and which of these have a name.
+
+        Where files are evicted, names without bytes are as it should be, but for those that are pinned.  What came since the
+        beginning is not looked at: a name is pinned right before its bytes are there.
+        """
+        kept = await self._parts.kept.digests()
+        known: Names = {}
+        missing: Names = {}
+        named: set[str] = set()
+        async for found in by_project(self._parts):
+            for each in found:
+                sha256 = each.pin.sha256
+                if sha256 in files:
+                    named.add(sha256)
+                elif each.pin.committed_at < self._began and (not self._parts.evicting or sha256 in kept):
+                    missing.setdefault(sha256, []).append(each)
+                if sha256 in self._damaged:
+                    known.setdefault(sha256, []).append(each)
+        return known, missing, named
 
     def _progress(self, number: int, files: int, total: int) -> None:
         now = self._parts.reactor.seconds()
@@ -107,7 +141,7 @@ class _Run:
             self._said_at = now
             self._report({"checked": {"files": number, "bytes": self._tally.bytes}, "of": {"files": files, "bytes": total}})
 
-    async def _check(self, file: StoredFile, known: list[Named], where: tuple[int, int, int]) -> None:
+    async def _check(self, file: StoredFile, where: tuple[int, int, int]) -> None:
         source: IBytesSource | None = await self._parts.store.open(file.sha256)
         if source is None:
             return  # evicted or purged meanwhile
@@ -127,7 +161,8 @@ class _Run:
             await self._parts.store.set_aside(file.sha256)
         except OSError as error:
             what += f", and it cannot be set aside: {error.strerror}"
-        await self._problem("damaged", file.sha256, file.size, known, what)
+        self.log.info("the stored file {sha256} is damaged: {what}", sha256=file.sha256, what=what)
+        self._damaged[file.sha256] = what
 
     async def _digest(self, source: IBytesSource, where: tuple[int, int, int]) -> str:
         digest = hashlib.sha256()
@@ -138,15 +173,6 @@ class _Run:
             await self._pace.read(count)
             self._progress(*where)
         return digest.hexdigest()
-
-    async def _missing(self, missing: Mapping[str, list[Named]]) -> None:
-        """Names whose bytes are not there.  Where files are evicted that is as it should be, but for those that are pinned."""
-        kept = await self._parts.kept.digests()
-        for sha256, known in missing.items():
-            if self._parts.evicting and sha256 not in kept:
-                continue
-            self._tally.missing += 1
-            await self._problem("missing", sha256, known[0].pin.size, known, "no file of that digest is stored")
 
     async def _problem(self, problem: str, sha256: str, size: int, known: list[Named], what: str) -> None:
         """Report a problem, solved if that is asked for and works."""
@@ -200,13 +226,6 @@ class _Run:
         if source is not None:
             source.close()
         return source is not None
-
-
-def _by_digest(found: Iterable[Named]) -> dict[str, list[Named]]:
-    known: dict[str, list[Named]] = {}
-    for each in found:
-        known.setdefault(each.pin.sha256, []).append(each)
-    return known
 
 
 def _read(descriptor: int, position: int, count: int, digest: Any) -> int:
