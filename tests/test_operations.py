@@ -23,7 +23,7 @@ from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
-from tests.support.wheels import data_of
+from tests.support.wheels import data_of, wheel
 
 OLD, NEW = "six-1.0-py3-none-any.whl", "six-2.0-py3-none-any.whl"
 DATA = {OLD: data_of(1_000, 1), NEW: data_of(2_000, 2), "attrs-1.0.tar.gz": data_of(3_000, 3)}
@@ -224,6 +224,21 @@ async def test_what_is_pinned_stays(asked: Asked) -> None:
     await asked("unpin", project="six")
     assert await asked("pinned") == []
     assert (await asked("purge", project="six"))["files"] == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_pinned_with_its_metadata_is_listed_once(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    made = wheel("six")
+    upstream.add_file("six", made.filename, made.data, metadata=made.metadata)
+    asked = Asked(await run(upstream), tmp_path / "data")
+    path = await asked.proxy.link("six", made.filename)
+    for each in (path, f"{path}.metadata"):
+        assert (await asked.proxy.get(each)).status == 200
+    pinned = [{"index": "pypi", "project": "six", "filename": made.filename}]
+    assert await asked("pin", project="six") == pinned
+    assert await asked("pinned") == pinned
+    assert [each["pinned"] for each in await asked("ls", project="six")] == [True, True]
+    assert await asked("unpin", project="six") == pinned
 
 
 @pytest_twisted.ensureDeferred

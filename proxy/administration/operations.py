@@ -75,9 +75,14 @@ class Administration:
         return done
 
     async def pinned(self, report: Report, index: str | None = None) -> list[dict[str, str]]:
-        """All that is pinned."""
+        """All files that are pinned, whatever of them is (their metadata too)."""
         self._parts.chosen(index)
-        return [asdict(each) for each in await self._parts.kept.kept() if index in (None, each.index)]
+        files = {(each.index, each.project, each.filename) for each in await self._parts.kept.kept()}
+        return [
+            {"index": name, "project": project, "filename": filename}
+            for name, project, filename in sorted(files)
+            if index in (None, name)
+        ]
 
 
 def _what(project: str, which: str | None) -> str:
