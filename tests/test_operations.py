@@ -227,7 +227,7 @@ async def test_what_is_pinned_stays(asked: Asked) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_file_that_is_pinned_with_its_metadata_is_listed_once(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+async def test_a_file_pinned_with_its_metadata_is_listed_once(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
     made = wheel("six")
     upstream.add_file("six", made.filename, made.data, metadata=made.metadata)
     asked = Asked(await run(upstream), tmp_path / "data")

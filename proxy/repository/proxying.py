@@ -90,6 +90,9 @@ class ProxyRepository:
             )
         return offer.page
 
+    def last_modified(self) -> float | None:
+        return self._upstreams.last_modified()
+
     async def projects(self, *, no_cache: bool = False) -> Any:
         return await self._documents.projects(no_cache=no_cache)
 

@@ -68,6 +68,7 @@ class Health:
         self.paused_until = 0.0
         self.last_failure: str | None = None
         self.last_failure_at: float | None = None
+        self.last_success_at: float | None = None
 
     def condition(self) -> Condition:
         """As the freshness decision sees it."""
@@ -105,7 +106,8 @@ class Health:
         self._probe = None
         self.failures = self._overtaken = 0
         self.is_slow = self._pause_is_told = False
-        self._outcomes.append((self._clock(), True))
+        self.last_success_at = self._clock()
+        self._outcomes.append((self.last_success_at, True))
         if self.state is not State.CLOSED:
             self._pauses = 0
             self.paused_until = 0.0
