@@ -123,5 +123,6 @@ async def _refreshed(index: IndexParts, project: str) -> dict[str, Any]:
         return {"outcome": "failed", "error": str(error), "serial": None}
     if not head.found:
         return {"outcome": "missing", "error": None, "serial": None}
-    same = before is not None and before.digest == head.digest
-    return {"outcome": "unchanged" if same else "changed", "error": None, "serial": head.serial}
+    if before is None or not before.found:
+        return {"outcome": "new", "error": None, "serial": head.serial}
+    return {"outcome": "unchanged" if before.digest == head.digest else "changed", "error": None, "serial": head.serial}
