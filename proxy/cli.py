@@ -8,7 +8,8 @@ import click
 
 import proxy
 from proxy import config, listening
-from proxy.commands.pin import pin, unpin
+from proxy.commands.client_config import client_config
+from proxy.commands.pin import pin, pins, unpin
 from proxy.commands.purge import purge
 from proxy.commands.refresh import refresh
 from proxy.commands.stock import ls, stats
@@ -25,6 +26,7 @@ def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
 
 
+main.add_command(client_config)
 main.add_command(upstreams)
 main.add_command(stats)
 main.add_command(ls)
@@ -33,6 +35,7 @@ main.add_command(refresh)
 main.add_command(verify)
 main.add_command(pin)
 main.add_command(unpin)
+main.add_command(pins)
 main.add_command(warm)
 
 

@@ -12,6 +12,7 @@ import pytest_twisted
 from proxy.errors import ConfigError
 from proxy.storage.local import LocalFiles
 from tests.inprocess import Running, Start
+from tests.support import wheels
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.wheels import data_of
 
@@ -81,6 +82,23 @@ async def test_files_not_used_for_longest_go_first_and_are_fetched_again(farm: F
     await farm.get(proxy, "b")
     assert farm.stored() == "abde"
     assert farm.upstream.count(f"/packages/*{wheel('b')}") == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_was_read_out_of_a_wheel_goes_and_is_read_again(
+    upstream: FakeUpstream, farm: Farm, run: Start
+) -> None:
+    made = wheels.wheel("small")
+    upstream.add_file("small", made.filename, made.data)
+    proxy = await run(upstream, max_size=LIMIT)
+    path = await proxy.link("small", made.filename) + ".metadata"
+    assert (await proxy.get(path)).body == made.metadata
+    sha256 = hashlib.sha256(made.metadata).hexdigest()
+    assert sha256 in await proxy.service.usage.last_used()
+    await farm.get(proxy, "abcde")
+    await settled(proxy)
+    assert sha256 not in await proxy.service.usage.last_used()
+    assert (await proxy.get(path)).body == made.metadata
 
 
 @pytest_twisted.ensureDeferred

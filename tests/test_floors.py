@@ -23,6 +23,7 @@ FLOORS = {
     "wheels": 0,
     "bounded": 0,
     "simple": 0,
+    "clients": 0,
     # 1: the ports
     "interfaces": 1,
     # 2: mechanisms

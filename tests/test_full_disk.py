@@ -13,7 +13,7 @@ from tests.inprocess import JSON
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ProxyProcess, can_mount
-from tests.support.wheels import data_of
+from tests.support.wheels import data_of, wheel
 
 pytestmark = pytest.mark.skipif(not can_mount(), reason="file systems cannot be mounted here")
 
@@ -29,10 +29,10 @@ def three(upstream: FakeUpstream) -> FakeUpstream:
     return upstream
 
 
-async def get(proxy: ProxyProcess, project: str) -> wire.Reply:
+async def get(proxy: ProxyProcess, project: str, companion: str = "") -> wire.Reply:
     page = await wire.fetch(proxy.port, f"/simple/{project}/", Accept=JSON)
     assert page.status == 200, page
-    return await wire.fetch(proxy.port, urljoin(f"/simple/{project}/", page.json["files"][0]["url"]))
+    return await wire.fetch(proxy.port, urljoin(f"/simple/{project}/", page.json["files"][0]["url"]) + companion)
 
 
 def sha256(data: bytes) -> str:
@@ -78,6 +78,8 @@ async def test_while_not_one_byte_fits_pages_and_files_are_served_all_the_same(
 ) -> None:
     huge = data_of(2 * DISK)
     three.add_file("huge", "huge-1.0-py3-none-any.whl", huge)
+    small = wheel("small")
+    three.add_file("small", small.filename, small.data)
     proxy = await make_proxy(three.url, disk=DISK).started()
     gate = three.hold("/packages/*huge*", after=DISK + 1_000_000)
     page = await wire.fetch(proxy.port, "/simple/huge/", Accept=JSON)
@@ -85,6 +87,7 @@ async def test_while_not_one_byte_fits_pages_and_files_are_served_all_the_same(
     await first.got(DISK)
     for project, data in (("a", A), ("b", B), ("a", A)):
         assert (await get(proxy, project)).body == data
+    assert (await get(proxy, "small", ".metadata")).body == small.metadata
     assert (await wire.fetch(proxy.port, "/-/ready")).status == 200
     assert proxy.files == []
     gate.release()

@@ -23,7 +23,7 @@ from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
-from tests.support.wheels import data_of, wheel
+from tests.support.wheels import data_of
 
 OLD, NEW = "six-1.0-py3-none-any.whl", "six-2.0-py3-none-any.whl"
 DATA = {OLD: data_of(1_000, 1), NEW: data_of(2_000, 2), "attrs-1.0.tar.gz": data_of(3_000, 3)}
@@ -220,33 +220,10 @@ async def test_what_is_pinned_stays(asked: Asked) -> None:
     assert sha256(OLD) in asked.on_disk()
     (row,) = await asked("ls", project="six")
     assert (row["filename"], row["pinned"]) == (OLD, True)
-    assert [each["filename"] for each in await asked("pinned")] == [OLD]
+    assert [each["filename"] for each in await asked("pins")] == [OLD]
     await asked("unpin", project="six")
-    assert await asked("pinned") == []
+    assert await asked("pins") == []
     assert (await asked("purge", project="six"))["files"] == 1
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_file_pinned_with_its_metadata_is_listed_once(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
-    made = wheel("six")
-    upstream.add_file("six", made.filename, made.data, metadata=made.metadata)
-    asked = Asked(await run(upstream), tmp_path / "data")
-    path = await asked.proxy.link("six", made.filename)
-    for each in (path, f"{path}.metadata"):
-        assert (await asked.proxy.get(each)).status == 200
-    pinned = [{"index": "pypi", "project": "six", "filename": made.filename}]
-    assert await asked("pin", project="six") == pinned
-    assert await asked("pinned") == pinned
-    assert [each["pinned"] for each in await asked("ls", project="six")] == [True, True]
-    assert await asked("unpin", project="six") == pinned
-
-
-@pytest_twisted.ensureDeferred
-async def test_what_is_not_there_can_be_neither_pinned_nor_unpinned(asked: Asked) -> None:
-    with pytest.raises(asking.Failed, match=r"nothing of 3\.0 of six is stored here: fetch it first, then pin it"):
-        await asked("pin", project="six", which="3.0")
-    with pytest.raises(asking.Failed, match="nothing of six is pinned here"):
-        await asked("unpin", project="six")
 
 
 @pytest_twisted.ensureDeferred
@@ -338,8 +315,8 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     assert ("0.0 % of 3\n" in told) is running
 
     assert (await operator.run("refresh", "six")).output == "pypi: six: unchanged\n"
-    assert (await operator.run("pin", "six", "2.0")).output == f"pinned pypi: {NEW}\n"
-    assert (await operator.run("pin")).output == f"pypi: {NEW}\n"
+    assert (await operator.run("pin", "six", "2.0")).output == f"{NEW} (pypi)\n1 file pinned\n"
+    assert NEW in (await operator.run("pins")).output
     ended = await operator.run("purge", "six", "--page")
     assert (ended.status, ended.output) == (0, "removed pypi: the page of six\n")
     ended = await operator.run("purge", "six")
@@ -347,7 +324,7 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     assert ended.output == (
         f"removed pypi: {OLD}\n1 files gone from the disk, 1.0 kB\npinned and left: {NEW}; pypiproxy unpin six lets them go\n"
     )
-    assert (await operator.run("unpin", "six")).output == f"unpinned pypi: {NEW}\n"
+    assert (await operator.run("unpin", "six")).output == f"{NEW} (pypi)\n1 file unpinned\n"
     assert (await operator.json("purge", "six", NEW))["files"] == 1
     assert (await operator.run("purge", "--unused-for", "90d")).output == "0 files gone from the disk, 0 B\n"
     assert (await operator.json("purge", "--unused-for", "0s"))["files"] == 1

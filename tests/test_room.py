@@ -10,11 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from proxy.cache import room
 from proxy.cache.kept import Kept, KeptBook
 from proxy.cache.pins import PinBook
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
-from proxy.model import Pin
+from proxy.model import NO_BYTES, Pin
 from proxy.offload import Inline
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 
@@ -101,6 +102,12 @@ class RoomTests(Case):
         self.assertEqual(self.now(self.room(max_size=1_000).keep_within_limits()), 0)
         self.assertEqual(self.now(self.room(max_size=999).keep_within_limits()), 200)
         self.assertEqual((self.there(), self.gone), ("cdefghij", [100, 100]))
+
+    def test_the_oldest_go_however_many_there_are(self) -> None:
+        self.patch(room, "_PIECE", 3)
+        self.add("hcjaebgdfi")
+        self.now(self.room(max_size=500).keep_within_limits())
+        self.assertEqual(self.there(), "dfgi")
 
     def test_up_to_a_quarter_more_than_min_free(self) -> None:
         self.add("abcdefgh")
@@ -234,6 +241,8 @@ class KeptTests(Case):
         self.pin("p", "p-2.0-py3-none-any.whl", "c")
         self.pin("p", f"sha256-{sha('a')}/p-1.0-py3-none-any.whl.metadata", "d")
         self.pin("p", "p.exe", "e")
+        nothing = Pin(NO_BYTES, 0, {}, "https://files.example/", 0.0)
+        self.now(self.pins.add("pypi", "p", f"sha256-{sha('c')}/p-2.0-py3-none-any.whl.metadata", nothing))
 
     def keep(self, which: str | None = None, project: str = "p") -> Any:
         return self.now(self.kept.keep("pypi", project, which))

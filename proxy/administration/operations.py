@@ -7,13 +7,12 @@ from typing import Any
 
 from attrs import asdict
 
+from proxy.administration.keeping import Keeping
 from proxy.administration.parts import Parts
 from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
 from proxy.administration.verifying import Verifying
-from proxy.errors import NotFound
 from proxy.interfaces import Operation, Report
-from proxy.names import normalize
 
 
 class Administration:
@@ -33,9 +32,7 @@ class Administration:
             "purge_unused": purging.purge_unused,
             "refresh": purging.refresh,
             "verify": Verifying(parts).verify,
-            "pin": self.pin,
-            "unpin": self.unpin,
-            "pinned": self.pinned,
+            **Keeping(parts).operations,
         }
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
@@ -45,45 +42,3 @@ class Administration:
             for name, each in self._parts.chosen(index).items()
             for state in each.upstreams.states()
         ]
-
-    async def pin(
-        self, report: Report, project: str, which: str | None = None, index: str | None = None
-    ) -> list[dict[str, str]]:
-        """Keep what is stored of *project* from eviction: all of it, or what *which* (a version or file name) means."""
-        wanted = normalize(project)
-        done = [
-            {"index": name, "project": wanted, "filename": filename}
-            for name in self._parts.chosen(index)
-            for filename in await self._parts.kept.keep(name, wanted, which)
-        ]
-        if not done:
-            raise NotFound(f"nothing of {_what(wanted, which)} is stored here: fetch it first, then pin it")
-        return done
-
-    async def unpin(
-        self, report: Report, project: str, which: str | None = None, index: str | None = None
-    ) -> list[dict[str, str]]:
-        """Let what was pinned go again."""
-        wanted = normalize(project)
-        done = [
-            {"index": name, "project": wanted, "filename": filename}
-            for name in self._parts.chosen(index)
-            for filename in await self._parts.kept.release(name, wanted, which)
-        ]
-        if not done:
-            raise NotFound(f"nothing of {_what(wanted, which)} is pinned here")
-        return done
-
-    async def pinned(self, report: Report, index: str | None = None) -> list[dict[str, str]]:
-        """All files that are pinned, whatever of them is (their metadata too)."""
-        self._parts.chosen(index)
-        files = {(each.index, each.project, each.filename) for each in await self._parts.kept.kept()}
-        return [
-            {"index": name, "project": project, "filename": filename}
-            for name, project, filename in sorted(files)
-            if index in (None, name)
-        ]
-
-
-def _what(project: str, which: str | None) -> str:
-    return project if which is None else f"{which} of {project}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -20,8 +21,10 @@ from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import Wanted
 from proxy.nowhere import Nowhere
-from proxy.spool import NO_ROOM, UNKNOWN_SIZE, Spool
+from proxy.spool import FULL, NO_ROOM, UNKNOWN_SIZE, Spool
 from proxy.waiters import Waiters
+
+T = TypeVar("T")
 
 #: Told once, right before a download is committed: what was wanted, its sha256 and its size.
 Committed = Callable[[Wanted, str, int], Awaitable[None]]
@@ -64,13 +67,20 @@ class FileCache:
         return source
 
     async def keep(self, data: bytes) -> str:
-        """Commit *data*, a small file that was made here; its sha256.  Raises StorageFailed."""
+        """Commit *data*, a small file that was made here, unless the disk is full; its sha256.  Raises StorageFailed."""
         sha256 = hashlib.sha256(data).hexdigest()
-        try:
+
+        async def commit() -> None:
             partial = await self._store.begin(f"made-{sha256}", resume=False)
             await self._offload.run(_commit, partial, data, sha256)
+
+        try:
+            await self._with_room(len(data), commit)
         except OSError as error:
-            raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
+            if error.errno not in NO_ROOM:
+                raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
+        else:
+            self._committed(sha256, len(data))
         return sha256
 
     def arriving(self, wanted: Wanted) -> Spool | None:
@@ -121,8 +131,8 @@ class FileCache:
             return
         try:
             await upstreams.fetch(wanted, spool)
-            if self._room is not None and spool.kept and spool.sha256 is not None:
-                self._room.committed(spool.sha256, spool.total or 0)
+            if spool.kept and spool.sha256 is not None:
+                self._committed(spool.sha256, spool.total or 0)
         except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
             if isinstance(error, DigestMismatch):
                 self._count("file with wrong bytes refused")
@@ -152,16 +162,27 @@ class FileCache:
 
     async def _begin(self, key: str, wanted: Wanted) -> IPartialFile:
         """The partial file for *wanted*: one that keeps nothing when the disk is so full that none can be made."""
-        room_made = False
-        while True:
-            try:
-                return await self._store.begin(key, resume=wanted.digest is not None)
-            except OSError as error:
-                if error.errno not in NO_ROOM:
-                    raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
-                if room_made or self._room is None or not await self._room.make_room(wanted.size or UNKNOWN_SIZE):
-                    return Nowhere(error.strerror or str(error))
-                room_made = True
+        try:
+            return await self._with_room(
+                wanted.size or UNKNOWN_SIZE, lambda: self._store.begin(key, resume=wanted.digest is not None)
+            )
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+            return Nowhere(error.strerror or str(error))
+
+    async def _with_room(self, needed: int, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What *attempt* returns, which is tried again when the disk is full and room for *needed* bytes could be made."""
+        try:
+            return await attempt()
+        except OSError as error:
+            if error.errno not in FULL or self._room is None or not await self._room.make_room(needed):
+                raise
+        return await attempt()
+
+    def _committed(self, sha256: str, size: int) -> None:
+        if self._room is not None:
+            self._room.committed(sha256, size)
 
     def _forget(self, key: str, download: _Download) -> None:
         if self._downloads.get(key) is download:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from proxy.cache.pins import PinBook, filename_of, means
 from proxy.interfaces import IFileStore, IRecordStore
+from proxy.model import NO_BYTES
 
 _KEY = "kept"
 
@@ -55,7 +56,7 @@ class KeptBook:
         wanted = [
             Kept(index, project, filename, pin.sha256)
             for name, pin in pins.items()
-            if means(which, filename := filename_of(name))
+            if pin.sha256 != NO_BYTES and means(which, filename := filename_of(name))
         ]
         async with self.lock:
             there = {each for each in wanted if await self._is_stored(each.sha256)}

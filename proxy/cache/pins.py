@@ -14,6 +14,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable
+from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.model import EMPTY, Pin
 from proxy.simple.legacy import version_of
@@ -104,13 +105,13 @@ class PinBook:
         async with _Lock(self._locks, (index, project)):
             pins = self._known.get((index, project)) or await self._read(index, project)
             if name not in pins:
-                await self._write(index, project, {**pins, name: pin})
+                await self._note(index, project, {**pins, name: pin})
 
     async def put(self, index: str, project: str, name: str, pin: Pin) -> None:
         """Pin *name* in place of what it was pinned to."""
         async with _Lock(self._locks, (index, project)):
             pins = self._known.get((index, project)) or await self._read(index, project)
-            await self._write(index, project, {**pins, name: pin})
+            await self._note(index, project, {**pins, name: pin})
 
     async def remove(self, index: str, project: str, names: Collection[str]) -> dict[str, Pin]:
         """Forget the pins of *names*; returns those that there were."""
@@ -136,6 +137,14 @@ class PinBook:
             except msgspec.MsgspecError as error:
                 self.log.error("the pins of {project} cannot be read and start anew: {error}", project=project, error=error)
         return Pins(pins, self._removals[index, project]) if pins or (index, project) in self._removals else NO_PINS
+
+    async def _note(self, index: str, project: str, pins: dict[str, Pin]) -> None:
+        """Go by *pins*.  A store that fails costs the restart what is new in them, not the client its file."""
+        try:
+            await self._write(index, project, pins)
+        except StorageFailed as error:
+            self._known.put((index, project), Pins(pins, self._removals[index, project]))
+            self.log.error("new pins of {project} are known until the proxy stops: {error}", project=project, error=error)
 
     async def _write(self, index: str, project: str, pins: dict[str, Pin]) -> None:
         key = f"{_FOLDER}/{index}/{project}"

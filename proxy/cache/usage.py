@@ -5,7 +5,7 @@ The store keeps the time with the file itself, so that it survives a restart, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from twisted.logger import Logger
 
@@ -54,9 +54,21 @@ class UsageBook:
 
     async def last_used(self) -> Mapping[str, float]:
         """The last use of every stored file, in seconds since the epoch, by sha256."""
-        return {file.sha256: file.used for file in await self.files()}
+        return await self._offload.run(_times, await self.files())
+
+    async def files_of(self, digests: Collection[str]) -> Mapping[str, StoredFile]:
+        """Those of the files with these sha256 that are stored."""
+        return await self._offload.run(_among, await self.files(), digests)
 
 
 def _with_later(stored: list[StoredFile], noted: Mapping[str, float]) -> list[StoredFile]:
     """*stored* with the times in *noted* where these are later."""
     return [file._replace(used=max(file.used, noted.get(file.sha256, 0.0))) for file in stored]
+
+
+def _times(stored: list[StoredFile]) -> dict[str, float]:
+    return {file.sha256: file.used for file in stored}
+
+
+def _among(stored: list[StoredFile], digests: Collection[str]) -> dict[str, StoredFile]:
+    return {file.sha256: file for file in stored if file.sha256 in digests}

@@ -136,7 +136,10 @@ class LocalFiles:
             os.rename(path, self._quarantine / path.name)
 
     async def walk(self) -> list[tuple[str, int]]:
-        return [(file.sha256, file.size) for file in await self.inventory()]
+        return await self._offload.run(self._walk)
+
+    def _walk(self) -> list[tuple[str, int]]:
+        return sorted((file.sha256, file.size) for file in self._inventory())
 
     async def inventory(self) -> list[StoredFile]:
         return await self._offload.run(self._inventory)
@@ -147,7 +150,7 @@ class LocalFiles:
             if directory.is_dir():
                 there = [(entry.name, _facts(entry)) for entry in os.scandir(directory.path) if _SHA256.fullmatch(entry.name)]
                 found += [StoredFile(name, facts.st_size, facts.st_mtime) for name, facts in there if facts is not None]
-        return sorted(found)
+        return found
 
     async def touch(self, times: Mapping[str, float]) -> None:
         await self._offload.run(self._touch, times)

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from proxy.interfaces import IFileStore, IPartialFile, IRecordStore
 from proxy.model import StoredFile
 from proxy.settings import MIB
-from proxy.storage.whole import WholeFile
+from proxy.storage.whole import WholeFile, anonymous
 
 
 @implementer(IRecordStore)
@@ -91,11 +91,7 @@ class MemoryFiles:
 
     async def open(self, sha256: str) -> WholeFile | None:
         data = self.files.get(sha256)
-        if data is None:
-            return None
-        descriptor = os.memfd_create(sha256)
-        os.pwrite(descriptor, data, 0)
-        return WholeFile(descriptor, len(data), sha256)
+        return None if data is None else anonymous(data, sha256)
 
     async def begin(self, key: str, *, resume: bool) -> MemoryPartial:
         left = self.left.pop(key, b"")
@@ -109,10 +105,10 @@ class MemoryFiles:
             self.quarantine[sha256] = self.files.pop(sha256)
 
     async def walk(self) -> list[tuple[str, int]]:
-        return [(file.sha256, file.size) for file in await self.inventory()]
+        return sorted((file.sha256, file.size) for file in await self.inventory())
 
     async def inventory(self) -> list[StoredFile]:
-        return sorted(StoredFile(sha256, len(data), self.times.get(sha256, 0.0)) for sha256, data in self.files.items())
+        return [StoredFile(sha256, len(data), self.times.get(sha256, 0.0)) for sha256, data in self.files.items()]
 
     async def touch(self, times: Mapping[str, float]) -> None:
         self.times |= {sha256: used for sha256, used in times.items() if sha256 in self.files}
