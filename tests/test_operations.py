@@ -97,6 +97,17 @@ async def test_a_name_without_its_bytes_is_missing_and_bytes_without_a_name_are_
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("operation", ["ls", "purge", "refresh", "pin", "unpin"])
+async def test_what_is_no_name_of_a_project_is_refused(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, operation: str
+) -> None:
+    asked = Asked(await run(upstream), tmp_path / "data")
+    with pytest.raises(asking.Failed, match=r"'\.\./six' is no name of a project"):
+        await asked(operation, project="../six")
+    assert upstream.asked == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_everything_is_summed_up(asked: Asked) -> None:
     await asked.proxy.page("six")
     sums = await asked("stats", top=1)

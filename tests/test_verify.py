@@ -137,6 +137,17 @@ async def test_what_cannot_be_repaired_is_told_with_its_reason(stocked: FakeUpst
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_cannot_be_set_aside_is_not_called_repaired(stocked: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data")
+    await served(stocked, run)
+    tree.damage(SIX)
+    (tree.data_dir / "quarantine").write_text("in the way")
+    tally, (problem,) = await verify(tree.data_dir, repair=True)
+    assert (tally["damaged"], tally["repaired"], tally["left"]) == (1, 0, 1)
+    assert problem["what"].endswith(", and it cannot be set aside: File exists")
+
+
+@pytest_twisted.ensureDeferred
 async def test_where_files_are_evicted_a_missing_one_is_no_problem_unless_it_is_pinned(
     stocked: FakeUpstream, run: Start, tmp_path: Path
 ) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from proxy.administration.parts import IndexParts, Parts
+from proxy.administration.parts import IndexParts, Parts, project_name
 from proxy.administration.stock import Named, by_project
 from proxy.cache.pins import means
 from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.interfaces import Report
-from proxy.names import normalize
 
 
 class Purging:
@@ -32,7 +31,7 @@ class Purging:
         """
         if page_only and which is not None:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
-        wanted = normalize(project)
+        wanted = project_name(project)
         indexes = self._parts.chosen(index)
         pages = [name for name, each in indexes.items() if which is None and await _forget_page(each, wanted)]
         removed: dict[str, Any] = _summed([], [], [])
@@ -67,7 +66,7 @@ class Purging:
 
         Raises NotFound when no index is named and none keeps it: who asks upstreams for a name tells them the name.
         """
-        wanted = normalize(project)
+        wanted = project_name(project)
         chosen = self._parts.chosen(index)
         if index is None and len(chosen) > 1:
             chosen = {name: each for name, each in chosen.items() if await each.pages.remembered(wanted) is not None}

@@ -11,13 +11,12 @@ from typing import Any
 
 from attrs import define, frozen
 
-from proxy.administration.parts import Parts
+from proxy.administration.parts import Parts, project_name
 from proxy.cache.pins import filename_of
 from proxy.cache.records import PAGES
 from proxy.errors import NotFound
 from proxy.interfaces import Report
 from proxy.model import NO_BYTES, Pin, StoredFile
-from proxy.names import normalize
 from proxy.simple.legacy import version_of
 
 
@@ -88,7 +87,7 @@ class Stock:
         stored = {file.sha256: file for file in await self._parts.usage.files()}
         if project is None:
             return [_summed(found, stored) async for found in by_project(self._parts, index)]
-        wanted = normalize(project)
+        wanted = project_name(project)
         kept = await self._parts.kept.digests()
         rows = [
             _row(each, stored.get(each.pin.sha256), each.pin.sha256 in kept)

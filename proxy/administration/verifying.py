@@ -95,6 +95,8 @@ class _Run:
         self._tally = _Tally()
         self._began = self._said_at = parts.reactor.seconds()
         self._damaged: dict[str, str] = {}
+        #: What could not be set aside; while it is there nothing can take its place.
+        self._stuck: set[str] = set()
 
     async def run(self) -> _Tally:
         files = {file.sha256: file for file in await self._parts.usage.files()}
@@ -161,6 +163,7 @@ class _Run:
             await self._parts.store.set_aside(file.sha256)
         except OSError as error:
             what += f", and it cannot be set aside: {error.strerror}"
+            self._stuck.add(file.sha256)
         self.log.info("the stored file {sha256} is damaged: {what}", sha256=file.sha256, what=what)
         self._damaged[file.sha256] = what
 
@@ -178,7 +181,7 @@ class _Run:
         """Report a problem, solved if that is asked for and works."""
         errors = []
         repaired = False
-        for each in known if self._repair else ():
+        for each in known if self._repair and sha256 not in self._stuck else ():
             try:
                 await refetch(self._parts, each)
                 repaired = True
