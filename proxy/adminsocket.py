@@ -75,11 +75,8 @@ class AdminSocket(Service):
         try:
             _remove_stale(self.path)
             name = self._held.enter_context(address(self.path.parent))
-            before = os.umask(0o177)  # the mode that follows comes too late for who connects at once
-            try:
-                self._port = self._reactor.listenUNIX(name, self._factory, mode=0o600)
-            finally:
-                os.umask(before)
+            # Twisted sets the mode between bind and listen: nobody can have connected before.
+            self._port = self._reactor.listenUNIX(name, self._factory, mode=0o600)
         except (OSError, CannotListenError) as error:
             self._held.close()
             reason = error.socketError if isinstance(error, CannotListenError) else error

@@ -140,6 +140,9 @@ class IFileStore(Interface):
     async def delete(sha256: str) -> bool:
         """Remove a committed file; true if it was there.  Open readers keep what they have."""
 
+    async def set_aside(sha256: str) -> None:
+        """Take a committed file that is damaged out of the tree; its bytes are kept for those who want to know why."""
+
     async def walk() -> list[tuple[str, int]]:
         """(sha256, size) of every committed file."""
 

@@ -171,7 +171,7 @@ class ProxyService(MultiService):
         repository = ProxyRepository(
             index.name, pool, pages, self._files, pins, metadata, documents, self._work, self._reactor, self.metrics.count
         )
-        return IndexParts(repository, pages, pool)
+        return IndexParts(repository, pages, documents, pool)
 
     def _documents(self, index: IndexSettings, pool: Upstreams, pages: PageCache) -> Documents:
         name, limits, count = index.name, index.limits, self.metrics.count

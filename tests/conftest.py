@@ -12,6 +12,7 @@ from hypothesis import settings
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from proxy.settings import UpstreamSettings
 from tests.inprocess import Running, Start, start, upstream_settings
@@ -47,6 +48,16 @@ def _clean_reactor() -> Iterator[None]:
             return
         pytest_twisted.blockon(deferLater(reactor, 0.005))
     pytest.fail("left in the reactor: " + "; ".join(map(str, left)))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[LogEvent]]:
+    """What is logged during the test."""
+    events: list[LogEvent] = []
+    heard: ILogObserver = events.append  # type: ignore[assignment]  # a function is one, if not to the type checker
+    globalLogPublisher.addObserver(heard)
+    yield events
+    globalLogPublisher.removeObserver(heard)
 
 
 @pytest.fixture

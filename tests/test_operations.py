@@ -97,6 +97,17 @@ async def test_a_name_without_its_bytes_is_missing_and_bytes_without_a_name_are_
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("operation", ["ls", "purge", "refresh", "pin", "unpin"])
+async def test_what_is_no_name_of_a_project_is_refused(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, operation: str
+) -> None:
+    asked = Asked(await run(upstream), tmp_path / "data")
+    with pytest.raises(asking.Failed, match=r"'\.\./six' is no name of a project"):
+        await asked(operation, project="../six")
+    assert upstream.asked == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_everything_is_summed_up(asked: Asked) -> None:
     await asked.proxy.page("six")
     sums = await asked("stats", top=1)
@@ -144,6 +155,27 @@ async def test_a_project_goes_with_its_page(asked: Asked, stocked: FakeUpstream)
     before = stocked.count("/simple/six/")
     await asked.proxy.page("six")
     assert stocked.count("/simple/six/") == before + 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_stands_beside_a_page_goes_with_it(asked: Asked, stocked: FakeUpstream) -> None:
+    for project in ("six", "attrs"):
+        assert (await asked.proxy.get(f"/pypi/{project}/json")).status == 200
+    assert stocked.count("/pypi/*") == 2
+    await asked("purge", project="six", page_only=True)
+    for project in ("six", "attrs"):
+        assert (await asked.proxy.get(f"/pypi/{project}/json")).status == 200
+    assert [each.path for each in stocked.asked if each.path.startswith("/pypi/")].count("/pypi/six/json") == 2
+    assert stocked.count("/pypi/*") == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_small_file_that_went_is_not_answered_from_memory(asked: Asked) -> None:
+    path = await asked.proxy.link("six", OLD)
+    for _ in range(3):
+        assert "hit" in (await asked.proxy.get(path)).headers["cache-status"]
+    await asked("purge", project="six", which=OLD)
+    assert "fwd=miss" in (await asked.proxy.get(path)).headers["cache-status"]
 
 
 @pytest_twisted.ensureDeferred
@@ -249,7 +281,7 @@ async def test_of_several_indexes_only_those_that_keep_the_page_ask_for_it(
     asked = Asked(proxy, tmp_path / "data")
     with pytest.raises(asking.Failed, match="no index keeps a page of six: name the index to fetch it from"):
         await asked("refresh", project="six")
-    assert [each["outcome"] for each in await asked("refresh", project="six", index="corp")] == ["changed"]
+    assert [each["outcome"] for each in await asked("refresh", project="six", index="corp")] == ["new"]
     assert [each["index"] for each in await asked("refresh", project="six")] == ["corp"]
     assert public.asked == []
 
@@ -297,7 +329,7 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     assert (await operator.run("pin", "six", "2.0")).output == f"{NEW} (pypi)\n1 file pinned\n"
     assert NEW in (await operator.run("pins")).output
     ended = await operator.run("purge", "six", "--page")
-    assert (ended.status, ended.output) == (0, "removed pypi: the page of six\n0 files gone from the disk, 0 B\n")
+    assert (ended.status, ended.output) == (0, "removed pypi: the page of six\n")
     ended = await operator.run("purge", "six")
     assert ended.status == 1
     assert ended.output == (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest_twisted
 from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel
 
 from proxy.settings import PageLimits
 from tests.inprocess import Start
@@ -29,16 +28,6 @@ WHEEL = "big-1.0-py3-none-any.whl"
 def big(upstream: FakeUpstream) -> FakeUpstream:
     upstream.add_file("big", WHEEL, BIG, metadata=b"Metadata-Version: 2.1\nName: big\nVersion: 1.0\n")
     return upstream
-
-
-@pytest.fixture
-def logged() -> Iterator[list[LogEvent]]:
-    """What is logged during the test."""
-    events: list[LogEvent] = []
-    heard: ILogObserver = events.append  # type: ignore[assignment]  # a function is one, if not to the type checker
-    globalLogPublisher.addObserver(heard)
-    yield events
-    globalLogPublisher.removeObserver(heard)
 
 
 def on_disk(tmp_path: Path) -> list[str]:

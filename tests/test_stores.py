@@ -172,6 +172,20 @@ class TestFiles:
         assert os.pread(reader.fileno(), len(DATA), 0) == DATA
         reader.close()
 
+    def test_what_is_set_aside_is_no_file_any_more(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        now(files.set_aside(SHA256))
+        now(files.set_aside(SHA256))
+        assert now(files.open(SHA256)) is None
+        assert now(files.walk()) == []
+        again = arrive(files)
+        again.commit(SHA256)
+        again.close()
+        now(files.set_aside(SHA256))
+        assert now(files.walk()) == []
+
     def test_sweeping_removes_what_no_digest_can_vouch_for(self, files: IFileStore) -> None:
         for key in (f"sha256-{SHA256}", "at.0123"):
             partial = arrive(files, key=key)

@@ -137,6 +137,19 @@ def test_retry_after_pauses_without_opening_and_is_told_once() -> None:
     assert (health.condition(), seen.changes) == (Condition.UP, [])
 
 
+def test_an_upstream_that_asks_for_a_pause_after_each_retry_is_told_once_until_it_answers() -> None:
+    seen = _Seen()
+    health = seen.health()
+    for _ in range(20):
+        trial(health).failed("503", retry_after=5.0)
+        seen.clock.advance(80.0)
+    assert seen.pauses == [5.0]
+    assert [each for each in seen.changes if State.CLOSED in each] == [(State.CLOSED, State.OPEN)]
+    trial(health).succeeded()
+    trial(health).failed("429", retry_after=7.0)
+    assert seen.pauses == [5.0, 7.0]
+
+
 def test_a_body_that_breaks_after_a_good_beginning_counts_against_it() -> None:
     health = _Seen().health()
     one = trial(health)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from proxy.administration.parts import Parts
-from proxy.errors import BadRequest, NotFound
+from proxy.administration.parts import Parts, project_name
+from proxy.errors import NotFound
 from proxy.interfaces import Operation, Report
-from proxy.names import is_project_name, normalize
 
 
 class Keeping:
@@ -44,12 +43,11 @@ class Keeping:
         nothing: str,
     ) -> list[dict[str, Any]]:
         """The files that *change* changed in the chosen indexes.  Raises NotFound, with *nothing*, when there are none."""
-        if not is_project_name(project):
-            raise BadRequest(f"{project!r} is no name of a project")
+        wanted = project_name(project)
         changed = [
-            {"index": name, "project": normalize(project), "filename": filename}
+            {"index": name, "project": wanted, "filename": filename}
             for name in self._parts.chosen(index)
-            for filename in await change(name, normalize(project), which)
+            for filename in await change(name, wanted, which)
         ]
         if not changed:
             raise NotFound(f"nothing of {project if which is None else f'{project} {which}'} {nothing}")

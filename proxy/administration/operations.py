@@ -11,6 +11,7 @@ from proxy.administration.keeping import Keeping
 from proxy.administration.parts import Parts
 from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
+from proxy.administration.verifying import Verifying
 from proxy.interfaces import Operation, Report
 
 
@@ -31,6 +32,7 @@ class Administration:
             "purge": purging.purge,
             "purge_unused": purging.purge_unused,
             "refresh": purging.refresh,
+            "verify": Verifying(parts).verify,
             **Keeping(parts).operations,
         }
 

@@ -11,9 +11,18 @@ from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
 from proxy.cache.usage import UsageBook
-from proxy.errors import NotFound
+from proxy.errors import BadRequest, NotFound
 from proxy.interfaces import IFileStore, IOffload, IRecordStore, IRepository
+from proxy.names import is_project_name, normalize
+from proxy.repository.documents import Documents
 from proxy.upstream.pool import Upstreams
+
+
+def project_name(asked: str) -> str:
+    """The project that an operator means, normalised.  Raises BadRequest for what is no name of a project."""
+    if not is_project_name(asked):
+        raise BadRequest(f"{asked!r} is no name of a project")
+    return normalize(asked)
 
 
 @frozen
@@ -22,6 +31,7 @@ class IndexParts:
 
     repository: IRepository
     pages: PageCache
+    documents: Documents
     upstreams: Upstreams
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from proxy.administration.parts import IndexParts, Parts
-from proxy.administration.stock import Named, names
+from proxy.administration.parts import IndexParts, Parts, project_name
+from proxy.administration.stock import Named, by_project
 from proxy.cache.pins import means
 from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.interfaces import Report
-from proxy.names import normalize
 
 
 class Purging:
@@ -32,18 +31,19 @@ class Purging:
         """
         if page_only and which is not None:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
-        wanted = normalize(project)
+        wanted = project_name(project)
         indexes = self._parts.chosen(index)
-        pages = [name for name, each in indexes.items() if which is None and await each.pages.forget(wanted)]
+        pages = [name for name, each in indexes.items() if which is None and await _forget_page(each, wanted)]
         removed: dict[str, Any] = _summed([], [], [])
         if not page_only:
-            everything = await names(self._parts)
-            doomed = [
-                each
-                for each in everything
-                if each.project == wanted and index in (None, each.index) and means(which, each.filename)
-            ]
-            removed = await self._remove(doomed, everything)
+            removed = await self._remove(
+                [
+                    each
+                    async for found in by_project(self._parts, index, wanted)
+                    for each in found
+                    if means(which, each.filename)
+                ]
+            )
         if not pages and not removed["removed"] and not removed["pinned"]:
             what = "page of " if page_only else f"{which} of " if which is not None else "thing of "
             raise NotFound(f"no {what}{wanted} is kept here")
@@ -54,10 +54,9 @@ class Purging:
         before = self._parts.reactor.seconds() - seconds
         files = await self._parts.usage.files()
         doomed = {file.sha256: file.size for file in files if file.used < before}
-        everything = await names(self._parts)
-        removed = await self._remove([each for each in everything if each.pin.sha256 in doomed], everything)
-        named = {each.pin.sha256 for each in everything}
-        unnamed = [sha256 for sha256 in doomed if sha256 not in named and await self._delete(sha256)]
+        named = [each async for found in by_project(self._parts) for each in found if each.pin.sha256 in doomed]
+        removed = await self._remove(named)
+        unnamed = [sha256 for sha256 in doomed.keys() - {each.pin.sha256 for each in named} if await self._delete(sha256)]
         removed["files"] += len(unnamed)
         removed["bytes"] += sum(doomed[sha256] for sha256 in unnamed)
         return {**removed, "pages": []}
@@ -67,7 +66,7 @@ class Purging:
 
         Raises NotFound when no index is named and none keeps it: who asks upstreams for a name tells them the name.
         """
-        wanted = normalize(project)
+        wanted = project_name(project)
         chosen = self._parts.chosen(index)
         if index is None and len(chosen) > 1:
             chosen = {name: each for name, each in chosen.items() if await each.pages.remembered(wanted) is not None}
@@ -77,7 +76,7 @@ class Purging:
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
-    async def _remove(self, doomed: Sequence[Named], everything: Iterable[Named]) -> dict[str, Any]:
+    async def _remove(self, doomed: Sequence[Named]) -> dict[str, Any]:
         kept = await self._parts.kept.digests()
         pinned = [each for each in doomed if each.pin.sha256 in kept]
         going = [each for each in doomed if each.pin.sha256 not in kept]
@@ -86,9 +85,12 @@ class Purging:
             places.setdefault((each.index, each.project), set()).add(each.name)
         for place, gone in places.items():
             await self._parts.pins.remove(*place, gone)
-        left = {each.pin.sha256 for each in everything if each.name not in places.get((each.index, each.project), ())}
         sizes = {each.pin.sha256: each.pin.size for each in going}
-        freed = [sizes[sha256] for sha256 in sizes if sha256 not in left and await self._delete(sha256)]
+        if sizes:
+            async for found in by_project(self._parts):
+                for each in found:
+                    sizes.pop(each.pin.sha256, None)  # it has another name
+        freed = [size for sha256, size in sizes.items() if await self._delete(sha256)]
         return _summed(going, pinned, freed)
 
     async def _delete(self, sha256: str) -> bool:
@@ -106,6 +108,12 @@ def _summed(removed: Iterable[Named], pinned: Iterable[Named], freed: Collection
     }
 
 
+async def _forget_page(index: IndexParts, project: str) -> bool:
+    """Forget the page and the documents beside it; whether there was a page."""
+    await index.documents.forget(project)
+    return await index.pages.forget(project)
+
+
 async def _refreshed(index: IndexParts, project: str) -> dict[str, Any]:
     before = await index.pages.remembered(project)
     try:
@@ -114,5 +122,6 @@ async def _refreshed(index: IndexParts, project: str) -> dict[str, Any]:
         return {"outcome": "failed", "error": str(error), "serial": None}
     if not head.found:
         return {"outcome": "missing", "error": None, "serial": None}
-    same = before is not None and before.digest == head.digest
-    return {"outcome": "unchanged" if same else "changed", "error": None, "serial": head.serial}
+    if before is None or not before.found:
+        return {"outcome": "new", "error": None, "serial": head.serial}
+    return {"outcome": "unchanged" if before.digest == head.digest else "changed", "error": None, "serial": head.serial}

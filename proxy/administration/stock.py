@@ -6,18 +6,17 @@ lost; bytes without a name belong to a record that was lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import define, frozen
 
-from proxy.administration.parts import Parts
+from proxy.administration.parts import Parts, project_name
 from proxy.cache.pins import filename_of
 from proxy.cache.records import PAGES
 from proxy.errors import NotFound
 from proxy.interfaces import Report
 from proxy.model import NO_BYTES, Pin, StoredFile
-from proxy.names import normalize
 from proxy.simple.legacy import version_of
 
 
@@ -50,29 +49,29 @@ class Named:
         }
 
 
-async def names(parts: Parts, index: str | None = None, project: str | None = None) -> list[Named]:
-    """All names, or those of one *index*, of one *project* (normalised); an index may not be configured any more."""
-    found = []
+async def by_project(parts: Parts, index: str | None = None, project: str | None = None) -> AsyncIterator[list[Named]]:
+    """The names of all projects, project by project; or of one *index*, of one *project* (normalised).
+
+    An index may not be configured any more.  All names together may be too many for the memory.
+    """
     for place in await parts.pins.places():
         if index in (None, place[0]) and project in (None, place[1]):
             pins = await parts.pins.peek(*place)
-            found += [Named(*place, name, pin) for name, pin in pins.items() if pin.sha256 != NO_BYTES]
-    return found
+            found = [Named(*place, name, pin) for name, pin in pins.items() if pin.sha256 != NO_BYTES]
+            if found:
+                yield found
 
 
 @define
-class _Sum:
-    files: int = 0
-    bytes: int = 0
-    missing: int = 0
+class _Moments:
+    """The first and the last of some points in time."""
 
-    def add(self, size: int | None) -> None:
-        """Count a name: *size* of its bytes, ``None`` when they are not there."""
-        if size is None:
-            self.missing += 1
-        else:
-            self.files += 1
-            self.bytes += size
+    first: float | None = None
+    last: float | None = None
+
+    def add(self, moment: float) -> None:
+        self.first = moment if self.first is None else min(self.first, moment)
+        self.last = moment if self.last is None else max(self.last, moment)
 
 
 class Stock:
@@ -85,15 +84,19 @@ class Stock:
         """Every project with the number of its stored files and their bytes; of one *project*, every file.  Raises NotFound."""
         if index is not None:
             self._parts.chosen(index)
-        wanted = None if project is None else normalize(project)
-        found = await names(self._parts, index, wanted)
         stored = {file.sha256: file for file in await self._parts.usage.files()}
-        if wanted is None:
-            return await self._parts.work.run(_projects, found, stored)
-        if not found:
-            raise NotFound(f"nothing of {wanted} is stored here")
+        if project is None:
+            return [_summed(found, stored) async for found in by_project(self._parts, index)]
+        wanted = project_name(project)
         kept = await self._parts.kept.digests()
-        return [_row(each, stored.get(each.pin.sha256), each.pin.sha256 in kept) for each in sorted(found, key=_order)]
+        rows = [
+            _row(each, stored.get(each.pin.sha256), each.pin.sha256 in kept)
+            async for found in by_project(self._parts, index, wanted)
+            for each in sorted(found, key=lambda each: each.title)
+        ]
+        if not rows:
+            raise NotFound(f"nothing of {wanted} is stored here")
+        return rows
 
     async def recent(self, report: Report, seconds: float, index: str | None = None) -> list[str]:
         """The projects of which a file was used within the last *seconds*, sorted."""
@@ -104,21 +107,30 @@ class Stock:
     async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
         """Sums over everything; the *top* projects by bytes."""
         parts = self._parts
-        found = await names(parts)
         files = await parts.usage.files()
+        stored = {file.sha256: file for file in files}
+        projects = []
+        moments = _Moments()
+        named: set[str] = set()
+        async for found in by_project(parts):
+            projects.append(_summed(found, stored))
+            for each in found:
+                if each.pin.sha256 in stored:
+                    named.add(each.pin.sha256)
+                    moments.add(each.pin.committed_at)
         keys = await parts.records.keys("")
-        sums = await parts.work.run(_sums, found, files, top)
         return {
-            **sums,
+            **await parts.work.run(_of_files, files, named),
+            "projects": len(projects),
+            "missing": sum(each["missing"] for each in projects),
+            "oldest": moments.first,
+            "newest": moments.last,
+            "largest": sorted(projects, key=lambda each: -each["bytes"])[: max(0, top)],
             "free": await parts.store.free(),
             "records": len(keys),
             "pages": sum(1 for key in keys if key.startswith(f"{PAGES}/") and key.count("/") == 2),
             "answered": parts.answered(),
         }
-
-
-def _order(each: Named) -> tuple[str, str, str]:
-    return each.index, each.project, each.title
 
 
 def _row(each: Named, stored: StoredFile | None, kept: bool) -> dict[str, Any]:
@@ -133,38 +145,24 @@ def _row(each: Named, stored: StoredFile | None, kept: bool) -> dict[str, Any]:
     }
 
 
-def _by_project(found: Sequence[Named], stored: Mapping[str, StoredFile]) -> dict[tuple[str, str], _Sum]:
-    sums: dict[tuple[str, str], _Sum] = {}
-    for each in found:
-        there = stored.get(each.pin.sha256)
-        sums.setdefault((each.index, each.project), _Sum()).add(None if there is None else there.size)
-    return sums
+def _summed(found: Sequence[Named], stored: Mapping[str, StoredFile]) -> dict[str, Any]:
+    """What is there of one project."""
+    there = [stored[each.pin.sha256].size for each in found if each.pin.sha256 in stored]
+    return {
+        "index": found[0].index,
+        "project": found[0].project,
+        "files": len(there),
+        "bytes": sum(there),
+        "missing": len(found) - len(there),
+    }
 
 
-def _project_values(place: tuple[str, str], each: _Sum) -> dict[str, Any]:
-    index, project = place
-    return {"index": index, "project": project, "files": each.files, "bytes": each.bytes, "missing": each.missing}
-
-
-def _projects(found: Sequence[Named], stored: Mapping[str, StoredFile]) -> list[dict[str, Any]]:
-    return [_project_values(place, each) for place, each in sorted(_by_project(found, stored).items())]
-
-
-def _sums(found: Sequence[Named], files: Sequence[StoredFile], top: int) -> dict[str, Any]:
-    stored = {file.sha256: file for file in files}
-    projects = _by_project(found, stored)
-    largest = sorted(projects.items(), key=lambda entry: (-entry[1].bytes, entry[0]))[: max(0, top)]
-    named = {each.pin.sha256 for each in found}
-    unnamed = [file for file in files if file.sha256 not in named]
-    moments = [each.pin.committed_at for each in found if each.pin.sha256 in stored]
+def _of_files(files: Sequence[StoredFile], named: Collection[str]) -> dict[str, Any]:
+    """What the tree says by itself, and which files in it are not *named*."""
+    unnamed = [file.size for file in files if file.sha256 not in named]
     return {
         "files": len(files),
         "bytes": sum(file.size for file in files),
-        "projects": len(projects),
-        "missing": sum(each.missing for each in projects.values()),
-        "unnamed": {"files": len(unnamed), "bytes": sum(file.size for file in unnamed)},
-        "oldest": min(moments, default=None),
-        "newest": max(moments, default=None),
+        "unnamed": {"files": len(unnamed), "bytes": sum(unnamed)},
         "longest_unused": min((file.used for file in files), default=None),
-        "largest": [_project_values(place, each) for place, each in largest],
     }

@@ -48,6 +48,13 @@ class DocumentCache:
             head = (await self.get(key)).head
         raise Overloaded(f"the document {key} cannot be stored: is the disk full?")
 
+    async def forget(self, prefix: str) -> None:
+        """Drop every document whose key begins with *prefix*."""
+        for key in await self._records.found():
+            if key.startswith(prefix):
+                self._refreshed.forget(key)
+                await self._records.forget(key)
+
     # -- what Refreshed asks -----------------------------------------------------------------------------------------------
 
     def missing(self, key: str) -> NotFound:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner, textFileLogObserver
 from twisted.python.failure import Failure
 
@@ -51,7 +53,7 @@ def perform(settings: Settings, operation: str, arguments: dict[str, Any], repor
         def begin() -> None:
             running = Deferred.fromCoroutine(run())
             reactor.addSystemEventTrigger("before", "shutdown", lambda: _cancelled(running))
-            running.addErrback(outcome.append)
+            running.addErrback(lambda failure: None if failure.check(CancelledError) else outcome.append(failure))
             running.addBoth(lambda _: reactor.callLater(0, _stop, reactor))
 
         reactor.callWhenRunning(begin)
@@ -75,7 +77,7 @@ def _cancelled(running: Deferred[None]) -> Deferred[None]:
 
 
 def _stop(reactor: Any) -> None:
-    if reactor.running and not reactor._stopped:
+    with suppress(ReactorNotRunning):  # an interrupt was faster
         reactor.stop()
 
 

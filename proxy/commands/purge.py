@@ -58,4 +58,5 @@ def _tell(gone: dict[str, Any]) -> None:
         click.echo(f"removed {each['index']}: {each['filename']}")
     for each in gone["pages"]:
         click.echo(f"removed {each['index']}: the page of {each['project']}")
-    click.echo(f"{gone['files']:,} files gone from the disk, {size(gone['bytes'])}")
+    if gone["removed"] or not gone["pages"]:
+        click.echo(f"{gone['files']:,} files gone from the disk, {size(gone['bytes'])}")

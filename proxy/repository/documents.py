@@ -34,6 +34,11 @@ class Documents:
         for each in (self._legacy, self._provenance, self._projects):
             each.close()
 
+    async def forget(self, project: str) -> None:
+        """Drop the documents of *project*."""
+        await self._legacy.forget(f"pypi/{project}/")
+        await self._provenance.forget(f"{project} ")
+
     async def projects(self, *, no_cache: bool = False) -> ProjectsSource:
         """The list of projects.  Raises UpstreamFailed."""
         return await self._projects.get(no_cache=no_cache)

@@ -1,4 +1,6 @@
-"""Files on the local disk: ``files/<aa>/<sha256>``, content-addressed; what is arriving stands under ``partial/``.
+"""Files on the local disk: ``files/<aa>/<sha256>``, content-addressed.
+
+What is arriving stands under ``partial/``, what was found damaged under ``quarantine/``.
 
 Commit is fsync, rename, fsync of the directory: after a crash a file is there whole or not at all.  The time of a committed
 file (mtime) is its last use: its bytes never change, so nothing else needs that field, and it is lost with no record.
@@ -81,6 +83,7 @@ class LocalFiles:
     def __init__(self, root: Path, offload: IOffload) -> None:
         self._files = root / "files"
         self._partial = root / "partial"
+        self._quarantine = root / "quarantine"
         self._offload = offload
         self._being_written: set[Path] = set()
         self._extra = itertools.count()
@@ -123,6 +126,14 @@ class LocalFiles:
 
     async def delete(self, sha256: str) -> bool:
         return await self._offload.run(_remove, self.path(sha256))
+
+    async def set_aside(self, sha256: str) -> None:
+        await self._offload.run(self._set_aside, self.path(sha256))
+
+    def _set_aside(self, path: Path) -> None:
+        self._quarantine.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.rename(path, self._quarantine / path.name)
 
     async def walk(self) -> list[tuple[str, int]]:
         return await self._offload.run(self._walk)

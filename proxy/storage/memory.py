@@ -85,6 +85,7 @@ class MemoryFiles:
         self.files: dict[str, bytes] = {}
         self.left: dict[str, bytes] = {}
         self.times: dict[str, float] = {}
+        self.quarantine: dict[str, bytes] = {}
         #: Bytes that can be stored in all.
         self.space = 2**40
 
@@ -98,6 +99,10 @@ class MemoryFiles:
 
     async def delete(self, sha256: str) -> bool:
         return self.files.pop(sha256, None) is not None
+
+    async def set_aside(self, sha256: str) -> None:
+        if sha256 in self.files:
+            self.quarantine[sha256] = self.files.pop(sha256)
 
     async def walk(self) -> list[tuple[str, int]]:
         return sorted((file.sha256, file.size) for file in await self.inventory())

@@ -40,7 +40,8 @@ class State(enum.Enum):
 class Health:
     """What is known of one upstream's health.
 
-    *changed* is told (old state, new state, reason) at each change; *paused* (seconds, reason) when upstream asks for a pause.
+    *changed* is told (old state, new state, reason) at each change; *paused* (seconds, reason) when upstream asks for a pause,
+    once until it answers again.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Health:
         self._paused = paused
         self._pauses = 0
         self._paused_by_upstream = 0.0
+        self._pause_is_told = False
         self._probe: Trial | None = None
         self._overtaken = 0
         self._outcomes: deque[tuple[float, bool]] = deque(maxlen=MOST_OUTCOMES)
@@ -103,7 +105,7 @@ class Health:
             return
         self._probe = None
         self.failures = self._overtaken = 0
-        self.is_slow = False
+        self.is_slow = self._pause_is_told = False
         self.last_success_at = self._clock()
         self._outcomes.append((self.last_success_at, True))
         if self.state is not State.CLOSED:
@@ -118,7 +120,8 @@ class Health:
         self.last_failure = reason
         self.last_failure_at = now
         if retry_after is not None:
-            if now >= self._paused_by_upstream and retry_after > 0:
+            if retry_after > 0 and self.state is State.CLOSED and not self._pause_is_told:
+                self._pause_is_told = True  # until it has answered: a pause after each retry is no change
                 self._paused(min(retry_after, LONGEST_RETRY_AFTER), reason)
             self._paused_by_upstream = max(self._paused_by_upstream, now + min(retry_after, LONGEST_RETRY_AFTER))
         if trial is self._probe:

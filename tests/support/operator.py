@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tests.support.process import ROOT, Ended, environment, run
+from tests.support.process import ROOT, Ended, Running, environment
 
 _COMMAND = (sys.executable, "-c", "from proxy.cli import main; main()")
 
@@ -22,10 +22,14 @@ class Operator:
     data_dir: Path
     options: tuple[str, ...] = ()
 
-    async def run(self, command: str, *arguments: str, timeout: float = 60.0) -> Ended:
-        """A command to its end; its standard error stands behind its output."""
+    def start(self, command: str, *arguments: str) -> Running:
+        """A command that runs."""
         line = [*_COMMAND, command, "--data-dir", str(self.data_dir), *self.options, *arguments]
-        return await run(line, environment(self.home, PYTHONPATH=str(ROOT)), self.home, timeout)
+        return Running().spawn(line, environment(self.home, PYTHONPATH=str(ROOT)), self.home)
+
+    async def run(self, command: str, *arguments: str) -> Ended:
+        """A command to its end; its standard error stands among its output."""
+        return await self.start(command, *arguments).end()
 
     async def lines(self, command: str, *arguments: str) -> list[Any]:
         """The values that a command prints with ``--json``; it must have succeeded."""

@@ -1,0 +1,72 @@
+"""Getting back what was lost: bytes from upstream, as for a client who asks; names from the pages that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from proxy.administration.parts import IndexParts, Parts
+from proxy.administration.stock import Named
+from proxy.cache.pins import METADATA, companion_name
+from proxy.errors import NotFound, ProxyError
+from proxy.model import File, Pin, strongest
+from proxy.repository.metadata import whole
+from proxy.repository.offered import UNSTATED, segment
+from proxy.simple.links import beside
+
+
+async def refetch(parts: Parts, lost: Named) -> None:
+    """Have the bytes of *lost* stored again.  Raises ProxyError when they cannot be had."""
+    index = parts.indexes.get(lost.index)
+    if index is None:
+        raise NotFound(f"the index {lost.index} is not configured any more")
+    asked, _, name = lost.name.rpartition("/")
+    asked = asked or str(strongest(lost.pin.stated) or UNSTATED)
+    located = await index.repository.locate(lost.project, asked, name)
+    source = located.stored or await index.repository.download(located, asked)
+    try:
+        await whole(source, name)
+    finally:
+        source.close()
+    stored = await parts.store.open(lost.pin.sha256)
+    if stored is None:
+        raise NotFound(f"upstream has other bytes of that name now; purge {name} to accept them")
+    stored.close()
+
+
+async def named_by_pages(parts: Parts, unnamed: Mapping[str, int]) -> dict[str, list[Named]]:
+    """Give the bytes *unnamed* (sha256 -> size) the names that pages which are kept state for them; which these are."""
+    found: dict[str, list[Named]] = {}
+    for name, index in parts.indexes.items():
+        for project in await index.pages.known():
+            for each in await _named(parts, name, index, project, unnamed):
+                await parts.pins.add(each.index, each.project, each.name, each.pin)
+                found.setdefault(each.pin.sha256, []).append(each)
+    return found
+
+
+async def _named(parts: Parts, name: str, index: IndexParts, project: str, unnamed: Mapping[str, int]) -> list[Named]:
+    head = await index.pages.remembered(project)
+    if head is None or not head.found:
+        return []
+    try:
+        page = await index.pages.parsed(project, head)
+    except ProxyError:
+        return []  # damaged, and not to be had again: it tells nothing
+    now = parts.reactor.seconds()
+    stated = await parts.work.run(_stated, page.files, unnamed)
+    return [
+        Named(name, project, pinned, Pin(sha256, unnamed[sha256], {"sha256": sha256}, url, now))
+        for pinned, sha256, url in stated
+    ]
+
+
+def _stated(files: Collection[File], unnamed: Collection[str]) -> list[tuple[str, str, str]]:
+    """(name to pin, sha256, URL) of the files and their metadata that are among *unnamed*."""
+    found = []
+    for file in files:
+        if (sha256 := file.hashes.get("sha256", "")) in unnamed:
+            found.append((file.filename, sha256, file.url))
+        metadata = file.core_metadata
+        if metadata and metadata is not True and (sha256 := metadata.get("sha256", "")) in unnamed:
+            found.append((companion_name(segment(file), file.filename, METADATA), sha256, beside(file.url, METADATA)))
+    return found

@@ -1,0 +1,238 @@
+"""Verifying the tree: every file is read again and held against its digest, every name against the tree.
+
+A damaged file is set aside at once, so that nobody is sent it; the next client who asks for it makes it be fetched again, or a
+repair does.  Bytes that no name stands for are what the loss of records leaves: pages that are kept can tell what they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection
+from typing import Any
+
+from attrs import define
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from proxy.administration.parts import Parts
+from proxy.administration.refetching import named_by_pages, refetch
+from proxy.administration.stock import Named, by_project
+from proxy.errors import BadRequest, ProxyError
+from proxy.interfaces import IBytesSource, Report
+from proxy.model import StoredFile
+from proxy.settings import MIB
+
+#: Names by the sha256 that they stand for.
+Names = dict[str, list[Named]]
+
+#: Bytes that are read at a time, where no rate asks for less.
+_PIECE = 4 * MIB
+#: Seconds between two words on how far it is.
+_SAY_EVERY = 1.0
+
+
+@define
+class _Tally:
+    """What was found so far; ``left`` problems are not solved."""
+
+    files: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    missing: int = 0
+    unnamed: int = 0
+    repaired: int = 0
+    left: int = 0
+
+    def values(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("files", "bytes", "damaged", "missing", "unnamed", "repaired", "left")}
+
+
+class Verifying:
+    """Verifications of the whole tree."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def verify(self, report: Report, repair: bool = False, rate: int | None = None) -> dict[str, int]:
+        """Read every file again, at most *rate* bytes a second; with *repair* fetch again what is damaged or missing.
+
+        *report* is told each problem and, once a second, how far it is.  Raises BadRequest.
+        """
+        if rate is not None and rate <= 0:
+            raise BadRequest(f"a rate of {rate} bytes a second never comes to an end")
+        return (await _Run(self._parts, report, repair, _Pace(self._parts.reactor, rate)).run()).values()
+
+
+class _Pace:
+    """At most *rate* bytes a second, ``None``: as fast as it goes."""
+
+    def __init__(self, reactor: Any, rate: int | None) -> None:
+        self._reactor = reactor
+        self._rate = rate
+        self._due = reactor.seconds()
+        self.piece = _PIECE if rate is None else min(_PIECE, rate)
+
+    async def read(self, count: int) -> None:
+        """Wait as long as *count* bytes take."""
+        if self._rate is None:
+            return
+        now = self._reactor.seconds()
+        self._due = max(self._due, now) + count / self._rate
+        await deferLater(self._reactor, self._due - now)
+
+
+class _Run:
+    """One verification."""
+
+    log = Logger()
+
+    def __init__(self, parts: Parts, report: Report, repair: bool, pace: _Pace) -> None:
+        self._parts = parts
+        self._report = report
+        self._repair = repair
+        self._pace = pace
+        self._tally = _Tally()
+        self._began = self._said_at = parts.reactor.seconds()
+        self._damaged: dict[str, str] = {}
+        #: What could not be set aside; while it is there nothing can take its place.
+        self._stuck: set[str] = set()
+
+    async def run(self) -> _Tally:
+        files = {file.sha256: file for file in await self._parts.usage.files()}
+        total = sum(file.size for file in files.values())
+        for number, file in enumerate(files.values()):
+            where = number, len(files), total
+            self._progress(*where)
+            await self._check(file, where)
+        known, missing, named = await self._names(files)
+        for sha256, what in self._damaged.items():
+            await self._problem("damaged", sha256, files[sha256].size, known.get(sha256, []), what)
+        for sha256, those in missing.items():
+            if await self._is_stored(sha256):
+                continue
+            self._tally.missing += 1
+            await self._problem("missing", sha256, those[0].pin.size, those, "no file of that digest is stored")
+        await self._unnamed([file for file in files.values() if file.sha256 not in named and file.sha256 not in self._damaged])
+        return self._tally
+
+    async def _names(self, files: Collection[str]) -> tuple[Names, Names, set[str]]:
+        """The names of what is damaged, the names whose bytes are not among *files*, and which of these have a name.
+
+        Where files are evicted, names without bytes are as it should be, but for those that are pinned.  What came since the
+        beginning is not looked at: a name is pinned right before its bytes are there.
+        """
+        kept = await self._parts.kept.digests()
+        known: Names = {}
+        missing: Names = {}
+        named: set[str] = set()
+        async for found in by_project(self._parts):
+            for each in found:
+                sha256 = each.pin.sha256
+                if sha256 in files:
+                    named.add(sha256)
+                elif each.pin.committed_at < self._began and (not self._parts.evicting or sha256 in kept):
+                    missing.setdefault(sha256, []).append(each)
+                if sha256 in self._damaged:
+                    known.setdefault(sha256, []).append(each)
+        return known, missing, named
+
+    def _progress(self, number: int, files: int, total: int) -> None:
+        now = self._parts.reactor.seconds()
+        if now - self._said_at >= _SAY_EVERY:
+            self._said_at = now
+            self._report({"checked": {"files": number, "bytes": self._tally.bytes}, "of": {"files": files, "bytes": total}})
+
+    async def _check(self, file: StoredFile, where: tuple[int, int, int]) -> None:
+        source: IBytesSource | None = await self._parts.store.open(file.sha256)
+        if source is None:
+            return  # evicted or purged meanwhile
+        try:
+            found = await self._digest(source, where)
+            what = f"its bytes are sha256-{found}"
+        except OSError as error:
+            found = None
+            what = f"it cannot be read: {error.strerror}"
+        finally:
+            source.close()
+        self._tally.files += 1
+        if found == file.sha256:
+            return
+        self._tally.damaged += 1
+        try:
+            await self._parts.store.set_aside(file.sha256)
+        except OSError as error:
+            what += f", and it cannot be set aside: {error.strerror}"
+            self._stuck.add(file.sha256)
+        self.log.info("the stored file {sha256} is damaged: {what}", sha256=file.sha256, what=what)
+        self._damaged[file.sha256] = what
+
+    async def _digest(self, source: IBytesSource, where: tuple[int, int, int]) -> str:
+        digest = hashlib.sha256()
+        position = 0
+        while count := await self._parts.disk.run(_read, source.fileno(), position, self._pace.piece, digest):
+            position += count
+            self._tally.bytes += count
+            await self._pace.read(count)
+            self._progress(*where)
+        return digest.hexdigest()
+
+    async def _problem(self, problem: str, sha256: str, size: int, known: list[Named], what: str) -> None:
+        """Report a problem, solved if that is asked for and works."""
+        errors = []
+        repaired = False
+        for each in known if self._repair and sha256 not in self._stuck else ():
+            try:
+                await refetch(self._parts, each)
+                repaired = True
+                break
+            except ProxyError as error:
+                errors.append(f"{each.title}: {error}")
+        self._tally.repaired += repaired
+        self._tally.left += not repaired
+        self._report(
+            {
+                "problem": problem,
+                "sha256": sha256,
+                "size": size,
+                "names": [each.values() for each in known],
+                "what": what,
+                "repaired": repaired,
+                "error": "; ".join(errors) or None,
+            }
+        )
+
+    async def _unnamed(self, files: list[StoredFile]) -> None:
+        """Bytes that no name stands for.  They harm nobody: a client who asks for one gives it its name back."""
+        unnamed = {file.sha256: file.size for file in files}
+        found = await named_by_pages(self._parts, unnamed) if self._repair and unnamed else {}
+        for file in files:
+            if not await self._is_stored(file.sha256):
+                continue
+            known = found.get(file.sha256, [])
+            self._tally.unnamed += 1
+            self._tally.repaired += bool(known)
+            self._report(
+                {
+                    "problem": "unnamed",
+                    "sha256": file.sha256,
+                    "size": file.size,
+                    "names": [each.values() for each in known],
+                    "what": "no name is known for it",
+                    "repaired": bool(known),
+                    "error": None if known or not self._repair else "no page that is kept lists it",
+                }
+            )
+
+    async def _is_stored(self, sha256: str) -> bool:
+        source: IBytesSource | None = await self._parts.store.open(sha256)
+        if source is not None:
+            source.close()
+        return source is not None
+
+
+def _read(descriptor: int, position: int, count: int, digest: Any) -> int:
+    """Read up to *count* bytes into *digest*; how many there were.  Raises OSError."""
+    data = os.pread(descriptor, count, position)
+    digest.update(data)
+    return len(data)
