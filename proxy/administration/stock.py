@@ -102,7 +102,8 @@ class Stock:
         """The projects of which a file was used within the last *seconds*, sorted."""
         since = self._parts.reactor.seconds() - seconds
         used = {file.sha256 for file in await self._parts.usage.files() if file.used >= since}
-        return sorted({each.project for each in await names(self._parts, index) if each.pin.sha256 in used})
+        found = {each.project async for there in by_project(self._parts, index) for each in there if each.pin.sha256 in used}
+        return sorted(found)
 
     async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
         """Sums over everything; the *top* projects by bytes."""
