@@ -49,7 +49,8 @@ def summary(settings: Settings) -> list[str]:
     addresses = {upstream.name: upstream.url for upstream in settings.upstreams}
     lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
     for index in settings.indexes:
-        sources = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams)
+        named = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams if not index.offline)
+        sources = "what is stored alone: it is offline" if index.offline else named
         lines.append(f"  serves {' and '.join(_paths(index))} from {sources}")
     return lines
 

@@ -32,6 +32,16 @@ class NotFound(ProxyError):
     title = "Not found"
 
 
+class NotHere(NotFound):
+    """The index is offline, and this was never brought there."""
+
+    code = "not-here"
+    title = "Not on this offline index"
+
+    def __init__(self, index: str, what: str) -> None:
+        super().__init__(f"index {index} is offline and has not got {what}: bring it with pypiproxy import")
+
+
 class MethodNotAllowed(ProxyError):
     """The path exists and answers only GET and HEAD."""
 

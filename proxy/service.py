@@ -22,13 +22,14 @@ from proxy.cache.pins import PinBook
 from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
 from proxy.errors import ConfigError, StorageFailed
-from proxy.interfaces import IRepository
+from proxy.interfaces import IRepository, IUpstreams
 from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.model import DocumentReply, Validators
 from proxy.offload import Offload
 from proxy.repository.documents import Documents, provenance_wanted
 from proxy.repository.metadata import WheelMetadata
+from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.lists import ListFiles
@@ -36,6 +37,7 @@ from proxy.storage.local import LocalFiles
 from proxy.storage.records import DiskRecords
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.identity import Identity
+from proxy.upstream.offline import Offline
 from proxy.upstream.pool import Upstreams
 from proxy.web.channel import BoundedSite
 from proxy.web.documents import JsonDocuments
@@ -109,6 +111,28 @@ class ProxyService(MultiService):
             listening.setServiceParent(self)
 
     def _repository(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IRepository:
+        pool: IUpstreams = Offline(index.name) if index.offline else self._pool(index)
+        pages = PageCache(
+            index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
+        )
+        documents = self._documents(index, pool, pages)
+        metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
+        self._closing += [pages, documents, metadata]
+        return ProxyRepository(
+            index.name,
+            pool,
+            pages,
+            self._files,
+            pins,
+            metadata,
+            documents,
+            self._work,
+            self._reactor,
+            self.metrics.count,
+            Presence(self._store, self._work) if index.offline else None,
+        )
+
+    def _pool(self, index: IndexSettings) -> Upstreams:
         pool = Upstreams(
             index,
             [self._clients[name] for name in index.upstreams],
@@ -116,18 +140,10 @@ class ProxyService(MultiService):
             offload=self._work,
             count=self.metrics.count,
         )
-        pages = PageCache(
-            index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
-        )
-        documents = self._documents(index, pool, pages)
-        metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
         self._pools.append(pool)
-        self._closing += [pages, documents, metadata]
-        return ProxyRepository(
-            index.name, pool, pages, self._files, pins, metadata, documents, self._work, self._reactor, self.metrics.count
-        )
+        return pool
 
-    def _documents(self, index: IndexSettings, pool: Upstreams, pages: PageCache) -> Documents:
+    def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache) -> Documents:
         name, limits, count = index.name, index.limits, self.metrics.count
 
         def provenance(key: str, known: Validators | None) -> Awaitable[DocumentReply]:

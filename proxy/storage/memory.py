@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from zope.interface import implementer
 
@@ -63,6 +63,7 @@ class MemoryPartial:
 
     def commit(self, sha256: str) -> None:
         self._store.files[sha256] = b"".join(self.read_all())
+        self._store.changes += 1
 
     def discard(self) -> None:
         self._store.left.pop(self._key, None)
@@ -83,6 +84,7 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.left: dict[str, bytes] = {}
+        self.changes = 0
 
     async def open(self, sha256: str) -> WholeFile | None:
         data = self.files.get(sha256)
@@ -92,11 +94,15 @@ class MemoryFiles:
         os.pwrite(descriptor, data, 0)
         return WholeFile(descriptor, len(data), sha256)
 
+    async def present(self, digests: Collection[str]) -> frozenset[str]:
+        return frozenset(digests) & self.files.keys()
+
     async def begin(self, key: str, *, resume: bool) -> MemoryPartial:
         left = self.left.pop(key, b"")
         return MemoryPartial(self, key, left if resume else b"")
 
     async def delete(self, sha256: str) -> bool:
+        self.changes += 1
         return self.files.pop(sha256, None) is not None
 
     async def walk(self) -> list[tuple[str, int]]:
