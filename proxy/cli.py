@@ -8,6 +8,8 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.export import export
+from proxy.commands.import_ import import_
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
 
@@ -16,6 +18,10 @@ from proxy.settings import IndexSettings, Settings
 @click.version_option(proxy.__version__, prog_name="pypiproxy", message="%(prog)s %(version)s")
 def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
+
+
+main.add_command(export)
+main.add_command(import_)
 
 
 @main.command("check-config")

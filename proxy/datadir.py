@@ -14,6 +14,16 @@ from proxy.errors import ConfigError
 _LOCK = "lock"
 
 
+class InUse(ConfigError):
+    """Another instance uses the directory; *owner* is its process id, as it wrote it down."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        super().__init__(
+            f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance'
+        )
+        self.owner = owner
+
+
 @define
 class Claim:
     """The right to use a data directory, until :meth:`release` or the end of the process.
@@ -57,9 +67,7 @@ def claim(path: Path) -> Claim:
         os.close(fd)
         if not isinstance(error, BlockingIOError):
             raise ConfigError(f'"{path}": cannot be locked: {error.strerror}; expected a local file system') from error
-        raise ConfigError(
-            f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance'
-        ) from error
+        raise InUse(path, owner) from error
     claimed = Claim(path, fd)
     claimed.sign()
     return claimed

@@ -42,6 +42,14 @@ class NotHere(NotFound):
         super().__init__(f"index {index} is offline and has not got {what}: bring it with pypiproxy import")
 
 
+class BadBundle(ProxyError):
+    """A bundle cannot be read, or read on; what came before the fault was taken."""
+
+    status = 400
+    code = "bad-bundle"
+    title = "Bad bundle"
+
+
 class MethodNotAllowed(ProxyError):
     """The path exists and answers only GET and HEAD."""
 

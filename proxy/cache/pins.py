@@ -65,10 +65,14 @@ class PinBook:
 
     async def add(self, index: str, project: str, name: str, pin: Pin) -> None:
         """Pin *name*, unless it is pinned already: the first committed bytes stay."""
+        await self.add_all(index, project, {name: pin})
+
+    async def add_all(self, index: str, project: str, pins: Mapping[str, Pin]) -> None:
+        """The same for many names at once."""
         async with _Lock(self._locks, (index, project)):
-            pins = self._known.get((index, project)) or await self._read(index, project)
-            if name not in pins:
-                await self._write(index, project, {**pins, name: pin})
+            known = self._known.get((index, project)) or await self._read(index, project)
+            if not pins.keys() <= known.keys():
+                await self._write(index, project, {**pins, **known})
 
     async def put(self, index: str, project: str, name: str, pin: Pin) -> None:
         """Pin *name* in place of what it was pinned to."""
