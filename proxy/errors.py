@@ -132,6 +132,18 @@ class DigestMismatch(UpstreamFailed):
     title = "Digest mismatch"
 
 
+class SlowUpstream(ProxyError):
+    """Upstream has not come up with anything to send yet; asking it goes on."""
+
+    status = 503
+    code = "upstream-slow"
+    title = "Upstream is slow"
+
+    @property
+    def retry_after(self) -> int:
+        return 1
+
+
 class StorageFailed(ProxyError):
     """The data directory could not be read or written."""
 

@@ -236,6 +236,11 @@ class IUpstreams(Interface):
     async def open_range(wanted: Wanted, start: int, stop: int) -> Any:
         """An :class:`IBodyReader` of bytes *start* to *stop* (exclusive).  Raises as `fetch`."""
 
+    def last_modified() -> float | None:
+        """When upstream was last as new as what is served now (PEP 381): its last good answer, less its own lag where that is
+        known.  ``None`` when none has answered yet.
+        """
+
     def slow() -> None:
         """Told by the page cache: an answer did not come within the soft deadline."""
 
@@ -256,6 +261,9 @@ class IRepository(Interface):
 
     def ready(project: str) -> Any:
         """What :meth:`page` would return if it need not wait for anything, else ``None``."""
+
+    def last_modified() -> float | None:
+        """When this index was last in step with its source, in seconds since the epoch (PEP 381); ``None``: not known yet."""
 
     async def projects(*, no_cache: bool = False) -> Any:
         """The list of projects as a :class:`proxy.cache.projects.ProjectsSource`.  Raises UpstreamFailed."""

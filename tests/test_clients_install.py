@@ -99,6 +99,24 @@ async def test_uv_installs_cold_and_pip_finds_everything_there(
     assert (await pip_install(tmp_path, proxy.url, "app")).installed == {"app": "1.0", "lib": "2.1"}
 
 
+@pytest_twisted.ensureDeferred
+async def test_uv_resolves_through_a_mirror_without_metadata_and_downloads_no_wheel(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    made = [wheel(f"p{number}", requires=[f"p{number + 1}"] if number < 24 else [], size=300_000) for number in range(25)]
+    for each in made:
+        upstream.add_file(each.project, each.filename, each.data)
+    proxy = await make_proxy(upstream.url).started()
+    scratch = Scratch(tmp_path)
+    (tmp_path / "requirements.in").write_text("p0\n", "utf-8")
+    ended = await scratch.uv_compile(proxy.url, str(tmp_path / "requirements.in"))
+    assert ended.status == 0, ended.output
+    assert ended.output.count("==1.0") == 25
+    assert upstream.count("*.whl") == 25
+    assert all("range" in each.headers for each in upstream.asked if each.path.endswith(".whl"))
+    assert upstream.sent < 25 * 60_000
+
+
 #: Issue 2, "Failure": what an upstream may do to every request.  ``None``: it refuses connections.
 FAULTS: dict[str, Fault | None] = {
     "refusing": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import hashlib
 import json
@@ -288,3 +289,41 @@ async def test_each_index_has_documents_of_its_own(make_upstream: Any, run: Star
     second_one = (await proxy.get("/index/two/pypi/six/json")).json
     assert [list(first_one["releases"]), list(second_one["releases"])] == [["1.0"], ["2.0"]]
     assert HTML_TYPE not in (await proxy.get("/index/two/simple/", Accept=JSON)).headers["content-type"]
+
+
+# -- mirror age -----------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_last_modified_says_when_upstream_last_answered(stocked: FakeUpstream, run: Start) -> None:
+    proxy = await run(stocked)
+    assert (await proxy.get("/last-modified")).status == 404
+    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    await proxy.page("six")
+    for path in ("/last-modified", "/index/pypi/last-modified"):
+        reply = await proxy.get(path)
+        assert reply.headers["content-type"] == "text/plain"
+        stamp = datetime.datetime.strptime(reply.body.decode(), "%Y%m%dT%H:%M:%S\n").replace(tzinfo=datetime.UTC)
+        assert before <= stamp <= datetime.datetime.now(datetime.UTC)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_mirrors_own_age_is_added(stocked: FakeUpstream, run: Start) -> None:
+    day_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    stocked.content.mirrored_at = day_ago.strftime("%Y%m%dT%H:%M:%S")
+    proxy = await run(upstream_settings(stocked.url, "pypi", max_lag=172_800.0))
+    await proxy.page("six")
+    stamp = datetime.datetime.strptime((await proxy.get("/last-modified")).body.decode(), "%Y%m%dT%H:%M:%S\n")
+    assert abs(stamp.replace(tzinfo=datetime.UTC) - day_ago) < datetime.timedelta(minutes=5)
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_proxy_reads_the_age_of_another(stocked: FakeUpstream, run: Start) -> None:
+    first = await run(stocked)
+    await first.page("six")
+    url = f"http://127.0.0.1:{first.port}/index/pypi/simple/"
+    second = await run(upstream_settings(url, "first", max_lag=600.0), data="second")
+    assert (await second.page("six"))["name"] == "six"
+    (state,) = second.service._pools[0].states()
+    assert state.lag is not None
+    assert state.lag < 600

@@ -364,3 +364,49 @@ async def test_a_small_hot_file_is_answered_from_memory_and_forgotten_with_its_p
     page = await proxy.get("/simple/small/", Cache_Control="no-cache", Accept="application/vnd.pypi.simple.v1+json")
     assert page.json["files"] != []  # within five seconds of the last look nobody can force another
     await client.close()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("what", ["/simple/*", "/packages/*"], ids=["page", "file"])
+async def test_what_takes_too_long_is_a_503_and_is_there_when_it_is_asked_for_again(
+    big: FakeUpstream, run: Start, what: str
+) -> None:
+    proxy = await run(big)
+    path = "/simple/big/" if what.startswith("/simple") else await proxy.link("big", WHEEL)
+    gate = big.hold(what)
+    proxy.service.front.answer_within = 0.1
+    reply = await proxy.get(path)
+    assert (reply.status, reply.headers["retry-after"], reply.json["code"]) == (503, "1", "upstream-slow")
+    gate.release()
+    proxy.service.front.answer_within = 10.0
+    assert (await proxy.get(path)).status == 200
+    assert big.count(what) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_that_upstream_leaves_hanging_is_cut_off_and_goes_on_for_whoever_asks_again(
+    big: FakeUpstream, run: Start
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=1_000_000)
+    proxy.service.front.silence_within = 0.1
+    reply = await proxy.get(path)
+    assert (reply.status, reply.complete) == (200, False)
+    assert BIG.startswith(reply.body)
+    gate.release()
+    proxy.service.front.silence_within = 10.0
+    assert (await proxy.get(path)).body == BIG
+    assert big.count("/packages/*") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_pauses_is_not_taken_for_a_silent_upstream(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    proxy.service.front.silence_within = 0.05
+    client = await proxy.connect(path)
+    client.transport.pauseProducing()
+    await big.until(lambda: big.answered >= 2)
+    client.transport.resumeProducing()
+    assert (await client.reply()).body == BIG

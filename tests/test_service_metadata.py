@@ -45,6 +45,7 @@ async def test_metadata_is_read_out_of_the_wheel_by_a_small_range_and_never_agai
     assert (first.status, first.body, second.body) == (200, BIG.metadata, BIG.metadata)
     assert first.headers["etag"] == second.headers["etag"] == f'"{hashlib.sha256(BIG.metadata).hexdigest()}"'
     assert first.headers["cache-control"] == "public, immutable, max-age=31536000"
+    assert ("fwd=miss" in first.headers["cache-status"], "hit" in second.headers["cache-status"]) == (True, True)
     assert bare.count("GET /packages/*") == 1
     assert bare.sent < 100_000
 

@@ -95,5 +95,5 @@ def test_a_directory_that_claims_to_be_huge_is_not_fetched() -> None:
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 100_000_000, 0, 0)
     parts = Parts(100_000_000 + len(end))
     parts.add(99_000_000, bytes(1_000_000) + end)
-    with pytest.raises(Unreadable, match="9,000,000 bytes of it are needed at once"):
+    with pytest.raises(Unreadable, match="100,000,000 bytes of it are needed at once"):
         read_metadata(parts, NAME)

@@ -69,6 +69,9 @@ class ScriptedUpstreams:
     def retry_in(self) -> float:
         return self.pause
 
+    def last_modified(self) -> float | None:
+        return None
+
     def slow(self) -> None:
         self.told_slow += 1
         self.state = Condition.SUSPECT

@@ -30,8 +30,12 @@ PageView = View[Page]
 
 @frozen(slots=True)
 class Located:
-    """A file that exists: open already when it is in the store, else what to fetch."""
+    """A file that exists: open already when it is in the store, else what to fetch.
+
+    ``made``: it had to be made for this request.
+    """
 
     stored: IBytesSource | None
     wanted: Wanted | None
     etag: str | None
+    made: bool = False

@@ -111,6 +111,9 @@ class ProxyRepository:
             )
         return offer.page
 
+    def last_modified(self) -> float | None:
+        return self._upstreams.last_modified()
+
     async def projects(self, *, no_cache: bool = False) -> Any:
         return await self._documents.projects(no_cache=no_cache)
 
@@ -187,7 +190,7 @@ class ProxyRepository:
         if not is_wheel(filename):
             raise NotFound(f"{filename} is no wheel: there is no metadata of it")
         stored = await self._metadata.of(self, project, asked, filename)
-        return Located(stored, None, _etag(asked, METADATA, stored.sha256))
+        return Located(stored, None, _etag(asked, METADATA, stored.sha256), made=True)
 
     async def download(self, located: Located, asked: str) -> IBytesSource:
         wanted = located.wanted

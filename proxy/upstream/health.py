@@ -66,6 +66,7 @@ class Health:
         self.paused_until = 0.0
         self.last_failure: str | None = None
         self.last_failure_at: float | None = None
+        self.last_success_at: float | None = None
 
     def condition(self) -> Condition:
         """As the freshness decision sees it."""
@@ -103,7 +104,8 @@ class Health:
         self._probe = None
         self.failures = self._overtaken = 0
         self.is_slow = False
-        self._outcomes.append((self._clock(), True))
+        self.last_success_at = self._clock()
+        self._outcomes.append((self.last_success_at, True))
         if self.state is not State.CLOSED:
             self._pauses = 0
             self.paused_until = 0.0

@@ -63,6 +63,14 @@ class Upstreams:
             if client.busy:
                 client.health.slow()
 
+    def last_modified(self) -> float | None:
+        moments = [
+            client.health.last_success_at - (client.lag or 0.0)
+            for client in self._clients
+            if client.health.last_success_at is not None
+        ]
+        return max(moments, default=None)
+
     def states(self) -> list[UpstreamState]:
         """What operators see, in order of preference."""
         return [client.state() for client in self._clients]

@@ -1,7 +1,8 @@
-"""JSON documents over HTTP: the legacy API (``/pypi/<project>/json``) and provenance (PEP 740)."""
+"""Documents beside pages over HTTP: the legacy API (``/pypi/<project>/json``), provenance (PEP 740), mirror age (PEP 381)."""
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import re
 from urllib.parse import quote
@@ -69,6 +70,15 @@ class JsonDocuments:
         view = await repository.provenance(normalize(project), asked, filename)
         body = await view.load()
         return _answer(body, f'"{view.state[:32]}"', view.outcome, None, "identity", ask)
+
+
+def last_modified(repository: IRepository) -> Answer:
+    """Answer a request for ``last-modified`` (PEP 381): when the index was last in step with upstream."""
+    moment = repository.last_modified()
+    if moment is None:
+        raise NotFound(f"no upstream of index {repository.name} has answered since the start: its age is not known yet")
+    stamp = datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y%m%dT%H:%M:%S\n")
+    return Answer(200, [("Content-Type", "text/plain"), ("Cache-Control", "no-store")], stamp.encode("ascii"))
 
 
 def _origin(ask: Ask) -> str:

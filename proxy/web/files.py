@@ -31,6 +31,7 @@ SMALL_FILE = 64 * KIB
 
 _IMMUTABLE = ("Cache-Control", "public, immutable, max-age=31536000")
 _HIT = Outcome(True)
+_MADE = Outcome(False, "miss", stored=True)
 
 
 class Files:
@@ -55,7 +56,7 @@ class Files:
         if located.stored is not None:
             if ask.header("range") is None:
                 self._remember(repository, normalize(project), asked, name, located, headers, ask)
-            return _ranged(located.stored, located.etag, headers, ask, _HIT)
+            return _ranged(located.stored, located.etag, headers, ask, _MADE if located.made else _HIT)
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
         part = await self._part(repository, located, headers, ask)

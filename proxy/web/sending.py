@@ -19,11 +19,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPullProducer, IPushProducer, IReactorTime
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxy.errors import SlowUpstream
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.settings import KIB, MIB
@@ -47,6 +48,7 @@ class _Sender:
         self._moved = moved
         self._warm_to = start
         self._waiting = False
+        self._hungry = False
         self._over = False
         self.sent = 0
         self.done: Deferred[None] = Deferred(lambda _: self._end(None))
@@ -74,11 +76,11 @@ class _Sender:
     def _wait(self) -> None:
         """Be called again when the source has more."""
         if not self._waiting:
-            self._waiting = True
+            self._waiting = self._hungry = True
             self._source.on_change(self._woken)
 
     def _woken(self) -> None:
-        self._waiting = False
+        self._waiting = self._hungry = False
         if not self._over:
             self._go_on()
 
@@ -101,6 +103,15 @@ class _Sender:
     def _warmed(self, _: None, goal: int) -> None:
         self._warm_to = goal
         self._woken()
+
+    @property
+    def hungry(self) -> bool:
+        """Whether it waits for bytes to arrive."""
+        return self._waiting and self._hungry
+
+    def give_up(self, why: Exception) -> None:
+        """End the body with an error."""
+        self._end(Failure(why))
 
     def stopProducing(self) -> None:
         """The connection is gone."""
@@ -254,6 +265,36 @@ class CopySender(_Sender):
     def _release(self) -> None:
         if self._consumer.channel is not None:  # there is none after a disconnect
             self._consumer.unregisterProducer()
+
+
+class Silence:
+    """Ends a sender when its source, which is still arriving, has had nothing for it for *limit* seconds."""
+
+    def __init__(self, reactor: IReactorTime, limit: float) -> None:
+        self._reactor = reactor
+        self._limit = limit
+        self._sender: _Sender | None = None
+        self._call: IDelayedCall = reactor.callLater(limit, self._look)
+
+    def watch(self, sender: _Sender) -> None:
+        """Look after *sender*."""
+        self._sender = sender
+
+    def moved(self) -> None:
+        """A byte went out."""
+        if self._call.active():
+            self._call.reset(self._limit)
+
+    def _look(self) -> None:
+        if self._sender is not None and self._sender.hungry:
+            self._sender.give_up(SlowUpstream(f"upstream has sent nothing for {self._limit:g} s"))
+        else:
+            self._call = self._reactor.callLater(self._limit, self._look)
+
+    def end(self) -> None:
+        """The body has ended."""
+        if self._call.active():
+            self._call.cancel()
 
 
 def _cached(descriptor: int, position: int) -> bool:

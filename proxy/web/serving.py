@@ -20,13 +20,19 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, SlowUpstream
 from proxy.interfaces import IOffload
 from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody, printable, split_path
 from proxy.web.hot import Hit, standing_headers
 from proxy.web.problems import problem
-from proxy.web.sending import CopySender, SendfileSender
+from proxy.web.sending import CopySender, SendfileSender, Silence
+
+#: An answer that has not begun after this long becomes a 503 (seconds): pip gives up after 15 s without a byte, and what is
+#: under way goes on and is there when it asks again.
+ANSWER_WITHIN = 12.0
+#: A body of which upstream has sent nothing for this long is cut off (seconds), for the same reason: clients that resume will.
+SILENCE_WITHIN = 14.0
 
 _access = Logger(namespace="proxy.access")
 _errors = Logger(namespace="proxy.web")
@@ -51,8 +57,12 @@ class Front(Resource):
         via: str,
         stall_timeout: float,
         observe: Observe = lambda method, status, size, seconds, word: None,
+        answer_within: float = ANSWER_WITHIN,
+        silence_within: float = SILENCE_WITHIN,
     ) -> None:
         super().__init__()
+        self.answer_within = answer_within
+        self.silence_within = silence_within
         self._route = route
         self._reactor = reactor
         self._offload = offload
@@ -64,7 +74,7 @@ class Front(Resource):
 
     def render(self, request: Request) -> int:
         request.defaultContentType = None  # type: ignore[attr-defined]  # twisted.web would call every body text/html
-        response = _Response(request, self._reactor, self._offload, self._stall_timeout)
+        response = _Response(request, self._reactor, self._offload, self._stall_timeout, self.silence_within)
         self.in_progress += 1
         work = Deferred.fromCoroutine(self._respond(request, response))
         request.notifyFinish().addErrback(lambda _: work.cancel())
@@ -79,7 +89,7 @@ class Front(Resource):
     async def _respond(self, request: Request, response: _Response) -> None:
         ask = _ask(request)
         try:
-            answer = await self._route(ask)
+            answer = await self._in_time(ask)
         except ProxyError as error:
             answer = problem(error)
             if answer.status >= 500:
@@ -90,6 +100,29 @@ class Front(Resource):
             _errors.failure("bug: {method} {path} failed", Failure(), method=ask.method, path=ask.path)
             answer = problem(ProxyError("the proxy met a fault of its own; its log has the details"))
         await response.send(answer, self._via)
+
+    async def _in_time(self, ask: Ask) -> Answer:
+        """The route's answer.  Raises SlowUpstream when it takes too long; nothing that others share is cancelled by that."""
+        late = False
+        routed = Deferred.fromCoroutine(_started(self._route(ask)))
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            routed.cancel()
+
+        deadline = self._reactor.callLater(self.answer_within, give_up)
+        try:
+            return await routed
+        except CancelledError:
+            if late:
+                raise SlowUpstream(
+                    f"{ask.path} is still on its way after {self.answer_within:g} s: upstream is slow, ask again"
+                ) from None
+            raise
+        finally:
+            if deadline.active():
+                deadline.cancel()
 
     def _ended(self, _: object, request: Request, response: _Response) -> None:
         seconds = self._reactor.seconds() - response.began
@@ -143,15 +176,22 @@ def _ask(request: Request) -> Ask:
     )
 
 
+async def _started(route: Awaitable[Answer]) -> Answer:
+    return await route
+
+
 class _Response:
     """One answer on its way out."""
 
-    def __init__(self, request: Request, reactor: IReactorTime, offload: IOffload, stall_timeout: float) -> None:
+    def __init__(
+        self, request: Request, reactor: IReactorTime, offload: IOffload, stall_timeout: float, silence_within: float
+    ) -> None:
         self._request = request
         self._reactor = reactor
         self._offload = offload
         self._stall_timeout = stall_timeout
         self._gone = False
+        self._silence_within = silence_within
         self._stall: Any = None
         self.began = reactor.seconds()
         self.status = 0
@@ -248,16 +288,24 @@ class _Response:
         span = body.span
         start = 0 if span is None else span.start
         stop = body.source.size if span is None else span.stop
-        about = (body.source, start, stop, self._offload, self._moved)
+        silence = Silence(self._reactor, self._silence_within)
+
+        def moved() -> None:
+            self._moved()
+            silence.moved()
+
+        about = (body.source, start, stop, self._offload, moved)
         transport = self._transport()
         sender: SendfileSender | CopySender
         if isinstance(transport, Connection) and not transport.TLS and not request.chunked:
             sender = SendfileSender(transport, request.channel, *about)
         else:
             sender = CopySender(request, *about)
+        silence.watch(sender)
         try:
             await sender.start()
         finally:
+            silence.end()
             self.sent = sender.sent
 
     async def _send_stream(self, body: StreamBody) -> None:

@@ -11,7 +11,7 @@ from proxy.interfaces import IRepository
 from proxy.repository.offered import PROVENANCE
 from proxy.upstream.identity import passed_through
 from proxy.web.answers import Answer, Ask
-from proxy.web.documents import JsonDocuments
+from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.files import Files
 from proxy.web.operations import Operations
 from proxy.web.pages import Pages, redirect
@@ -55,7 +55,7 @@ class Routes:
                     there = ", ".join(sorted(self._repositories))
                     raise NotFound(f"there is no index named {name!r} here; there is {there}")
                 return await self._index(self._repositories[name], f"/index/{quote(name)}/", tuple(rest), ask)
-            case ("simple" | "files" | "pypi", *_) if self._default is not None:
+            case ("simple" | "files" | "pypi" | "last-modified", *_) if self._default is not None:
                 return await self._index(self._repositories[self._default], "/", ask.segments, ask)
         raise NotFound(f"{ask.path}: there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/")
 
@@ -78,6 +78,8 @@ class Routes:
                     filename = name.removesuffix(PROVENANCE)
                     return await self._documents.provenance(repository, project, digest, filename, ask)
                 return await self._files.file(repository, project, digest, name, ask)
+            case ("last-modified",):
+                return last_modified(repository)
             case ("pypi", project, "json") | ("simple", "pypi", project, "json"):
                 # pip-tools joins "pypi" to the index's URL, with its slash or without
                 return await self._documents.legacy(repository, root, project, None, ask)
