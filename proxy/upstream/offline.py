@@ -25,6 +25,9 @@ class Offline:
     def retry_in(self) -> float:
         return math.inf
 
+    def last_modified(self) -> float | None:
+        return None
+
     def slow(self) -> None:
         pass
 
