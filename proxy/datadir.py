@@ -9,19 +9,9 @@ from pathlib import Path
 
 from attrs import define, field
 
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, InUse
 
 _LOCK = "lock"
-
-
-class InUse(ConfigError):
-    """Another instance uses the directory; *owner* is its process id, as it wrote it down."""
-
-    def __init__(self, path: Path, owner: str) -> None:
-        super().__init__(
-            f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance'
-        )
-        self.owner = owner
 
 
 @define
@@ -49,7 +39,7 @@ class Claim:
 def claim(path: Path) -> Claim:
     """Make sure that *path* is a directory (created with mode 0700) this process may write to, and lock it.
 
-    Raises ConfigError when it cannot be written, is open to everybody, or another instance uses it.
+    Raises ConfigError when it cannot be written, is open to everybody, or another instance uses it (InUse).
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,7 +57,9 @@ def claim(path: Path) -> Claim:
         os.close(fd)
         if not isinstance(error, BlockingIOError):
             raise ConfigError(f'"{path}": cannot be locked: {error.strerror}; expected a local file system') from error
-        raise InUse(path, owner) from error
+        raise InUse(
+            f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance', owner
+        ) from error
     claimed = Claim(path, fd)
     claimed.sign()
     return claimed

@@ -158,3 +158,11 @@ class StorageFailed(ProxyError):
 
 class ConfigError(Exception):
     """The configuration cannot be used; ``str()`` names file, key, value and what is expected."""
+
+
+class InUse(ConfigError):
+    """Another process works on the data directory: *owner*, by its id as far as that is known."""
+
+    def __init__(self, message: str, owner: str) -> None:
+        super().__init__(message)
+        self.owner = owner

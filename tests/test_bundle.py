@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import signal
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,9 @@ from attrs import evolve
 from click.testing import CliRunner, Result
 from hypothesis import example, given
 from hypothesis import strategies as st
+from twisted.internet import reactor as default_reactor
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from proxy import datadir
 from proxy.bundle.cache import IndexCache
@@ -28,15 +34,19 @@ from proxy.cache.pins import PinBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cli import main
 from proxy.commands.directory import completed
-from proxy.errors import BadBundle
+from proxy.errors import BadBundle, StorageFailed
 from proxy.model import Head, Pin, Record, body_digest
 from proxy.offload import Inline
 from proxy.settings import IndexSettings
+from proxy.storage.local import LocalPartial
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 from tests.inprocess import Start
 from tests.support.clients import pip_install, uv_pip_install
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.process import ROOT, Running, environment
 from tests.support.wheels import sdist, seeded, wheel
+
+reactor: Any = default_reactor
 
 OFFLINE = (IndexSettings(name="pypi", default=True, offline=True),)
 APP = wheel("app", "1.0", requires=["lib>=2"])
@@ -453,6 +463,87 @@ def test_a_page_or_pins_that_are_damaged_are_left_out_and_the_rest_is_taken(at: 
     assert [problem.partition("/")[0] for problem in imported.problems] == [["heads", "pages", "pins"][at - 1]]
     assert imported.files == 2
     assert (completed(other.pages.head("app")) is None) == (at < 3)
+
+
+class Full(MemoryFiles):
+    """A store on a disk that takes no second file."""
+
+    async def begin(self, key: str, *, resume: bool) -> Any:
+        if self.files:
+            raise OSError(errno.ENOSPC, "No space left on device", "/data/partial")
+        return await super().begin(key, resume=resume)
+
+
+def test_on_a_full_disk_what_was_taken_stays_and_the_rest_comes_later() -> None:
+    other = evolve(cache(), files=Full())
+    importing = completed(open_bundle(io.BytesIO(bundle_of(filled())), other))
+    with pytest.raises(StorageFailed, match=r"No space left on device \(/data/partial\); make room and import again"):
+        completed(importing.run())
+    assert (importing.imported.pages, importing.imported.files) == (1, 1)
+    roomy = MemoryFiles()
+    roomy.files = files(other)
+    assert take(bundle_of(filled()), evolve(other, files=roomy)).files_there == 1
+    assert len(roomy.files) == 2
+
+
+def test_a_bundle_that_cannot_be_read_on_is_told_so() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(BadBundle, match="it cannot be read on: Input/output error"):
+        completed(open_bundle(Failing(), cache()))
+
+
+def test_a_member_of_a_size_that_none_has_is_not_read_into_memory() -> None:
+    manifest, *_ = members(bundle_of(filled()))
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        tar.addfile(manifest[0], io.BytesIO(manifest[1]))
+        member = tarfile.TarInfo(str(Entry(Kind.HEAD, "app", "0" * 64)))
+        member.size = 2**40
+        plain.write(member.tobuf())
+    with pytest.raises(BadBundle, match="has 1,099,511,627,776 bytes, more than any bundle has there"):
+        take(zstandard.compress(plain.getvalue()), cache())
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_import_that_is_killed_goes_on_at_the_next_one(tmp_path: Path) -> None:
+    """The command as a process of its own; it is killed while it waits for the rest of a bundle on standard input."""
+    bundle = bundle_of(filled(size=2_000_000))
+    (tmp_path / "whole.tar.zst").write_bytes(bundle)
+    os.mkfifo(tmp_path / "pipe")
+    arguments = [sys.executable, "-c", "from proxy.cli import main; main()", "import", "-d", str(tmp_path / "b")]
+    env = environment(tmp_path, PYTHONPATH=str(ROOT))
+    killed = Running().spawn([*arguments, "pipe"], env, tmp_path)
+    pipe = await deferToThread(open, tmp_path / "pipe", "wb", 0)
+    with pipe:
+        await deferToThread(pipe.write, bundle[: len(bundle) * 3 // 4])
+        while not list((tmp_path / "b" / "files").glob("*/*")):
+            assert killed.ended is None, killed.output
+            await deferLater(reactor, 0.01)
+        killed.signal(signal.SIGKILL)
+        assert (await killed.end()).status == -signal.SIGKILL
+    ended = await Running().spawn([*arguments, "whole.tar.zst"], env, tmp_path).end()
+    assert ended.status == 0
+    assert "0 pages and 1 files with 2,000,000 bytes taken into index pypi; 1 pages and 1 files were there" in ended.output
+    assert not list((tmp_path / "b" / "partial").iterdir())
+
+
+def test_an_import_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "bundle.tar.zst"
+    bundle.write_bytes(bundle_of(filled()))
+
+    def interrupted(self: object, sha256: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalPartial, "commit", interrupted)
+    result = command("import", bundle, "-d", tmp_path / "b")
+    assert result.exit_code == 130
+    assert "so far 1 pages and 0 files" in result.output
+    assert result.output.endswith("interrupted: import it again to go on\n")
+    monkeypatch.undo()
+    assert command("import", bundle, "-d", tmp_path / "b").exit_code == 0
 
 
 # -- what is there already ----------------------------------------------------------------------------------------------------

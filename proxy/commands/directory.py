@@ -14,7 +14,7 @@ from proxy import config, datadir
 from proxy.bundle.cache import IndexCache
 from proxy.cache.pins import PinBook
 from proxy.cache.records import PAGES, HeadedRecords
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, InUse
 from proxy.offload import Inline
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.local import LocalFiles
@@ -36,7 +36,7 @@ def index_cache(file: Path | None, data_dir: Path | None, index: str | None, *, 
         raise ConfigError(f"{directory}: there is no such directory; name the proxy's own with --data-dir or --config")
     try:
         claim = datadir.claim(directory)
-    except datadir.InUse as error:
+    except InUse as error:
         raise ConfigError(f"{directory}: a proxy runs on it (process id {error.owner}); stop it, and do this again") from error
     try:
         offload = Inline()

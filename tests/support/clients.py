@@ -48,7 +48,16 @@ class Scratch:
 
     async def uv_compile(self, index: str, *arguments: str, timeout: float = 60.0) -> Ended:
         """``uv pip compile`` *arguments* from *index* and nowhere else, without cache and configuration."""
-        command = [uv.find_uv_bin(), "pip", "compile", "--no-config", "--no-cache", "--no-progress", "--python", str(self.python)]
+        command = [
+            uv.find_uv_bin(),
+            "pip",
+            "compile",
+            "--no-config",
+            "--no-cache",
+            "--no-progress",
+            "--python",
+            str(self.python),
+        ]
         return await self._run([*command, "--index-url", index, *arguments], timeout, UV_PYTHON_DOWNLOADS="never")
 
     async def _run(self, command: Sequence[str], timeout: float, **settings: str) -> Ended:
