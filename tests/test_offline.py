@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from proxy.settings import IndexSettings, PageLimits
-from tests.inprocess import JSON, Start
-from tests.support import wire
+from proxy.settings import IndexSettings, PageLimits, UpstreamSettings
+from tests.inprocess import JSON, Start, upstream_settings
+from tests.support import certs, wire
 from tests.support.clients import pip_install, uv_pip_install
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.wheels import Distribution, sdist, wheel
@@ -26,7 +26,7 @@ def publish(upstream: FakeUpstream, *distributions: Distribution, metadata: bool
         upstream.add_file(each.project, each.filename, each.data, metadata=stated)
 
 
-async def fill(serve: Start, upstream: FakeUpstream, *names: str) -> dict[str, str]:
+async def fill(serve: Start, upstream: FakeUpstream | UpstreamSettings, *names: str) -> dict[str, str]:
     """Ask a proxy that is not offline for the page of app and for its files *names*; the paths of all its files."""
     proxy = await serve(upstream)
     paths = {each["filename"]: await proxy.link("app", each["filename"]) for each in (await proxy.page("app"))["files"]}
@@ -100,6 +100,25 @@ async def test_metadata_that_is_not_there_is_read_out_of_the_wheel_that_is(serve
     (listed,) = (await proxy.page("app"))["files"]
     assert listed["core-metadata"] == {"sha256": hashlib.sha256(APP.metadata).hexdigest()}
     assert upstream.count() == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_provenance_is_not_offered_and_is_there_with_its_file_if_it_was_asked_for(
+    serve: Start, make_upstream: Any, tmp_path: Path
+) -> None:
+    upstream = make_upstream(tls=certs.server_context())
+    authority, _ = certs.authority().write(tmp_path, "authority")
+    for each in (APP, OLD):
+        path = f"/provenance/{each.filename}"
+        upstream.add_file("app", each.filename, each.data, provenance=f"{upstream.base}{path}")
+        upstream.add_path(path, b"{}", "application/json")
+    names = (APP.filename, f"{APP.filename}#.provenance", f"{OLD.filename}#.provenance")
+    paths = await fill(serve, upstream_settings(upstream.url, ca_file=authority), *names)
+    proxy = await serve(indexes=OFFLINE)
+    (listed,) = (await proxy.page("app"))["files"]
+    assert "provenance" not in listed
+    assert (await proxy.get(paths[APP.filename] + ".provenance")).body == b"{}"
+    assert (await proxy.get(paths[OLD.filename] + ".provenance")).status == 404
 
 
 @pytest_twisted.ensureDeferred

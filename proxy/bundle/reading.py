@@ -16,9 +16,7 @@ import zstandard
 from proxy.bundle.format import MANIFEST, Entry, Manifest, entry_of, read_manifest
 from proxy.errors import BadBundle
 from proxy.settings import MIB
-
-#: The longest member that is no file; the longest page that a proxy keeps is well below.
-_LONGEST = 256 * MIB
+from proxy.upstream.pages import LARGEST
 
 
 class BundleReader:
@@ -67,7 +65,7 @@ class BundleReader:
         return member
 
     def _read(self) -> bytes:
-        if self._member.size > _LONGEST:
+        if self._member.size > LARGEST:  # the largest page that is ever kept
             raise BadBundle(
                 f"its member {self._member.name[:200]!r} has {self._member.size:,} bytes, more than any bundle has there"
             )

@@ -101,8 +101,8 @@ def _sha256(digest: Digest | None) -> str | None:
 
 
 def _from_store(file: File, pins: Mapping[str, Pin], there: Collection[str]) -> File:
-    """*file* without metadata that is not there: that of a wheel is read out of it when it is asked for."""
-    return file if metadata_of(file, pins) in there else evolve(file, core_metadata=None)
+    """*file* without what may not be there: provenance, and metadata (a wheel's is read out of it when it is asked for)."""
+    return evolve(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, pins) in there else None)
 
 
 def _offered(file: File, pins: Mapping[str, Pin]) -> File:
