@@ -10,6 +10,7 @@ import proxy
 from proxy import config, listening
 from proxy.commands.export import export
 from proxy.commands.import_ import import_
+from proxy.commands.warm import warm
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
 
@@ -22,6 +23,7 @@ def main() -> None:
 
 main.add_command(export)
 main.add_command(import_)
+main.add_command(warm)
 
 
 @main.command("check-config")

@@ -40,6 +40,7 @@ FLOORS = {
     "repository": 5,
     "web": 6,
     "bundle": 6,
+    "warm": 6,
     # 7: composition
     "config": 7,
     "service": 7,

@@ -9,6 +9,7 @@ import base64
 import gzip
 import hashlib
 import io
+import json
 import random
 import tarfile
 import zipfile
@@ -106,15 +107,23 @@ def wheel(
     return Distribution(name, f"{module}-{version}-py3-none-any.whl", archive.getvalue(), metadata)
 
 
-def sdist(name: str, version: str = "1.0", *, requires: Iterable[str] = (), requires_python: str | None = None) -> Distribution:
-    """A source distribution that builds itself."""
+def sdist(
+    name: str,
+    version: str = "1.0",
+    *,
+    requires: Iterable[str] = (),
+    requires_python: str | None = None,
+    build_requires: Iterable[str] = (),
+) -> Distribution:
+    """A source distribution that builds itself; *build_requires* is what it claims to need for that."""
     module = name.replace("-", "_").replace(".", "_").lower()
     metadata = _metadata(name, version, requires, requires_python)
     folder = f"{module}-{version}"
     backend = _BACKEND.format(name=module, version=version, module=module, metadata=metadata.decode())
     members = {
         "PKG-INFO": metadata,
-        "pyproject.toml": b'[build-system]\nrequires = []\nbuild-backend = "in_tree_backend"\nbackend-path = ["."]\n',
+        "pyproject.toml": f"[build-system]\nrequires = {json.dumps([*build_requires])}\n".encode()
+        + b'build-backend = "in_tree_backend"\nbackend-path = ["."]\n',
         "in_tree_backend.py": backend.encode(),
         f"{module}.py": f'version = "{version}"\n'.encode(),
     }

@@ -1,0 +1,100 @@
+"""What came of a run: for people as a few lines, for programs as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field, frozen
+
+from proxy.warm.fetching import Traffic
+from proxy.warm.inputs import Problem
+
+
+@frozen
+class Outcome:
+    """One file.  ``state`` is ``there``, ``fetched``, ``wanted`` (a dry run) or ``failed``; then ``why`` says it."""
+
+    project: str
+    version: str
+    filename: str
+    state: str
+    size: int | None = None
+    why: str | None = None
+
+
+@define
+class Report:
+    """One run."""
+
+    outcomes: list[Outcome] = field(factory=list)
+    problems: list[Problem] = field(factory=list)
+    notes: list[str] = field(factory=list)
+    seconds: float = 0.0
+    traffic: Traffic = field(factory=Traffic)
+    stopped: bool = False
+
+    def count(self, state: str) -> int:
+        """How many files came out as *state*."""
+        return sum(outcome.state == state for outcome in self.outcomes)
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 all there, 1 something failed, 130 stopped."""
+        if self.stopped:
+            return 130
+        return 1 if self.problems or self.count("failed") else 0
+
+    def lines(self, *, dry: bool) -> list[str]:
+        """The summary."""
+        lines = [f"note: {note}" for note in dict.fromkeys(self.notes)]
+        lines += [f"failed: {problem}" for problem in dict.fromkeys(self.problems)]
+        lines += [f"failed: {each.filename}: {each.why}" for each in self.outcomes if each.state == "failed"]
+        failed = self.count("failed") + len(set(self.problems))
+        if dry:
+            lines.append(f"{self.count('wanted')} files would be asked for, {failed} failed")
+            return lines
+        traffic = self.traffic
+        lines.append(
+            f"{self.count('there')} files were there, {self.count('fetched')} fetched, {failed} failed; "
+            f"{size(traffic.bytes)} in {self.seconds:.1f} s; {traffic.upstream} of {traffic.requests} requests went upstream"
+        )
+        if self.stopped:
+            lines.append("stopped: what was fetched stays, the next run goes on from there")
+        return lines
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON values.  Sizes are bytes, times seconds."""
+        return {
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "bytes": self.traffic.bytes,
+            "requests": self.traffic.requests,
+            "upstream_requests": self.traffic.upstream,
+            "there": self.count("there"),
+            "fetched": self.count("fetched"),
+            "failed": self.count("failed") + len(set(self.problems)),
+            "stopped": self.stopped,
+            "files": [
+                {
+                    "project": each.project,
+                    "version": each.version,
+                    "filename": each.filename,
+                    "state": each.state,
+                    "size": each.size,
+                    "why": each.why,
+                }
+                for each in self.outcomes
+            ],
+            "problems": [{"where": each.where, "why": each.why} for each in dict.fromkeys(self.problems)],
+            "notes": list(dict.fromkeys(self.notes)),
+        }
+
+
+def size(count: int) -> str:
+    """*count* bytes as people say it."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

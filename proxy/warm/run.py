@@ -1,0 +1,191 @@
+"""One run: read, resolve, choose, fetch, and what building source archives needs; the rest goes on when something fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from packaging.requirements import InvalidRequirement, Requirement
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
+
+from proxy.names import normalize
+from proxy.warm.choosing import Choice, Entry, newest, suits
+from proxy.warm.fetching import Fetcher, NotFetched, Unreachable
+from proxy.warm.inputs import Group, Locked, Problem
+from proxy.warm.progress import Lines
+from proxy.warm.report import Outcome, Report
+from proxy.warm.resolving import Resolver, Unresolved
+from proxy.warm.targets import Target
+
+#: Building a source archive may need what has to be built itself, and so on: this deep.
+_DEPTH = 3
+
+
+@frozen
+class Plan:
+    """What to have and how.  ``latest``: so many of the newest versions of every named project as well."""
+
+    groups: Sequence[Group]
+    #: None: all platforms.
+    targets: tuple[Target, ...]
+    choice: Choice
+    latest: int = 0
+    dry: bool = False
+
+
+class Run:
+    """One run of *plan*."""
+
+    def __init__(self, plan: Plan, fetcher: Fetcher, resolver: Resolver, progress: Lines, clock: Callable[[], float]) -> None:
+        self._plan = plan
+        self._fetcher = fetcher
+        self._resolver = resolver
+        self._progress = progress
+        self._clock = clock
+        self._began = clock()
+        self._asked: set[tuple[str, str]] = set()
+        self._needed: set[str] = set()
+        self.report = Report(traffic=fetcher.traffic)
+
+    async def go(self) -> Report:
+        """Do all of it; what was done until it is cancelled is reported.  Raises Unreachable when the proxy does not answer."""
+        try:
+            for group in self._plan.groups:
+                self.report.problems += group.problems
+                self.report.notes += group.notes
+                await self._group(group)
+            for _ in range(_DEPTH):
+                if not self._needed:
+                    break
+                needed, self._needed = self._needed, set()
+                await self._group(Group("to build source archives", requirements=sorted(needed)))
+        except CancelledError:
+            self.report.stopped = True
+        finally:
+            self.report.seconds = self._clock() - self._began
+        return self.report
+
+    async def _group(self, group: Group) -> None:
+        wanted: dict[Locked, list[Target]] = {locked: list(self._plan.targets) for locked in group.locked}
+        if group.requirements or group.project is not None:
+            targets: Sequence[Target | None] = self._plan.targets or [None]
+            for target in targets:
+                for locked in await self._resolved(group, target):
+                    wanted.setdefault(locked, []).extend([] if target is None else [target])
+        if self._plan.latest:
+            for locked in await self._newest(group):
+                wanted[locked] = list(self._plan.targets)
+        await self._fetch(wanted)
+
+    async def _resolved(self, group: Group, target: Target | None) -> list[Locked]:
+        self._progress.doing(f"resolving {Path(group.where).name} for {target or 'all platforms'}")
+        try:
+            return await self._resolver.resolve(group, target)
+        except Unresolved as error:
+            await self._alive()
+            hint = "change what it asks for, or name another --python or --platform; what can be had without it is fetched"
+            self.report.problems.append(Problem(group.where, f"{error} ({hint})"))
+            return await self._singly(group, target)
+
+    async def _alive(self) -> None:
+        """Raise Unreachable when it is the proxy that is the matter."""
+        await self._fetcher.answers()
+
+    async def _singly(self, group: Group, target: Target | None) -> list[Locked]:
+        """What can be resolved of a group that cannot as a whole: each requirement by itself."""
+        if len(group.requirements) < 2:
+            return []
+        found: list[Locked] = []
+        for requirement in group.requirements:
+            alone = Group(
+                group.where,
+                [requirement],
+                group.constraints,
+                hashes=group.hashes,
+                prereleases=group.prereleases,
+            )
+            try:
+                found += await self._resolver.resolve(alone, target)
+            except Unresolved as error:
+                self.report.problems.append(Problem(requirement, str(error)))
+        return found
+
+    async def _newest(self, group: Group) -> list[Locked]:
+        found = []
+        for text in group.requirements:
+            requirement = Requirement(text)
+            name = normalize(requirement.name)
+            try:
+                page = await self._fetcher.page(name)
+            except Unreachable:
+                raise
+            except NotFetched as error:
+                self.report.problems.append(Problem(name, str(error)))
+                continue
+            found += [Locked(name, version) for version in newest(page["files"], requirement.specifier, self._plan.latest)]
+        return found
+
+    async def _fetch(self, wanted: Mapping[Locked, Sequence[Target]]) -> None:
+        chosen = [pair for locked, targets in wanted.items() for pair in await self._chosen(locked, targets)]
+        self._progress.expect(len(chosen), sum(entry.get("size") or 0 for _, entry in chosen))
+        if self._plan.dry:
+            for locked, entry in chosen:
+                self._done(Outcome(locked.name, locked.version, entry["filename"], "wanted", entry.get("size")))
+            return
+        running = [Deferred.fromCoroutine(self._file(locked, entry)) for locked, entry in chosen]
+        together: Any = DeferredList(running, fireOnOneErrback=True, consumeErrors=True)
+        try:
+            await together
+        except FirstError as error:
+            for each in running:
+                each.cancel()
+            error.subFailure.raiseException()
+
+    async def _chosen(self, locked: Locked, targets: Sequence[Target]) -> list[tuple[Locked, Entry]]:
+        try:
+            page = await self._fetcher.page(locked.name)
+        except Unreachable:
+            raise
+        except NotFetched as error:
+            self.report.problems.append(Problem(locked.name, str(error)))
+            return []
+        entries = self._plan.choice.of(page["files"], locked, targets)
+        if not entries and (why := _why_none(page["files"], locked, targets)) is not None:
+            self.report.problems.append(Problem(f"{locked.name} {locked.version}", why))
+        new = [entry for entry in entries if (locked.name, entry["filename"]) not in self._asked]
+        self._asked |= {(locked.name, entry["filename"]) for entry in new}
+        return [(locked, entry) for entry in new]
+
+    async def _file(self, locked: Locked, entry: Entry) -> None:
+        try:
+            fetched = await self._fetcher.file(locked.name, entry, self._progress.told)
+        except NotFetched as error:
+            self._done(Outcome(locked.name, locked.version, entry["filename"], "failed", entry.get("size"), str(error)))
+            return
+        for text in fetched.builds_with:
+            try:
+                Requirement(text)
+            except InvalidRequirement:
+                continue
+            self._needed.add(text)
+        state = "there" if fetched.there else "fetched"
+        self._done(Outcome(locked.name, locked.version, fetched.filename, state, fetched.size))
+
+    def _done(self, outcome: Outcome) -> None:
+        self.report.outcomes.append(outcome)
+        self._progress.done(outcome)
+
+
+def _why_none(entries: Sequence[Entry], locked: Locked, targets: Sequence[Target]) -> str | None:
+    """Why there is no file of *locked*; ``None`` when that is right: a lock file has versions for other Pythons too."""
+    everything = Choice(all_files=True)
+    there = everything.of(entries, Locked(locked.name, locked.version), ())
+    if there:
+        if locked.hashes and not everything.of(entries, locked, ()):
+            return f"no file on the index has one of its {len(locked.hashes)} hashes: was it locked against another index?"
+        if not any(suits(entry, target) for entry in there for target in targets):
+            return None
+        return "no file suits the targets: name another --python or --platform, or leave --only-binary out"
+    return "the index has no file of this version"

@@ -1,0 +1,300 @@
+"""``pypiproxy warm``, the real command: after it, with upstream cut off, real pip and real uv install what was warmed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from tests.support.clients import Scratch
+from tests.support.fake_upstream import FakeUpstream, Fault
+from tests.support.process import ROOT, Ended, ProxyProcess, Running, environment
+from tests.support.wheels import Distribution, sdist, wheel
+
+MakeProxy = Callable[..., ProxyProcess]
+
+APP, LIB, OLD = wheel("app", requires=["lib>=2", "source"]), wheel("lib", "2.1", size=200_000), wheel("lib", "1.0")
+SOURCE = sdist("source", "0.3")
+STOCK = (APP, LIB, OLD, SOURCE, wheel("extra-thing"), wheel("tool"))
+INSTALLED = {"app": "1.0", "lib": "2.1", "source": "0.3"}
+
+
+@pytest.fixture
+def stocked(upstream: FakeUpstream) -> FakeUpstream:
+    for each in STOCK:
+        upstream.add_file(each.project, each.filename, each.data)
+    return upstream
+
+
+class Warm:
+    """The command, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "home").mkdir()
+
+    def start(self, *arguments: str) -> Running:
+        command = [sys.executable, "-c", "from proxy.cli import main; main()", "warm", *arguments]
+        return Running().spawn(command, environment(self.folder / "home", PYTHONPATH=str(ROOT)), self.folder)
+
+    async def __call__(self, *arguments: str) -> Ended:
+        return await self.start(*arguments).end()
+
+    def write(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text, "utf-8")
+        return name
+
+    def report(self, name: str = "report.json") -> Any:
+        return json.loads((self.folder / name).read_text("utf-8"))
+
+
+@pytest.fixture
+def warm(tmp_path: Path) -> Warm:
+    folder = tmp_path / "warm"
+    folder.mkdir()
+    return Warm(folder)
+
+
+def entries(*made: Distribution) -> str:
+    return ", ".join(f'{{file = "{each.filename}", hash = "sha256:{each.sha256}"}}' for each in made)
+
+
+def tables(header: str, *made: Distribution, source: str = "") -> str:
+    return "".join(
+        f'[[{header}]]\nname = "{each.project}"\nversion = "{each.filename.split("-")[1].removesuffix(".tar.gz")}"\n'
+        f"{source}files = [{entries(each)}]\n"
+        for each in made
+    )
+
+
+def uv_lock(*made: Distribution) -> str:
+    text = "version = 1\nrevision = 3\n"
+    for each in made:
+        file = f'{{ url = "https://files.example/{each.filename}", hash = "sha256:{each.sha256}" }}'
+        kind = f"wheels = [{file}]" if each.filename.endswith(".whl") else f"sdist = {file}"
+        version = each.filename.split("-")[1].removesuffix(".tar.gz")
+        source = 'source = { registry = "https://index.example/simple" }'
+        text += f'[[package]]\nname = "{each.project}"\nversion = "{version}"\n{source}\n{kind}\n'
+    return text
+
+
+def pylock(*made: Distribution) -> str:
+    text = 'lock-version = "1.0"\ncreated-by = "tests"\n'
+    for each in made:
+        url = f'url = "https://files.example/{each.filename}"\nhashes = {{ sha256 = "{each.sha256}" }}\n'
+        version = each.filename.split("-")[1].removesuffix(".tar.gz")
+        table = "[[packages.wheels]]" if each.filename.endswith(".whl") else "[packages.sdist]"
+        text += f'[[packages]]\nname = "{each.project}"\nversion = "{version}"\n{table}\nname = "{each.filename}"\n{url}'
+    return text
+
+
+PIPFILE_LOCK = json.dumps(
+    {
+        "_meta": {"pipfile-spec": 6},
+        "default": {
+            "app": {"version": "==1.0", "hashes": [f"sha256:{APP.sha256}"]},
+            "lib": {"version": "==2.1", "hashes": [f"sha256:{LIB.sha256}"]},
+            "source": {"version": "==0.3", "hashes": [f"sha256:{SOURCE.sha256}"]},
+        },
+    }
+)
+HASHED = "".join(
+    f"{name} --hash=sha256:{made.sha256}\n" for name, made in (("app==1.0", APP), ("lib==2.1", LIB), ("source==0.3", SOURCE))
+)
+
+#: One of each kind of input; all come down to the same three files.
+INPUTS = {
+    "requirements.txt": "app\n",
+    "hashed.txt": HASHED,
+    "pyproject.toml": '[project]\nname = "mine"\nversion = "1"\ndependencies = ["app"]\n',
+    "uv.lock": uv_lock(APP, LIB, SOURCE),
+    "poetry.lock": tables("package", APP, LIB, SOURCE) + '[metadata]\nlock-version = "2.1"\n',
+    "pdm.lock": '[metadata]\nlock_version = "4.5.0"\n' + tables("package", APP, LIB, SOURCE),
+    "Pipfile.lock": PIPFILE_LOCK,
+    "pylock.toml": pylock(APP, LIB, SOURCE),
+}
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("name", INPUTS)
+async def test_after_it_installs_succeed_without_upstream(
+    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm, tmp_path: Path, name: str
+) -> None:
+    proxy = await make_proxy(stocked.url).started()
+    ended = await warm("-r", warm.write(name, INPUTS[name]), "--proxy", proxy.url, "--report", "report.json")
+    assert ended.status == 0, ended.output
+    # uv may have built the source archive already, to know what it needs
+    states = {file["filename"]: file["state"] for file in warm.report()["files"]}
+    assert states.pop(SOURCE.filename) in ("fetched", "there")
+    assert states == {APP.filename: "fetched", LIB.filename: "fetched"}
+    assert "0 failed" in ended.output
+    await stocked.down()
+    scratch = Scratch(tmp_path)
+    installed = await scratch.pip(proxy.url, "app") if name != "uv.lock" else await scratch.uv(proxy.url, "app")
+    assert installed.status == 0, installed.output
+    assert scratch.installed == INSTALLED
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_there_is_not_fetched_again_and_a_mix_is_one_run(
+    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+) -> None:
+    proxy = await make_proxy(stocked.url).started()
+    mixed = ["-r", warm.write("a.txt", "lib<2\n"), "-r", warm.write("b.txt", "lib>=2\n"), "tool", "--proxy", proxy.url]
+    first = await warm(*mixed, "--report", "report.json")
+    assert first.status == 0, first.output
+    assert {file["filename"] for file in warm.report()["files"]} == {LIB.filename, OLD.filename, "tool-1.0-py3-none-any.whl"}
+    before = stocked.count("/packages/*")
+    second = await warm(*mixed)
+    assert "3 files were there, 0 fetched, 0 failed" in second.output
+    assert stocked.count("/packages/*") == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_fails_is_named_and_the_rest_is_fetched(stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm) -> None:
+    made = wheel("wrong")
+    stocked.add_file("wrong", made.filename, made.data, metadata=made.metadata, hashes={"sha256": "0" * 64})
+    proxy = await make_proxy(stocked.url).started()
+    requirements = f"app\nno-such-project\nlib<1\nwrong\n-e .\ntool==1.0 --hash=sha256:{'1' * 64}\n"
+    ended = await warm(
+        "-r", warm.write("requirements.txt", requirements), "-r", "gone.lock", "--proxy", proxy.url, "--report", "report.json"
+    )
+    assert ended.status == 1, ended.output
+    said = " ".join(f"{each['where']}: {each['why']}" for each in warm.report()["problems"])
+    for words in (
+        "no-such-project was not found",
+        "lib<1",
+        "line 5: -e . is a path",
+        "tool 1.0: no file on the index has one of its 1 hashes",
+        "gone.lock: cannot be read: No such file or directory",
+    ):
+        assert words in said
+    states = {file["filename"]: file["state"] for file in warm.report()["files"]}
+    assert states[made.filename] == "failed"
+    assert (states[APP.filename], states[LIB.filename]) == ("fetched", "fetched")
+
+
+@pytest_twisted.ensureDeferred
+async def test_requirements_that_exclude_each_other_are_named(stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm) -> None:
+    proxy = await make_proxy(stocked.url).started()
+    ended = await warm("app", "lib<2", "--proxy", proxy.url)
+    assert ended.status == 1
+    assert "app==1.0 depends on lib>=2" in ended.output or "unsatisfiable" in ended.output
+    assert f"fetched {OLD.filename}" in ended.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_targets_platforms_and_what_goes_with_them(stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm) -> None:
+    names = [
+        f"fast-1.0-cp{python}-cp{python}-{platform}.whl"
+        for python in ("39", "312")
+        for platform in ("manylinux_2_28_x86_64", "win_amd64", "macosx_11_0_arm64")
+    ]
+    body = wheel("fast").data
+    for name in names:
+        stocked.add_file("fast", name, body + name.encode(), metadata=wheel("fast").metadata)
+    proxy = await make_proxy(stocked.url).started()
+    platforms = ["--platform", "manylinux_2_28_x86_64", "--platform", "win_amd64"]
+    ended = await warm(
+        "fast", "--python", "3.9", "--python", "3.12", *platforms, "--proxy", proxy.url, "--report", "report.json"
+    )
+    assert ended.status == 0, ended.output
+    assert {file["filename"] for file in warm.report()["files"]} == {name for name in names if "macosx" not in name}
+    ended = await warm("fast", "--universal", "--proxy", proxy.url, "--report", "report.json")
+    assert {file["filename"] for file in warm.report()["files"]} == set(names)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_deps_latest_sdists_and_a_dry_run(stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm) -> None:
+    for version in ("0.1", "0.2", "0.4rc1"):
+        made = sdist("source", version)
+        stocked.add_file("source", made.filename, made.data)
+    proxy = await make_proxy(stocked.url).started()
+    dry = await warm("app", "--no-deps", "--dry-run", "--proxy", proxy.url)
+    assert (dry.status, f"wanted {APP.filename}" in dry.output, "1 files would be asked for" in dry.output) == (0, True, True)
+    assert stocked.count("/packages/*.tar.gz") == 0
+    ended = await warm("source", "--latest", "2", "--proxy", proxy.url, "--report", "report.json")
+    assert ended.status == 0, ended.output
+    assert {file["version"] for file in warm.report()["files"]} == {"0.3", "0.2"}
+    none = await warm("source", "--only-binary", "--proxy", proxy.url)
+    assert none.status == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_building_a_source_archive_needs_is_fetched_too(
+    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+) -> None:
+    made = sdist("needy", build_requires=["tool"])
+    stocked.add_file("needy", made.filename, made.data)
+    proxy = await make_proxy(stocked.url).started()
+    lock = tables("package", made) + '[metadata]\nlock-version = "2.1"\n'  # which leaves uv nothing to build
+    ended = await warm("-r", warm.write("poetry.lock", lock), "--proxy", proxy.url)
+    assert ended.status == 0, ended.output
+    assert "fetched needy-1.0.tar.gz" in ended.output
+    assert "fetched tool-1.0-py3-none-any.whl" in ended.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_no_proxy_runs_it_works_on_the_data_directory(stocked: FakeUpstream, warm: Warm) -> None:
+    config = f'[upstream.fake]\nurl = "{stocked.url}"\n[[index]]\nname = "main"\nupstreams = ["fake"]\ndefault = true\n'
+    options = ["--config", warm.write("pypiproxy.toml", config), "--data-dir", str(warm.folder / "data")]
+    nobody = await warm("app", "--proxy", "http://127.0.0.1:9/simple/")
+    assert (nobody.status, "cannot be reached" in nobody.output, "start the proxy there" in nobody.output) == (1, True, True)
+    ended = await warm("app", *options)
+    assert ended.status == 0, ended.output
+    assert "working on" in ended.output
+    await stocked.down()
+    again = await warm("app", *options)
+    assert "3 files were there, 0 fetched, 0 failed" in again.output, again.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_stops_cleanly_and_the_next_run_goes_on(stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm) -> None:
+    proxy = await make_proxy(stocked.url).started()
+    gate = stocked.hold(
+        lambda request: request.method == "GET" and request.path.endswith(LIB.filename) and "range" not in request.headers
+    )
+    running = warm.start("app", "--proxy", proxy.url)
+    await running.until(lambda: f"fetched {APP.filename}" in running.output, 30.0)
+    await stocked.until(lambda: gate.arrivals > 0)
+    running.signal(signal.SIGINT)
+    ended = await running.end()
+    assert ended.status == 130, ended.output
+    assert "stopped: what was fetched stays" in ended.output
+    assert "Traceback" not in ended.output
+    gate.release()
+    again = await warm("app", "--proxy", proxy.url)
+    assert again.status == 0, again.output
+    assert f"there {APP.filename}" in again.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_that_fails_now_and_then_fails_no_file(
+    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+) -> None:
+    stocked.script("/packages/*", Fault(status=503), times=2)
+    proxy = await make_proxy(stocked.url).started()
+    ended = await warm("app", "--proxy", proxy.url)
+    assert ended.status == 0, ended.output
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "nothing to warm"),
+        (("six", "--universal", "--python", "3.9"), "--universal means all platforms"),
+        (("six", "--platform", "amiga"), "--platform amiga: expected a wheel's platform tag"),
+        (("six", "--proxy", "ftp://x"), "--proxy ftp://x: expected the URL of an index"),
+        (("six", "--jobs", "0"), "--jobs"),
+    ],
+)
+async def test_wrong_usage_is_status_2(warm: Warm, arguments: tuple[str, ...], said: str) -> None:
+    ended = await warm(*arguments)
+    assert (ended.status, said in ended.output) == (2, True), ended.output
