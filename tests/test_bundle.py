@@ -43,7 +43,7 @@ from proxy.storage.memory import MemoryFiles, MemoryRecords
 from tests.inprocess import Start
 from tests.support.clients import pip_install, uv_pip_install
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.process import ROOT, Running, environment
+from tests.support.process import ROOT, Ended, Running, environment
 from tests.support.wheels import sdist, seeded, wheel
 
 reactor: Any = default_reactor
@@ -118,8 +118,8 @@ async def test_what_is_not_kept_is_named_and_the_rest_is_exported(serve: Start, 
     bundle = tmp_path / "bundle.tar.zst"
     exported = command("export", "flask", "App", "lib", "-o", bundle, "-d", tmp_path / "a")
     assert exported.exit_code == 1
-    assert "flask: index pypi has no page of it; ask the proxy for it first\n" in exported.output
-    assert "lib: none of its files is stored; ask the proxy for those you need first\n" in exported.output
+    assert "flask: index pypi has no page of it; fetch it first: pypiproxy warm flask\n" in exported.output
+    assert "lib: none of its files is stored; fetch those you need first: pypiproxy warm lib\n" in exported.output
     assert "1 pages and 2 files" in exported.output
     assert command("import", bundle, "-d", tmp_path / "b").exit_code == 0
 
@@ -140,8 +140,8 @@ async def test_while_a_proxy_runs_on_the_directory_it_says_to_stop_it(serve: Sta
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("export", "-o", "x"), 2, "name projects, or say --all"),
-        (("export", "--all", "app", "-o", "x"), 2, "name projects, or say --all"),
+        (("export", "-o", "x"), 2, "name projects, or files with -r, or say --all"),
+        (("export", "--all", "app", "-o", "x"), 2, "name projects, or files with -r, or say --all"),
         (("export", "a/b", "-o", "x"), 2, "'a/b' is no project name"),
         (("export", "app", "-o", "x", "-d", "nowhere"), 1, "nowhere: there is no such directory"),
         (("export", "app", "-o", "x", "-d", ".", "--index", "corp"), 1, "has no such index, only pypi"),
@@ -162,6 +162,49 @@ def test_what_cannot_be_done_is_said(
     assert (result.exit_code, said in result.output) == (status, True), result.output
     assert not Path("x").exists()
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("name", ["requirements.txt", "pylock.toml"])
+async def test_what_a_file_asks_for_is_exported_with_all_it_needs_and_nothing_else(
+    serve: Start, upstream: FakeUpstream, tmp_path: Path, name: str
+) -> None:
+    old = wheel("app", "0.9")
+    upstream.add_file("app", old.filename, old.data)
+    await fill(serve, upstream, APP.filename, old.filename, LIB.filename, OTHER.filename)
+    lock = "".join(
+        f'[[packages]]\nname = "{each.project}"\nversion = "{version}"\n{kind} '
+        f'url = "https://files.example/{each.filename}", hashes = {{ sha256 = "{each.sha256}" }} }}{end}\n'
+        for each, version, kind, end in ((APP, "1.0", "wheels = [{", "]"), (LIB, "2.1", "sdist = {", ""))
+    )
+    text = {"requirements.txt": "app\n", "pylock.toml": f'lock-version = "1.0"\ncreated-by = "a test"\n{lock}'}
+    (tmp_path / name).write_text(text[name])
+    before = upstream.count()
+    exported = await export_process(tmp_path, "-r", name, "-o", "bundle.tar.zst")
+    assert (exported.status, upstream.count()) == (0, before), exported.output
+    assert "2 pages and 3 files" in exported.output
+    stored = {member.name for member, _ in members((tmp_path / "bundle.tar.zst").read_bytes())}
+    assert {f"files/{each.sha256}" for each in (APP, LIB)} <= stored
+    assert not {f"files/{each.sha256}" for each in (old, OTHER)} & stored
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_of_a_file_is_not_stored_is_named_and_the_rest_is_exported(
+    serve: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    await fill(serve, upstream, APP.filename, LIB.filename)
+    (tmp_path / "requirements.txt").write_text("app\nflask\n")
+    exported = await export_process(tmp_path, "-r", "requirements.txt", "-r", "no.txt", "-o", "bundle.tar.zst")
+    assert exported.status == 1
+    assert "flask was not found" in exported.output
+    assert "no.txt: cannot be read: No such file or directory" in exported.output
+    assert "2 pages and 3 files" in exported.output
+
+
+async def export_process(folder: Path, *arguments: str) -> Ended:
+    """``pypiproxy export`` as a process of its own, for it runs a reactor."""
+    command = [sys.executable, "-c", "from proxy.cli import main; main()", "export", "-d", "a", *arguments]
+    return await Running().spawn(command, environment(folder, PYTHONPATH=str(ROOT)), folder).end()
 
 
 @pytest_twisted.ensureDeferred

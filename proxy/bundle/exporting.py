@@ -76,7 +76,7 @@ class _Export:
         """Write the page and the pins of *project*; what files go with them."""
         record = await self._record(project)
         if record is None:
-            self._problem(f"{project}: index {self._cache.name} has no page of it; ask the proxy for it first")
+            self._problem(f"{project}: index {self._cache.name} has no page of it; fetch it first: pypiproxy warm {project}")
             return _Choice({}, frozenset(), {})
         head = record.head
         page = await self._cache.offload.run(parse_page, record.body, head.content_type, head.url, project)
@@ -107,7 +107,7 @@ class _Export:
         for name in sorted(set(names or ()) - chosen):
             self._problem(f"{name}: index {self._cache.name} has no such file of {project}; ask the proxy for it first")
         if names is None and not chosen and self._picky:
-            self._problem(f"{project}: none of its files is stored; ask the proxy for those you need first")
+            self._problem(f"{project}: none of its files is stored; fetch those you need first: pypiproxy warm {project}")
         companions = {name: pin for name, pin in pins.items() if _file_of(name) in chosen}
         digests = {pin.sha256 for pin in companions.values()}
         digests |= {sha256 for name in chosen & listed.keys() if (sha256 := metadata_of(listed[name], pins)) is not None}

@@ -29,16 +29,9 @@ def index_cache(file: Path | None, data_dir: Path | None, index: str | None, *, 
 
     The directory is claimed as long as this lasts.  It has to be there unless it may be *new*.  Raises ConfigError.
     """
-    settings = config.load(file, config.CommandLine(data_dir=data_dir))
-    chosen = _chosen(settings, index, file)
+    settings, chosen = named(file, data_dir, index, new=new)
     directory = settings.server.data_dir
-    if not new and not directory.is_dir():
-        raise ConfigError(f"{directory}: there is no such directory; name the proxy's own with --data-dir or --config")
-    try:
-        claim = datadir.claim(directory)
-    except InUse as error:
-        raise ConfigError(f"{directory}: a proxy runs on it (process id {error.owner}); stop it, and do this again") from error
-    try:
+    with claimed(directory):
         offload = Inline()
         records = DiskRecords(directory / "records", offload)
         try:
@@ -48,6 +41,27 @@ def index_cache(file: Path | None, data_dir: Path | None, index: str | None, *, 
             )
         finally:
             completed(records.close())
+
+
+def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False) -> tuple[Settings, IndexSettings]:
+    """The settings of a proxy with this configuration and data directory, and *index* of it.  Raises ConfigError."""
+    settings = config.load(file, config.CommandLine(data_dir=data_dir))
+    chosen = _chosen(settings, index, file)
+    directory = settings.server.data_dir
+    if not new and not directory.is_dir():
+        raise ConfigError(f"{directory}: there is no such directory; name the proxy's own with --data-dir or --config")
+    return settings, chosen
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """No proxy runs on *directory* as long as this lasts.  Raises ConfigError when one does."""
+    try:
+        claim = datadir.claim(directory)
+    except InUse as error:
+        raise ConfigError(f"{directory}: a proxy runs on it (process id {error.owner}); stop it, and do this again") from error
+    try:
+        yield
     finally:
         claim.release()
 
