@@ -1,6 +1,7 @@
 # make run    serve the public index on 127.0.0.1:3143 from the default data directory
 # make test   lint, types and tests
 # make bench  measure against nginx
+# make test-clients   install through the proxy with pip, uv, poetry and all others known, which are put into .venv-clients first
 #
 # PYTHON=python3.12 make test   uses another Python (3.11 or later); VENV=dir puts the virtual environment elsewhere.
 # ARGS="--config FILE" make run adds options.
@@ -11,13 +12,16 @@ ARGS ?=
 BIN = $(VENV)/bin
 METADATA = setup.cfg pyproject.toml
 
-.PHONY: run test lint types bench system-packages clean
+.PHONY: run test test-clients lint types bench system-packages clean
 
 run: $(VENV)/installed
 	exec $(BIN)/twistd --nodaemon --pidfile= pypiproxy $(ARGS)
 
 test: lint types system-packages
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(VENV)/installed-test
+	$(BIN)/python -m pytest --durations=10 tests/clients $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -53,4 +57,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,8 +8,14 @@ import click
 
 import proxy
 from proxy import config, listening
+from proxy.commands.client_config import client_config
 from proxy.commands.export import export
 from proxy.commands.import_ import import_
+from proxy.commands.pin import pin, pins, unpin
+from proxy.commands.purge import purge
+from proxy.commands.refresh import refresh
+from proxy.commands.stock import ls, stats
+from proxy.commands.upstreams import upstreams
 from proxy.commands.warm import warm
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
@@ -23,6 +29,15 @@ def main() -> None:
 
 main.add_command(export)
 main.add_command(import_)
+main.add_command(client_config)
+main.add_command(upstreams)
+main.add_command(stats)
+main.add_command(ls)
+main.add_command(purge)
+main.add_command(refresh)
+main.add_command(pin)
+main.add_command(unpin)
+main.add_command(pins)
 main.add_command(warm)
 
 

@@ -24,6 +24,14 @@ class ProxyError(Exception):
         return None
 
 
+class BadRequest(ProxyError):
+    """What was asked makes no sense."""
+
+    status = 400
+    code = "bad-request"
+    title = "Bad request"
+
+
 class NotFound(ProxyError):
     """A definite no: upstream answered that it does not have it, or there is no such path here."""
 

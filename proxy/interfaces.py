@@ -6,14 +6,20 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from zope.interface import Attribute, Interface
 
-from proxy.model import Condition, DocumentReply, FileFacts, PageReply, Validators, Wanted
+from proxy.model import Condition, DocumentReply, FileFacts, PageReply, StoredFile, Validators, Wanted
 
 T = TypeVar("T")
+
+#: Told what a long operation wants to say on its way, as a value that JSON can carry.
+Report = Callable[[Any], None]
+
+#: What operators may ask for: called with a :data:`Report` and its arguments by name; returns a value that JSON can carry.
+Operation = Callable[..., Awaitable[Any]]
 
 
 class Clock(Protocol):
@@ -142,8 +148,20 @@ class IFileStore(Interface):
     async def walk() -> list[tuple[str, int]]:
         """(sha256, size) of every committed file."""
 
+    async def inventory() -> list[StoredFile]:
+        """Every committed file with its size and its last use: as :meth:`touch` was told, else when it was committed."""
+
+    async def touch(times: Mapping[str, float]) -> None:
+        """Note when files (by sha256) were last used; those that are not there are passed over."""
+
     async def sweep() -> int:
         """Called once at start: remove partial files that cannot be resumed.  Returns how many went."""
+
+    async def free() -> int:
+        """Bytes that can still be stored."""
+
+    async def abandon(before: float) -> int:
+        """Remove partial files that nobody writes and nobody has gone on with since *before*.  Returns their bytes."""
 
     async def close() -> None:
         """Release what the store holds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
@@ -22,6 +24,10 @@ class Metrics:
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60),
         )
         self._events = Counter("pypiproxy_events", "Things worth a look, by name.", ["event"], registry=self.registry)
+        self._evicted_files = Counter("pypiproxy_evicted_files", "Files evicted to make room.", registry=self.registry)
+        self._evicted_bytes = Counter("pypiproxy_evicted_bytes", "Bytes of files evicted to make room.", registry=self.registry)
+        #: Plain numbers: a hot page is answered in microseconds.
+        self._answers: Counts[tuple[str, str, str]] = Counts()
         self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
 
     def observe(self, method: str, status: int, size: int, seconds: float, word: str) -> None:
@@ -30,9 +36,25 @@ class Metrics:
         self._bytes.inc(size)
         self._seconds.observe(seconds)
 
+    def answered(self, index: str, kind: str, word: str) -> None:
+        """Count one answer of *index* to a request for a *kind* of thing (``simple``, ``files``), with its cache outcome."""
+        self._answers[index, kind, word] += 1
+
+    def answers(self) -> dict[str, dict[str, dict[str, int]]]:
+        """How many answers of each outcome there were, by index and kind."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for (index, kind, word), count in sorted(self._answers.items()):
+            found.setdefault(index, {}).setdefault(kind, {})[word] = count
+        return found
+
     def count(self, event: str) -> None:
         """Count one *event* (``changed digest refused``, ``page served stale``, …)."""
         self._events.labels(event).inc()
+
+    def evicted(self, size: int) -> None:
+        """Count a file of *size* bytes that was evicted."""
+        self._evicted_files.inc()
+        self._evicted_bytes.inc(size)
 
     def exposition(self) -> tuple[str, bytes]:
         """Content type and body in Prometheus' text format."""

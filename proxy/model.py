@@ -9,7 +9,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import field, frozen
 
@@ -238,6 +238,14 @@ class FileFacts:
 
 #: The sha256 of a pin which says that there is nothing: a wheel that has no readable metadata.
 NO_BYTES = ""
+
+
+class StoredFile(NamedTuple):
+    """A committed file in the store; ``used`` is when it was last used (seconds since the epoch)."""
+
+    sha256: str
+    size: int
+    used: float
 
 
 @frozen(slots=True)

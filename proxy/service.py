@@ -15,14 +15,20 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
 import proxy
+from proxy.administration.operations import Administration
+from proxy.administration.parts import IndexParts, Parts
+from proxy.adminsocket import AdminSocket
 from proxy.cache.documents import DocumentCache
 from proxy.cache.files import FileCache
+from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
 from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
+from proxy.cache.room import Room
+from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
-from proxy.interfaces import IRepository, IUpstreams
+from proxy.interfaces import IUpstreams
 from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.model import DocumentReply, Validators
@@ -31,7 +37,7 @@ from proxy.repository.documents import Documents, provenance_wanted
 from proxy.repository.metadata import WheelMetadata
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
-from proxy.settings import IndexSettings, Settings
+from proxy.settings import IndexSettings, ServerSettings, Settings
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.records import DiskRecords
@@ -39,6 +45,7 @@ from proxy.upstream.client import UpstreamClient
 from proxy.upstream.identity import Identity
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool import Upstreams
+from proxy.web.admin import Admin, site
 from proxy.web.channel import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
@@ -61,12 +68,13 @@ class ProxyService(MultiService):
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, *, serving: bool = True) -> None:
         super().__init__()
         server = settings.server
         self._reactor = reactor
         self._drain_time = server.drain_time
         self._stopping = False
+        self._serving = serving
         self.metrics = Metrics()
         self._disk = Offload(reactor, _DISK_THREADS, "disk")
         self._work = Offload(reactor, _WORK_THREADS, "work")
@@ -76,49 +84,88 @@ class ProxyService(MultiService):
         except (StorageFailed, OSError) as error:
             raise ConfigError(f"server.data_dir = {server.data_dir}: {error}") from error
         via = f"pypiproxy-{_instance(server.data_dir)}"
-        self._files = FileCache(self._store, self._disk, self.metrics.count)
         pins = PinBook(self._records, int(server.page_memory * _FOR_PINS))
+        self.usage = UsageBook(self._store, self._disk, reactor.seconds)
+        self.kept = KeptBook(self._records, pins, self._store)
+        self.room = self._room(server)
+        self._files = FileCache(self._store, self._disk, self.metrics.count, self.usage.used, self.room)
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self._clients = {
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
-        self._pools: list[Upstreams] = []
         self._closing: list[PageCache | Documents | WheelMetadata] = []
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
-        repositories: dict[str, IRepository] = {
-            index.name: self._repository(index, pins, page_memory) for index in settings.indexes
-        }
+        self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
+        self.administration = Administration(
+            Parts(
+                indexes=self.indexes,
+                store=self._store,
+                records=self._records,
+                pins=pins,
+                kept=self.kept,
+                usage=self.usage,
+                disk=self._disk,
+                work=self._work,
+                reactor=reactor,
+                evicting=self.room.limited,
+                answered=lambda: self.metrics.answers() if serving else None,
+            )
+        )
         default = next((index.name for index in settings.indexes if index.default), None)
         hot = HotRequests(reactor, via, int(server.page_memory * _FOR_HOT))
-        routes = Routes(
-            repositories,
+        self._routes = Routes(
+            {name: index.repository for name, index in self.indexes.items()},
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
-            Files(hot, int(server.page_memory * _FOR_SMALL_FILES)),
+            Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
             JsonDocuments(self._work, int(server.page_memory * _FOR_DOCUMENTS)),
             Operations(lambda: not self._stopping, self.metrics.exposition),
             via,
         )
         self.front = Front(
-            routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self.metrics.observe
+            self._routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
         self._site = BoundedSite(self.front, hot, reactor, server.max_connections, server.idle_timeout, self._full)
-        self.listenings = [Listening(description, self._site, reactor) for description in server.listen]
-        for listening in self.listenings:
-            listening.setServiceParent(self)
+        self._admin = Admin(self.administration.operations)
+        self.listenings = [Listening(description, self._site, reactor) for description in server.listen if serving]
+        self.admin_sockets = [AdminSocket(server.data_dir, site(self._admin, reactor), reactor)] if serving else []
+        for each in (*self.listenings, *self.admin_sockets):
+            each.setServiceParent(self)
 
-    def _repository(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IRepository:
-        pool: IUpstreams = Offline(index.name) if index.offline else self._pool(index)
+    def _observe(self, method: str, path: str, status: int, size: int, seconds: float, word: str) -> None:
+        self.metrics.observe(method, status, size, seconds, word)
+        place = self._routes.place(path)
+        if place is not None:
+            self.metrics.answered(*place, word)
+
+    def _room(self, server: ServerSettings) -> Room:
+        if server.min_free is not None and server.min_free > (there := self._store.capacity()):
+            raise ConfigError(
+                f"server.min_free = {server.min_free:,} bytes: the file system of {server.data_dir} has {there:,} bytes in all"
+            )
+        return Room(
+            self._store,
+            self.usage,
+            self.kept,
+            self._disk,
+            self._reactor,
+            max_size=server.max_size,
+            min_free=server.min_free,
+            evicted=self.metrics.evicted,
+        )
+
+    def _index(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IndexParts:
+        pool: Offline | Upstreams = Offline(index.name) if index.offline else self._pool(index)
         pages = PageCache(
             index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
         )
         documents = self._documents(index, pool, pages)
         metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
         self._closing += [pages, documents, metadata]
-        return ProxyRepository(
+        repository = ProxyRepository(
             index.name,
             pool,
             pages,
@@ -131,17 +178,16 @@ class ProxyService(MultiService):
             self.metrics.count,
             Presence(self._store, self._work) if index.offline else None,
         )
+        return IndexParts(repository, pages, pool)
 
     def _pool(self, index: IndexSettings) -> Upstreams:
-        pool = Upstreams(
+        return Upstreams(
             index,
             [self._clients[name] for name in index.upstreams],
             reactor=self._reactor,
             offload=self._work,
             count=self.metrics.count,
         )
-        self._pools.append(pool)
-        return pool
 
     def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache) -> Documents:
         name, limits, count = index.name, index.limits, self.metrics.count
@@ -167,6 +213,8 @@ class ProxyService(MultiService):
         self._work.start()
         swept = Deferred.fromCoroutine(self._store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
+        if self._serving:
+            self.room.start()  # who works on the data directory alone evicts nothing
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -187,11 +235,14 @@ class ProxyService(MultiService):
             await closed
         await self._drain()
         self._site.abort()
+        self._admin.close()
         for each in self._closing:
             each.close()
         await self._files.close()
-        await DeferredList([Deferred.fromCoroutine(pool.close()) for pool in self._pools], consumeErrors=True)
+        pools = [Deferred.fromCoroutine(index.upstreams.close()) for index in self.indexes.values()]
+        await DeferredList(pools, consumeErrors=True)
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self._clients.values()], consumeErrors=True)
+        await self.room.stop()
         await self._store.close()
         await self._records.close()
 
@@ -222,9 +273,12 @@ class ProxyService(MultiService):
             self.log.warn("all client connections are taken (server.max_connections): further clients wait")
 
 
-def build(settings: Settings, reactor: Any) -> ProxyService:
-    """The service for *settings*.  Raises ConfigError when the data directory cannot be used."""
-    return ProxyService(settings, reactor)
+def build(settings: Settings, reactor: Any, *, serving: bool = True) -> ProxyService:
+    """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
+
+    Raises ConfigError when the data directory cannot be used.
+    """
+    return ProxyService(settings, reactor, serving=serving)
 
 
 def _user_agent(contact: str | None) -> str:

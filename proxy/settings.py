@@ -94,6 +94,10 @@ class ServerSettings:
     idle_timeout: float = 75.0
     #: A client that takes no byte of its response for this long is dropped.
     stall_timeout: float = 60.0
+    #: Bytes that all stored files may have together, and bytes that stay free on their file system; the files that were not
+    #: used for longest go for it.  ``None``: no limit, files stay for ever.
+    max_size: int | None = None
+    min_free: int | None = None
     #: Bytes of finished renderings and of parsed pages to keep in memory.
     page_memory: int = 128 * MIB
 

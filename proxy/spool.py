@@ -39,8 +39,13 @@ QUEUE_LOW = 256 * KIB
 #: Bytes kept in memory when the disk takes no more.
 WINDOW = 4 * MIB
 
-#: What a write may fail with that means "no room", not "broken".
+#: What a write may fail with that means "no room", not "broken"; and which of it other files can make room for.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+#: The room that is asked for when nobody has said how long the file is.
+UNKNOWN_SIZE = 64 * MIB
+#: How often room is asked for: others may take what was made, and what is still being read is not free when it has gone.
+_TRIES = 3
 
 
 BeforeCommit = Callable[[str, int], Awaitable[None]]
@@ -48,6 +53,11 @@ BeforeCommit = Callable[[str, int], Awaitable[None]]
 
 async def _nothing(sha256: str, size: int) -> None:
     """What happens before a commit unless somebody wants to know."""
+
+
+async def _no_room(needed: int) -> bool:
+    """What is done about a full disk unless somebody can do better."""
+    return False
 
 
 class State(enum.Enum):
@@ -83,6 +93,8 @@ class Spool:
         self.total: int | None = None
         self.facts: FileFacts | None = None
         self.sha256: str | None = None
+        #: Whether the file was committed to the store (not so on a full disk).
+        self.kept = False
         self.released = 0
         self._partial = partial
         self._expected = expected
@@ -102,6 +114,8 @@ class Spool:
         self._readers: set[SpoolReader] = set()
         self._begun: Waiters[None] = Waiters()
         self._changed: list[Callable[[], None]] = []
+        #: Asked when the disk takes no more for room for that many bytes; true: it may take them now.
+        self.make_room: Callable[[int], Awaitable[bool]] = _no_room
         #: Called when nobody reads a download that is not kept either.
         self.on_abandoned: Callable[[], None] = lambda: None
 
@@ -175,23 +189,42 @@ class Spool:
             await self._idle.wait()
 
     async def _to_disk(self, chunk: bytes) -> None:
+        rest = b""
         try:
             await self._offload.run(self._store, chunk)
         except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            self.log.error(
-                "no room in the data directory for {name}: it goes to its clients and is not kept ({error}). "
-                "Make room or set max_size.",
-                name=self.name,
-                error=error.strerror,
-            )
-            accepted = self._partial.size - self._written
-            self._written = self._partial.size
+            rest = await self._where_there_is_room(chunk[self._partial.size - self._written :], error)
+        self._written = self._partial.size
+        if rest:
             self._window = Window(self._written)
-            self._to_window(self._window, chunk[accepted:])
-        else:
-            self._written = self._partial.size
+            self._to_window(self._window, rest)
+
+    async def _where_there_is_room(self, rest: bytes, error: OSError) -> bytes:
+        """Write *rest*, which the disk did not take because of *error*, once there is room; what is left when there is none."""
+        for _ in range(_TRIES):
+            wanting = UNKNOWN_SIZE if self.total is None else self.total - self._partial.size
+            if error.errno not in FULL or not await self.make_room(max(wanting, len(rest))):
+                break
+            before = self._partial.size
+            try:
+                await self._offload.run(self._partial.write, rest)
+            except OSError as again:
+                error, rest = again, rest[self._partial.size - before :]
+            else:
+                return b""
+        self._not_kept(error)
+        return rest
+
+    def _not_kept(self, error: OSError) -> None:
+        """Say that the file goes to its clients only, if *error* is for want of room; else raise it."""
+        if error.errno not in NO_ROOM:
+            raise error
+        self.log.error(
+            "no room in the data directory for {name}: it goes to its clients and is not kept ({error}). "
+            "Make room, or set max_size or min_free so that files make room for others.",
+            name=self.name,
+            error=error.strerror,
+        )
 
     def _store(self, chunk: bytes) -> None:
         self._digest(chunk)
@@ -210,7 +243,7 @@ class Spool:
         sha256 = await self._offload.run(self._verify)
         if self._window is None:
             await self._before_commit(sha256, self._written)
-            await self._offload.run(self._partial.commit, sha256)
+            await self._commit(sha256)
         else:
             await self._offload.run(self._partial.discard)
         self.sha256 = sha256
@@ -218,6 +251,16 @@ class Spool:
         self.state = State.COMPLETE
         self._producer = None
         self._tell()
+
+    async def _commit(self, sha256: str) -> None:
+        try:
+            await self._offload.run(self._partial.commit, sha256)
+        except OSError as error:
+            # Not tried again: a second fsync may succeed without the bytes that the first one could not write.
+            self._not_kept(error)
+            await self._offload.run(self._partial.discard)
+        else:
+            self.kept = True
 
     def _verify(self) -> str:
         """The sha256 of what has arrived.  Raises DigestMismatch when it is not what was expected."""
@@ -298,11 +341,6 @@ class Spool:
         if self.state is State.FAILED or self._closed:
             return False
         return self._window is None or self._window.start == self._partial.size
-
-    @property
-    def kept(self) -> bool:
-        """Whether the file is in the store now (false on a full disk)."""
-        return self.state is State.COMPLETE and self._window is None
 
     def visible(self) -> int:
         """The position up to which clients may see the file now."""

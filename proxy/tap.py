@@ -21,7 +21,6 @@ from twisted.python.components import Componentized
 import proxy
 from proxy import config, datadir, logs
 from proxy.errors import ConfigError
-from proxy.listening import Listening
 
 
 class Options(usage.Options):
@@ -110,10 +109,14 @@ def makeService(options: Options) -> IService:
             claim = datadir.claim(settings.server.data_dir)
         instance = Instance(claim, observer)
         try:
-            build(settings, reactor).setServiceParent(instance)
+            service = build(settings, reactor)
+            service.setServiceParent(instance)
             with _naming(file, "--listen", "server.listen", given=bool(options["listen"])):
-                for listening in _listenings(instance):
+                for listening in service.listenings:
                     listening.open()
+            with _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
+                for socket in service.admin_sockets:
+                    socket.open()
         except ConfigError:
             claim.release()
             raise
@@ -130,12 +133,3 @@ def _naming(file: Path | None, option: str, key: str, *, given: bool) -> Iterato
     except ConfigError as error:
         where = option if given or file is None else f"{file}: {key}"
         raise ConfigError(f"{where} = {error}") from error
-
-
-def _listenings(service: IService) -> Iterator[Listening]:
-    """Every `Listening` below *service*."""
-    if isinstance(service, Listening):
-        yield service
-    elif isinstance(service, MultiService):
-        for each in service:
-            yield from _listenings(each)

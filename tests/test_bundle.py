@@ -27,13 +27,14 @@ from twisted.internet.threads import deferToThread
 
 from proxy import datadir
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.exporting import export
+from proxy.bundle.exporting import export, together
 from proxy.bundle.format import Entry, Kind, entry_of
 from proxy.bundle.importing import Imported, open_bundle
+from proxy.cache.kept import KeptBook
 from proxy.cache.pins import PinBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cli import main
-from proxy.commands.directory import completed
+from proxy.commands.directory import completed, index_cache
 from proxy.errors import BadBundle, StorageFailed
 from proxy.model import Head, Pin, Record, body_digest
 from proxy.offload import Inline
@@ -140,8 +141,8 @@ async def test_while_a_proxy_runs_on_the_directory_it_says_to_stop_it(serve: Sta
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("export", "-o", "x"), 2, "name projects, or files with -r, or say --all"),
-        (("export", "--all", "app", "-o", "x"), 2, "name projects, or files with -r, or say --all"),
+        (("export", "-o", "x"), 2, "name projects, or files with -r, or say --pinned; or else --all"),
+        (("export", "--all", "app", "-o", "x"), 2, "name projects, or files with -r, or say --pinned; or else --all"),
         (("export", "a/b", "-o", "x"), 2, "'a/b' is no project name"),
         (("export", "app", "-o", "x", "-d", "nowhere"), 1, "nowhere: there is no such directory"),
         (("export", "app", "-o", "x", "-d", ".", "--index", "corp"), 1, "has no such index, only pypi"),
@@ -189,6 +190,19 @@ async def test_what_a_file_asks_for_is_exported_with_all_it_needs_and_nothing_el
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_is_pinned_is_exported_with_what_is_named(serve: Start, upstream: FakeUpstream, tmp_path: Path) -> None:
+    await fill(serve, upstream, APP.filename, LIB.filename, OTHER.filename)
+    with index_cache(None, tmp_path / "a", None) as there:
+        assert completed(there.kept.keep("pypi", "lib", "2.0")) == [OTHER.filename]
+    bundle = tmp_path / "bundle.tar.zst"
+    for arguments, made in ((("--pinned",), {OTHER}), (("--pinned", "app"), {APP, OTHER}), (("--pinned", "lib"), {LIB, OTHER})):
+        exported = command("export", *arguments, "-o", bundle, "-d", tmp_path / "a")
+        assert exported.exit_code == 0, exported.output
+        inside = {member.name for member, _ in members(bundle.read_bytes())}
+        assert {each for each in (APP, LIB, OTHER) if f"files/{each.sha256}" in inside} == made
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_of_a_file_is_not_stored_is_named_and_the_rest_is_exported(
     serve: Start, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
@@ -221,7 +235,8 @@ async def test_a_bundle_goes_through_a_pipe(serve: Start, upstream: FakeUpstream
 def cache(name: str = "pypi") -> IndexCache:
     """An empty one, in memory."""
     records, offload = MemoryRecords(), Inline()
-    return IndexCache(name, HeadedRecords(PAGES, name, records, offload), PinBook(records, 2**20), MemoryFiles(), offload)
+    pins, store = PinBook(records, 2**20), MemoryFiles()
+    return IndexCache(name, HeadedRecords(PAGES, name, records, offload), pins, KeptBook(records, pins, store), store, offload)
 
 
 def files(there: IndexCache) -> dict[str, bytes]:
@@ -322,6 +337,15 @@ def test_only_the_files_that_are_asked_for_go_in() -> None:
     take(out.getvalue(), other)
     assert list(completed(other.pins.of("pypi", "app"))) == ["app-0.0.tar.gz"]
     assert len(files(other)) == 1
+
+
+def test_wishes_for_one_project_add_up() -> None:
+    assert together({"a": {"x"}, "b": None, "c": {"y"}}, {"a": {"z"}, "b": {"x"}, "d": None}) == {
+        "a": {"x", "z"},
+        "b": None,
+        "c": {"y"},
+        "d": None,
+    }
 
 
 def test_a_quarantined_project_goes_without_its_files() -> None:

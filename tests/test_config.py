@@ -146,6 +146,8 @@ def test_every_value_arrives(file: Path) -> None:
         idle_timeout = "500ms"
         stall_timeout = "2h"
         page_memory = "20MB"
+        max_size = "200GB"
+        min_free = "20GiB"
         [upstream.corp]
         url = "http://corp.example:8080/mirror/simple"
         connect_timeout = "1s"
@@ -183,6 +185,8 @@ def test_every_value_arrives(file: Path) -> None:
         idle_timeout=0.5,
         stall_timeout=7200,
         page_memory=20_000_000,
+        max_size=200_000_000_000,
+        min_free=20 * 1024**3,
     )
     assert found.upstreams[0] == UpstreamSettings(
         name="corp",
@@ -245,6 +249,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("[server]\nmax_connections = true", ["server.max_connections = true", "at least 1"]),
         ('[server]\nmax_connections = "9"', ['server.max_connections = "9"', "without quotes"]),
         ('[server]\npage_memory = "20"', ['server.page_memory = "20"', '"1GiB"']),
+        ('[server]\nmax_size = "0GB"', ['server.max_size = "0GB"', "above 0", '"unlimited"']),
+        ("[server]\nmin_free = 20", ["server.min_free = 20", "a size in quotes", '"off"']),
         ('[server]\ncontact = "me (at) home"', ["server.contact", "without parentheses"]),
         ('[server]\ncontact = "a\\r\\nHost: b"', ["server.contact"]),
         ("server = 1", ["server", "a table [server]"]),

@@ -159,7 +159,7 @@ class PinBookTests(SynchronousTestCase):
 
     def test_a_removed_pin_is_free_again(self) -> None:
         self.add("a.whl", "a" * 64)
-        self.successResultOf(Deferred.fromCoroutine(self.pins.remove("pypi", "six", "a.whl")))
+        self.successResultOf(Deferred.fromCoroutine(self.pins.remove("pypi", "six", ["a.whl"])))
         self.assertEqual(self.of(self.pins), {})
         self.add("a.whl", "b" * 64)
         self.assertEqual(self.of(PinBook(self.records, 10_000)), {"a.whl": "b" * 64})

@@ -23,10 +23,12 @@ FLOORS = {
     "wheels": 0,
     "bounded": 0,
     "simple": 0,
+    "clients": 0,
     # 1: the ports
     "interfaces": 1,
     # 2: mechanisms
     "flight": 2,
+    "nowhere": 2,
     "spool": 2,
     "waiters": 2,
     "window": 2,
@@ -40,12 +42,14 @@ FLOORS = {
     "repository": 5,
     "web": 6,
     "bundle": 6,
+    "administration": 6,
     "warm": 6,
     # 7: composition
     "config": 7,
     "service": 7,
     "listening": 7,
     "datadir": 7,
+    "adminsocket": 7,
     "tap": 7,
     "logs": 7,
     # 8: the command line

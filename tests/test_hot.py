@@ -39,7 +39,7 @@ class Farm:
             Inline(),
             via="pypiproxy-test",
             stall_timeout=60.0,
-            observe=lambda method, status, size, seconds, word: self.logged.append((method, size, word)),
+            observe=lambda method, path, status, size, seconds, word: self.logged.append((method, size, word)),
         )
         self.site = BoundedSite(front, self.hot, self.clock, 100, 60, lambda full: None)
 

@@ -72,6 +72,7 @@ async def test_an_offline_index_says_so_of_what_it_has_not_got(serve: Start, ups
         )
         assert reply.json["code"] == "not-here"
     assert (await proxy.get("/simple/", Accept=JSON)).json["projects"] == []
+    assert await proxy.service.administration.operations["upstreams"](print) == []
     assert "refresh_failed" not in (await proxy.get("/-/metrics")).body.decode().replace(" ", "_")
 
 

@@ -152,15 +152,19 @@ async def test_with_no_list_and_no_upstream_it_is_503(stocked: FakeUpstream, run
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize(
-    ("path", "root"),
+    ("path", "files"),
     [
-        ("/pypi/six/json", "/"),
-        ("/index/pypi/pypi/six/json", "/index/pypi/"),
-        ("/simple/pypi/six/json", "/"),
-        ("/pypi/Six/json", "/"),
+        # bandersnatch wants /packages; pip-tools, which asks for the others, the URLs that the page has
+        ("/pypi/six/json", "/packages/"),
+        ("/pypi/Six/json", "/packages/"),
+        ("/index/pypi/pypi/six/json", "/index/pypi/packages/"),
+        ("/six/json", "/files/"),
+        ("/simple/pypi/six/json", "/files/"),
+        ("/index/pypi/six/json", "/index/pypi/files/"),
+        ("/index/pypi/simple/pypi/six/json", "/index/pypi/files/"),
     ],
 )
-async def test_legacy_documents_point_to_our_files(stocked: FakeUpstream, run: Start, path: str, root: str) -> None:
+async def test_legacy_documents_point_to_our_files(stocked: FakeUpstream, run: Start, path: str, files: str) -> None:
     proxy = await run(stocked)
     reply = await proxy.get(path, Host="proxy.example:3143")
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
@@ -168,11 +172,22 @@ async def test_legacy_documents_point_to_our_files(stocked: FakeUpstream, run: S
     assert document["info"]["name"] == "six"
     assert {entry["filename"] for entry in document["urls"]} == {each.filename for each in SIX[1:]}
     for entry in [*document["urls"], *document["releases"]["1.0"]]:
-        assert entry["url"].startswith(f"http://proxy.example:3143{root}files/six/sha256-{entry['digests']['sha256']}/")
+        assert entry["url"].startswith(f"http://proxy.example:3143{files}six/sha256-{entry['digests']['sha256']}/")
         local = entry["url"].removeprefix("http://proxy.example:3143")
         assert hashlib.sha256((await proxy.get(local)).body).hexdigest() == entry["digests"]["sha256"]
     assert int(reply.headers["x-pypi-last-serial"]) == stocked.project("six").serial
     assert stocked.count("/pypi/*") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_legacy_documents_quote_urls_as_pip_does_those_on_a_page(upstream: FakeUpstream, run: Start) -> None:
+    """pip-tools knows a file's digest by its URL."""
+    made = wheel("local", "1.0+cpu")
+    upstream.add_file("local", made.filename, made.data)
+    proxy = await run(upstream)
+    entry = (await proxy.get("/local/json")).json["urls"][0]
+    assert entry["url"].endswith("/local-1.0%2Bcpu-py3-none-any.whl")
+    assert (await proxy.get(entry["url"].partition("proxy.example")[2])).body == made.data
 
 
 @pytest_twisted.ensureDeferred
@@ -188,7 +203,7 @@ async def test_a_version_has_a_document_of_its_own(stocked: FakeUpstream, run: S
 async def test_behind_tls_the_urls_are_https(stocked: FakeUpstream, run: Start) -> None:
     proxy = await run(stocked)
     reply = await proxy.get("/pypi/six/json", **{"Host": "proxy.example", "X-Forwarded-Proto": "https"})
-    assert all(entry["url"].startswith("https://proxy.example/files/") for entry in reply.json["urls"])
+    assert all(entry["url"].startswith("https://proxy.example/packages/") for entry in reply.json["urls"])
     odd = await proxy.get("/pypi/six/json", Host='x"><script>')
     assert b"script" not in odd.body
 
@@ -208,7 +223,7 @@ async def test_an_upstream_without_the_api_gets_one_made_of_its_pages(stocked: F
     assert {entry["packagetype"] for entry in document["urls"]} == {"sdist", "bdist_wheel"}
     assert (await proxy.get("/pypi/six/1.0/json")).json["urls"][0]["filename"] == SIX[0].filename
     assert (await proxy.get("/pypi/six/3.0/json")).status == 404
-    (state,) = proxy.service._pools[0].states()
+    (state,) = proxy.service.indexes["pypi"].upstreams.states()
     assert state.state == "closed"
 
 
@@ -324,6 +339,6 @@ async def test_one_proxy_reads_the_age_of_another(stocked: FakeUpstream, run: St
     url = f"http://127.0.0.1:{first.port}/index/pypi/simple/"
     second = await run(upstream_settings(url, "first", max_lag=600.0), data="second")
     assert (await second.page("six"))["name"] == "six"
-    (state,) = second.service._pools[0].states()
+    (state,) = second.service.indexes["pypi"].upstreams.states()
     assert state.lag is not None
     assert state.lag < 600

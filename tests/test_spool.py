@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.errors import DigestMismatch, UpstreamFailed
 from proxy.model import Digest, FileFacts
 from proxy.offload import Inline
-from proxy.spool import HOLD, QUEUE_HIGH, WINDOW, Spool, SpoolReader
+from proxy.spool import HOLD, QUEUE_HIGH, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
 from proxy.storage.memory import MemoryFiles, MemoryPartial
 
 KEY = "sha256-" + "0" * 64
@@ -31,11 +31,13 @@ class FullDisk(MemoryPartial):
     """A partial file on a disk with room for *room* bytes."""
 
     room = 0
+    errno = errno.ENOSPC
 
     def write(self, data: bytes) -> None:
-        super().write(data[: self.room - self.size])
-        if self.size + len(data) > self.room and data:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = data[: self.room - self.size]
+        super().write(taken)
+        if len(taken) < len(data):
+            raise OSError(self.errno, os.strerror(self.errno))
 
 
 @define
@@ -68,7 +70,7 @@ class SpoolTests(SynchronousTestCase):
         if room is None:
             partial: MemoryPartial = self.successResultOf(Deferred.fromCoroutine(self.store.begin(KEY, resume=True)))
         else:
-            partial = FullDisk(self.store, KEY, b"")
+            partial = self.partial = FullDisk(self.store, KEY, b"")
             partial.room = room
         spool = Spool("big.whl", partial, expected, Inline())
         self.addCleanup(spool.close)
@@ -232,6 +234,72 @@ class SpoolTests(SynchronousTestCase):
         reader.advanced(HOLD)
         spool.write(b"more")
         self.assertFalse(spool.joinable)
+
+    def test_where_room_is_made_the_file_is_kept(self) -> None:
+        data = os.urandom(300_000)
+        spool = self.spool(digest(data), room=100_000)
+        asked: list[int] = []
+
+        async def make_room(needed: int) -> bool:
+            asked.append(needed)
+            self.partial.room += 150_000
+            return True
+
+        spool.make_room = make_room
+        reader = self.reader(spool)
+        spool.begin(FileFacts(len(data)))
+        for start in range(0, len(data), 90_000):
+            spool.write(data[start : start + 90_000])
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(readable(reader), data)
+        self.assertTrue(spool.kept)
+        self.assertEqual(self.store.files, {digest(data).hex: data})
+        self.assertEqual(asked, [200_000, 50_000])
+
+    def test_room_is_not_asked_for_for_ever(self) -> None:
+        spool = self.spool(None, room=1_000)
+        asked: list[int] = []
+
+        async def promise(needed: int) -> bool:
+            asked.append(needed)
+            return True
+
+        spool.make_room = promise
+        reader = self.reader(spool)
+        spool.begin(FileFacts(None))
+        spool.write(data := os.urandom(50_000))
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(readable(reader), data)
+        self.assertFalse(spool.kept)
+        self.assertEqual(asked, [UNKNOWN_SIZE] * 3)
+
+    def test_a_file_larger_than_files_may_be_asks_for_no_room(self) -> None:
+        spool = self.spool(None, room=1_000)
+        self.partial.errno = errno.EFBIG
+
+        async def unasked(needed: int) -> bool:
+            raise AssertionError("asked for room")
+
+        spool.make_room = unasked
+        reader = self.reader(spool)
+        spool.write(data := os.urandom(50_000))
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(readable(reader), data)
+
+    def test_a_disk_that_is_full_at_the_commit_costs_the_store_the_file_and_nobody_else(self) -> None:
+        spool = self.spool(None, room=100_000)
+
+        def full(sha256: str) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.partial.commit = full  # type: ignore[method-assign]  # this one file fails
+        reader = self.reader(spool)
+        spool.write(data := os.urandom(50_000))
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(readable(reader), data)
+        self.assertTrue(reader.ended())
+        self.assertFalse(spool.kept)
+        self.assertEqual(self.store.files, {})
 
     def test_a_download_that_is_not_kept_ends_with_its_last_reader(self) -> None:
         spool = self.spool(None, room=0)

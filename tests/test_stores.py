@@ -13,6 +13,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from proxy.interfaces import IFileStore, IRecordStore
+from proxy.model import StoredFile
 from proxy.offload import Inline
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles, MemoryRecords
@@ -198,8 +199,62 @@ class TestFiles:
         assert now(files.sweep()) == 1
         assert now(files.begin(f"sha256-{SHA256}", resume=True)).size == len(DATA)
 
+    def test_a_file_was_last_used_when_somebody_said_so(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        now(files.touch({SHA256: 1_000_000_000.5, "0" * 64: 1.0}))
+        assert now(files.inventory()) == [StoredFile(SHA256, len(DATA), 1_000_000_000.5)]
+
+    def test_there_is_less_room_for_what_is_stored(self, files: IFileStore) -> None:
+        assert 0 < now(files.free()) < 2**60
+
+    def test_only_what_was_left_alone_for_long_enough_and_is_not_written_is_abandoned(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.suspend()
+        partial.close()
+        writing = arrive(files, b"begun", key="sha256-" + "1" * 64)
+        assert now(files.abandon(0.0)) == 0
+        assert now(files.abandon(9e9)) == len(DATA)
+        assert now(files.begin(f"sha256-{SHA256}", resume=True)).size == 0
+        writing.commit("1" * 64)
+        writing.close()
+        assert [file.sha256 for file in now(files.inventory())] == ["1" * 64]
+
 
 class TestLocalFiles:
+    def test_a_download_that_begins_while_its_old_bytes_are_removed_gets_a_file_of_its_own(self, tmp_path: Path) -> None:
+        class Between(Inline):
+            """Begins the download right before the second step, which removes."""
+
+            steps = 0
+
+            async def run(self, function, *args):  # type: ignore[no-untyped-def]  # any function
+                self.steps += 1
+                if self.steps == 2:
+                    self.begun = await store.begin(key, resume=True)
+                return await super().run(function, *args)
+
+        key = f"sha256-{SHA256}"
+        arrive(LocalFiles(tmp_path, Inline())).close()
+        offload = Between()
+        store = LocalFiles(tmp_path, offload)
+        assert now(store.abandon(9e9)) == len(DATA)
+        assert offload.begun.size == 0
+        offload.begun.write(DATA)
+        offload.begun.commit(SHA256)
+        offload.begun.close()
+        assert now(store.walk()) == [(SHA256, len(DATA))]
+        assert now(store.begin(key, resume=True)).size == 0
+
+    def test_last_use_survives_a_restart(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        partial = arrive(store)
+        partial.commit(SHA256)
+        partial.close()
+        now(store.touch({SHA256: 1_000_000_000.0}))
+        assert now(LocalFiles(tmp_path, Inline()).inventory()) == [StoredFile(SHA256, len(DATA), 1_000_000_000.0)]
+
     def test_a_name_that_is_no_digest_never_reaches_the_file_system(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="not a sha256"):
             now(LocalFiles(tmp_path, Inline()).open("../../etc/passwd"))

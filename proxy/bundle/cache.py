@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from proxy.cache.kept import KeptBook
 from proxy.cache.pins import PinBook
 from proxy.cache.records import HeadedRecords
 from proxy.interfaces import IFileStore, IOffload
@@ -16,5 +17,6 @@ class IndexCache:
     name: str
     pages: HeadedRecords
     pins: PinBook
+    kept: KeptBook
     files: IFileStore
     offload: IOffload

@@ -10,9 +10,10 @@ from attrs import define, field, frozen
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
 from proxy.bundle.writing import BundleWriter
+from proxy.cache.pins import filename_of
 from proxy.interfaces import Clock
 from proxy.model import NO_BYTES, Page, Pin, Record
-from proxy.repository.offered import METADATA, bytes_of, metadata_of
+from proxy.repository.offered import bytes_of, metadata_of
 from proxy.simple.parse import parse_page
 
 #: Projects (normalised) and the names of the files that are wanted of each; ``None``: all that are stored.
@@ -36,6 +37,24 @@ class _Choice:
     files: Mapping[str, str]
     metadata: frozenset[str]
     pins: Mapping[str, Pin]
+
+
+def together(one: Wanted, other: Wanted) -> Wanted:
+    """What either wants."""
+    both: dict[str, Collection[str] | None] = {**one, **other}
+    for project in one.keys() & other.keys():
+        mine, yours = one[project], other[project]
+        both[project] = None if mine is None or yours is None else {*mine, *yours}
+    return both
+
+
+async def pinned(cache: IndexCache) -> Wanted:
+    """What operators pinned, so that it is never evicted."""
+    found: dict[str, set[str]] = {}
+    for each in await cache.kept.kept():
+        if each.index == cache.name:
+            found.setdefault(each.project, set()).add(each.filename)
+    return found
 
 
 async def export(cache: IndexCache, wanted: Wanted | None, out: BinaryIO, clock: Clock) -> Exported:
@@ -108,7 +127,7 @@ class _Export:
             self._problem(f"{name}: index {self._cache.name} has no such file of {project}; ask the proxy for it first")
         if names is None and not chosen and self._picky:
             self._problem(f"{project}: none of its files is stored; fetch those you need first: pypiproxy warm {project}")
-        companions = {name: pin for name, pin in pins.items() if _file_of(name) in chosen}
+        companions = {name: pin for name, pin in pins.items() if "/" in name and filename_of(name) in chosen}
         digests = {pin.sha256 for pin in companions.values()}
         digests |= {sha256 for name in chosen & listed.keys() if (sha256 := metadata_of(listed[name], pins)) is not None}
         metadata = await self._cache.files.present(digests - {NO_BYTES})
@@ -133,8 +152,3 @@ class _Export:
 
     def _problem(self, what: str) -> None:
         self._exported.problems.append(what)
-
-
-def _file_of(name: str) -> str | None:
-    """The file that a name in the book of pins is the companion of (``<segment>/<filename>.metadata``)."""
-    return name.partition("/")[2].removesuffix(METADATA) or None

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxy.cache.pages import goes_back, renewed
 from proxy.cache.records import HeadedRecords
@@ -73,6 +72,6 @@ class DocumentCache:
                 await self._records.renew(key, record.head)
             else:
                 await self._records.keep(key, record, known)
-        except ProxyError:
-            self.log.failure("the document {key} cannot be kept", Failure(), key=key)
+        except ProxyError as error:
+            self.log.error("the document {key} cannot be kept: {error}", key=key, error=error)
         adopt(record.head)

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxy.cache.room import Room
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import Wanted
-from proxy.spool import Spool
+from proxy.nowhere import Nowhere
+from proxy.spool import FULL, NO_ROOM, UNKNOWN_SIZE, Spool
 from proxy.waiters import Waiters
+
+T = TypeVar("T")
 
 #: Told once, right before a download is committed: what was wanted, its sha256 and its size.
 Committed = Callable[[Wanted, str, int], Awaitable[None]]
@@ -35,29 +40,47 @@ class _Download:
 
 
 class FileCache:
-    """All files of one data directory."""
+    """All files of one data directory.  *count* is told of events, *used* of each use of a stored file, by its sha256."""
 
     log = Logger()
 
-    def __init__(self, store: IFileStore, offload: IOffload, count: Callable[[str], None] = lambda event: None) -> None:
+    def __init__(
+        self,
+        store: IFileStore,
+        offload: IOffload,
+        count: Callable[[str], None] = lambda event: None,
+        used: Callable[[str], None] = lambda sha256: None,
+        room: Room | None = None,
+    ) -> None:
         self._store = store
         self._offload = offload
         self._count = count
+        self._used = used
+        self._room = room
         self._downloads: dict[str, _Download] = {}
 
     async def stored(self, sha256: str) -> IBytesSource | None:
         """A committed file, open for reading, or ``None``."""
         source: IBytesSource | None = await self._store.open(sha256)
+        if source is not None:
+            self._used(sha256)
         return source
 
     async def keep(self, data: bytes) -> str:
-        """Commit *data*, a small file that was made here; its sha256.  Raises StorageFailed."""
+        """Commit *data*, a small file that was made here, unless the disk is full; its sha256.  Raises StorageFailed."""
         sha256 = hashlib.sha256(data).hexdigest()
-        try:
+
+        async def commit() -> None:
             partial = await self._store.begin(f"made-{sha256}", resume=False)
             await self._offload.run(_commit, partial, data, sha256)
+
+        try:
+            await self._with_room(len(data), commit)
         except OSError as error:
-            raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
+            if error.errno not in NO_ROOM:
+                raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
+        else:
+            self._committed(sha256, len(data))
         return sha256
 
     def arriving(self, wanted: Wanted) -> Spool | None:
@@ -108,6 +131,8 @@ class FileCache:
             return
         try:
             await upstreams.fetch(wanted, spool)
+            if spool.kept and spool.sha256 is not None:
+                self._committed(spool.sha256, spool.total or 0)
         except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
             if isinstance(error, DigestMismatch):
                 self._count("file with wrong bytes refused")
@@ -117,22 +142,47 @@ class FileCache:
             self._forget(key, download)
 
     async def _open_spool(self, key: str, download: _Download, wanted: Wanted, committed: Committed) -> Spool:
-        try:
-            partial = await self._store.begin(key, resume=wanted.digest is not None)
-        except OSError as error:
-            raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+        partial = await self._begin(key, wanted)
 
         async def before_commit(sha256: str, size: int) -> None:
             try:
                 await committed(wanted, sha256, size)
-            except ProxyError:
-                self.log.failure("{name} is stored, but not that its name belongs to these bytes", Failure(), name=wanted.name)
+            except ProxyError as error:
+                self.log.error(
+                    "{name} is stored, but not that its name belongs to these bytes: {error}", name=wanted.name, error=error
+                )
 
         spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload, before_commit)
+        if self._room is not None:
+            spool.make_room = self._room.make_room
         await spool.recover()
         spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
         download.opened.wake(None)
         return spool
+
+    async def _begin(self, key: str, wanted: Wanted) -> IPartialFile:
+        """The partial file for *wanted*: one that keeps nothing when the disk is so full that none can be made."""
+        try:
+            return await self._with_room(
+                wanted.size or UNKNOWN_SIZE, lambda: self._store.begin(key, resume=wanted.digest is not None)
+            )
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
+            return Nowhere(error.strerror or str(error))
+
+    async def _with_room(self, needed: int, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What *attempt* returns, which is tried again when the disk is full and room for *needed* bytes could be made."""
+        try:
+            return await attempt()
+        except OSError as error:
+            if error.errno not in FULL or self._room is None or not await self._room.make_room(needed):
+                raise
+        return await attempt()
+
+    def _committed(self, sha256: str, size: int) -> None:
+        if self._room is not None:
+            self._room.committed(sha256, size)
 
     def _forget(self, key: str, download: _Download) -> None:
         if self._downloads.get(key) is download:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxy.bounded import BoundedTable
 from proxy.cache.records import PAGES, HeadedRecords
@@ -61,6 +60,7 @@ class PageCache:
         self.ready = self._refreshed.ready
         self.at_hand = self._refreshed.at_hand
         self.remembered = self._refreshed.remembered
+        self.refresh = self._refreshed.refresh
 
     async def parsed(self, project: str, head: Head) -> Page:
         """The page that *head* is the head of, parsed.  Raises as `get` when it has to be fetched anew."""
@@ -113,8 +113,8 @@ class PageCache:
         """A store that fails costs the restart its record, not the client its page."""
         try:
             await keeping
-        except ProxyError:
-            self.log.failure("the page of {project} is served but not kept", Failure(), project=project)
+        except ProxyError as error:
+            self.log.error("the page of {project} is served but not kept: {error}", project=project, error=error)
 
     async def _parse(self, project: str, head: Head) -> Page:
         body = await self._records.body(project, head)

@@ -151,6 +151,10 @@ class Refreshed:
         """The head of *key*, whatever its age, without asking upstream."""
         return (await self._entry(key)).head
 
+    async def refresh(self, key: str) -> Head:
+        """What upstream says now, however fresh the one that is kept.  Raises UpstreamFailed."""
+        return await self._refresh(key, await self._entry(key))
+
     def forget(self, key: str) -> None:
         """Drop what is in memory under *key*."""
         self._entries.discard(key)

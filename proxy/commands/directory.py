@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from proxy import config, datadir
 from proxy.bundle.cache import IndexCache
+from proxy.cache.kept import KeptBook
 from proxy.cache.pins import PinBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.errors import ConfigError, InUse
@@ -36,9 +37,8 @@ def index_cache(file: Path | None, data_dir: Path | None, index: str | None, *, 
         records = DiskRecords(directory / "records", offload)
         try:
             pages = HeadedRecords(PAGES, chosen.name, records, offload)
-            yield IndexCache(
-                chosen.name, pages, PinBook(records, settings.server.page_memory), LocalFiles(directory, offload), offload
-            )
+            pins, files = PinBook(records, settings.server.page_memory), LocalFiles(directory, offload)
+            yield IndexCache(chosen.name, pages, pins, KeptBook(records, pins, files), files, offload)
         finally:
             completed(records.close())
 

@@ -29,6 +29,7 @@ from proxy.warm.targets import BadTarget, targets
 @click.command()
 @click.argument("projects", metavar="[PROJECT]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every project that files are stored of.")
+@click.option("--pinned", is_flag=True, help="All that pypiproxy pin keeps.")
 @click.option(
     "-r",
     "--requirement",
@@ -60,6 +61,7 @@ from proxy.warm.targets import BadTarget, targets
 def export(
     projects: tuple[str, ...],
     everything: bool,
+    pinned: bool,
     files: tuple[Path, ...],
     extras: tuple[str, ...],
     groups: tuple[str, ...],
@@ -75,8 +77,8 @@ def export(
     Files given with -r are resolved among what is stored; no upstream is asked.  Exits with status 1 when something that was
     asked for is not in the bundle.
     """
-    if bool(projects or files) == everything:
-        raise click.UsageError("name projects, or files with -r, or say --all")
+    if bool(projects or files or pinned) == everything:
+        raise click.UsageError("name projects, or files with -r, or say --pinned; or else --all")
     for project in projects:
         if not is_project_name(project):
             raise click.UsageError(f"{project!r} is no project name")
@@ -85,7 +87,7 @@ def export(
     except BadTarget as error:
         raise click.UsageError(str(error)) from error
     wanted: Wanted = dict.fromkeys(normalize(project) for project in projects)
-    place = _Place(output, index, data_dir, config)
+    place = _Place(output, index, data_dir, config, pinned)
     if not files:
         raise SystemExit(_write(place, None if everything else wanted, []))
 
@@ -97,25 +99,29 @@ def export(
         except ConfigError as error:
             click.echo(str(error), err=True)
             raise SystemExit(1) from None
-        raise SystemExit(_write(place, {**selected.files, **wanted}, selected.problems))
+        raise SystemExit(_write(place, exporting.together(wanted, selected.files), selected.problems))
 
     react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
 
 
 @frozen
 class _Place:
-    """From where to where."""
+    """From where to where, and what of it besides."""
 
     output: Path
     index: str | None
     data_dir: Path | None
     config: Path | None
+    #: Whether what is pinned goes in too.
+    pinned: bool
 
 
 def _write(place: _Place, wanted: Wanted | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
     try:
         with index_cache(place.config, place.data_dir, place.index) as cache, _written(place.output) as out:
+            if wanted is not None and place.pinned:
+                wanted = exporting.together(wanted, completed(exporting.pinned(cache)))
             exported = completed(exporting.export(cache, wanted, out, time.time))
     except (ConfigError, ProxyError) as error:
         click.echo(str(error), err=True)

@@ -117,6 +117,8 @@ def _server(table: Table, base: Path) -> ServerSettings:
         idle_timeout=table.take("idle_timeout", read.duration(), known.idle_timeout),
         stall_timeout=table.take("stall_timeout", read.duration(), known.stall_timeout),
         page_memory=table.take("page_memory", read.size, known.page_memory),
+        max_size=table.take("max_size", read.unless("unlimited", read.room), known.max_size),
+        min_free=table.take("min_free", read.unless("off", read.room), known.min_free),
     )
     table.done()
     return server

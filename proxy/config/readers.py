@@ -104,6 +104,14 @@ def size(value: Any) -> int:
         raise Unacceptable('a size in quotes, such as "512MB" (of 1000) or "1GiB" (of 1024)') from None
 
 
+def room(value: Any) -> int:
+    """A size in bytes, above 0."""
+    read = size(value)
+    if read == 0:
+        raise Unacceptable('a size above 0 in quotes, such as "200GB"')
+    return read
+
+
 def unless(word: str, reader: Reader[T]) -> Callable[[Any], T | None]:
     """What *reader* reads, or ``None`` for *word* (such as ``unlimited``)."""
 

@@ -14,13 +14,14 @@ from twisted.logger import Logger
 
 from proxy.cache.files import FileCache
 from proxy.cache.pins import PinBook
-from proxy.errors import NotFound, Overloaded, StorageFailed, UpstreamFailed
+from proxy.errors import NotFound, StorageFailed, UpstreamFailed
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IOffload, IRepository
 from proxy.model import NO_BYTES, Pin
 from proxy.repository.located import Located
 from proxy.repository.offered import metadata_name
 from proxy.settings import KIB
+from proxy.storage.whole import anonymous
 from proxy.wheels import Absent, OpenFile, Parts, Unreadable, read_metadata
 
 #: What is read from the end at first: the directory of most wheels, and their metadata, which stands before it.
@@ -44,7 +45,7 @@ class WheelMetadata:
         self._offload = offload
         self._reactor = reactor
         self._count = count
-        self._reads: Flights[str] = Flights()
+        self._reads: Flights[tuple[bytes, str]] = Flights()
 
     def close(self) -> None:
         """Stop what is under way."""
@@ -56,13 +57,11 @@ class WheelMetadata:
         Raises NotFound when it has none that can be read, and what the methods of :class:`IRepository` raise.
         """
         key = (repository.name, project, asked, filename)
-        sha256 = await self._reads.join(key, lambda: self._read(*key, repository))
+        data, sha256 = await self._reads.join(key, lambda: self._read(*key, repository))
         stored = await self._files.stored(sha256)
-        if stored is None:
-            raise Overloaded(f"the metadata of {filename} was removed from the store a moment ago: ask again")
-        return stored
+        return stored if stored is not None else anonymous(data, sha256)
 
-    async def _read(self, index: str, project: str, asked: str, filename: str, repository: IRepository) -> str:
+    async def _read(self, index: str, project: str, asked: str, filename: str, repository: IRepository) -> tuple[bytes, str]:
         located = await repository.locate(project, asked, filename)
 
         async def remember(sha256: str, size: int) -> None:
@@ -80,7 +79,7 @@ class WheelMetadata:
         sha256 = await self._files.keep(data)
         self._count("metadata read out of a wheel")
         await remember(sha256, len(data))
-        return sha256
+        return data, sha256
 
     async def _data(self, repository: IRepository, located: Located, asked: str, filename: str) -> bytes:
         """The METADATA.  Raises Unreadable."""
@@ -93,7 +92,7 @@ class WheelMetadata:
                 pass  # ranges do not work there, or nothing does: the download will tell
         source = located.stored or await repository.download(located, asked)
         try:
-            await _whole(source, filename)
+            await whole(source, filename)
             return await self._offload.run(read_metadata, OpenFile(source.fileno(), source.extent()), filename)
         finally:
             source.close()
@@ -121,11 +120,11 @@ async def _part(repository: IRepository, located: Located, start: int, stop: int
     return b"".join(chunks)
 
 
-async def _whole(source: IBytesSource, filename: str) -> None:
+async def whole(source: IBytesSource, filename: str) -> None:
     """Wait until all of *source* is on disk."""
     while not source.ended():
         if source.from_memory(source.extent(), 1):
-            raise StorageFailed(f"there is no room to store {filename}, whose metadata is asked for: make room")
+            raise StorageFailed(f"there is no room to store {filename}, make room on its file system")
         await _change(source)
 
 

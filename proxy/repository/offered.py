@@ -9,15 +9,14 @@ from collections.abc import Collection, Mapping
 
 from attrs import evolve, frozen
 
-from proxy.cache.pins import companion_name
+from proxy.cache.pins import METADATA, companion_name
 from proxy.model import NO_BYTES, Digest, File, Page, Pin, strongest
 from proxy.simple.legacy import version_of
 
 #: The digest segment of a file URL when the page states no digest.
 UNSTATED = "none"
 
-#: Companions of files: PEP 658's metadata, and PEP 740's provenance.
-METADATA = ".metadata"
+#: The companion of PEP 740.
 PROVENANCE = ".provenance"
 
 

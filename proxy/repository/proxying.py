@@ -12,7 +12,7 @@ from zope.interface import implementer
 from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache, identity
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import PinBook, Pins, companion_name
+from proxy.cache.pins import METADATA, PinBook, Pins, companion_name
 from proxy.cache.refreshed import Served
 from proxy.errors import DigestChanged, NotFound, NotHere, UpstreamFailed
 from proxy.flight import Flights
@@ -21,7 +21,7 @@ from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Want
 from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.located import Located, PageView, View
 from proxy.repository.metadata import WheelMetadata
-from proxy.repository.offered import METADATA, PROVENANCE, as_pinned, is_wheel, offered, pin_holds, segment
+from proxy.repository.offered import PROVENANCE, as_pinned, is_wheel, offered, pin_holds, segment
 from proxy.repository.presence import Presence, There
 from proxy.simple.links import beside
 

@@ -1,7 +1,8 @@
 """Files on the local disk: ``files/<aa>/<sha256>``, content-addressed; what is arriving stands under ``partial/``.
 
-Commit is fsync, rename, fsync of the directory: after a crash a file is there whole or not at all.  Everything here that
-touches the disk runs in a worker thread.
+Commit is fsync, rename, fsync of the directory: after a crash a file is there whole or not at all.  The time of a committed
+file (mtime) is its last use: its bytes never change, so nothing else needs that field, and it is lost with no record.
+Everything here that touches the disk runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from zope.interface import implementer
 
 from proxy.interfaces import IFileStore, IOffload, IPartialFile
+from proxy.model import StoredFile
 from proxy.settings import MIB
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
@@ -141,12 +144,26 @@ class LocalFiles:
         return await self._offload.run(self._walk)
 
     def _walk(self) -> list[tuple[str, int]]:
+        return sorted((file.sha256, file.size) for file in self._inventory())
+
+    async def inventory(self) -> list[StoredFile]:
+        return await self._offload.run(self._inventory)
+
+    def _inventory(self) -> list[StoredFile]:
         found = []
         for directory in os.scandir(self._files):
             if directory.is_dir():
-                there = os.scandir(directory.path)
-                found += [(entry.name, entry.stat().st_size) for entry in there if _SHA256.fullmatch(entry.name)]
-        return sorted(found)
+                there = [(entry.name, _facts(entry)) for entry in os.scandir(directory.path) if _SHA256.fullmatch(entry.name)]
+                found += [StoredFile(name, facts.st_size, facts.st_mtime) for name, facts in there if facts is not None]
+        return found
+
+    async def touch(self, times: Mapping[str, float]) -> None:
+        await self._offload.run(self._touch, times)
+
+    def _touch(self, times: Mapping[str, float]) -> None:
+        for sha256, used in times.items():
+            with suppress(FileNotFoundError):
+                os.utime(self.path(sha256), (used, used))
 
     async def sweep(self) -> int:
         return await self._offload.run(self._sweep)
@@ -157,8 +174,45 @@ class LocalFiles:
             os.unlink(path)
         return len(doomed)
 
+    def capacity(self) -> int:
+        """Bytes that the file system has in all.  Blocks."""
+        facts = os.statvfs(self._files)
+        return facts.f_blocks * facts.f_frsize
+
+    async def free(self) -> int:
+        facts = await self._offload.run(os.statvfs, self._files)
+        return facts.f_bavail * facts.f_frsize
+
+    async def abandon(self, before: float) -> int:
+        left = await self._offload.run(self._left, before)
+        doomed = {path: size for path, size in left if path not in self._being_written}
+        # Whoever begins one of them now gets a file of its own.
+        self._being_written |= doomed.keys()
+        try:
+            await self._offload.run(_remove_all, doomed)
+        finally:
+            self._being_written -= doomed.keys()
+        return sum(doomed.values())
+
+    def _left(self, before: float) -> list[tuple[Path, int]]:
+        found = [(Path(entry.path), _facts(entry)) for entry in os.scandir(self._partial)]
+        return [(path, facts.st_size) for path, facts in found if facts is not None and facts.st_mtime < before]
+
     async def close(self) -> None:
         pass
+
+
+def _facts(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What stands in the directory about a file; ``None`` when it has just gone."""
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _remove_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        _remove(path)
 
 
 def _remove(path: Path) -> bool:

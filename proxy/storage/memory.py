@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from zope.interface import implementer
 
 from proxy.interfaces import IFileStore, IPartialFile, IRecordStore
+from proxy.model import StoredFile
 from proxy.settings import MIB
-from proxy.storage.whole import WholeFile
+from proxy.storage.whole import WholeFile, anonymous
 
 
 @implementer(IRecordStore)
@@ -79,20 +80,19 @@ class MemoryPartial:
 
 @implementer(IFileStore)
 class MemoryFiles:
-    """Committed files as bytes by digest; suspended partial files by key."""
+    """Committed files as bytes by digest, and when they were used; suspended partial files by key."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.left: dict[str, bytes] = {}
         self.changes = 0
+        self.times: dict[str, float] = {}
+        #: Bytes that can be stored in all.
+        self.space = 2**40
 
     async def open(self, sha256: str) -> WholeFile | None:
         data = self.files.get(sha256)
-        if data is None:
-            return None
-        descriptor = os.memfd_create(sha256)
-        os.pwrite(descriptor, data, 0)
-        return WholeFile(descriptor, len(data), sha256)
+        return None if data is None else anonymous(data, sha256)
 
     async def present(self, digests: Collection[str]) -> frozenset[str]:
         return frozenset(digests) & self.files.keys()
@@ -106,13 +106,29 @@ class MemoryFiles:
         return self.files.pop(sha256, None) is not None
 
     async def walk(self) -> list[tuple[str, int]]:
-        return sorted((sha256, len(data)) for sha256, data in self.files.items())
+        return sorted((file.sha256, file.size) for file in await self.inventory())
+
+    async def inventory(self) -> list[StoredFile]:
+        return [StoredFile(sha256, len(data), self.times.get(sha256, 0.0)) for sha256, data in self.files.items()]
+
+    async def touch(self, times: Mapping[str, float]) -> None:
+        self.times |= {sha256: used for sha256, used in times.items() if sha256 in self.files}
 
     async def sweep(self) -> int:
         doomed = [key for key in self.left if not resumable(key)]
         for key in doomed:
             del self.left[key]
         return len(doomed)
+
+    async def free(self) -> int:
+        return self.space - sum(map(len, self.files.values()))
+
+    async def abandon(self, before: float) -> int:
+        if before <= 0.0:  # when anything was left is not known: it counts as long ago
+            return 0
+        size = sum(map(len, self.left.values()))
+        self.left.clear()
+        return size
 
     async def close(self) -> None:
         self.files.clear()

@@ -1,4 +1,4 @@
-"""A committed file that is open for reading."""
+"""A whole file that is open for reading."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Callable
 from zope.interface import implementer
 
 from proxy.interfaces import IBytesSource
+
+
+def anonymous(data: bytes, sha256: str) -> WholeFile:
+    """*data* as a file without a name, in memory."""
+    descriptor = os.memfd_create(sha256)
+    os.pwrite(descriptor, data, 0)
+    return WholeFile(descriptor, len(data), sha256)
 
 
 @implementer(IBytesSource)

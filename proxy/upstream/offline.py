@@ -10,6 +10,7 @@ from zope.interface import implementer
 from proxy.errors import NotHere
 from proxy.interfaces import IBodyReader, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageReply, Validators, Wanted
+from proxy.upstream.client import UpstreamState
 
 
 @implementer(IUpstreams)
@@ -24,6 +25,10 @@ class Offline:
 
     def retry_in(self) -> float:
         return math.inf
+
+    def states(self) -> list[UpstreamState]:
+        """What operators see: nobody."""
+        return []
 
     def last_modified(self) -> float | None:
         return None

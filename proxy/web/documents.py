@@ -42,21 +42,21 @@ class JsonDocuments:
         self._offload = offload
         self._made: BoundedTable[tuple[str, ...], _Made] = BoundedTable(memory, lambda made: len(made.body) + 500)
 
-    async def legacy(self, repository: IRepository, root: str, project: str, version: str | None, ask: Ask) -> Answer:
+    async def legacy(self, repository: IRepository, files: str, project: str, version: str | None, ask: Ask) -> Answer:
         """Answer a request for the legacy document of *project*, or of one *version*.
 
-        *root* is the path of the index that its ``files/`` stand below.  URLs are absolute, as this API has no relative ones.
+        *files* is the path that the files' URLs begin with.  These are absolute, as this API has no relative ones.
         """
         if not is_project_name(project):
             raise NotFound(f"{project!r} is no project name")
         view = await repository.legacy(normalize(project), version)
-        base = _origin(ask) + root
+        base = _origin(ask) + files
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         key = (repository.name, view.project, version or "", base, coding)
         made = self._made.get(key)
         if made is None or made.state != view.state:
             document = await view.load()
-            body = await self._offload.run(_written, document, f"{base}files/", coding)
+            body = await self._offload.run(_written, document, base, coding)
             if body is None:
                 raise NotFound(f"there is no version {version} of {view.project}")
             made = _Made(view.state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
@@ -93,7 +93,8 @@ def _written(document: LegacyDocument, base: str, coding: str) -> bytes | None:
     page = document.page
 
     def link(file: File) -> str:
-        return f"{base}{page.project}/{segment(file)}/{quote(file.filename, safe='+!~')}"
+        # quoted as pip quotes links, for pip-tools compares URLs
+        return f"{base}{page.project}/{segment(file)}/{quote(file.filename)}"
 
     body = None
     if document.body is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from proxy.bounded import BoundedTable
 from proxy.cache.outcome import Outcome
@@ -35,10 +36,14 @@ _MADE = Outcome(False, "miss", stored=True)
 
 
 class Files:
-    """The files of every index.  *memory* bounds the small files that are kept at hand, in bytes."""
+    """The files of every index.
 
-    def __init__(self, hot: HotRequests, memory: int) -> None:
+    *memory* bounds the small files that are kept at hand, in bytes.  *used* is told the sha256 of each of these that is served.
+    """
+
+    def __init__(self, hot: HotRequests, memory: int, used: Callable[[str], None]) -> None:
         self._hot = hot
+        self._used = used
         self._small: BoundedTable[str, bytes] = BoundedTable(memory, lambda data: len(data) + 500)
 
     async def file(self, repository: IRepository, project: str, asked: str, name: str, ask: Ask) -> Answer:
@@ -80,10 +85,14 @@ class Files:
         if self._small.get(sha256) is None:
             self._small.put(sha256, os.pread(source.fileno(), source.size, 0))  # it is about to be sent: in the page cache
         answered = [*headers, ("Cache-Status", _HIT.header())]
+        used = self._used
 
         def at_once() -> Ready | None:
             data = self._small.get(sha256) if repository.vouched(project, asked, name) == sha256 else None
-            return None if data is None else (sha256, lambda: Answer(200, answered, data, word="hit"))
+            if data is None:
+                return None
+            used(sha256)
+            return (sha256, lambda: Answer(200, answered, data, word="hit"))
 
         self._hot.remember(ask, at_once)
 

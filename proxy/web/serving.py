@@ -39,8 +39,8 @@ _errors = Logger(namespace="proxy.web")
 
 Route = Callable[[Ask], Awaitable[Answer]]
 
-#: Told after each response: method, status, bytes, seconds, cache outcome.
-Observe = Callable[[str, int, int, float, str], None]
+#: Told after each response: method, path, status, bytes, seconds, cache outcome.
+Observe = Callable[[str, str, int, int, float, str], None]
 
 
 class Front(Resource):
@@ -56,7 +56,7 @@ class Front(Resource):
         *,
         via: str,
         stall_timeout: float,
-        observe: Observe = lambda method, status, size, seconds, word: None,
+        observe: Observe = lambda method, path, status, size, seconds, word: None,
         answer_within: float = ANSWER_WITHIN,
         silence_within: float = SILENCE_WITHIN,
     ) -> None:
@@ -144,7 +144,7 @@ class Front(Resource):
         self, client: object, method: str, path: str, agent: str, status: int, sent: int, seconds: float, word: str, cut: bool
     ) -> None:
         """One response has ended: count it, and write its line in the access log."""
-        self._observe(method, status, sent, seconds, word)
+        self._observe(method, path, status, sent, seconds, word)
         _access.info(
             '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
             client=getattr(client, "host", "-"),

@@ -42,6 +42,15 @@ class Routes:
         self._operations = operations
         self._been_here = re.compile(rf"[\d.]+ {re.escape(via)}(?: \(([^)]*)\))?(?:,|$)")
 
+    def place(self, path: str) -> tuple[str, str] | None:
+        """The index that answers at *path*, and whether it is asked for pages (``simple``), ``files`` or ``pypi`` documents."""
+        match path.split("/", 4):
+            case ["", "index", name, ("simple" | "files" | "pypi") as kind, *_] if name in self._repositories:
+                return name, kind
+            case ["", ("simple" | "files" | "pypi") as kind, *_] if self._default is not None:
+                return self._default, kind
+        return None
+
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
         if ask.method not in ("GET", "HEAD"):
@@ -55,7 +64,7 @@ class Routes:
                     there = ", ".join(sorted(self._repositories))
                     raise NotFound(f"there is no index named {name!r} here; there is {there}")
                 return await self._index(self._repositories[name], f"/index/{quote(name)}/", tuple(rest), ask)
-            case ("simple" | "files" | "pypi" | "last-modified", *_) if self._default is not None:
+            case ("simple" | "files" | "packages" | "pypi" | "last-modified", *_) | (_, "json") if self._default is not None:
                 return await self._index(self._repositories[self._default], "/", ask.segments, ask)
         raise NotFound(f"{ask.path}: there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/")
 
@@ -73,18 +82,19 @@ class Routes:
             case ("simple", "", project, *_) if project:
                 # pipenv asks for /simple//name/
                 return redirect(f"../{project}/")
-            case ("files", project, digest, name):
+            case ("files" | "packages", project, digest, name):
                 if name.endswith(PROVENANCE):
                     filename = name.removesuffix(PROVENANCE)
                     return await self._documents.provenance(repository, project, digest, filename, ask)
                 return await self._files.file(repository, project, digest, name, ask)
             case ("last-modified",):
                 return last_modified(repository)
-            case ("pypi", project, "json") | ("simple", "pypi", project, "json"):
-                # pip-tools joins "pypi" to the index's URL, with its slash or without
-                return await self._documents.legacy(repository, root, project, None, ask)
-            case ("pypi", project, version, "json") | ("simple", "pypi", project, version, "json"):
-                return await self._documents.legacy(repository, root, project, version, ask)
+            case ("simple", "pypi", project, "json") | (project, "json"):
+                # pip-tools, up to 7.6.0 and later; it looks for the URLs that are on the page
+                return await self._documents.legacy(repository, f"{root}files/", project, None, ask)
+            case ("pypi", project, *version, "json") if len(version) <= 1:
+                # bandersnatch takes a file only if the path of its URL begins with /packages
+                return await self._documents.legacy(repository, f"{root}packages/", project, next(iter(version), None), ask)
         raise NotFound(f"{ask.path}: no project page, and no file")
 
     def _refuse_loop(self, ask: Ask) -> None:

@@ -16,21 +16,26 @@ from tests.support.process import Ended, environment, run
 _numbers = itertools.count(1)
 
 
-class Scratch:
-    """An empty virtual environment below *place*, with a home of its own."""
+def installed(folder: Path) -> dict[str, str]:
+    """Version by project in the virtual environment at *folder*, as its metadata directories say."""
+    found = folder.glob("lib/python*/site-packages/*.dist-info")
+    return dict(each.name.removesuffix(".dist-info").rsplit("-", 1) for each in found)
 
-    def __init__(self, place: Path) -> None:
+
+class Scratch:
+    """A virtual environment below *place*, empty but for pip if it is to have that, with a home of its own."""
+
+    def __init__(self, place: Path, *, with_pip: bool = False) -> None:
         self.folder = place / f"scratch-{next(_numbers)}"
         self.home = self.folder / "home"
-        venv.EnvBuilder(with_pip=False, symlinks=True).create(self.folder)
+        venv.EnvBuilder(with_pip=with_pip, symlinks=True).create(self.folder)
         self.home.mkdir()
         self.python = self.folder / "bin" / "python"
 
     @property
     def installed(self) -> dict[str, str]:
-        """Version by project, as the environment's metadata directories say."""
-        found = self.folder.glob("lib/python*/site-packages/*.dist-info")
-        return dict(each.name.removesuffix(".dist-info").rsplit("-", 1) for each in found)
+        """Version by project."""
+        return installed(self.folder)
 
     async def pip(self, index: str, *arguments: str, timeout: float = 60.0) -> Ended:
         """``pip install`` *arguments* from *index* and nowhere else, without cache and configuration."""

@@ -164,9 +164,7 @@ class Content:
     def _legacy(self, project: Project, version: str | None) -> Answer:
         releases: dict[str, list[dict[str, Any]]] = {}
         for name, entry in project.files.items():
-            releases.setdefault(version_of(name), []).append(
-                {"filename": name, "url": entry["url"], "digests": entry["hashes"]}
-            )
+            releases.setdefault(version_of(name), []).append(_legacy_file(name, entry))
         chosen = version or max(releases, default="")
         if chosen not in releases:
             return Answer(404)
@@ -198,6 +196,22 @@ class Content:
         if not unchanged:
             return Answer(answer.status, headers, answer.body, answer.ranges)
         return Answer(304, {name: value for name, value in headers.items() if not name.startswith("Content-")})
+
+
+def _legacy_file(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A file as the legacy JSON API has it."""
+    yanked = entry.get("yanked", False)
+    return {
+        "filename": name,
+        "url": entry["url"],
+        "digests": entry["hashes"],
+        "packagetype": "bdist_wheel" if name.endswith(".whl") else "sdist",
+        "requires_python": entry.get("requires-python"),
+        "size": entry.get("size"),
+        "upload_time_iso_8601": entry.get("upload-time"),
+        "yanked": yanked is not False,
+        "yanked_reason": yanked if isinstance(yanked, str) else None,
+    }
 
 
 def _etag(body: bytes | memoryview) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ reactor: Any = default_reactor
 
 ROOT = Path(__file__).parent.parent.parent
 _TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+_OWN_MOUNTS = (shutil.which("unshare") or "unshare", "--map-root-user", "--mount")
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
 
@@ -31,6 +34,14 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     """An environment without settings of pip, uv, proxies, Python or the user: *more*, and *home* as the user's directory."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def can_mount() -> bool:
+    """Whether a process may have file systems of its own here (containers often forbid it)."""
+    try:
+        return subprocess.run([*_OWN_MOUNTS, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 @frozen
@@ -116,12 +127,21 @@ class ProxyProcess:
     """``twistd -n pypiproxy`` on a free port of 127.0.0.1, with its data below *place*.
 
     *upstreams* are URLs, the preferred one first.  *config* is the text of a configuration file; upstreams may be left to it.
-    After a restart the port is the same, so that what clients know of the proxy stays true.
+    After a restart the port is the same, so that what clients know of the proxy stays true.  With *disk*, its data directory is
+    a file system of its own with room for that many bytes, gone with the process; `can_mount` says whether that can be.
     """
 
-    def __init__(self, place: Path, *upstreams: str, config: str | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        place: Path,
+        *upstreams: str,
+        config: str | None = None,
+        options: Sequence[str] = (),
+        disk: int | None = None,
+    ) -> None:
         self.place = place
         self.data_dir = place / "data"
+        self._disk = disk
         self._port = 0
         self._arguments = ["--data-dir", str(self.data_dir), *options]
         for each in upstreams:
@@ -178,10 +198,25 @@ class ProxyProcess:
         self.place.mkdir(exist_ok=True)
         listen = ["--listen", f"tcp:{self._port}:interface=127.0.0.1"]
         self.process = Running().spawn(
-            [*_TWISTD, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
+            [*self._on_its_disk(), *_TWISTD, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
             environment(self.place, PYTHONPATH=str(ROOT)),
             self.place,
         )
+
+    def _on_its_disk(self) -> list[str]:
+        """The command before the command that gives it a file system."""
+        if self._disk is None:
+            return []
+        self.data_dir.mkdir(mode=0o700, exist_ok=True)
+        mount = f'mount -t tmpfs -o size={self._disk},mode=0700 none "$0" && exec "$@"'
+        return [*_OWN_MOUNTS, "sh", "-c", mount, str(self.data_dir)]
+
+    @property
+    def files(self) -> list[str]:
+        """The sha256 of each file that the running process has stored, sorted."""
+        assert self.process is not None
+        tree = Path(f"/proc/{self.process.pid}/root{self.data_dir}/files")  # as the process sees it
+        return sorted(path.name for path in tree.rglob("*") if path.is_file())
 
     async def started(self) -> ProxyProcess:
         """Start it if need be, and wait until it serves."""

@@ -67,11 +67,15 @@ class Distribution:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def _metadata(name: str, version: str, requires: Iterable[str], requires_python: str | None) -> bytes:
+def _metadata(
+    name: str, version: str, requires: Iterable[str], requires_python: str | None, extras: Mapping[str, Iterable[str]]
+) -> bytes:
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "Summary: made for a test"]
     if requires_python is not None:
         lines.append(f"Requires-Python: {requires_python}")
     lines += [f"Requires-Dist: {each}" for each in requires]
+    for extra, wanted in extras.items():
+        lines += [f"Provides-Extra: {extra}", *(f'Requires-Dist: {each}; extra == "{extra}"' for each in wanted)]
     return ("\n".join(lines) + "\n\nNothing to see.\n").encode()
 
 
@@ -81,13 +85,17 @@ def wheel(
     *,
     requires: Iterable[str] = (),
     requires_python: str | None = None,
+    extras: Mapping[str, Iterable[str]] | None = None,
     size: int = 0,
     seed: int = 0,
     files: Mapping[str, bytes] | None = None,
 ) -> Distribution:
-    """A pure-Python wheel with a module that knows its ``version``, *size* random bytes of ballast, and *files*."""
+    """A pure-Python wheel with a module that knows its ``version``, *size* random bytes of ballast, and *files*.
+
+    *extras* says what each of its extras requires.
+    """
     module = name.replace("-", "_").replace(".", "_").lower()
-    metadata = _metadata(name, version, requires, requires_python)
+    metadata = _metadata(name, version, requires, requires_python, extras or {})
     folder = f"{module}-{version}.dist-info"
     members = {f"{module}.py": f'version = "{version}"\n'.encode(), **(files or {})}
     if size:
@@ -117,7 +125,7 @@ def sdist(
 ) -> Distribution:
     """A source distribution that builds itself; *build_requires* is what it claims to need for that."""
     module = name.replace("-", "_").replace(".", "_").lower()
-    metadata = _metadata(name, version, requires, requires_python)
+    metadata = _metadata(name, version, requires, requires_python, {})
     folder = f"{module}-{version}"
     backend = _BACKEND.format(name=module, version=version, module=module, metadata=metadata.decode())
     members = {

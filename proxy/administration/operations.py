@@ -1,0 +1,42 @@
+"""The operations by name: what the admin interface serves, and what commands perform themselves when no proxy runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import asdict
+
+from proxy.administration.keeping import Keeping
+from proxy.administration.parts import Parts
+from proxy.administration.purging import Purging
+from proxy.administration.stock import Stock
+from proxy.interfaces import Operation, Report
+
+
+class Administration:
+    """All operations on *parts*.  Each takes a callable for what it has to say on its way, and arguments by name.
+
+    They raise ProxyError: BadRequest for arguments that make no sense, NotFound for what is not there.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        stock, purging = Stock(parts), Purging(parts)
+        self.operations: Mapping[str, Operation] = {
+            "upstreams": self.upstreams,
+            "stats": stock.stats,
+            "ls": stock.ls,
+            "purge": purging.purge,
+            "purge_unused": purging.purge_unused,
+            "refresh": purging.refresh,
+            **Keeping(parts).operations,
+        }
+
+    async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
+        """How the upstreams of each index stand, in order of preference."""
+        return [
+            {"index": name, **asdict(state)}
+            for name, each in self._parts.chosen(index).items()
+            for state in each.upstreams.states()
+        ]

@@ -1,0 +1,54 @@
+"""The parts of a service that operations work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from proxy.cache.kept import KeptBook
+from proxy.cache.pages import PageCache
+from proxy.cache.pins import PinBook
+from proxy.cache.usage import UsageBook
+from proxy.errors import NotFound
+from proxy.interfaces import IFileStore, IOffload, IRecordStore, IRepository
+from proxy.upstream.offline import Offline
+from proxy.upstream.pool import Upstreams
+
+
+@frozen
+class IndexParts:
+    """One index."""
+
+    repository: IRepository
+    pages: PageCache
+    upstreams: Upstreams | Offline
+
+
+@frozen(kw_only=True)
+class Parts:
+    """All that a data directory is made of, and who works on it."""
+
+    indexes: Mapping[str, IndexParts]
+    store: IFileStore
+    records: IRecordStore
+    pins: PinBook
+    kept: KeptBook
+    usage: UsageBook
+    #: For what waits for the disk, and for what is long work.
+    disk: IOffload
+    work: IOffload
+    reactor: Any
+    #: Whether files go by themselves when there are too many.
+    evicting: bool
+    #: What clients were answered since the start, by index; ``None`` when nobody is served.
+    answered: Callable[[], Mapping[str, Any] | None]
+
+    def chosen(self, index: str | None) -> Mapping[str, IndexParts]:
+        """The index of that name, or all of them.  Raises NotFound."""
+        if index is None:
+            return self.indexes
+        if index not in self.indexes:
+            raise NotFound(f"there is no index named {index!r} here; there is {', '.join(sorted(self.indexes))}")
+        return {index: self.indexes[index]}

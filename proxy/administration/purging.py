@@ -1,0 +1,118 @@
+"""Taking things out: files with the pins of their names, and records of pages; what is in memory of them goes too.
+
+Names go first, then bytes that no name is left for: who asks in between is given what upstream states under the name now.  What
+an operator has pinned stays, and so do its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from proxy.administration.parts import IndexParts, Parts
+from proxy.administration.stock import Named, names
+from proxy.cache.pins import means
+from proxy.errors import BadRequest, NotFound, ProxyError
+from proxy.interfaces import Report
+from proxy.names import normalize
+
+
+class Purging:
+    """Purges, and refreshes of pages."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def purge(
+        self, report: Report, project: str, which: str | None = None, page_only: bool = False, index: str | None = None
+    ) -> dict[str, Any]:
+        """Remove all of *project*, or the files of it that *which* means (a version or a file name), or its page alone.
+
+        Raises BadRequest, NotFound.
+        """
+        if page_only and which is not None:
+            raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
+        wanted = normalize(project)
+        indexes = self._parts.chosen(index)
+        pages = [name for name, each in indexes.items() if which is None and await each.pages.forget(wanted)]
+        removed: dict[str, Any] = _summed([], [], [])
+        if not page_only:
+            everything = await names(self._parts)
+            doomed = [
+                each
+                for each in everything
+                if each.project == wanted and index in (None, each.index) and means(which, each.filename)
+            ]
+            removed = await self._remove(doomed, everything)
+        if not pages and not removed["removed"] and not removed["pinned"]:
+            what = "page of " if page_only else f"{which} of " if which is not None else "thing of "
+            raise NotFound(f"no {what}{wanted} is kept here")
+        return {**removed, "pages": [{"index": each, "project": wanted} for each in pages]}
+
+    async def purge_unused(self, report: Report, seconds: float) -> dict[str, Any]:
+        """Remove every file that was not used for so many *seconds*."""
+        before = self._parts.reactor.seconds() - seconds
+        files = await self._parts.usage.files()
+        doomed = {file.sha256: file.size for file in files if file.used < before}
+        everything = await names(self._parts)
+        removed = await self._remove([each for each in everything if each.pin.sha256 in doomed], everything)
+        named = {each.pin.sha256 for each in everything}
+        unnamed = [sha256 for sha256 in doomed if sha256 not in named and await self._delete(sha256)]
+        removed["files"] += len(unnamed)
+        removed["bytes"] += sum(doomed[sha256] for sha256 in unnamed)
+        return {**removed, "pages": []}
+
+    async def refresh(self, report: Report, project: str, index: str | None = None) -> list[dict[str, Any]]:
+        """Ask upstream for the page of *project* now, on every index that keeps one, or on the *index* named.
+
+        Raises NotFound when no index is named and none keeps it: who asks upstreams for a name tells them the name.
+        """
+        wanted = normalize(project)
+        chosen = self._parts.chosen(index)
+        if index is None and len(chosen) > 1:
+            chosen = {name: each for name, each in chosen.items() if await each.pages.remembered(wanted) is not None}
+            if not chosen:
+                raise NotFound(f"no index keeps a page of {wanted}: name the index to fetch it from")
+        return [{"index": name, "project": wanted, **await _refreshed(each, wanted)} for name, each in chosen.items()]
+
+    # -- inside ----------------------------------------------------------------------------------------------------------
+
+    async def _remove(self, doomed: Sequence[Named], everything: Iterable[Named]) -> dict[str, Any]:
+        kept = await self._parts.kept.digests()
+        pinned = [each for each in doomed if each.pin.sha256 in kept]
+        going = [each for each in doomed if each.pin.sha256 not in kept]
+        places: dict[tuple[str, str], set[str]] = {}
+        for each in going:
+            places.setdefault((each.index, each.project), set()).add(each.name)
+        for place, gone in places.items():
+            await self._parts.pins.remove(*place, gone)
+        left = {each.pin.sha256 for each in everything if each.name not in places.get((each.index, each.project), ())}
+        sizes = {each.pin.sha256: each.pin.size for each in going}
+        freed = [sizes[sha256] for sha256 in sizes if sha256 not in left and await self._delete(sha256)]
+        return _summed(going, pinned, freed)
+
+    async def _delete(self, sha256: str) -> bool:
+        """Delete bytes, unless an operator has just pinned them."""
+        async with self._parts.kept.lock:
+            return not self._parts.kept.holds(sha256) and await self._parts.store.delete(sha256)
+
+
+def _summed(removed: Iterable[Named], pinned: Iterable[Named], freed: Collection[int]) -> dict[str, Any]:
+    return {
+        "removed": [each.values() for each in removed],
+        "pinned": [each.values() for each in pinned],
+        "files": len(freed),
+        "bytes": sum(freed),
+    }
+
+
+async def _refreshed(index: IndexParts, project: str) -> dict[str, Any]:
+    before = await index.pages.remembered(project)
+    try:
+        head = await index.pages.refresh(project)
+    except ProxyError as error:
+        return {"outcome": "failed", "error": str(error), "serial": None}
+    if not head.found:
+        return {"outcome": "missing", "error": None, "serial": None}
+    same = before is not None and before.digest == head.digest
+    return {"outcome": "unchanged" if same else "changed", "error": None, "serial": head.serial}

@@ -1,0 +1,214 @@
+"""Room on the disk: the files that were not used for longest go when the store is over its limits.
+
+Files go in the background, down to a low-water mark, so that this is a rare run and not a cost of each download.  Without a
+limit nothing ever goes.  What is kept (:mod:`proxy.cache.kept`) and what is still arriving never goes; who is reading a file
+that goes reads it to its end.  What broken downloads left goes before any file.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterator
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxy.cache.kept import KeptBook
+from proxy.cache.usage import UsageBook
+from proxy.flight import Flights, swallow
+from proxy.interfaces import IFileStore, IOffload
+from proxy.model import StoredFile
+
+#: Seconds between two looks at the file system, and between two batches of last uses.
+_INTERVAL = 60.0
+#: Seconds after which a limit is tried again that could not be met, because nothing more may go.
+_REST = 600.0
+#: Seconds after which a broken download that nobody has asked for again makes room for others.
+_LEFT_ALONE = 3600.0
+#: Where eviction stops: this share of ``max_size``, and this many times ``min_free``.
+_LOW_SIZE = 0.9
+_LOW_FREE = 1.25
+#: Files that are sorted at once: a few milliseconds' work.
+_PIECE = 5_000
+
+
+@frozen
+class _Choice:
+    """What goes, oldest first, out of *stored* bytes; *missing* bytes more should go and nothing is left that may."""
+
+    going: list[StoredFile]
+    stored: int
+    missing: int
+
+
+class Room:
+    """Keeps *store* within its limits.
+
+    *max_size*: bytes that all files may have together.  *min_free*: bytes that stay free on the file system.  ``None``: no
+    limit.  *evicted* is told the size of each file that went.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        store: IFileStore,
+        usage: UsageBook,
+        kept: KeptBook,
+        offload: IOffload,
+        reactor: IReactorTime,
+        *,
+        max_size: int | None,
+        min_free: int | None,
+        evicted: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._store = store
+        self._usage = usage
+        self._kept = kept
+        self._offload = offload
+        self._reactor = reactor
+        self._max_size = max_size
+        self._min_free = min_free
+        self._evicted = evicted
+        #: Bytes in the store, counted at each run and added to by each commit; ``None``: not counted yet.
+        self._stored: int | None = None
+        self._rest_until = 0.0
+        self._one_run = DeferredLock()
+        self._looks: Flights[None] = Flights()
+        self._look_again = False
+        self._loop = LoopingCall(self._regularly)
+        self._loop.clock = reactor
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything may go at all."""
+        return self._max_size is not None or self._min_free is not None
+
+    def start(self) -> None:
+        """Look after the store from now on."""
+        self._loop.start(_INTERVAL, now=False)
+        self._look()
+
+    async def stop(self) -> None:
+        """Stop that, and write what is not written yet."""
+        if self._loop.running:
+            self._loop.stop()
+        self._looks.close()
+        await self._usage.write()
+
+    def committed(self, sha256: str, size: int) -> None:
+        """Told of each file that was stored."""
+        self._usage.used(sha256)
+        if self._stored is not None:
+            self._stored += size
+        self._look()
+
+    async def keep_within_limits(self) -> int:
+        """Evict what there is too much of; returns its bytes."""
+        if not await self._above_limits():
+            return 0
+        return await self._run(0)
+
+    async def make_room(self, needed: int) -> bool:
+        """Told that the disk took no more and *needed* bytes are to be stored: whether trying again is worth it."""
+        return self.limited and await self._run(needed) > 0
+
+    # -- inside ----------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """See to the limits in the background; again, if that is under way."""
+        if not self.limited or self._rest_until > self._reactor.seconds():
+            return
+        self._look_again = True
+        if "look" not in self._looks:
+            swallow(self._looks.join("look", self._see_to_it))
+
+    async def _see_to_it(self) -> None:
+        try:
+            while self._look_again:
+                self._look_again = False
+                await self.keep_within_limits()
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # whatever went wrong is logged, and the next look may do better
+            self.log.failure("the stored files cannot be kept within their limits", Failure())
+
+    async def _regularly(self) -> None:
+        await self._usage.write()
+        self._look()
+
+    async def _above_limits(self) -> bool:
+        if self._max_size is not None and (self._stored is None or self._stored > self._max_size):
+            return True
+        return self._min_free is not None and await self._store.free() < self._min_free
+
+    async def _run(self, needed: int) -> int:
+        async with self._one_run:
+            abandoned = await self._store.abandon(self._reactor.seconds() - _LEFT_ALONE)
+            files = await self._usage.files()
+            kept = await self._kept.digests()
+            choice = await self._offload.run(self._choose, files, kept, await self._store.free(), needed)
+            self._stored = choice.stored
+            freed = await self._evict(choice.going)
+        if choice.missing and not needed:
+            self._rest_until = self._reactor.seconds() + _REST
+            self.log.warn(
+                "{missing} bytes too many are on the disk and no file is left that may go: "
+                "unpin some, raise max_size, lower min_free or make room",
+                missing=choice.missing,
+            )
+        return freed + abandoned
+
+    def _choose(self, files: list[StoredFile], kept: Collection[str], free: int, needed: int) -> _Choice:
+        """What has to go.  Called in a worker thread: the list may be long."""
+        stored = sum(file.size for file in files)
+        may_go = [file for file in files if file.sha256 not in kept]
+        if needed > free + sum(file.size for file in may_go):
+            return _Choice([], stored, needed)  # it would not fit if everything went
+        excess = max(needed, self._above_max_size(stored), self._below_min_free(free))
+        # A file that is larger than all may be together goes before it drives out the rest.
+        bearable = stored if self._max_size is None else self._max_size * _LOW_SIZE
+        going = []
+        for file in _sorted(may_go, key=lambda file: (file.size <= bearable, file.used)):
+            if excess <= 0:
+                break
+            going.append(file)
+            excess -= file.size
+        return _Choice(going, stored, max(0, excess))
+
+    def _above_max_size(self, stored: int) -> int:
+        limit = self._max_size
+        return 0 if limit is None or stored <= limit else stored - int(limit * _LOW_SIZE)
+
+    def _below_min_free(self, free: int) -> int:
+        limit = self._min_free
+        return 0 if limit is None or free >= limit else int(limit * _LOW_FREE) - free
+
+    async def _evict(self, going: list[StoredFile]) -> int:
+        count = freed = 0
+        for file in going:
+            if not self._usage.used_since(file.sha256, file.used) and await self._remove(file):
+                count += 1
+                freed += file.size
+        if count:
+            assert self._stored is not None
+            self._stored -= freed
+            self.log.info("evicted {count} files, {freed} bytes, not used for longest", count=count, freed=freed)
+        return freed
+
+    async def _remove(self, file: StoredFile) -> bool:
+        async with self._kept.lock:
+            if self._kept.holds(file.sha256) or not await self._store.delete(file.sha256):
+                return False
+        self._evicted(file.size)
+        return True
+
+
+def _sorted(files: list[StoredFile], key: Callable[[StoredFile], tuple[bool, float]]) -> Iterator[StoredFile]:
+    """*files* in the order of *key*, sorted a piece at a time: no other thread runs while a list is sorted, nor the reactor."""
+    pieces = [sorted(files[start : start + _PIECE], key=key) for start in range(0, len(files), _PIECE)]
+    return heapq.merge(*pieces, key=key)

@@ -1,0 +1,74 @@
+"""When each stored file was last used: noted in memory at each use, written to the store in batches.
+
+The store keeps the time with the file itself, so that it survives a restart, and the loss of every record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from twisted.logger import Logger
+
+from proxy.interfaces import Clock, IFileStore, IOffload
+from proxy.model import StoredFile
+
+
+class UsageBook:
+    """The last uses of all files in *store*.  *clock* tells the time, in seconds since the epoch."""
+
+    log = Logger()
+
+    def __init__(self, store: IFileStore, offload: IOffload, clock: Clock) -> None:
+        self._store = store
+        self._offload = offload
+        self._clock = clock
+        self._noted: dict[str, float] = {}
+        self._being_written: Mapping[str, float] = {}
+
+    def used(self, sha256: str) -> None:
+        """Note a use of a file now.  Called for every answer: it costs a dictionary store."""
+        self._noted[sha256] = self._clock()
+
+    def used_since(self, sha256: str, moment: float) -> bool:
+        """Whether a use after *moment* is in memory (one that is written already may be missed)."""
+        return self._noted.get(sha256, 0.0) > moment
+
+    async def write(self) -> None:
+        """Write what was noted since the last time."""
+        if not self._noted:
+            return
+        batch, self._noted = self._noted, {}
+        self._being_written = batch
+        try:
+            await self._store.touch(batch)
+        except OSError as error:
+            self._noted = {**batch, **self._noted}
+            self.log.error("when files were last used cannot be written and is tried again: {error}", error=error)
+        finally:
+            self._being_written = {}
+
+    async def files(self) -> list[StoredFile]:
+        """Every stored file with its size and its last use."""
+        stored = await self._store.inventory()
+        return await self._offload.run(_with_later, stored, {**self._being_written, **self._noted})
+
+    async def last_used(self) -> Mapping[str, float]:
+        """The last use of every stored file, in seconds since the epoch, by sha256."""
+        return await self._offload.run(_times, await self.files())
+
+    async def files_of(self, digests: Collection[str]) -> Mapping[str, StoredFile]:
+        """Those of the files with these sha256 that are stored."""
+        return await self._offload.run(_among, await self.files(), digests)
+
+
+def _with_later(stored: list[StoredFile], noted: Mapping[str, float]) -> list[StoredFile]:
+    """*stored* with the times in *noted* where these are later."""
+    return [file._replace(used=max(file.used, noted.get(file.sha256, 0.0))) for file in stored]
+
+
+def _times(stored: list[StoredFile]) -> dict[str, float]:
+    return {file.sha256: file.used for file in stored}
+
+
+def _among(stored: list[StoredFile], digests: Collection[str]) -> dict[str, StoredFile]:
+    return {file.sha256: file for file in stored if file.sha256 in digests}

@@ -1,0 +1,63 @@
+"""How a command has an operation performed: by the proxy that runs on the data directory, or right here when none does."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from proxy import adminsocket
+
+#: How long a running proxy may be silent (seconds): a tree that is read at a low rate says something now and then.
+_PATIENCE = 300.0
+
+
+class NotRunning(Exception):
+    """No proxy answers on the data directory."""
+
+
+class Failed(Exception):
+    """The operation came to nothing; ``str()`` says why."""
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, made: socket.socket) -> None:
+        super().__init__("localhost")
+        self.sock = made
+
+
+def ask(data_dir: Path, operation: str, arguments: dict[str, Any], report: Callable[[Any], None]) -> Any:
+    """What the proxy that runs on *data_dir* answers.  *report* is told what it says on its way.
+
+    Raises NotRunning, Failed.
+    """
+    try:
+        connected = adminsocket.connect(data_dir)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NotRunning(f"no proxy runs on {data_dir}") from error
+    except OSError as error:
+        raise Failed(f"{data_dir / adminsocket.NAME}: {error.strerror}; ask as the user who runs the proxy") from error
+    connected.settimeout(_PATIENCE)
+    connection = _Connection(connected)
+    try:
+        connection.request("POST", f"/{operation}", msgspec.json.encode(arguments), {"Content-Type": "application/json"})
+        return _result(connection.getresponse(), report)
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise Failed(f"the proxy on {data_dir} broke off its answer: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+
+
+def _result(response: http.client.HTTPResponse, report: Callable[[Any], None]) -> Any:
+    while line := response.readline():
+        said = msgspec.json.decode(line)
+        if "error" in said:
+            raise Failed(said["error"]["detail"])
+        if "result" in said:
+            return said["result"]
+        report(said["progress"])
+    raise http.client.IncompleteRead(b"")

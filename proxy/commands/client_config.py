@@ -1,0 +1,30 @@
+"""``pypiproxy client-config``: what to set in an installer, or in a server that mirrors the proxy."""
+
+from __future__ import annotations
+
+import click
+
+from proxy.clients import CLIENTS, Address, printed
+from proxy.config import readers as read
+from proxy.config.tables import Unacceptable
+
+
+@click.command("client-config")
+@click.argument("client", type=click.Choice(list(CLIENTS)))
+@click.option("--url", default="http://127.0.0.1:3143", show_default=True, help="Where CLIENT reaches the proxy.")
+@click.option("--index", metavar="NAME", help="An index of the proxy.  [default: the default one]")
+@click.option("--ca-file", metavar="FILE", help="What signed the proxy's certificate, unless every system trusts it.")
+def client_config(client: str, url: str, index: str | None, ca_file: str | None) -> None:
+    """Print what makes CLIENT ask the proxy: variables, files and commands, each under a line that says where it goes.
+
+    The variables alone, for a shell: eval "$(pypiproxy client-config pip | grep ^export)"
+    """
+    try:
+        if index is not None:
+            read.name(index)
+        text = printed(client, Address.of(url, index, ca_file))
+    except Unacceptable as problem:
+        raise click.UsageError(f"--index {index}: expected {problem.expected}") from None
+    except ValueError as error:
+        raise click.UsageError(f"--url {url}: {error}") from None
+    click.echo(text, nl=False)

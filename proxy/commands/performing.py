@@ -1,0 +1,85 @@
+"""An operation performed by the command itself, on a data directory that no proxy uses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner, textFileLogObserver
+from twisted.python.failure import Failure
+
+from proxy import datadir
+from proxy.commands.asking import Failed
+from proxy.errors import InUse, ProxyError
+from proxy.settings import Settings
+
+
+def perform(settings: Settings, operation: str, arguments: dict[str, Any], report: Callable[[Any], None]) -> Any:
+    """What *operation* returns.  The data directory is claimed as long as that takes: no proxy can start meanwhile.
+
+    Raises ConfigError when the directory cannot be used or claimed, ProxyError as the operation, KeyboardInterrupt.
+    """
+    # Importing the reactor installs one, which commands that ask a running proxy do not need.
+    from twisted.internet import reactor as default_reactor
+
+    from proxy.service import build
+
+    reactor: Any = default_reactor
+    _log_to_stderr()
+    try:
+        claim = datadir.claim(settings.server.data_dir)
+    except InUse as error:
+        raise Failed(
+            f"{settings.server.data_dir}: process {error.owner} works on it and answers no commands: "
+            "a proxy that starts or stops, or another command; try again when it is done"
+        ) from error
+    try:
+        service = build(settings, reactor, serving=False)
+        outcome: list[Any] = []
+
+        async def run() -> None:
+            service.startService()
+            try:
+                outcome.append(await service.administration.operations[operation](report, **arguments))
+            except ProxyError:
+                outcome.append(Failure())
+            finally:
+                await service.stopService()
+
+        def begin() -> None:
+            running = Deferred.fromCoroutine(run())
+            reactor.addSystemEventTrigger("before", "shutdown", lambda: _cancelled(running))
+            running.addErrback(outcome.append)
+            running.addBoth(lambda _: reactor.callLater(0, _stop, reactor))
+
+        reactor.callWhenRunning(begin)
+        reactor.run()
+    finally:
+        claim.release()
+    if not outcome:
+        raise KeyboardInterrupt
+    (said, *_) = outcome
+    if isinstance(said, Failure):
+        said.raiseException()
+    return said
+
+
+def _cancelled(running: Deferred[None]) -> Deferred[None]:
+    """Cancel *running* and wait for its end."""
+    ended: Deferred[None] = Deferred()
+    running.addBoth(lambda _: ended.callback(None))
+    running.cancel()
+    return ended
+
+
+def _stop(reactor: Any) -> None:
+    if reactor.running and not reactor._stopped:
+        reactor.stop()
+
+
+def _log_to_stderr() -> None:
+    """Warnings and errors are the operator's to see; the rest is not what was asked for."""
+    loud = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.warn)])
+    globalLogBeginner.beginLoggingTo([loud], redirectStandardIO=False)

@@ -1,0 +1,89 @@
+"""What every command that works on a data directory has in common: its options, whom it asks, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+import msgspec
+from attrs import frozen
+
+from proxy import config
+from proxy.commands import asking
+from proxy.errors import ConfigError, ProxyError
+from proxy.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@frozen
+class Place:
+    """A data directory, as the options of a command name it."""
+
+    config: Path | None
+    data_dir: Path | None
+    #: Whether answers are printed as JSON.
+    as_json: bool
+
+    def settings(self) -> Settings:
+        """What a proxy started with the same options would use.  Raises ConfigError."""
+        settings = config.load(self.config, config.CommandLine(data_dir=self.data_dir))
+        if not settings.server.data_dir.is_dir():
+            raise ConfigError(
+                f"{settings.server.data_dir}: there is no such directory; name the proxy's own with --data-dir or --config"
+            )
+        return settings
+
+    def ask(
+        self, operation: str, report: Callable[[Any], None] = lambda said: None, *, running: bool = False, **arguments: Any
+    ) -> Any:
+        """What *operation* answers, from the running proxy or performed here; with *running* only the former will do.
+
+        Exits with status 1 and a message when it fails, 130 when it is interrupted.
+        """
+        try:
+            settings = self.settings()
+            try:
+                return asking.ask(settings.server.data_dir, operation, arguments, report)
+            except asking.NotRunning as error:
+                if running:
+                    raise asking.Failed(f"{error}, and only a running one can say: start it with twistd pypiproxy") from error
+            from proxy.commands.performing import perform
+
+            return perform(settings, operation, arguments, report)
+        except (ConfigError, ProxyError, asking.Failed) as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise SystemExit(130) from None
+
+
+def fail(message: str) -> NoReturn:
+    """Say *message* on standard error and exit with status 1."""
+    click.echo(message, err=True)
+    raise SystemExit(1)
+
+
+def say(value: Any) -> None:
+    """Print *value* as one line of JSON."""
+    click.echo(msgspec.json.encode(value).decode())
+
+
+def options(command: F) -> F:
+    """The options that name a data directory; they come together as the argument *place*."""
+
+    @wraps(command)
+    def placed(config: Path | None, data_dir: Path | None, as_json: bool, **rest: Any) -> Any:
+        return command(place=Place(config, data_dir, as_json), **rest)
+
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, one value a line."),
+        click.option("--data-dir", "-d", type=path, help="The proxy's data directory [default: the configuration's]."),
+        click.option("--config", "-c", type=path, help="The proxy's configuration file."),
+    ):
+        placed = option(placed)
+    return placed  # type: ignore[return-value]  # click calls it by names that no type can express

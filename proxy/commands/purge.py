@@ -1,0 +1,61 @@
+"""``pypiproxy purge``: take files, and what is known of them, out of a data directory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from proxy.commands.place import Place, fail, options, say
+from proxy.commands.tables import size
+from proxy.config import quantities
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A duration as people write it."""
+    try:
+        return None if value is None else quantities.duration(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no duration; expected one such as 90d, 12h or 1h30m") from None
+
+
+@click.command()
+@click.argument("project", required=False)
+@click.argument("which", metavar="[VERSION|FILE]", required=False)
+@click.option("--page", is_flag=True, help="Only the stored page of PROJECT: the next client gets a new one.")
+@click.option("--unused-for", callback=_seconds, metavar="DURATION", help="Every file that nobody used for so long (90d).")
+@click.option("--index", help="Only on this index.")
+@options
+def purge(
+    place: Place, project: str | None, which: str | None, page: bool, unused_for: float | None, index: str | None
+) -> None:
+    """Remove all of PROJECT, or one VERSION or FILE of it, or what was not used for long.
+
+    The digest under which a file was first stored is forgotten with it: what upstream offers under that name now will be
+    accepted.  Pinned files stay; unpin them first.
+    """
+    if (project is None) == (unused_for is None):
+        raise click.UsageError("expected either a PROJECT or --unused-for DURATION")
+    if page and (which is not None or project is None):
+        raise click.UsageError("--page is about the page of a whole PROJECT")
+    if unused_for is not None:
+        if index is not None:
+            raise click.UsageError("--unused-for is about the files of the whole data directory: --index says nothing there")
+        gone = place.ask("purge_unused", seconds=unused_for)
+    else:
+        gone = place.ask("purge", project=project, which=which, page_only=page, index=index)
+    if place.as_json:
+        say(gone)
+    else:
+        _tell(gone)
+    if gone["pinned"] and unused_for is None:
+        names = ", ".join(sorted({each["filename"] for each in gone["pinned"]}))
+        fail(f"pinned and left: {names}; pypiproxy unpin {project} lets them go")
+
+
+def _tell(gone: dict[str, Any]) -> None:
+    for each in gone["removed"]:
+        click.echo(f"removed {each['index']}: {each['filename']}")
+    for each in gone["pages"]:
+        click.echo(f"removed {each['index']}: the page of {each['project']}")
+    click.echo(f"{gone['files']:,} files gone from the disk, {size(gone['bytes'])}")

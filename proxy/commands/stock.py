@@ -1,0 +1,104 @@
+"""``pypiproxy ls`` and ``pypiproxy stats``: what is in a data directory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from proxy.commands.place import Place, options, say
+from proxy.commands.tables import moment, say_pairs, show, size
+
+_PROJECTS = (("index", False), ("project", False), ("files", True), ("bytes", True), ("missing", True))
+_FILES = (
+    ("index", False),
+    ("file", False),
+    ("version", False),
+    ("bytes", True),
+    ("committed", False),
+    ("last used", False),
+    ("state", False),
+)
+#: Answers that did not wait for upstream.
+_HITS = ("hit", "stale")
+#: Answers that upstream was waited for.
+_MISSES = ("miss", "refreshed", "collapsed", "range", "head")
+
+
+@click.command()
+@click.argument("project", required=False)
+@click.option("--index", help="Only of this index.")
+@options
+def ls(place: Place, project: str | None, index: str | None) -> None:
+    """List the projects of which files are stored; of one PROJECT, every file."""
+    listed = place.ask("ls", project=project, index=index)
+    if place.as_json:
+        for each in listed:
+            say(each)
+    elif project is None:
+        show(_PROJECTS, [_project(each) for each in listed])
+    else:
+        show(_FILES, [_file(each) for each in listed])
+
+
+@click.command()
+@click.option("--top", type=click.IntRange(0), default=10, show_default=True, help="How many of the largest projects to show.")
+@options
+def stats(place: Place, top: int) -> None:
+    """Sum up what is stored and, when the proxy runs, how its clients were answered since its start."""
+    sums = place.ask("stats", top=top)
+    if place.as_json:
+        say(sums)
+        return
+    say_pairs(_pairs(sums))
+    if sums["largest"]:
+        click.echo()
+        show(_PROJECTS, [_project(each) for each in sums["largest"]])
+
+
+def _project(each: dict[str, Any]) -> list[str]:
+    return [each["index"], each["project"], str(each["files"]), size(each["bytes"]), str(each["missing"])]
+
+
+def _file(each: dict[str, Any]) -> list[str]:
+    state = "missing" if not each["stored"] else "pinned" if each["pinned"] else "stored"
+    return [
+        each["index"],
+        each["filename"],
+        each["version"] or "-",
+        size(each["size"]),
+        moment(each["committed_at"]),
+        moment(each["last_used"]),
+        state,
+    ]
+
+
+def _pairs(sums: dict[str, Any]) -> list[tuple[str, str]]:
+    unnamed = sums["unnamed"]
+    pairs = [
+        ("files", f"{sums['files']:,}, {size(sums['bytes'])}"),
+        ("free", size(sums["free"])),
+        ("projects", f"{sums['projects']:,}"),
+        ("pages", f"{sums['pages']:,}"),
+        ("records", f"{sums['records']:,}"),
+        ("names without their file", f"{sums['missing']:,}"),
+        ("files without a name", f"{unnamed['files']:,}, {size(unnamed['bytes'])}"),
+        ("first stored", moment(sums["oldest"])),
+        ("last stored", moment(sums["newest"])),
+        ("longest unused since", moment(sums["longest_unused"])),
+    ]
+    for index, kinds in (sums["answered"] or {}).items():
+        for kind, words in kinds.items():
+            pairs.append((f"hits of {index} ({_KINDS[kind]})", _hits(words)))
+    if sums["answered"] is None:
+        pairs.append(("hits", "the proxy does not run"))
+    return pairs
+
+
+_KINDS = {"simple": "pages", "files": "files", "pypi": "JSON API"}
+
+
+def _hits(words: dict[str, int]) -> str:
+    hits = sum(words.get(word, 0) for word in _HITS)
+    answers = hits + sum(words.get(word, 0) for word in _MISSES)
+    return "-" if not answers else f"{100 * hits / answers:.1f} % of {answers:,}"

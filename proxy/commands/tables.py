@@ -1,0 +1,59 @@
+"""Tables: drawn on a terminal, plain columns when piped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+#: A column: its heading, and whether it is of numbers.
+Column = tuple[str, bool]
+
+
+def show(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print *rows* under *columns*."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        _plain([[heading for heading, _ in columns], *rows], [numbers for _, numbers in columns])
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading, numbers in columns:
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(table)
+
+
+def _plain(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(numbers))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numbers, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def moment(seconds: float | None) -> str:
+    """A point in time, in local time; ``-`` for none."""
+    return "-" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: int) -> str:
+    """Bytes, in the unit that leaves at most three digits before the point."""
+    number, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 999.5 or unit == "TB":
+            break
+        number /= 1000
+    return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def say_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names with their values, in two columns."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name.ljust(width)}  {value}")

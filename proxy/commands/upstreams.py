@@ -1,0 +1,57 @@
+"""``pypiproxy upstreams``: how the upstreams of a running proxy stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from proxy.commands.place import Place, options, say
+from proxy.commands.tables import moment, show
+
+_COLUMNS = (
+    ("index", False),
+    ("upstream", False),
+    ("state", False),
+    ("paused until", False),
+    ("latency", True),
+    ("in flight", True),
+    ("waiting", True),
+    ("failures", True),
+    ("lag", True),
+    ("last failure", False),
+)
+
+
+@click.command()
+@click.option("--index", help="Only the upstreams of this index.")
+@options
+def upstreams(place: Place, index: str | None) -> None:
+    """Show how the upstreams of the running proxy stand, in order of preference."""
+    states = place.ask("upstreams", running=True, index=index)
+    if place.as_json:
+        say(states)
+    else:
+        show(_COLUMNS, [_row(state) for state in states])
+
+
+def _row(state: dict[str, Any]) -> list[str]:
+    return [
+        state["index"],
+        state["name"],
+        f"{state['state']}, distrusted" if state["marked"] else state["state"],
+        moment(state["paused_until"]),
+        "-" if state["latency"] is None else f"{state['latency'] * 1000:.0f} ms",
+        str(state["in_flight"]),
+        str(state["waiting"]),
+        str(state["failures"]),
+        "-" if state["lag"] is None else f"{state['lag']:.0f} s",
+        _why(state),
+    ]
+
+
+def _why(state: dict[str, Any]) -> str:
+    """The last failure; while its files are distrusted, the reason of that."""
+    if state["marked"]:
+        return str(state["marked"])
+    return "-" if state["last_failure"] is None else f"{moment(state['last_failure_at'])} {state['last_failure']}"

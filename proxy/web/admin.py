@@ -1,0 +1,125 @@
+"""The admin interface over HTTP: ``POST /<operation>`` with its arguments as a JSON object, answered in lines of JSON.
+
+Each line is an object with one member: ``progress`` for what a long operation says on its way, and as the last line ``result``
+or ``error``.  An answer without either is cut off.  Who disconnects cancels the operation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from proxy.errors import BadRequest, NotFound, ProxyError
+from proxy.interfaces import Operation
+
+
+def error_line(error: ProxyError) -> dict[str, Any]:
+    """What a client of the admin interface is told of *error*."""
+    return {"code": error.code, "detail": str(error) or error.title, "status": error.status}
+
+
+class Admin(Resource):
+    """The interface to *operations*, by name."""
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(self, operations: Mapping[str, Operation]) -> None:
+        super().__init__()
+        self._operations = operations
+        self._running: set[Deferred[None]] = set()
+
+    def render(self, request: Request) -> int:
+        work = Deferred.fromCoroutine(self._perform(request))
+        self._running.add(work)
+        request.notifyFinish().addErrback(lambda _: work.cancel())
+        work.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        work.addBoth(lambda _: self._running.discard(work))
+        return NOT_DONE_YET
+
+    def close(self) -> None:
+        """Cancel what is under way."""
+        for work in list(self._running):
+            work.cancel()
+
+    async def _perform(self, request: Request) -> None:
+        name = request.path.decode("latin-1").strip("/")
+        lines = _Lines(request)
+        try:
+            operation, arguments = self._called(request, name)
+            last = {"result": await operation(lambda said: lines.write({"progress": said}), **arguments)}
+        except ProxyError as error:
+            lines.status(error.status)
+            last = {"error": error_line(error)}
+        except CancelledError:
+            lines.cut_off()
+            raise
+        except Exception:  # noqa: BLE001  # a bug in one operation is an answer to one operator
+            self.log.failure("bug: the operation {name} failed", Failure(), name=name)
+            lines.status(500)
+            last = {"error": error_line(ProxyError("the proxy met a fault of its own; its log has the details"))}
+        lines.write(last)
+        lines.finish()
+
+    def _called(self, request: Request, name: str) -> tuple[Operation, dict[str, Any]]:
+        operation = self._operations.get(name)
+        if operation is None:
+            raise NotFound(f"there is no operation {name!r}; there is {', '.join(sorted(self._operations))}")
+        if request.method != b"POST":
+            raise BadRequest(f"operations are asked for with POST, not {request.method.decode('latin-1')}")
+        assert request.content is not None
+        try:
+            arguments = msgspec.json.decode(request.content.read() or b"{}", type=dict[str, Any])
+            inspect.signature(operation).bind(None, **arguments)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise BadRequest(f"{name}: {error}") from error
+        return operation, arguments
+
+
+class _Lines:
+    """The lines of one answer; nothing is written to a client that has left."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._gone = False
+        request.notifyFinish().addBoth(self._left)
+        request.setHeader("Content-Type", "application/x-ndjson")
+
+    def _left(self, _: object) -> None:
+        self._gone = True
+
+    def status(self, status: int) -> None:
+        """Answer with *status*, if no line is out yet."""
+        if not self._request.startedWriting:
+            self._request.setResponseCode(status)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        if not self._gone:
+            self._request.write(msgspec.json.encode(line) + b"\n")
+
+    def finish(self) -> None:
+        if not self._gone:
+            self._request.finish()
+
+    def cut_off(self) -> None:
+        """Let the answer end without its last line."""
+        channel: Any = self._request.channel
+        if not self._gone and channel is not None:
+            channel.transport.abortConnection()
+
+
+def site(admin: Admin, reactor: Any) -> Site:
+    """What listens for operators: without a limit on how long an operation may take."""
+    made = Site(admin, timeout=None, reactor=reactor)
+    made.displayTracebacks = False
+    made.log = lambda request: None  # type: ignore[method-assign]  # operators' questions are no part of the access log
+    return made

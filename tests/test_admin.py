@@ -1,0 +1,193 @@
+"""The admin interface: its socket, its protocol, and the commands that speak it to a real proxy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.threads import deferToThread
+
+from proxy import adminsocket
+from proxy.commands import asking
+from tests.inprocess import Start
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.operator import Operator
+from tests.support.process import ProxyProcess
+
+
+async def raw(data_dir: Path, request: bytes) -> bytes:
+    """The bytes that come back on the admin socket for *request*, up to its end."""
+
+    def talk() -> bytes:
+        with adminsocket.connect(data_dir) as connection:
+            connection.settimeout(10)
+            connection.sendall(request)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    answer: bytes = await deferToThread(talk)
+    return answer
+
+
+async def ask(data_dir: Path, operation: str, **arguments: Any) -> Any:
+    """What the proxy in this process answers; asked from a thread, as a command is no part of the reactor."""
+    return await deferToThread(asking.ask, data_dir, operation, arguments, lambda said: None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_tells_how_the_upstreams_stand(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    upstream.add_file("six", "six-1.0-py3-none-any.whl", b"six")
+    proxy = await run(upstream)
+    await proxy.page()
+    (state,) = await ask(tmp_path / "data", "upstreams")
+    assert (state["index"], state["name"], state["state"], state["failures"]) == ("pypi", "up0", "closed", 0)
+    assert (state["last_failure"], state["paused_until"], state["lag"], state["in_flight"]) == (None, None, None, 0)
+    assert state["latency"] > 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_that_is_out_is_told_with_its_reason(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    proxy = await run(upstream)
+    await upstream.down()
+    for _ in range(3):
+        assert (await proxy.get("/simple/six/")).status == 503
+    (state,) = await ask(tmp_path / "data", "upstreams")
+    assert (state["state"], state["failures"], state["last_failure"]) == ("open", 3, "connection refused")
+    assert state["paused_until"] > state["last_failure_at"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_socket_is_its_owners_alone_and_goes_with_the_proxy(
+    upstream: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "data" / "admin.sock"
+    proxy = await run(upstream)
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    await proxy.stop()
+    assert not path.exists()
+    with pytest.raises(asking.NotRunning, match="no proxy runs on"):
+        await ask(tmp_path / "data", "upstreams")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_socket_left_by_a_killed_proxy_is_replaced(upstream: FakeUpstream, run: Start, data_dir: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(data_dir / "admin.sock"))
+    with pytest.raises(asking.NotRunning):
+        await ask(data_dir, "upstreams")
+    await run(upstream)
+    assert await ask(data_dir, "upstreams")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_path_too_long_for_a_socket_works_all_the_same(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    data = "d" * 120
+    proxy = await run(upstream, data=data)
+    assert len(os.fspath(tmp_path / data / "admin.sock")) > adminsocket.LONGEST
+    assert await ask(tmp_path / data, "upstreams")
+    assert stat.S_IMODE((tmp_path / data / "admin.sock").stat().st_mode) == 0o600
+    before = len(os.listdir("/proc/self/fd"))
+    await proxy.stop()
+    assert not (tmp_path / data / "admin.sock").exists()
+    assert len(os.listdir("/proc/self/fd")) < before
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body", "status", "said"),
+    [
+        ("POST /nonsense", "{}", 404, "there is no operation 'nonsense'; there is "),
+        ("GET /upstreams", "", 400, "operations are asked for with POST, not GET"),
+        ("POST /upstreams", "[1", 400, "upstreams: "),
+        ("POST /upstreams", '{"wrong": 1}', 400, "upstreams: got an unexpected keyword argument 'wrong'"),
+        ("POST /upstreams", '{"index": "corp"}', 404, "there is no index named 'corp' here; there is pypi"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_makes_no_sense_is_refused_in_a_line(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, request_line: str, body: str, status: int, said: str
+) -> None:
+    await run(upstream)
+    request = f"{request_line} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    head, _, answer = (await raw(tmp_path / "data", request.encode())).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"%d" % status
+    (line,) = answer.splitlines()
+    error = json.loads(line)["error"]
+    assert error["status"] == status
+    assert error["detail"].startswith(said)
+
+
+# -- commands, as processes ------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_table_of_upstreams_comes_from_the_running_proxy(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    proxy = await make_proxy(upstream.url).started()
+    operator = Operator(tmp_path, proxy.data_dir)
+    ended = await operator.run("upstreams")
+    assert ended.status == 0
+    heading, row = ended.output.splitlines()
+    assert re.split(r"  +", heading)[:5] == ["index", "upstream", "state", "paused until", "latency"]
+    assert row.split()[2:] == ["closed", "-", "-", "0", "0", "0", "-", "-"]
+    (state,) = await operator.json("upstreams")
+    assert (state["url"], state["state"]) == (upstream.url, "closed")
+    assert await operator.json("upstreams", "--index", "pypi") == [state]
+    ended = await operator.run("upstreams", "--index", "corp")
+    assert (ended.status, ended.output) == (1, "there is no index named 'corp' here; there is pypi\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_running_proxy_the_state_of_upstreams_is_not_known(data_dir: Path, tmp_path: Path) -> None:
+    ended = await Operator(tmp_path, data_dir).run("upstreams")
+    assert ended.status == 1
+    assert ended.output == f"no proxy runs on {data_dir}, and only a running one can say: start it with twistd pypiproxy\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_directory_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+    ended = await Operator(tmp_path, tmp_path / "nowhere").run("upstreams")
+    assert ended.status == 1
+    assert "nowhere: there is no such directory; name the proxy's own with --data-dir or --config" in ended.output
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_killed_proxy_leaves_a_socket_that_misleads_nobody(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    proxy = await make_proxy(upstream.url).started()
+    operator = Operator(tmp_path, proxy.data_dir)
+    assert await proxy.kill() == -signal.SIGKILL
+    assert (proxy.data_dir / "admin.sock").exists()
+    assert (await operator.run("upstreams")).status == 1
+    await proxy.started()
+    assert await operator.json("upstreams")
+    await proxy.stop()
+    assert not (proxy.data_dir / "admin.sock").exists()
+    assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_socket_is_left_alone_and_told(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess]
+) -> None:
+    proxy = make_proxy(upstream.url)
+    proxy.data_dir.mkdir(parents=True, mode=0o700)
+    (proxy.data_dir / "admin.sock").write_text("mine")
+    proxy.start()
+    assert proxy.process is not None
+    ended = await proxy.process.end()
+    assert ended.status == 1
+    assert f'--data-dir = "{proxy.data_dir}/admin.sock": the admin socket cannot be made: ' in ended.output
+    assert "Traceback" not in ended.output
+    assert (proxy.data_dir / "admin.sock").read_text() == "mine"

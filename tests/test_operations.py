@@ -1,0 +1,358 @@
+"""What operators ask for: lists, sums, purges, refreshes and pins, through the running proxy and without one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from click.testing import CliRunner
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from proxy import datadir
+from proxy.cli import main
+from proxy.commands import asking
+from proxy.settings import IndexSettings, PageLimits
+from tests.inprocess import Running, Start, upstream_settings
+from tests.support import wire
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.operator import Operator
+from tests.support.process import ProxyProcess
+from tests.support.wheels import data_of
+
+OLD, NEW = "six-1.0-py3-none-any.whl", "six-2.0-py3-none-any.whl"
+DATA = {OLD: data_of(1_000, 1), NEW: data_of(2_000, 2), "attrs-1.0.tar.gz": data_of(3_000, 3)}
+
+
+def sha256(filename: str) -> str:
+    return hashlib.sha256(DATA[filename]).hexdigest()
+
+
+@pytest.fixture
+def stocked(upstream: FakeUpstream) -> FakeUpstream:
+    for filename, data in DATA.items():
+        upstream.add_file(filename.partition("-")[0], filename, data)
+    return upstream
+
+
+class Asked:
+    """A running proxy that has served all files of :data:`DATA`, and how to ask it."""
+
+    def __init__(self, proxy: Running, data_dir: Path) -> None:
+        self.proxy = proxy
+        self.data_dir = data_dir
+
+    async def __call__(self, operation: str, **arguments: Any) -> Any:
+        return await deferToThread(asking.ask, self.data_dir, operation, arguments, lambda said: None)
+
+    def on_disk(self) -> set[str]:
+        return {path.name for path in self.data_dir.glob("files/*/*")}
+
+
+@pytest.fixture
+def asked(stocked: FakeUpstream, run: Start, tmp_path: Path) -> Asked:
+    async def begin() -> Asked:
+        proxy = await run(stocked)
+        for filename in DATA:
+            path = await proxy.link(filename.partition("-")[0], filename)
+            assert (await proxy.get(path)).body == DATA[filename]
+        return Asked(proxy, tmp_path / "data")
+
+    made: Asked = pytest_twisted.blockon(Deferred.fromCoroutine(begin()))
+    return made
+
+
+@pytest_twisted.ensureDeferred
+async def test_projects_and_files_are_listed(asked: Asked) -> None:
+    assert await asked("ls") == [
+        {"index": "pypi", "project": "attrs", "files": 1, "bytes": 3_000, "missing": 0},
+        {"index": "pypi", "project": "six", "files": 2, "bytes": 3_000, "missing": 0},
+    ]
+    old, new = await asked("ls", project="Six")
+    assert (old["filename"], old["version"], old["size"], old["sha256"]) == (OLD, "1.0", 1_000, sha256(OLD))
+    assert (new["filename"], new["stored"], new["pinned"]) == (NEW, True, False)
+    assert old["last_used"] >= old["committed_at"] - 1
+    with pytest.raises(asking.Failed, match=r"^nothing of flask is stored here$"):
+        await asked("ls", project="flask")
+    with pytest.raises(asking.Failed, match="there is no index named 'corp' here; there is pypi"):
+        await asked("ls", index="corp")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_without_its_bytes_is_missing_and_bytes_without_a_name_are_unnamed(asked: Asked) -> None:
+    folder = asked.data_dir / "files" / sha256(OLD)[:2]
+    (folder / sha256(OLD)).unlink()
+    nobodys = hashlib.sha256(b"nobody's").hexdigest()
+    (asked.data_dir / "files" / nobodys[:2]).mkdir(exist_ok=True)
+    (asked.data_dir / "files" / nobodys[:2] / nobodys).write_bytes(b"nobody's")
+    sums = await asked("stats")
+    assert (sums["missing"], sums["unnamed"]) == (1, {"files": 1, "bytes": 8})
+    assert [each["stored"] for each in await asked("ls", project="six")] == [False, True]
+    assert (await asked("ls"))[1]["missing"] == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_everything_is_summed_up(asked: Asked) -> None:
+    await asked.proxy.page("six")
+    sums = await asked("stats", top=1)
+    assert (sums["files"], sums["bytes"], sums["projects"], sums["pages"]) == (3, 6_000, 2, 2)
+    assert sums["oldest"] <= sums["newest"]
+    assert [each["project"] for each in sums["largest"]] == ["attrs"]
+    assert sums["free"] > 0
+    assert sums["answered"]["pypi"]["files"]["miss"] == 3
+    assert sums["answered"]["pypi"]["simple"]["hit"] >= 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_hits_are_counted_by_index_also_those_of_the_hot_table(stocked: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    indexes = tuple(IndexSettings(name=name, upstreams=("up",), default=name == "a") for name in ("a", "b"))
+    proxy = await run(upstream_settings(stocked.url, "up"), indexes=indexes)
+    for path in ("/simple/six/", "/index/b/simple/six/", "/index/b/simple/six/", "/index/b/simple/six/", "/nothing", "/"):
+        await proxy.get(path)
+    answered = (await Asked(proxy, tmp_path / "data")("stats"))["answered"]
+    assert answered == {"a": {"simple": {"miss": 1}}, "b": {"simple": {"miss": 1, "hit": 2}}}
+
+
+# -- purge -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("which", ["1.0", OLD])
+async def test_one_version_goes_and_the_rest_stays(asked: Asked, which: str) -> None:
+    gone = await asked("purge", project="SIX", which=which)
+    assert [each["filename"] for each in gone["removed"]] == [OLD]
+    assert (gone["files"], gone["bytes"], gone["pages"]) == (1, 1_000, [])
+    assert asked.on_disk() == {sha256(NEW), sha256("attrs-1.0.tar.gz")}
+    assert [each["filename"] for each in await asked("ls", project="six")] == [NEW]
+    with pytest.raises(asking.Failed, match=f"no {which} of six is kept here"):
+        await asked("purge", project="six", which=which)
+    path = await asked.proxy.link("six", OLD)
+    assert "fwd=miss" in (await asked.proxy.get(path)).headers["cache-status"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_project_goes_with_its_page(asked: Asked, stocked: FakeUpstream) -> None:
+    gone = await asked("purge", project="six")
+    assert (gone["files"], gone["pages"]) == (2, [{"index": "pypi", "project": "six"}])
+    assert asked.on_disk() == {sha256("attrs-1.0.tar.gz")}
+    assert [each["project"] for each in await asked("ls")] == ["attrs"]
+    before = stocked.count("/simple/six/")
+    await asked.proxy.page("six")
+    assert stocked.count("/simple/six/") == before + 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_goes_alone(asked: Asked, stocked: FakeUpstream) -> None:
+    gone = await asked("purge", project="six", page_only=True)
+    assert (gone["removed"], gone["pages"]) == ([], [{"index": "pypi", "project": "six"}])
+    assert len(asked.on_disk()) == 3
+    with pytest.raises(asking.Failed, match="no page of six is kept here"):
+        await asked("purge", project="six", page_only=True)
+    before = stocked.count("/simple/six/")
+    assert "fwd=miss" in (await asked.proxy.get("/simple/six/")).headers["cache-status"]
+    assert stocked.count("/simple/six/") == before + 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_a_purge_the_bytes_that_upstream_has_now_are_accepted(asked: Asked, stocked: FakeUpstream) -> None:
+    """What the log tells operators to do when a file changed upstream."""
+    changed = data_of(1_500, 9)
+    stocked.add_file("six", OLD, changed)
+    await asked("refresh", project="six")
+    pinned = await asked.proxy.link("six", OLD)
+    assert sha256(OLD) in pinned
+    assert (await asked.proxy.get(pinned)).body == DATA[OLD]
+    await asked("purge", project="six", which=OLD)
+    link = await asked.proxy.link("six", OLD)
+    assert hashlib.sha256(changed).hexdigest() in link
+    assert (await asked.proxy.get(link)).body == changed
+    assert (await asked.proxy.get(pinned)).status in (404, 409)
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_stay_as_long_as_another_name_stands_for_them(stocked: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    indexes = tuple(IndexSettings(name=name, upstreams=("up",), default=name == "a") for name in ("a", "b"))
+    proxy = await run(upstream_settings(stocked.url, "up"), indexes=indexes)
+    asked = Asked(proxy, tmp_path / "data")
+    path = await proxy.link("six", OLD)
+    for each in (path, f"/index/b{path}"):
+        assert (await proxy.get(each)).status == 200
+    gone = await asked("purge", project="six", index="a")
+    assert ([each["index"] for each in gone["removed"]], gone["files"]) == (["a"], 0)
+    assert asked.on_disk() == {sha256(OLD)}
+    gone = await asked("purge", project="six")
+    assert ([each["index"] for each in gone["removed"]], gone["files"]) == (["b"], 1)
+    assert asked.on_disk() == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_pinned_stays(asked: Asked) -> None:
+    assert await asked("pin", project="six", which="1.0") == [{"index": "pypi", "project": "six", "filename": OLD}]
+    gone = await asked("purge", project="six")
+    assert [each["filename"] for each in gone["removed"]] == [NEW]
+    assert [each["filename"] for each in gone["pinned"]] == [OLD]
+    assert sha256(OLD) in asked.on_disk()
+    (row,) = await asked("ls", project="six")
+    assert (row["filename"], row["pinned"]) == (OLD, True)
+    assert [each["filename"] for each in await asked("pins")] == [OLD]
+    await asked("unpin", project="six")
+    assert await asked("pins") == []
+    assert (await asked("purge", project="six"))["files"] == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_not_used_for_long_goes(asked: Asked) -> None:
+    now = asked.proxy.service.administration._parts.reactor.seconds()
+    await asked("pin", project="attrs")
+    await asked.proxy.service.usage.write()
+    asked.proxy.service.usage._noted.clear()
+    for filename in (OLD, "attrs-1.0.tar.gz"):
+        digest = sha256(filename)
+        os.utime(asked.data_dir / "files" / digest[:2] / digest, (now - 10_000, now - 10_000))
+    gone = await asked("purge_unused", seconds=5_000)
+    assert ([each["filename"] for each in gone["removed"]], gone["files"], gone["bytes"]) == ([OLD], 1, 1_000)
+    assert [each["filename"] for each in gone["pinned"]] == ["attrs-1.0.tar.gz"]
+    assert asked.on_disk() == {sha256(NEW), sha256("attrs-1.0.tar.gz")}
+    assert (await asked("purge_unused", seconds=5_000))["files"] == 0
+
+
+# -- refresh ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_is_asked_for_again_and_the_change_is_told(asked: Asked, stocked: FakeUpstream) -> None:
+    assert [each["outcome"] for each in await asked("refresh", project="six")] == ["unchanged"]
+    stocked.add_file("six", "six-3.0.tar.gz", b"three")
+    assert [each["outcome"] for each in await asked("refresh", project="Six")] == ["changed"]
+    assert len((await asked.proxy.page("six"))["files"]) == 3
+    await stocked.down()
+    (failed,) = await asked("refresh", project="six")
+    assert failed["outcome"] == "failed"
+    assert failed["error"].startswith("cannot fetch the page of six: up0: ")
+    assert len((await asked.proxy.page("six"))["files"]) == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_several_indexes_only_those_that_keep_the_page_ask_for_it(
+    stocked: FakeUpstream, make_upstream: Callable[..., FakeUpstream], run: Start, tmp_path: Path
+) -> None:
+    public = make_upstream()
+    settings = (upstream_settings(stocked.url, "corp"), upstream_settings(public.url, "public"))
+    limits = PageLimits(soft_deadline=0.1)
+    indexes = tuple(IndexSettings(name=name, upstreams=(name,), limits=limits) for name in ("corp", "public"))
+    proxy = await run(*settings, indexes=indexes)
+    asked = Asked(proxy, tmp_path / "data")
+    with pytest.raises(asking.Failed, match="no index keeps a page of six: name the index to fetch it from"):
+        await asked("refresh", project="six")
+    assert [each["outcome"] for each in await asked("refresh", project="six", index="corp")] == ["changed"]
+    assert [each["index"] for each in await asked("refresh", project="six")] == ["corp"]
+    assert public.asked == []
+
+
+# -- as processes, with a proxy and without ----------------------------------------------------------------------------------
+
+
+async def fetch(proxy: ProxyProcess, filename: str) -> None:
+    project = filename.partition("-")[0]
+    page = (await wire.fetch(proxy.port, f"/simple/{project}/", Accept="application/vnd.pypi.simple.v1+json")).json
+    (url,) = [each["url"] for each in page["files"] if each["filename"] == filename]
+    reply = await wire.fetch(proxy.port, "/" + url.removeprefix("../../"))
+    assert reply.body == DATA[filename]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("running", [True, False], ids=["running", "not running"])
+async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
+    stocked: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path, running: bool
+) -> None:
+    config = f'[upstream.up]\nurl = "{stocked.url}"\n[[index]]\nname = "pypi"\nupstreams = ["up"]\n'
+    proxy = await make_proxy(config=config).started()
+    for filename in DATA:
+        await fetch(proxy, filename)
+    if not running:
+        await proxy.stop()
+    operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
+
+    assert [each["project"] for each in await operator.lines("ls")] == ["attrs", "six"]
+    heading, *rows = (await operator.run("ls")).output.splitlines()
+    assert heading.split() == ["index", "project", "files", "bytes", "missing"]
+    assert rows == ["pypi   attrs        1  3.0 kB        0", "pypi   six          2  3.0 kB        0"]
+    rows = (await operator.run("ls", "six")).output.splitlines()
+    assert rows[1].split()[:5] == ["pypi", OLD, "1.0", "1.0", "kB"]
+    assert rows[1].endswith(" stored")
+
+    sums = await operator.json("stats")
+    assert (sums["files"], sums["answered"] is None) == (3, not running)
+    told = (await operator.run("stats")).output
+    assert told.startswith("files                     3, 6.0 kB\n")
+    assert ("the proxy does not run" in told) is not running
+    assert ("0.0 % of 3\n" in told) is running
+
+    assert (await operator.run("refresh", "six")).output == "pypi: six: unchanged\n"
+    assert (await operator.run("pin", "six", "2.0")).output == f"{NEW} (pypi)\n1 file pinned\n"
+    assert NEW in (await operator.run("pins")).output
+    ended = await operator.run("purge", "six", "--page")
+    assert (ended.status, ended.output) == (0, "removed pypi: the page of six\n0 files gone from the disk, 0 B\n")
+    ended = await operator.run("purge", "six")
+    assert ended.status == 1
+    assert ended.output == (
+        f"removed pypi: {OLD}\n1 files gone from the disk, 1.0 kB\npinned and left: {NEW}; pypiproxy unpin six lets them go\n"
+    )
+    assert (await operator.run("unpin", "six")).output == f"{NEW} (pypi)\n1 file unpinned\n"
+    assert (await operator.json("purge", "six", NEW))["files"] == 1
+    assert (await operator.run("purge", "--unused-for", "90d")).output == "0 files gone from the disk, 0 B\n"
+    assert (await operator.json("purge", "--unused-for", "0s"))["files"] == 1
+    assert list(proxy.data_dir.glob("files/*/*")) == []
+    ended = await operator.run("refresh", "nonsense")
+    assert (ended.status, ended.output) == (0, "pypi: nonsense: missing\n")
+    await stocked.down()
+    ended = await operator.run("refresh", "attrs")
+    assert ended.status == 1
+    assert "cannot fetch the page of attrs: up: connection refused" in ended.output
+    assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_directory_that_another_process_works_on_is_left_alone(data_dir: Path, tmp_path: Path) -> None:
+    claim = datadir.claim(data_dir)
+    try:
+        ended = await Operator(tmp_path, data_dir).run("ls")
+    finally:
+        claim.release()
+    assert ended.status == 1
+    assert ended.output == (
+        f"{data_dir}: process {os.getpid()} works on it and answers no commands: "
+        "a proxy that starts or stops, or another command; try again when it is done\n"
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_command_alone_makes_no_socket_and_keeps_proxies_away_only_as_long_as_it_runs(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    ended = await Operator(tmp_path, data_dir).run("ls")
+    assert (ended.status, ended.output.splitlines()) == (0, ["index  project  files  bytes  missing"])
+    assert not (data_dir / "admin.sock").exists()
+    datadir.claim(data_dir).release()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "expected either a PROJECT or --unused-for DURATION"),
+        (["six", "--unused-for", "90d"], "expected either a PROJECT or --unused-for DURATION"),
+        (["--unused-for", "soon"], "'soon' is no duration; expected one such as 90d, 12h or 1h30m"),
+        (["--unused-for", "1d", "--page"], "--page is about the page of a whole PROJECT"),
+        (["six", "1.0", "--page"], "--page is about the page of a whole PROJECT"),
+        (["--unused-for", "1d", "--index", "pypi"], "--index says nothing there"),
+    ],
+)
+def test_purge_wants_to_know_exactly_what(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["purge", *arguments])
+    assert result.exit_code == 2
+    assert said in result.stderr
