@@ -46,6 +46,18 @@ class Listening(Service):
         self._factory = factory
         self._reactor = reactor
 
+    @property
+    def plain(self) -> bool:
+        """Whether http is spoken here over TCP, so that this process can ask itself."""
+        return self.description.partition(":")[0] in ("tcp", "tcp4", "tcp6")
+
+    def local_url(self) -> str:
+        """Where this process finds itself, once the port is open."""
+        (port, *_) = self.ports
+        address: Any = port.getHost()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # what it listens on, not we
+        return f"http://[{host}]:{address.port}/" if ":" in host else f"http://{host}:{address.port}/"
+
     def open(self) -> None:
         """Bind now, unless that is done.  Raises ConfigError."""
         if self.ports:

@@ -102,6 +102,28 @@ class ServerSettings:
     page_memory: int = 128 * MIB
 
 
+#: The shortest pause between two looks at what is to be kept ready (seconds).
+LEAST_INTERVAL = 60.0
+
+
+@frozen(kw_only=True)
+class WarmSettings:
+    """``[warm]``: what the running proxy keeps ready by itself."""
+
+    #: Requirement and lock files, and requirements (PEP 508).
+    files: tuple[Path, ...] = ()
+    projects: tuple[str, ...] = ()
+    #: The newest version of every project that was asked for within this time (seconds); ``None``: of none.
+    recent: float | None = None
+    #: Seconds between two looks.
+    interval: float = 3600.0
+    #: Python versions and platform tags; empty: this machine's.
+    python: tuple[str, ...] = ()
+    platform: tuple[str, ...] = ()
+    #: Whether what was fetched never makes room for other files.
+    pin: bool = False
+
+
 @frozen(kw_only=True)
 class Settings:
     """All of it."""
@@ -109,3 +131,4 @@ class Settings:
     server: ServerSettings
     upstreams: tuple[UpstreamSettings, ...]
     indexes: tuple[IndexSettings, ...]
+    warm: WarmSettings | None = None

@@ -21,6 +21,7 @@ from twisted.python.components import Componentized
 import proxy
 from proxy import config, datadir, logs
 from proxy.errors import ConfigError
+from proxy.settings import WarmSettings
 
 
 class Options(usage.Options):
@@ -111,6 +112,8 @@ def makeService(options: Options) -> IService:
         try:
             service = build(settings, reactor)
             service.setServiceParent(instance)
+            if settings.warm is not None:
+                _following(settings.warm, service, reactor).setServiceParent(instance)
             with _naming(file, "--listen", "server.listen", given=bool(options["listen"])):
                 for listening in service.listenings:
                     listening.open()
@@ -123,6 +126,19 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         raise SystemExit(f"pypiproxy: {error}") from None
     return instance
+
+
+def _following(settings: WarmSettings, service: Any, reactor: Any) -> IService:
+    """What keeps ready what *settings* name.  Raises ConfigError when *service* listens nowhere it could be asked."""
+    from proxy.following import Following
+
+    async def perform(operation: str, **arguments: Any) -> Any:
+        return await service.administration.operations[operation](lambda said: None, **arguments)
+
+    plain = next((listening for listening in service.listenings if listening.plain), None)
+    if plain is None:
+        raise ConfigError("warm: the proxy asks itself over http for it; expected a tcp: endpoint in server.listen")
+    return Following(settings, lambda: f"{plain.local_url()}simple/", perform, reactor)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ FLOORS = {
     "config": 7,
     "service": 7,
     "listening": 7,
+    "following": 7,
     "datadir": 7,
     "adminsocket": 7,
     "tap": 7,

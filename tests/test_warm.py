@@ -43,6 +43,12 @@ class Warm:
         command = [sys.executable, "-c", "from proxy.cli import main; main()", "warm", *arguments]
         return Running().spawn(command, environment(self.folder / "home", PYTHONPATH=str(ROOT)), self.folder)
 
+    async def command(self, *arguments: str) -> Ended:
+        """Another command than ``warm``."""
+        command = [sys.executable, "-c", "from proxy.cli import main; main()", *arguments]
+        environ = environment(self.folder / "home", PYTHONPATH=str(ROOT))
+        return await Running().spawn(command, environ, self.folder).end()
+
     async def __call__(self, *arguments: str) -> Ended:
         return await self.start(*arguments).end()
 
@@ -285,6 +291,33 @@ async def test_an_upstream_that_fails_now_and_then_fails_no_file(
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_was_fetched_is_pinned_and_what_was_asked_for_is_known(
+    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+) -> None:
+    proxy = await make_proxy(stocked.url).started()
+    ended = await warm("lib", "--pin", "--proxy", proxy.url, "--data-dir", str(proxy.data_dir))
+    assert ended.status == 0, ended.output
+    pins = await warm.command("pins", "--json", "--data-dir", str(proxy.data_dir))
+    assert LIB.filename in pins.output
+    newer = wheel("lib", "3.0")
+    stocked.add_file("lib", newer.filename, newer.data)
+    await warm.command("refresh", "lib", "--data-dir", str(proxy.data_dir))
+    ended = await warm("--recent", "1d", "--proxy", proxy.url, "--data-dir", str(proxy.data_dir))
+    assert f"fetched {newer.filename}" in ended.output, ended.output
+    ended = await warm("lib", "--pin", "--proxy", proxy.url, "--data-dir", str(warm.folder))
+    assert (ended.status, "name it with --data-dir" in ended.output) == (1, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_following_goes_on_until_it_is_stopped(stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm) -> None:
+    proxy = await make_proxy(stocked.url).started()
+    running = warm.start("lib", "--follow", "--interval", "1h", "--proxy", proxy.url)
+    await running.until(lambda: "1 fetched" in running.output, 30.0)
+    running.signal(signal.SIGTERM)
+    assert ((await running.end()).status, "Traceback" in running.output) == (130, False), running.output
+
+
+@pytest_twisted.ensureDeferred
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -293,6 +326,9 @@ async def test_an_upstream_that_fails_now_and_then_fails_no_file(
         (("six", "--platform", "amiga"), "--platform amiga: expected a wheel's platform tag"),
         (("six", "--proxy", "ftp://x"), "--proxy ftp://x: expected the URL of an index"),
         (("six", "--jobs", "0"), "--jobs"),
+        (("six", "--recent", "soon"), "expected a duration"),
+        (("six", "--follow", "--interval", "1s"), "--interval of at least 60s"),
+        (("six", "--follow", "--dry-run"), "not with --dry-run"),
     ],
 )
 async def test_wrong_usage_is_status_2(warm: Warm, arguments: tuple[str, ...], said: str) -> None:

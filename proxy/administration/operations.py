@@ -27,6 +27,7 @@ class Administration:
             "upstreams": self.upstreams,
             "stats": stock.stats,
             "ls": stock.ls,
+            "recent": stock.recent,
             "purge": purging.purge,
             "purge_unused": purging.purge_unused,
             "refresh": purging.refresh,

@@ -95,6 +95,12 @@ class Stock:
         kept = await self._parts.kept.digests()
         return [_row(each, stored.get(each.pin.sha256), each.pin.sha256 in kept) for each in sorted(found, key=_order)]
 
+    async def recent(self, report: Report, seconds: float, index: str | None = None) -> list[str]:
+        """The projects of which a file was used within the last *seconds*, sorted."""
+        since = self._parts.reactor.seconds() - seconds
+        used = {file.sha256 for file in await self._parts.usage.files() if file.used >= since}
+        return sorted({each.project for each in await names(self._parts, index) if each.pin.sha256 in used})
+
     async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
         """Sums over everything; the *top* projects by bytes."""
         parts = self._parts

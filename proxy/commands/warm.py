@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,24 @@ from urllib.parse import urlsplit
 import click
 from attrs import frozen
 from rich.console import Console
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
+from twisted.internet.threads import deferToThread
 
 from proxy import config, datadir
-from proxy.errors import ConfigError
+from proxy.commands import asking
+from proxy.config import quantities
+from proxy.errors import ConfigError, ProxyError
+from proxy.settings import LEAST_INTERVAL, Settings
 from proxy.warm.choosing import Choice
 from proxy.warm.fetching import Fetcher, Unreachable
-from proxy.warm.inputs import read, read_arguments
+from proxy.warm.following import follow as follow_up
+from proxy.warm.inputs import Problem, lately, read, read_arguments
 from proxy.warm.progress import Bar, Lines
 from proxy.warm.report import Report
 from proxy.warm.resolving import Resolver, Wishes
 from proxy.warm.run import Plan, Run
-from proxy.warm.targets import BadTarget, targets
+from proxy.warm.targets import BadTarget, Target, targets
 
 DEFAULT_PROXY = "http://127.0.0.1:3143/simple/"
 _LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -40,6 +45,48 @@ class _Where:
     named: bool
     config: Path | None
     data_dir: Path | None
+
+    def settings(self, listen: tuple[str, ...] = ()) -> Settings:
+        """What a proxy would use that is started with the same options.  Raises ConfigError."""
+        return config.load(self.config, config.CommandLine(listen=listen, data_dir=self.data_dir))
+
+    async def perform(self, operation: str, **arguments: Any) -> Any:
+        """Have the running proxy perform *operation*, through the admin socket in its data directory.  Raises asking.Failed."""
+        data_dir = self.settings().server.data_dir
+        try:
+            return await deferToThread(asking.ask, data_dir, operation, arguments, lambda said: None)
+        except asking.NotRunning as error:
+            raise asking.Failed(
+                f"{error}: --pin and --recent need the data directory of the proxy at {self.url}; name it with --data-dir"
+            ) from error
+
+
+@frozen
+class _Asked:
+    """What the options say."""
+
+    requirements: tuple[str, ...]
+    files: tuple[Path, ...]
+    recent: float | None
+    targets: tuple[Target, ...]
+    choice: Choice
+    latest: int
+    dry: bool
+    pin: bool
+    wishes: Wishes
+    jobs: int
+    #: Between two looks (seconds); ``None``: one look.
+    interval: float | None
+    report_file: Path | None
+
+
+def _duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return quantities.duration(value)
+    except ValueError:
+        raise click.BadParameter(f'{value!r}: expected a duration such as "90s", "1h" or "30d"') from None
 
 
 @click.command()
@@ -85,6 +132,15 @@ class _Where:
 @click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at once.")
 @click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write what came of it to this file, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Resolve and choose, but fetch no file.")
+@click.option("--pin", is_flag=True, help="What was fetched never makes room for other files (see pypiproxy pin).")
+@click.option("--follow", is_flag=True, help="Go on looking for new versions until it is stopped.")
+@click.option("--interval", default="1h", show_default=True, callback=_duration, help="Pause between two looks of --follow.")
+@click.option(
+    "--recent",
+    metavar="TIME",
+    callback=_duration,
+    help="The newest version of every project that was asked for within this time as well, such as 30d.",
+)
 def warm(
     requirements: tuple[str, ...],
     files: tuple[Path, ...],
@@ -106,6 +162,10 @@ def warm(
     jobs: int,
     report_file: Path | None,
     dry_run: bool,
+    pin: bool,
+    follow: bool,
+    interval: float,
+    recent: float | None,
 ) -> None:
     """Have in the proxy's cache all that installing REQUIREMENTS and the files given with -r will ask for.
 
@@ -113,8 +173,10 @@ def warm(
     Exits with status 0 when all is there, 1 when something failed (the rest is fetched all the same), 2 on wrong usage and
     130 when it was stopped.
     """
-    if not requirements and not files:
-        raise click.UsageError("nothing to warm: name requirements, or files with -r")
+    if not requirements and not files and recent is None:
+        raise click.UsageError("nothing to warm: name requirements, files with -r, or a time with --recent")
+    if follow and (dry_run or interval < LEAST_INTERVAL):
+        raise click.UsageError(f"--follow goes with an --interval of at least {LEAST_INTERVAL:g}s, and not with --dry-run")
     if universal and (pythons or platforms):
         raise click.UsageError("--universal means all platforms and versions: it excludes --python and --platform")
     try:
@@ -123,16 +185,22 @@ def warm(
         raise click.UsageError(str(error)) from error
     if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
         raise click.UsageError(f"--proxy {url}: expected the URL of an index, such as {DEFAULT_PROXY}")
-    read_groups = [read_arguments(requirements)] if requirements else []
-    read_groups += [read(file) for file in files]
-    plan = Plan(read_groups, wanted, Choice(only_binary, sdists, all_files), latest or 0, dry_run)
-    wishes = Wishes(not no_deps, only_binary, universal, extras, groups, constraints)
+    asked = _Asked(
+        requirements,
+        files,
+        recent,
+        wanted,
+        Choice(only_binary, sdists, all_files),
+        latest or 0,
+        dry_run,
+        pin,
+        Wishes(not no_deps, only_binary, universal, extras, groups, constraints),
+        jobs,
+        interval if follow else None,
+        report_file,
+    )
     where = _Where(_slashed(url or DEFAULT_PROXY), url is not None, config_file, data_dir)
-
-    async def work(reactor: Any) -> int:
-        return await _warm(reactor, where, plan, wishes, jobs, report_file)
-
-    _react(work)
+    _react(lambda reactor: _warm(reactor, where, asked))
 
 
 def _slashed(url: str) -> str:
@@ -144,8 +212,12 @@ def _react(work: Callable[[Any], Awaitable[int]]) -> None:
 
     def begin(reactor: Any) -> Deferred[None]:
         running: Deferred[int] = Deferred.fromCoroutine(_status(work, reactor))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: reactor.callFromThread(running.cancel))
+
+        def heed() -> None:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: reactor.callFromThread(running.cancel))
+
+        reactor.callWhenRunning(heed)  # when the reactor runs it has just set handlers of its own
         return running.addCallback(_exit)
 
     react(begin)
@@ -159,62 +231,99 @@ def _exit(status: int) -> None:
     raise SystemExit(status)
 
 
-async def _warm(reactor: Any, where: _Where, plan: Plan, wishes: Wishes, jobs: int, report_file: Path | None) -> int:
-    console = Console(stderr=False)
+async def _warm(reactor: Any, where: _Where, asked: _Asked) -> int:
+    console = Console()
+
+    def tell(report: Report) -> None:
+        for line in report.lines(dry=asked.dry):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if asked.report_file is not None:
+            asked.report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
+
     try:
-        async with _proxy(reactor, where, console) as url:
+        async with _proxy(reactor, where, console) as found:
             with tempfile.TemporaryDirectory(prefix="pypiproxy-warm-") as cache:
-                report = await _run(reactor, url, plan, wishes, jobs, Path(cache), console)
-    except (Unreachable, ConfigError) as error:
+
+                async def look() -> Report:
+                    return await _look(reactor, found, asked, Path(cache), console)
+
+                if asked.interval is None:
+                    report = await look()
+                else:
+                    report = await follow_up(look, asked.interval, reactor, tell)
+    except CancelledError:
+        return 130  # between two looks
+    except (Unreachable, ConfigError, asking.Failed) as error:
         click.echo(f"pypiproxy warm: {error}", err=True)
         return 1
-    for line in report.lines(dry=plan.dry):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if report_file is not None:
-        report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
+    tell(report)
     return report.status
 
 
-async def _run(reactor: Any, url: str, plan: Plan, wishes: Wishes, jobs: int, cache: Path, console: Console) -> Report:
-    fetcher = Fetcher(url, jobs, reactor)
+async def _look(reactor: Any, found: _Found, asked: _Asked, cache: Path, console: Console) -> Report:
+    groups = [read_arguments(asked.requirements)] if asked.requirements else []
+    groups += [read(file) for file in asked.files]
+    if asked.recent is not None:
+        names = await found.perform("recent", seconds=asked.recent)
+        groups += [lately(names)] if names else []
+    plan = Plan(groups, asked.targets, asked.choice, asked.latest, asked.dry)
+    fetcher = Fetcher(found.url, asked.jobs, reactor)
     progress = Bar(console) if console.is_terminal else Lines(console)
     try:
         with progress:
-            return await Run(plan, fetcher, Resolver(url, cache, wishes, reactor), progress, reactor.seconds).go()
+            report = await Run(plan, fetcher, Resolver(found.url, cache, asked.wishes, reactor), progress, reactor.seconds).go()
     finally:
         await fetcher.close()
+    if asked.pin and not asked.dry:
+        await _pin(found, report)
+    return report
+
+
+async def _pin(found: _Found, report: Report) -> None:
+    for outcome in report.there:
+        try:
+            await found.perform("pin", project=outcome.project, which=outcome.filename)
+        except (ProxyError, asking.Failed) as error:
+            report.problems.append(Problem(outcome.filename, f"cannot be pinned: {error}"))
+
+
+@frozen
+class _Found:
+    """The proxy that is warmed: its index, and how to have operations performed (see :mod:`proxy.administration`)."""
+
+    url: str
+    perform: Callable[..., Awaitable[Any]]
 
 
 @asynccontextmanager
-async def _proxy(reactor: Any, where: _Where, console: Console) -> Any:
-    """The index URL of the proxy to be warmed, served by this very process if nobody else does."""
+async def _proxy(reactor: Any, where: _Where, console: Console) -> AsyncIterator[_Found]:
+    """The proxy to be warmed: the one that runs, or this very process if none does."""
     fetcher = Fetcher(where.url, 1, reactor)
     try:
         await fetcher.answers()
-        yield where.url
-        return
     except Unreachable as error:
         if where.named:
             raise Unreachable(f"{error}; start the proxy there, or leave --proxy out to work on the data directory") from error
+    else:
+        yield _Found(where.url, where.perform)
+        return
     finally:
         await fetcher.close()
     from proxy.service import build
 
-    settings = config.load(where.config, config.CommandLine(listen=(_LOOPBACK,), data_dir=where.data_dir))
+    settings = where.settings(listen=(_LOOPBACK,))
     claim = datadir.claim(settings.server.data_dir)
     try:
         service = build(settings, reactor)
         service.startService()
+
+        async def perform(operation: str, **arguments: Any) -> Any:
+            return await service.administration.operations[operation](lambda said: None, **arguments)
+
         try:
-            (port,) = service.listenings[0].ports
-            host: Any = port.getHost()
-            console.print(
-                f"no proxy runs at {where.url}: working on {settings.server.data_dir} directly",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            yield f"http://127.0.0.1:{host.port}/simple/"
+            text = f"no proxy runs at {where.url}: working on {settings.server.data_dir} directly"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            yield _Found(f"{service.listenings[0].local_url()}simple/", perform)
         finally:
             await service.stopService()
     finally:

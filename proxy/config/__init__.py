@@ -20,7 +20,8 @@ from attrs import evolve, frozen
 from proxy.config import readers as read
 from proxy.config.tables import Table, Unacceptable, mistake
 from proxy.errors import ConfigError
-from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
+from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
+from proxy.warm.targets import BadTarget, targets
 
 __all__ = ["CommandLine", "default_data_dir", "load"]
 
@@ -54,6 +55,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     server = _server(root.table("server"), base)
     upstreams = {name: _upstream(name, table, base, environ) for name, table in root.tables("upstream")}
     indexes = [_index(table) for table in root.array("index")]
+    warm = _warm(root.table("warm"), base) if "warm" in root else None
     root.done()
 
     if not indexes and not command_line.upstreams:
@@ -86,6 +88,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         ),
         upstreams=tuple(upstream for name, upstream in upstreams.items() if name in used),
         indexes=tuple(indexes),
+        warm=warm,
     )
 
 
@@ -237,6 +240,25 @@ def _index(table: Table) -> IndexSettings:
     )
     table.done()
     return index
+
+
+def _warm(table: Table, base: Path) -> WarmSettings:
+    known = WarmSettings()
+    warm = WarmSettings(
+        files=table.take("files", read.several(read.readable_file(base)), known.files),
+        projects=table.take("projects", read.several(read.requirement), known.projects),
+        recent=table.take("recent", read.unless("off", read.duration()), known.recent),
+        interval=table.take("interval", read.at_least(LEAST_INTERVAL, read.duration()), known.interval),
+        python=table.take("python", read.several(read.text), known.python),
+        platform=table.take("platform", read.several(read.text), known.platform),
+        pin=table.take("pin", read.flag, known.pin),
+    )
+    try:
+        targets(warm.python, warm.platform, "cp")
+    except BadTarget as error:
+        table.complain("python" if "--python" in str(error) else "platform", str(error).partition(": ")[2])
+    table.done()
+    return warm
 
 
 def _contradictions(source: str, indexes: list[IndexSettings], upstreams: Mapping[str, UpstreamSettings]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from distlib.index import DEFAULT_INDEX
+from packaging.requirements import InvalidRequirement, Requirement
 
 from proxy.config import quantities
 from proxy.config.tables import Reader, Unacceptable
@@ -94,6 +95,29 @@ def duration(*, zero: bool = False) -> Reader[float]:
         return seconds
 
     return read
+
+
+def at_least(least: float, reader: Reader[float]) -> Reader[float]:
+    """What *reader* reads, if it is no less than *least* seconds."""
+
+    def read(value: Any) -> float:
+        found = reader(value)
+        if found < least:
+            raise Unacceptable(f"at least {least:g}s")
+        return found
+
+    return read
+
+
+def requirement(value: Any) -> str:
+    """A requirement (PEP 508) that an index can meet."""
+    try:
+        found = Requirement(text(value))
+    except InvalidRequirement:
+        found = None
+    if found is None or found.url is not None:
+        raise Unacceptable('a requirement such as "six" or "django>=5,<6", without a URL')
+    return str(found)
 
 
 def size(value: Any) -> int:

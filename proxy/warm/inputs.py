@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Group:
     #: By normalised name.
     hashes: dict[str, frozenset[str]] = field(factory=dict)
     prereleases: bool = False
+    #: Whether what is asked for comes with what it needs.
+    deps: bool = True
     problems: list[Problem] = field(factory=list)
     #: What was left out on purpose.
     notes: list[str] = field(factory=list)
@@ -95,6 +97,11 @@ def _add(group: Group, requirement: Requirement, where: str) -> None:
         group.refuse(where, f"asks for the URL {requirement.url}: only what an index has can be warmed; name a version instead")
     else:
         group.requirements.append(str(requirement))
+
+
+def lately(names: Iterable[str]) -> Group:
+    """The group of the newest versions of projects that were asked for lately: without what they need, they cannot conflict."""
+    return Group("asked for lately", requirements=sorted(names), deps=False)
 
 
 def read(path: Path) -> Group:

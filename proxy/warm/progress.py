@@ -17,13 +17,10 @@ from rich.progress import (
 from proxy.warm.report import Outcome, size
 
 
-class Lines:
-    """One line a file."""
+class Quiet:
+    """Nothing is seen."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> Quiet:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -31,7 +28,6 @@ class Lines:
 
     def doing(self, what: str) -> None:
         """Say what goes on."""
-        self._say(what)
 
     def expect(self, files: int, count: int) -> None:
         """More *files* are to come, of *count* bytes in all as far as that is known."""
@@ -41,6 +37,18 @@ class Lines:
 
     def done(self, outcome: Outcome) -> None:
         """One file is done."""
+
+
+class Lines(Quiet):
+    """One line a file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def doing(self, what: str) -> None:
+        self._say(what)
+
+    def done(self, outcome: Outcome) -> None:
         known = f" {size(outcome.size)}" if outcome.size is not None else ""
         self._say(f"{outcome.state} {outcome.filename}{known}{': ' + outcome.why if outcome.why else ''}")
 

@@ -44,12 +44,22 @@ class Report:
             return 130
         return 1 if self.problems or self.count("failed") else 0
 
-    def lines(self, *, dry: bool) -> list[str]:
+    @property
+    def there(self) -> list[Outcome]:
+        """The files that are in the cache now."""
+        return [outcome for outcome in self.outcomes if outcome.state in ("there", "fetched")]
+
+    @property
+    def failures(self) -> list[str]:
+        """What failed, each with its reason."""
+        files = [f"{each.filename}: {each.why}" for each in self.outcomes if each.state == "failed"]
+        return [*map(str, dict.fromkeys(self.problems)), *files]
+
+    def lines(self, *, dry: bool = False) -> list[str]:
         """The summary."""
         lines = [f"note: {note}" for note in dict.fromkeys(self.notes)]
-        lines += [f"failed: {problem}" for problem in dict.fromkeys(self.problems)]
-        lines += [f"failed: {each.filename}: {each.why}" for each in self.outcomes if each.state == "failed"]
-        failed = self.count("failed") + len(set(self.problems))
+        lines += [f"failed: {failure}" for failure in self.failures]
+        failed = len(self.failures)
         if dry:
             lines.append(f"{self.count('wanted')} files would be asked for, {failed} failed")
             return lines
@@ -72,7 +82,7 @@ class Report:
             "upstream_requests": self.traffic.upstream,
             "there": self.count("there"),
             "fetched": self.count("fetched"),
-            "failed": self.count("failed") + len(set(self.problems)),
+            "failed": len(self.failures),
             "stopped": self.stopped,
             "files": [
                 {

@@ -72,7 +72,7 @@ class Resolver:
         command = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-progress"]
         command += ["--python", sys.executable, "--default-index", self._index_url]
         command += ["--universal"] if target is None else target.resolver_options
-        command += [] if wishes.deps else ["--no-deps"]
+        command += [] if wishes.deps and group.deps else ["--no-deps"]
         command += ["--only-binary", ":all:"] if wishes.only_binary else []
         command += ["--prerelease", "allow"] if group.prereleases else []
         for constraint in wishes.constraints:

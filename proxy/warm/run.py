@@ -14,7 +14,7 @@ from proxy.names import normalize
 from proxy.warm.choosing import Choice, Entry, newest, suits
 from proxy.warm.fetching import Fetcher, NotFetched, Unreachable
 from proxy.warm.inputs import Group, Locked, Problem
-from proxy.warm.progress import Lines
+from proxy.warm.progress import Quiet
 from proxy.warm.report import Outcome, Report
 from proxy.warm.resolving import Resolver, Unresolved
 from proxy.warm.targets import Target
@@ -38,7 +38,7 @@ class Plan:
 class Run:
     """One run of *plan*."""
 
-    def __init__(self, plan: Plan, fetcher: Fetcher, resolver: Resolver, progress: Lines, clock: Callable[[], float]) -> None:
+    def __init__(self, plan: Plan, fetcher: Fetcher, resolver: Resolver, progress: Quiet, clock: Callable[[], float]) -> None:
         self._plan = plan
         self._fetcher = fetcher
         self._resolver = resolver
