@@ -9,6 +9,8 @@ import click
 import proxy
 from proxy import config, listening
 from proxy.commands.client_config import client_config
+from proxy.commands.export import export
+from proxy.commands.import_ import import_
 from proxy.commands.pin import pin, pins, unpin
 from proxy.commands.purge import purge
 from proxy.commands.refresh import refresh
@@ -26,6 +28,8 @@ def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
 
 
+main.add_command(export)
+main.add_command(import_)
 main.add_command(client_config)
 main.add_command(upstreams)
 main.add_command(stats)
@@ -70,7 +74,8 @@ def summary(settings: Settings) -> list[str]:
     addresses = {upstream.name: upstream.url for upstream in settings.upstreams}
     lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
     for index in settings.indexes:
-        sources = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams)
+        named = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams if not index.offline)
+        sources = "what is stored alone: it is offline" if index.offline else named
         lines.append(f"  serves {' and '.join(_paths(index))} from {sources}")
     return lines
 

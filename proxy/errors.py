@@ -40,6 +40,24 @@ class NotFound(ProxyError):
     title = "Not found"
 
 
+class NotHere(NotFound):
+    """The index is offline, and this was never brought there."""
+
+    code = "not-here"
+    title = "Not on this offline index"
+
+    def __init__(self, index: str, what: str) -> None:
+        super().__init__(f"index {index} is offline and has not got {what}: bring it with pypiproxy import")
+
+
+class BadBundle(ProxyError):
+    """A bundle cannot be read, or read on; what came before the fault was taken."""
+
+    status = 400
+    code = "bad-bundle"
+    title = "Bad bundle"
+
+
 class MethodNotAllowed(ProxyError):
     """The path exists and answers only GET and HEAD."""
 

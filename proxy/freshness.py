@@ -59,6 +59,8 @@ def decide(
     """
     if head is None:
         return Decision(Action.FETCH, 0.0)
+    if condition is Condition.OFFLINE:
+        return Decision(Action.SERVE if head.found else Action.FETCH, 0.0)
     age = now - head.checked_at
     fresh_for = lifetime(head, limits)
     ttl = fresh_for - max(age, 0.0) if age > -CLOCK_SLACK else -CLOCK_SLACK

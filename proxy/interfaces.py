@@ -6,7 +6,7 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from zope.interface import Attribute, Interface
@@ -127,8 +127,13 @@ class IPartialFile(Interface):
 class IFileStore(Interface):
     """Verified files by SHA-256, one copy each.  The tree itself is the truth."""
 
+    changes: int = Attribute("Another number after each file that was committed or removed: never one that was there before.")
+
     async def open(sha256: str) -> Any:
         """Open a committed file as an :class:`IBytesSource`, ``None`` if it is not there."""
+
+    async def present(digests: Collection[str]) -> frozenset[str]:
+        """Those of *digests* (sha256) that are committed files."""
 
     async def begin(key: str, *, resume: bool) -> IPartialFile:
         """Open the partial file *key* for writing; with *resume*, keep the bytes an earlier run left under this key.

@@ -191,11 +191,13 @@ class Condition(enum.Enum):
 
     ``UP``: the last answers were good.  ``SUSPECT``: the last attempt failed or has been silent for longer than the soft
     deadline: nobody waits for it who has something to serve.  ``DOWN``: every breaker is open: it is not asked at all for now.
+    ``OFFLINE``: it is never asked, by the index's configuration.
     """
 
     UP = "up"
     SUSPECT = "suspect"
     DOWN = "down"
+    OFFLINE = "offline"
 
 
 # -- files ------------------------------------------------------------------------------------------------------------------

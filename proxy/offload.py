@@ -37,7 +37,7 @@ class Offload:
 
 @implementer(IOffload)
 class Inline:
-    """The twin for tests: runs everything at once, in the caller's thread."""
+    """Runs everything at once, in the caller's thread: for commands that have nothing else to do, and for tests."""
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return function(*args)

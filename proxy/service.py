@@ -28,12 +28,14 @@ from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
+from proxy.interfaces import IUpstreams
 from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.model import DocumentReply, Validators
 from proxy.offload import Offload
 from proxy.repository.documents import Documents, provenance_wanted
 from proxy.repository.metadata import WheelMetadata
+from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
 from proxy.settings import IndexSettings, ServerSettings, Settings
 from proxy.storage.lists import ListFiles
@@ -41,6 +43,7 @@ from proxy.storage.local import LocalFiles
 from proxy.storage.records import DiskRecords
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.identity import Identity
+from proxy.upstream.offline import Offline
 from proxy.upstream.pool import Upstreams
 from proxy.web.admin import Admin, site
 from proxy.web.channel import BoundedSite
@@ -155,13 +158,7 @@ class ProxyService(MultiService):
         )
 
     def _index(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IndexParts:
-        pool = Upstreams(
-            index,
-            [self._clients[name] for name in index.upstreams],
-            reactor=self._reactor,
-            offload=self._work,
-            count=self.metrics.count,
-        )
+        pool: Offline | Upstreams = Offline(index.name) if index.offline else self._pool(index)
         pages = PageCache(
             index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
         )
@@ -169,11 +166,30 @@ class ProxyService(MultiService):
         metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
         self._closing += [pages, documents, metadata]
         repository = ProxyRepository(
-            index.name, pool, pages, self._files, pins, metadata, documents, self._work, self._reactor, self.metrics.count
+            index.name,
+            pool,
+            pages,
+            self._files,
+            pins,
+            metadata,
+            documents,
+            self._work,
+            self._reactor,
+            self.metrics.count,
+            Presence(self._store, self._work) if index.offline else None,
         )
         return IndexParts(repository, pages, documents, pool)
 
-    def _documents(self, index: IndexSettings, pool: Upstreams, pages: PageCache) -> Documents:
+    def _pool(self, index: IndexSettings) -> Upstreams:
+        return Upstreams(
+            index,
+            [self._clients[name] for name in index.upstreams],
+            reactor=self._reactor,
+            offload=self._work,
+            count=self.metrics.count,
+        )
+
+    def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache) -> Documents:
         name, limits, count = index.name, index.limits, self.metrics.count
 
         def provenance(key: str, known: Validators | None) -> Awaitable[DocumentReply]:

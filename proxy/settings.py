@@ -74,6 +74,8 @@ class IndexSettings:
     policy: str = "ordered"
     #: Ask the next upstream too when the preferred one has sent no byte after this long; ``None``: never.
     hedge_after: float | None = None
+    #: Never ask upstream: what is there is served, and nothing else is offered.
+    offline: bool = False
 
 
 @frozen(kw_only=True)

@@ -35,6 +35,14 @@ def test_without_a_file_the_defaults_are_checked() -> None:
     assert result.output.startswith("defaults: fine\n")
 
 
+def test_an_offline_index_is_shown_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text('[[index]]\nname = "main"\nupstreams = ["pypi"]\noffline = true\n')
+    assert (
+        "serves /simple/ and /index/main/simple/ from what is stored alone: it is offline\n" in run("check-config", file).output
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("[server]\nlistn = 1", "did you mean listen?"), ('[server]\nlisten = ["nonsense:1"]', 'server.listen = "nonsense:1"')],

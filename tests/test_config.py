@@ -50,6 +50,10 @@ def index_with(keys: str) -> str:
     return f'[[index]]\nname = "main"\nupstreams = ["pypi"]\n{keys}\n'
 
 
+def offline_with(keys: str) -> str:
+    return f'[[index]]\nname = "main"\noffline = true\n{keys}\n'
+
+
 # -- defaults -----------------------------------------------------------------------------------------------------------------
 
 
@@ -72,6 +76,17 @@ def test_the_public_index_can_be_tuned_without_repeating_its_url(file: Path) -> 
 def test_pypi_stands_for_the_public_index_as_a_url(file: Path) -> None:
     text = '[upstream.public]\nurl = "pypi"\n[[index]]\nname = "main"\nupstreams = ["public"]\n'
     assert settings(file, text).upstreams == (UpstreamSettings(name="public", url=PUBLIC),)
+
+
+def test_an_offline_index_needs_no_upstreams_and_those_of_it_alone_are_not_opened(file: Path) -> None:
+    assert settings(file, offline_with("")).indexes == (IndexSettings(name="main", default=True, offline=True),)
+    found = settings(file, CORP + offline_with('upstreams = ["corp"]'))
+    assert (found.indexes[0].upstreams, found.upstreams) == (("corp",), ())
+
+
+def test_an_upstream_on_the_command_line_for_an_offline_index_is_refused(file: Path) -> None:
+    said = refusal(file, offline_with(""), upstreams=("pypi",))
+    assert said == f"{file}: index.main is offline and the default index, and --upstream is for that one: leave out either"
 
 
 def test_an_only_index_is_the_default_one(file: Path) -> None:

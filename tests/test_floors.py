@@ -41,6 +41,7 @@ FLOORS = {
     "cache": 4,
     "repository": 5,
     "web": 6,
+    "bundle": 6,
     "administration": 6,
     "warm": 6,
     # 7: composition

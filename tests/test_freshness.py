@@ -15,7 +15,7 @@ LIMITS = PageLimits(ttl=600.0, soft_deadline=2.0, stale_if_error=None, negative_
 NOW = 1_000_000.0
 PAGE = Head(True, "pypi", "https://pypi.example/simple/six/", checked_at=NOW)
 MISSING = evolve(PAGE, found=False)
-UP, SUSPECT, DOWN = Condition.UP, Condition.SUSPECT, Condition.DOWN
+UP, SUSPECT, DOWN, OFFLINE = Condition.UP, Condition.SUSPECT, Condition.DOWN, Condition.OFFLINE
 
 
 def aged(head: Head, seconds: float) -> Head:
@@ -38,6 +38,9 @@ def aged(head: Head, seconds: float) -> Head:
         pytest.param(aged(MISSING, 59), UP, Action.MISSING, id="missing, remembered"),
         pytest.param(aged(MISSING, 59), DOWN, Action.MISSING, id="missing, remembered, upstream down"),
         pytest.param(aged(MISSING, 60), UP, Action.FETCH, id="missing, no longer remembered"),
+        pytest.param(aged(PAGE, 10**8), OFFLINE, Action.SERVE, id="offline: whatever its age"),
+        pytest.param(None, OFFLINE, Action.FETCH, id="offline and nothing is known: who asks nobody says so"),
+        pytest.param(aged(MISSING, 1), OFFLINE, Action.FETCH, id="offline: a 404 of another time means nothing"),
         pytest.param(aged(PAGE, -30), UP, Action.SERVE, id="from a clock a little ahead"),
         pytest.param(aged(PAGE, -3600), UP, Action.REFRESH, id="from a clock that was set back since"),
     ],

@@ -186,6 +186,30 @@ class TestFiles:
         now(files.set_aside(SHA256))
         assert now(files.walk()) == []
 
+    def test_who_looks_for_many_files_is_told_which_are_there(self, files: IFileStore) -> None:
+        assert now(files.present([SHA256, "0" * 64])) == set()
+        partial = arrive(files)
+        assert now(files.present([SHA256])) == set()
+        partial.commit(SHA256)
+        partial.close()
+        assert now(files.present([SHA256, "0" * 64])) == {SHA256}
+
+    def test_every_file_that_comes_or_goes_is_a_change(self, files: IFileStore) -> None:
+        seen = [files.changes]
+        for _ in range(2):
+            partial = arrive(files)
+            partial.commit(SHA256)
+            partial.close()
+            seen.append(files.changes)
+            now(files.delete(SHA256))
+            seen.append(files.changes)
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        seen.append(files.changes)
+        now(files.set_aside(SHA256))
+        assert len({*seen, files.changes}) == 7
+
     def test_sweeping_removes_what_no_digest_can_vouch_for(self, files: IFileStore) -> None:
         for key in (f"sha256-{SHA256}", "at.0123"):
             partial = arrive(files, key=key)

@@ -14,6 +14,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.web.http import datetimeToString
 
 from proxy.settings import IndexSettings, PageLimits
+from proxy.upstream.pool import Upstreams
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import data_of
@@ -206,6 +207,7 @@ async def test_a_silent_preferred_upstream_costs_clients_its_share_of_the_patien
     slow = [upstream_settings(each.url, f"up{number}", first_byte_timeout=60.0) for number, each in enumerate(mirrors)]
     proxy = await serve(*slow)
     pool = proxy.service.indexes["pypi"].upstreams
+    assert isinstance(pool, Upstreams)
     pool._rounds._stagger = pool._rounds._share = pool._rounds.silence = 0.1
     mirrors[0].silent()
     mirrors[1].silent()

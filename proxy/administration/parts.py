@@ -15,6 +15,7 @@ from proxy.errors import BadRequest, NotFound
 from proxy.interfaces import IFileStore, IOffload, IRecordStore, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.repository.documents import Documents
+from proxy.upstream.offline import Offline
 from proxy.upstream.pool import Upstreams
 
 
@@ -32,7 +33,7 @@ class IndexParts:
     repository: IRepository
     pages: PageCache
     documents: Documents
-    upstreams: Upstreams
+    upstreams: Upstreams | Offline
 
 
 @frozen(kw_only=True)

@@ -107,6 +107,13 @@ class PinBook:
             if name not in pins:
                 await self._note(index, project, {**pins, name: pin})
 
+    async def add_all(self, index: str, project: str, pins: Mapping[str, Pin]) -> None:
+        """Pin what is in *pins* and not pinned already, for good.  Raises StorageFailed."""
+        async with _Lock(self._locks, (index, project)):
+            known = self._known.get((index, project)) or await self._read(index, project)
+            if not pins.keys() <= known.keys():
+                await self._write(index, project, {**pins, **known})
+
     async def put(self, index: str, project: str, name: str, pin: Pin) -> None:
         """Pin *name* in place of what it was pinned to."""
         async with _Lock(self._locks, (index, project)):

@@ -18,7 +18,7 @@ from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, StorageFailed
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IOffload, IUpstreams
-from proxy.model import Head, PageMissing, PageUnchanged
+from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.settings import MIB, PageLimits
 from proxy.simple.malformed import Malformed
 from proxy.simple.media import MediaType
@@ -76,7 +76,12 @@ class ProjectList:
         self._renders.close()
 
     async def get(self, *, no_cache: bool = False) -> ProjectsSource:
-        """The list.  Raises UpstreamFailed when there is none yet and upstream does not answer."""
+        """The list.  Raises UpstreamFailed when there is none yet and upstream does not answer.
+
+        An offline index lists what it has: of what upstream once listed, most is not there.
+        """
+        if self._upstreams.condition() is Condition.OFFLINE:
+            return await self._own()
         try:
             served = await self._refreshed.get(_KEY, no_cache=no_cache)
         except NotFound:

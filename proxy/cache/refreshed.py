@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable
 from proxy.cache.outcome import Outcome
-from proxy.errors import NotFound, ProxyError, UpstreamFailed
+from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
 from proxy.flight import Flights, swallow
 from proxy.freshness import Action, Decision, decide
 from proxy.interfaces import IUpstreams
@@ -177,6 +177,8 @@ class Refreshed:
 
     def _hit(self, entry: _Entry, decision: Decision, detail: str | None = None) -> Served:
         assert entry.head is not None
+        if self._upstreams.condition() is Condition.OFFLINE:
+            return Served(entry.head, Outcome(True, detail="offline"))
         if decision.ttl <= 0:
             self._count(f"{self._source.thing} served stale")
             if detail is None and self._upstreams.condition() is not Condition.UP:
@@ -232,6 +234,8 @@ class Refreshed:
             entry.failures = 0
             entry.rest_until = self._reactor.seconds() + _LONGEST_REST
             self._count(f"{self._source.thing} older than the cached one")
+        except NotHere:
+            raise  # the index is offline: nothing was asked, and nothing failed
         except ProxyError as error:
             entry.failures += 1
             rest = min(_LONGEST_REST, _REST * 2 ** (entry.failures - 1))

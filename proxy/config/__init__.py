@@ -71,11 +71,17 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.PUBLIC_URL))
     mistakes += _contradictions(source, indexes, upstreams)
     preferred = _preferred(command_line.upstreams, upstreams, mistakes)
+    if preferred:
+        mistakes += [
+            f"{source}: index.{index.name} is offline and the default index, and --upstream is for that one: leave out either"
+            for index in indexes
+            if index.default and index.offline
+        ]
     if mistakes:
         raise ConfigError(_message(mistakes))
 
     indexes = [evolve(index, upstreams=preferred) if preferred and index.default else index for index in indexes]
-    used = {name for index in indexes for name in index.upstreams}
+    used = {name for index in indexes if not index.offline for name in index.upstreams}
     return Settings(
         server=evolve(
             server, listen=command_line.listen or server.listen, data_dir=(command_line.data_dir or server.data_dir).absolute()
@@ -211,7 +217,9 @@ def _certificate(table: Table, base: Path) -> tuple[Path | None, Path | None]:
 
 def _index(table: Table) -> IndexSettings:
     table.require("name", "the name this index is served under: /index/NAME/simple/")
-    table.require("upstreams", f'a list of [upstream.NAME] names, such as ["{read.PUBLIC}"]')
+    offline = table.take("offline", read.flag, False)
+    if not offline:
+        table.require("upstreams", f'a list of [upstream.NAME] names, such as ["{read.PUBLIC}"], or offline = true')
     limits = PageLimits()
     index = IndexSettings(
         name=table.take("name", read.name, ""),
@@ -228,6 +236,7 @@ def _index(table: Table) -> IndexSettings:
         ),
         policy=table.take("policy", read.choice("ordered", "fastest"), "ordered"),
         hedge_after=table.take("hedge_after", read.unless("off", read.duration()), None),
+        offline=offline,
     )
     table.done()
     return index

@@ -5,12 +5,12 @@ Whatever is decided here holds for the page, the file and its companions alike, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from attrs import evolve, frozen
 
 from proxy.cache.pins import METADATA, companion_name
-from proxy.model import NO_BYTES, Digest, File, Page, Pin
+from proxy.model import NO_BYTES, Digest, File, Page, Pin, strongest
 from proxy.simple.legacy import version_of
 
 #: The digest segment of a file URL when the page states no digest.
@@ -52,12 +52,13 @@ class Offer:
     changes: tuple[tuple[File, Pin, Digest], ...] = ()
 
 
-def offered(page: Page, pins: Mapping[str, Pin]) -> Offer:
+def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None = None) -> Offer:
     """*page* as clients may see it.  Takes milliseconds for thousands of files: for a worker thread.
 
     A quarantined project offers no file (PEP 792).  A file whose digest changed upstream is offered with the bytes it is pinned
     to: a build that was green stays green, and the new bytes are refused by name.  Wheels are offered with metadata whether
     upstream has it or not (PEP 658).  Where all sizes are known by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
+    On an offline index, files are offered whose bytes are *there* (their sha256, of those that :func:`may_be_there` names).
     """
     if (page.status or {}).get("status") == "quarantined":
         return Offer(evolve(page, files=()))
@@ -66,7 +67,41 @@ def offered(page: Page, pins: Mapping[str, Pin]) -> Offer:
         for file in page.files
         if (pin := pins.get(file.filename)) is not None and (digest := changed(file, pin)) is not None
     )
-    return Offer(_upgraded(evolve(page, files=tuple(_offered(file, pins) for file in page.files))), changes)
+    files = page.files
+    if there is not None:
+        files = tuple(_from_store(file, pins, there) for file in files if bytes_of(file, pins) in there)
+    return Offer(_upgraded(evolve(page, files=tuple(_offered(file, pins) for file in files))), changes)
+
+
+def may_be_there(page: Page, pins: Mapping[str, Pin]) -> frozenset[str]:
+    """The sha256 of all that is served under names on *page* (files and their metadata), as far as pins and page tell."""
+    known = (each for file in page.files for each in (bytes_of(file, pins), metadata_of(file, pins)))
+    return frozenset(each for each in known if each is not None)
+
+
+def bytes_of(file: File, pins: Mapping[str, Pin]) -> str | None:
+    """The sha256 of the bytes that *file* is served with; ``None`` when only its download can tell."""
+    pin = pins.get(file.filename)
+    if pin is not None and (pin_holds(pin, segment(file)) or changed(file, pin) is not None):
+        return pin.sha256
+    return _sha256(file.digest)
+
+
+def metadata_of(file: File, pins: Mapping[str, Pin]) -> str | None:
+    """The sha256 of the metadata that is served beside *file*; ``None`` when there is none, or none yet."""
+    pin = pins.get(metadata_name(segment(as_pinned(file, pins.get(file.filename))), file.filename))
+    if pin is not None:
+        return None if pin.sha256 == NO_BYTES else pin.sha256
+    return _sha256(strongest(file.core_metadata)) if isinstance(file.core_metadata, Mapping) else None
+
+
+def _sha256(digest: Digest | None) -> str | None:
+    return digest.hex if digest is not None and digest.algorithm == "sha256" else None
+
+
+def _from_store(file: File, pins: Mapping[str, Pin], there: Collection[str]) -> File:
+    """*file* without what may not be there: provenance, and metadata (a wheel's is read out of it when it is asked for)."""
+    return evolve(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, pins) in there else None)
 
 
 def _offered(file: File, pins: Mapping[str, Pin]) -> File:

@@ -14,7 +14,7 @@ from proxy.cache.files import FileCache, identity
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import METADATA, PinBook, Pins, companion_name
 from proxy.cache.refreshed import Served
-from proxy.errors import DigestChanged, NotFound, UpstreamFailed
+from proxy.errors import DigestChanged, NotFound, NotHere, UpstreamFailed
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IOffload, IRepository, IUpstreams
 from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
@@ -22,6 +22,7 @@ from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.located import Located, PageView, View
 from proxy.repository.metadata import WheelMetadata
 from proxy.repository.offered import PROVENANCE, as_pinned, is_wheel, offered, pin_holds, segment
+from proxy.repository.presence import Presence, There
 from proxy.simple.links import beside
 
 #: Files that are not stored, and whose page states no size, of which upstream's is remembered.
@@ -30,7 +31,10 @@ _FACTS = 10_000
 
 @implementer(IRepository)
 class ProxyRepository:
-    """The index *name*.  *count* is told of each thing worth counting."""
+    """The index *name*.  *count* is told of each thing worth counting.
+
+    *presence* is given if the index is offline: what is not there is then not offered, neither by page nor by name.
+    """
 
     log = Logger()
 
@@ -46,8 +50,10 @@ class ProxyRepository:
         offload: IOffload,
         reactor: IReactorTime,
         count: Callable[[str], None] = lambda event: None,
+        presence: Presence | None = None,
     ) -> None:
         self.name = name
+        self._presence = presence
         self._metadata = metadata
         self._documents = documents
         self._offload = offload
@@ -62,22 +68,37 @@ class ProxyRepository:
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
         served = await self._pages.get(project, no_cache=no_cache)
-        return self._view(project, served, await self._pins.of(self.name, project))
+        pins = await self._pins.of(self.name, project)
+        there = None if self._presence is None else await self._there(self._presence, project, served, pins)
+        return self._view(project, served, pins, there)
+
+    async def _there(self, presence: Presence, project: str, served: Served, pins: Pins) -> There:
+        return await presence.of(project, served.head.digest, pins, lambda: self._pages.parsed(project, served.head))
 
     def ready(self, project: str) -> PageView | None:
         served = self._pages.ready(project)
         pins = self._pins.at_hand(self.name, project)
-        return None if served is None or pins is None else self._view(project, served, pins)
+        if served is None or pins is None:
+            return None
+        there = None
+        if self._presence is not None:
+            there = self._presence.at_hand(project, served.head.digest, pins)
+            if there is None:
+                return None
+        return self._view(project, served, pins, there)
 
-    def _view(self, project: str, served: Served, pins: Pins) -> PageView:
+    def _view(self, project: str, served: Served, pins: Pins, there: There | None) -> PageView:
         head = served.head
         # A page out of HTML states no sizes: they become known file by file.
         known = pins.companions if head.states_sizes else f"{pins.companions}.{len(pins)}"
         state = f"{head.digest}/{known}"
-        return View(project, state, served.outcome, head.serial, lambda: self._load(project, served, pins))
+        digests = None
+        if there is not None:
+            state, digests = f"{state}/{there.state}", there.digests
+        return View(project, state, served.outcome, head.serial, lambda: self._load(project, served, pins, digests))
 
-    async def _load(self, project: str, served: Served, pins: Pins) -> Page:
-        offer = await self._offload.run(offered, await self._pages.parsed(project, served.head), pins)
+    async def _load(self, project: str, served: Served, pins: Pins, there: frozenset[str] | None) -> Page:
+        offer = await self._offload.run(offered, await self._pages.parsed(project, served.head), pins, there)
         for file, pin, digest in offer.changes:
             self._count("changed digest refused")
             self.log.error(
@@ -102,6 +123,7 @@ class ProxyRepository:
     async def provenance(self, project: str, asked: str, filename: str) -> View[bytes]:
         if _withheld(await self._pages.remembered(project)):
             raise _quarantined(project, filename)
+        await self._require(project, asked, filename)
         file, upstream = await self._listed(project, asked, filename, await self._pins.of(self.name, project))
         if file.provenance is None:
             raise NotFound(f"upstream offers no provenance for {filename}")
@@ -114,13 +136,20 @@ class ProxyRepository:
         pins = self._pins.at_hand(self.name, project)
         if head is None or pins is None or _withheld(head[0]):
             return None
-        pin = _pinned(pins, asked, *_companion(name))
-        return None if pin is None or pin.sha256 == NO_BYTES else pin.sha256
+        filename, companion = _companion(name)
+        pin = _pinned(pins, asked, filename, companion)
+        if pin is None or pin.sha256 == NO_BYTES:
+            return None
+        if self._presence is not None and companion:
+            return None  # whether its file is there takes a look at the store
+        return pin.sha256
 
     async def locate(self, project: str, asked: str, name: str) -> Located:
         filename, companion = _companion(name)
         if _withheld(await self._pages.remembered(project)):
             raise _quarantined(project, name)
+        if companion:
+            await self._require(project, asked, filename)
         pins = await self._pins.of(self.name, project)
         pin = _pinned(pins, asked, filename, companion)
         if pin is not None:
@@ -143,7 +172,18 @@ class ProxyRepository:
             if stored is not None:
                 await self._committed(asked)(wanted, wanted.digest.hex, stored.size or 0)
                 return Located(stored, None, _etag(asked, companion, wanted.digest.hex))
+        if self._presence is not None:
+            if companion:
+                return await self._read_out(project, asked, filename)
+            raise NotHere(self.name, filename)
         return Located(None, wanted, _etag(asked, companion, wanted.digest.hex if wanted.digest else None))
+
+    async def _require(self, project: str, asked: str, filename: str) -> None:
+        """On an offline index companions are there with their file or not at all.  Raises NotFound."""
+        if self._presence is not None:
+            stored = (await self.locate(project, asked, filename)).stored
+            assert stored is not None
+            stored.close()
 
     async def _read_out(self, project: str, asked: str, filename: str) -> Located:
         """The metadata that upstream does not offer."""

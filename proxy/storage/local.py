@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class LocalPartial:
         target = self._store.path(sha256)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         os.rename(self._path, target)
+        self._store.changed()
         _sync_directory(target.parent)
 
     def discard(self) -> None:
@@ -87,6 +88,8 @@ class LocalFiles:
         self._offload = offload
         self._being_written: set[Path] = set()
         self._extra = itertools.count()
+        self._changes = itertools.count(1)
+        self.changes = 0
         for directory in (root, self._files, self._partial):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -105,6 +108,16 @@ class LocalFiles:
         except FileNotFoundError:
             return None
         return WholeFile(descriptor, os.fstat(descriptor).st_size, path.name)
+
+    async def present(self, digests: Collection[str]) -> frozenset[str]:
+        return await self._offload.run(self._present, digests)
+
+    def _present(self, digests: Collection[str]) -> frozenset[str]:
+        return frozenset(sha256 for sha256 in digests if self.path(sha256).is_file())
+
+    def changed(self) -> None:
+        """Told by whoever committed or removed a file, after that."""
+        self.changes = next(self._changes)
 
     async def begin(self, key: str, *, resume: bool) -> LocalPartial:
         path = self._partial / key
@@ -125,7 +138,10 @@ class LocalFiles:
         return LocalPartial(self, path, resume=resume)
 
     async def delete(self, sha256: str) -> bool:
-        return await self._offload.run(_remove, self.path(sha256))
+        try:
+            return await self._offload.run(_remove, self.path(sha256))
+        finally:
+            self.changed()
 
     async def set_aside(self, sha256: str) -> None:
         await self._offload.run(self._set_aside, self.path(sha256))
@@ -134,6 +150,7 @@ class LocalFiles:
         self._quarantine.mkdir(mode=0o700, exist_ok=True)
         with suppress(FileNotFoundError):
             os.rename(path, self._quarantine / path.name)
+            self.changed()
 
     async def walk(self) -> list[tuple[str, int]]:
         return await self._offload.run(self._walk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from zope.interface import implementer
 
@@ -64,6 +64,7 @@ class MemoryPartial:
 
     def commit(self, sha256: str) -> None:
         self._store.files[sha256] = b"".join(self.read_all())
+        self._store.changes += 1
 
     def discard(self) -> None:
         self._store.left.pop(self._key, None)
@@ -84,6 +85,7 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.left: dict[str, bytes] = {}
+        self.changes = 0
         self.times: dict[str, float] = {}
         self.quarantine: dict[str, bytes] = {}
         #: Bytes that can be stored in all.
@@ -93,16 +95,21 @@ class MemoryFiles:
         data = self.files.get(sha256)
         return None if data is None else anonymous(data, sha256)
 
+    async def present(self, digests: Collection[str]) -> frozenset[str]:
+        return frozenset(digests) & self.files.keys()
+
     async def begin(self, key: str, *, resume: bool) -> MemoryPartial:
         left = self.left.pop(key, b"")
         return MemoryPartial(self, key, left if resume else b"")
 
     async def delete(self, sha256: str) -> bool:
+        self.changes += 1
         return self.files.pop(sha256, None) is not None
 
     async def set_aside(self, sha256: str) -> None:
         if sha256 in self.files:
             self.quarantine[sha256] = self.files.pop(sha256)
+            self.changes += 1
 
     async def walk(self) -> list[tuple[str, int]]:
         return sorted((file.sha256, file.size) for file in await self.inventory())

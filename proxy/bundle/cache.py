@@ -1,0 +1,22 @@
+"""The part of a data directory that bundles are made of and put into: the pages, pins and files of one index."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from proxy.cache.kept import KeptBook
+from proxy.cache.pins import PinBook
+from proxy.cache.records import HeadedRecords
+from proxy.interfaces import IFileStore, IOffload
+
+
+@frozen
+class IndexCache:
+    """What is kept of the index *name*.  *offload* is where the bundle itself is read and written."""
+
+    name: str
+    pages: HeadedRecords
+    pins: PinBook
+    kept: KeptBook
+    files: IFileStore
+    offload: IOffload

@@ -1,0 +1,154 @@
+"""Export: what a cache holds of the projects that are asked for becomes a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import BinaryIO
+
+from attrs import define, field, frozen
+
+from proxy.bundle.cache import IndexCache
+from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
+from proxy.bundle.writing import BundleWriter
+from proxy.cache.pins import filename_of
+from proxy.interfaces import Clock
+from proxy.model import NO_BYTES, Page, Pin, Record
+from proxy.repository.offered import bytes_of, metadata_of
+from proxy.simple.parse import parse_page
+
+#: Projects (normalised) and the names of the files that are wanted of each; ``None``: all that are stored.
+Wanted = Mapping[str, Collection[str] | None]
+
+
+@define
+class Exported:
+    """What became of it.  ``problems`` are sentences: what was asked for and is not in the bundle."""
+
+    pages: int = 0
+    files: int = 0
+    size: int = 0
+    problems: list[str] = field(factory=list)
+
+
+@frozen
+class _Choice:
+    """What goes into the bundle of one project: files by digest, and pins by name."""
+
+    files: Mapping[str, str]
+    metadata: frozenset[str]
+    pins: Mapping[str, Pin]
+
+
+def together(one: Wanted, other: Wanted) -> Wanted:
+    """What either wants."""
+    both: dict[str, Collection[str] | None] = {**one, **other}
+    for project in one.keys() & other.keys():
+        mine, yours = one[project], other[project]
+        both[project] = None if mine is None or yours is None else {*mine, *yours}
+    return both
+
+
+async def pinned(cache: IndexCache) -> Wanted:
+    """What operators pinned, so that it is never evicted."""
+    found: dict[str, set[str]] = {}
+    for each in await cache.kept.kept():
+        if each.index == cache.name:
+            found.setdefault(each.project, set()).add(each.filename)
+    return found
+
+
+async def export(cache: IndexCache, wanted: Wanted | None, out: BinaryIO, clock: Clock) -> Exported:
+    """Write what is *wanted* of *cache* to *out*; ``None``: every project that files are stored of.
+
+    What is not there is a problem, and the rest is written all the same.  Raises OSError when *out* cannot be written.
+    """
+    if wanted is not None:
+        return await _Export(cache, out, clock, picky=True).run(wanted)
+    return await _Export(cache, out, clock, picky=False).run(dict.fromkeys(await cache.pages.found()))
+
+
+class _Export:
+    """One bundle.  *picky*: a project without any file to go into it is a problem."""
+
+    def __init__(self, cache: IndexCache, out: BinaryIO, clock: Clock, *, picky: bool) -> None:
+        self._picky = picky
+        self._cache = cache
+        self._out = out
+        self._clock = clock
+        self._exported = Exported()
+
+    async def run(self, wanted: Wanted) -> Exported:
+        run, manifest = self._cache.offload.run, Manifest(FORMAT, VERSION, self._cache.name, self._clock())
+        writer = await run(BundleWriter, self._out, manifest)
+        small: dict[str, str] = {}
+        large: dict[str, str] = {}
+        for project, names in sorted(wanted.items()):
+            choice = await self._project(project, names, writer)
+            small.update(dict.fromkeys(choice.metadata, f"metadata of {project}"))
+            large.update(choice.files)
+        for sha256, name in {**small, **large}.items():
+            await self._file(writer, sha256, name)
+        await run(writer.end)
+        return self._exported
+
+    async def _project(self, project: str, names: Collection[str] | None, writer: BundleWriter) -> _Choice:
+        """Write the page and the pins of *project*; what files go with them."""
+        record = await self._record(project)
+        if record is None:
+            self._problem(f"{project}: index {self._cache.name} has no page of it; fetch it first: pypiproxy warm {project}")
+            return _Choice({}, frozenset(), {})
+        head = record.head
+        page = await self._cache.offload.run(parse_page, record.body, head.content_type, head.url, project)
+        choice = await self._choose(page, names, head.quarantined)
+        if not choice.files and not head.quarantined:
+            return choice
+        await self._cache.offload.run(writer.head, project, encode(head), record.body)
+        if choice.pins:
+            await self._cache.offload.run(writer.pins, project, encode(choice.pins))
+        self._exported.pages += 1
+        return choice
+
+    async def _record(self, project: str) -> Record | None:
+        head = await self._cache.pages.head(project)
+        body = await self._cache.pages.body(project, head) if head is not None and head.found else None
+        return Record(head, body) if head is not None and body is not None else None
+
+    async def _choose(self, page: Page, names: Collection[str] | None, quarantined: bool) -> _Choice:
+        project, pins = page.project, await self._cache.pins.of(self._cache.name, page.project)
+        if quarantined:
+            self._problem(f"{project}: it is quarantined upstream, its files stay here")
+            return _Choice({}, frozenset(), {})
+        listed = {file.filename: file for file in page.files}
+        known = {name: pin.sha256 for name, pin in pins.items() if "/" not in name}
+        known |= {name: sha256 for name, file in listed.items() if (sha256 := bytes_of(file, pins)) is not None}
+        there = await self._cache.files.present([sha256 for sha256 in known.values() if sha256])
+        chosen = {name for name, sha256 in known.items() if sha256 in there and (names is None or name in names)}
+        for name in sorted(set(names or ()) - chosen):
+            self._problem(f"{name}: index {self._cache.name} has no such file of {project}; ask the proxy for it first")
+        if names is None and not chosen and self._picky:
+            self._problem(f"{project}: none of its files is stored; fetch those you need first: pypiproxy warm {project}")
+        companions = {name: pin for name, pin in pins.items() if "/" in name and filename_of(name) in chosen}
+        digests = {pin.sha256 for pin in companions.values()}
+        digests |= {sha256 for name in chosen & listed.keys() if (sha256 := metadata_of(listed[name], pins)) is not None}
+        metadata = await self._cache.files.present(digests - {NO_BYTES})
+        kept = {name: pins[name] for name in chosen if name in pins}
+        kept |= {name: pin for name, pin in companions.items() if pin.sha256 in metadata or pin.sha256 == NO_BYTES}
+        return _Choice({known[name]: name for name in sorted(chosen)}, metadata, dict(sorted(kept.items())))
+
+    async def _file(self, writer: BundleWriter, sha256: str, name: str) -> None:
+        source = await self._cache.files.open(sha256)
+        if source is None:
+            self._problem(f"{name}: it was removed from the store a moment ago; export again")
+            return
+        try:
+            sound = await self._cache.offload.run(writer.file, sha256, source.fileno(), source.size)
+        finally:
+            source.close()
+        if not sound:
+            self._problem(f"{name}: the stored file is damaged; remove {sha256[:2]}/{sha256} below files/ and fetch it again")
+            return
+        self._exported.files += 1
+        self._exported.size += source.size
+
+    def _problem(self, what: str) -> None:
+        self._exported.problems.append(what)

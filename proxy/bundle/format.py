@@ -1,0 +1,141 @@
+"""The format of a bundle: a tar archive in one zstd frame, which is written and read in one go.
+
+Its members, in this order, all of them plain files:
+
+====================================  ==========================================================================
+``manifest.json``                     :class:`Manifest`
+``heads/<project>/<sha256>``          the head of a page's record, as JSON; its body follows at once
+``pages/<project>/<sha256>``          the body, as upstream sent it
+``pins/<project>/<sha256>``           the pins of the files in the bundle, as JSON
+``files/<sha256>``                    companions, then files
+``end/<sha256>``                      :class:`End`: without it, the bundle has been cut off
+====================================  ==========================================================================
+
+All but the manifest are named by the SHA-256 of their bytes, so that nothing in a bundle is taken on trust.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import msgspec
+from attrs import frozen
+
+from proxy.errors import BadBundle
+from proxy.model import NO_BYTES, Head, Pin
+from proxy.names import is_filename, is_project_name, normalize
+
+FORMAT = "pypiproxy-bundle"
+VERSION = 1
+
+MANIFEST = "manifest.json"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NAME = re.compile(r"(?:(heads|pages|pins)/([^/]+)|(files|end))/([0-9a-f]{64})", re.ASCII)
+
+
+class Kind(enum.Enum):
+    """What a member holds."""
+
+    HEAD = "heads"
+    PAGE = "pages"
+    PINS = "pins"
+    FILE = "files"
+    END = "end"
+
+
+@frozen(slots=True)
+class Entry:
+    """The name of a member.  ``project`` is normalised; files and the end have none."""
+
+    kind: Kind
+    project: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.kind.value, self.project, self.sha256)))
+
+
+def entry_of(name: str) -> Entry:
+    """What the member *name* is.  Raises BadBundle for any name that no bundle has: absolute ones, ``..``, others."""
+    found = _NAME.fullmatch(name)
+    if found is None or not (found[2] is None or (is_project_name(found[2]) and normalize(found[2]) == found[2])):
+        raise BadBundle(
+            f"it has a member named {name[:200]!r}, and no bundle has such a one: it was not made by pypiproxy export"
+        )
+    return Entry(Kind(found[1] or found[3]), found[2] or "", found[4])
+
+
+@frozen
+class Manifest:
+    """What a bundle says of itself.  ``created`` is in seconds since the epoch."""
+
+    format: str
+    version: int
+    index: str
+    created: float
+
+
+@frozen
+class End:
+    """How many pages and files came before."""
+
+    pages: int
+    files: int
+
+
+encode = msgspec.json.Encoder().encode
+
+_manifest = msgspec.json.Decoder(Manifest)
+_head = msgspec.json.Decoder(Head)
+_pins = msgspec.json.Decoder(dict[str, Pin])
+_end = msgspec.json.Decoder(End)
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Raises BadBundle when *data* is no manifest, or one of a version that is not known here."""
+    try:
+        said = msgspec.json.decode(data)
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
+            raise BadBundle("it is no bundle: expected a file that pypiproxy export made")
+        if said.get("version") != VERSION:
+            raise BadBundle(
+                f"it is a bundle of version {said.get('version')!r}, and this pypiproxy reads version {VERSION}: "
+                "use the same version of pypiproxy on both sides"
+            )
+        return _manifest.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(MANIFEST, error) from error
+
+
+def read_head(entry: Entry, data: bytes) -> Head:
+    """Raises BadBundle."""
+    try:
+        return _head.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(str(entry), error) from error
+
+
+def read_pins(entry: Entry, data: bytes) -> dict[str, Pin]:
+    """Pins by the names they have in the book of pins.  Raises BadBundle."""
+    try:
+        pins = _pins.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(str(entry), error) from error
+    for name, pin in pins.items():
+        if not all(map(is_filename, name.split("/", 1))) or not (pin.sha256 == NO_BYTES or _SHA256.fullmatch(pin.sha256)):
+            raise BadBundle(f"its {entry} pins {name[:200]!r}, which no proxy does: it was not made by pypiproxy export")
+    return pins
+
+
+def read_end(entry: Entry, data: bytes) -> End:
+    """Raises BadBundle."""
+    try:
+        return _end.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(str(entry), error) from error
+
+
+def _unreadable(name: str, error: Exception) -> BadBundle:
+    return BadBundle(f"its {name} cannot be understood ({error}): export it again")

@@ -1,0 +1,178 @@
+"""Import: what a bundle holds goes into a cache, each thing once it is verified.
+
+What is there already is passed over, so that the same bundle may be imported again, after an interruption too.  When a bundle
+is broken, what came before the fault stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import BinaryIO
+
+from attrs import define, field
+
+from proxy.bundle.cache import IndexCache
+from proxy.bundle.format import Entry, Kind, read_end, read_head, read_pins
+from proxy.bundle.reading import BundleReader
+from proxy.cache.pages import goes_back
+from proxy.errors import BadBundle, StorageFailed
+from proxy.interfaces import IPartialFile
+from proxy.model import Head, Record
+
+
+@define
+class Imported:
+    """What became of it.  ``problems`` are sentences: what is in the bundle and was not taken."""
+
+    index: str
+    pages: int = 0
+    pages_there: int = 0
+    files: int = 0
+    files_there: int = 0
+    size: int = 0
+    problems: list[str] = field(factory=list)
+
+
+class Import:
+    """One bundle on its way from *source* into a cache.
+
+    *replaced* is told the project of each page that was replaced.
+    """
+
+    def __init__(self, reader: BundleReader, cache: IndexCache, replaced: Callable[[str], None] = lambda project: None) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._replaced = replaced
+        self.imported = Imported(cache.name)
+        self._damaged = 0
+
+    async def run(self) -> Imported:
+        """Take in all of it.
+
+        Raises BadBundle when it is broken, StorageFailed when something cannot be stored; `imported` then tells what was taken.
+        """
+        try:
+            while (entry := await self._cache.offload.run(self._reader.next)).kind is not Kind.END:
+                await self._take(entry)
+            await self._end(entry)
+        except OSError as error:
+            raise StorageFailed(f"cannot be stored: {error.strerror} ({error.filename}); make room and import again") from error
+        return self.imported
+
+    async def _take(self, entry: Entry) -> None:
+        match entry.kind:
+            case Kind.HEAD:
+                await self._page(entry)
+            case Kind.PINS:
+                await self._pins(entry)
+            case Kind.FILE:
+                await self._file(entry)
+            case _:
+                raise BadBundle(f"its {entry} is out of place: it was not made by pypiproxy export")
+
+    async def _read(self, entry: Entry) -> bytes | None:
+        """All of *entry*; ``None``, and a problem, when it is damaged."""
+        data = await self._cache.offload.run(self._reader.read, entry)
+        if data is None:
+            self._problem(entry)
+        return data
+
+    def _problem(self, entry: Entry) -> None:
+        self._damaged += 1
+        self.imported.problems.append(
+            f"{entry}: its bytes are not those it is named by, it is left out; copy or export it again"
+        )
+
+    # -- pages and pins ----------------------------------------------------------------------------------------------------
+
+    async def _page(self, entry: Entry) -> None:
+        data = await self._read(entry)
+        following = await self._cache.offload.run(self._reader.next)
+        if (following.kind, following.project) != (Kind.PAGE, entry.project):
+            raise BadBundle(f"its {entry} is not followed by a page: it was not made by pypiproxy export")
+        body = await self._read(following)
+        if data is None or body is None:
+            return
+        head = read_head(entry, data)
+        if not head.found or head.digest != following.sha256:
+            raise BadBundle(f"its {entry} belongs to another page: it was not made by pypiproxy export")
+        known = await self._cache.pages.head(entry.project)
+        if known is not None and known.found and await self._cache.pages.body(entry.project, known) is None:
+            known = None  # damaged
+        if known is not None and not _newer(head, known):
+            self.imported.pages_there += 1
+            return
+        await self._cache.pages.keep(entry.project, Record(head, body), known)
+        self.imported.pages += 1
+        self._replaced(entry.project)
+
+    async def _pins(self, entry: Entry) -> None:
+        data = await self._read(entry)
+        if data is None:
+            return
+        pins = read_pins(entry, data)
+        known = await self._cache.pins.of(self._cache.name, entry.project)
+        await self._cache.pins.add_all(self._cache.name, entry.project, pins)
+        for name, pin in pins.items():
+            if name in known and known[name].sha256 != pin.sha256 and "/" not in name:
+                self.imported.problems.append(
+                    f"{name}: it is here with other bytes (sha256-{known[name].sha256}), which stay; "
+                    "purge it here to accept those of the bundle"
+                )
+
+    # -- files -------------------------------------------------------------------------------------------------------------
+
+    async def _file(self, entry: Entry) -> None:
+        if await self._cache.files.present([entry.sha256]):
+            self.imported.files_there += 1
+            return
+        partial = await self._cache.files.begin(f"sha256-{entry.sha256}", resume=False)
+        try:
+            if await self._cache.offload.run(self._store, partial, entry.sha256):
+                self.imported.files += 1
+                self.imported.size += partial.size
+            else:
+                self._problem(entry)
+        finally:
+            partial.close()
+
+    def _store(self, partial: IPartialFile, sha256: str) -> bool:
+        """Write the present member to *partial* and commit it, if it is what it is said to be.  Blocks."""
+        digest = hashlib.sha256()
+        try:
+            for chunk in self._reader.chunks():
+                digest.update(chunk)
+                partial.write(chunk)
+            sound = digest.hexdigest() == sha256
+            if sound:
+                partial.commit(sha256)
+        except BaseException:
+            partial.discard()
+            raise
+        if not sound:
+            partial.discard()
+        return sound
+
+    async def _end(self, entry: Entry) -> None:
+        data = await self._read(entry)
+        if data is None:
+            raise BadBundle("its end is damaged: copy it again")
+        end, done = read_end(entry, data), self.imported
+        seen = done.pages + done.pages_there, done.files + done.files_there
+        if seen != (end.pages, end.files) and not self._damaged:
+            raise BadBundle(f"it lacks some of its {end.pages} pages and {end.files} files: export it again")
+
+
+async def open_bundle(source: BinaryIO, cache: IndexCache, replaced: Callable[[str], None] = lambda project: None) -> Import:
+    """The bundle that *source* begins.  Raises BadBundle when it is none."""
+    return Import(await cache.offload.run(BundleReader, source), cache, replaced)
+
+
+def _newer(head: Head, known: Head) -> bool:
+    """Whether *head* is of a newer page than *known*: by its serial where both have one, else by when it was last confirmed."""
+    if goes_back(known, head):
+        return False
+    if known.found and known.serial is not None and head.serial is not None and head.serial > known.serial:
+        return True
+    return head.checked_at > known.checked_at

@@ -1,0 +1,86 @@
+"""A data directory that a command works on by itself, while no proxy runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from proxy import config, datadir
+from proxy.bundle.cache import IndexCache
+from proxy.cache.kept import KeptBook
+from proxy.cache.pins import PinBook
+from proxy.cache.records import PAGES, HeadedRecords
+from proxy.errors import ConfigError, InUse
+from proxy.offload import Inline
+from proxy.settings import IndexSettings, Settings
+from proxy.storage.local import LocalFiles
+from proxy.storage.records import DiskRecords
+
+T = TypeVar("T")
+
+
+@contextmanager
+def index_cache(file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False) -> Iterator[IndexCache]:
+    """What is kept of *index* (``None``: the default one), as a proxy with this configuration and data directory has it.
+
+    The directory is claimed as long as this lasts.  It has to be there unless it may be *new*.  Raises ConfigError.
+    """
+    settings, chosen = named(file, data_dir, index, new=new)
+    directory = settings.server.data_dir
+    with claimed(directory):
+        offload = Inline()
+        records = DiskRecords(directory / "records", offload)
+        try:
+            pages = HeadedRecords(PAGES, chosen.name, records, offload)
+            pins, files = PinBook(records, settings.server.page_memory), LocalFiles(directory, offload)
+            yield IndexCache(chosen.name, pages, pins, KeptBook(records, pins, files), files, offload)
+        finally:
+            completed(records.close())
+
+
+def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False) -> tuple[Settings, IndexSettings]:
+    """The settings of a proxy with this configuration and data directory, and *index* of it.  Raises ConfigError."""
+    settings = config.load(file, config.CommandLine(data_dir=data_dir))
+    chosen = _chosen(settings, index, file)
+    directory = settings.server.data_dir
+    if not new and not directory.is_dir():
+        raise ConfigError(f"{directory}: there is no such directory; name the proxy's own with --data-dir or --config")
+    return settings, chosen
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """No proxy runs on *directory* as long as this lasts.  Raises ConfigError when one does."""
+    try:
+        claim = datadir.claim(directory)
+    except InUse as error:
+        raise ConfigError(f"{directory}: a proxy runs on it (process id {error.owner}); stop it, and do this again") from error
+    try:
+        yield
+    finally:
+        claim.release()
+
+
+def _chosen(settings: Settings, index: str | None, file: Path | None) -> IndexSettings:
+    for each in settings.indexes:
+        if each.name == index or (index is None and each.default):
+            return each
+    there = ", ".join(each.name for each in settings.indexes)
+    raise ConfigError(
+        f"--index {index}: {file or 'the default configuration'} has no such index, only {there}; name it with --config"
+    )
+
+
+def completed(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
+    """What *coroutine* returns, which waits for nothing: in a command, all that blocks simply blocks."""
+    outcome: list[T | Failure] = []
+    Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
+    (result,) = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result

@@ -1,0 +1,157 @@
+"""``pypiproxy export``: write what is kept here into a bundle, to be carried to where no upstream is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from proxy.bundle import exporting
+from proxy.bundle.exporting import Wanted
+from proxy.commands.directory import completed, index_cache, named
+from proxy.commands.selecting import select
+from proxy.errors import ConfigError, ProxyError
+from proxy.names import is_project_name, normalize
+from proxy.warm.inputs import read
+from proxy.warm.resolving import Wishes
+from proxy.warm.targets import BadTarget, targets
+
+
+@click.command()
+@click.argument("projects", metavar="[PROJECT]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every project that files are stored of.")
+@click.option("--pinned", is_flag=True, help="All that pypiproxy pin keeps.")
+@click.option(
+    "-r",
+    "--requirement",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="What installing this file takes: requirements.txt, pyproject.toml or a lock file, as for warm; may be repeated.",
+)
+@click.option("--extra", "extras", multiple=True, help="Extra of a pyproject.toml to include; may be repeated.")
+@click.option("--group", "groups", multiple=True, help="Dependency group of a pyproject.toml to include; may be repeated.")
+@click.option(
+    "--python", "pythons", multiple=True, metavar="3.X", help="Python to install for; may be repeated.  [default: this one]"
+)
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    metavar="TAG",
+    help="Platform to install for; may be repeated.  [default: this one]",
+)
+@click.option(
+    "--output", "-o", required=True, type=click.Path(path_type=Path), help="The bundle to write; - is standard output."
+)
+@click.option("--index", help="The index to export [default: the default one].")
+@click.option(
+    "--data-dir", "-d", type=click.Path(path_type=Path), help="The proxy's data directory [default: the configuration's]."
+)
+@click.option("--config", "-c", type=click.Path(path_type=Path), help="The proxy's configuration file.")
+def export(
+    projects: tuple[str, ...],
+    everything: bool,
+    pinned: bool,
+    files: tuple[Path, ...],
+    extras: tuple[str, ...],
+    groups: tuple[str, ...],
+    pythons: tuple[str, ...],
+    platforms: tuple[str, ...],
+    output: Path,
+    index: str | None,
+    data_dir: Path | None,
+    config: Path | None,
+) -> None:
+    """Write the pages of each PROJECT, with its metadata and all its files that are stored, into a bundle.
+
+    Files given with -r are resolved among what is stored; no upstream is asked.  Exits with status 1 when something that was
+    asked for is not in the bundle.
+    """
+    if bool(projects or files or pinned) == everything:
+        raise click.UsageError("name projects, or files with -r, or say --pinned; or else --all")
+    for project in projects:
+        if not is_project_name(project):
+            raise click.UsageError(f"{project!r} is no project name")
+    try:
+        installed_on = tuple(targets(pythons, platforms, "cp"))
+    except BadTarget as error:
+        raise click.UsageError(str(error)) from error
+    wanted: Wanted = dict.fromkeys(normalize(project) for project in projects)
+    place = _Place(output, index, data_dir, config, pinned)
+    if not files:
+        raise SystemExit(_write(place, None if everything else wanted, []))
+
+    async def work(reactor: Any) -> None:
+        try:
+            settings, chosen = named(config, data_dir, index)
+            wishes = Wishes(extras=extras, groups=groups)
+            selected = await select(reactor, settings, chosen, [read(file) for file in files], installed_on, wishes)
+        except ConfigError as error:
+            click.echo(str(error), err=True)
+            raise SystemExit(1) from None
+        raise SystemExit(_write(place, exporting.together(wanted, selected.files), selected.problems))
+
+    react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
+
+
+@frozen
+class _Place:
+    """From where to where, and what of it besides."""
+
+    output: Path
+    index: str | None
+    data_dir: Path | None
+    config: Path | None
+    #: Whether what is pinned goes in too.
+    pinned: bool
+
+
+def _write(place: _Place, wanted: Wanted | None, problems: list[str]) -> int:
+    """Write the bundle and say what is in it; the exit status."""
+    try:
+        with index_cache(place.config, place.data_dir, place.index) as cache, _written(place.output) as out:
+            if wanted is not None and place.pinned:
+                wanted = exporting.together(wanted, completed(exporting.pinned(cache)))
+            exported = completed(exporting.export(cache, wanted, out, time.time))
+    except (ConfigError, ProxyError) as error:
+        click.echo(str(error), err=True)
+        return 1
+    except OSError as error:
+        click.echo(f"{place.output}: {error.strerror}; nothing was written", err=True)
+        return 1
+    problems = [*problems, *exported.problems]
+    for problem in problems:
+        click.echo(problem, err=True)
+    click.echo(
+        f"{place.output}: {exported.pages} pages and {exported.files} files with {exported.size:,} bytes of index {cache.name}",
+        err=True,
+    )
+    return 1 if problems else 0
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[BinaryIO]:
+    """The file *output*, which is there whole or as it was before."""
+    if str(output) == "-":
+        yield sys.stdout.buffer
+        return
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    try:
+        with unfinished.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        unfinished.rename(output)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,62 @@
+"""What of a project is in the store: all that an offline index has to offer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
+
+from proxy.bounded import BoundedTable
+from proxy.cache.pins import Pins
+from proxy.interfaces import IFileStore, IOffload
+from proxy.model import Page
+from proxy.repository.offered import may_be_there
+
+#: Projects of which it is remembered what is there.
+_PROJECTS = 10_000
+
+
+@frozen(slots=True)
+class There:
+    """The sha256 of what is there; ``state`` names this very set."""
+
+    digests: frozenset[str]
+    state: str
+
+
+@frozen(slots=True)
+class _Known:
+    """What was there when the store, the page and the pins stood like this."""
+
+    changes: int
+    page: str
+    pins: Pins
+    there: There
+
+
+class Presence:
+    """What is there of the projects of one index."""
+
+    def __init__(self, store: IFileStore, offload: IOffload) -> None:
+        self._store = store
+        self._offload = offload
+        self._known: BoundedTable[str, _Known] = BoundedTable(_PROJECTS, lambda known: 1)
+
+    def at_hand(self, project: str, page: str, pins: Pins) -> There | None:
+        """What is there of *project*, whose page has the digest *page*, if no file came or went since it was looked for."""
+        known = self._known.get(project)
+        if known is None or known.changes != self._store.changes or known.page != page or known.pins is not pins:
+            return None
+        return known.there
+
+    async def of(self, project: str, page: str, pins: Pins, load: Callable[[], Awaitable[Page]]) -> There:
+        """The same, looked for if need be; *load* gives the page."""
+        there = self.at_hand(project, page, pins)
+        if there is None:
+            changes = self._store.changes
+            names = await self._offload.run(may_be_there, await load(), pins)
+            digests = await self._store.present(names)
+            there = There(digests, hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16])
+            self._known.put(project, _Known(changes, page, pins, there))
+        return there
