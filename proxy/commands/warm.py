@@ -111,7 +111,7 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
 @click.option("--group", "groups", multiple=True, help="Dependency group of a pyproject.toml to include; may be repeated.")
 @click.option("--proxy", "url", help=f"Index URL of the running proxy.  [default: {DEFAULT_PROXY}]")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration, for when no proxy runs.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Data directory, for when no proxy runs.")
+@click.option("--data-dir", "-d", type=click.Path(path_type=Path), help="Data directory, for when no proxy runs.")
 @click.option(
     "--python", "pythons", multiple=True, metavar="3.X", help="Python to fetch for; may be repeated.  [default: this one]"
 )

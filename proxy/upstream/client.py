@@ -66,7 +66,9 @@ class _QuietFactory(HTTPConnectionPool._factory):  # type: ignore[misc,valid-typ
     noisy = False
 
 
-class _QuietPool(HTTPConnectionPool):
+class QuietPool(HTTPConnectionPool):
+    """Connections that stay open for the next request, without a log line for each."""
+
     _factory = _QuietFactory
 
 
@@ -85,7 +87,7 @@ class UpstreamClient:
         self._reactor = reactor
         self._home = origin_of(settings.url)
         self._endpoints = Endpoints(settings, reactor)
-        self._pool = _QuietPool(reactor, persistent=True)
+        self._pool = QuietPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = settings.max_connections
         self._pool.cachedConnectionTimeout = 30
         self._pool.retryAutomatically = True

@@ -17,11 +17,12 @@ from attrs import define, frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, DeferredSemaphore
 from twisted.internet.task import deferLater
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
+from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 
 from proxy.flight import Flights
 from proxy.simple.media import MediaType
+from proxy.upstream.client import QuietPool
 from proxy.upstream.failures import cancelled, reason
 from proxy.warm.choosing import Entry
 
@@ -72,7 +73,7 @@ class Fetcher:
         self.index_url = index_url
         self.traffic = Traffic()
         self._reactor = reactor
-        pool = HTTPConnectionPool(reactor)
+        pool = QuietPool(reactor)
         pool.maxPersistentPerHost = jobs
         self._pool = pool
         self._client = HTTPClient(Agent(reactor, connectTimeout=_CONNECT_TIMEOUT, pool=pool))
