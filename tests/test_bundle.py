@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
@@ -42,9 +43,11 @@ from proxy.settings import IndexSettings
 from proxy.storage.local import LocalPartial
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 from tests.inprocess import Start
+from tests.support import wire
 from tests.support.clients import pip_install, uv_pip_install
+from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.process import ROOT, Ended, Running, environment
+from tests.support.process import ROOT, Ended, ProxyProcess, Running, environment
 from tests.support.wheels import sdist, seeded, wheel
 
 reactor: Any = default_reactor
@@ -130,12 +133,23 @@ async def test_while_a_proxy_runs_on_the_directory_it_says_to_stop_it(serve: Sta
     claim = datadir.claim(tmp_path / "a")
     bundle = tmp_path / "bundle.tar.zst"
     bundle.write_bytes(b"")
-    for arguments in (("export", "--all", "-o", bundle), ("import", bundle)):
-        result = command(*arguments, "-d", tmp_path / "a")
-        assert result.exit_code == 1
-        assert f"a: a proxy runs on it (process id {os.getpid()}); stop it, and do this again" in result.output
+    result = command("import", bundle, "-d", tmp_path / "a")
+    assert result.exit_code == 1
+    assert f"a: a proxy runs on it (process id {os.getpid()}); stop it, and do this again" in result.output
     claim.release()
     assert bundle.read_bytes() == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_stored_is_exported_beside_the_running_proxy(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    upstream.add_file(LIB.project, LIB.filename, LIB.data, metadata=LIB.metadata)
+    proxy = await make_proxy(upstream.url).started()
+    page = (await wire.fetch(proxy.port, "/simple/lib/", Accept=JSON_TYPE)).json
+    assert (await wire.fetch(proxy.port, urljoin("/simple/lib/", page["files"][0]["url"]))).status == 200
+    result = command("export", "--all", "-o", tmp_path / "bundle.tar.zst", "-d", proxy.data_dir)
+    assert (result.exit_code, "1 pages and 1 files" in result.output) == (0, True), result.output
 
 
 @pytest.mark.parametrize(

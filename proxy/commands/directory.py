@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +25,17 @@ T = TypeVar("T")
 
 
 @contextmanager
-def index_cache(file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False) -> Iterator[IndexCache]:
+def index_cache(
+    file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False, reading: bool = False
+) -> Iterator[IndexCache]:
     """What is kept of *index* (``None``: the default one), as a proxy with this configuration and data directory has it.
 
-    The directory is claimed as long as this lasts.  It has to be there unless it may be *new*.  Raises ConfigError.
+    The directory is claimed as long as this lasts, unless it is for *reading* alone: that can be done beside a running proxy.
+    It has to be there unless it may be *new*.  Raises ConfigError.
     """
     settings, chosen = named(file, data_dir, index, new=new)
     directory = settings.server.data_dir
-    with claimed(directory):
+    with nullcontext() if reading else claimed(directory):
         offload = Inline()
         records = DiskRecords(directory / "records", offload)
         try:

@@ -18,38 +18,19 @@ from twisted.internet.task import react
 from proxy.bundle import exporting
 from proxy.bundle.exporting import Wanted
 from proxy.commands.directory import completed, index_cache, named
+from proxy.commands.installing import Installed, options
 from proxy.commands.selecting import select
 from proxy.errors import ConfigError, ProxyError
 from proxy.names import is_project_name, normalize
 from proxy.warm.inputs import read
 from proxy.warm.resolving import Wishes
-from proxy.warm.targets import BadTarget, targets
 
 
 @click.command()
 @click.argument("projects", metavar="[PROJECT]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every project that files are stored of.")
 @click.option("--pinned", is_flag=True, help="All that pypiproxy pin keeps.")
-@click.option(
-    "-r",
-    "--requirement",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="What installing this file takes: requirements.txt, pyproject.toml or a lock file, as for warm; may be repeated.",
-)
-@click.option("--extra", "extras", multiple=True, help="Extra of a pyproject.toml to include; may be repeated.")
-@click.option("--group", "groups", multiple=True, help="Dependency group of a pyproject.toml to include; may be repeated.")
-@click.option(
-    "--python", "pythons", multiple=True, metavar="3.X", help="Python to install for; may be repeated.  [default: this one]"
-)
-@click.option(
-    "--platform",
-    "platforms",
-    multiple=True,
-    metavar="TAG",
-    help="Platform to install for; may be repeated.  [default: this one]",
-)
+@options
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="The bundle to write; - is standard output."
 )
@@ -62,11 +43,7 @@ def export(
     projects: tuple[str, ...],
     everything: bool,
     pinned: bool,
-    files: tuple[Path, ...],
-    extras: tuple[str, ...],
-    groups: tuple[str, ...],
-    pythons: tuple[str, ...],
-    platforms: tuple[str, ...],
+    installed: Installed,
     output: Path,
     index: str | None,
     data_dir: Path | None,
@@ -77,25 +54,22 @@ def export(
     Files given with -r are resolved among what is stored; no upstream is asked.  Exits with status 1 when something that was
     asked for is not in the bundle.
     """
-    if bool(projects or files or pinned) == everything:
+    if bool(projects or installed.files or pinned) == everything:
         raise click.UsageError("name projects, or files with -r, or say --pinned; or else --all")
     for project in projects:
         if not is_project_name(project):
             raise click.UsageError(f"{project!r} is no project name")
-    try:
-        installed_on = tuple(targets(pythons, platforms, "cp"))
-    except BadTarget as error:
-        raise click.UsageError(str(error)) from error
     wanted: Wanted = dict.fromkeys(normalize(project) for project in projects)
     place = _Place(output, index, data_dir, config, pinned)
-    if not files:
+    if not installed.files:
         raise SystemExit(_write(place, None if everything else wanted, []))
 
     async def work(reactor: Any) -> None:
         try:
             settings, chosen = named(config, data_dir, index)
-            wishes = Wishes(extras=extras, groups=groups)
-            selected = await select(reactor, settings, chosen, [read(file) for file in files], installed_on, wishes)
+            wishes = Wishes(extras=installed.extras, groups=installed.groups)
+            read_files = [read(file) for file in installed.files]
+            selected = await select(reactor, settings, chosen, read_files, installed.targets, wishes)
         except ConfigError as error:
             click.echo(str(error), err=True)
             raise SystemExit(1) from None
@@ -119,7 +93,7 @@ class _Place:
 def _write(place: _Place, wanted: Wanted | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
     try:
-        with index_cache(place.config, place.data_dir, place.index) as cache, _written(place.output) as out:
+        with index_cache(place.config, place.data_dir, place.index, reading=True) as cache, _written(place.output) as out:
             if wanted is not None and place.pinned:
                 wanted = exporting.together(wanted, completed(exporting.pinned(cache)))
             exported = completed(exporting.export(cache, wanted, out, time.time))

@@ -1,0 +1,192 @@
+"""One run of ``pypiproxy warm``, or one look after another: finding the proxy or being it, telling what came of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import frozen
+from rich.console import Console
+from twisted.internet.defer import CancelledError
+from twisted.internet.threads import deferToThread
+
+from proxy import config, datadir
+from proxy.commands import asking
+from proxy.errors import ConfigError, ProxyError
+from proxy.settings import Settings
+from proxy.warm.choosing import Choice
+from proxy.warm.fetching import Fetcher, Unreachable
+from proxy.warm.following import follow
+from proxy.warm.inputs import Problem, lately, read, read_arguments
+from proxy.warm.progress import Bar, Lines
+from proxy.warm.report import Report
+from proxy.warm.resolving import Resolver, Wishes
+from proxy.warm.run import Plan, Run
+from proxy.warm.targets import Target
+
+_LOOPBACK = "tcp:0:interface=127.0.0.1"
+
+
+@frozen
+class Where:
+    """Which proxy: the one at *url*; or, if nobody is there and it was not named, one of our own over the data directory."""
+
+    url: str
+    named: bool
+    config: Path | None
+    data_dir: Path | None
+
+    def settings(self, listen: tuple[str, ...] = ()) -> Settings:
+        """What a proxy would use that is started with the same options.  Raises ConfigError."""
+        return config.load(self.config, config.CommandLine(listen=listen, data_dir=self.data_dir))
+
+    async def perform(self, operation: str, **arguments: Any) -> Any:
+        """Have the running proxy perform *operation*, through the admin socket in its data directory.  Raises asking.Failed."""
+        data_dir = self.settings().server.data_dir
+        try:
+            return await deferToThread(asking.ask, data_dir, operation, arguments, lambda said: None)
+        except asking.NotRunning as error:
+            raise asking.Failed(
+                f"{error}: --pin and --recent need the data directory of the proxy at {self.url}; name it with --data-dir"
+            ) from error
+
+
+@frozen
+class Asked:
+    """What the options say."""
+
+    requirements: tuple[str, ...]
+    files: tuple[Path, ...]
+    recent: float | None
+    targets: tuple[Target, ...]
+    choice: Choice
+    latest: int
+    dry: bool
+    pin: bool
+    wishes: Wishes
+    jobs: int
+    #: Between two looks (seconds); ``None``: one look.
+    interval: float | None
+    report_file: Path | None
+
+
+async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
+    """Do what is *asked* and say what came of it; the exit status."""
+    console = Console()
+
+    def tell(report: Report) -> bool:
+        """Whether the report could be written."""
+        for line in report.lines(dry=asked.dry):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if asked.report_file is not None:
+            try:
+                asked.report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
+            except OSError as error:
+                click.echo(f"pypiproxy warm: --report {asked.report_file}: cannot be written: {error.strerror}", err=True)
+                return False
+        return True
+
+    try:
+        async with _proxy(reactor, where, console) as found:
+            with tempfile.TemporaryDirectory(prefix="pypiproxy-warm-") as cache:
+
+                async def look() -> Report:
+                    return await _look(reactor, found, asked, Path(cache), console)
+
+                if asked.interval is None:
+                    report = await look()
+                else:
+                    report = await follow(look, asked.interval, reactor, tell)
+    except CancelledError:
+        return 130  # between two looks
+    except (Unreachable, ConfigError, asking.Failed) as error:
+        click.echo(f"pypiproxy warm: {error}", err=True)
+        return 1
+    if not tell(report):
+        return report.status or 1
+    return report.status
+
+
+async def _look(reactor: Any, found: _Found, asked: Asked, cache: Path, console: Console) -> Report:
+    groups = [read_arguments(asked.requirements)] if asked.requirements else []
+    groups += [read(file) for file in asked.files]
+    if asked.recent is not None:
+        names = await found.perform("recent", seconds=asked.recent)
+        groups += [lately(names)] if names else []
+    plan = Plan(groups, asked.targets, asked.choice, asked.latest, asked.dry)
+    fetcher = Fetcher(found.url, asked.jobs, reactor)
+    progress = Bar(console) if console.is_terminal else Lines(console)
+    try:
+        with progress:
+            report = await Run(plan, fetcher, Resolver(found.url, cache, asked.wishes, reactor), progress, reactor.seconds).go()
+    finally:
+        await fetcher.close()
+    if asked.pin and not asked.dry:
+        await _pin(found, report)
+    return report
+
+
+async def _pin(found: _Found, report: Report) -> None:
+    for outcome in report.there:
+        try:
+            await found.perform("pin", project=outcome.project, which=outcome.filename)
+        except (ProxyError, asking.Failed) as error:
+            report.problems.append(Problem(outcome.filename, f"cannot be pinned: {error}"))
+
+
+@frozen
+class _Found:
+    """The proxy that is warmed: its index, and how to have operations performed (see :mod:`proxy.administration`)."""
+
+    url: str
+    perform: Callable[..., Awaitable[Any]]
+
+
+async def _answers(reactor: Any, where: Where) -> bool:
+    """Whether a proxy runs there.  Raises Unreachable when it does not and was named."""
+    fetcher = Fetcher(where.url, 1, reactor)
+    try:
+        await fetcher.answers()
+    except Unreachable as error:
+        if where.named:
+            raise Unreachable(f"{error}; start the proxy there, or leave --proxy out to work on the data directory") from error
+        return False
+    finally:
+        await fetcher.close()
+    return True
+
+
+@asynccontextmanager
+async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[_Found]:
+    """The proxy to be warmed: the one that runs, or this very process if none does."""
+    # A data directory that was named alone is meant, whatever proxy of other data runs at the usual address.
+    if (where.named or (where.config is None and where.data_dir is None)) and await _answers(reactor, where):
+        yield _Found(where.url, where.perform)
+        return
+    from proxy.service import build
+
+    settings = where.settings(listen=(_LOOPBACK,))
+    try:
+        claim = datadir.claim(settings.server.data_dir)
+    except ConfigError as error:
+        raise ConfigError(f"data directory {error}; or name the proxy that runs, with --proxy") from error
+    try:
+        service = build(settings, reactor)
+        service.startService()
+
+        async def perform(operation: str, **arguments: Any) -> Any:
+            return await service.administration.operations[operation](lambda said: None, **arguments)
+
+        try:
+            text = f"no proxy runs: working on {settings.server.data_dir} directly"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            yield _Found(f"{service.listenings[0].local_url()}simple/", perform)
+        finally:
+            await service.stopService()
+    finally:
+        claim.release()
