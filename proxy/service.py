@@ -7,6 +7,7 @@ import random
 import resource
 import secrets
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -309,5 +310,7 @@ def _calm_collector() -> None:
 
 def _raise_descriptor_limit() -> None:
     """Every client, upstream connection and open file is a descriptor: take as many as the system lets this process have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # a sandbox may forbid it, and fewer will do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

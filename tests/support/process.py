@@ -142,6 +142,8 @@ class ProxyProcess:
         self.place = place
         self.data_dir = place / "data"
         self._disk = disk
+        #: A command that starts the proxy in place of itself.
+        self.before: Sequence[str] = ()
         self._port = 0
         self._arguments = ["--data-dir", str(self.data_dir), *options]
         for each in upstreams:
@@ -198,7 +200,7 @@ class ProxyProcess:
         self.place.mkdir(exist_ok=True)
         listen = ["--listen", f"tcp:{self._port}:interface=127.0.0.1"]
         self.process = Running().spawn(
-            [*self._on_its_disk(), *_TWISTD, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
+            [*self._on_its_disk(), *self.before, *_TWISTD, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
             environment(self.place, PYTHONPATH=str(ROOT)),
             self.place,
         )
