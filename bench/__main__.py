@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,12 +14,17 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.peers import Devpi, Proxpi, Pypiron
 from bench.process import ORIGINAL, cores
-from bench.scenarios import SCENARIOS, Scenario, Settings
-from bench.servers import SERVERS, Server
+from bench.rounds import measure
+from bench.scenarios import SCENARIOS, Settings
+from bench.servers import Nginx, Pypiproxy, Server
 from bench.table import Row, table
 from bench.upstream import ROOT, Upstream
 from bench.wrk import Wrk
+
+#: All servers by name; the first is the one that the others are compared with.
+SERVERS: dict[str, type[Server]] = {each.name: each for each in (Nginx, Pypiproxy, Pypiron, Devpi, Proxpi)}
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.list:
         print("\n".join(each.name for each in scenarios))
         return 0
+    unknown = [name for name in asked.servers.split(",") if name not in SERVERS]
+    if unknown:
+        print(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}", file=sys.stderr)
+        return 1
     names = [name for name in asked.servers.split(",") if _there(SERVERS[name].missing())]
     if not _there(Wrk.missing()):
         scenarios = [each for each in scenarios if not each.needs_wrk]
@@ -66,10 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stack.callback(upstream.stop)
         servers = [SERVERS[name](upstream.base, server_core, place / name) for name in names]
         for server in servers:
-            server.start()
             stack.callback(server.stop)
         settings = Settings(upstream, asked.seconds, asked.herd)
-        rows = [row for scenario in scenarios for row in _measure(scenario, settings, servers, asked.repetitions)]
+        rows = [row for scenario in scenarios for row in measure(scenario, settings, servers, asked.repetitions)]
     print(table(rows, names))
     _write(asked, rows, names)
     print(f"\nherds of {asked.herd}; load average {os.getloadavg()[0]:.1f}; figures in {asked.json}")
@@ -82,26 +89,10 @@ def _there(missing: str | None) -> bool:
     return missing is None
 
 
-def _measure(scenario: Scenario, settings: Settings, servers: Sequence[Server], repetitions: int) -> list[Row]:
-    """All repetitions, the servers taking turns, so that what disturbs the machine disturbs them alike."""
-    values: dict[str, list[Sequence[float]]] = {server.name: [] for server in servers}
-    for _ in range(repetitions):
-        for server in servers:
-            print(f"{scenario.name}: {server.name}", file=sys.stderr)
-            if scenario.cold:
-                server.stop()
-                server.start()
-            values[server.name].append(scenario.measure(settings, server))
-    return [
-        Row(scenario.name, metric, {name: [each[column] for each in measured] for name, measured in values.items()})
-        for column, metric in enumerate(scenario.metrics)
-    ]
-
-
 def _write(asked: argparse.Namespace, rows: Sequence[Row], servers: Sequence[str]) -> None:
     document = {
         "command": shlex.join(sys.argv),
-        "revision": _revision(),
+        "versions": {name: SERVERS[name].version() for name in servers},
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "system": platform.platform(),
@@ -115,14 +106,6 @@ def _write(asked: argparse.Namespace, rows: Sequence[Row], servers: Sequence[str
     }
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     asked.json.write_text(json.dumps(document, indent=1), "utf-8")
-
-
-def _revision() -> str | None:
-    """What is measured, as git names it; ``-dirty`` when the tree was being changed.  ``None`` outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or None
 
 
 if __name__ == "__main__":

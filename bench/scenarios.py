@@ -92,6 +92,8 @@ def _hot(
         used = server.process.processor() - used
         if load.errors:
             raise RuntimeError(f"{name}: {load.errors} errors from {server.name}")
+        if not load.requests:
+            raise RuntimeError(f"{name}: {server.name} finished no answer in {settings.seconds} s")
         if load.bytes < load.requests * size:
             raise RuntimeError(f"{name}: short answers from {server.name}")
         rate = load.bytes_rate / 1e6 if by_bytes else load.rate
