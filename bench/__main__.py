@@ -12,13 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 from bench.peers import Devpi, Proxpi, Pypiron
 from bench.process import ORIGINAL, cores
+from bench.resolving import RESOLVING
 from bench.rounds import measure
 from bench.scenarios import SCENARIOS, Settings
-from bench.servers import Nginx, Pypiproxy, Server
+from bench.servers import Direct, Nginx, Pypiproxy, Server
 from bench.table import Row, table
 from bench.upstream import ROOT, Upstream
 from bench.wrk import Wrk
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _arguments(arguments)
     if asked.quick:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
-    scenarios = [each for each in SCENARIOS if any(part in each.name for part in asked.only or [""])]
+    scenarios = [each for each in (*SCENARIOS, *RESOLVING) if any(part in each.name for part in asked.only or [""])]
     if asked.quick and not asked.only:
         scenarios = [each for each in scenarios if not each.long]
     if asked.list:
@@ -73,11 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         upstream = Upstream(load_core, place)
         stack.callback(upstream.stop)
         servers = [SERVERS[name](upstream.base, server_core, place / name) for name in names]
+        direct = Direct(upstream.base, load_core, place / Direct.name)
         for server in servers:
             stack.callback(server.stop)
-        settings = Settings(upstream, asked.seconds, asked.herd)
-        rows = [row for scenario in scenarios for row in measure(scenario, settings, servers, asked.repetitions)]
-    print(table(rows, names))
+        settings = Settings(upstream, asked.seconds, asked.herd, place)
+        rows = [
+            row
+            for scenario in scenarios
+            for row in measure(
+                scenario, settings, [direct, *servers] if scenario.against_direct else servers, asked.repetitions
+            )
+        ]
+    print("\n\n".join(table(list(group), names) for _, group in groupby(rows, lambda row: row.reference)))
     _write(asked, rows, names)
     print(f"\nherds of {asked.herd}; load average {os.getloadavg()[0]:.1f}; figures in {asked.json}")
     return 0
@@ -102,7 +111,7 @@ def _write(asked: argparse.Namespace, rows: Sequence[Row], servers: Sequence[str
         },
         "settings": {"seconds": asked.seconds, "repetitions": asked.repetitions, "herd": asked.herd},
         "servers": list(servers),
-        "figures": [row.document(servers) for row in rows],
+        "figures": [row.document() for row in rows],
     }
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     asked.json.write_text(json.dumps(document, indent=1), "utf-8")

@@ -121,7 +121,7 @@ def _header(head: bytes, wanted: bytes) -> bytes:
 
 
 def _decoded(client: _Client) -> bytes:
-    """The body without its coding: gzip writes down the time, so that equal bodies may look different.  Empty if it is broken."""
+    """The body without its coding, empty if it is broken.  gzip notes the time: equal bodies may look different before."""
     try:
         body = _joined(client)
         head = client.head.partition(b"\r\n\r\n")[0]

@@ -109,8 +109,9 @@ class Devpi(Peer):
             result: dict[str, Any] = json.load(response)["result"]
         return result
 
-    def page(self, project: str) -> str:
-        return f"{self.base}/root/pypi/+simple/{project}/"
+    @property
+    def index(self) -> str:
+        return f"{self.base}/root/pypi/+simple/"
 
 
 class Proxpi(Peer):
@@ -132,5 +133,6 @@ class Proxpi(Peer):
             "PROXPI_LOGGING_LEVEL": "WARNING",
         }
 
-    def page(self, project: str) -> str:
-        return f"{self.base}/index/{project}/"
+    @property
+    def index(self) -> str:
+        return f"{self.base}/index/"

@@ -33,6 +33,11 @@ def measure(scenario: Scenario, settings: Settings, servers: Sequence[Server], r
                 # It may be in any state; the next scenario gets a new one.
                 server.stop()
     return [
-        Row(scenario.name, metric, {name: [each[column] for each in measured] for name, measured in values.items()})
+        Row(
+            scenario.name,
+            metric,
+            servers[0].name,
+            {name: [each[column] for each in measured] for name, measured in values.items()},
+        )
         for column, metric in enumerate(scenario.metrics)
     ]

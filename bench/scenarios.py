@@ -6,9 +6,10 @@ import http.client
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from bench.herd import Outcome, herd
 from bench.servers import Server
@@ -34,7 +35,7 @@ FILE_HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "ident
 
 @frozen
 class Metric:
-    """One figure.  *goal* is the ratio to nginx's figure that the project wants to reach."""
+    """One figure.  *goal* is the ratio to the reference's figure that the project wants to reach."""
 
     name: str
     unit: str
@@ -50,6 +51,10 @@ class Settings:
     seconds: int
     #: Clients that ask at the same moment.
     herd: int
+    #: A folder for what clients need.
+    place: Path
+    #: What each resolving scenario's first resolution came to.
+    resolved: dict[str, frozenset[str]] = field(factory=dict)
 
 
 @frozen
@@ -63,6 +68,8 @@ class Scenario:
     needs_wrk: bool = True
     #: Left out of a quick run.
     long: bool = False
+    #: The reference is the upstream itself, asked directly.
+    against_direct: bool = False
 
 
 # -- hot --------------------------------------------------------------------------------------------------------------------

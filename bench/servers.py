@@ -68,9 +68,27 @@ class Server(ABC):
     def _launch(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._process = Pinned(command, self._core, self.place / "log", self.place, env)
 
+    @property
+    def index(self) -> str:
+        """The simple index's root, as clients are given it."""
+        return f"{self.base}/simple/"
+
     def page(self, project: str) -> str:
         """The URL of a project page."""
-        return f"{self.base}/simple/{project}/"
+        return f"{self.index}{project}/"
+
+
+class Direct(Server):
+    """No server at all: the upstream itself."""
+
+    name = "direct"
+
+    @classmethod
+    def version(cls) -> str:
+        return "the fake upstream"
+
+    def _start(self) -> None:
+        self.base = self.upstream
 
 
 class Pypiproxy(Server):

@@ -14,9 +14,10 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 
 from tests.support import certs, wire
+from tests.support.catalogue import fill_page
 from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream, Fault
-from tests.support.standalone import StandaloneUpstream, fill_page
+from tests.support.standalone import StandaloneUpstream
 from tests.support.wheels import data_of
 
 DATA = data_of(100_000)
