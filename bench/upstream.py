@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL_PAGE = ("few", 35)
 BIG_PAGE = ("thousand", 5_000)
 HUGE_PAGE = ("huge", 40_000)
+#: Names on the list of all projects, while a scenario asks for that.
+ALL_PROJECTS = 800_000
 #: Releases of each project that the resolving scenarios meet.
 RELEASES = 40
 
@@ -72,6 +74,10 @@ class Upstream:
         _get(f"{self.base}/-/heal")
         if seconds:
             _get(f"{self.base}/-/fault?delay={seconds}")
+
+    def list_names(self, projects: int) -> None:
+        """List that many made-up names as all projects from now on; 0: those that are there."""
+        _get(f"{self.base}/-/names?projects={projects}")
 
     def asked(self) -> int:
         """Requests since :meth:`forget`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 
+from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.wheels import seeded, wheel
 
@@ -77,6 +78,22 @@ aiobotocore       2  0 botocore wrapt jmespath python-dateutil
 wrapt             1  16
 """
 
+#: What names and descriptions are made of.
+_WORDS = (
+    "request",
+    "async",
+    "returns",
+    "release",
+    "support",
+    "added",
+    "fixed",
+    "configuration",
+    "data",
+    "py",
+    "cloud",
+    "tools",
+)
+
 #: What wheels for others are tagged; none of these is the platform of whoever runs this.
 _PLATFORMS = ("win32", "win_amd64", "macosx_10_9_x86_64", "macosx_11_0_arm64")
 
@@ -97,6 +114,18 @@ def fill_page(upstream: FakeUpstream, project: str, files: int) -> None:
     rng = seeded(project)
     for number in range(files):
         _list(upstream, project, f"{project.replace('-', '_')}-1.{number}.0-py3-none-any.whl", rng, number)
+
+
+def list_names(upstream: FakeUpstream, projects: int) -> None:
+    """Have the root page list *projects* made-up names, about 50 bytes each, in JSON only; 0: what is there, again."""
+    if not projects:
+        upstream.content.paths.pop("/simple/", None)
+        return
+    rng = seeded(projects)
+    names = (f"{rng.choice(_WORDS)}-{rng.choice(_WORDS)}-{number}" for number in range(projects))
+    listed = ",".join(f'{{"_last-serial": {rng.randrange(30_000_000)}, "name": "{name}"}}' for name in names)
+    document = f'{{"meta": {{"_last-serial": 30000000, "api-version": "1.4"}}, "projects": [{listed}]}}'
+    upstream.add_path("/simple/", document.encode(), JSON_TYPE, Cache_Control="max-age=600")
 
 
 def _list(upstream: FakeUpstream, project: str, filename: str, rng: random.Random, number: int = 0) -> None:
@@ -155,8 +184,7 @@ def _requirement(project: str, other: str, number: int, releases: int, latest: i
 
 def _description(project: str, number: int) -> str:
     rng = seeded(f"{project} {number}")
-    words = ["the", "request", "async", "returns", "release", project, "support", "of", "added", "fixed", "configuration"]
     text = ""
     while len(text) < _DESCRIPTION:
-        text += " ".join(rng.choices(words, k=12)) + ".\n"
+        text += " ".join(rng.choices(_WORDS, k=12)) + ".\n"
     return text

@@ -2,7 +2,8 @@
 
 It prints ``{"port": …, "url": …}`` as one JSON line once it listens.  ``GET /-/asked`` answers its counts as JSON,
 ``GET /-/reset`` forgets them, ``GET /-/fault?match=GLOB&status=503&delay=1…`` scripts a fault (``times=N`` for N responses),
-``GET /-/heal`` forgets all faults.  None of these is counted.
+``GET /-/heal`` forgets all faults, ``GET /-/names?projects=N`` makes the root page list N made-up names (0: the real ones
+again).  None of these is counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from twisted.internet import reactor as default_reactor
 
-from tests.support.catalogue import fill_landscape, fill_page
+from tests.support.catalogue import fill_landscape, fill_page, list_names
 from tests.support.fake_upstream import Answer, FakeUpstream, Fault, Request
 from tests.support.wheels import data_of, seeded, wheel
 
@@ -93,6 +94,8 @@ class StandaloneUpstream(FakeUpstream):
             self.sent = 0
         elif url.path == "/-/heal":
             self.heal()
+        elif url.path == "/-/names":
+            list_names(self, int(dict(parse_qsl(url.query))["projects"]))
         elif url.path == "/-/fault":
             asked = dict(parse_qsl(url.query))
             times = asked.pop("times", None)
