@@ -25,7 +25,7 @@ DELAY = 0.05
 _PATIENCE = 300.0
 
 
-def _resolving(name: str, command: Callable[[str, str], Sequence[str]]) -> Scenario:
+def _resolving(name: str, command: Callable[[str, str], Sequence[str]], *, long: bool = False) -> Scenario:
     """*command* (of the index's URL and a Python) twice, without a cache of its own: first the server is empty, then it is not.
 
     What the first server resolves to, which is the upstream itself, the others have to resolve to as well.
@@ -61,6 +61,7 @@ def _resolving(name: str, command: Callable[[str, str], Sequence[str]]) -> Scena
         measure,
         cold=True,
         needs_wrk=False,
+        long=long,
         against_direct=True,
     )
 
@@ -111,4 +112,5 @@ def _python(place: Path) -> Path:
     return folder / "bin" / Path(sys.executable).name
 
 
-RESOLVING = (_resolving("resolve, uv pip compile", _uv), _resolving("resolve, pip install --dry-run", _pip))
+#: pip asks for one thing after another, and so takes long.
+RESOLVING = (_resolving("resolve, uv pip compile", _uv), _resolving("resolve, pip install --dry-run", _pip, long=True))
