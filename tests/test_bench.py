@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from bench import environments
 from bench.rounds import measure
 from bench.scenarios import Metric, Scenario, Settings
 from bench.servers import Server
 from bench.table import Row, table
 from bench.upstream import Upstream
+from tests.support.wheels import wheel
 
 SECONDS = Metric("cold", "s", goal=0.5)
 
@@ -97,3 +99,18 @@ def test_a_time_without_end_is_null_in_json() -> None:
     document = Row("herd", SECONDS, "a", {"a": [1.0], "b": [float("inf")]}).document()
     assert json.loads(json.dumps(document, allow_nan=False))["values"]["b"] == [None]
     assert document["ratios"]["b"] is None
+
+
+def test_an_environment_is_made_once_and_one_that_cannot_be_made_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environments, "ENVIRONMENTS", tmp_path / "environments")
+    peer = wheel("some-peer", "2.5")
+    (tmp_path / peer.filename).write_bytes(peer.data)
+    folder = environments.environment("some-peer", str(tmp_path / peer.filename))
+    assert environments.version(folder, "some-peer") == "2.5"
+    assert "installing" in capsys.readouterr().err
+    assert environments.environment("some-peer", str(tmp_path / peer.filename)) == folder
+    assert "installing" not in capsys.readouterr().err
+    with pytest.raises(environments.CannotInstallError, match=r"not exist|No such file|not found"):
+        environments.environment("some-peer", str(tmp_path / "gone-1.0-py3-none-any.whl"))
