@@ -1,6 +1,6 @@
 # make run    serve the public index on 127.0.0.1:3143 from the default data directory
 # make test   lint, types and tests
-# make bench  measure against nginx
+# make bench  measure beside nginx and other proxies, which are put into build/bench-environments first
 # make test-clients   install through the proxy with pip, uv, poetry and all others known, which are put into .venv-clients first
 #
 # PYTHON=python3.12 make test   uses another Python (3.11 or later); VENV=dir puts the virtual environment elsewhere.

@@ -7,20 +7,26 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
+from bench.peers import Devpi, Proxpi, Pypiron
 from bench.process import ORIGINAL, cores
-from bench.scenarios import SCENARIOS, Scenario, Settings
-from bench.servers import SERVERS, Server
+from bench.resolving import RESOLVING
+from bench.rounds import measure
+from bench.scenarios import SCENARIOS, Settings
+from bench.servers import Direct, Nginx, Pypiproxy, Server
 from bench.table import Row, table
 from bench.upstream import ROOT, Upstream
 from bench.wrk import Wrk
+
+#: All servers by name; the first is the one that the others are compared with.
+SERVERS: dict[str, type[Server]] = {each.name: each for each in (Nginx, Pypiproxy, Pypiron, Devpi, Proxpi)}
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -45,12 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _arguments(arguments)
     if asked.quick:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
-    scenarios = [each for each in SCENARIOS if any(part in each.name for part in asked.only or [""])]
+    scenarios = [each for each in (*SCENARIOS, *RESOLVING) if any(part in each.name for part in asked.only or [""])]
     if asked.quick and not asked.only:
         scenarios = [each for each in scenarios if not each.long]
     if asked.list:
         print("\n".join(each.name for each in scenarios))
         return 0
+    unknown = [name for name in asked.servers.split(",") if name not in SERVERS]
+    if unknown:
+        print(f"no such server: {', '.join(unknown)}; there are {', '.join(SERVERS)}", file=sys.stderr)
+        return 1
     names = [name for name in asked.servers.split(",") if _there(SERVERS[name].missing())]
     if not _there(Wrk.missing()):
         scenarios = [each for each in scenarios if not each.needs_wrk]
@@ -65,12 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         upstream = Upstream(load_core, place)
         stack.callback(upstream.stop)
         servers = [SERVERS[name](upstream.base, server_core, place / name) for name in names]
+        direct = Direct(upstream.base, load_core, place / Direct.name)
         for server in servers:
-            server.start()
             stack.callback(server.stop)
-        settings = Settings(upstream, asked.seconds, asked.herd)
-        rows = [row for scenario in scenarios for row in _measure(scenario, settings, servers, asked.repetitions)]
-    print(table(rows, names))
+        settings = Settings(upstream, asked.seconds, asked.herd, place)
+        rows = [
+            row
+            for scenario in scenarios
+            for row in measure(
+                scenario, settings, [direct, *servers] if scenario.against_direct else servers, asked.repetitions
+            )
+        ]
+    print("\n\n".join(table(list(group), names) for _, group in groupby(rows, lambda row: row.reference)))
     _write(asked, rows, names)
     print(f"\nherds of {asked.herd}; load average {os.getloadavg()[0]:.1f}; figures in {asked.json}")
     return 0
@@ -82,26 +98,10 @@ def _there(missing: str | None) -> bool:
     return missing is None
 
 
-def _measure(scenario: Scenario, settings: Settings, servers: Sequence[Server], repetitions: int) -> list[Row]:
-    """All repetitions, the servers taking turns, so that what disturbs the machine disturbs them alike."""
-    values: dict[str, list[Sequence[float]]] = {server.name: [] for server in servers}
-    for _ in range(repetitions):
-        for server in servers:
-            print(f"{scenario.name}: {server.name}", file=sys.stderr)
-            if scenario.cold:
-                server.stop()
-                server.start()
-            values[server.name].append(scenario.measure(settings, server))
-    return [
-        Row(scenario.name, metric, {name: [each[column] for each in measured] for name, measured in values.items()})
-        for column, metric in enumerate(scenario.metrics)
-    ]
-
-
 def _write(asked: argparse.Namespace, rows: Sequence[Row], servers: Sequence[str]) -> None:
     document = {
         "command": shlex.join(sys.argv),
-        "revision": _revision(),
+        "versions": {name: SERVERS[name].version() for name in servers},
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "system": platform.platform(),
@@ -111,18 +111,10 @@ def _write(asked: argparse.Namespace, rows: Sequence[Row], servers: Sequence[str
         },
         "settings": {"seconds": asked.seconds, "repetitions": asked.repetitions, "herd": asked.herd},
         "servers": list(servers),
-        "figures": [row.document(servers) for row in rows],
+        "figures": [row.document() for row in rows],
     }
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     asked.json.write_text(json.dumps(document, indent=1), "utf-8")
-
-
-def _revision() -> str | None:
-    """What is measured, as git names it; ``-dirty`` when the tree was being changed.  ``None`` outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or None
 
 
 if __name__ == "__main__":

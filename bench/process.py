@@ -49,6 +49,10 @@ class Pinned:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
     def said(self) -> str:
         """All it has written."""
         return self._log.read_text("utf-8", "replace")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from bench.herd import Outcome, herd
 from bench.servers import Server
-from bench.upstream import BIG_FILE, BIG_PAGE, HUGE_PAGE, SMALL_FILE, SMALL_PAGE, Sized, Upstream
+from bench.upstream import ALL_PROJECTS, BIG_FILE, BIG_PAGE, HUGE_PAGE, SMALL_FILE, SMALL_PAGE, Sized, Upstream
 from bench.wrk import Wrk
 from tests.support.wheels import data_of
 
@@ -34,7 +37,7 @@ FILE_HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "ident
 
 @frozen
 class Metric:
-    """One figure.  *goal* is the ratio to nginx's figure that the project wants to reach."""
+    """One figure.  *goal* is the ratio to the reference's figure that the project wants to reach."""
 
     name: str
     unit: str
@@ -50,6 +53,10 @@ class Settings:
     seconds: int
     #: Clients that ask at the same moment.
     herd: int
+    #: A folder for what clients need.
+    place: Path
+    #: What each resolving scenario's first resolution came to.
+    resolved: dict[str, frozenset[str]] = field(factory=dict)
 
 
 @frozen
@@ -63,6 +70,8 @@ class Scenario:
     needs_wrk: bool = True
     #: Left out of a quick run.
     long: bool = False
+    #: The reference is the upstream itself, asked directly.
+    against_direct: bool = False
 
 
 # -- hot --------------------------------------------------------------------------------------------------------------------
@@ -92,6 +101,8 @@ def _hot(
         used = server.process.processor() - used
         if load.errors:
             raise RuntimeError(f"{name}: {load.errors} errors from {server.name}")
+        if not load.requests:
+            raise RuntimeError(f"{name}: {server.name} finished no answer in {settings.seconds} s")
         if load.bytes < load.requests * size:
             raise RuntimeError(f"{name}: short answers from {server.name}")
         rate = load.bytes_rate / 1e6 if by_bytes else load.rate
@@ -173,6 +184,29 @@ def _huge_page(settings: Settings, server: Server) -> Sequence[float]:
     return _slowest(outcomes), load.p99 * 1e3, load.slowest * 1e3
 
 
+def _all_projects(settings: Settings, server: Server) -> Sequence[float]:
+    """The list of all projects, tens of megabytes, once cold and three times hot.
+
+    Nothing is asked for before: some servers fetch the list together with the first page.
+    """
+    settings.upstream.list_names(ALL_PROJECTS)
+    try:
+        settings.upstream.forget()
+        server.process.forget_peak()
+        before = server.process.memory()
+        took: list[float] = []
+        for _ in range(4):
+            began = time.perf_counter()
+            body = get(server.index, PAGE_HEADERS)
+            took.append(time.perf_counter() - began)
+            document = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
+            if (listed := document.count(b'"name"')) < ALL_PROJECTS:
+                raise RuntimeError(f"{server.name} lists {listed} projects")
+        return took[0], statistics.median(took[1:]), (server.process.peak() - before) / 1e6, settings.upstream.asked()
+    finally:
+        settings.upstream.list_names(0)
+
+
 SCENARIOS = (
     _hot("hot small page", _page(SMALL_PAGE[0]), PAGE_HEADERS, 16, 0.6),
     _hot("hot small page, varied requests", _page(SMALL_PAGE[0]), PAGE_HEADERS, 16, 0.6, varied=True),
@@ -208,6 +242,14 @@ SCENARIOS = (
         (Metric("its client", "s"), Metric("p99 of others", "ms"), Metric("slowest of others", "ms")),
         _huge_page,
         cold=True,
+        long=True,
+    ),
+    Scenario(
+        "list of 800,000 projects",
+        (Metric("cold", "s"), Metric("hot", "s"), Metric("memory growth", "MB"), Metric("upstream requests", "")),
+        _all_projects,
+        cold=True,
+        needs_wrk=False,
         long=True,
     ),
 )

@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.process import Pinned
 from bench.upstream import ROOT
+from proxy import __version__
 
 
 class Server(ABC):
@@ -19,17 +22,22 @@ class Server(ABC):
 
     name: str
     base: str
-    process: Pinned
 
     def __init__(self, upstream: str, core: int, place: Path) -> None:
         self.upstream = upstream
-        self.core = core
         self.place = place
+        self._core = core
+        self._process: Pinned | None = None
 
     @classmethod
     def missing(cls) -> str | None:
         """Why it cannot be measured here, or ``None``."""
         return None
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """What is measured."""
 
     def start(self) -> None:
         """Start it with nothing in its cache."""
@@ -41,11 +49,46 @@ class Server(ABC):
     def _start(self) -> None: ...
 
     def stop(self) -> None:
-        self.process.stop()
+        """Stop it if it runs."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and neither stopped nor ended by itself."""
+        return self._process is not None and self._process.runs
+
+    @property
+    def process(self) -> Pinned:
+        """Its process while it runs."""
+        assert self._process is not None
+        return self._process
+
+    def _launch(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        self._process = Pinned(command, self._core, self.place / "log", self.place, env)
+
+    @property
+    def index(self) -> str:
+        """The simple index's root, as clients are given it."""
+        return f"{self.base}/simple/"
 
     def page(self, project: str) -> str:
         """The URL of a project page."""
-        return f"{self.base}/simple/{project}/"
+        return f"{self.index}{project}/"
+
+
+class Direct(Server):
+    """No server at all: the upstream itself."""
+
+    name = "direct"
+
+    @classmethod
+    def version(cls) -> str:
+        return "the fake upstream"
+
+    def _start(self) -> None:
+        self.base = self.upstream
 
 
 class Pypiproxy(Server):
@@ -53,16 +96,20 @@ class Pypiproxy(Server):
 
     name = "pypiproxy"
 
+    @classmethod
+    def version(cls) -> str:
+        """As git names it, ``-dirty`` when the tree was being changed; outside a repository the release."""
+        command = ["git", "describe", "--always", "--dirty"]
+        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return described.stdout.strip() or __version__
+
     def _start(self) -> None:
-        self.process = Pinned(
+        self._launch(
             [
                 *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
                 *("--nodaemon", "--pidfile=", "pypiproxy", "--listen", "tcp:0:interface=127.0.0.1"),
                 *("--data-dir", str(self.place / "data"), "--upstream", f"{self.upstream}/simple/"),
             ],
-            self.core,
-            self.place / "log",
-            self.place,
             {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.place)},
         )
         serving = re.compile(r"serving on (http://127\.0\.0\.1:\d+)/")
@@ -148,6 +195,11 @@ class Nginx(Server):
     def missing(cls) -> str | None:
         return None if _nginx() else "nginx is not here (Debian: apt install nginx)"
 
+    @classmethod
+    def version(cls) -> str:
+        said = subprocess.run([_nginx() or "nginx", "-v"], capture_output=True, text=True, check=False).stderr
+        return said.strip().rpartition("/")[2]
+
     def _start(self) -> None:
         port = free_port()
         (self.place / "temp").mkdir()
@@ -159,10 +211,8 @@ class Nginx(Server):
         binary = _nginx()
         assert binary is not None
         error_log = self.place / "error.log"
-        self.process = Pinned(
-            [binary, "-p", str(self.place), "-c", str(conf), "-e", str(error_log)], self.core, self.place / "log", self.place
-        )
-        self.process.until(lambda: (self.place / "pid").exists() and _answers(port))
+        self._launch([binary, "-p", str(self.place), "-c", str(conf), "-e", str(error_log)])
+        self.process.until(lambda: (self.place / "pid").exists() and answers(port))
         self.base = f"http://127.0.0.1:{port}"
 
 
@@ -170,7 +220,8 @@ def _nginx() -> str | None:
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether something listens on *port* of 127.0.0.1."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
@@ -180,7 +231,3 @@ def free_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])
-
-
-#: All servers by name; the first is the one that the others are compared with.
-SERVERS: dict[str, type[Server]] = {each.name: each for each in (Nginx, Pypiproxy)}

@@ -15,9 +15,13 @@ from bench.process import Pinned
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Pages: project and number of files.  About 530 bytes of JSON a file.
-SMALL_PAGE = ("six", 35)
-BIG_PAGE = ("botocore", 5_000)
+SMALL_PAGE = ("few", 35)
+BIG_PAGE = ("thousand", 5_000)
 HUGE_PAGE = ("huge", 40_000)
+#: Names on the list of all projects, while a scenario asks for that.
+ALL_PROJECTS = 800_000
+#: Releases of each project that the resolving scenarios meet.
+RELEASES = 40
 
 #: Bytes a second that the upstream sends on each connection.
 RATE = 200_000_000
@@ -46,7 +50,10 @@ class Upstream:
         pages = [f"--page={project}={files}" for project, files in (SMALL_PAGE, BIG_PAGE, HUGE_PAGE)]
         files = [f"--file={each.project}/{each.filename}={each.size}" for each in (SMALL_FILE, BIG_FILE)]
         self._process = Pinned(
-            [sys.executable, "-m", "tests.support.fake_upstream", "--standalone", f"--rate={RATE}", *pages, *files],
+            [
+                *(sys.executable, "-m", "tests.support.fake_upstream", "--standalone", f"--rate={RATE}"),
+                *(f"--landscape={RELEASES}", *pages, *files),
+            ],
             core,
             place / "upstream.log",
             place,
@@ -61,6 +68,16 @@ class Upstream:
     def forget(self) -> None:
         """Forget what was asked so far."""
         _get(f"{self.base}/-/reset")
+
+    def delay(self, seconds: float) -> None:
+        """Wait that long before each answer from now on."""
+        _get(f"{self.base}/-/heal")
+        if seconds:
+            _get(f"{self.base}/-/fault?delay={seconds}")
+
+    def list_names(self, projects: int) -> None:
+        """List that many made-up names as all projects from now on; 0: those that are there."""
+        _get(f"{self.base}/-/names?projects={projects}")
 
     def asked(self) -> int:
         """Requests since :meth:`forget`."""

@@ -14,9 +14,11 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 
 from tests.support import certs, wire
+from tests.support.catalogue import REQUIREMENTS, fill_landscape, fill_page
+from tests.support.clients import Scratch
 from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream, Fault
-from tests.support.standalone import StandaloneUpstream, fill_page
+from tests.support.standalone import StandaloneUpstream
 from tests.support.wheels import data_of
 
 DATA = data_of(100_000)
@@ -307,6 +309,31 @@ async def test_the_standalone_upstream_is_told_what_to_do_over_http() -> None:
     counts = json.loads((await fetch(upstream, "/-/asked"))[2])
     assert counts["requests"] == 3
     assert counts["by_path"] == {"/simple/big/": 3}
+    await fetch(upstream, "/-/names?projects=1000")
+    assert len(json.loads((await fetch(upstream, "/simple/", Accept=JSON_TYPE))[2])["projects"]) == 1000
+    await fetch(upstream, "/-/names?projects=0")
+    assert [each["name"] for each in json.loads((await fetch(upstream, "/simple/", Accept=JSON_TYPE))[2])["projects"]] == [
+        "big"
+    ]
     await fetch(upstream, "/-/reset")
     assert json.loads((await fetch(upstream, "/-/asked"))[2])["requests"] == 0
     await upstream.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_sixty_projects_of_the_bench_can_be_resolved_by_trying_releases(tmp_path: Path) -> None:
+    upstream = FakeUpstream()
+    upstream.start()
+    fill_landscape(upstream, releases=10)
+    wanted = tmp_path / "requirements.in"
+    wanted.write_text("\n".join(REQUIREMENTS), "utf-8")
+    ended = await Scratch(tmp_path).uv_compile(upstream.url, "--no-header", "--no-annotate", str(wanted))
+    await upstream.close()
+    assert ended.status == 0, ended.output
+    found = dict(line.split("==") for line in ended.output.splitlines() if "==" in line)
+    assert found["boto3"] == found["botocore"] < max(found["s3transfer"], found["jmespath"]), (
+        "the newest were not to be had together"
+    )
+    assert len(found) > 50
+    assert upstream.count("*.whl") == 0, "all of it is told by METADATA"
+    assert upstream.count("*/boto3-*.metadata") + upstream.count("*/aiobotocore-*.metadata") > 2

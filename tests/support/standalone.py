@@ -2,7 +2,8 @@
 
 It prints ``{"port": …, "url": …}`` as one JSON line once it listens.  ``GET /-/asked`` answers its counts as JSON,
 ``GET /-/reset`` forgets them, ``GET /-/fault?match=GLOB&status=503&delay=1…`` scripts a fault (``times=N`` for N responses),
-``GET /-/heal`` forgets all faults.  None of these is counted.
+``GET /-/heal`` forgets all faults, ``GET /-/names?projects=N`` makes the root page list N made-up names (0: the real ones
+again).  None of these is counted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from twisted.internet import reactor as default_reactor
 
+from tests.support.catalogue import fill_landscape, fill_page, list_names
 from tests.support.fake_upstream import Answer, FakeUpstream, Fault, Request
 from tests.support.wheels import data_of, seeded, wheel
 
@@ -92,6 +94,8 @@ class StandaloneUpstream(FakeUpstream):
             self.sent = 0
         elif url.path == "/-/heal":
             self.heal()
+        elif url.path == "/-/names":
+            list_names(self, int(dict(parse_qsl(url.query))["projects"]))
         elif url.path == "/-/fault":
             asked = dict(parse_qsl(url.query))
             times = asked.pop("times", None)
@@ -112,25 +116,6 @@ class StandaloneUpstream(FakeUpstream):
         return Answer(200, {"Content-Type": "application/json"}, json.dumps(counts).encode())
 
 
-def fill_page(upstream: FakeUpstream, project: str, files: int) -> None:
-    """List *files* files that are never fetched (about 530 bytes each in JSON), as a project with many releases does."""
-    rng = seeded(project)
-    for number in range(files):
-        filename = f"{project.replace('-', '_')}-1.{number}.0-py3-none-any.whl"
-        sha256, metadata = rng.randbytes(32).hex(), rng.randbytes(32).hex()
-        upstream.project(project).files[filename] = {
-            "filename": filename,
-            "url": f"{upstream.base}/packages/{sha256[:2]}/{sha256[2:4]}/{sha256[4:]}/{filename}",
-            "hashes": {"sha256": sha256},
-            "requires-python": ">=3.8",
-            "size": rng.randrange(10_000, 20_000_000),
-            "upload-time": f"2024-01-02T03:04:05.{number:06}Z",
-            "yanked": False,
-            "core-metadata": {"sha256": metadata},
-            "provenance": None,
-        }
-
-
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.support.fake_upstream", description=__doc__)
     parser.add_argument("--standalone", action="store_true", help="as it always does")
@@ -145,6 +130,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--page", action="append", default=[], metavar="PROJECT=FILES", help="a page of that many files")
     parser.add_argument("--file", action="append", default=[], metavar="PROJECT/FILENAME=SIZE", help="a file of noise")
     parser.add_argument("--wheel", action="append", default=[], metavar="PROJECT[=SIZE]", help="an installable wheel 1.0")
+    parser.add_argument("--landscape", type=int, metavar="RELEASES", help="sixty projects that require each other")
     parser.add_argument("--folder", action="append", default=[], type=Path, help="serve the wheels and sdists in it")
     return parser.parse_args(arguments)
 
@@ -160,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for each in asked.page:
         project, _, files = each.partition("=")
         fill_page(upstream, project, int(files))
+    if asked.landscape:
+        fill_landscape(upstream, asked.landscape)
     for each in asked.file:
         name, _, size = each.partition("=")
         project, _, filename = name.partition("/")

@@ -68,7 +68,12 @@ class Distribution:
 
 
 def _metadata(
-    name: str, version: str, requires: Iterable[str], requires_python: str | None, extras: Mapping[str, Iterable[str]]
+    name: str,
+    version: str,
+    requires: Iterable[str],
+    requires_python: str | None,
+    extras: Mapping[str, Iterable[str]],
+    description: str = "Nothing to see.",
 ) -> bytes:
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "Summary: made for a test"]
     if requires_python is not None:
@@ -76,7 +81,7 @@ def _metadata(
     lines += [f"Requires-Dist: {each}" for each in requires]
     for extra, wanted in extras.items():
         lines += [f"Provides-Extra: {extra}", *(f'Requires-Dist: {each}; extra == "{extra}"' for each in wanted)]
-    return ("\n".join(lines) + "\n\nNothing to see.\n").encode()
+    return ("\n".join(lines) + f"\n\n{description}\n").encode()
 
 
 def wheel(
@@ -89,13 +94,14 @@ def wheel(
     size: int = 0,
     seed: int = 0,
     files: Mapping[str, bytes] | None = None,
+    description: str = "Nothing to see.",
 ) -> Distribution:
     """A pure-Python wheel with a module that knows its ``version``, *size* random bytes of ballast, and *files*.
 
     *extras* says what each of its extras requires.
     """
     module = name.replace("-", "_").replace(".", "_").lower()
-    metadata = _metadata(name, version, requires, requires_python, extras or {})
+    metadata = _metadata(name, version, requires, requires_python, extras or {}, description)
     folder = f"{module}-{version}.dist-info"
     members = {f"{module}.py": f'version = "{version}"\n'.encode(), **(files or {})}
     if size:
