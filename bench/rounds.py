@@ -29,6 +29,7 @@ def measure(scenario: Scenario, settings: Settings, servers: Sequence[Server], r
                 values[server.name].append(scenario.measure(settings, server))
             except _CANNOT as error:
                 print(f"{scenario.name}: {server.name} is left out: {type(error).__name__}: {error}", file=sys.stderr)
+                print(server.last_words(), file=sys.stderr)
                 del values[server.name]
                 # It may be in any state; the next scenario gets a new one.
                 server.stop()

@@ -94,7 +94,7 @@ def _hot(
     def measure(settings: Settings, server: Server) -> Sequence[float]:
         address = url(server)
         for _ in range(2):
-            size = len(get(address, headers))
+            size = len(_settled(address, headers))
         server.process.forget_peak()
         before, used = server.process.memory(), server.process.processor()
         load = Wrk(address, headers, clients, settings.seconds, varied=varied).result()
@@ -122,6 +122,16 @@ def _hot(
         measure,
         long=varied or clients == 1,
     )
+
+
+def _settled(url: str, headers: Mapping[str, str]) -> bytes:
+    """The body of *url*.  A server may fail while it writes what it has just fetched; hot begins when it is done with that."""
+    for _ in range(5):
+        try:
+            return get(url, headers)
+        except RuntimeError:
+            time.sleep(0.5)
+    return get(url, headers)
 
 
 def _page(project: str) -> Callable[[Server], str]:

@@ -59,6 +59,10 @@ class Server(ABC):
         """Whether it was started, and neither stopped nor ended by itself."""
         return self._process is not None and self._process.runs
 
+    def last_words(self, lines: int = 5) -> str:
+        """The end of what it has written since it was started."""
+        return "\n".join(self._process.said().splitlines()[-lines:]) if self._process is not None else ""
+
     @property
     def process(self) -> Pinned:
         """Its process while it runs."""
