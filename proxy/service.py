@@ -95,7 +95,7 @@ class ProxyService(MultiService):
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
-        self._closing: list[PageCache | Documents | WheelMetadata] = []
+        self._closing: list[PageCache | Documents | WheelMetadata | ProxyRepository] = []
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
@@ -178,7 +178,9 @@ class ProxyService(MultiService):
             self._reactor,
             self.metrics.count,
             Presence(self._store, self._work) if index.offline else None,
+            prefetch=index.prefetch and not index.offline,
         )
+        self._closing.append(repository)
         return IndexParts(repository, pages, documents, pool)
 
     def _pool(self, index: IndexSettings) -> Upstreams:

@@ -28,8 +28,9 @@ class Pins(dict[str, Pin]):
 
     def __init__(self, pins: Mapping[str, Pin] = EMPTY, removals: int = 0) -> None:
         super().__init__(pins)
-        known = [pin for name, pin in pins.items() if "/" in name]
-        #: Names what is known of companions, and which removals came before: another state, another offer.
+        # What a page states of a companion is no news when it has been fetched.
+        known = [pin for name, pin in pins.items() if "/" in name and not pin.stated]
+        #: Names what is known of companions beyond their page, and which removals came before: another state, another offer.
         self.companions = f"{len(known)}.{sum(pin.size for pin in known)}.{removals}"
 
 

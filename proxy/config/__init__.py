@@ -236,6 +236,7 @@ def _index(table: Table) -> IndexSettings:
         ),
         policy=table.take("policy", read.choice("ordered", "fastest"), "ordered"),
         hedge_after=table.take("hedge_after", read.unless("off", read.duration()), None),
+        prefetch=table.take("prefetch", read.flag, True),
         offline=offline,
     )
     table.done()

@@ -22,6 +22,7 @@ from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.located import Located, PageView, View
 from proxy.repository.metadata import WheelMetadata
 from proxy.repository.offered import PROVENANCE, as_pinned, is_wheel, offered, pin_holds, segment
+from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
 from proxy.simple.links import beside
 
@@ -51,6 +52,8 @@ class ProxyRepository:
         reactor: IReactorTime,
         count: Callable[[str], None] = lambda event: None,
         presence: Presence | None = None,
+        *,
+        prefetch: bool = False,
     ) -> None:
         self.name = name
         self._presence = presence
@@ -65,12 +68,26 @@ class ProxyRepository:
         self._count = count
         self._facts: BoundedTable[str, FileFacts] = BoundedTable(_FACTS, lambda facts: 1)
         self._asking: Flights[FileFacts] = Flights()
+        self._prefetch = Prefetch(offload, self._fetch_metadata) if prefetch else None
+
+    def close(self) -> None:
+        """Stop what goes on beside requests."""
+        if self._prefetch is not None:
+            self._prefetch.close()
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
         served = await self._pages.get(project, no_cache=no_cache)
         pins = await self._pins.of(self.name, project)
         there = None if self._presence is None else await self._there(self._presence, project, served, pins)
+        if self._prefetch is not None and served.outcome.fwd == "miss":
+            self._prefetch.after(project, lambda: self._pages.parsed(project, served.head), pins)
         return self._view(project, served, pins, there)
+
+    async def _fetch_metadata(self, project: str, asked: str, filename: str) -> None:
+        """Have the metadata stored that a client is about to ask for."""
+        located = await self.locate(project, asked, filename + METADATA)
+        source = located.stored or await self.download(located, asked)
+        source.close()
 
     async def _there(self, presence: Presence, project: str, served: Served, pins: Pins) -> There:
         return await presence.of(project, served.head.digest, pins, lambda: self._pages.parsed(project, served.head))
