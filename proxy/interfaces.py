@@ -42,6 +42,11 @@ class IOffload(Interface):
         Cancelling the caller does not stop the function; its result is dropped.
         """
 
+    async def run_first(function: Callable[..., T], *args: Any) -> T:
+        """As :meth:`run`, ahead of all that waits for a thread: for the last steps to an answer, so that it is not overtaken by
+        the first steps of others.
+        """
+
 
 class IRecordStore(Interface):
     """Small, mutable values by key, which survive a restart.  Values are bytes and nothing else."""

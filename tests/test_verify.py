@@ -271,7 +271,7 @@ def has_open(pid: int, path: Path) -> bool:
 async def test_the_command_finds_and_repairs_damage_whether_the_proxy_runs_or_not(
     stocked: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path, running: bool
 ) -> None:
-    config = f'[upstream.up]\nurl = "{stocked.url}"\n[[index]]\nname = "pypi"\nupstreams = ["up"]\n'
+    config = f'[upstream.up]\nurl = "{stocked.url}"\n[[index]]\nname = "pypi"\nupstreams = ["up"]\nprefetch = false\n'
     proxy = await make_proxy(config=config).started()
     page = (await wire.fetch(proxy.port, "/simple/six/", Accept="application/vnd.pypi.simple.v1+json")).json
     path = "/" + page["files"][0]["url"].removeprefix("../../")

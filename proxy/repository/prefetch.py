@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.cache.pins import Pins
@@ -15,7 +16,6 @@ from proxy.flight import swallow
 from proxy.interfaces import IOffload
 from proxy.model import File, Page
 from proxy.repository.offered import is_wheel, metadata_name, segment
-from proxy.simple.legacy import version_of
 
 #: Of larger pages it is not looked for: there are many wheels of a release, and which one is wanted depends on the client.
 _MOST_FILES = 2000
@@ -63,16 +63,19 @@ class Prefetch:
 
 
 def next_wanted(page: Page) -> File | None:
-    """The only wheel of the newest final release on *page*, if upstream offers its metadata; ``None`` when there is a choice."""
-    newest, wheels = None, []
-    for file in page.files:
-        if not is_wheel(file.filename) or file.yanked is not False:
-            continue
-        version = version_of(file.filename)
-        if version is None or version.is_prerelease:
-            continue
-        if newest is None or version > newest:
-            newest, wheels = version, [file]
-        elif version == newest:
-            wheels.append(file)
+    """The only wheel of the newest final release on *page*, if upstream offers its metadata; ``None`` if there is a choice."""
+    newest = max(filter(None, map(_final, page.versions or ())), default=None)
+    if newest is None:
+        return None
+    version = f"-{newest}-"
+    wheels = [file for file in page.files if version in file.filename and is_wheel(file.filename) and file.yanked is False]
     return wheels[0] if len(wheels) == 1 and wheels[0].core_metadata else None
+
+
+def _final(text: str) -> Version | None:
+    """The version *text*; ``None`` for what is none, or a pre-release."""
+    try:
+        version = Version(text)
+    except InvalidVersion:
+        return None
+    return None if version.is_prerelease else version

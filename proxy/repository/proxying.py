@@ -115,7 +115,7 @@ class ProxyRepository:
         return View(project, state, served.outcome, head.serial, lambda: self._load(project, served, pins, digests))
 
     async def _load(self, project: str, served: Served, pins: Pins, there: frozenset[str] | None) -> Page:
-        offer = await self._offload.run(offered, await self._pages.parsed(project, served.head), pins, there)
+        offer = await self._offload.run_first(offered, await self._pages.parsed(project, served.head), pins, there)
         for file, pin, digest in offer.changes:
             self._count("changed digest refused")
             self.log.error(

@@ -39,14 +39,19 @@ async def ask_page(
         if exchange.body.unsure and media_of(content_type) == "html" and not html_is_complete(body):
             raise Failed(f"sent a page that was cut off after {len(body):,} bytes")
         try:
-            page = await offload.run(parse_page, body, content_type, exchange.url, project)
+            page, digest = await offload.run(_parsed, body, content_type, exchange.url, project)
         except Malformed as error:
             raise Failed(f"sent no project page: {error}") from error
-        head = head_of(client, exchange, now, await offload.run(body_digest, body), _serial(page))
+        head = head_of(client, exchange, now, digest, _serial(page))
         return PageFound(Record(head, body), page)
 
     url = f"{client.settings.url}{quote(project)}/"
     return await ask_conditionally(client, url, ACCEPT, known, found, now, manner)
+
+
+def _parsed(body: bytes, content_type: str, url: str, project: str) -> tuple[Page, str]:
+    """The page in *body*, and the digest of that.  Raises Malformed."""
+    return parse_page(body, content_type, url, project), body_digest(body)
 
 
 def _serial(page: Page) -> int | None:

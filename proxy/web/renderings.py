@@ -59,7 +59,7 @@ class Renderings:
     async def _make(self, key: Key, view: PageView) -> Rendering:
         page = await view.load()
         _, _, media, coding = key
-        rendering = await self._offload.run(_render, view.state, page, media, coding)
+        rendering = await self._offload.run_first(_render, view.state, page, media, coding)
         self._table.put(key, rendering)
         return rendering
 

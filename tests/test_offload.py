@@ -1,0 +1,76 @@
+"""The bounded pool of threads: how much runs at once, and what goes first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor as default_reactor
+from twisted.internet.defer import CancelledError, Deferred
+
+from proxy.offload import Offload
+
+reactor: Any = default_reactor
+
+
+@pytest.fixture
+def one() -> Iterator[Offload]:
+    """A pool of one thread."""
+    pool = Offload(reactor, 1, "test")
+    pool.start()
+    yield pool
+    pool.stop()
+
+
+def started(work: Any) -> Deferred[Any]:
+    return Deferred.fromCoroutine(work)
+
+
+@pytest_twisted.ensureDeferred
+async def test_last_steps_go_ahead_of_first_steps_that_wait(one: Offload) -> None:
+    go = threading.Event()
+    order: list[str] = []
+    busy = started(one.run(go.wait, 10.0))
+    waiting = [started(one.run(order.append, name)) for name in ("first", "second")]
+    waiting.append(started(one.run_first(order.append, "last step")))
+    go.set()
+    assert await busy is True
+    for each in waiting:
+        await each
+    assert order == ["last step", "first", "second"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_nobody_waits_for_any_more_does_not_begin(one: Offload) -> None:
+    go = threading.Event()
+    order: list[str] = []
+    busy = started(one.run(go.wait, 10.0))
+    left, kept = started(one.run(order.append, "left")), started(one.run(order.append, "kept"))
+    left.cancel()
+    with pytest.raises(CancelledError):
+        await left
+    go.set()
+    await busy
+    await kept
+    assert order == ["kept"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_leaves_does_not_hurt_what_runs(one: Offload) -> None:
+    go = threading.Event()
+    running = started(one.run(go.wait, 10.0))
+    running.cancel()
+    with pytest.raises(CancelledError):
+        await running
+    go.set()
+    assert await one.run(lambda: "next") == "next"
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_error_is_the_callers(one: Offload) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await one.run(lambda: 1 // 0)
+    assert await one.run(lambda: 1) == 1
