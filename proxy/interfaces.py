@@ -262,6 +262,12 @@ class IUpstreams(Interface):
     async def open_range(wanted: Wanted, start: int, stop: int) -> Any:
         """An :class:`IBodyReader` of bytes *start* to *stop* (exclusive).  Raises as `fetch`."""
 
+    def outranks(upstream: str, other: str) -> bool:
+        """Whether what *upstream* states counts for more than what *other* stated: it is preferred."""
+
+    def distrust(upstream: str, why: str) -> None:
+        """Told by the page cache: *upstream* has a page that cannot be right.  Its files are asked for last for a while."""
+
     def last_modified() -> float | None:
         """When upstream was last as new as what is served now (PEP 381): its last good answer, less its own lag where that is
         known.  ``None`` when none has answered yet.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -100,6 +101,33 @@ class PageCacheTests(SynchronousTestCase):
         served = self.successResultOf(self.get())
         self.assertEqual((served.outcome.ttl, self.files(served)), (590, ["six-1.0.tar.gz"]))
         self.assertEqual(self.upstreams.pages, [])
+
+    def of_mirror(self, *files: File) -> Any:
+        """A page as the upstream ``mirror`` would deliver it."""
+        page = self.found(*files)
+        return evolve(page, record=evolve(page.record, head=evolve(page.record.head, upstream="mirror")))
+
+    def test_a_mirror_that_states_other_digests_does_not_replace_the_page(self) -> None:
+        self.warm(age=700)
+        refreshed = self.get()
+        self.upstreams.answer(self.of_mirror(evolve(SIX, hashes={"sha256": "f" * 64}), LATER))
+        self.assertEqual(self.files(self.successResultOf(refreshed)), [SIX.filename])
+        ((mirror, why),) = self.upstreams.distrusted
+        self.assertEqual(mirror, "mirror")
+        self.assertIn("six-1.0.tar.gz of six another digest than pypi did", why)
+        self.assertIn("mirror with other digests", self.events)
+
+    def test_a_mirror_that_only_has_more_does_and_so_does_whoever_is_preferred(self) -> None:
+        self.warm(age=700)
+        refreshed = self.get()
+        self.upstreams.answer(self.of_mirror(SIX, LATER))
+        self.assertEqual(len(self.files(self.successResultOf(refreshed))), 2)
+        self.clock.advance(700)
+        self.upstreams.preferred.add("pypi")
+        refreshed = self.get()
+        self.upstreams.answer(self.found(evolve(SIX, hashes={"sha256": "f" * 64})))
+        self.assertEqual(len(self.files(self.successResultOf(refreshed))), 1)
+        self.assertEqual(self.upstreams.distrusted, [])
 
     def test_a_slow_upstream_costs_the_soft_deadline_once_and_the_refresh_goes_on(self) -> None:
         self.warm(age=601)

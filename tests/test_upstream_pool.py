@@ -216,6 +216,21 @@ async def test_a_silent_preferred_upstream_costs_clients_its_share_of_the_patien
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_mirrors_page_with_other_digests_does_not_replace_the_preferred_upstreams(
+    mirrors: list[FakeUpstream], serve: Serve
+) -> None:
+    proxy = await serve(*mirrors[:2], limits=PageLimits(ttl=0.0, soft_deadline=5.0))
+    before = await proxy.page("big")
+    mirrors[1].add_file("big", FILE, b"other bytes", metadata=b"other")
+    mirrors[1].project("big").serial = 1_000_000
+    await mirrors[0].down()
+    assert (await proxy.page("big"))["files"] == before["files"]
+    assert "gives big-1.0.tar.gz of big another digest than up0 did" in (states(proxy)["up1"].marked or "")
+    mirrors[1].add_file("big", FILE, BIG, metadata=b"Metadata-Version: 2.1\n")
+    assert (await proxy.get(await proxy.link("big", FILE))).body == BIG
+
+
+@pytest_twisted.ensureDeferred
 async def test_fastest_prefers_whoever_has_answered_fastest(mirrors: list[FakeUpstream], serve: Serve) -> None:
     for number in range(8):
         mirrors[0].add_file(f"p{number}", f"p{number}-1.0.tar.gz", b"x")

@@ -62,12 +62,20 @@ class ScriptedUpstreams:
     pages: list[tuple[str, Validators | None, Deferred[PageReply]]] = field(factory=list)
     fetches: list[tuple[Wanted, Any, Deferred[None]]] = field(factory=list)
     sizes: dict[str, FileFacts] = field(factory=dict)
+    distrusted: list[tuple[str, str]] = field(factory=list)
+    preferred: set[str] = field(factory=set)
 
     def condition(self) -> Condition:
         return self.state
 
     def retry_in(self) -> float:
         return self.pause
+
+    def outranks(self, upstream: str, other: str) -> bool:
+        return upstream in self.preferred
+
+    def distrust(self, upstream: str, why: str) -> None:
+        self.distrusted.append((upstream, why))
 
     def last_modified(self) -> float | None:
         return None

@@ -52,6 +52,7 @@ class PageCache:
         self._upstreams = upstreams
         self._records = HeadedRecords(PAGES, index, records, offload)
         self._offload = offload
+        self._count = count
         self._refreshed = Refreshed(self, upstreams, reactor, limits, count, upstreams.slow)
         self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
         self._parses: Flights[Page] = Flights()
@@ -102,10 +103,28 @@ class PageCache:
             case PageFound(record=record, page=page):
                 if goes_back(known, record.head):
                     raise OlderThanKept
+                if known is not None and known.found and await self._contradicts(project, known, record.head, page):
+                    raise OlderThanKept
                 head = evolve(record.head, status=(page.status or {}).get("status"))
                 self._keep_parsed(head, record.body, page)
                 adopt(head)
                 await self._keep(project, self._records.keep(project, evolve(record, head=head), known))
+
+    async def _contradicts(self, project: str, known: Head, new: Head, page: Page) -> bool:
+        """Whether the *page* of a mirror states other digests than that of the upstream which it stands in for."""
+        if new.upstream == known.upstream or self._upstreams.outranks(new.upstream, known.upstream):
+            return False
+        at_hand = self._parsed.get(known.digest)
+        body = None if at_hand is not None else await self._records.body(project, known)
+        if at_hand is None and body is None:
+            return False  # what was stated is lost
+        kept = at_hand.page if at_hand is not None else await self._parse_body(project, known, body or b"")
+        changed = await self._offload.run(_first_contradiction, kept, page)
+        if changed is None:
+            return False
+        self._count("mirror with other digests")
+        self._upstreams.distrust(new.upstream, f"gives {changed} of {project} another digest than {known.upstream} did")
+        return True
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
@@ -144,6 +163,16 @@ class PageCache:
 
     def _keep_parsed(self, head: Head, body: bytes, page: Page) -> None:
         self._parsed.put(head.digest, _Parsed(page, len(body) * _PARSED_WEIGHT))
+
+
+def _first_contradiction(kept: Page, new: Page) -> str | None:
+    """The name of a file for which *new* states another digest than *kept*."""
+    stated = {file.filename: file.hashes for file in kept.files}
+    for file in new.files:
+        before = stated.get(file.filename)
+        if before is not None and any(before.get(name, value) != value for name, value in file.hashes.items()):
+            return file.filename
+    return None
 
 
 def renewed(known: Head, reply: PageUnchanged) -> Head:

@@ -30,6 +30,12 @@ class Offline:
         """What operators see: nobody."""
         return []
 
+    def outranks(self, upstream: str, other: str) -> bool:
+        return False
+
+    def distrust(self, upstream: str, why: str) -> None:
+        pass
+
     def last_modified(self) -> float | None:
         return None
 

@@ -41,6 +41,7 @@ class Upstreams:
         patience: float = PATIENCE,
     ) -> None:
         self._clients = tuple(clients)
+        self._ordered = index.policy == "ordered"
         self._reactor = reactor
         self._offload = offload
         self._standing = Standing(index, clients, reactor, offload)
@@ -62,6 +63,15 @@ class Upstreams:
         for client in self._clients:
             if client.busy:
                 client.health.slow()
+
+    def outranks(self, upstream: str, other: str) -> bool:
+        names = [client.name for client in self._clients]
+        return other not in names or (self._ordered and names.index(upstream) < names.index(other))
+
+    def distrust(self, upstream: str, why: str) -> None:
+        for client in self._clients:
+            if client.name == upstream:
+                client.mark(why)
 
     def last_modified(self) -> float | None:
         moments = [
