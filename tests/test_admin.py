@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -129,6 +130,18 @@ async def test_what_makes_no_sense_is_refused_in_a_line(
 
 
 @pytest_twisted.ensureDeferred
+async def test_how_far_a_mirror_is_behind_is_looked_at_when_somebody_asks(upstream: FakeUpstream, run: Start) -> None:
+    hour_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    upstream.content.mirrored_at = hour_ago.strftime("%Y%m%dT%H:%M:%S")
+    proxy = await run(upstream)
+    shown = proxy.service.administration.operations["upstreams"]
+    for _ in range(2):
+        (state,) = await shown(lambda said: None)
+        assert 3500 < state["lag"] < 3700
+    assert upstream.count("/last-modified") == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_table_of_upstreams_comes_from_the_running_proxy(
     upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
 ) -> None:
@@ -138,7 +151,8 @@ async def test_the_table_of_upstreams_comes_from_the_running_proxy(
     assert ended.status == 0
     heading, row = ended.output.splitlines()
     assert re.split(r"  +", heading)[:5] == ["index", "upstream", "state", "paused until", "latency"]
-    assert row.split()[2:] == ["closed", "-", "-", "0", "0", "0", "-", "-"]
+    assert row.split()[2:4] == ["closed", "-"]
+    assert row.split()[5:] == ["ms", "0", "0", "0", "-", "-"], "it was asked how old it is"
     (state,) = await operator.json("upstreams")
     assert (state["url"], state["state"]) == (upstream.url, "closed")
     assert await operator.json("upstreams", "--index", "pypi") == [state]

@@ -38,6 +38,8 @@ class Administration:
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""
+        for each in self._parts.chosen(index).values():
+            await each.upstreams.look()
         return [
             {"index": name, **asdict(state)}
             for name, each in self._parts.chosen(index).items()

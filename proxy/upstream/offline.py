@@ -26,6 +26,9 @@ class Offline:
     def retry_in(self) -> float:
         return math.inf
 
+    async def look(self) -> None:
+        """There is nobody to look at."""
+
     def states(self) -> list[UpstreamState]:
         """What operators see: nobody."""
         return []

@@ -81,6 +81,10 @@ class Upstreams:
         ]
         return max(moments, default=None)
 
+    async def look(self) -> None:
+        """Learn how far each upstream is behind (PEP 381), before :meth:`states` is shown to somebody."""
+        await self._standing.look_at_all()
+
     def states(self) -> list[UpstreamState]:
         """What operators see, in order of preference."""
         return [client.state() for client in self._clients]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 
 from proxy.interfaces import IOffload
 from proxy.settings import IndexSettings
@@ -19,6 +19,9 @@ from proxy.upstream.health import State, Trial
 from proxy.upstream.lag import LOOK_EVERY, look
 from proxy.upstream.pages import ask_page
 from proxy.upstream.racing import unobserved
+
+#: How long operators wait for mirrors to say how old they are (seconds).
+_LOOK_FOR = 2.0
 
 
 class Standing:
@@ -68,6 +71,19 @@ class Standing:
                 self._beside(look(client, now))
         return not client.lags
 
+    async def look_at_all(self) -> None:
+        """Learn how far each upstream that works is behind, where that was not looked at lately; waits only a short while."""
+        now = self._reactor.seconds()
+        looks = []
+        for client in self._clients:
+            if _works(client) and now - self._looked_at.get(client.name, 0.0) > LOOK_EVERY:
+                self._looked_at[client.name] = now
+                looks.append(self._beside(look(client, now)))
+        together: Deferred[Any] = DeferredList(looks, consumeErrors=True)
+        together.addTimeout(_LOOK_FOR, self._reactor)
+        together.addErrback(lambda failure: failure.trap(TimeoutError) and None)
+        await together
+
     def _probe(self, client: UpstreamClient, project: str) -> None:
         trial = client.health.admit()
         if trial is not None:
@@ -76,11 +92,12 @@ class Standing:
     async def _ask(self, client: UpstreamClient, project: str, trial: Trial) -> None:
         await ask_page(client, project, None, self._offload, self._reactor.seconds(), Manner(trial))
 
-    def _beside(self, work: Any) -> None:
+    def _beside(self, work: Any) -> Deferred[Any]:
         running: Deferred[Any] = Deferred.fromCoroutine(work)
         self._background.add(running)
         running.addBoth(self._ended, running)
         unobserved(running)
+        return running
 
     def _ended(self, result: Any, running: Deferred[Any]) -> Any:
         self._background.discard(running)
