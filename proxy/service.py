@@ -91,7 +91,7 @@ class ProxyService(MultiService):
         self.room = self._room(server)
         self._files = FileCache(self._store, self._disk, self.metrics.count, self.usage.used, self.room)
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
-        self._clients = {
+        self.clients = {
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
@@ -186,7 +186,7 @@ class ProxyService(MultiService):
     def _pool(self, index: IndexSettings) -> Upstreams:
         return Upstreams(
             index,
-            [self._clients[name] for name in index.upstreams],
+            [self.clients[name] for name in index.upstreams],
             reactor=self._reactor,
             offload=self._work,
             count=self.metrics.count,
@@ -244,7 +244,7 @@ class ProxyService(MultiService):
         await self._files.close()
         pools = [Deferred.fromCoroutine(index.upstreams.close()) for index in self.indexes.values()]
         await DeferredList(pools, consumeErrors=True)
-        await DeferredList([Deferred.fromCoroutine(client.close()) for client in self._clients.values()], consumeErrors=True)
+        await DeferredList([Deferred.fromCoroutine(client.close()) for client in self.clients.values()], consumeErrors=True)
         await self.room.stop()
         await self._store.close()
         await self._records.close()

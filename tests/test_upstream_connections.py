@@ -6,15 +6,17 @@ import base64
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
 
 from proxy.upstream.guard import is_private
-from tests.inprocess import Running, upstream_settings
-from tests.support import certs
+from tests.inprocess import JSON, Running, upstream_settings
+from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.forward_proxy import ForwardProxy
+from tests.support.process import ProxyProcess
 
 Serve = Callable[..., Awaitable[Running]]
 Make = Callable[..., FakeUpstream]
@@ -84,6 +86,27 @@ async def test_credentials_go_to_their_origin_and_not_along_redirects(
     await proxy.get("/simple/seven/")
     assert {request.headers.get("authorization") for request in upstream.asked} == {sent}
     assert len(other.asked) == 2
+    assert {request.headers.get("authorization") for request in other.asked} == {None}
+
+
+@pytest_twisted.ensureDeferred
+async def test_credentials_out_of_netrc_go_to_their_host_alone(
+    make_upstream: Make, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    other = make_upstream()
+    upstream = filled(make_upstream(file_host=other))
+    filled(other)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login ci password s3cret\nmachine other.example login x password y\n", "utf-8")
+    netrc.chmod(0o600)
+    known = f'[upstream.fake]\nurl = "{upstream.url}"\nnetrc = true\n'
+    proxy = make_proxy(config=f'{known}[[index]]\nname = "main"\nupstreams = ["fake"]\nprefetch = false\n')
+    proxy.before = ("/usr/bin/env", f"NETRC={netrc}")
+    await proxy.started()
+    page = (await wire.fetch(proxy.port, "/simple/six/", Accept=JSON)).json
+    assert (await wire.fetch(proxy.port, urljoin("/simple/six/", page["files"][0]["url"]))).body == DATA
+    sent = "Basic " + base64.b64encode(b"ci:s3cret").decode()
+    assert {request.headers.get("authorization") for request in upstream.asked} == {sent}
     assert {request.headers.get("authorization") for request in other.asked} == {None}
 
 

@@ -208,7 +208,7 @@ async def test_a_silent_preferred_upstream_costs_clients_its_share_of_the_patien
     proxy = await serve(*slow)
     pool = proxy.service.indexes["pypi"].upstreams
     assert isinstance(pool, Upstreams)
-    pool._rounds._stagger = pool._rounds._share = pool._rounds.silence = 0.1
+    pool.rounds.hurry(0.1)
     mirrors[0].silent()
     mirrors[1].silent()
     assert (await proxy.page("big"))["files"]
@@ -253,7 +253,7 @@ async def test_an_upstream_that_is_out_is_probed_beside_the_clients_requests(mir
     for number in range(3):
         await proxy.page(f"p{number}")
     assert states(proxy)["up0"].state == "open"
-    health = proxy.service._clients["up0"].health
+    health = proxy.service.clients["up0"].health
     health.paused_until = 0.0
     gate = mirrors[0].hold("/simple/*")
     assert (await proxy.page("p3"))["files"]  # does not wait for the probe
@@ -340,7 +340,7 @@ async def test_no_slot_is_ever_lost(mirrors: list[FakeUpstream], serve: Serve) -
     for fault in faults:
         upstream.script("*", fault, times=1)
     proxy = await serve(upstream_settings(upstream.url, "narrow", max_connections=1))
-    health = proxy.service._clients["narrow"].health
+    health = proxy.service.clients["narrow"].health
     for number in range(len(faults)):
         await proxy.get(f"/simple/p{number}/")
         health.failures = 0

@@ -141,10 +141,11 @@ async def test_after_it_installs_succeed_without_upstream(
     assert states == {APP.filename: "fetched", LIB.filename: "fetched"}
     assert "0 failed" in ended.output
     await stocked.down()
-    scratch = Scratch(tmp_path)
-    installed = await scratch.pip(proxy.url, "app") if name != "uv.lock" else await scratch.uv(proxy.url, "app")
-    assert installed.status == 0, installed.output
-    assert scratch.installed == INSTALLED
+    for install in (Scratch.pip, Scratch.uv):
+        scratch = Scratch(tmp_path)
+        installed = await install(scratch, proxy.url, "app")
+        assert installed.status == 0, installed.output
+        assert scratch.installed == INSTALLED
 
 
 @pytest_twisted.ensureDeferred

@@ -45,9 +45,9 @@ class Upstreams:
         self._reactor = reactor
         self._offload = offload
         self._standing = Standing(index, clients, reactor, offload)
-        self._rounds = Rounds(index, clients, reactor, patience)
+        self.rounds = Rounds(index, clients, reactor, patience)
         self._holders = Holders(self._standing, reactor, offload, count)
-        self._fetching = Fetching(self._rounds, self._holders, reactor.seconds)
+        self._fetching = Fetching(self.rounds, self._holders, reactor.seconds)
 
     def condition(self) -> Condition:
         conditions = [client.health.condition() for client in self._clients]
@@ -57,7 +57,7 @@ class Upstreams:
         return Condition.DOWN
 
     def retry_in(self) -> float:
-        return self._rounds.retry_in()
+        return self.rounds.retry_in()
 
     def slow(self) -> None:
         for client in self._clients:
@@ -114,16 +114,16 @@ class Upstreams:
 
     async def companion(self, wanted: Wanted, known: Validators | None) -> DocumentReply:
         async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> DocumentReply:
-            manner = Manner(trial, self._rounds.silence, answering)
+            manner = Manner(trial, self.rounds.silence, answering)
             return await ask_companion(client, wanted.url, known, self._offload, self._reactor.seconds(), manner)
 
-        return await self._rounds.all(self._rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
+        return await self.rounds.all(self.rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
 
     async def _definite(
         self, what: str, project: str, ask: Callable[[UpstreamClient, Manner], Awaitable[R]]
     ) -> R | PageMissing:
         """What the first upstream answers that may: one that is not too far behind; a no only from one that has everything."""
-        attempts = self._rounds.attempts(what)
+        attempts = self.rounds.attempts(what)
         partial: list[PageMissing] = []
         lagging: list[UpstreamClient] = []
 
@@ -132,17 +132,17 @@ class Upstreams:
                 lagging.append(client)
                 trial.abandoned()
                 raise Failed(f"is {client.lag or 0:,.0f} s behind (upstream.{client.name}.max_lag)", blames=False)
-            reply = await ask(client, Manner(trial, self._rounds.silence, answering))
+            reply = await ask(client, Manner(trial, self.rounds.silence, answering))
             if isinstance(reply, PageMissing) and (client.settings.partial or client in lagging):
                 partial.append(reply)
                 raise Missing("answered 404 Not Found", reply.url)
             return reply
 
         try:
-            return await self._rounds.all(attempts, lambda: self._standing.order(project), ask_one)
+            return await self.rounds.all(attempts, lambda: self._standing.order(project), ask_one)
         except Exception:
             # A mirror that lags is better than none; its 404 alone says nothing.
-            late = await self._rounds.first(lagging, attempts, ask_one) if lagging else None
+            late = await self.rounds.first(lagging, attempts, ask_one) if lagging else None
             if late is not None:
                 return late
             if partial and attempts.all_missing:
@@ -156,14 +156,14 @@ class Upstreams:
 
     async def facts(self, wanted: Wanted) -> FileFacts:
         async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> FileFacts:
-            place = await self._holders.place(client, wanted, trial, self._rounds.silence)
+            place = await self._holders.place(client, wanted, trial, self.rounds.silence)
             return await ask_facts(place, wanted, trial)
 
-        return await self._rounds.all(self._rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
+        return await self.rounds.all(self.rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
 
     async def open_range(self, wanted: Wanted, start: int, stop: int) -> IBodyReader:
         async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> IBodyReader:
-            place = await self._holders.place(client, wanted, trial, self._rounds.silence)
-            return await open_part(place, wanted, start, stop, trial, self._rounds.silence)
+            place = await self._holders.place(client, wanted, trial, self.rounds.silence)
+            return await open_part(place, wanted, start, stop, trial, self.rounds.silence)
 
-        return await self._rounds.all(self._rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
+        return await self.rounds.all(self.rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)

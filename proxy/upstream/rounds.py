@@ -43,11 +43,17 @@ class Rounds:
     def __init__(self, index: IndexSettings, clients: Sequence[UpstreamClient], reactor: Any, patience: float) -> None:
         self._clients = tuple(clients)
         self._reactor = reactor
-        # Of several upstreams each has its share of the patience; an only one has nobody to hurry it.
-        self._share = patience / max(1, len(clients))
-        self._stagger = index.hedge_after if index.hedge_after is not None else self._share
+        self._hedge_after = index.hedge_after
         #: What bounds the silence in a body (seconds); ``None``: the upstream's own settings alone.
-        self.silence = self._share if len(clients) > 1 else None
+        self.silence: float | None = None
+        # Of several upstreams each has its share of the patience; an only one has nobody to hurry it.
+        self.hurry(patience / max(1, len(clients)))
+
+    def hurry(self, share: float) -> None:
+        """Give each upstream *share* seconds before the next one is asked too."""
+        self._share = share
+        self._stagger = self._hedge_after if self._hedge_after is not None else share
+        self.silence = share if len(self._clients) > 1 else None
 
     def retry_in(self) -> float:
         """Seconds until the next upstream may be asked again."""
