@@ -42,6 +42,7 @@ from proxy.settings import IndexSettings, ServerSettings, Settings
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.records import DiskRecords
+from proxy.supervisor import tell_ready
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.identity import Identity
 from proxy.upstream.offline import Offline
@@ -219,6 +220,8 @@ class ProxyService(MultiService):
         if self._serving:
             self.room.start()  # who works on the data directory alone evicts nothing
         super().startService()
+        if self._serving:
+            self._reactor.callWhenRunning(tell_ready)
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())

@@ -97,6 +97,7 @@ async def test_the_services_command_line_serves(
     line = re.search(r"^ExecStart=/opt/pypiproxy/bin/twistd (.*)$", unit, re.MULTILINE)
     assert line is not None
     assert line[1].split()[:3] == ["--nodaemon", "--pidfile=", "pypiproxy"]
+    assert "Type=notify" in unit  # else the nightly run may come before the port is open
     assert "NoNewPrivileges=yes" in unit
     assert "MemoryDenyWriteExecute=yes" not in unit
     upstream = make_upstream(tls=certs.server_context())

@@ -51,6 +51,7 @@ FLOORS = {
     "following": 7,
     "datadir": 7,
     "adminsocket": 7,
+    "supervisor": 7,
     "tap": 7,
     "logs": 7,
     # 8: the command line
