@@ -7,6 +7,9 @@ from collections import Counter as Counts
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+#: Counters of requests that are kept at hand (methods are the clients' to invent).
+_KINDS = 200
+
 
 class Metrics:
     """All metrics of one service, in a registry of its own."""
@@ -16,6 +19,8 @@ class Metrics:
         self._requests = Counter(
             "pypiproxy_requests", "Requests answered.", ["method", "status", "cache"], registry=self.registry
         )
+        #: The counters behind their labels: looking these up is half of counting.
+        self._by_kind: dict[tuple[str, int, str], Counter] = {}
         self._bytes = Counter("pypiproxy_sent_bytes", "Body bytes sent to clients.", registry=self.registry)
         self._seconds = Histogram(
             "pypiproxy_request_seconds",
@@ -32,7 +37,12 @@ class Metrics:
 
     def observe(self, method: str, status: int, size: int, seconds: float, word: str) -> None:
         """Count one response: *size* in bytes, *word* its cache outcome."""
-        self._requests.labels(method if method in ("GET", "HEAD") else "other", str(status), word).inc()
+        kind = (method, status, word)
+        counter = self._by_kind.get(kind)
+        if counter is None:
+            labelled = self._requests.labels(method if method in ("GET", "HEAD") else "other", str(status), word)
+            counter = labelled if len(self._by_kind) >= _KINDS else self._by_kind.setdefault(kind, labelled)
+        counter.inc()
         self._bytes.inc(size)
         self._seconds.observe(seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote
 
 from proxy.errors import LoopDetected, MethodNotAllowed, NotFound
@@ -40,9 +41,11 @@ class Routes:
         self._files = files
         self._documents = documents
         self._operations = operations
+        #: See :meth:`_place`; hot paths are asked for again and again.
+        self.place = lru_cache(maxsize=10_000)(self._place)
         self._been_here = re.compile(rf"[\d.]+ {re.escape(via)}(?: \(([^)]*)\))?(?:,|$)")
 
-    def place(self, path: str) -> tuple[str, str] | None:
+    def _place(self, path: str) -> tuple[str, str] | None:
         """The index that answers at *path*, and whether it is asked for pages (``simple``), ``files`` or ``pypi`` documents."""
         match path.split("/", 4):
             case ["", "index", name, ("simple" | "files" | "pypi") as kind, *_] if name in self._repositories:
