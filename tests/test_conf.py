@@ -132,10 +132,29 @@ http {{
 """
 
 
-#: Prints what is at a URL; the authority to trust comes after it.
-_ASK = """import ssl, sys, urllib.request
+#: Asks the port and trusts the authority it is given.  Prints what a client that knows HTTP/2 gets to speak, a legacy document,
+#: the status and range of a part of a file, and the status of the operators' path for this host and for another one.
+_ASK = """import http.client, socket, ssl, sys, urllib.parse
 context = ssl.create_default_context(cafile=sys.argv[2])
-print(urllib.request.urlopen(sys.argv[1], context=context).read().decode())"""
+port = int(sys.argv[1])
+
+def ask(path, *, source="127.0.0.1", **headers):
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, source_address=(source, 0), timeout=30)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    return answer, answer.read().decode("latin-1")
+
+fresh = ssl.create_default_context(cafile=sys.argv[2])
+fresh.set_alpn_protocols(["h2", "http/1.1"])
+with socket.create_connection(("127.0.0.1", port)) as raw, fresh.wrap_socket(raw, server_hostname="127.0.0.1") as wrapped:
+    print(wrapped.selected_alpn_protocol())
+print(ask("/pypi/app/json")[1])
+page = ask("/simple/app/")[1]
+path = page.split('href="')[1].split("#")[0]
+part = ask(urllib.parse.urljoin("/simple/app/", path), Range="bytes=100-199")[0]
+print(part.status, part.headers["Content-Range"])
+print(ask("/-/live")[0].status)
+print(ask("/-/live", source="127.0.0.2")[0].status)"""
 
 
 def free_port() -> int:
@@ -179,11 +198,15 @@ async def test_through_nginx_pip_and_uv_install_over_https(
         installed = await scratch.pip(index, "--cert", str(authority), "--retries", "20", "app")
         assert (installed.status, scratch.installed) == (0, {"app": "1.0"}), installed.output + nginx.output
         other = Scratch(tmp_path)
-        installed = await other.uv(index, "--allow-insecure-host", f"127.0.0.1:{port}", "app")
+        installed = await other.uv(index, "app", SSL_CERT_FILE=str(authority))
         assert (installed.status, other.installed) == (0, {"app": "1.0"}), installed.output + nginx.output
-        asking = [sys.executable, "-c", _ASK, f"https://127.0.0.1:{port}/pypi/app/json", str(authority)]
-        document = await Running().spawn(asking, env, tmp_path).end()
-        assert f"https://127.0.0.1:{port}/packages/app/" in document.output, document.output
+        asking = [sys.executable, "-c", _ASK, str(port), str(authority)]
+        asked = await Running().spawn(asking, env, tmp_path).end()
+        version, document, part, inside, outside = asked.output.splitlines()
+        assert version == "h2"
+        assert f"https://127.0.0.1:{port}/packages/app/" in document
+        assert part == "206 bytes 100-199/" + str(len(made.data))
+        assert (inside, outside) == ("200", "403")
     finally:
         nginx.signal(signal.SIGTERM)
         await nginx.end()

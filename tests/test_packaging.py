@@ -126,7 +126,10 @@ def test_the_wheel_holds_the_code_and_the_plugin_and_nothing_else(dist: Path) ->
     assert (metadata["Name"], metadata["Version"], metadata["Requires-Python"]) == ("pypiproxy", proxy.__version__, ">=3.11")
 
 
-def test_the_sdist_holds_the_example_configuration(dist: Path) -> None:
+def test_the_sdist_holds_the_files_for_a_build_host(dist: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        assert f"pypiproxy-{proxy.__version__}/conf/pypiproxy.toml" in archive.getnames()
+        held = {Path(name).relative_to(f"pypiproxy-{proxy.__version__}") for name in archive.getnames()}
+    shipped = {path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*") if path.is_file()}
+    assert {Path("conf/pypiproxy.toml"), Path("conf/nginx/pypiproxy.conf")} < shipped
+    assert shipped <= held

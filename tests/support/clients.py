@@ -43,12 +43,12 @@ class Scratch:
         options = ["--no-cache-dir", "--no-input", "--no-compile", "--progress-bar=off", "--index-url", index]
         return await self._run([*command, *options, *arguments], timeout, PIP_CONFIG_FILE=os.devnull)
 
-    async def uv(self, index: str, *arguments: str, timeout: float = 60.0, retries: int = 3) -> Ended:
-        """``uv pip install`` *arguments* from *index* and nowhere else, without cache and configuration."""
+    async def uv(self, index: str, *arguments: str, timeout: float = 60.0, retries: int = 3, **settings: str) -> Ended:
+        """``uv pip install`` *arguments* from *index* and nowhere else, without cache and configuration, but for *settings*."""
         command = [uv.find_uv_bin(), "pip", "install", "--no-config", "--no-cache", "--no-progress"]
         options = ["--python", str(self.python), "--index-url", index]
         return await self._run(
-            [*command, *options, *arguments], timeout, UV_PYTHON_DOWNLOADS="never", UV_HTTP_RETRIES=str(retries)
+            [*command, *options, *arguments], timeout, UV_PYTHON_DOWNLOADS="never", UV_HTTP_RETRIES=str(retries), **settings
         )
 
     async def uv_compile(self, index: str, *arguments: str, timeout: float = 60.0) -> Ended:
