@@ -74,7 +74,7 @@ class IndexSettings:
     policy: str = "ordered"
     #: Ask the next upstream too when the preferred one has sent no byte after this long; ``None``: never.
     hedge_after: float | None = None
-    #: Ask for the metadata of the newest release when a page is new: installers do that next.
+    #: Ask ahead of resolvers: for the newest release's metadata when a page is new, for what that requires, and further back.
     prefetch: bool = True
     #: Never ask upstream: what is there is served, and nothing else is offered.
     offline: bool = False

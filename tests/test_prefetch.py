@@ -1,4 +1,4 @@
-"""What is asked for ahead: the metadata of the newest release, as soon as a page is new."""
+"""What is asked for ahead of the clients: metadata of the newest release, pages of what that requires, older releases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 
 from proxy.model import File, Page
-from proxy.repository.prefetch import next_wanted
+from proxy.repository.prefetch import next_wanted, requirements, series
 from proxy.settings import IndexSettings, PageLimits
 from tests.inprocess import Start
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -67,6 +67,126 @@ async def test_an_older_release_that_is_asked_for_is_not_waited_for(six: FakeUps
     gate.release()
 
 
+# -- the tree of dependencies -----------------------------------------------------------------------------------------------
+
+
+def add(upstream: FakeUpstream, project: str, *requires: str, version: str = "1.0") -> str:
+    """A wheel; the name of its file."""
+    made = wheel(project, version, requires=requires)
+    upstream.add_file(project, made.filename, made.data, metadata=made.metadata)
+    return made.filename
+
+
+def pages(upstream: FakeUpstream) -> list[str]:
+    """The projects whose pages were asked for, sorted."""
+    return sorted(each.path.split("/")[2] for each in upstream.asked if each.path.startswith("/simple/"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_newest_release_requires_is_there_too_down_to_the_leaves(upstream: FakeUpstream, run: Start) -> None:
+    add(upstream, "app", "never; extra == 'dev'", "Some.Lib>=1")
+    add(upstream, "some-lib", "leaf", "app")
+    add(upstream, "leaf", "never; python_version < '3'")
+    proxy = await run(upstream, indexes=AHEAD)
+    await proxy.page("app")
+    await upstream.until(lambda: upstream.answered == 6)
+    assert pages(upstream) == ["app", "leaf", "some-lib"]
+    assert upstream.count("*.metadata") == 3
+    for project in ("app", "leaf", "some-lib"):
+        path = await proxy.link(project, f"{project.replace('-', '_')}-1.0-py3-none-any.whl") + ".metadata"
+        assert (await proxy.get(path)).status == 200
+    assert upstream.answered == 6
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_known_is_not_asked_for_again(upstream: FakeUpstream, run: Start) -> None:
+    add(upstream, "lib", "leaf")
+    upstream.script("/simple/gone/", Fault(status=404))
+    proxy = await run(upstream, indexes=AHEAD)
+    await proxy.page("lib")
+    await upstream.arrived("/simple/leaf/")
+    assert (await proxy.get("/simple/gone/")).status == 404
+    add(upstream, "app", "gone", "lib", "last")
+    await proxy.page("app")
+    await upstream.arrived("/simple/last/")
+    assert pages(upstream) == ["app", "gone", "last", "leaf", "lib"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_upstream_fails_no_more_is_asked_ahead(upstream: FakeUpstream, run: Start) -> None:
+    add(upstream, "app", *(f"lib{number}" for number in range(40)))
+    upstream.script("/simple/lib*", Fault(status=500))
+    gate = upstream.hold("/simple/lib*")
+    proxy = await run(upstream, indexes=AHEAD)
+    await proxy.page("app")
+    await upstream.arrived("/simple/lib*", 16)
+    gate.release()
+    await upstream.until(lambda: upstream.answered >= 2 + 16)
+    upstream.heal()
+    assert (await proxy.get("/simple/app/")).status == 200
+    assert len(set(pages(upstream))) == 1 + 16
+
+
+# -- back through the releases ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(upstream: FakeUpstream) -> FakeUpstream:
+    """Releases 1.0 to 1.29 of one project."""
+    for number in range(30):
+        add(upstream, "many", version=f"1.{number}")
+    return upstream
+
+
+def numbers(upstream: FakeUpstream) -> list[int]:
+    """The releases whose metadata was asked for, in that order."""
+    paths = [each.path for each in upstream.asked if each.path.endswith(".metadata")]
+    return [int(path.rpartition("many-1.")[2].partition("-")[0]) for path in paths]
+
+
+async def resolve(proxy: Any, *asked: int) -> None:
+    """What a resolver does that tries these releases, one after the other."""
+    for number in asked:
+        path = await proxy.link("many", f"many-1.{number}-py3-none-any.whl") + ".metadata"
+        assert f"Version: 1.{number}\n".encode() in (await proxy.get(path)).body
+
+
+@pytest_twisted.ensureDeferred
+async def test_ahead_of_a_resolver_that_goes_back_the_next_releases_are_fetched(many: FakeUpstream, run: Start) -> None:
+    proxy = await run(many, indexes=AHEAD)
+    await resolve(proxy, 29)
+    assert numbers(many) == [29]
+    await resolve(proxy, 28)
+    await many.until(lambda: many.answered == 1 + 4)
+    assert sorted(numbers(many)) == [26, 27, 28, 29]
+    await resolve(proxy, 27)
+    await many.until(lambda: many.answered == 1 + 7)
+    assert sorted(numbers(many)) == [23, 24, 25, 26, 27, 28, 29]
+    await resolve(proxy, 26, 25, 24, 23)
+    await many.until(lambda: many.answered == 1 + 15)
+    assert sorted(numbers(many)) == list(range(15, 30))
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("asked", [(29, 3, 2), (3, 9, 15), (7,), (29, 29)], ids=["a leap", "forward", "one", "the same"])
+async def test_who_does_not_go_back_gets_what_was_asked_for(many: FakeUpstream, run: Start, asked: tuple[int, ...]) -> None:
+    proxy = await run(many, indexes=AHEAD)
+    await resolve(proxy, *asked[:2])
+    await many.until(lambda: 29 in numbers(many))  # what follows the page
+    assert set(numbers(many)) == {29, *asked[:2]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_way_back_ends_at_the_oldest_release(many: FakeUpstream, run: Start) -> None:
+    proxy = await run(many, indexes=AHEAD)
+    await resolve(proxy, 2, 1, 0)
+    await many.until(lambda: 29 in numbers(many))
+    assert set(numbers(many)) == {29, 2, 1, 0}
+
+
+# -- choices ----------------------------------------------------------------------------------------------------------------
+
+
 def file(filename: str, **keys: Any) -> File:
     return File(filename, f"https://files.example/{filename}", {"sha256": "a" * 64}, **{"core_metadata": True, **keys})
 
@@ -91,3 +211,30 @@ def test_only_what_surely_comes_next_is_wanted(files: list[File], wanted: str | 
     versions = tuple({each.filename.removesuffix(".tar.gz").split("-")[1] for each in files if "-" in each.filename})
     found = next_wanted(Page("x", tuple(files), versions=versions))
     assert (found and found.filename) == wanted
+
+
+def test_a_series_is_of_the_same_tags_newest_first() -> None:
+    other = "cp312-cp312-win_amd64.whl"
+    files = [
+        *(file(f"x-{version}-py3-none-any.whl") for version in ("1.0", "1.10", "1.9", "2.0rc1")),
+        file("x-1.11-py3-none-any.whl", yanked="broken"),
+        file("x-1.12-py3-none-any.whl", core_metadata=None),
+        file("x-1.13-1build-py3-none-any.whl"),
+        file(f"x-1.14-{other}"),
+        *(file(name) for name in ("x-1.0.tar.gz", "odd.whl", "x-odd-py3-none-any.whl")),
+    ]
+    page = Page("x", tuple(files))
+    found = [each.filename for each in series(page, "x-1.9-py3-none-any.whl")]
+    assert found == [f"x-{each}-py3-none-any.whl" for each in ("1.13-1build", "1.10", "1.9", "1.0")]
+    assert [each.filename for each in series(page, f"x-1.0-{other}")] == [f"x-1.14-{other}"]
+
+
+@pytest.mark.parametrize("odd", [b"", b"\xff\xfe", b"Requires-Dist: ===\n\n", b"Name"], ids=["empty", "binary", "odd", "cut"])
+def test_metadata_that_says_nothing_leads_nowhere(odd: bytes) -> None:
+    assert requirements(odd) == []
+
+
+def test_only_what_every_environment_needs_is_followed() -> None:
+    lines = ["Some_Lib (>=1)", "a[x]>=2", "b; sys_platform == 'win32'", "c @ https://files.example/c.whl", "no name !"]
+    metadata = "Metadata-Version: 2.1\n" + "".join(f"Requires-Dist: {line}\n" for line in lines)
+    assert requirements(metadata.encode()) == ["some-lib", "a"]

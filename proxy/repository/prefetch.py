@@ -1,65 +1,184 @@
-"""What an installer asks for next: after a page, the metadata of its newest release.
+"""What an installer asks for next, asked of upstream ahead of it: a resolver goes step by step, and each step is a way there.
 
-A resolver reads a page and then that metadata, one after the other, and so on down the tree of dependencies: by asking for it
-while the page goes out, each level costs one way to upstream and not two.
+Three steps are foreseen.  After a page comes the metadata of its newest release; after that, the pages of what that requires;
+and who went back from one release to the one before it goes on going back.  So a tree of dependencies costs a way to upstream
+for each level and not two for each project, and a conflict not one for each release that is tried.
+
+Nothing is asked for that is there already, and nothing while upstream fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
+from attrs import define, field
+from packaging.metadata import parse_email
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxy.cache.pins import Pins
+from proxy.bounded import BoundedTable
+from proxy.cache.pages import PageCache
+from proxy.cache.pins import PinBook
 from proxy.flight import swallow
 from proxy.interfaces import IOffload
-from proxy.model import File, Page
+from proxy.model import File, Head, Page
+from proxy.names import normalize
 from proxy.repository.offered import is_wheel, metadata_name, segment
 
-#: Of larger pages it is not looked for: there are many wheels of a release, and which one is wanted depends on the client.
+#: Of larger pages the newest release is not looked for: many wheels belong to it, and which is wanted depends on the client.
 _MOST_FILES = 2000
-#: Prefetches under way at once, over all projects of an index: clients' own requests come first.
-_AT_ONCE = 8
+#: Prefetches under way at once, and how many more wait, over all projects of an index.
+_AT_ONCE = 16
+_MOST_WAITING = 500
+#: Releases that are fetched ahead of a resolver that goes back: so many at first, twice as many with each step.
+_FIRST_WINDOW = 2
+_LARGEST_WINDOW = 8
+#: Projects of which it is remembered which release's metadata was asked for last.
+_TRACKS = 1000
+
+
+@define
+class _Track:
+    """How clients go through the releases of one project."""
+
+    last: str
+    #: The wheels with the same tags, newest first, once somebody went from one to another; and where each is in that.
+    series: Sequence[File] = ()
+    places: dict[str, int] = field(factory=dict)
+    window: int = 0
+    #: How far in the series it was fetched.
+    fetched: int = 0
 
 
 class Prefetch:
-    """*fetch* has the metadata of a file stored; it is told the project, the digest segment and the file's name."""
+    """Ahead of the clients of *index*.
 
-    def __init__(self, offload: IOffload, fetch: Callable[[str, str, str], Awaitable[None]]) -> None:
+    *metadata* returns the metadata of a file, stored; it is told the project, the digest segment and the file's name.
+    *willing* is asked whether upstream may be asked for what nobody waits for.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        pages: PageCache,
+        pins: PinBook,
+        offload: IOffload,
+        metadata: Callable[[str, str, str], Awaitable[bytes]],
+        willing: Callable[[], bool],
+    ) -> None:
+        self._index = index
+        self._pages = pages
+        self._pins = pins
         self._offload = offload
-        self._fetch = fetch
-        self._running: dict[str, Deferred[None]] = {}
+        self._metadata = metadata
+        self._willing = willing
+        self._running: dict[object, Deferred[None]] = {}
+        self._waiting: deque[tuple[object, Callable[[], Awaitable[None]]]] = deque()
+        self._tracks: BoundedTable[str, _Track] = BoundedTable(_TRACKS, lambda track: 1)
 
     def close(self) -> None:
         """Stop what is under way."""
+        self._waiting.clear()
         for running in list(self._running.values()):
             running.cancel()
 
-    def after(self, project: str, page: Callable[[], Awaitable[Page]], pins: Pins) -> None:
-        """A client has just been given a new *page* of *project*."""
-        if project in self._running or len(self._running) >= _AT_ONCE:
+    def page_is_new(self, project: str, head: Head) -> None:
+        """A client is about to get a page of *project* that was not known before."""
+        self._start(project, lambda: self._after_page(project, head))
+
+    def metadata_asked(self, project: str, filename: str) -> None:
+        """A client asks for the metadata of *filename*."""
+        track = self._tracks.get(project)
+        if track is None:
+            self._tracks.put(project, _Track(filename))
+        elif track.last != filename:
+            before, track.last = track.last, filename
+            if filename in track.places:
+                self._went(project, track, before)
+            else:
+                self._start((project, filename), lambda: self._learn_series(project, track, before))
+
+    # -- from a page to what it leads to -----------------------------------------------------------------------------------
+
+    async def _after_page(self, project: str, head: Head) -> None:
+        page = await self._pages.parsed(project, head)
+        if len(page.files) > _MOST_FILES:
             return
-        running = self._running[project] = Deferred.fromCoroutine(self._run(project, page, pins))
-        running.addBoth(self._ended, project)
+        file = await self._offload.run(next_wanted, page)
+        if file is None or await self._known(project, file):
+            return
+        data = await self._metadata(project, segment(file), file.filename)
+        for name in await self._offload.run(requirements, data):
+            self._start(name, partial(self._required, name))
+
+    async def _required(self, project: str) -> None:
+        if await self._pages.remembered(project) is None:
+            served = await self._pages.get(project)
+            await self._after_page(project, served.head)
+
+    # -- back through the releases -----------------------------------------------------------------------------------------
+
+    async def _learn_series(self, project: str, track: _Track, before: str) -> None:
+        head = await self._pages.remembered(project)
+        if head is None or not head.found:
+            return
+        page = await self._pages.parsed(project, head)
+        track.series = await self._offload.run(series, page, track.last)
+        track.places = {file.filename: place for place, file in enumerate(track.series)}
+        track.window = track.fetched = 0
+        self._went(project, track, before)
+
+    def _went(self, project: str, track: _Track, before: str) -> None:
+        """A client went on to the last one of *track*: if that was a step back, the next ones are fetched."""
+        place, came_from = track.places.get(track.last), track.places.get(before)
+        if place is None or came_from is None or not came_from < place <= came_from + _LARGEST_WINDOW:
+            track.window = 0
+            return
+        track.window = min(_LARGEST_WINDOW, track.window * 2) or _FIRST_WINDOW
+        reach = place + 1 + track.window
+        for file in track.series[max(place + 1, track.fetched) : reach]:
+            self._start((project, file.filename), partial(self._fetch, project, file))
+        track.fetched = max(track.fetched, reach)
+
+    async def _fetch(self, project: str, file: File) -> None:
+        if not await self._known(project, file):
+            await self._metadata(project, segment(file), file.filename)
+
+    # -- inside ------------------------------------------------------------------------------------------------------------
+
+    async def _known(self, project: str, file: File) -> bool:
+        return metadata_name(segment(file), file.filename) in await self._pins.of(self._index, project)
+
+    def _start(self, key: object, run: Callable[[], Awaitable[None]]) -> None:
+        if key in self._running or not self._willing():
+            return
+        if len(self._running) < _AT_ONCE:
+            self._run(key, run)
+        elif len(self._waiting) < _MOST_WAITING:
+            self._waiting.append((key, run))
+
+    def _run(self, key: object, run: Callable[[], Awaitable[None]]) -> None:
+        running = self._running[key] = Deferred.fromCoroutine(_quietly(run))
+        running.addBoth(self._ended, key)
         swallow(running)
 
-    def _ended(self, result: object, project: str) -> object:
-        self._running.pop(project, None)
+    def _ended(self, result: object, key: object) -> object:
+        del self._running[key]
+        while self._waiting and len(self._running) < _AT_ONCE:
+            self._start(*self._waiting.popleft())
         return result
 
-    async def _run(self, project: str, page: Callable[[], Awaitable[Page]], pins: Pins) -> None:
-        try:
-            parsed = await page()
-            if len(parsed.files) > _MOST_FILES:
-                return
-            file = await self._offload.run(next_wanted, parsed)
-            if file is not None and metadata_name(segment(file), file.filename) not in pins:
-                await self._fetch(project, segment(file), file.filename)
-        except CancelledError:
-            raise
-        except Exception:  # noqa: BLE001  # the client that asks will be told what is the matter
-            pass
+
+async def _quietly(run: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await run()
+    except CancelledError:
+        raise
+    except Exception:  # noqa: BLE001  # the client that asks will be told what is the matter
+        pass
 
 
 def next_wanted(page: Page) -> File | None:
@@ -70,6 +189,37 @@ def next_wanted(page: Page) -> File | None:
     version = f"-{newest}-"
     wheels = [file for file in page.files if version in file.filename and is_wheel(file.filename) and file.yanked is False]
     return wheels[0] if len(wheels) == 1 and wheels[0].core_metadata else None
+
+
+def requirements(metadata: bytes) -> list[str]:
+    """The projects that *metadata* requires whatever the environment, normalised: what has a marker is for some only."""
+    raw, _ = parse_email(metadata)
+    names = []
+    for line in raw.get("requires_dist", ()):
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None and requirement.url is None:
+            names.append(normalize(requirement.name))
+    return names
+
+
+def series(page: Page, filename: str) -> list[File]:
+    """The wheels on *page* with the same tags as *filename*, of final releases with metadata upstream; newest first."""
+    tags = _tags(filename)
+    found = (
+        (version, file)
+        for file in page.files
+        if file.core_metadata and file.yanked is False and _tags(file.filename) == tags
+        if (version := _final(file.filename.split("-")[1])) is not None
+    )
+    return [file for _, file in sorted(found, key=lambda each: each[0], reverse=True)]
+
+
+def _tags(filename: str) -> str | None:
+    """The tags of a wheel (PEP 425); ``None`` for what is no wheel."""
+    return "-".join(filename.split("-")[-3:]) if is_wheel(filename) and filename.count("-") >= 4 else None
 
 
 def _final(text: str) -> Version | None:

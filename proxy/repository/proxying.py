@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,10 +18,10 @@ from proxy.cache.refreshed import Served
 from proxy.errors import DigestChanged, NotFound, NotHere, UpstreamFailed
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IOffload, IRepository, IUpstreams
-from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
+from proxy.model import NO_BYTES, Condition, Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
 from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.located import Located, PageView, View
-from proxy.repository.metadata import WheelMetadata
+from proxy.repository.metadata import WheelMetadata, whole
 from proxy.repository.offered import PROVENANCE, as_pinned, is_wheel, offered, pin_holds, segment
 from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
@@ -68,7 +69,7 @@ class ProxyRepository:
         self._count = count
         self._facts: BoundedTable[str, FileFacts] = BoundedTable(_FACTS, lambda facts: 1)
         self._asking: Flights[FileFacts] = Flights()
-        self._prefetch = Prefetch(offload, self._fetch_metadata) if prefetch else None
+        self._prefetch = Prefetch(name, pages, pins, offload, self._have_metadata, self._is_up) if prefetch else None
 
     def close(self) -> None:
         """Stop what goes on beside requests."""
@@ -80,14 +81,21 @@ class ProxyRepository:
         pins = await self._pins.of(self.name, project)
         there = None if self._presence is None else await self._there(self._presence, project, served, pins)
         if self._prefetch is not None and served.outcome.fwd == "miss":
-            self._prefetch.after(project, lambda: self._pages.parsed(project, served.head), pins)
+            self._prefetch.page_is_new(project, served.head)
         return self._view(project, served, pins, there)
 
-    async def _fetch_metadata(self, project: str, asked: str, filename: str) -> None:
-        """Have the metadata stored that a client is about to ask for."""
-        located = await self.locate(project, asked, filename + METADATA)
+    def _is_up(self) -> bool:
+        return self._upstreams.condition() is Condition.UP
+
+    async def _have_metadata(self, project: str, asked: str, filename: str) -> bytes:
+        """The metadata that a client is about to ask for, stored."""
+        located = await self._locate(project, asked, filename + METADATA)
         source = located.stored or await self.download(located, asked)
-        source.close()
+        try:
+            await whole(source, filename)
+            return os.pread(source.fileno(), source.extent(), 0)
+        finally:
+            source.close()
 
     async def _there(self, presence: Presence, project: str, served: Served, pins: Pins) -> There:
         return await presence.of(project, served.head.digest, pins, lambda: self._pages.parsed(project, served.head))
@@ -162,6 +170,12 @@ class ProxyRepository:
         return pin.sha256
 
     async def locate(self, project: str, asked: str, name: str) -> Located:
+        filename, companion = _companion(name)
+        if companion and self._prefetch is not None:
+            self._prefetch.metadata_asked(project, filename)
+        return await self._locate(project, asked, name)
+
+    async def _locate(self, project: str, asked: str, name: str) -> Located:
         filename, companion = _companion(name)
         if _withheld(await self._pages.remembered(project)):
             raise _quarantined(project, name)
