@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
 from attrs import field, frozen
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -31,13 +32,14 @@ class Digest:
         return f"{self.algorithm}-{self.hex}"
 
 
-@frozen(slots=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     """One distribution file as a project page states it (PEP 503, 592, 658, 691, 700, 714, 740).
 
     ``url`` is absolute.  ``yanked`` is ``False``, ``True`` or the reason.  ``core_metadata`` is ``None`` when the page says
     nothing, ``False`` when it says there is none, ``True`` or the digests of the metadata when there is.  ``extra`` holds the
     keys this proxy does not know, to be passed on as they came.
+
+    A page has tens of thousands of them: they are made in a fraction of the time that other frozen classes take.
     """
 
     filename: str

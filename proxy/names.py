@@ -9,6 +9,9 @@ _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.A
 #: Separators of paths, control characters, and halves of surrogate pairs, which no encoding can carry.
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
+#: What nearly all file names look like.
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!~-]{0,200}")
+
 #: The longest file name that common file systems take, in bytes.
 _LONGEST = 255
 
@@ -25,4 +28,9 @@ def is_project_name(name: str) -> bool:
 
 def is_filename(name: str) -> bool:
     """Whether *name* is safe as a segment of a URL and of a path: not empty, at most 255 bytes in UTF-8, one segment."""
-    return name not in ("", ".", "..") and not _UNSAFE.search(name) and len(name.encode()) <= _LONGEST
+    return is_plain(name) or (name not in ("", ".", "..") and not _UNSAFE.search(name) and len(name.encode()) <= _LONGEST)
+
+
+def is_plain(name: str) -> bool:
+    """Whether *name* is a file name that a URL can hold as it is, as nearly all are."""
+    return _PLAIN.fullmatch(name) is not None

@@ -1,16 +1,22 @@
-"""The bounded pool of worker threads: where everything runs that would make the reactor wait."""
+"""The bounded pool of worker threads: where everything runs that would make the reactor wait.
+
+Theory of operation. A cold page takes a dozen short calls, most of them shorter than what Twisted's thread pool costs its
+caller.  Here a call is one append to a deque and one wake-up; threads take the next call by themselves; and what they finish is
+delivered to the reactor many at a time.  A deque's ends may be used from any thread.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.interfaces import IOffload
@@ -24,57 +30,79 @@ class _Task:
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
-    done: Deferred[Any] = field(init=False)
+    #: Fired with the result, in the reactor's thread; cancelled by who does not wait any more.
+    done: Deferred[Any] = field(factory=Deferred)
 
 
 @implementer(IOffload)
 class Offload:
-    """A :class:`ThreadPool` of at most *threads* threads, named *name* in stack dumps."""
+    """At most *threads* threads, named *name* in stack dumps."""
 
     def __init__(self, reactor: IReactorFromThreads, threads: int, name: str) -> None:
         self._reactor = reactor
-        self._threads = threads
-        self._pool = ThreadPool(minthreads=0, maxthreads=threads, name=name)
-        self._running = 0
+        self._most = threads
+        self._name = name
+        self._threads: list[threading.Thread] = []
         self._waiting: deque[_Task] = deque()
-
-    def start(self) -> None:
-        self._pool.start()
+        self._undelivered = 0
+        #: One item wakes one thread: true for a task to take, false to end.
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._finished: deque[tuple[_Task, Any]] = deque()
+        self._delivering = False
 
     def stop(self) -> None:
-        """Wait for what is running, then end the threads (blocks: called when the reactor shuts down)."""
-        self._pool.stop()
+        """Wait for what was begun and what waits, then end the threads (blocks: called when the reactor shuts down)."""
+        for _ in self._threads:
+            self._wake.put(False)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        return cast("T", await self._task(function, args, self._waiting.append))
+        return cast("T", await self._submitted(_Task(function, args), self._waiting.append))
 
     async def run_first(self, function: Callable[..., T], *args: Any) -> T:
-        return cast("T", await self._task(function, args, self._waiting.appendleft))
+        return cast("T", await self._submitted(_Task(function, args), self._waiting.appendleft))
 
-    def _task(self, function: Callable[..., Any], args: tuple[Any, ...], queue: Callable[[_Task], None]) -> Deferred[Any]:
-        task = _Task(function, args)
-        task.done = Deferred(lambda _: self._leave(task))
-        if self._running < self._threads:
-            self._begin(task)
-        else:
-            queue(task)
+    def _submitted(self, task: _Task, queue: Callable[[_Task], None]) -> Deferred[Any]:
+        queue(task)
+        self._undelivered += 1
+        if self._undelivered > len(self._threads) < self._most:
+            # A daemon: a process that ends without `stop` must not hang.
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._wake.put(True)
         return task.done
 
-    def _begin(self, task: _Task) -> None:
-        self._running += 1
-        deferToThreadPool(self._reactor, self._pool, task.function, *task.args).addBoth(self._ended, task)
+    def _deliver(self) -> None:
+        # In this order: what is finished from here on either is seen below or asks for another delivery.
+        self._delivering = False
+        while self._finished:
+            task, result = self._finished.popleft()
+            self._undelivered -= 1
+            if not task.done.called:
+                task.done.callback(result)
 
-    def _ended(self, result: Any, task: _Task) -> None:
-        self._running -= 1
-        if self._waiting:
-            self._begin(self._waiting.popleft())
-        if not task.done.called:
-            task.done.callback(result)
+    # -- in the worker threads ---------------------------------------------------------------------------------------------
 
-    def _leave(self, task: _Task) -> None:
-        """Nobody waits for *task* any more: it need not begin."""
-        if task in self._waiting:
-            self._waiting.remove(task)
+    def _work(self) -> None:
+        while self._wake.get():
+            task = self._waiting.popleft()
+            self._finished.append((task, _outcome(task)))
+            if not self._delivering:
+                self._delivering = True
+                self._reactor.callFromThread(self._deliver)
+
+
+def _outcome(task: _Task) -> Any:
+    """What the call returns, or its failure; ``None`` when nobody waits for it any more, and then it need not begin."""
+    if task.done.called:
+        return None
+    try:
+        return task.function(*task.args)
+    except Exception:  # noqa: BLE001  # the caller is told, whatever it was
+        return Failure()
 
 
 @implementer(IOffload)

@@ -213,8 +213,6 @@ class ProxyService(MultiService):
     def startService(self) -> None:
         _raise_descriptor_limit()
         _calm_collector()
-        self._disk.start()
-        self._work.start()
         swept = Deferred.fromCoroutine(self._store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
         if self._serving:

@@ -20,7 +20,6 @@ reactor: Any = default_reactor
 def one() -> Iterator[Offload]:
     """A pool of one thread."""
     pool = Offload(reactor, 1, "test")
-    pool.start()
     yield pool
     pool.stop()
 
@@ -74,3 +73,24 @@ async def test_an_error_is_the_callers(one: Offload) -> None:
     with pytest.raises(ZeroDivisionError):
         await one.run(lambda: 1 // 0)
     assert await one.run(lambda: 1) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_result_is_lost_however_many_finish_at_once() -> None:
+    pool = Offload(reactor, 4, "many")
+    running = [started(pool.run(str, number)) for number in range(2000)]
+    try:
+        assert [await each for each in running] == [str(number) for number in range(2000)]
+        assert {each.name for each in threading.enumerate() if each.name.startswith("many")} == {f"many-{n}" for n in range(4)}
+    finally:
+        pool.stop()
+    assert not [each for each in threading.enumerate() if each.name.startswith("many")]
+
+
+def test_what_waits_is_done_before_the_end() -> None:
+    pool = Offload(reactor, 1, "test")
+    done: list[int] = []
+    running = [started(pool.run(done.append, number)) for number in range(10)]
+    pool.stop()
+    assert done == list(range(10))
+    assert not any(each.called for each in running)  # the reactor has not run since

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -110,7 +111,7 @@ class PageCacheTests(SynchronousTestCase):
     def test_a_mirror_that_states_other_digests_does_not_replace_the_page(self) -> None:
         self.warm(age=700)
         refreshed = self.get()
-        self.upstreams.answer(self.of_mirror(evolve(SIX, hashes={"sha256": "f" * 64}), LATER))
+        self.upstreams.answer(self.of_mirror(replace(SIX, hashes={"sha256": "f" * 64}), LATER))
         self.assertEqual(self.files(self.successResultOf(refreshed)), [SIX.filename])
         ((mirror, why),) = self.upstreams.distrusted
         self.assertEqual(mirror, "mirror")
@@ -125,7 +126,7 @@ class PageCacheTests(SynchronousTestCase):
         self.clock.advance(700)
         self.upstreams.preferred.add("pypi")
         refreshed = self.get()
-        self.upstreams.answer(self.found(evolve(SIX, hashes={"sha256": "f" * 64})))
+        self.upstreams.answer(self.found(replace(SIX, hashes={"sha256": "f" * 64})))
         self.assertEqual(len(self.files(self.successResultOf(refreshed))), 1)
         self.assertEqual(self.upstreams.distrusted, [])
 

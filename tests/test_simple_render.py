@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.model import ALGORITHMS, File, Page
 from proxy.simple.media import MediaType
@@ -36,7 +37,7 @@ def as_html(page: Page) -> str:
 
 
 def test_a_json_page_in_full() -> None:
-    file = evolve(
+    file = replace(
         FILE,
         requires_python=">=3.8",
         upload_time="2024-01-02T03:04:05Z",
@@ -85,7 +86,7 @@ def test_what_is_unknown_is_absent_but_hashes_and_yanked_are_always_there() -> N
         (evolve(PAGE, api_version=(1, 9)), "1.4"),
         (evolve(PAGE, api_version=(1, 0)), "1.0"),
         (evolve(PAGE, versions=None), "1.0"),
-        (evolve(PAGE, files=(FILE, evolve(FILE, size=None))), "1.0"),
+        (evolve(PAGE, files=(FILE, replace(FILE, size=None))), "1.0"),
         (evolve(PAGE, files=()), "1.4"),
     ],
 )
@@ -104,14 +105,14 @@ def test_a_quarantined_project_offers_no_file() -> None:
 
 def test_rejected_and_promised_keys_are_never_emitted() -> None:
     keys = {"tracks": [], "alternate-locations": [], "namespaces": [], "kept": 1}
-    document = as_json(evolve(PAGE, extra=keys, meta_extra=keys, files=(evolve(FILE, extra=keys),)))
+    document = as_json(evolve(PAGE, extra=keys, meta_extra=keys, files=(replace(FILE, extra=keys),)))
     for mapping in (document, document["meta"], document["files"][0]):
         assert mapping.keys() & keys.keys() == {"kept"}
 
 
 def test_no_extra_key_overrides_a_known_one() -> None:
     keys = {"name": "bar", "files": [], "api-version": "9.9", "url": "https://evil.example/", "hashes": {}}
-    page = evolve(PAGE, extra={"name": "bar"}, meta_extra=keys, files=(evolve(FILE, extra=keys),))
+    page = evolve(PAGE, extra={"name": "bar"}, meta_extra=keys, files=(replace(FILE, extra=keys),))
     assert as_json(page)["name"] == "foo"
     assert as_json(page)["meta"]["api-version"] == "1.4"
     assert as_json(page)["files"][0]["url"] == link(FILE)
@@ -119,7 +120,7 @@ def test_no_extra_key_overrides_a_known_one() -> None:
 
 
 def test_html_says_what_html_can_say() -> None:
-    file = evolve(
+    file = replace(
         FILE, requires_python=">=3.8,<4", yanked='"><script>', core_metadata={"md5": "0" * 32, "sha256": SHA}, gpg_sig=True
     )
     text = as_html(evolve(PAGE, files=(file,), meta_extra={"_last-serial": 7}))
@@ -134,9 +135,9 @@ def test_html_says_what_html_can_say() -> None:
 
 
 def test_a_yank_without_a_reason_and_metadata_without_a_digest_are_said_in_html() -> None:
-    text = as_html(evolve(PAGE, files=(evolve(FILE, yanked=True, core_metadata=True),)))
+    text = as_html(evolve(PAGE, files=(replace(FILE, yanked=True, core_metadata=True),)))
     assert 'data-yanked="" data-core-metadata="true" data-dist-info-metadata="true"' in text
-    assert "metadata" not in as_html(evolve(PAGE, files=(evolve(FILE, core_metadata=False),)))
+    assert "metadata" not in as_html(evolve(PAGE, files=(replace(FILE, core_metadata=False),)))
 
 
 def test_the_text_of_an_anchor_is_the_file_name_unquoted() -> None:
@@ -145,7 +146,7 @@ def test_the_text_of_an_anchor_is_the_file_name_unquoted() -> None:
 
 
 def test_a_page_of_many_files_is_whole() -> None:
-    files = tuple(evolve(FILE, filename=f"foo-{number}.zip") for number in range(1501))
+    files = tuple(replace(FILE, filename=f"foo-{number}.zip") for number in range(1501))
     for count in (0, 1, 500, 501, 1500, 1501):
         names = [each["filename"] for each in as_json(evolve(PAGE, files=files[:count]))["files"]]
         assert names == [file.filename for file in files[:count]]
@@ -175,7 +176,7 @@ files = st.builds(
     provenance=st.none() | words.map(lambda text: "https://index.example/" + text),
     gpg_sig=st.none() | st.booleans(),
     extra=extras,
-).map(lambda file: evolve(file, url="https://index.example/files/foo/" + quote(file.filename, safe="+!~")))
+).map(lambda file: replace(file, url="https://index.example/files/foo/" + quote(file.filename, safe="+!~")))
 pages = st.builds(
     Page,
     project=st.just("foo"),
@@ -203,7 +204,7 @@ def as_html_can_say(file: File) -> File:
         strongest = min(metadata, key=ALGORITHMS.index)
         metadata = {strongest: metadata[strongest]}
     hashes = {file.digest.algorithm: file.digest.hex} if file.digest is not None else {}
-    return evolve(file, hashes=hashes, size=None, upload_time=None, core_metadata=metadata, extra={})
+    return replace(file, hashes=hashes, size=None, upload_time=None, core_metadata=metadata, extra={})
 
 
 @given(pages, st.sampled_from([MediaType.HTML_V1, MediaType.TEXT_HTML]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from attrs import evolve, frozen
+from msgspec.structs import replace
 
 from proxy.cache.pins import METADATA, companion_name
 from proxy.model import NO_BYTES, Digest, File, Page, Pin, strongest
@@ -22,6 +23,9 @@ PROVENANCE = ".provenance"
 
 def segment(file: File) -> str:
     """The digest segment of *file*'s URL: ``<algorithm>-<hex>``, or :data:`UNSTATED`."""
+    sha256 = file.hashes.get("sha256")
+    if sha256 is not None:
+        return f"sha256-{sha256}"  # the strongest there is
     digest = file.digest
     return UNSTATED if digest is None else str(digest)
 
@@ -101,7 +105,7 @@ def _sha256(digest: Digest | None) -> str | None:
 
 def _from_store(file: File, pins: Mapping[str, Pin], there: Collection[str]) -> File:
     """*file* without what may not be there: provenance, and metadata (a wheel's is read out of it when it is asked for)."""
-    return evolve(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, pins) in there else None)
+    return replace(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, pins) in there else None)
 
 
 def _offered(file: File, pins: Mapping[str, Pin]) -> File:
@@ -109,13 +113,13 @@ def _offered(file: File, pins: Mapping[str, Pin]) -> File:
     if pin is not None:
         file = as_pinned(file, pin)
         if file.size is None and pin_holds(pin, segment(file)):
-            file = evolve(file, size=pin.size)
+            file = replace(file, size=pin.size)
     if file.core_metadata or not is_wheel(file.filename):
         return file
     known = pins.get(metadata_name(segment(file), file.filename))
     if known is None:
-        return evolve(file, core_metadata=True)
-    return evolve(file, core_metadata=False if known.sha256 == NO_BYTES else {"sha256": known.sha256})
+        return replace(file, core_metadata=True)
+    return replace(file, core_metadata=False if known.sha256 == NO_BYTES else {"sha256": known.sha256})
 
 
 def _upgraded(page: Page) -> Page:
@@ -138,4 +142,4 @@ def as_pinned(file: File, pin: Pin | None) -> File:
     """*file* with the bytes that *pin* holds, when its page now states others."""
     if pin is None or changed(file, pin) is None:
         return file
-    return evolve(file, hashes={**pin.stated, "sha256": pin.sha256}, size=pin.size, core_metadata=None)
+    return replace(file, hashes={**pin.stated, "sha256": pin.sha256}, size=pin.size, core_metadata=None)

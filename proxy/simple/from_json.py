@@ -68,9 +68,10 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     entries = document.get("files")
     if not isinstance(entries, list):
         raise Malformed("the JSON is no project page: it has no list of files")
+    decode = _entry.decode
     return Page(
         project=project,
-        files=tuple(file for raw in entries if (file := _file(_entry.decode(raw), url)) is not None),
+        files=tuple(file for file in [_file(decode(raw), url) for raw in entries] if file is not None),
         api_version=version,
         versions=_versions(document.get("versions")),
         status=mend.status(document.get("project-status")),
@@ -96,7 +97,7 @@ def _versions(value: Any) -> tuple[str, ...] | None:
 
 
 def _others(mapping: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
-    return {key: value for key, value in mapping.items() if key not in known} if mapping.keys() - known else EMPTY
+    return {key: value for key, value in mapping.items() if key not in known} if not known.issuperset(mapping) else EMPTY
 
 
 def _file(entry: dict[str, Any], page_url: str) -> File | None:

@@ -11,8 +11,8 @@ _SAFE_IN_QUERY = _SAFE_IN_PATH + "?"
 _NETLOC = re.compile(r"""[^\s\x00-\x20\x7f/?#\\<>"^`{|}]+""")
 
 # The two shapes that nearly all links of large pages have are resolved without urllib, which takes many times as long.
-_SEGMENT = r"[\w~!$&'()*+,=@%-][\w.~!$&'()*+,=@%-]*"
-_PATH = rf"(?:{_SEGMENT}/)*{_SEGMENT}"
+_SEGMENT = r"[\w~!$&'()*+,=@%-][\w.~!$&'()*+,=@%-]*+"
+_PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*+"
 _ABSOLUTE = re.compile(rf"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{{1,4}})?/{_PATH}", re.ASCII)
 _RELATIVE = re.compile(rf"((?:\.\./)*)({_PATH})", re.ASCII)
 
@@ -22,6 +22,8 @@ def resolve(base: str, href: str) -> tuple[str, str] | None:
 
     Characters that no URL may hold (spaces, non-ASCII) come out percent-encoded.
     """
+    if _ABSOLUTE.fullmatch(href):
+        return href, ""
     reference, _, fragment = href.strip().partition("#")
     if _ABSOLUTE.fullmatch(reference):
         return reference, fragment

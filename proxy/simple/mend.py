@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
@@ -29,14 +29,17 @@ _LARGEST = 2**63
 _LONGEST_SPECIFIER = 500
 
 _HEX = re.compile(r"[0-9a-fA-F]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _IN_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
 
 
 def digests(value: object) -> Mapping[str, str]:
     """The digests in *value* that can be what they say, in lower case; a length is known for common algorithms only."""
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, dict) or not value:
         return EMPTY
+    if len(value) == 1 and isinstance(sha256 := value.get("sha256"), str) and _SHA256.fullmatch(sha256):
+        return cast("dict[str, str]", value)  # nothing to mend, as on nearly every page
     return {
         algorithm.lower(): text.lower()
         for algorithm, text in value.items()
@@ -90,7 +93,7 @@ def core_metadata(value: object) -> bool | Mapping[str, str] | None:
     """PEP 658 and PEP 714: absent, a boolean, or digests; where none of them can be a digest there is metadata all the same."""
     if isinstance(value, bool):
         return value
-    return digests(value) or True if isinstance(value, Mapping) else None
+    return digests(value) or True if isinstance(value, dict) else None
 
 
 def provenance(value: object) -> str | None:

@@ -5,7 +5,7 @@ Both are made piece by piece: encoding a page of 40,000 files in one call would 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -60,22 +60,35 @@ def kept(extra: Any) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key not in _NEVER}
 
 
-def _entry(file: File, link: Link) -> dict[str, Any]:
-    entry: dict[str, Any] = {"filename": file.filename, "url": link(file), "hashes": dict(file.hashes)}
-    if file.requires_python is not None:
-        entry["requires-python"] = file.requires_python
-    if file.size is not None:
-        entry["size"] = file.size
-    if file.upload_time is not None:
-        entry["upload-time"] = file.upload_time
-    entry["yanked"] = file.yanked
-    if file.core_metadata is not None:
-        entry["core-metadata"] = file.core_metadata if isinstance(file.core_metadata, bool) else dict(file.core_metadata)
-    if file.provenance is not None:
-        entry["provenance"] = file.provenance
-    if file.gpg_sig is not None:
-        entry["gpg-sig"] = file.gpg_sig
-    return kept(file.extra) | entry if file.extra else entry
+class _Entry(msgspec.Struct, omit_defaults=True, rename="kebab", gc=False):
+    """A file on the page; what is ``None`` is left out."""
+
+    filename: str
+    url: str
+    hashes: Mapping[str, str]
+    yanked: bool | str
+    requires_python: str | None = None
+    size: int | None = None
+    upload_time: str | None = None
+    core_metadata: bool | Mapping[str, str] | None = None
+    provenance: str | None = None
+    gpg_sig: bool | None = None
+
+
+def _entry(file: File, link: Link) -> _Entry | dict[str, Any]:
+    entry = _Entry(
+        file.filename,
+        link(file),
+        file.hashes or {},
+        file.yanked,
+        file.requires_python,
+        file.size,
+        file.upload_time,
+        file.core_metadata,
+        file.provenance,
+        file.gpg_sig,
+    )
+    return kept(file.extra) | msgspec.to_builtins(entry) if file.extra else entry
 
 
 def _html(page: Page, files: tuple[File, ...], link: Link) -> bytes:

@@ -14,6 +14,7 @@ from proxy.bounded import BoundedTable
 from proxy.flight import Flights
 from proxy.interfaces import IOffload
 from proxy.model import File, Page
+from proxy.names import is_plain
 from proxy.repository.located import PageView
 from proxy.repository.offered import segment
 from proxy.simple.media import MediaType
@@ -71,7 +72,8 @@ def _render(state: str, page: Page, media: MediaType, coding: str) -> Rendering:
 
 def link(project: str, file: File) -> str:
     """The relative URL of *file* on the page of *project*."""
-    return f"../../files/{project}/{segment(file)}/{quote(file.filename, safe='+!~')}"
+    name = file.filename
+    return f"../../files/{project}/{segment(file)}/{name if is_plain(name) else quote(name, safe='+!~')}"
 
 
 def encoded(data: bytes, coding: str) -> bytes:
