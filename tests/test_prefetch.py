@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.model import File, Page
 from proxy.repository.prefetch import next_wanted, requirements, series
 from proxy.settings import IndexSettings, PageLimits
-from tests.inprocess import Start
+from tests.inprocess import Start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import wheel
 
@@ -125,6 +127,22 @@ async def test_when_upstream_fails_no_more_is_asked_ahead(upstream: FakeUpstream
     upstream.heal()
     assert (await proxy.get("/simple/app/")).status == 200
     assert len(set(pages(upstream))) == 1 + 16
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_requests_wait_for_their_turn_nothing_is_asked_ahead(upstream: FakeUpstream, run: Start) -> None:
+    """One request in a hundred seconds, and the first has been."""
+    add(upstream, "app")
+    proxy = await run(upstream_settings(upstream.url, "up0", max_rate=0.01), indexes=(evolve(AHEAD[0], prefetch=False),))
+    upstreams = proxy.service.indexes["pypi"].upstreams
+    await proxy.page("app")
+    assert upstreams.spare()
+    waiting = Deferred.fromCoroutine(upstreams.page("other", None))
+    assert not upstreams.spare()
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        await waiting
+    assert upstreams.spare()
 
 
 # -- back through the releases ----------------------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ class ScriptedUpstreams:
     def retry_in(self) -> float:
         return self.pause
 
+    def spare(self) -> bool:
+        return self.state is Condition.UP
+
     def outranks(self, upstream: str, other: str) -> bool:
         return upstream in self.preferred
 

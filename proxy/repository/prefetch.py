@@ -4,7 +4,7 @@ Three steps are foreseen.  After a page comes the metadata of its newest release
 and who went back from one release to the one before it goes on going back.  So a tree of dependencies costs a way to upstream
 for each level and not two for each project, and a conflict not one for each release that is tried.
 
-Nothing is asked for that is there already, and nothing while upstream fails.
+Nothing is asked for that is there already, and nothing while upstream fails or requests wait for their turn (``max_rate``).
 """
 
 from __future__ import annotations

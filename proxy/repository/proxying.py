@@ -18,7 +18,7 @@ from proxy.cache.refreshed import Served
 from proxy.errors import DigestChanged, NotFound, NotHere, UpstreamFailed
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IOffload, IRepository, IUpstreams
-from proxy.model import NO_BYTES, Condition, Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
+from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
 from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.located import Located, PageView, View
 from proxy.repository.metadata import WheelMetadata, whole
@@ -69,7 +69,7 @@ class ProxyRepository:
         self._count = count
         self._facts: BoundedTable[str, FileFacts] = BoundedTable(_FACTS, lambda facts: 1)
         self._asking: Flights[FileFacts] = Flights()
-        self._prefetch = Prefetch(name, pages, pins, offload, self._have_metadata, self._is_up) if prefetch else None
+        self._prefetch = Prefetch(name, pages, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
 
     def close(self) -> None:
         """Stop what goes on beside requests."""
@@ -83,9 +83,6 @@ class ProxyRepository:
         if self._prefetch is not None and served.outcome.fwd == "miss":
             self._prefetch.page_is_new(project, served.head)
         return self._view(project, served, pins, there)
-
-    def _is_up(self) -> bool:
-        return self._upstreams.condition() is Condition.UP
 
     async def _have_metadata(self, project: str, asked: str, filename: str) -> bytes:
         """The metadata that a client is about to ask for, stored."""

@@ -142,6 +142,11 @@ class UpstreamClient:
         return self._slots.in_flight + self._slots.waiting > 0
 
     @property
+    def at_its_rate(self) -> bool:
+        """Whether requests wait because it is asked as often as ``max_rate`` allows."""
+        return self._slots.in_turn > 0
+
+    @property
     def lags(self) -> bool:
         """Whether the mirror is further behind than ``max_lag`` allows."""
         limit = self.settings.max_lag

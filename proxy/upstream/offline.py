@@ -26,6 +26,9 @@ class Offline:
     def retry_in(self) -> float:
         return math.inf
 
+    def spare(self) -> bool:
+        return False
+
     async def look(self) -> None:
         """There is nobody to look at."""
 

@@ -59,6 +59,9 @@ class Upstreams:
     def retry_in(self) -> float:
         return self.rounds.retry_in()
 
+    def spare(self) -> bool:
+        return self.condition() is Condition.UP and not any(client.at_its_rate for client in self._clients)
+
     def slow(self) -> None:
         for client in self._clients:
             if client.busy:
