@@ -240,7 +240,7 @@ class Spool:
             self._broken.raiseException()
         if self.total is not None and self.total != self._written:
             raise ValueError(f"ended at {self._written:,} of {self.total:,} bytes")
-        sha256 = await self._offload.run(self._verify)
+        sha256 = self._verified()
         if self._window is None:
             await self._before_commit(sha256, self._written)
             await self._commit(sha256)
@@ -262,7 +262,7 @@ class Spool:
         else:
             self.kept = True
 
-    def _verify(self) -> str:
+    def _verified(self) -> str:
         """The sha256 of what has arrived.  Raises DigestMismatch when it is not what was expected."""
         if self._expected is not None:
             actual = self._hashes[self._expected.algorithm].hexdigest()

@@ -7,6 +7,7 @@ tunnel included), one from then on until the first byte.  A connection from the 
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -176,15 +177,19 @@ class _Guarded:
     """A host whose addresses are checked when they are resolved."""
 
     def __init__(self, reactor: Any, guard: Guard, host: str, port: int, timeout: float) -> None:
+        self._reactor = reactor
+        self._guard = guard
         self._host = host
-        self._reactor = GuardedReactor(reactor, guard)
-        self._endpoint = HostnameEndpoint(self._reactor, host, port, timeout=timeout, attemptDelay=_ATTEMPT_DELAY)
+        self._port = port
+        self._timeout = timeout
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        return self._endpoint.connect(protocolFactory).addErrback(self._failed)
+        # Made now: most requests have a connection already, and only ask for the endpoint.
+        reactor = GuardedReactor(self._reactor, self._guard)
+        endpoint = HostnameEndpoint(reactor, self._host, self._port, timeout=self._timeout, attemptDelay=_ATTEMPT_DELAY)
+        return endpoint.connect(protocolFactory).addErrback(self._failed, reactor.refused)
 
-    def _failed(self, failure: Failure) -> Failure:
-        refused = self._reactor.refused
+    def _failed(self, failure: Failure, refused: Collection[str]) -> Failure:
         if refused and failure.check(DNSLookupError):
             names = ", ".join(refused)
             return Failure(Forbidden(string=f"{self._host} is at {names}, a private address that its pages may not lead to"))
