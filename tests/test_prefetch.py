@@ -115,6 +115,45 @@ async def test_what_is_known_is_not_asked_for_again(upstream: FakeUpstream, run:
 
 
 @pytest_twisted.ensureDeferred
+async def test_hundreds_of_requirements_that_are_known_already_are_passed_over(upstream: FakeUpstream, run: Start) -> None:
+    names = [f"lib{number}" for number in range(450)]
+    upstream.script("/simple/lib*", Fault(status=404))
+    proxy = await run(upstream, indexes=AHEAD)
+    for name in names:
+        assert (await proxy.get(f"/simple/{name}/")).status == 404
+    gate = upstream.hold("/simple/slow*")
+    add(upstream, "app", *(f"slow{number}" for number in range(16)), *names, "last")
+    await proxy.page("app")
+    await upstream.arrived("/simple/slow*", 16)
+    gate.release()
+    await upstream.arrived("/simple/last/")
+    assert len(pages(upstream)) == 450 + 16 + 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_of_two_platforms_do_not_confuse_each_other(upstream: FakeUpstream, run: Start) -> None:
+    for number in range(12):
+        for tag in ("cp311-cp311-win32", "cp312-cp312-win32"):
+            made = wheel("many", f"1.{number}")
+            name = made.filename.replace("py3-none-any", tag)
+            upstream.add_file("many", name, made.data + tag.encode(), metadata=made.metadata)
+    proxy = await run(upstream, indexes=AHEAD)
+
+    async def ask(number: int, tag: str) -> None:
+        path = await proxy.link("many", f"many-1.{number}-{tag}.whl") + ".metadata"
+        assert (await proxy.get(path)).status == 200
+
+    for number in (11, 10):
+        await ask(number, "cp311-cp311-win32")
+        await ask(3, "cp312-cp312-win32")
+    await upstream.until(lambda: upstream.answered == 1 + 5)
+    asked = [each.path.rpartition("/")[2] for each in upstream.asked[1:]]
+    assert sorted(each.split("-")[1] + each.split("-")[2] for each in asked) == sorted(
+        ["1.11cp311", "1.3cp312", "1.10cp311", "1.9cp311", "1.8cp311"]
+    )
+
+
+@pytest_twisted.ensureDeferred
 async def test_when_upstream_fails_no_more_is_asked_ahead(upstream: FakeUpstream, run: Start) -> None:
     add(upstream, "app", *(f"lib{number}" for number in range(40)))
     upstream.script("/simple/lib*", Fault(status=500))
@@ -242,9 +281,9 @@ def test_a_series_is_of_the_same_tags_newest_first() -> None:
         *(file(name) for name in ("x-1.0.tar.gz", "odd.whl", "x-odd-py3-none-any.whl")),
     ]
     page = Page("x", tuple(files))
-    found = [each.filename for each in series(page, "x-1.9-py3-none-any.whl")]
+    found = [name for _, name in series(page, "x-1.9-py3-none-any.whl")]
     assert found == [f"x-{each}-py3-none-any.whl" for each in ("1.13-1build", "1.10", "1.9", "1.0")]
-    assert [each.filename for each in series(page, f"x-1.0-{other}")] == [f"x-1.14-{other}"]
+    assert series(page, f"x-1.0-{other}") == [("sha256-" + "a" * 64, f"x-1.14-{other}")]
 
 
 @pytest.mark.parametrize("odd", [b"", b"\xff\xfe", b"Requires-Dist: ===\n\n", b"Name"], ids=["empty", "binary", "odd", "cut"])

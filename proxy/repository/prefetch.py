@@ -9,11 +9,12 @@ Nothing is asked for that is there already, and nothing while upstream fails or 
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
-from attrs import define, field
+from attrs import define
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
@@ -23,10 +24,11 @@ from proxy.bounded import BoundedTable
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
 from proxy.flight import swallow
-from proxy.interfaces import IOffload
+from proxy.interfaces import IBytesSource, IOffload
 from proxy.model import File, Head, Page
 from proxy.names import normalize
 from proxy.repository.offered import is_wheel, metadata_name, segment
+from proxy.settings import MIB
 
 #: Of larger pages the newest release is not looked for: many wheels belong to it, and which is wanted depends on the client.
 _MOST_FILES = 2000
@@ -36,18 +38,19 @@ _MOST_WAITING = 500
 #: Releases that are fetched ahead of a resolver that goes back: so many at first, twice as many with each step.
 _FIRST_WINDOW = 2
 _LARGEST_WINDOW = 8
-#: Projects of which it is remembered which release's metadata was asked for last.
-_TRACKS = 1000
+#: What may be remembered of how clients go through releases; a file of a series weighs so much (bytes).
+_TRACKS_MEMORY = 16 * MIB
+_PLACE = 400
 
 
 @define
 class _Track:
-    """How clients go through the releases of one project."""
+    """How clients go through the wheels of one project that have the same tags."""
 
     last: str
-    #: The wheels with the same tags, newest first, once somebody went from one to another; and where each is in that.
-    series: Sequence[File] = ()
-    places: dict[str, int] = field(factory=dict)
+    #: Segment and name of each, newest first, and where in that a name is: known once somebody went from one to another.
+    series: Sequence[tuple[str, str]] = ()
+    places: dict[str, int] | None = None
     window: int = 0
     #: How far in the series it was fetched.
     fetched: int = 0
@@ -56,7 +59,7 @@ class _Track:
 class Prefetch:
     """Ahead of the clients of *index*.
 
-    *metadata* returns the metadata of a file, stored; it is told the project, the digest segment and the file's name.
+    *metadata* returns the metadata of a file, whole; it is told the project, the digest segment and the file's name.
     *willing* is asked whether upstream may be asked for what nobody waits for.
     """
 
@@ -66,7 +69,7 @@ class Prefetch:
         pages: PageCache,
         pins: PinBook,
         offload: IOffload,
-        metadata: Callable[[str, str, str], Awaitable[bytes]],
+        metadata: Callable[[str, str, str], Awaitable[IBytesSource]],
         willing: Callable[[], bool],
     ) -> None:
         self._index = index
@@ -77,7 +80,10 @@ class Prefetch:
         self._willing = willing
         self._running: dict[object, Deferred[None]] = {}
         self._waiting: deque[tuple[object, Callable[[], Awaitable[None]]]] = deque()
-        self._tracks: BoundedTable[str, _Track] = BoundedTable(_TRACKS, lambda track: 1)
+        self._filling = False
+        self._tracks: BoundedTable[tuple[str, str | None], _Track] = BoundedTable(
+            _TRACKS_MEMORY, lambda track: (1 + len(track.series)) * _PLACE
+        )
 
     def close(self) -> None:
         """Stop what is under way."""
@@ -91,15 +97,16 @@ class Prefetch:
 
     def metadata_asked(self, project: str, filename: str) -> None:
         """A client asks for the metadata of *filename*."""
-        track = self._tracks.get(project)
+        key = (project, _tags(filename))
+        track = self._tracks.get(key)
         if track is None:
-            self._tracks.put(project, _Track(filename))
+            self._tracks.put(key, _Track(filename))
         elif track.last != filename:
             before, track.last = track.last, filename
-            if filename in track.places:
-                self._went(project, track, before)
+            if track.places is None:
+                self._start(key, lambda: self._learn(key, track, before))
             else:
-                self._start((project, filename), lambda: self._learn_series(project, track, before))
+                self._went(project, track, track.places, before)
 
     # -- from a page to what it leads to -----------------------------------------------------------------------------------
 
@@ -108,10 +115,14 @@ class Prefetch:
         if len(page.files) > _MOST_FILES:
             return
         file = await self._offload.run(next_wanted, page)
-        if file is None or await self._known(project, file):
+        if file is None or await self._known(project, segment(file), file.filename):
             return
-        data = await self._metadata(project, segment(file), file.filename)
-        for name in await self._offload.run(requirements, data):
+        source = await self._metadata(project, segment(file), file.filename)
+        try:
+            names = await self._offload.run(_required_by, source.fileno(), source.extent())
+        finally:
+            source.close()
+        for name in names:
             self._start(name, partial(self._required, name))
 
     async def _required(self, project: str) -> None:
@@ -121,54 +132,61 @@ class Prefetch:
 
     # -- back through the releases -----------------------------------------------------------------------------------------
 
-    async def _learn_series(self, project: str, track: _Track, before: str) -> None:
+    async def _learn(self, key: tuple[str, str | None], track: _Track, before: str) -> None:
+        project = key[0]
         head = await self._pages.remembered(project)
         if head is None or not head.found:
             return
         page = await self._pages.parsed(project, head)
-        track.series = await self._offload.run(series, page, track.last)
-        track.places = {file.filename: place for place, file in enumerate(track.series)}
-        track.window = track.fetched = 0
-        self._went(project, track, before)
+        found = await self._offload.run(series, page, track.last)
+        places = {filename: place for place, (_, filename) in enumerate(found)}
+        self._tracks.discard(key)  # it weighs more now
+        track.series, track.places = found, places
+        self._tracks.put(key, track)
+        self._went(project, track, places, before)
 
-    def _went(self, project: str, track: _Track, before: str) -> None:
+    def _went(self, project: str, track: _Track, places: Mapping[str, int], before: str) -> None:
         """A client went on to the last one of *track*: if that was a step back, the next ones are fetched."""
-        place, came_from = track.places.get(track.last), track.places.get(before)
+        place, came_from = places.get(track.last), places.get(before)
         if place is None or came_from is None or not came_from < place <= came_from + _LARGEST_WINDOW:
             track.window = 0
             return
         track.window = min(_LARGEST_WINDOW, track.window * 2) or _FIRST_WINDOW
         reach = place + 1 + track.window
-        for file in track.series[max(place + 1, track.fetched) : reach]:
-            self._start((project, file.filename), partial(self._fetch, project, file))
+        for asked, filename in track.series[max(place + 1, track.fetched) : reach]:
+            self._start((project, filename), partial(self._fetch, project, asked, filename))
         track.fetched = max(track.fetched, reach)
 
-    async def _fetch(self, project: str, file: File) -> None:
-        if not await self._known(project, file):
-            await self._metadata(project, segment(file), file.filename)
+    async def _fetch(self, project: str, asked: str, filename: str) -> None:
+        if not await self._known(project, asked, filename):
+            (await self._metadata(project, asked, filename)).close()
 
     # -- inside ------------------------------------------------------------------------------------------------------------
 
-    async def _known(self, project: str, file: File) -> bool:
-        return metadata_name(segment(file), file.filename) in await self._pins.of(self._index, project)
+    async def _known(self, project: str, asked: str, filename: str) -> bool:
+        return metadata_name(asked, filename) in await self._pins.of(self._index, project)
 
     def _start(self, key: object, run: Callable[[], Awaitable[None]]) -> None:
-        if key in self._running or not self._willing():
-            return
-        if len(self._running) < _AT_ONCE:
-            self._run(key, run)
-        elif len(self._waiting) < _MOST_WAITING:
+        if len(self._waiting) < _MOST_WAITING:
             self._waiting.append((key, run))
+            self._fill()
 
-    def _run(self, key: object, run: Callable[[], Awaitable[None]]) -> None:
-        running = self._running[key] = Deferred.fromCoroutine(_quietly(run))
-        running.addBoth(self._ended, key)
-        swallow(running)
+    def _fill(self) -> None:
+        """Begin what may begin.  Much of it ends at once, for it is known: a loop, so that this does not call itself."""
+        if self._filling:
+            return
+        self._filling = True
+        while self._waiting and len(self._running) < _AT_ONCE:
+            key, run = self._waiting.popleft()
+            if key not in self._running and self._willing():
+                running = self._running[key] = Deferred.fromCoroutine(_quietly(run))
+                running.addBoth(self._ended, key)
+                swallow(running)
+        self._filling = False
 
     def _ended(self, result: object, key: object) -> object:
         del self._running[key]
-        while self._waiting and len(self._running) < _AT_ONCE:
-            self._start(*self._waiting.popleft())
+        self._fill()
         return result
 
 
@@ -205,8 +223,16 @@ def requirements(metadata: bytes) -> list[str]:
     return names
 
 
-def series(page: Page, filename: str) -> list[File]:
-    """The wheels on *page* with the same tags as *filename*, of final releases with metadata upstream; newest first."""
+def _required_by(descriptor: int, size: int) -> list[str]:
+    """:func:`requirements` of the metadata in a file."""
+    return requirements(os.pread(descriptor, size, 0))
+
+
+def series(page: Page, filename: str) -> list[tuple[str, str]]:
+    """The wheels on *page* with the same tags as *filename*, of final releases with metadata upstream; newest first.
+
+    Each as the digest segment of its URL and its name.
+    """
     tags = _tags(filename)
     found = (
         (version, file)
@@ -214,7 +240,7 @@ def series(page: Page, filename: str) -> list[File]:
         if file.core_metadata and file.yanked is False and _tags(file.filename) == tags
         if (version := _final(file.filename.split("-")[1])) is not None
     )
-    return [file for _, file in sorted(found, key=lambda each: each[0], reverse=True)]
+    return [(segment(file), file.filename) for _, file in sorted(found, key=lambda each: each[0], reverse=True)]
 
 
 def _tags(filename: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,15 +83,16 @@ class ProxyRepository:
             self._prefetch.page_is_new(project, served.head)
         return self._view(project, served, pins, there)
 
-    async def _have_metadata(self, project: str, asked: str, filename: str) -> bytes:
-        """The metadata that a client is about to ask for, stored."""
+    async def _have_metadata(self, project: str, asked: str, filename: str) -> IBytesSource:
+        """The metadata that a client is about to ask for, whole."""
         located = await self._locate(project, asked, filename + METADATA)
         source = located.stored or await self.download(located, asked)
         try:
             await whole(source, filename)
-            return os.pread(source.fileno(), source.extent(), 0)
-        finally:
+        except BaseException:
             source.close()
+            raise
+        return source
 
     async def _there(self, presence: Presence, project: str, served: Served, pins: Pins) -> There:
         return await presence.of(project, served.head.digest, pins, lambda: self._pages.parsed(project, served.head))
