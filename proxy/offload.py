@@ -1,16 +1,15 @@
 """The bounded pool of worker threads: where everything runs that would make the reactor wait.
 
-Theory of operation. A cold page takes a dozen short calls, most of them shorter than what Twisted's thread pool costs its
-caller.  Here a call is one append to a deque and one wake-up; threads take the next call by themselves; and what they finish is
-delivered to the reactor many at a time.  A deque's ends may be used from any thread.
+Theory of operation. A cold page takes a dozen calls, most of them shorter than Twisted's way there and back.  Here threads take
+the next call by themselves, and what they finish is delivered to the reactor many at a time.  A deque's ends may be used from
+any thread.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 from attrs import define, field
@@ -40,23 +39,14 @@ class Offload:
 
     def __init__(self, reactor: IReactorFromThreads, threads: int, name: str) -> None:
         self._reactor = reactor
-        self._most = threads
-        self._name = name
-        self._threads: list[threading.Thread] = []
+        self._threads = ThreadPoolExecutor(threads, name)
         self._waiting: deque[_Task] = deque()
-        self._undelivered = 0
-        #: One item wakes one thread: true for a task to take, false to end.
-        self._wake: SimpleQueue[bool] = SimpleQueue()
         self._finished: deque[tuple[_Task, Any]] = deque()
         self._delivering = False
 
     def stop(self) -> None:
         """Wait for what was begun and what waits, then end the threads (blocks: called when the reactor shuts down)."""
-        for _ in self._threads:
-            self._wake.put(False)
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
+        self._threads.shutdown()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return cast("T", await self._submitted(_Task(function, args), self._waiting.append))
@@ -66,33 +56,24 @@ class Offload:
 
     def _submitted(self, task: _Task, queue: Callable[[_Task], None]) -> Deferred[Any]:
         queue(task)
-        self._undelivered += 1
-        if self._undelivered > len(self._threads) < self._most:
-            # A daemon: a process that ends without `stop` must not hang.
-            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._wake.put(True)
+        self._threads.submit(self._work_on_next)
         return task.done
+
+    def _work_on_next(self) -> None:
+        """In a thread: one task, whichever is first by now."""
+        task = self._waiting.popleft()
+        self._finished.append((task, _outcome(task)))
+        if not self._delivering:
+            self._delivering = True
+            self._reactor.callFromThread(self._deliver)
 
     def _deliver(self) -> None:
         # In this order: what is finished from here on either is seen below or asks for another delivery.
         self._delivering = False
         while self._finished:
             task, result = self._finished.popleft()
-            self._undelivered -= 1
             if not task.done.called:
                 task.done.callback(result)
-
-    # -- in the worker threads ---------------------------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while self._wake.get():
-            task = self._waiting.popleft()
-            self._finished.append((task, _outcome(task)))
-            if not self._delivering:
-                self._delivering = True
-                self._reactor.callFromThread(self._deliver)
 
 
 def _outcome(task: _Task) -> Any:

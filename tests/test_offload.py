@@ -81,7 +81,7 @@ async def test_no_result_is_lost_however_many_finish_at_once() -> None:
     running = [started(pool.run(str, number)) for number in range(2000)]
     try:
         assert [await each for each in running] == [str(number) for number in range(2000)]
-        assert {each.name for each in threading.enumerate() if each.name.startswith("many")} == {f"many-{n}" for n in range(4)}
+        assert {each.name for each in threading.enumerate() if each.name.startswith("many")} == {f"many_{n}" for n in range(4)}
     finally:
         pool.stop()
     assert not [each for each in threading.enumerate() if each.name.startswith("many")]
