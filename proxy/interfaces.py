@@ -233,7 +233,7 @@ class IUpstreams(Interface):
         """Seconds until the next upstream may be asked again; 0.0 when one may be asked now."""
 
     def spare() -> bool:
-        """Whether something may be asked that no client waits for: all is well, and no request waits for its turn."""
+        """Whether something may be asked that no client waits for: all is well, and no request has to wait."""
 
     async def page(project: str, known: Validators | None) -> PageReply:
         """Ask for a project page, conditionally when *known* is of the upstream that is asked.

@@ -184,6 +184,31 @@ async def test_while_requests_wait_for_their_turn_nothing_is_asked_ahead(upstrea
     assert upstreams.spare()
 
 
+@pytest_twisted.ensureDeferred
+async def test_clients_go_first_where_connections_are_few(upstream: FakeUpstream, run: Start) -> None:
+    """Of two connections one may be for files."""
+    for project in ("lib", "app", "other", "more"):
+        add(upstream, project)
+    gate = upstream.hold("*app*.metadata")
+    proxy = await run(upstream_settings(upstream.url, "up0", max_connections=2), indexes=AHEAD)
+    states = proxy.service.indexes["pypi"].upstreams.states
+    wheel_path = await proxy.link("lib", "lib-1.0-py3-none-any.whl")
+    await upstream.arrived("*lib*.metadata")
+    await proxy.page("app")
+    await upstream.arrived("*app*.metadata")
+    while not states()[0].waiting:
+        await proxy.page("other")
+    await proxy.page("more")
+    client = await proxy.connect(wheel_path)
+    while states()[0].waiting < 2:
+        await proxy.page("other")
+    gate.release()
+    assert (await client.reply()).status == 200
+    await upstream.arrived("*more*.metadata")
+    files = [each.path.rpartition("/")[2].partition("-")[0] for each in upstream.asked if each.path.startswith("/packages/")]
+    assert files == ["lib", "app", "other", "lib", "more"]
+
+
 # -- back through the releases ----------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ Three steps are foreseen.  After a page comes the metadata of its newest release
 and who went back from one release to the one before it goes on going back.  So a tree of dependencies costs a way to upstream
 for each level and not two for each project, and a conflict not one for each release that is tried.
 
-Nothing is asked for that is there already, and nothing while upstream fails or requests wait for their turn (``max_rate``).
+Nothing is asked for that is there already, and nothing while upstream fails or while requests have to wait there.
 """
 
 from __future__ import annotations
@@ -177,8 +177,12 @@ class Prefetch:
             return
         self._filling = True
         while self._waiting and len(self._running) < _AT_ONCE:
+            if not self._willing():
+                if not self._running:
+                    self._waiting.clear()  # nothing would come back to it
+                break
             key, run = self._waiting.popleft()
-            if key not in self._running and self._willing():
+            if key not in self._running:
                 running = self._running[key] = Deferred.fromCoroutine(_quietly(run))
                 running.addBoth(self._ended, key)
                 swallow(running)

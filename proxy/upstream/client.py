@@ -142,9 +142,9 @@ class UpstreamClient:
         return self._slots.in_flight + self._slots.waiting > 0
 
     @property
-    def at_its_rate(self) -> bool:
-        """Whether requests wait because it is asked as often as ``max_rate`` allows."""
-        return self._slots.in_turn > 0
+    def crowded(self) -> bool:
+        """Whether requests wait for a connection (``max_connections``) or for their turn (``max_rate``)."""
+        return self._slots.waiting > 0
 
     @property
     def lags(self) -> bool:

@@ -60,7 +60,7 @@ class Upstreams:
         return self.rounds.retry_in()
 
     def spare(self) -> bool:
-        return self.condition() is Condition.UP and not any(client.at_its_rate for client in self._clients)
+        return self.condition() is Condition.UP and not any(client.crowded for client in self._clients)
 
     def slow(self) -> None:
         for client in self._clients:

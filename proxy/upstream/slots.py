@@ -28,14 +28,13 @@ class Slots:
         self._all = DeferredSemaphore(settings.max_connections)
         self._files = DeferredSemaphore(max(1, int(settings.max_connections * _FOR_FILES)))
         self._next_turn = 0.0
-        #: Requests that wait for their turn under ``max_rate``, and requests that are under way.
-        self.in_turn = 0
+        self._in_turn = 0
         self.in_flight = 0
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a slot or for their turn."""
-        return len(self._all.waiting) + len(self._files.waiting) + self.in_turn
+        return len(self._all.waiting) + len(self._files.waiting) + self._in_turn
 
     async def take(self, *, file: bool) -> Callable[[], None]:
         """Wait for a slot; the function that comes back gives it up (once).  Raises Failed when too many wait already."""
@@ -79,8 +78,8 @@ class Slots:
         turn = max(self._next_turn, now - max(1.0, 1.0 / rate))
         self._next_turn = turn + 1.0 / rate
         if self._next_turn > now:
-            self.in_turn += 1
+            self._in_turn += 1
             try:
                 await deferLater(self._reactor, self._next_turn - now)
             finally:
-                self.in_turn -= 1
+                self._in_turn -= 1
