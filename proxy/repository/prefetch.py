@@ -81,7 +81,7 @@ class Prefetch:
         self._running: dict[object, Deferred[None]] = {}
         self._waiting: deque[tuple[object, Callable[[], Awaitable[None]]]] = deque()
         self._filling = False
-        self._tracks: BoundedTable[tuple[str, str | None], _Track] = BoundedTable(
+        self._tracks: BoundedTable[tuple[str, str], _Track] = BoundedTable(
             _TRACKS_MEMORY, lambda track: (1 + len(track.series)) * _PLACE
         )
 
@@ -97,7 +97,10 @@ class Prefetch:
 
     def metadata_asked(self, project: str, filename: str) -> None:
         """A client asks for the metadata of *filename*."""
-        key = (project, _tags(filename))
+        tags = _tags(filename)
+        if tags is None:
+            return
+        key = (project, tags)
         track = self._tracks.get(key)
         if track is None:
             self._tracks.put(key, _Track(filename))
@@ -132,7 +135,7 @@ class Prefetch:
 
     # -- back through the releases -----------------------------------------------------------------------------------------
 
-    async def _learn(self, key: tuple[str, str | None], track: _Track, before: str) -> None:
+    async def _learn(self, key: tuple[str, str], track: _Track, before: str) -> None:
         project = key[0]
         head = await self._pages.remembered(project)
         if head is None or not head.found:
