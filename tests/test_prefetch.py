@@ -11,13 +11,18 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.model import File, Page
 from proxy.repository.prefetch import next_wanted, requirements, series
-from proxy.settings import IndexSettings, PageLimits
+from proxy.settings import IndexSettings, PageLimits, UpstreamSettings
 from tests.inprocess import Start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import wheel
 
 AHEAD = (IndexSettings(name="pypi", upstreams=("up0",), default=True, limits=PageLimits(soft_deadline=0.1)),)
 OLD, NEW = wheel("six", "1.9"), wheel("six", "1.10")
+
+
+def patient(upstream: FakeUpstream, **settings: Any) -> UpstreamSettings:
+    """Settings that bear it when answers are held back while a busy machine is slow."""
+    return upstream_settings(upstream.url, "up0", first_byte_timeout=60.0, **settings)
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def six(upstream: FakeUpstream) -> FakeUpstream:
 
 @pytest_twisted.ensureDeferred
 async def test_the_newest_metadata_is_there_when_it_is_asked_for(six: FakeUpstream, run: Start) -> None:
-    proxy = await run(six, indexes=AHEAD)
+    proxy = await run(patient(six), indexes=AHEAD)
     path = await proxy.link("six", NEW.filename) + ".metadata"
     await six.until(lambda: six.answered == 2)
     assert [each.path.endswith(f"{NEW.filename}.metadata") for each in six.asked] == [False, True]
@@ -41,7 +46,7 @@ async def test_the_newest_metadata_is_there_when_it_is_asked_for(six: FakeUpstre
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_asks_meanwhile_shares_the_request(six: FakeUpstream, run: Start) -> None:
     gate = six.hold("*.metadata")
-    proxy = await run(six, indexes=AHEAD)
+    proxy = await run(patient(six), indexes=AHEAD)
     path = await proxy.link("six", NEW.filename) + ".metadata"
     await six.arrived("*.metadata")
     client = await proxy.connect(path)
@@ -54,7 +59,7 @@ async def test_a_client_that_asks_meanwhile_shares_the_request(six: FakeUpstream
 @pytest.mark.parametrize("fault", [Fault(status=500), Fault(status=404), Fault(silent=True)], ids=["500", "404", "silent"])
 async def test_when_it_fails_the_page_is_as_good_as_ever(six: FakeUpstream, run: Start, fault: Fault) -> None:
     six.script("*.metadata", fault)
-    proxy = await run(six, indexes=AHEAD)
+    proxy = await run(patient(six), indexes=AHEAD)
     assert len((await proxy.page("six"))["files"]) == 2
     await six.arrived("*.metadata")
     await proxy.stop()
@@ -63,7 +68,7 @@ async def test_when_it_fails_the_page_is_as_good_as_ever(six: FakeUpstream, run:
 @pytest_twisted.ensureDeferred
 async def test_an_older_release_that_is_asked_for_is_not_waited_for(six: FakeUpstream, run: Start) -> None:
     gate = six.hold(f"*{NEW.filename}.metadata")
-    proxy = await run(six, indexes=AHEAD)
+    proxy = await run(patient(six), indexes=AHEAD)
     path = await proxy.link("six", OLD.filename) + ".metadata"
     assert (await proxy.get(path)).body == OLD.metadata
     gate.release()
@@ -89,7 +94,7 @@ async def test_what_the_newest_release_requires_is_there_too_down_to_the_leaves(
     add(upstream, "app", "never; extra == 'dev'", "Some.Lib>=1")
     add(upstream, "some-lib", "leaf", "app")
     add(upstream, "leaf", "never; python_version < '3'")
-    proxy = await run(upstream, indexes=AHEAD)
+    proxy = await run(patient(upstream), indexes=AHEAD)
     await proxy.page("app")
     await upstream.until(lambda: upstream.answered == 6)
     assert pages(upstream) == ["app", "leaf", "some-lib"]
@@ -104,7 +109,7 @@ async def test_what_the_newest_release_requires_is_there_too_down_to_the_leaves(
 async def test_what_is_known_is_not_asked_for_again(upstream: FakeUpstream, run: Start) -> None:
     add(upstream, "lib", "leaf")
     upstream.script("/simple/gone/", Fault(status=404))
-    proxy = await run(upstream, indexes=AHEAD)
+    proxy = await run(patient(upstream), indexes=AHEAD)
     await proxy.page("lib")
     await upstream.arrived("/simple/leaf/")
     assert (await proxy.get("/simple/gone/")).status == 404
@@ -118,7 +123,7 @@ async def test_what_is_known_is_not_asked_for_again(upstream: FakeUpstream, run:
 async def test_hundreds_of_requirements_that_are_known_already_are_passed_over(upstream: FakeUpstream, run: Start) -> None:
     names = [f"lib{number}" for number in range(450)]
     upstream.script("/simple/lib*", Fault(status=404))
-    proxy = await run(upstream, indexes=AHEAD)
+    proxy = await run(patient(upstream), indexes=AHEAD)
     for name in names:
         assert (await proxy.get(f"/simple/{name}/")).status == 404
     gate = upstream.hold("/simple/slow*")
@@ -137,7 +142,7 @@ async def test_clients_of_two_platforms_do_not_confuse_each_other(upstream: Fake
             made = wheel("many", f"1.{number}")
             name = made.filename.replace("py3-none-any", tag)
             upstream.add_file("many", name, made.data + tag.encode(), metadata=made.metadata)
-    proxy = await run(upstream, indexes=AHEAD)
+    proxy = await run(patient(upstream), indexes=AHEAD)
 
     async def ask(number: int, tag: str) -> None:
         path = await proxy.link("many", f"many-1.{number}-{tag}.whl") + ".metadata"
@@ -158,7 +163,7 @@ async def test_when_upstream_fails_no_more_is_asked_ahead(upstream: FakeUpstream
     add(upstream, "app", *(f"lib{number}" for number in range(40)))
     upstream.script("/simple/lib*", Fault(status=500))
     gate = upstream.hold("/simple/lib*")
-    proxy = await run(upstream, indexes=AHEAD)
+    proxy = await run(patient(upstream), indexes=AHEAD)
     await proxy.page("app")
     await upstream.arrived("/simple/lib*", 16)
     gate.release()
@@ -190,7 +195,7 @@ async def test_clients_go_first_where_connections_are_few(upstream: FakeUpstream
     for project in ("lib", "app", "other", "more"):
         add(upstream, project)
     gate = upstream.hold("*app*.metadata")
-    proxy = await run(upstream_settings(upstream.url, "up0", max_connections=2), indexes=AHEAD)
+    proxy = await run(patient(upstream, max_connections=2), indexes=AHEAD)
     states = proxy.service.indexes["pypi"].upstreams.states
     wheel_path = await proxy.link("lib", "lib-1.0-py3-none-any.whl")
     await upstream.arrived("*lib*.metadata")
@@ -235,7 +240,7 @@ async def resolve(proxy: Any, *asked: int) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_ahead_of_a_resolver_that_goes_back_the_next_releases_are_fetched(many: FakeUpstream, run: Start) -> None:
-    proxy = await run(many, indexes=AHEAD)
+    proxy = await run(patient(many), indexes=AHEAD)
     await resolve(proxy, 29)
     assert numbers(many) == [29]
     await resolve(proxy, 28)
@@ -252,7 +257,7 @@ async def test_ahead_of_a_resolver_that_goes_back_the_next_releases_are_fetched(
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("asked", [(29, 3, 2), (3, 9, 15), (7,), (29, 29)], ids=["a leap", "forward", "one", "the same"])
 async def test_who_does_not_go_back_gets_what_was_asked_for(many: FakeUpstream, run: Start, asked: tuple[int, ...]) -> None:
-    proxy = await run(many, indexes=AHEAD)
+    proxy = await run(patient(many), indexes=AHEAD)
     await resolve(proxy, *asked[:2])
     await many.until(lambda: 29 in numbers(many))  # what follows the page
     assert set(numbers(many)) == {29, *asked[:2]}
@@ -260,7 +265,7 @@ async def test_who_does_not_go_back_gets_what_was_asked_for(many: FakeUpstream, 
 
 @pytest_twisted.ensureDeferred
 async def test_the_way_back_ends_at_the_oldest_release(many: FakeUpstream, run: Start) -> None:
-    proxy = await run(many, indexes=AHEAD)
+    proxy = await run(patient(many), indexes=AHEAD)
     await resolve(proxy, 2, 1, 0)
     await many.until(lambda: 29 in numbers(many))
     assert set(numbers(many)) == {29, 2, 1, 0}
