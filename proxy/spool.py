@@ -284,16 +284,21 @@ class Spool:
         self.total = None
 
     async def fail(self, failure: Failure) -> None:
-        """End the download: readers see *failure*.  What has arrived stays for a later try when its digest is known."""
+        """End the download: readers see *failure*.  What has arrived stays for a later try when its digest is known.
+
+        Readers are told when that is done, so that who asks again at once finds what is to be gone on with, or nothing.
+        """
         self.state = State.FAILED
-        self.failure = failure
         self._producer = None
-        await self._drained()
-        spoiled = failure.check(DigestMismatch) is not None or self._window is not None
-        keep = self._expected is not None and not spoiled
-        await self._offload.run(self._partial.suspend if keep else self._partial.discard)
-        self._begun.wake(failure)
-        self._tell()
+        try:
+            await self._drained()
+            spoiled = failure.check(DigestMismatch) is not None or self._window is not None
+            keep = self._expected is not None and not spoiled
+            await self._offload.run(self._partial.suspend if keep else self._partial.discard)
+        finally:
+            self.failure = failure
+            self._begun.wake(failure)
+            self._tell()
 
     def close(self) -> None:
         """Give the partial file back; readers go on with their own descriptors."""

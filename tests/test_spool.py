@@ -123,6 +123,33 @@ class SpoolTests(SynchronousTestCase):
             reader.ended()
         self.assertEqual((self.store.files, self.store.left), ({}, {}))
 
+    def test_readers_hear_of_a_failure_when_nothing_is_left_of_it(self) -> None:
+        """Who asks again at once must not meet what is about to go."""
+        spool = self.spool(digest(b"x"))
+        reader = self.reader(spool)
+        seen: list[bool] = []
+        discard = spool._partial.discard
+
+        def discarded() -> None:
+            seen.append(reader.ended())
+            discard()
+
+        self.patch(spool._partial, "discard", discarded)
+        self.successResultOf(Deferred.fromCoroutine(spool.fail(Failure(DigestMismatch("big.whl", [])))))
+        self.assertEqual(seen, [False])
+        self.assertRaises(DigestMismatch, reader.ended)
+
+    def test_readers_hear_of_a_failure_also_when_tidying_up_fails(self) -> None:
+        spool = self.spool(None)
+        reader = self.reader(spool)
+
+        def broken() -> None:
+            raise OSError(errno.EIO, "broken")
+
+        self.patch(spool._partial, "discard", broken)
+        self.failureResultOf(Deferred.fromCoroutine(spool.fail(Failure(UpstreamFailed("big.whl", [])))), OSError)
+        self.assertRaises(UpstreamFailed, reader.ended)
+
     def test_another_algorithm_than_sha256_is_checked_as_well(self) -> None:
         data = b"old file"
         spool = self.spool(Digest("md5", hashlib.md5(data, usedforsecurity=False).hexdigest()))
