@@ -20,6 +20,7 @@ FLOORS = {
     "errors": 0,
     "freshness": 0,
     "settings": 0,
+    "completeness": 0,
     "wheels": 0,
     "bounded": 0,
     "simple": 0,
