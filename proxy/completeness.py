@@ -50,28 +50,39 @@ _HEAD = 1 * MIB
 
 
 class Incomplete(ValueError):
-    """The bytes are not the whole file; ``str()`` continues the sentence "upstream sent something that …"."""
+    """The bytes are not the whole file; ``str()`` says why, "it" being the file."""
 
 
-def check(filename: str, file: io.RawIOBase) -> None:
-    """Raise Incomplete unless *file* can be the whole of *filename*: a wheel, an sdist, an egg, an installer.
+def check(filename: str, file: io.RawIOBase) -> bool:
+    """Whether *file* is the whole of *filename*, a wheel, an sdist or an egg; false for a kind whose end tells nothing.
 
-    A kind that is not known here passes, unless it is empty or an HTML page.  Blocks.
+    Raises Incomplete when it cannot be the whole file.  Of a kind that is not known here that is nothing, or an HTML page.
+    Blocks.
     """
     name = filename.lower()
     size = file.seek(0, io.SEEK_END)
     beginning = _at(file, 0, 512)
     if not size:
-        raise Incomplete("is empty")
+        raise Incomplete("it is empty")
     for endings, read in _READERS:
         if name.endswith(endings):
             read(file)
-            return
+            return True
     for ending, expected in _BEGINNINGS.items():
         if name.endswith(ending) and not beginning.startswith(expected):
-            raise Incomplete(f"does not begin as a {ending} file does{_apology(beginning)}")
+            raise Incomplete(f"it does not begin as a {ending} file does{_apology(beginning)}")
     if _HTML.match(beginning) is not None:
-        raise Incomplete("is an HTML page")
+        raise Incomplete("it is an HTML page")
+    return False
+
+
+def check_metadata(project: str, file: io.RawIOBase) -> None:
+    """Raise Incomplete unless *file* is core metadata of *project*.  Blocks."""
+    found = named_by(_at(file, 0, _HEAD))
+    if found is None:
+        raise Incomplete("it is no core metadata")
+    if found != normalize(project):
+        raise Incomplete(f"it is the metadata of {found[:100]}")
 
 
 def named_by(metadata: bytes) -> str | None:
@@ -120,18 +131,18 @@ def _zip(file: io.RawIOBase) -> None:
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
         if isinstance(error, Incomplete):
             raise
-        raise Incomplete(f"is no whole zip archive{_apology(beginning)} ({error})") from error
+        raise Incomplete(f"it is no whole zip archive{_apology(beginning)} ({error})") from error
 
 
 def _check_places(file: io.RawIOBase, members: list[zipfile.ZipInfo], beginning: bytes) -> None:
     """Whether the directory at the end is that of the archive, and not of another one inside it, which was cut off there."""
     if not members:
-        raise Incomplete("is a zip archive without members")
+        raise Incomplete("it is a zip archive without members")
     if min(member.header_offset for member in members) > _FIRST_MEMBER and not beginning.startswith(_PROLOGUES):
-        raise Incomplete("is no whole zip archive (its directory does not cover its beginning)")
+        raise Incomplete("it is no whole zip archive (its directory does not cover its beginning)")
     for member in members:
         if _at(file, member.header_offset, len(_LOCAL_HEADER)) != _LOCAL_HEADER:
-            raise Incomplete(f"is no whole zip archive (the member {member.filename[:100]!r} is not where its directory says)")
+            raise Incomplete(f"it is no whole zip archive ({member.filename[:100]!r} is not where its directory says)")
 
 
 def _check_members(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> None:
@@ -162,11 +173,11 @@ def _compressed_tar(opened: Callable[[io.RawIOBase], io.BufferedIOBase], kind: s
                 while data := stream.read(MIB):
                     unpacked += len(data)
                     if unpacked > _MOST_UNPACKED:
-                        raise Incomplete(f"unpacks to more than {_MOST_UNPACKED:,} bytes")
+                        raise Incomplete(f"it unpacks to more than {_MOST_UNPACKED:,} bytes")
         except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
             if unpacked and isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file"):
                 return  # whole, and something after it that gzip ignores
-            raise Incomplete(f"is no whole {kind} archive{_apology(beginning)} ({error})") from error
+            raise Incomplete(f"it is no whole {kind} archive{_apology(beginning)} ({error})") from error
 
     return read
 
@@ -176,7 +187,7 @@ def _check_header(block: bytes) -> int:
     try:
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        raise Incomplete(f"has no tar archive in it ({error})") from error
+        raise Incomplete(f"it has no tar archive in it ({error})") from error
     return len(block)
 
 
@@ -188,9 +199,9 @@ def _plain_tar(file: io.RawIOBase) -> None:
             archive.getmembers()
             end = archive.offset
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise Incomplete(f"is no whole tar archive{_apology(beginning)} ({error})") from error
+        raise Incomplete(f"it is no whole tar archive{_apology(beginning)} ({error})") from error
     if _at(file, end, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise Incomplete("is no whole tar archive (it ends without an end mark)")
+        raise Incomplete("it is no whole tar archive (it ends without an end mark)")
 
 
 def _gzip(file: io.RawIOBase) -> io.BufferedIOBase:

@@ -7,7 +7,7 @@ others, and for the cache when nobody is left.  A failure reaches every waiter a
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -15,6 +15,13 @@ from twisted.python.failure import Failure
 from proxy.waiters import Waiters
 
 T = TypeVar("T")
+
+
+class _Closable(Protocol):
+    def close(self) -> object: ...
+
+
+C = TypeVar("C", bound=_Closable | None)
 
 
 class _Flight(Generic[T]):
@@ -69,6 +76,25 @@ class Flights(Generic[T]):
         for flight in list(self._under_way.values()):
             if flight.run is not None:
                 flight.run.cancel()
+
+
+def uninterrupted(work: Coroutine[Any, Any, T], dropped: Callable[[T], object] = lambda result: None) -> Deferred[T]:
+    """Wait for *work*, which goes on to its end when the wait is cancelled; *dropped* is then told its result."""
+    waiter: Deferred[T] = Deferred()
+
+    def ended(outcome: T | Failure) -> None:
+        if not waiter.called:
+            waiter.callback(outcome)
+        elif not isinstance(outcome, Failure):
+            dropped(outcome)
+
+    Deferred.fromCoroutine(work).addBoth(ended)
+    return waiter
+
+
+def owned(work: Coroutine[Any, Any, C]) -> Deferred[C]:
+    """Wait for *work*, whose result has to be closed: it is closed when nobody waits for it any more."""
+    return uninterrupted(work, lambda result: None if result is None else result.close())
 
 
 def swallow(deferred: Deferred[Any], *also: type[BaseException]) -> None:

@@ -70,11 +70,17 @@ class IRecordStore(Interface):
 class IBytesSource(Interface):
     """A file's bytes as the web floor sends them, whole or still arriving.  The holder closes it."""
 
-    size: int | None = Attribute("Bytes in all; None while unknown.")
+    size: int | None = Attribute("Bytes in all, the same from first to last; None when that was unknown at the beginning.")
     sha256: str | None = Attribute("Digest in hex; None while unknown.")
 
     def fileno() -> int:
         """A descriptor for ``pread`` and ``sendfile``; valid until :meth:`close`."""
+
+    def take_read() -> bytes | None:
+        """All bytes, where opening has read them already (a small file).  Given once: a slow client must not keep them."""
+
+    def confine(start: int, stop: int) -> None:
+        """Told before any byte is asked for: only bytes *start* to *stop* (exclusive) will be."""
 
     def extent() -> int:
         """The position up to which bytes may be sent from :meth:`fileno` right now."""
@@ -103,6 +109,7 @@ class IPartialFile(Interface):
     """
 
     size: int = Attribute("Bytes written so far; more than 0 right after `begin` when an earlier run left some.")
+    marks: Mapping[int, str] = Attribute("Right after `begin`: the sha256 of the bytes up to a position, by position.")
 
     def fileno() -> int:
         """A descriptor readers may ``pread`` from, valid until :meth:`close` (readers ``dup`` it to outlive that)."""
@@ -110,8 +117,11 @@ class IPartialFile(Interface):
     def write(data: bytes) -> None:
         """Append.  Raises OSError (``ENOSPC``); what was accepted before stays readable."""
 
-    def truncate() -> None:
-        """Start again at byte 0."""
+    def truncate(size: int = 0) -> None:
+        """Forget what is behind the first *size* bytes."""
+
+    def mark(sha256: str) -> None:
+        """Note the digest of the bytes so far, for a later :meth:`IFileStore.begin` with the same key; failing is no matter."""
 
     def read_all() -> Iterator[bytes]:
         """The bytes so far, in chunks of at most 1 MiB (to rebuild digests when a download is resumed)."""
@@ -134,8 +144,15 @@ class IFileStore(Interface):
 
     changes: int = Attribute("Another number after each file that was committed or removed: never one that was there before.")
 
-    async def open(sha256: str) -> Any:
-        """Open a committed file as an :class:`IBytesSource`, ``None`` if it is not there."""
+    async def open(sha256: str, size: int | None = None) -> Any:
+        """Open a committed file as an :class:`IBytesSource`, ``None`` if it is not there.
+
+        A file that is not what its digest says, or not *size* bytes long, is not there: it is set aside.  Of a large file that
+        may turn out while it is read; the source then raises StorageFailed before its end.
+        """
+
+    async def unchecked(sha256: str) -> Any:
+        """As :meth:`open`, whatever its bytes are: for those who check them."""
 
     async def present(digests: Collection[str]) -> frozenset[str]:
         """Those of *digests* (sha256) that are committed files."""
@@ -150,8 +167,11 @@ class IFileStore(Interface):
     async def delete(sha256: str) -> bool:
         """Remove a committed file; true if it was there.  Open readers keep what they have."""
 
-    async def set_aside(sha256: str) -> None:
-        """Take a committed file that is damaged out of the tree; its bytes are kept for those who want to know why."""
+    async def set_aside(sha256: str, source: Any = None) -> None:
+        """Take a committed file that is damaged out of the tree; its bytes are kept for those who want to know why.
+
+        With *source*, only if it is still the file that was opened there.
+        """
 
     async def walk() -> list[tuple[str, int]]:
         """(sha256, size) of every committed file."""
@@ -163,7 +183,7 @@ class IFileStore(Interface):
         """Note when files (by sha256) were last used; those that are not there are passed over."""
 
     async def sweep() -> int:
-        """Called once at start: remove partial files that cannot be resumed.  Returns how many went."""
+        """Called once at start: remove partial files that cannot be resumed and nobody writes.  Returns how many went."""
 
     async def free() -> int:
         """Bytes that can still be stored."""
@@ -199,8 +219,8 @@ class ISink(Interface):
     def unregisterProducer() -> None:
         """That transport delivers no more."""
 
-    async def finish() -> None:
-        """All bytes are delivered: verify and commit.
+    async def finish(*, framed: bool = True) -> None:
+        """All bytes are delivered: verify and commit.  Not *framed*: the end of the connection was the only sign of the end.
 
         Raises :class:`proxy.errors.DigestMismatch` when they are not what the page promised (the sink is then spent unless
         :meth:`restart` is possible, which is when ``released == 0``) or :class:`ValueError` when the length is wrong.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from zope.interface import implementer
 
@@ -19,6 +19,7 @@ class Nowhere:
         self._reason = reason
         self._descriptor = os.memfd_create("nowhere")
         self.size = 0
+        self.marks: Mapping[int, str] = {}
 
     def fileno(self) -> int:
         return self._descriptor
@@ -26,7 +27,10 @@ class Nowhere:
     def write(self, data: bytes) -> None:
         raise OSError(errno.EFBIG, self._reason)
 
-    def truncate(self) -> None:
+    def truncate(self, size: int = 0) -> None:
+        pass
+
+    def mark(self, sha256: str) -> None:
         pass
 
     def read_all(self) -> Iterator[bytes]:

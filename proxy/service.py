@@ -82,7 +82,7 @@ class ProxyService(MultiService):
         self._work = Offload(reactor, _WORK_THREADS, "work")
         try:
             self._records = DiskRecords(server.data_dir / "records", self._disk)
-            self._store = LocalFiles(server.data_dir, self._disk)
+            self._store = LocalFiles(server.data_dir, self._disk, self.metrics.count)
         except (StorageFailed, OSError) as error:
             raise ConfigError(f"server.data_dir = {server.data_dir}: {error}") from error
         via = f"pypiproxy-{_instance(server.data_dir)}"
@@ -90,7 +90,9 @@ class ProxyService(MultiService):
         self.usage = UsageBook(self._store, self._disk, reactor.seconds)
         self.kept = KeptBook(self._records, pins, self._store)
         self.room = self._room(server)
-        self._files = FileCache(self._store, self._disk, self.metrics.count, self.usage.used, self.room)
+        self._files = FileCache(
+            self._store, self._disk, self.metrics.count, self.usage.used, self.room, later=reactor.callLater
+        )
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self.clients = {
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret

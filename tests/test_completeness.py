@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.completeness import Incomplete, check, is_metadata_of, named_by
+from proxy.completeness import Incomplete, check, check_metadata, is_metadata_of, named_by
 from proxy.wheels import Parts
 from tests.support.wheels import data_of, sdist, wheel
 
@@ -52,12 +52,16 @@ WHOLE: dict[str, bytes] = {
 }
 
 
-def verdict(filename: str, data: bytes) -> str | None:
-    """Why *data* is not the whole of *filename*, ``None`` if it can be."""
+def file_of(data: bytes) -> Parts:
     file = Parts(len(data))
     file.add(0, data)
+    return file
+
+
+def verdict(filename: str, data: bytes) -> str | None:
+    """Why *data* is not the whole of *filename*, ``None`` if it can be."""
     try:
-        check(filename, file)
+        check(filename, file_of(data))
     except Incomplete as incomplete:
         return str(incomplete)
     return None
@@ -65,7 +69,7 @@ def verdict(filename: str, data: bytes) -> str | None:
 
 @pytest.mark.parametrize("filename", WHOLE)
 def test_a_whole_archive_of_each_kind_passes(filename: str) -> None:
-    assert verdict(filename, WHOLE[filename]) is None
+    assert check(filename, file_of(WHOLE[filename])) is True
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.floats(0, 1, exclude_max=True))
@@ -98,7 +102,7 @@ def test_nothing_and_a_sign_in_page_are_no_file_of_any_kind(filename: str, body:
     ],
 )
 def test_of_other_kinds_only_what_can_be_no_file_is_refused(filename: str, data: bytes) -> None:
-    assert verdict(filename, data) is None
+    assert check(filename, file_of(data)) is False
 
 
 def test_a_zip_archive_that_ends_right_after_another_one_inside_it_is_refused() -> None:
@@ -179,6 +183,16 @@ def test_metadata_names_its_project(variant: Callable[[bytes], bytes]) -> None:
 )
 def test_what_is_no_metadata_names_nothing(data: bytes) -> None:
     assert named_by(data) is None
+
+
+def test_what_cannot_be_the_metadata_of_a_project_is_named() -> None:
+    check_metadata("big_thing", file_of(METADATA))
+    with pytest.raises(Incomplete, match="it is no core metadata"):
+        check_metadata("big-thing", file_of(SIGN_IN))
+    with pytest.raises(Incomplete, match="it is no core metadata"):
+        check_metadata("big-thing", file_of(b""))
+    with pytest.raises(Incomplete, match="it is the metadata of big-thing"):
+        check_metadata("other", file_of(METADATA))
 
 
 @given(st.binary(max_size=400))

@@ -18,7 +18,7 @@ from proxy.settings import PageLimits
 from tests.inprocess import Start
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
-from tests.support.wheels import data_of
+from tests.support.wheels import data_of, sdist
 
 BIG = data_of(3_000_000)
 WHEEL = "big-1.0-py3-none-any.whl"
@@ -214,12 +214,13 @@ async def test_a_name_whose_digest_changes_upstream_keeps_its_bytes(big: FakeUps
 
 @pytest_twisted.ensureDeferred
 async def test_a_file_without_any_digest_is_pinned_to_its_first_bytes(upstream: FakeUpstream, run: Start) -> None:
-    upstream.add_file("old", "old-1.0.zip", b"old" * 5000, hashes={})
+    old = sdist("old").data
+    upstream.add_file("old", "old-1.0.tar.gz", old, hashes={})
     proxy = await run(upstream)
-    path = await proxy.link("old", "old-1.0.zip")
-    assert path == "/files/old/none/old-1.0.zip"
+    path = await proxy.link("old", "old-1.0.tar.gz")
+    assert path == "/files/old/none/old-1.0.tar.gz"
     for _ in range(2):
-        assert (await proxy.get(path)).body == b"old" * 5000
+        assert (await proxy.get(path)).body == old
     assert upstream.count("/packages/*") == 1
 
 

@@ -116,8 +116,9 @@ class SpoolTests(SynchronousTestCase):
         reader = self.reader(spool)
         spool.begin(FileFacts(len(data)))
         spool.write(data)
-        failure = self.failureResultOf(self.finish(spool), DigestMismatch)
         self.assertEqual(len(readable(reader)), HOLD)
+        failure = self.failureResultOf(self.finish(spool), DigestMismatch)
+        self.assertEqual(readable(reader), b"", "bytes that are known to be wrong are not sent any more")
         self.successResultOf(Deferred.fromCoroutine(spool.fail(failure)))
         with pytest.raises(DigestMismatch):
             reader.ended()

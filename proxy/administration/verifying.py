@@ -144,28 +144,38 @@ class _Run:
             self._report({"checked": {"files": number, "bytes": self._tally.bytes}, "of": {"files": files, "bytes": total}})
 
     async def _check(self, file: StoredFile, where: tuple[int, int, int]) -> None:
-        source: IBytesSource | None = await self._parts.store.open(file.sha256)
+        try:
+            source: IBytesSource | None = await self._parts.store.unchecked(file.sha256)
+        except OSError as error:
+            await self._set_aside(file.sha256, None, f"it cannot be opened: {error.strerror}")
+            return
         if source is None:
             return  # evicted or purged meanwhile
         try:
-            found = await self._digest(source, where)
-            what = f"its bytes are sha256-{found}"
-        except OSError as error:
-            found = None
-            what = f"it cannot be read: {error.strerror}"
+            try:
+                found = await self._digest(source, where)
+                what = f"its bytes are sha256-{found}"
+            except OSError as error:
+                found = None
+                what = f"it cannot be read: {error.strerror}"
+            if found == file.sha256:
+                self._tally.files += 1
+            else:
+                await self._set_aside(file.sha256, source, what)
         finally:
             source.close()
+
+    async def _set_aside(self, sha256: str, source: IBytesSource | None, what: str) -> None:
+        """Take the damaged file that *source* is out of the tree, if it can be opened."""
         self._tally.files += 1
-        if found == file.sha256:
-            return
         self._tally.damaged += 1
         try:
-            await self._parts.store.set_aside(file.sha256)
+            await self._parts.store.set_aside(sha256, source)
         except OSError as error:
             what += f", and it cannot be set aside: {error.strerror}"
-            self._stuck.add(file.sha256)
-        self.log.info("the stored file {sha256} is damaged: {what}", sha256=file.sha256, what=what)
-        self._damaged[file.sha256] = what
+            self._stuck.add(sha256)
+        self.log.info("the stored file {sha256} is damaged: {what}", sha256=sha256, what=what)
+        self._damaged[sha256] = what
 
     async def _digest(self, source: IBytesSource, where: tuple[int, int, int]) -> str:
         digest = hashlib.sha256()

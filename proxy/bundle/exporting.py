@@ -136,7 +136,7 @@ class _Export:
         return _Choice({known[name]: name for name in sorted(chosen)}, metadata, dict(sorted(kept.items())))
 
     async def _file(self, writer: BundleWriter, sha256: str, name: str) -> None:
-        source = await self._cache.files.open(sha256)
+        source = await self._cache.files.unchecked(sha256)
         if source is None:
             self._problem(f"{name}: it was removed from the store a moment ago; export again")
             return

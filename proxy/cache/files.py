@@ -7,6 +7,7 @@ still be read from byte 0.  What was committed is pinned by its caller, who is t
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -15,13 +16,16 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxy.cache.pins import METADATA
 from proxy.cache.room import Room
+from proxy.completeness import check as check_archive
+from proxy.completeness import check_metadata
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
-from proxy.flight import swallow
+from proxy.flight import swallow, uninterrupted
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
-from proxy.model import Wanted
+from proxy.model import FileFacts, Wanted
 from proxy.nowhere import Nowhere
-from proxy.spool import FULL, NO_ROOM, UNKNOWN_SIZE, Spool
+from proxy.spool import FULL, NO_ROOM, UNKNOWN_SIZE, Later, Spool
 from proxy.waiters import Waiters
 
 T = TypeVar("T")
@@ -36,11 +40,24 @@ class _Download:
 
     opened: Waiters[None] = field(factory=Waiters)
     spool: Spool | None = None
+    #: Ends when nothing is left to be done; never cancelled.
     run: Deferred[None] | None = None
+    fetching: Deferred[None] | None = None
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """Fetch no further; what has arrived is seen to."""
+        self.stopped = True
+        if self.fetching is not None:
+            self.fetching.cancel()
 
 
 class FileCache:
-    """All files of one data directory.  *count* is told of events, *used* of each use of a stored file, by its sha256."""
+    """All files of one data directory.
+
+    *count* is told of events, *used* of each use of a stored file, by its sha256.  *later* times the patience with slow clients
+    on a full disk.
+    """
 
     log = Logger()
 
@@ -51,17 +68,19 @@ class FileCache:
         count: Callable[[str], None] = lambda event: None,
         used: Callable[[str], None] = lambda sha256: None,
         room: Room | None = None,
+        later: Later | None = None,
     ) -> None:
         self._store = store
         self._offload = offload
         self._count = count
         self._used = used
         self._room = room
+        self._later = later
         self._downloads: dict[str, _Download] = {}
 
-    async def stored(self, sha256: str) -> IBytesSource | None:
-        """A committed file, open for reading, or ``None``."""
-        source: IBytesSource | None = await self._store.open(sha256)
+    async def stored(self, sha256: str, size: int | None = None) -> IBytesSource | None:
+        """A committed file (of *size* bytes, if given), open for reading; ``None`` if it is not there, or damaged."""
+        source: IBytesSource | None = await self._store.open(sha256, size)
         if source is not None:
             self._used(sha256)
         return source
@@ -75,7 +94,7 @@ class FileCache:
             await self._offload.run(_commit, partial, data, sha256)
 
         try:
-            await self._with_room(len(data), commit)
+            await uninterrupted(self._with_room(len(data), commit))
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
@@ -93,8 +112,8 @@ class FileCache:
     async def download(self, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> IBytesSource:
         """A reader of *wanted*, fetched from *upstreams* unless its download is under way already.
 
-        It comes as soon as upstream's headers are in.  Raises what :meth:`IUpstreams.fetch` raises up to that point; a failure
-        after that is met by the reader.
+        It comes as soon as there is something to send, of a small file once it is verified.  Raises what
+        :meth:`IUpstreams.fetch` raises up to that point; a failure after that is met by the reader.
         """
         key = identity(wanted)
         download = self._downloads.get(key)
@@ -105,15 +124,15 @@ class FileCache:
         spool = download.spool
         assert spool is not None
         await spool.begun()
-        # Between the headers and this line nothing else ran but, on a full disk, the window may have moved on already.
+        # On a full disk the window may have moved on already.
         return spool.reader() if spool.joinable else await self.download(wanted, upstreams, committed)
 
     def close(self) -> Deferred[None]:
         """Cancel every download; what has arrived stays for the next start."""
-        runs = [download.run for download in self._downloads.values() if download.run is not None]
-        ended = DeferredList(runs, consumeErrors=True)
-        for run in runs:
-            run.cancel()
+        downloads = list(self._downloads.values())
+        ended = DeferredList([each.run for each in downloads if each.run is not None], consumeErrors=True)
+        for each in downloads:
+            each.stop()
         return ended.addCallback(lambda results: None)
 
     def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
@@ -125,12 +144,15 @@ class FileCache:
     async def _run(self, key: str, download: _Download, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> None:
         try:
             spool = await self._open_spool(key, download, wanted, committed)
-        except Exception:  # noqa: BLE001  # every asker is told, whatever it was
+        except Exception as error:  # noqa: BLE001  # every asker is told, whatever it was
             self._forget(key, download)
-            download.opened.wake(Failure())
+            download.opened.wake(Failure(_as_proxy_error(error, wanted)))
             return
         try:
-            await upstreams.fetch(wanted, spool)
+            download.fetching = Deferred.fromCoroutine(self._fetch(wanted, spool, upstreams))
+            if download.stopped:
+                download.fetching.cancel()
+            await download.fetching
             if spool.kept and spool.sha256 is not None:
                 self._committed(spool.sha256, spool.total or 0)
         except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
@@ -141,8 +163,23 @@ class FileCache:
             spool.close()
             self._forget(key, download)
 
+    async def _fetch(self, wanted: Wanted, spool: Spool, upstreams: IUpstreams) -> None:
+        if spool.offset and spool.offset == spool.total:
+            # An earlier run had all of it, and did not come to the end.
+            spool.begin(FileFacts(spool.total))
+            await spool.finish()
+        else:
+            await upstreams.fetch(wanted, spool)
+
     async def _open_spool(self, key: str, download: _Download, wanted: Wanted, committed: Committed) -> Spool:
         partial = await self._begin(key, wanted)
+        try:
+            return await self._recovered(partial, download, wanted, committed)
+        except BaseException:
+            partial.close()
+            raise
+
+    async def _recovered(self, partial: IPartialFile, download: _Download, wanted: Wanted, committed: Committed) -> Spool:
 
         async def before_commit(sha256: str, size: int) -> None:
             try:
@@ -152,11 +189,27 @@ class FileCache:
                     "{name} is stored, but not that its name belongs to these bytes: {error}", name=wanted.name, error=error
                 )
 
-        spool = download.spool = Spool(wanted.name, partial, wanted.digest, self._offload, before_commit)
+        def check(file: io.RawIOBase) -> bool:
+            if wanted.companion == METADATA:
+                check_metadata(wanted.project, file)
+                return True
+            return check_archive(wanted.filename, file)
+
+        spool = Spool(
+            wanted.name,
+            partial,
+            wanted.digest,
+            self._offload,
+            before_commit,
+            size=wanted.size,
+            check=check if wanted.companion in ("", METADATA) else None,
+            later=self._later,
+        )
         if self._room is not None:
             spool.make_room = self._room.make_room
         await spool.recover()
-        spool.on_abandoned = lambda: download.run.cancel() if download.run is not None else None
+        spool.on_abandoned = download.stop
+        download.spool = spool
         download.opened.wake(None)
         return spool
 

@@ -183,7 +183,7 @@ class ProxyRepository:
         if pin is not None:
             if pin.sha256 == NO_BYTES:
                 raise NotFound(f"{filename} has no metadata that can be read")
-            stored = await self._files.stored(pin.sha256)
+            stored = await self._files.stored(pin.sha256, pin.size)
             if stored is not None:
                 return Located(stored, None, _etag(asked, companion, pin.sha256))
         try:
@@ -198,7 +198,11 @@ class ProxyRepository:
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":
             stored = await self._files.stored(wanted.digest.hex)
             if stored is not None:
-                await self._committed(asked)(wanted, wanted.digest.hex, stored.size or 0)
+                try:
+                    await self._committed(asked)(wanted, wanted.digest.hex, stored.size or 0)
+                except BaseException:
+                    stored.close()
+                    raise
                 return Located(stored, None, _etag(asked, companion, wanted.digest.hex))
         if self._presence is not None:
             if companion:
@@ -287,7 +291,7 @@ class ProxyRepository:
 
     def _wanted(self, project: str, file: File, companion: str, upstream: str) -> Wanted:
         if not companion:
-            return Wanted(self.name, project, file.filename, file.url, upstream, file.digest, file.size)
+            return Wanted(self.name, project, file.filename, file.url, upstream, file.digest, file.size or None)
         stated = file.core_metadata
         digest: Digest | None = strongest(stated) if isinstance(stated, Mapping) else None
         return Wanted(self.name, project, file.filename, beside(file.url, companion), upstream, digest, None, companion)

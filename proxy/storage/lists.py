@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from proxy.flight import owned
 from proxy.interfaces import IOffload
 from proxy.storage.whole import WholeFile
 
@@ -23,7 +24,7 @@ class ListFiles:
 
     async def open(self, name: str) -> WholeFile | None:
         """The file *name*, open for reading, or ``None``."""
-        return await self._offload.run(self._open, name)
+        return await owned(self._offload.run(self._open, name))
 
     def _open(self, name: str) -> WholeFile | None:
         try:
@@ -34,7 +35,7 @@ class ListFiles:
 
     async def temporary(self) -> BinaryIO:
         """A file without a name, for reading and writing in worker threads."""
-        return await self._offload.run(self._temporary)
+        return await owned(self._offload.run(self._temporary))
 
     def _temporary(self) -> BinaryIO:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

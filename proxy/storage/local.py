@@ -5,26 +5,44 @@ What is arriving stands under ``partial/``, what was found damaged under ``quara
 Commit is fsync, rename, fsync of the directory: after a crash a file is there whole or not at all.  The time of a committed
 file (mtime) is its last use: its bytes never change, so nothing else needs that field, and it is lost with no record.
 Everything here that touches the disk runs in a worker thread.
+
+Beside a partial file that may be gone on with, ``<key>.marks`` notes the digest of its bytes as it grows, so that the next
+download can tell what an interruption, a power failure or a faulty disk left of it.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import stat
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from twisted.internet.defer import DeferredSemaphore
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.interfaces import IFileStore, IOffload, IPartialFile
+from proxy.errors import StorageFailed
+from proxy.flight import Flights, owned, uninterrupted
+from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile
 from proxy.model import StoredFile
 from proxy.settings import MIB
+from proxy.storage.checked import Damage, FileBeingChecked, Mark, Proofs, hash_piece, mark_of, opened
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MARK = re.compile(r"([0-9]{1,19}) ([0-9a-f]{64})")
+_MARKS = ".marks"
+#: What opening a file may fail with that says nothing about the file.
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: Large files that are checked at one time, in the background.
+_CHECKS = 2
 
 
 @implementer(IPartialFile)
@@ -34,9 +52,11 @@ class LocalPartial:
     def __init__(self, store: LocalFiles, path: Path, *, resume: bool) -> None:
         self._store = store
         self._path = path
+        self._marks_path = path.with_name(path.name + _MARKS)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_TRUNC)
         self._descriptor = os.open(path, flags, 0o600)
         self.size = os.fstat(self._descriptor).st_size
+        self.marks = _read_marks(self._marks_path) if resume and self.size else {}
 
     def fileno(self) -> int:
         return self._descriptor
@@ -48,9 +68,17 @@ class LocalPartial:
             self.size += written
             rest = rest[written:]
 
-    def truncate(self) -> None:
-        os.ftruncate(self._descriptor, 0)
-        self.size = 0
+    def truncate(self, size: int = 0) -> None:
+        os.ftruncate(self._descriptor, size)
+        self.size = size
+
+    def mark(self, sha256: str) -> None:
+        with suppress(OSError):  # without it the next download begins a little earlier
+            descriptor = os.open(self._marks_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, f"{self.size} {sha256}\n".encode())
+            finally:
+                os.close(descriptor)
 
     def read_all(self) -> Iterator[bytes]:
         for offset in range(0, self.size, MIB):
@@ -60,12 +88,13 @@ class LocalPartial:
         os.fsync(self._descriptor)
         target = self._store.path(sha256)
         target.parent.mkdir(mode=0o700, exist_ok=True)
-        os.rename(self._path, target)
-        self._store.changed()
+        self._store.place(self._path, target, mark_of(os.fstat(self._descriptor)))
+        self._marks_path.unlink(missing_ok=True)
         _sync_directory(target.parent)
 
     def discard(self) -> None:
         self._path.unlink(missing_ok=True)
+        self._marks_path.unlink(missing_ok=True)
 
     def suspend(self) -> None:
         pass
@@ -79,17 +108,25 @@ class LocalPartial:
 
 @implementer(IFileStore)
 class LocalFiles:
-    """The tree under *root* (created with mode 0700)."""
+    """The tree under *root* (created with mode 0700).  *count* is told of each thing worth counting."""
 
-    def __init__(self, root: Path, offload: IOffload) -> None:
+    log = Logger()
+
+    def __init__(self, root: Path, offload: IOffload, count: Callable[[str], None] = lambda event: None) -> None:
         self._files = root / "files"
         self._partial = root / "partial"
         self._quarantine = root / "quarantine"
         self._offload = offload
+        self._count = count
         self._being_written: set[Path] = set()
         self._extra = itertools.count()
         self._changes = itertools.count(1)
         self.changes = 0
+        self._proofs = Proofs()
+        self._checks: Flights[None] = Flights()
+        self._checking = DeferredSemaphore(_CHECKS)
+        #: Held while a file takes the place of another, or is taken out of it.
+        self._moving = threading.Lock()
         for directory in (root, self._files, self._partial):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -99,12 +136,90 @@ class LocalFiles:
             raise ValueError(f"not a sha256: {sha256!r}")
         return self._files / sha256[:2] / sha256
 
-    async def open(self, sha256: str) -> WholeFile | None:
-        return await self._offload.run(self._open, self.path(sha256))
+    async def open(self, sha256: str, size: int | None = None) -> IBytesSource | None:
+        return await owned(self._open(self.path(sha256), size))
 
-    def _open(self, path: Path) -> WholeFile | None:
+    async def _open(self, path: Path, size: int | None) -> WholeFile | None:
+        found = await self._offload.run(self._opened, path, size)
+        if isinstance(found, Damage):
+            await self._damaged(path.name, found)
+            return None
+        if found is None:
+            return None
+        source, mark = found
+        if self._proofs.hold(path.name, mark):
+            return source
+        return self._being_checked(source, mark)
+
+    def _opened(self, path: Path, size: int | None) -> tuple[WholeFile, Mark] | Damage | None:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                raise
+            return Damage(f"it cannot be opened: {error.strerror}")
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                found: tuple[WholeFile, Mark] | Damage = Damage("it is no file")
+            else:
+                found = opened(descriptor, path.name, size, self._proofs)
+        except OSError as error:
+            found = Damage(f"it cannot be read: {error.strerror}")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if isinstance(found, Damage):
+            os.close(descriptor)
+        return found
+
+    async def _damaged(self, sha256: str, damage: Damage) -> None:
+        """Take a damaged file away.  Where that is impossible it is as good as gone: whoever wants it fetches it again."""
+        try:
+            if not await self._offload.run(self._set_aside, self.path(sha256), damage.mark):
+                return  # it has been replaced meanwhile
+            what = "it was set aside (quarantine/) and is fetched again when a client asks for it"
+        except OSError as error:
+            what = f"it cannot be set aside ({error.strerror}) and is replaced when a client asks for it"
+        self.log.error("the stored file {sha256} is damaged, {why}: {what}", sha256=sha256, why=damage.what, what=what)
+        self._count("damaged file set aside")
+
+    def _being_checked(self, source: WholeFile, mark: Mark) -> WholeFile:
+        """*source*, whose end waits until all of it has been read and its digest was right."""
+        sha256 = source.sha256
+        assert sha256 is not None
+        held = FileBeingChecked(source.fileno(), source.size, sha256)
+        check = self._checks.join((sha256, mark), lambda: self._check(sha256, os.dup(held.fileno()), mark))
+        check.addBoth(held.checked)
+        return held
+
+    async def _check(self, sha256: str, descriptor: int, mark: Mark) -> None:
+        digest = hashlib.sha256()
+        try:
+            await self._checking.acquire()
+            try:
+                position = 0
+                while count := await uninterrupted(self._offload.run(hash_piece, descriptor, position, digest)):
+                    position += count
+            finally:
+                self._checking.release()
+            damage = None if digest.hexdigest() == sha256 else Damage(f"its bytes are sha256-{digest.hexdigest()}", mark)
+        except OSError as error:
+            damage = Damage(f"it cannot be read: {error.strerror}", mark)
+        finally:
+            os.close(descriptor)
+        if damage is not None:
+            await self._damaged(sha256, damage)
+            raise StorageFailed(f"the stored file {sha256} is damaged and was set aside: ask again, and it is fetched again")
+        self._proofs.note(sha256, mark)
+
+    async def unchecked(self, sha256: str) -> WholeFile | None:
+        return await owned(self._offload.run(self._open_unchecked, self.path(sha256)))
+
+    def _open_unchecked(self, path: Path) -> WholeFile | None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         return WholeFile(descriptor, os.fstat(descriptor).st_size, path.name)
@@ -115,15 +230,25 @@ class LocalFiles:
     def _present(self, digests: Collection[str]) -> frozenset[str]:
         return frozenset(sha256 for sha256 in digests if self.path(sha256).is_file())
 
+    def place(self, arrived: Path, target: Path, mark: Mark) -> None:
+        """Told by the partial file *arrived*, in a worker thread: it becomes the committed file *target*."""
+        with self._moving:
+            os.rename(arrived, target)
+            self._proofs.note(target.name, mark)
+        self.changed()
+
     def changed(self) -> None:
         """Told by whoever committed or removed a file, after that."""
         self.changes = next(self._changes)
 
-    async def begin(self, key: str, *, resume: bool) -> LocalPartial:
+    async def begin(self, key: str, *, resume: bool) -> IPartialFile:
         path = self._partial / key
-        if path in self._being_written:
+        while path in self._being_written:
             path, resume = self._partial / f"extra.{next(self._extra)}", False
         self._being_written.add(path)
+        return await owned(self._begun(path, resume))
+
+    async def _begun(self, path: Path, resume: bool) -> LocalPartial:
         try:
             return await self._offload.run(self._begin, path, resume)
         except BaseException:
@@ -143,14 +268,20 @@ class LocalFiles:
         finally:
             self.changed()
 
-    async def set_aside(self, sha256: str) -> None:
-        await self._offload.run(self._set_aside, self.path(sha256))
+    async def set_aside(self, sha256: str, source: IBytesSource | None = None) -> None:
+        mark = None if source is None else mark_of(os.fstat(source.fileno()))
+        await self._offload.run(self._set_aside, self.path(sha256), mark)
 
-    def _set_aside(self, path: Path) -> None:
-        self._quarantine.mkdir(mode=0o700, exist_ok=True)
-        with suppress(FileNotFoundError):
+    def _set_aside(self, path: Path, mark: Mark | None) -> bool:
+        """Take *path* out of the tree, unless it is another file than that of *mark* by now; whether it was."""
+        with suppress(FileNotFoundError), self._moving:
+            if mark is not None and os.stat(path).st_ino != mark[0]:
+                return False
+            self._quarantine.mkdir(mode=0o700, exist_ok=True)
             os.rename(path, self._quarantine / path.name)
             self.changed()
+            return True
+        return False
 
     async def walk(self) -> list[tuple[str, int]]:
         return await self._offload.run(self._walk)
@@ -174,17 +305,17 @@ class LocalFiles:
 
     def _touch(self, times: Mapping[str, float]) -> None:
         for sha256, used in times.items():
+            path = self.path(sha256)
             with suppress(FileNotFoundError):
-                os.utime(self.path(sha256), (used, used))
+                sound = self._proofs.hold(sha256, mark_of(os.stat(path)))
+                os.utime(path, (used, used))
+                if sound:
+                    self._proofs.note(sha256, mark_of(os.stat(path)))
 
     async def sweep(self) -> int:
-        return await self._offload.run(self._sweep)
-
-    def _sweep(self) -> int:
-        doomed = [entry.path for entry in os.scandir(self._partial) if not resumable(entry.name)]
-        for path in doomed:
-            os.unlink(path)
-        return len(doomed)
+        left = await self._offload.run(self._left)
+        doomed = [path for path, facts in left if not resumable(path.name.removesuffix(_MARKS))]
+        return len(await self._remove_left(doomed))
 
     def capacity(self) -> int:
         """Bytes that the file system has in all.  Blocks."""
@@ -196,22 +327,39 @@ class LocalFiles:
         return facts.f_bavail * facts.f_frsize
 
     async def abandon(self, before: float) -> int:
-        left = await self._offload.run(self._left, before)
-        doomed = {path: size for path, size in left if path not in self._being_written}
-        # Whoever begins one of them now gets a file of its own.
-        self._being_written |= doomed.keys()
-        try:
-            await self._offload.run(_remove_all, doomed)
-        finally:
-            self._being_written -= doomed.keys()
-        return sum(doomed.values())
+        left = await self._offload.run(self._left)
+        sizes = {path: facts.st_size for path, facts in left if facts.st_mtime < before}
+        return sum(sizes[path] for path in await self._remove_left(sizes))
 
-    def _left(self, before: float) -> list[tuple[Path, int]]:
+    def _left(self) -> list[tuple[Path, os.stat_result]]:
         found = [(Path(entry.path), _facts(entry)) for entry in os.scandir(self._partial)]
-        return [(path, facts.st_size) for path, facts in found if facts is not None and facts.st_mtime < before]
+        return [(path, facts) for path, facts in found if facts is not None]
+
+    async def _remove_left(self, doomed: Iterable[Path]) -> list[Path]:
+        """Remove partial files, and the marks of some, but for those that are being written; returns which were removed."""
+        going = [path for path in doomed if path.with_name(path.name.removesuffix(_MARKS)) not in self._being_written]
+        await uninterrupted(self._remove_all(going))
+        return going
+
+    async def _remove_all(self, going: Collection[Path]) -> None:
+        # Whoever begins one of them now gets a file of its own.
+        self._being_written.update(going)
+        try:
+            await self._offload.run(_remove_all, going)
+        finally:
+            self._being_written.difference_update(going)
 
     async def close(self) -> None:
-        pass
+        self._checks.close()
+
+
+def _read_marks(path: Path) -> dict[int, str]:
+    """The digests (sha256) of the beginnings of a partial file, by their lengths; lines that make no sense are passed over."""
+    try:
+        lines = path.read_text("ascii", "replace").splitlines()
+    except OSError:
+        return {}
+    return {int(match[1]): match[2] for line in lines if (match := _MARK.fullmatch(line)) is not None}
 
 
 def _facts(entry: os.DirEntry[str]) -> os.stat_result | None:

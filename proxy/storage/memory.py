@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from zope.interface import implementer
 
-from proxy.interfaces import IFileStore, IPartialFile, IRecordStore
+from proxy.interfaces import IBytesSource, IFileStore, IPartialFile, IRecordStore
 from proxy.model import StoredFile
 from proxy.settings import MIB
 from proxy.storage.whole import WholeFile, anonymous
@@ -46,6 +46,7 @@ class MemoryPartial:
         self._key = key
         self._descriptor = os.memfd_create(key)
         self.size = 0
+        self.marks: Mapping[int, str] = dict(store.marks.get(key, {}) if left else {})
         self.write(left)
 
     def fileno(self) -> int:
@@ -54,9 +55,12 @@ class MemoryPartial:
     def write(self, data: bytes) -> None:
         self.size += os.pwrite(self._descriptor, data, self.size)
 
-    def truncate(self) -> None:
-        os.ftruncate(self._descriptor, 0)
-        self.size = 0
+    def truncate(self, size: int = 0) -> None:
+        os.ftruncate(self._descriptor, size)
+        self.size = size
+
+    def mark(self, sha256: str) -> None:
+        self._store.marks.setdefault(self._key, {})[self.size] = sha256
 
     def read_all(self) -> Iterator[bytes]:
         for offset in range(0, self.size, MIB):
@@ -64,10 +68,12 @@ class MemoryPartial:
 
     def commit(self, sha256: str) -> None:
         self._store.files[sha256] = b"".join(self.read_all())
+        self._store.marks.pop(self._key, None)
         self._store.changes += 1
 
     def discard(self) -> None:
         self._store.left.pop(self._key, None)
+        self._store.marks.pop(self._key, None)
 
     def suspend(self) -> None:
         self._store.left[self._key] = b"".join(self.read_all())
@@ -85,15 +91,22 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.left: dict[str, bytes] = {}
+        self.marks: dict[str, dict[int, str]] = {}
         self.changes = 0
         self.times: dict[str, float] = {}
         self.quarantine: dict[str, bytes] = {}
         #: Bytes that can be stored in all.
         self.space = 2**40
 
-    async def open(self, sha256: str) -> WholeFile | None:
+    async def open(self, sha256: str, size: int | None = None) -> WholeFile | None:
         data = self.files.get(sha256)
+        if data is not None and size not in (None, len(data)):
+            await self.set_aside(sha256)
+            return None
         return None if data is None else anonymous(data, sha256)
+
+    async def unchecked(self, sha256: str) -> WholeFile | None:
+        return await self.open(sha256)
 
     async def present(self, digests: Collection[str]) -> frozenset[str]:
         return frozenset(digests) & self.files.keys()
@@ -106,7 +119,7 @@ class MemoryFiles:
         self.changes += 1
         return self.files.pop(sha256, None) is not None
 
-    async def set_aside(self, sha256: str) -> None:
+    async def set_aside(self, sha256: str, source: IBytesSource | None = None) -> None:
         if sha256 in self.files:
             self.quarantine[sha256] = self.files.pop(sha256)
             self.changes += 1

@@ -14,20 +14,28 @@ def anonymous(data: bytes, sha256: str) -> WholeFile:
     """*data* as a file without a name, in memory."""
     descriptor = os.memfd_create(sha256)
     os.pwrite(descriptor, data, 0)
-    return WholeFile(descriptor, len(data), sha256)
+    return WholeFile(descriptor, len(data), sha256, data)
 
 
 @implementer(IBytesSource)
 class WholeFile:
-    """All its bytes are there: there is nothing to wait for."""
+    """All its bytes are there: there is nothing to wait for.  *data* are these bytes, if they have been read."""
 
-    def __init__(self, descriptor: int, size: int, sha256: str | None) -> None:
+    def __init__(self, descriptor: int, size: int, sha256: str | None, data: bytes | None = None) -> None:
         self._descriptor = descriptor
+        self._data = data
         self.size = size
         self.sha256 = sha256
 
     def fileno(self) -> int:
         return self._descriptor
+
+    def take_read(self) -> bytes | None:
+        data, self._data = self._data, None
+        return data
+
+    def confine(self, start: int, stop: int) -> None:
+        pass
 
     def extent(self) -> int:
         return self.size

@@ -35,6 +35,10 @@ class Broken(Failed):
     """The connection ended in the middle: what has arrived is good, and the rest can be asked for."""
 
 
+class Unfit(Failed):
+    """What came is not the file, or does not continue what is here of it: another length, another position, another format."""
+
+
 class Silent(Broken):
     """The connection is open and nothing comes any more."""
 

@@ -14,7 +14,7 @@ from proxy.errors import DigestMismatch
 from proxy.model import Wanted
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.failures import Broken, Failed, Silent
+from proxy.upstream.failures import Broken, Failed, Silent, Unfit
 from proxy.upstream.files import Opened, open_file, pump
 from proxy.upstream.health import Trial
 from proxy.upstream.holders import Holders
@@ -22,6 +22,8 @@ from proxy.upstream.rounds import ROUNDS, Rounds
 
 #: Connections that may break in a row without a single byte of progress before an upstream is given up for a request.
 MOST_BREAKS = 3
+#: Times that a download begins again at byte 0, where what is here cannot be gone on with.
+MOST_BEGINNINGS = 3
 
 
 @define
@@ -35,6 +37,9 @@ class _Download:
     etags: dict[str, str | None] = field(factory=dict)
     #: Whose bytes the sink has; "" are those of an earlier run.
     sources: set[str] = field(factory=set)
+    #: Those who cannot go on with what is here, and may have the file all the same.
+    unfit: list[UpstreamClient] = field(factory=list)
+    beginnings: int = 0
     #: Bytes have left behind which nobody can go on.
     spent: bool = False
 
@@ -58,10 +63,12 @@ class Fetching:
             await self._rounds.pause(number)
             download.left = self._holders.of(wanted)
             download.breaks.clear()
-            while download.left:
-                opened = await self._open(download, attempts)
+            while True:
+                opened = await self._open(download, attempts) if download.left else None
                 if opened is None:
-                    break
+                    if not await self._begin_anew(download):
+                        break
+                    continue
                 if await self._pump(download, opened, attempts):
                     return
                 if sink.offset > progress[1]:
@@ -85,8 +92,10 @@ class Fetching:
                     silence=self._rounds.silence,
                     fresh=not sink.released,
                 )
-            except Failed:
+            except Failed as error:
                 download.left.remove(client)
+                if isinstance(error, Unfit):
+                    download.unfit.append(client)
                 raise
             return opened
 
@@ -124,10 +133,28 @@ class Fetching:
                 opened.exchange.trial.failed(f"sent wrong bytes for {wanted.name}")
                 download.left.remove(client)
             await self._start_over(download)
+        except Unfit as error:
+            attempts.failed(client, error, began)
+            download.left.remove(client)
+            if not download.sources <= {client.name}:
+                download.unfit.append(client)
+            if wanted.digest is None or not sink.released:
+                await self._start_over(download)
         except Failed as error:
             attempts.failed(client, error, began)
             download.left.remove(client)
         return False
+
+    async def _begin_anew(self, download: _Download) -> bool:
+        """Forget what those who are left cannot go on with; whether they are asked for all of it now."""
+        unfit, download.unfit = download.unfit, []
+        if not unfit or download.sink.released or download.beginnings >= MOST_BEGINNINGS:
+            return False
+        download.beginnings += 1
+        if download.sink.offset:
+            await self._start_over(download)
+        download.left = unfit
+        return True
 
     async def _start_over(self, download: _Download) -> None:
         """Begin again at byte 0, which only an unseen beginning allows; else nobody can go on."""

@@ -16,7 +16,7 @@ from proxy.model import FileFacts, Wanted
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.coding import inflater
 from proxy.upstream.exchange import Exchange
-from proxy.upstream.failures import Broken, Failed, Missing
+from proxy.upstream.failures import Broken, Failed, Missing, Unfit
 from proxy.upstream.health import Trial
 
 _IDENTITY = {"Accept-Encoding": "identity", "Accept": "*/*"}
@@ -74,6 +74,10 @@ async def open_file(
     try:
         opened = _aligned(place, exchange, wanted, offset, fresh)
         await exchange.body.ready()
+    except Unfit:
+        trial.succeeded()  # it answered, and what is here may be what is wrong
+        exchange.close()
+        raise
     except Failed as error:
         trial.failed(str(error))
         exchange.close()
@@ -97,9 +101,9 @@ def _aligned(place: Place, exchange: Exchange, wanted: Wanted, offset: int, fres
     if status == 206:
         match = _CONTENT_RANGE.fullmatch(stated)
         if match is None or int(match[1]) != offset:
-            raise Failed(f"sent {stated!r} of {wanted.name} where bytes from {offset} on were asked for")
+            raise Unfit(f"sent {stated!r} of {wanted.name} where bytes from {offset} on were asked for")
         if exchange.coding:
-            raise Failed(f"sent a part of {wanted.name} in the content coding {exchange.coding}")
+            raise Unfit(f"sent a part of {wanted.name} in the content coding {exchange.coding}")
         return Opened(place, exchange)
     if wanted.digest is not None:
         if status == 200:
@@ -109,7 +113,7 @@ def _aligned(place: Place, exchange: Exchange, wanted: Wanted, offset: int, fres
             return Opened(place, exchange, complete=True)
     elif fresh and status in (200, 416):
         return Opened(place, exchange, restart=True)
-    raise Failed(f"answered {status} to a request for the rest of {wanted.name}, and nothing vouches for what is there already")
+    raise Unfit(f"answered {status} to a request for the rest of {wanted.name}, and nothing vouches for what is there already")
 
 
 def _check_length(exchange: Exchange, wanted: Wanted) -> None:
@@ -149,10 +153,10 @@ async def pump(opened: Opened, wanted: Wanted, sink: Any) -> None:
             sink.begin(FileFacts(sink.offset, ranges=True))
         else:
             await _deliver(opened, wanted, sink)
-        await sink.finish()
+        await sink.finish(framed=not exchange.body.unsure)
     except ValueError as error:
-        # The length is not what was said: a body that ended early without anybody noticing, or another file.
-        raise _blamed(exchange, Failed(f"sent {wanted.name} with another length: {error}")) from error
+        # A body that ended early without anybody noticing, or another file.
+        raise _blamed(exchange, Unfit(f"sent something else than {wanted.name}: {error}")) from error
     except Failed as error:
         raise _blamed(exchange, error) from error
     finally:

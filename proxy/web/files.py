@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from proxy.bounded import BoundedTable
@@ -51,6 +50,14 @@ class Files:
         if not is_project_name(project) or not is_filename(name):
             raise NotFound(f"{project}/{name} names no file")
         located = await repository.locate(normalize(project), asked, name)
+        try:
+            return await self._answer(repository, normalize(project), asked, name, located, ask)
+        except BaseException:
+            if located.stored is not None:
+                located.stored.close()
+            raise
+
+    async def _answer(self, repository: IRepository, project: str, asked: str, name: str, located: Located, ask: Ask) -> Answer:
         headers = [_IMMUTABLE, ("Accept-Ranges", "bytes"), ("Content-Type", "application/octet-stream")]
         if located.etag is not None:
             headers.append(("ETag", located.etag))
@@ -59,8 +66,8 @@ class Files:
                     located.stored.close()
                 return Answer(304, headers, word="hit")
         if located.stored is not None:
-            if ask.header("range") is None:
-                self._remember(repository, normalize(project), asked, name, located, headers, ask)
+            if _range(ask) is None:
+                self._remember(repository, project, asked, name, located.stored, headers, ask)
             return _ranged(located.stored, located.etag, headers, ask, _MADE if located.made else _HIT)
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
@@ -73,17 +80,17 @@ class Files:
         project: str,
         asked: str,
         name: str,
-        located: Located,
+        source: IBytesSource,
         headers: list[tuple[str, str]],
         ask: Ask,
     ) -> None:
-        """Keep a small file at hand, and how to answer this request again."""
-        source = located.stored
-        if source is None or source.size is None or source.size > SMALL_FILE or source.sha256 is None:
+        """Keep a small file at hand, and how to answer this request again.  Its digest has been checked when it was read."""
+        read = source.take_read()
+        if read is None or source.sha256 is None or len(read) > SMALL_FILE:
             return
         sha256 = source.sha256
         if self._small.get(sha256) is None:
-            self._small.put(sha256, os.pread(source.fileno(), source.size, 0))  # it is about to be sent: in the page cache
+            self._small.put(sha256, read)
         answered = [*headers, ("Cache-Status", _HIT.header())]
         used = self._used
 
@@ -97,8 +104,11 @@ class Files:
         self._hot.remember(ask, at_once)
 
     async def _part(self, repository: IRepository, located: Located, headers: list[tuple[str, str]], ask: Ask) -> Answer | None:
-        """The answer to a small range of a file that is not stored; ``None`` when the download serves it better."""
-        header = ask.header("range")
+        """The answer to a small range of a file that is not stored; ``None`` when the download serves it better.
+
+        Nothing vouches for its bytes: the digest is that of the whole file.
+        """
+        header = _range(ask)
         if header is None or not if_range_matches(ask.header("if-range"), located.etag, None):
             return None
         size = (await repository.facts(located)).size
@@ -107,6 +117,7 @@ class Files:
         span = parse_range(header, size)
         if span is UNSATISFIABLE:
             return _unsatisfiable(size)
+        headers = _unverified(headers)
         if not isinstance(span, Span) or span.length > min(SMALL_RANGE, size // 2):
             return None
         arriving = repository.arriving(located)
@@ -143,18 +154,31 @@ async def _described(repository: IRepository, located: Located, headers: list[tu
 def _ranged(source: IBytesSource, etag: str | None, headers: list[tuple[str, str]], ask: Ask, outcome: Outcome) -> Answer:
     """The whole of *source* or the range that is asked for."""
     size = source.size
-    header = ask.header("range")
+    header = _range(ask)
     if size is not None and header is not None and if_range_matches(ask.header("if-range"), etag, None):
         span = parse_range(header, size)
         if span is UNSATISFIABLE:
             source.close()
             return _unsatisfiable(size)
         if isinstance(span, Span):
-            return _partial(source, span, size, headers, outcome)
+            # Of what is still arriving only the end waits for the digest.
+            certain = source.sha256 is not None or span.stop == size
+            return _partial(source, span, size, headers if certain else _unverified(headers), outcome)
     return Answer(200, [*headers, ("Cache-Status", outcome.header())], FileBody(source, None), word=outcome.word)
 
 
+def _range(ask: Ask) -> str | None:
+    """The range that is asked for; HEAD asks for none, whatever it says (RFC 9110 section 14.2)."""
+    return ask.header("range") if ask.method == "GET" else None
+
+
+def _unverified(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """*headers* of a part of a file whose bytes nobody has verified: nothing keeps it or joins it to what it has."""
+    return [("Cache-Control", "no-store"), *((name, value) for name, value in headers if name not in ("Cache-Control", "ETag"))]
+
+
 def _partial(source: IBytesSource, span: Span, size: int, headers: list[tuple[str, str]], outcome: Outcome) -> Answer:
+    source.confine(span.start, span.stop)
     ranged = [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", outcome.header())]
     return Answer(206, ranged, FileBody(source, span), word=outcome.word)
 

@@ -24,7 +24,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.errors import SlowUpstream
+from proxy.errors import SlowUpstream, StorageFailed
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.settings import KIB, MIB
@@ -189,7 +189,7 @@ class SendfileSender(_Sender):
                 return
             raise
         if sent == 0:
-            raise OSError(errno.EIO, "the file is shorter than its record says")
+            raise _shorter()
         self._advance(sent)
         if self._at_end():
             self._end(None)
@@ -252,7 +252,7 @@ class CopySender(_Sender):
                 return False
             data = os.pread(self._source.fileno(), goal - self._position, self._position)
             if not data:
-                raise OSError(errno.EIO, "the file is shorter than its record says")
+                raise _shorter()
         else:
             data = self._from_memory()
             if not data:
@@ -295,6 +295,10 @@ class Silence:
         """The body has ended."""
         if self._call.active():
             self._call.cancel()
+
+
+def _shorter() -> StorageFailed:
+    return StorageFailed("the stored file was cut short while it was being sent: ask again, and it is fetched again")
 
 
 def _cached(descriptor: int, position: int) -> bool:

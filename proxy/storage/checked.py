@@ -1,0 +1,143 @@
+"""Stored files held against their digest: what was checked, and what is sent while it is being checked.
+
+A file on a disk can be damaged, cut short, emptied or written over behind the proxy's back.  Small files are read, and checked,
+each time they are opened.  Others are checked when they are opened for the first time since the start, and again whenever
+inode, size or time of change are not what they were then.  Up to :data:`AT_ONCE` bytes that happens before the first byte goes
+out; a larger file is sent while a worker thread reads it, and its last bytes wait for the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.python.failure import Failure
+
+from proxy.bounded import BoundedTable
+from proxy.settings import KIB, MIB
+from proxy.storage.whole import WholeFile
+
+#: Files up to this size are read, and checked, whenever they are opened (bytes).
+SMALL = 64 * KIB
+#: Files up to this size are checked before they are sent: some 10 ms, once.
+AT_ONCE = 16 * MIB
+#: The end of what is asked for of a larger one, which waits for its check (bytes).
+HOLD = 4 * KIB
+#: Bytes that are read at a time, so that other work gets its turn.
+_PIECE = 8 * MIB
+#: Files of which it is remembered that they were checked; a file that is forgotten is checked again.
+_REMEMBERED = 50_000
+
+#: What changes with the bytes of a file: inode, size, time of change.
+Mark = tuple[int, int, int]
+
+
+def mark_of(facts: os.stat_result) -> Mark:
+    """The mark of a file on disk."""
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+@frozen
+class Damage:
+    """What is wrong with the file of *mark* (``None``: it could not even be looked at), as the rest of a sentence."""
+
+    what: str
+    mark: Mark | None = None
+
+
+class Proofs:
+    """Which files are as they were when their digest was right.  May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._marks: BoundedTable[str, Mark] = BoundedTable(_REMEMBERED, lambda mark: 1)
+        self._lock = threading.Lock()
+
+    def note(self, sha256: str, mark: Mark) -> None:
+        """The file of *mark* has that digest."""
+        with self._lock:
+            self._marks.put(sha256, mark)
+
+    def hold(self, sha256: str, mark: Mark) -> bool:
+        """Whether the file of *mark* is known to have that digest."""
+        with self._lock:
+            return self._marks.get(sha256) == mark
+
+
+def opened(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tuple[WholeFile, Mark] | Damage:
+    """The file behind *descriptor*, which it takes over, with its mark; checked as far as can be done at once.
+
+    *size* is what it should have, if that is known.  Blocks.  Raises OSError.
+    """
+    facts = os.fstat(descriptor)
+    mark = mark_of(facts)
+    if size is not None and facts.st_size != size:
+        return Damage(f"it has {facts.st_size:,} bytes instead of {size:,}", mark)
+    data = None
+    if facts.st_size <= SMALL:
+        data = os.pread(descriptor, SMALL + 1, 0)
+        found = hashlib.sha256(data).hexdigest()
+    elif proofs.hold(sha256, mark) or facts.st_size > AT_ONCE:
+        return WholeFile(descriptor, facts.st_size, sha256), mark
+    else:
+        digest = hashlib.sha256()
+        position = 0
+        while count := hash_piece(descriptor, position, digest):
+            position += count
+        found = digest.hexdigest()
+    if found != sha256:
+        return Damage(f"its bytes are sha256-{found}", mark)
+    proofs.note(sha256, mark)
+    return WholeFile(descriptor, facts.st_size, sha256, data), mark
+
+
+def hash_piece(descriptor: int, position: int, digest: Any) -> int:
+    """Read a piece of a file into *digest*; how many bytes there were.  Blocks.  Raises OSError."""
+    data = os.pread(descriptor, _PIECE, position)
+    digest.update(data)
+    return len(data)
+
+
+class FileBeingChecked(WholeFile):
+    """A large file that is sent while it is checked: the end of what is asked for waits for the result."""
+
+    def __init__(self, descriptor: int, size: int, sha256: str) -> None:
+        super().__init__(descriptor, size, sha256)
+        self._held_from = size - HOLD
+        self._over = False
+        self._failure: Failure | None = None
+        self._changed: list[Callable[[], None]] = []
+
+    def confine(self, start: int, stop: int) -> None:
+        self._held_from = max(start, stop - HOLD)
+
+    def extent(self) -> int:
+        if self._failure is not None:
+            return 0
+        return self.size if self._over else self._held_from
+
+    def ended(self) -> bool:
+        if self._failure is not None:
+            self._failure.raiseException()
+        return self._over
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        if self._over:
+            listener()
+        else:
+            self._changed.append(listener)
+
+    def checked(self, outcome: object) -> None:
+        """The check is over: *outcome* is the Failure that readers meet, or nothing."""
+        self._over = True
+        self._failure = outcome if isinstance(outcome, Failure) else None
+        listeners, self._changed = self._changed, []
+        for listener in listeners:
+            listener()
+
+    def close(self) -> None:
+        self._changed.clear()
+        super().close()
