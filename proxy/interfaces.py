@@ -110,6 +110,7 @@ class IPartialFile(Interface):
 
     size: int = Attribute("Bytes written so far; more than 0 right after `begin` when an earlier run left some.")
     marks: Mapping[int, str] = Attribute("Right after `begin`: the sha256 of the bytes up to a position, by position.")
+    whole: int | None = Attribute("Right after `begin`: the size of the whole file, as far as it was known then.")
 
     def fileno() -> int:
         """A descriptor readers may ``pread`` from, valid until :meth:`close` (readers ``dup`` it to outlive that)."""
@@ -120,8 +121,10 @@ class IPartialFile(Interface):
     def truncate(size: int = 0) -> None:
         """Forget what is behind the first *size* bytes."""
 
-    def mark(sha256: str) -> None:
-        """Note the digest of the bytes so far, for a later :meth:`IFileStore.begin` with the same key; failing is no matter."""
+    def mark(sha256: str, whole: int | None) -> None:
+        """Note the digest of the bytes so far, and the size of the whole file if it is known, for a later
+        :meth:`IFileStore.begin` with the same key; failing is no matter.
+        """
 
     def read_all() -> Iterator[bytes]:
         """The bytes so far, in chunks of at most 1 MiB (to rebuild digests when a download is resumed)."""

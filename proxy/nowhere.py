@@ -20,6 +20,7 @@ class Nowhere:
         self._descriptor = os.memfd_create("nowhere")
         self.size = 0
         self.marks: Mapping[int, str] = {}
+        self.whole = None
 
     def fileno(self) -> int:
         return self._descriptor
@@ -30,7 +31,7 @@ class Nowhere:
     def truncate(self, size: int = 0) -> None:
         pass
 
-    def mark(self, sha256: str) -> None:
+    def mark(self, sha256: str, whole: int | None) -> None:
         pass
 
     def read_all(self) -> Iterator[bytes]:

@@ -180,6 +180,8 @@ class Spool:
             proven, hashes = 0, self._fresh_hashes()
         if self._is_expected(hashes):
             self.total = proven
+        elif self.total is None and proven:
+            self.total = self._partial.whole
         elif self.total is not None and proven >= self.total:
             proven, hashes = 0, self._fresh_hashes()
         self._hashes = hashes
@@ -314,7 +316,7 @@ class Spool:
             self._mark()
 
     def _mark(self) -> None:
-        self._partial.mark(self._hashes["sha256"].hexdigest())
+        self._partial.mark(self._hashes["sha256"].hexdigest(), self.total)
         self._marked = self._partial.size
 
     def _to_window(self, window: Window, chunk: bytes) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ settings.load_profile("ci")
 _OWN = ("_SocketWaker", "_FDWaker", "_UnixWaker", "_SIGCHLDWaker")
 #: Reactor turns that closing connections, and threads on their way back, may take after a test.
 _TURNS = 200
+_COLLECT_EVERY = 20
 
 
 def _busy_with() -> list[Any]:
@@ -36,18 +40,33 @@ def _busy_with() -> list[Any]:
     return [*reactor.getDelayedCalls(), *(each for each in selectables if type(each).__name__ not in _OWN)]
 
 
+def _descriptors() -> dict[str, str]:
+    """What this process has open, by number; but for pipes, and what twisted keeps in reserve for when it runs out of them."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return {number: what for number, what in found.items() if not what.startswith(("pipe:", os.devnull))}
+
+
+def _left_open(before: dict[str, str]) -> list[str]:
+    return [f"{number}: {what}" for number, what in _descriptors().items() if before.get(number) != what]
+
+
 @pytest.fixture(autouse=True)
 def _clean_reactor() -> Iterator[None]:
-    """Fails the test that leaves a delayed call, a connection, a port or a process behind."""
-    before = _busy_with()
+    """Fails the test that leaves a delayed call, a connection, a port, a process or an open file behind."""
+    before, open_before = _busy_with(), _descriptors()
     yield
     left: list[Any] = []
-    for _ in range(_TURNS):
+    for turn in range(_TURNS):
         left = [each for each in _busy_with() if each not in before]
-        if not left:
+        if not left and turn % _COLLECT_EVERY == _COLLECT_EVERY - 1:
+            gc.collect()  # what only garbage holds is no leak of the code under test
+        if not left and not _left_open(open_before):
             return
         pytest_twisted.blockon(deferLater(reactor, 0.005))
-    pytest.fail("left in the reactor: " + "; ".join(map(str, left)))
+    pytest.fail("left behind: " + "; ".join(map(str, left or _left_open(open_before))))
 
 
 @pytest.fixture

@@ -27,14 +27,21 @@ class FileCacheTests(SynchronousTestCase):
         self.store = MemoryFiles()
         self.upstreams = ScriptedUpstreams()
         self.asks: list[Deferred[IBytesSource]] = []
+        self.sources: list[IBytesSource] = []
         self.events: list[str] = []
         self.committed: list[tuple[str, str, int]] = []
         self.cache = FileCache(self.store, Inline(), self.events.append)
 
     def tearDown(self) -> None:
+        self.successResultOf(self.cache.close())
         for ask in self.asks:
             ask.addErrback(lambda failure: failure.trap(ProxyError))
-        self.successResultOf(self.cache.close())
+        for source in self.sources:
+            source.close()
+
+    def opened(self, source: IBytesSource) -> IBytesSource:
+        self.sources.append(source)
+        return source
 
     async def note(self, wanted: Wanted, sha256: str, size: int) -> None:
         self.committed.append((wanted.name, sha256, size))
@@ -44,6 +51,7 @@ class FileCacheTests(SynchronousTestCase):
 
     def ask(self, wanted: Wanted | None = None) -> Deferred[IBytesSource]:
         ask = Deferred.fromCoroutine(self.cache.download(wanted or self.wanted(), self.upstreams, self.note))
+        ask.addCallback(self.opened)
         self.asks.append(ask)
         return ask
 

@@ -68,7 +68,9 @@ class TestDiskRecords:
         first = DiskRecords(tmp_path, Inline())
         now(first.set("k", b"v"))
         now(first.close())
-        assert now(DiskRecords(tmp_path, Inline()).get("k")) == b"v"
+        again = DiskRecords(tmp_path, Inline())
+        assert now(again.get("k")) == b"v"
+        now(again.close())
 
     def test_a_pickle_in_the_database_is_never_loaded(self, tmp_path: Path) -> None:
         store = DiskRecords(tmp_path, Inline())
@@ -79,10 +81,11 @@ class TestDiskRecords:
             (pickle.dumps(_Bomb(planted)),),
         )
         assert now(store.get("k")) is None
+        now(store.close())
         assert not planted.exists()
 
     def test_only_the_owner_may_look(self, tmp_path: Path) -> None:
-        DiskRecords(tmp_path / "records", Inline())
+        now(DiskRecords(tmp_path / "records", Inline()).close())
         assert (tmp_path / "records").stat().st_mode & 0o777 == 0o700
 
     def test_a_value_whose_file_is_gone_is_not_there(self, tmp_path: Path) -> None:
@@ -91,6 +94,7 @@ class TestDiskRecords:
         for path in tmp_path.rglob("*.val"):
             path.unlink()
         assert now(store.get("k")) is None
+        now(store.close())
 
 
 class _Bomb:
@@ -111,6 +115,14 @@ def arrive(store: IFileStore, data: bytes = DATA, key: str = f"sha256-{SHA256}")
     return partial
 
 
+def left_of(store: IFileStore, key: str, *, resume: bool = True) -> int:
+    """The size of the partial file *key* as the next writer finds it."""
+    partial = now(store.begin(key, resume=resume))
+    partial.close()
+    size: int = partial.size
+    return size
+
+
 class TestFiles:
     def test_a_committed_file_can_be_read_by_many(self, files: IFileStore) -> None:
         partial = arrive(files)
@@ -128,7 +140,7 @@ class TestFiles:
         assert now(files.open(SHA256)) is None
         partial.discard()
         partial.close()
-        assert now(files.begin(f"sha256-{SHA256}", resume=True)).size == 0
+        assert left_of(files, f"sha256-{SHA256}") == 0
 
     def test_a_reader_of_an_arriving_file_keeps_it_over_the_commit(self, files: IFileStore) -> None:
         partial = arrive(files)
@@ -152,7 +164,7 @@ class TestFiles:
 
     def test_without_resume_a_file_starts_anew(self, files: IFileStore) -> None:
         arrive(files, key="at.x").close()
-        assert now(files.begin("at.x", resume=False)).size == 0
+        assert left_of(files, "at.x", resume=False) == 0
 
     def test_truncating_starts_at_byte_0(self, files: IFileStore) -> None:
         partial = arrive(files, b"wrong")
@@ -216,7 +228,7 @@ class TestFiles:
             partial.suspend()
             partial.close()
         assert now(files.sweep()) == 1
-        assert now(files.begin(f"sha256-{SHA256}", resume=True)).size == len(DATA)
+        assert left_of(files, f"sha256-{SHA256}") == len(DATA)
 
     def test_a_file_was_last_used_when_somebody_said_so(self, files: IFileStore) -> None:
         partial = arrive(files)
@@ -235,7 +247,7 @@ class TestFiles:
         writing = arrive(files, b"begun", key="sha256-" + "1" * 64)
         assert now(files.abandon(0.0)) == 0
         assert now(files.abandon(9e9)) == len(DATA)
-        assert now(files.begin(f"sha256-{SHA256}", resume=True)).size == 0
+        assert left_of(files, f"sha256-{SHA256}") == 0
         writing.commit("1" * 64)
         writing.close()
         assert [file.sha256 for file in now(files.inventory())] == ["1" * 64]
@@ -264,7 +276,7 @@ class TestLocalFiles:
         offload.begun.commit(SHA256)
         offload.begun.close()
         assert now(store.walk()) == [(SHA256, len(DATA))]
-        assert now(store.begin(key, resume=True)).size == 0
+        assert left_of(store, key) == 0
 
     def test_last_use_survives_a_restart(self, tmp_path: Path) -> None:
         store = LocalFiles(tmp_path, Inline())

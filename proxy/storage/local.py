@@ -37,7 +37,8 @@ from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MARK = re.compile(r"([0-9]{1,19}) ([0-9a-f]{64})")
+#: Bytes so far, their sha256, bytes in all if that is known.
+_MARK = re.compile(r"([0-9]{1,19}) ([0-9a-f]{64}) ([0-9]{1,19}|-)")
 _MARKS = ".marks"
 #: What opening a file may fail with that says nothing about the file.
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -56,7 +57,7 @@ class LocalPartial:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_TRUNC)
         self._descriptor = os.open(path, flags, 0o600)
         self.size = os.fstat(self._descriptor).st_size
-        self.marks = _read_marks(self._marks_path) if resume and self.size else {}
+        self.marks, self.whole = _read_marks(self._marks_path) if resume and self.size else ({}, None)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -72,11 +73,11 @@ class LocalPartial:
         os.ftruncate(self._descriptor, size)
         self.size = size
 
-    def mark(self, sha256: str) -> None:
+    def mark(self, sha256: str, whole: int | None) -> None:
         with suppress(OSError):  # without it the next download begins a little earlier
             descriptor = os.open(self._marks_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, f"{self.size} {sha256}\n".encode())
+                os.write(descriptor, f"{self.size} {sha256} {'-' if whole is None else whole}\n".encode())
             finally:
                 os.close(descriptor)
 
@@ -353,13 +354,18 @@ class LocalFiles:
         self._checks.close()
 
 
-def _read_marks(path: Path) -> dict[int, str]:
-    """The digests (sha256) of the beginnings of a partial file, by their lengths; lines that make no sense are passed over."""
+def _read_marks(path: Path) -> tuple[dict[int, str], int | None]:
+    """The digests (sha256) of the beginnings of a partial file, by their lengths, and the size of the whole if it is known.
+
+    Lines that make no sense are passed over.
+    """
     try:
         lines = path.read_text("ascii", "replace").splitlines()
     except OSError:
-        return {}
-    return {int(match[1]): match[2] for line in lines if (match := _MARK.fullmatch(line)) is not None}
+        lines = []
+    found = [match for line in lines if (match := _MARK.fullmatch(line)) is not None]
+    whole = int(found[-1][3]) if found and found[-1][3] != "-" else None
+    return {int(match[1]): match[2] for match in found}, whole
 
 
 def _facts(entry: os.DirEntry[str]) -> os.stat_result | None:

@@ -46,7 +46,8 @@ class MemoryPartial:
         self._key = key
         self._descriptor = os.memfd_create(key)
         self.size = 0
-        self.marks: Mapping[int, str] = dict(store.marks.get(key, {}) if left else {})
+        marks, self.whole = store.marks.get(key, ({}, None)) if left else ({}, None)
+        self.marks: Mapping[int, str] = dict(marks)
         self.write(left)
 
     def fileno(self) -> int:
@@ -59,8 +60,9 @@ class MemoryPartial:
         os.ftruncate(self._descriptor, size)
         self.size = size
 
-    def mark(self, sha256: str) -> None:
-        self._store.marks.setdefault(self._key, {})[self.size] = sha256
+    def mark(self, sha256: str, whole: int | None) -> None:
+        marks, _ = self._store.marks.get(self._key, ({}, None))
+        self._store.marks[self._key] = {**marks, self.size: sha256}, whole
 
     def read_all(self) -> Iterator[bytes]:
         for offset in range(0, self.size, MIB):
@@ -91,7 +93,7 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.left: dict[str, bytes] = {}
-        self.marks: dict[str, dict[int, str]] = {}
+        self.marks: dict[str, tuple[Mapping[int, str], int | None]] = {}
         self.changes = 0
         self.times: dict[str, float] = {}
         self.quarantine: dict[str, bytes] = {}

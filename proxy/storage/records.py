@@ -69,6 +69,8 @@ class DiskRecords:
             raise StorageFailed(
                 f"the record database {directory} cannot be read ({error}): move it away and start again; files are kept"
             ) from error
+        # Each thread has a connection of its own; this one is of no more use, and nothing else would ever close it.
+        self._cache.close()
 
     async def get(self, key: str) -> bytes | None:
         return await self._offload.run(self._get, key)
