@@ -41,12 +41,18 @@ def _busy_with() -> list[Any]:
 
 
 def _descriptors() -> dict[str, str]:
-    """What this process has open, by number; but for pipes, and what twisted keeps in reserve for when it runs out of them."""
+    """What this process has open, by number.
+
+    But for pipes, what twisted keeps in reserve for when it runs out of descriptors, and the connections to the record database:
+    each thread has one, which goes with the garbage of that thread.
+    """
     found = {}
     for number in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # that of the listing itself
             found[number] = os.readlink(f"/proc/self/fd/{number}")
-    return {number: what for number, what in found.items() if not what.startswith(("pipe:", os.devnull))}
+    return {
+        number: what for number, what in found.items() if not what.startswith(("pipe:", os.devnull)) and "/cache.db" not in what
+    }
 
 
 def _left_open(before: dict[str, str]) -> list[str]:

@@ -256,14 +256,13 @@ class UpstreamClient:
             agent = self._endpoints.agent(url, watch, self._pool)
             sent = Headers({name: [value] for name, value in fields.items()})
             request = agent.request(method.encode("ascii"), target, sent)
-            watch.begin(request)
-            response = await request
+            response = await watch.begin(request)
         except Forbidden as error:
             raise Failed(str(error), blames=False) from error
         except Exception as error:  # whatever the HTTP client meets is a failure of this upstream
             if watch.late:
                 raise Failed(f"no first byte within {self.settings.first_byte_timeout:g} s") from error
-            if cancelled(error):
+            if watch.left or cancelled(error):
                 raise CancelledError from error
             raise Failed(reason(error, self.settings.connect_timeout)) from error
         finally:

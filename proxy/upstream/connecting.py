@@ -44,13 +44,23 @@ class Watch:
         self._connecting = False
         #: Whether the first byte took too long, which has cancelled the request.
         self.late = False
+        #: Whether nobody waits for the request any more, which has cancelled it.  What it fails with then says nothing.
+        self.left = False
 
-    def begin(self, request: Deferred[Any]) -> None:
-        """Cancel *request* when it takes too long."""
+    def begin(self, request: Deferred[Any]) -> Deferred[Any]:
+        """Wait for *request*, and cancel it when it takes too long."""
         self._request = request
+        waiter: Deferred[Any] = Deferred(self._leave)
+        request.addBoth(waiter.callback)
         # On a connection from the pool the request is under way already.  (Its `called` says nothing: it is chained.)
         if not self._connecting:
             self._start()
+        return waiter
+
+    def _leave(self, waiter: Deferred[Any]) -> None:
+        self.left = True
+        if self._request is not None:
+            self._request.cancel()
 
     def connecting(self) -> None:
         """A connection is being made, which has a timeout of its own."""
