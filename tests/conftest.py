@@ -43,8 +43,8 @@ def _busy_with() -> list[Any]:
 def _descriptors() -> dict[str, str]:
     """What this process has open, by number.
 
-    But for pipes, what twisted keeps in reserve for when it runs out of descriptors, and the connections to the record database:
-    each thread has one, which goes with the garbage of that thread.
+    But for pipes, what twisted keeps in reserve for when it runs out, and the connections to the record database: each thread
+    has one, which goes with the garbage of that thread.
     """
     found = {}
     for number in os.listdir("/proc/self/fd"):

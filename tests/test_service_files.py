@@ -6,11 +6,14 @@ import hashlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor as default_reactor
 from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, LogLevel
 
@@ -19,6 +22,8 @@ from tests.inprocess import Start
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import data_of, sdist
+
+reactor: Any = default_reactor
 
 BIG = data_of(3_000_000)
 WHEEL = "big-1.0-py3-none-any.whl"
@@ -282,6 +287,49 @@ async def test_on_a_full_disk_a_file_reaches_its_clients_and_is_not_kept(
     monkeypatch.undo()
     assert (await proxy.get(path)).body == BIG
     assert on_disk(tmp_path) == [hashlib.sha256(BIG).hexdigest()]
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_a_full_disk_a_client_that_stalls_is_dropped_and_the_others_go_on(
+    upstream: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = data_of(40_000_000)
+    upstream.add_file("huge", "huge-1.0.tar.gz", huge)
+    proxy = await run(upstream)
+    path = await proxy.link("huge", "huge-1.0.tar.gz")
+    _fill_up(monkeypatch, 0)
+    monkeypatch.setattr("proxy.spool.PATIENCE", 0.2)
+    gate = upstream.hold("/packages/*", times=1)
+    stalled = [await proxy.connect(path) for _ in range(2)]
+    others = [await proxy.connect(path) for _ in range(3)]
+    for each in stalled:
+        each.transport.pauseProducing()
+    while proxy.service.front.in_progress < 5:
+        await deferLater(reactor, 0.002)
+    gate.release()
+    await gatherResults([each.ended for each in others])
+    assert [wire.parse(bytes(each.received)).sha256 for each in others] == [hashlib.sha256(huge).hexdigest()] * 3
+    for each in stalled:
+        each.transport.resumeProducing()
+        await each.ended
+        cut = wire.parse(bytes(each.received))
+        assert not cut.complete
+        assert huge.startswith(cut.body)
+        rest = await proxy.get(path, Range=f"bytes={len(cut.body)}-", If_Range=cut.headers["etag"])
+        assert (rest.status, cut.body + rest.body == huge) == (206, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_on_a_full_disk_the_end_of_a_large_file_can_be_asked_for_alone(
+    upstream: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = data_of(40_000_000)
+    upstream.add_file("huge", "huge-1.0.tar.gz", huge)
+    proxy = await run(upstream)
+    path = await proxy.link("huge", "huge-1.0.tar.gz")
+    _fill_up(monkeypatch, 0)
+    reply = await proxy.get(path, Range="bytes=20000000-")
+    assert (reply.status, reply.body == huge[20_000_000:]) == (206, True)
 
 
 def _fill_up(monkeypatch: pytest.MonkeyPatch, room: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -10,11 +11,12 @@ import pytest
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.errors import DigestMismatch, UpstreamFailed
+from proxy.errors import DigestMismatch, Overloaded, UpstreamFailed
 from proxy.model import Digest, FileFacts
 from proxy.offload import Inline
 from proxy.spool import HOLD, QUEUE_HIGH, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
@@ -38,6 +40,23 @@ class FullDisk(MemoryPartial):
         super().write(taken)
         if len(taken) < len(data):
             raise OSError(self.errno, os.strerror(self.errno))
+
+
+class HeldDisk(Inline):
+    """Does nothing before it may."""
+
+    def __init__(self) -> None:
+        self.gates: list[Deferred[None]] = []
+
+    async def run(self, function, *args):  # type: ignore[no-untyped-def]  # any function
+        self.gates.append(Deferred())
+        await self.gates[-1]
+        return await super().run(function, *args)
+
+    def go(self) -> None:
+        """Let all be done that waits, and what follows from it."""
+        while self.gates:
+            self.gates.pop(0).callback(None)
 
 
 @define
@@ -194,6 +213,80 @@ class SpoolTests(SynchronousTestCase):
         self.successResultOf(self.finish(spool))
         self.assertEqual(self.store.files[digest(data).hex], data)
 
+    def test_a_restart_hides_all_bytes_before_it_waits_for_the_disk(self) -> None:
+        data = os.urandom(HOLD * 3)
+        disk = HeldDisk()
+        spool = Spool("big.whl", MemoryPartial(MemoryFiles(), KEY, b""), digest(data), disk)
+        self.addCleanup(spool.close)
+        reader = self.reader(spool)
+        spool.begin(FileFacts(len(data)))
+        spool.write(bytes(len(data)))
+        disk.go()
+        self.assertEqual(len(readable(reader)), HOLD * 2)
+        restarted = Deferred.fromCoroutine(spool.restart())
+        self.assertEqual(readable(reader), b"")
+        disk.go()
+        self.successResultOf(restarted)
+        self.assertEqual(readable(reader), b"")
+        spool.write(data)
+        disk.go()
+        self.assertEqual(readable(reader), data[:-HOLD])
+
+    def test_who_was_promised_another_size_meets_an_error_after_a_restart(self) -> None:
+        for size, again in ((HOLD * 2, HOLD * 3), (HOLD * 3, HOLD * 2), (HOLD * 2, None)):
+            data = os.urandom(again or HOLD * 3)
+            spool = self.spool(digest(data))
+            spool.begin(FileFacts(size))
+            promised = self.reader(spool)
+            spool.write(bytes(HOLD + 1))
+            self.successResultOf(Deferred.fromCoroutine(spool.restart()))
+            spool.begin(FileFacts(again))
+            told = self.reader(spool)
+            spool.write(data)
+            self.assertLess(promised.extent(), size, "nothing that looks like an end")
+            self.successResultOf(self.finish(spool))
+            self.assertRaises(UpstreamFailed, promised.ended)
+            self.assertEqual(promised.extent(), 0)
+            self.assertEqual(readable(told), data)
+
+    def test_more_than_was_stated_is_cut_off_and_the_digest_tells(self) -> None:
+        data = os.urandom(HOLD * 2)
+        spool = self.spool(digest(data))
+        spool.begin(FileFacts(len(data)))
+        spool.write(data + b"more")
+        self.assertEqual(spool.offset, len(data))
+        self.successResultOf(self.finish(spool))
+        self.assertEqual(self.store.files[digest(data).hex], data)
+
+    def test_without_a_digest_more_than_was_stated_is_refused(self) -> None:
+        spool = self.spool(None)
+        spool.begin(FileFacts(10))
+        spool.write(bytes(11))
+        self.failureResultOf(self.finish(spool), ValueError)
+
+    def test_what_is_cancelled_while_a_thread_works_on_the_file_waits_for_the_thread(self) -> None:
+        """Else the descriptor would be closed under its hands, and its number given to another file."""
+        disk = HeldDisk()
+        done: list[str] = []
+
+        class Noting(MemoryPartial):
+            def commit(self, sha256: str) -> None:
+                done.append("commit")
+
+            def discard(self) -> None:
+                done.append("discard")
+
+        spool = Spool("big.whl", Noting(MemoryFiles(), KEY, b""), None, disk)
+        self.addCleanup(spool.close)
+        finishing = self.finish(spool)
+        finishing.cancel()
+        self.failureResultOf(finishing, CancelledError)
+        failing = Deferred.fromCoroutine(spool.fail(Failure(UpstreamFailed("big.whl", []))))
+        self.assertEqual(len(disk.gates), 1)
+        disk.go()
+        self.successResultOf(failing)
+        self.assertEqual(done, ["commit", "discard"])
+
     def test_bytes_that_a_reader_took_are_released(self) -> None:
         spool = self.spool(None)
         reader = self.reader(spool)
@@ -262,6 +355,53 @@ class SpoolTests(SynchronousTestCase):
         reader.advanced(HOLD)
         spool.write(b"more")
         self.assertFalse(spool.joinable)
+
+    def impatient(self, slowly: int) -> tuple[SpoolReader, SpoolReader, Clock]:
+        """A reader that takes *slowly* bytes a second, one that takes all there is, and the clock, after a minute."""
+        clock = Clock()
+        partial = FullDisk(MemoryFiles(), KEY, b"")
+        spool = Spool("big.whl", partial, None, Inline(), later=clock.callLater)
+        self.addCleanup(spool.close)
+        transport = Transport()
+        spool.registerProducer(transport, True)
+        slow, fast = self.reader(spool), self.reader(spool)
+        spool.begin(FileFacts(None))
+        for _ in range(120):
+            while not transport.paused and fast.position < 60 * WINDOW:
+                spool.write(bytes(WINDOW // 4))
+                fast.advanced(spool.visible())
+            clock.advance(0.5)
+            with contextlib.suppress(Overloaded):
+                slow.ended()
+                slow.advanced(min(slow.position + slowly // 2, spool.visible()))
+        self.successResultOf(Deferred.fromCoroutine(spool.fail(Failure(UpstreamFailed("big.whl", [])))))
+        self.assertEqual(clock.getDelayedCalls(), [])
+        return slow, fast, clock
+
+    def test_on_a_full_disk_a_reader_that_trickles_is_dropped_and_the_others_go_on(self) -> None:
+        for rate in (0, 1, WINDOW // 8):
+            slow, fast, _ = self.impatient(rate)
+            with pytest.raises(Overloaded):
+                slow.ended()
+            self.assertEqual((slow.extent(), slow.from_memory(slow.position, 10)), (0, b""))
+            self.assertGreater(fast.position, 50 * WINDOW)
+
+    def test_on_a_full_disk_a_reader_that_is_only_somewhat_slower_is_waited_for(self) -> None:
+        slow, _, _ = self.impatient(WINDOW)
+        with pytest.raises(UpstreamFailed):
+            slow.ended()
+
+    def test_on_a_full_disk_a_reader_of_the_end_holds_nobody_up(self) -> None:
+        spool = self.spool(None, room=0)
+        transport = Transport()
+        spool.registerProducer(transport, True)
+        reader = self.reader(spool)
+        reader.confine(10 * WINDOW, 10 * WINDOW + 10)
+        spool.begin(FileFacts(None))
+        for _ in range(44):
+            spool.write(bytes(WINDOW // 4))
+        self.assertFalse(transport.paused)
+        self.assertEqual(reader.from_memory(10 * WINDOW, 10), bytes(10))
 
     def test_where_room_is_made_the_file_is_kept(self) -> None:
         data = os.urandom(300_000)
@@ -342,16 +482,7 @@ class SpoolTests(SynchronousTestCase):
 
 class BackPressureTests(SynchronousTestCase):
     def test_upstream_pauses_while_the_disk_is_behind(self) -> None:
-        class SlowDisk(Inline):
-            def __init__(self) -> None:
-                self.gates: list[Deferred[None]] = []
-
-            async def run(self, function, *args):  # type: ignore[no-untyped-def]  # any function
-                self.gates.append(Deferred())
-                await self.gates[-1]
-                return await super().run(function, *args)
-
-        disk = SlowDisk()
+        disk = HeldDisk()
         spool = Spool("big.whl", MemoryPartial(MemoryFiles(), KEY, b""), None, disk)
         self.addCleanup(spool.close)
         transport = Transport()
@@ -360,8 +491,7 @@ class BackPressureTests(SynchronousTestCase):
         self.assertFalse(transport.paused)
         spool.write(b"1")
         self.assertTrue(transport.paused)
-        disk.gates[0].callback(None)
-        disk.gates[1].callback(None)
+        disk.go()
         self.assertEqual(transport.calls, ["pause", "resume"])
 
 
