@@ -230,6 +230,39 @@ class TestFiles:
         assert now(files.sweep()) == 1
         assert left_of(files, f"sha256-{SHA256}") == len(DATA)
 
+    def test_sweeping_leaves_alone_what_is_being_written(self, files: IFileStore) -> None:
+        partial = arrive(files, key="at.0123")
+        now(files.sweep())
+        partial.commit(SHA256)
+        partial.close()
+        assert now(files.walk()) == [(SHA256, len(DATA))]
+
+    def test_what_was_noted_beside_a_partial_file_is_there_for_the_next_writer(self, files: IFileStore) -> None:
+        partial = arrive(files, DATA[:100])
+        assert (partial.marks, partial.whole) == ({}, None)
+        partial.mark("0" * 64, None)
+        partial.write(DATA[100:200])
+        partial.mark("1" * 64, 1_000)
+        partial.suspend()
+        partial.close()
+        again = now(files.begin(f"sha256-{SHA256}", resume=True))
+        assert (again.marks, again.whole) == ({100: "0" * 64, 200: "1" * 64}, 1_000)
+        again.truncate(150)
+        assert again.size == 150
+        again.discard()
+        again.close()
+        fresh = now(files.begin(f"sha256-{SHA256}", resume=True))
+        assert (fresh.marks, fresh.whole, fresh.size) == ({}, None, 0)
+        fresh.close()
+
+    def test_a_committed_file_of_another_size_is_not_there(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        now(files.open(SHA256, len(DATA))).close()
+        assert now(files.open(SHA256, len(DATA) + 1)) is None
+        assert now(files.walk()) == []
+
     def test_a_file_was_last_used_when_somebody_said_so(self, files: IFileStore) -> None:
         partial = arrive(files)
         partial.commit(SHA256)
@@ -254,6 +287,54 @@ class TestFiles:
 
 
 class TestLocalFiles:
+    def test_lines_beside_a_partial_file_that_make_no_sense_are_passed_over(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        partial = arrive(store)
+        partial.mark("0" * 64, 7)
+        partial.close()
+        marks = tmp_path / "partial" / f"sha256-{SHA256}.marks"
+        marks.write_bytes(b"\xff\n" + marks.read_bytes() + b"99 " + b"0" * 64)
+        again = now(store.begin(f"sha256-{SHA256}", resume=True))
+        assert (again.marks, again.whole) == ({len(DATA): "0" * 64}, 7)
+        again.commit(SHA256)
+        again.close()
+        assert list((tmp_path / "partial").iterdir()) == []
+
+    def test_a_download_that_begins_while_the_tree_is_swept_keeps_its_file(self, tmp_path: Path) -> None:
+        class Between(Inline):
+            """Begins the download after the folder was listed, right before the second step, which removes."""
+
+            steps = 0
+
+            async def run(self, function, *args):  # type: ignore[no-untyped-def]  # any function
+                self.steps += 1
+                if self.steps == 2:
+                    self.begun = await store.begin("at.0123", resume=False)
+                return await super().run(function, *args)
+
+        for key in ("at.0123", "extra.0"):
+            arrive(LocalFiles(tmp_path, Inline()), key=key).close()
+        offload = Between()
+        store = LocalFiles(tmp_path, offload)
+        assert now(store.sweep()) == 2
+        offload.begun.write(DATA)
+        offload.begun.commit(SHA256)
+        offload.begun.close()
+        assert now(store.walk()) == [(SHA256, len(DATA))]
+
+    def test_a_file_that_takes_the_place_of_a_damaged_one_is_not_set_aside_for_it(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        damaged = arrive(store, b"damaged", key="one")
+        damaged.commit(SHA256)
+        damaged.close()
+        source = now(store.unchecked(SHA256))
+        good = arrive(store)
+        good.commit(SHA256)
+        good.close()
+        now(store.set_aside(SHA256, source))
+        source.close()
+        assert now(store.walk()) == [(SHA256, len(DATA))]
+
     def test_a_download_that_begins_while_its_old_bytes_are_removed_gets_a_file_of_its_own(self, tmp_path: Path) -> None:
         class Between(Inline):
             """Begins the download right before the second step, which removes."""

@@ -31,6 +31,8 @@ from proxy.settings import KIB, MIB
 
 #: Bytes to hand to the kernel, or to look at in the page cache, at once.
 WINDOW = 1 * MIB
+#: Bytes that the system reads ahead at least (``read_ahead_kb``).
+_RUN = 128 * KIB
 #: Bytes copied through this process at once.
 COPY = 64 * KIB
 
@@ -88,7 +90,7 @@ class _Sender:
         """Whether the bytes up to *goal* (a window at most) are in the page cache; if not, they are read in first."""
         if goal <= self._warm_to:
             return True
-        if _cached(self._source.fileno(), self._position) and _cached(self._source.fileno(), goal - 1):
+        if _cached(self._source.fileno(), self._position, goal):
             self._warm_to = goal
             return True
         self._waiting = True
@@ -301,10 +303,16 @@ def _shorter() -> StorageFailed:
     return StorageFailed("the stored file was cut short while it was being sent: ask again, and it is fetched again")
 
 
-def _cached(descriptor: int, position: int) -> bool:
-    """Whether the byte at *position* can be read without waiting for a disk (where the file system can tell)."""
+def _cached(descriptor: int, start: int, stop: int) -> bool:
+    """Whether the bytes from *start* to *stop* can be read without waiting for a disk (where the file system can tell).
+
+    Disks are read in runs of :data:`_RUN` bytes: one byte of each tells.
+    """
+    byte = [bytearray(1)]
     try:
-        return os.preadv(descriptor, [bytearray(1)], position, os.RWF_NOWAIT) == 1
+        return all(
+            os.preadv(descriptor, byte, position, os.RWF_NOWAIT) == 1 for position in (*range(start, stop - 1, _RUN), stop - 1)
+        )
     except OSError:
         return False
 
