@@ -76,15 +76,6 @@ def check(filename: str, file: io.RawIOBase) -> bool:
     return False
 
 
-def check_metadata(project: str, file: io.RawIOBase) -> None:
-    """Raise Incomplete unless *file* is core metadata of *project*.  Blocks."""
-    found = named_by(_at(file, 0, _HEAD))
-    if found is None:
-        raise Incomplete("it is no core metadata")
-    if found != normalize(project):
-        raise Incomplete(f"it is the metadata of {found[:100]}")
-
-
 def named_by(metadata: bytes) -> str | None:
     """The project that core metadata names (normalised), ``None`` when the bytes are not core metadata.
 

@@ -18,7 +18,16 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 #: Digest algorithms from the one to trust most to the one to trust least (all of :mod:`hashlib`'s guaranteed set that
 #: indexes publish).  A file's identity is the first of these that its page states.
-ALGORITHMS = ("sha256", "sha512", "sha384", "blake2b", "sha3_256", "sha224", "sha1", "md5")
+ALGORITHMS = (
+    *("sha256", "sha512", "sha384", "blake2b", "sha3_256", "sha3_512", "sha3_384", "blake2s"),
+    *("sha224", "sha3_224", "sha1", "md5"),
+)
+
+#: Hex digits of a digest of each algorithm.
+DIGEST_LENGTHS = {name: 2 * hashlib.new(name, usedforsecurity=False).digest_size for name in ALGORITHMS}
+
+#: The hashes of a file whose page states digests, but none that can be one: its bytes can never be verified.
+IMPOSSIBLE: Mapping[str, str] = MappingProxyType({})
 
 
 @frozen(slots=True)
@@ -51,7 +60,6 @@ class File(msgspec.Struct, frozen=True):
     yanked: bool | str = False
     core_metadata: bool | Mapping[str, str] | None = None
     provenance: str | None = None
-    gpg_sig: bool | None = None
     extra: Mapping[str, Any] = EMPTY
 
     @property
@@ -66,7 +74,8 @@ class Page:
 
     ``project`` is normalised.  ``versions`` is ``None`` on a page of version 1.0 (PEP 700 made it mandatory from 1.1 on).
     ``status`` is PEP 792's ``project-status`` mapping or ``None``.  ``extra`` holds unknown top-level keys, ``meta_extra``
-    unknown keys of ``meta`` (``_last-serial`` among them).
+    unknown keys of ``meta`` (``_last-serial`` among them).  ``unverifiable`` are the files with :data:`IMPOSSIBLE` hashes; none
+    of them is in ``files``.
     """
 
     project: str
@@ -76,6 +85,7 @@ class Page:
     status: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = EMPTY
     meta_extra: Mapping[str, Any] = EMPTY
+    unverifiable: tuple[File, ...] = ()
 
 
 def strongest(hashes: Mapping[str, str]) -> Digest | None:

@@ -35,7 +35,7 @@ from proxy.metrics import Metrics
 from proxy.model import DocumentReply, Validators
 from proxy.offload import Offload
 from proxy.repository.documents import Documents, provenance_wanted
-from proxy.repository.metadata import WheelMetadata
+from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
 from proxy.settings import IndexSettings, ServerSettings, Settings
@@ -98,7 +98,7 @@ class ProxyService(MultiService):
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
-        self._closing: list[PageCache | Documents | WheelMetadata | ProxyRepository] = []
+        self._closing: list[PageCache | Documents | Sidecars | ProxyRepository] = []
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
@@ -167,7 +167,7 @@ class ProxyService(MultiService):
             index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
         )
         documents = self._documents(index, pool, pages)
-        metadata = WheelMetadata(self._files, pins, self._work, self._reactor, self.metrics.count)
+        metadata = Sidecars(self._files, pins, self._work, self._reactor, self.metrics.count)
         self._closing += [pages, documents, metadata]
         repository = ProxyRepository(
             index.name,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.completeness import Incomplete, check, check_metadata, is_metadata_of, named_by
+from proxy.completeness import Incomplete, check, is_metadata_of, named_by
 from proxy.wheels import Parts
 from tests.support.wheels import data_of, sdist, wheel
 
@@ -183,16 +183,6 @@ def test_metadata_names_its_project(variant: Callable[[bytes], bytes]) -> None:
 )
 def test_what_is_no_metadata_names_nothing(data: bytes) -> None:
     assert named_by(data) is None
-
-
-def test_what_cannot_be_the_metadata_of_a_project_is_named() -> None:
-    check_metadata("big_thing", file_of(METADATA))
-    with pytest.raises(Incomplete, match="it is no core metadata"):
-        check_metadata("big-thing", file_of(SIGN_IN))
-    with pytest.raises(Incomplete, match="it is no core metadata"):
-        check_metadata("big-thing", file_of(b""))
-    with pytest.raises(Incomplete, match="it is the metadata of big-thing"):
-        check_metadata("other", file_of(METADATA))
 
 
 @given(st.binary(max_size=400))

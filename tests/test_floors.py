@@ -21,6 +21,7 @@ FLOORS = {
     "freshness": 0,
     "settings": 0,
     "completeness": 0,
+    "sdists": 0,
     "wheels": 0,
     "bounded": 0,
     "simple": 0,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.model import File, Page
+from proxy.model import DIGEST_LENGTHS, IMPOSSIBLE, File, Page
+from proxy.simple import mend
 from proxy.simple.parse import Malformed, html_is_complete, parse_page
 
 URL = "https://index.example/simple/foo/"
@@ -78,7 +79,6 @@ def test_a_json_page_keeps_all_that_it_says() -> None:
                 "broken",
                 {"sha256": SHA},
                 "https://index.example/p",
-                True,
                 {"future": {"a": [1, 2.5, None]}},
             ),
         ),
@@ -123,15 +123,20 @@ def test_a_json_page_keeps_all_that_it_says() -> None:
         ("core-metadata", None, None),
         ("core-metadata", False, False),
         ("core-metadata", {}, True),
-        ("core-metadata", {"sha256": "short"}, True),
+        ("core-metadata", {"sha256": "short"}, None),
+        ("core-metadata", {"sha256": SHA[:40], "md5": "0" * 32}, {"md5": "0" * 32}),
+        ("core-metadata", {"sha256": None}, None),
+        ("core-metadata", {"blake3": "ab"}, {"blake3": "ab"}),
+        ("core-metadata", "sha256=" + SHA, None),
         ("data-dist-info-metadata", {"sha256": SHA}, {"sha256": SHA}),
         ("dist-info-metadata", True, True),
         ("provenance", None, None),
         ("provenance", "/relative", None),
         ("provenance", "http://index.example/p", None),
-        ("gpg-sig", "true", None),
         ("hashes", None, {}),
-        ("hashes", "sha256", {}),
+        ("hashes", {"sha256": SHA, "md5": SHA}, {"sha256": SHA}),
+        ("hashes", {"sha256": SHA, "md5": None}, {"sha256": SHA}),
+        ("hashes", {"SHA256": SHA.upper()}, {"sha256": SHA}),
         ("hashes", {"sha256": "ab", "sha512": 5, "md5": "z" * 32, "sha1": "A" * 40}, {"sha1": "a" * 40}),
         ("hashes", {"sha999": "abcd"}, {"sha999": "abcd"}),
     ],
@@ -248,7 +253,6 @@ def test_an_html_page_keeps_all_that_it_says() -> None:
                 yanked="broken & bad",
                 core_metadata={"sha256": SHA},
                 provenance="https://index.example/p",
-                gpg_sig=False,
             ),
         ),
         status={"status": "deprecated", "reason": "a < b"},
@@ -266,10 +270,11 @@ def test_an_html_page_keeps_all_that_it_says() -> None:
         ('data-core-metadata="true"', "core_metadata", True),
         ('data-core-metadata="false"', "core_metadata", False),
         ('data-core-metadata=""', "core_metadata", None),
-        ('data-core-metadata="sha256=x"', "core_metadata", True),
+        ('data-core-metadata="sha256=x"', "core_metadata", None),
+        (f'data-core-metadata="md5={SHA}"', "core_metadata", None),
+        ('data-core-metadata="sha256="', "core_metadata", None),
+        (f'data-core-metadata="SHA256={SHA.upper()}"', "core_metadata", {"sha256": SHA}),
         ('data-dist-info-metadata="true"', "core_metadata", True),
-        ('data-gpg-sig="true"', "gpg_sig", True),
-        ('data-gpg-sig="maybe"', "gpg_sig", None),
         ("", "size", None),
     ],
 )
@@ -284,13 +289,72 @@ def test_an_anchors_attributes_are_read(attributes: str, name: str, value: objec
         ("#sha256=" + SHA, {"sha256": SHA}),
         ("#md5=" + "0" * 32, {"md5": "0" * 32}),
         ("#egg=foo&amp;sha1=" + "0" * 40, {"sha1": "0" * 40}),
-        ("#sha256=short", {}),
         ("#sha256", {}),
+        ("#egg=foo", {}),
+        ("#blake3=" + SHA, {}),
+        ("#sha256-" + SHA, {}),
+        ("#SHA256=" + SHA.upper(), {"sha256": SHA}),
+        ("#sha256%3D" + SHA, {"sha256": SHA}),
+        ("#sha256=%61" + SHA[1:], {"sha256": SHA}),
+        ("#egg=foo%26sha256%3d" + SHA, {"sha256": SHA}),
+        ("#egg=foo#sha256=" + SHA, {"sha256": SHA}),
+        ("# sha256 = " + SHA + " ", {"sha256": SHA}),
+        (f"#sha256={SHA}&amp;sha256=short", {"sha256": SHA}),
+        (f"#sha256={SHA[:40]}&amp;md5={'0' * 32}", {"md5": "0" * 32}),
+        (f"#md5={'0' * 32}&amp;sha256={SHA[:40]}", {"md5": "0" * 32}),
+        (f"#sha3_512={SHA}{SHA}", {"sha3_512": SHA + SHA}),
     ],
 )
 def test_digests_come_from_the_fragment(fragment: str, hashes: dict[str, str]) -> None:
     file = anchor("", "foo-1.0.tar.gz" + fragment)
     assert (file.hashes, file.url) == (hashes, URL + "foo-1.0.tar.gz")
+
+
+NO_DIGESTS = [SHA[:40], SHA + "aa", "z" * 64, "", "0x" + SHA[2:], SHA[:63] + "\u0663"]
+
+
+@pytest.mark.parametrize("digest", NO_DIGESTS)
+@pytest.mark.parametrize("way", ["json", "html", "encoded", "json url"])
+def test_a_file_whose_only_digest_cannot_be_one_is_told_apart(digest: str, way: str) -> None:
+    name = "foo-1.0.tar.gz"
+    page = {
+        "json": lambda: from_json({"filename": name, "url": name, "hashes": {"sha256": digest}}),
+        "json url": lambda: from_json({"filename": name, "url": f"{name}#sha256={digest}", "hashes": {}}),
+        "html": lambda: from_html(f'<a href="{name}#sha256={digest}">{name}</a>'),
+        "encoded": lambda: from_html(f'<a href="{name}#sha256%3D{digest}">{name}</a>'),
+    }[way]()
+    assert (page.files, [file.filename for file in page.unverifiable]) == ((), [name])
+
+
+@pytest.mark.parametrize(
+    "hashes", [{"md5": SHA}, {"sha256": 5}, {"sha256": [SHA]}, {"sha256": None}, {"sha256": " " + SHA}, [], [SHA], SHA, 5, True]
+)
+def test_hashes_that_are_none_are_not_taken_for_nothing(hashes: object) -> None:
+    page = from_json({"filename": "foo-1.0.zip", "url": "foo-1.0.zip", "hashes": hashes}, {"filename": "b.zip", "url": "b.zip"})
+    assert ([file.filename for file in page.files], len(page.unverifiable)) == (["b.zip"], 1)
+
+
+def test_a_digest_in_the_url_of_a_json_entry_counts_as_for_pip() -> None:
+    assert entry(url=f"foo-1.0.tar.gz#sha256={SHA}").hashes == {"sha256": SHA}
+    assert entry(url=f"foo-1.0.tar.gz#md5={'0' * 32}", hashes={"sha256": SHA}).hashes == {"sha256": SHA, "md5": "0" * 32}
+
+
+@given(st.dictionaries(st.sampled_from([*DIGEST_LENGTHS, "blake3", "SHA256", ""]), st.text("0aF%g", max_size=130), max_size=3))
+def test_what_is_left_of_stated_digests_can_be_what_it_says_or_the_file_is_told_apart(hashes: dict[str, str]) -> None:
+    name = "foo-1.0.zip"
+    page = from_json({"filename": name, "url": name, "hashes": hashes})
+    assert len(page.files) + len(page.unverifiable) == 1
+    for file in page.files:
+        known = {each.lower() for each in hashes} & DIGEST_LENGTHS.keys()
+        assert (file.digest is None) == (not known)
+        for algorithm, value in file.hashes.items():
+            assert len(bytes.fromhex(value)) * 2 == DIGEST_LENGTHS.get(algorithm, len(value))
+
+
+@given(st.text(), st.sampled_from(["sha256", "md5", "sha3_256"]))
+def test_a_fragment_is_a_digest_that_can_be_one_or_none_or_the_file_is_told_apart(text: str, algorithm: str) -> None:
+    found = mend.digests(mend.fragment(f"{algorithm}={text}"))
+    assert found is IMPOSSIBLE or len(found[algorithm]) == DIGEST_LENGTHS[algorithm]
 
 
 def test_links_are_relative_to_the_base_that_the_page_states() -> None:

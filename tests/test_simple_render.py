@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from proxy.model import ALGORITHMS, File, Page
+from proxy.model import ALGORITHMS, DIGEST_LENGTHS, File, Page
 from proxy.simple.media import MediaType
-from proxy.simple.mend import DIGEST_LENGTHS
 from proxy.simple.parse import html_is_complete, parse_page
 from proxy.simple.render import render
 
@@ -44,7 +43,6 @@ def test_a_json_page_in_full() -> None:
         yanked="why",
         core_metadata={"sha256": SHA},
         provenance="https://index.example/p",
-        gpg_sig=False,
         extra={"future": [1]},
     )
     page = evolve(PAGE, files=(file,), status={"status": "archived"}, extra={"news": 1}, meta_extra={"_last-serial": 7})
@@ -64,7 +62,6 @@ def test_a_json_page_in_full() -> None:
                 "yanked": "why",
                 "core-metadata": {"sha256": SHA},
                 "provenance": "https://index.example/p",
-                "gpg-sig": False,
                 "future": [1],
             }
         ],
@@ -120,14 +117,12 @@ def test_no_extra_key_overrides_a_known_one() -> None:
 
 
 def test_html_says_what_html_can_say() -> None:
-    file = replace(
-        FILE, requires_python=">=3.8,<4", yanked='"><script>', core_metadata={"md5": "0" * 32, "sha256": SHA}, gpg_sig=True
-    )
+    file = replace(FILE, requires_python=">=3.8,<4", yanked='"><script>', core_metadata={"md5": "0" * 32, "sha256": SHA})
     text = as_html(evolve(PAGE, files=(file,), meta_extra={"_last-serial": 7}))
     assert (
         f'<a href="../../files/foo/foo-1.0.zip#sha256={SHA}" data-requires-python="&gt;=3.8,&lt;4"'
         f' data-yanked="&quot;&gt;&lt;script&gt;" data-core-metadata="sha256={SHA}" data-dist-info-metadata="sha256={SHA}"'
-        ' data-gpg-sig="true">foo-1.0.zip</a>'
+        ">foo-1.0.zip</a>"
     ) in text
     assert "<title>Links for foo</title>" in text
     assert "<!--SERIAL 7-->" in text
@@ -174,7 +169,6 @@ files = st.builds(
     yanked=st.booleans() | words,
     core_metadata=st.none() | st.booleans() | digests.filter(bool),
     provenance=st.none() | words.map(lambda text: "https://index.example/" + text),
-    gpg_sig=st.none() | st.booleans(),
     extra=extras,
 ).map(lambda file: replace(file, url="https://index.example/files/foo/" + quote(file.filename, safe="+!~")))
 pages = st.builds(

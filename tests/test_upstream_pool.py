@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -54,7 +55,8 @@ FAULTS = {
     "silent": Fault(silent=True),
     "stalled": Fault(stall_after=30),
     "sign-in form": Fault(body=b"<html><form></form></html>", headers={"Content-Type": "text/html"}),
-    "bad gzip": Fault(headers={"Content-Encoding": "gzip"}),
+    "bad gzip": Fault(body=b"\x1f\x8b" + b"{}" * 100, headers={"Content-Encoding": "gzip"}),
+    "gzip that is cut off": Fault(body=gzip.compress(b"{}" * 100)[:-9], headers={"Content-Encoding": "gzip"}),
     "unasked 304": Fault(status=304),
 }
 

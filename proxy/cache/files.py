@@ -6,8 +6,8 @@ still be read from byte 0.  What was committed is pinned by its caller, who is t
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import io
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -16,10 +16,8 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.cache.pins import METADATA
 from proxy.cache.room import Room
-from proxy.completeness import check as check_archive
-from proxy.completeness import check_metadata
+from proxy.completeness import check
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import swallow, uninterrupted
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
@@ -189,12 +187,6 @@ class FileCache:
                     "{name} is stored, but not that its name belongs to these bytes: {error}", name=wanted.name, error=error
                 )
 
-        def check(file: io.RawIOBase) -> bool:
-            if wanted.companion == METADATA:
-                check_metadata(wanted.project, file)
-                return True
-            return check_archive(wanted.filename, file)
-
         spool = Spool(
             wanted.name,
             partial,
@@ -202,7 +194,7 @@ class FileCache:
             self._offload,
             before_commit,
             size=wanted.size,
-            check=check if wanted.companion in ("", METADATA) else None,
+            check=functools.partial(check, wanted.filename),
             later=self._later,
         )
         if self._room is not None:

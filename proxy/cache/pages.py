@@ -20,6 +20,8 @@ from proxy.simple.parse import parse_page
 
 #: A parsed page weighs this much more than the body it came from.
 _PARSED_WEIGHT = 6
+#: Files that are named in one line of the log.
+_NAMED = 10
 
 
 @frozen
@@ -105,6 +107,8 @@ class PageCache:
                     raise OlderThanKept
                 if known is not None and known.found and await self._contradicts(project, known, record.head, page):
                     raise OlderThanKept
+                if page.unverifiable and (known is None or known.digest != record.head.digest):
+                    self._tell_of(page)
                 head = evolve(record.head, status=(page.status or {}).get("status"))
                 self._keep_parsed(head, record.body, page)
                 adopt(head)
@@ -127,6 +131,18 @@ class PageCache:
         return True
 
     # -- inside ----------------------------------------------------------------------------------------------------------
+
+    def _tell_of(self, page: Page) -> None:
+        """Say which files are not offered.  Once for each state of a page: it stays as it is for hours."""
+        names = [file.filename for file in page.unverifiable]
+        self._count("file with an impossible digest")
+        self.log.error(
+            "{project}: {count} files are not offered, for no digest that upstream's page states of them can be one, so that "
+            "their bytes cannot be verified: {names}. Tell who runs the upstream.",
+            project=page.project,
+            count=len(names),
+            names=", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else ""),
+        )
 
     async def _keep(self, project: str, keeping: Awaitable[None]) -> None:
         """A store that fails costs the restart its record, not the client its page."""

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from proxy.bounded import BoundedTable
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
-from proxy.model import EMPTY, Pin
+from proxy.model import EMPTY, NO_BYTES, Pin
 from proxy.simple.legacy import version_of
 
 
@@ -28,8 +28,8 @@ class Pins(dict[str, Pin]):
 
     def __init__(self, pins: Mapping[str, Pin] = EMPTY, removals: int = 0) -> None:
         super().__init__(pins)
-        # What a page states of a companion is no news when it has been fetched.
-        known = [pin for name, pin in pins.items() if "/" in name and not pin.stated]
+        # What a page states of a companion is no news when it has been fetched; that it is not to be had is.
+        known = [pin for name, pin in pins.items() if "/" in name and (not pin.stated or pin.sha256 == NO_BYTES)]
         #: Names what is known of companions beyond their page, and which removals came before: another state, another offer.
         self.companions = f"{len(known)}.{sum(pin.size for pin in known)}.{removals}"
 

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from proxy.cache.outcome import Outcome
 from proxy.interfaces import IBytesSource
-from proxy.model import Page, Wanted
+from proxy.model import File, Page, Pin, Wanted
 
 C = TypeVar("C")
 
@@ -39,3 +39,15 @@ class Located:
     wanted: Wanted | None
     etag: str | None
     made: bool = False
+
+
+@frozen(slots=True)
+class Listed:
+    """A file as the page of ``upstream`` lists it, with the bytes it is pinned to.
+
+    ``metadata`` is the pin of its metadata, if there is one that goes with what the page states.
+    """
+
+    file: File
+    upstream: str
+    metadata: Pin | None

@@ -1,28 +1,39 @@
-"""Metadata for wheels whose upstream offers none (PEP 658): read out of the wheel, kept for ever under the wheel's digest.
+"""The metadata beside files (PEP 658): found where it can be had, kept for ever under the digest of its file.
 
-The wheel is read where it is stored; else by a few small ranges at upstream; else, where ranges do not work, it is downloaded.
-A wheel that has no readable METADATA is remembered as such, so that no client is sent there again.
+What the index already has comes first: the metadata itself, then the stored file that it is read out of.  Then upstream's own
+metadata, a few small ranges of the wheel, and at last its download, which a build was about to do anyway.  None of these is
+believed: bytes are served that have the digest which the page states or, where it states none, that are metadata of this very
+project.  Where that cannot be had, the file is not offered with metadata again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache
 from proxy.cache.pins import PinBook
-from proxy.errors import NotFound, StorageFailed, UpstreamFailed
+from proxy.completeness import is_metadata_of
+from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import Flights
-from proxy.interfaces import IBytesSource, IOffload, IRepository
-from proxy.model import NO_BYTES, Pin
-from proxy.repository.located import Located
-from proxy.repository.offered import metadata_name
+from proxy.interfaces import IBytesSource, IOffload
+from proxy.model import NO_BYTES, Digest, FileFacts, Pin, body_digest
+from proxy.repository.gathered import matches
+from proxy.repository.located import Listed, Located
+from proxy.repository.offered import is_wheel, metadata_digest, metadata_name, stated_metadata
+from proxy.sdists import is_reliable, is_sdist, read_pkg_info
 from proxy.settings import KIB
 from proxy.storage.whole import anonymous
 from proxy.wheels import Absent, OpenFile, Parts, Unreadable, read_metadata
+
+T = TypeVar("T")
 
 #: What is read from the end at first: the directory of most wheels, and their metadata, which stands before it.
 _TAIL = 32 * KIB
@@ -30,10 +41,76 @@ _TAIL = 32 * KIB
 _AT_LEAST = 16 * KIB
 #: Ranges after which a wheel is given up.
 _MOST_RANGES = 10
+#: How long what comes first is waited for (seconds): the last resort has to begin before clients give up.
+_PAGE_WITHIN = 2.0
+_SIDECAR_WITHIN = 3.0
+_RANGES_WITHIN = 2.5
+#: Stored metadata of which it is remembered that it was looked into.
+_LOOKED_INTO = 50_000
 
 
-class WheelMetadata:
-    """The metadata of the wheels of all indexes.  *count* is told of each thing worth counting."""
+class Holder(Protocol):
+    """The index that a file belongs to.  *asked* is the digest segment of the file's URL."""
+
+    name: str
+
+    async def remembered(self, project: str, asked: str, filename: str) -> Listed | None:
+        """What the page that is kept says of the file, whatever its age; ``None`` when that is nothing."""
+
+    async def listed(self, project: str, asked: str, filename: str) -> Listed:
+        """What the page says of the file.  Raises NotFound, UpstreamFailed."""
+
+    async def stored(self, project: str, asked: str, filename: str, listed: Listed | None) -> IBytesSource | None:
+        """The file, if it is in the store."""
+
+    async def sidecar(self, project: str, listed: Listed, expected: Digest | None) -> bytes:
+        """Upstream's own metadata of the file.  Raises as :meth:`proxy.interfaces.IUpstreams.fetch`."""
+
+    def missing(self, project: str, asked: str, listed: Listed) -> Located:
+        """The file, for the methods below."""
+
+    async def facts(self, located: Located) -> FileFacts:
+        """See :class:`proxy.interfaces.IRepository`."""
+
+    async def open_range(self, located: Located, start: int, stop: int) -> Any:
+        """See :class:`proxy.interfaces.IRepository`."""
+
+    async def download(self, located: Located, asked: str) -> IBytesSource:
+        """See :class:`proxy.interfaces.IRepository`."""
+
+
+@frozen
+class _Key:
+    """Whose metadata is sought."""
+
+    index: str
+    project: str
+    asked: str
+    filename: str
+
+
+@define
+class _Search:
+    """What is known on the way to the metadata of one file."""
+
+    key: _Key
+    holder: Holder
+    listed: Listed | None
+    #: Why what was found is not it.
+    rejected: list[str] = field(factory=list)
+    #: The file itself has been looked into.
+    read: bool = False
+    #: The file itself, all of it and verified, has other metadata than is stated: nobody can be served what is stated.
+    refuted: bool = False
+
+    @property
+    def expected(self) -> Digest | None:
+        """The digest that the metadata is offered with."""
+        return None if self.listed is None else metadata_digest(self.listed.file, self.listed.metadata)
+
+
+class Sidecars:
+    """The metadata of the files of all indexes.  *count* is told of each thing worth counting."""
 
     log = Logger()
 
@@ -45,79 +122,246 @@ class WheelMetadata:
         self._offload = offload
         self._reactor = reactor
         self._count = count
-        self._reads: Flights[tuple[bytes, str]] = Flights()
+        self._searches: Flights[tuple[bytes, str]] = Flights()
+        self._good: BoundedTable[str, bool] = BoundedTable(_LOOKED_INTO, lambda good: 1)
 
     def close(self) -> None:
         """Stop what is under way."""
-        self._reads.close()
+        self._searches.close()
 
-    async def of(self, repository: IRepository, project: str, asked: str, filename: str) -> IBytesSource:
-        """The metadata of the wheel *filename*, whose URL on *repository* has the digest segment *asked*.
+    async def stored(self, index: str, project: str, asked: str, filename: str) -> IBytesSource | None:
+        """The metadata of *filename* if it is in the store.
 
-        Raises NotFound when it has none that can be read, and what the methods of :class:`IRepository` raise.
+        What no page vouched for is looked into once: an earlier version of the proxy kept whatever upstream sent.
         """
-        key = (repository.name, project, asked, filename)
-        data, sha256 = await self._reads.join(key, lambda: self._read(*key, repository))
+        name = metadata_name(asked, filename)
+        pin = (await self._pins.of(index, project)).get(name)
+        if pin is None or pin.sha256 == NO_BYTES:
+            return None
+        source = await self._files.stored(pin.sha256)
+        if source is None or pin.stated or self._good.get(pin.sha256):
+            return source
+        if await self._offload.run(is_metadata_of, project, await self._offload.run(_all_of, source)):
+            self._good.put(pin.sha256, True)
+            return source
+        source.close()
+        self.log.warn(
+            "what is stored as {name} of {project} is no metadata of it and is fetched again", name=name, project=project
+        )
+        await self._pins.remove(index, project, (name,))
+        return None
+
+    async def of(self, holder: Holder, project: str, asked: str, filename: str) -> IBytesSource:
+        """The metadata of *filename*, whose URL on *holder* has the digest segment *asked*.
+
+        Raises NotFound when there is none, UpstreamFailed when it cannot be had now.
+        """
+        key = _Key(holder.name, project, asked, filename)
+        data, sha256 = await self._searches.join(key, lambda: self._find(key, holder))
         stored = await self._files.stored(sha256)
         return stored if stored is not None else anonymous(data, sha256)
 
-    async def _read(self, index: str, project: str, asked: str, filename: str, repository: IRepository) -> tuple[bytes, str]:
-        located = await repository.locate(project, asked, filename)
+    # -- the search --------------------------------------------------------------------------------------------------------
 
-        async def remember(sha256: str, size: int) -> None:
-            url = located.wanted.url if located.wanted is not None else ""
-            pin = Pin(sha256, size, {}, url, self._reactor.seconds())
-            await self._pins.put(index, project, metadata_name(asked, filename), pin)
+    async def _find(self, key: _Key, holder: Holder) -> tuple[bytes, str]:
+        search = _Search(key, holder, await self._remembered(key, holder))
+        found = await self._from_here(search)
+        if found is None:
+            found = await self._from_upstream(search)
+        if found is not None:
+            return found
+        self.log.warn(
+            "{filename} of {project} is not offered with metadata again: {why}",
+            filename=key.filename,
+            project=key.project,
+            why="; ".join(search.rejected),
+        )
+        self._count("wheel without metadata")
+        await self._remember(search, NO_BYTES, 0)
+        raise NotFound(f"{key.filename} has no metadata: {'; '.join(search.rejected)}")
 
+    async def _remembered(self, key: _Key, holder: Holder) -> Listed | None:
         try:
-            data = await self._data(repository, located, asked, filename)
-        except Unreadable as error:
-            self.log.warn("{wheel} is not offered with metadata again: {error}", wheel=filename, error=error)
-            self._count("wheel without metadata")
-            await remember(NO_BYTES, 0)
-            raise NotFound(f"{filename} has no metadata: {error}") from error
-        sha256 = await self._files.keep(data)
-        self._count("metadata read out of a wheel")
-        await remember(sha256, len(data))
-        return data, sha256
+            return await self._within(_PAGE_WITHIN, key, holder.remembered(key.project, key.asked, key.filename))
+        except ProxyError:
+            return None  # what is kept of the page is damaged
 
-    async def _data(self, repository: IRepository, located: Located, asked: str, filename: str) -> bytes:
-        """The METADATA.  Raises Unreadable."""
-        if located.stored is None:
+    async def _from_here(self, search: _Search) -> tuple[bytes, str] | None:
+        """The metadata without asking upstream.  Raises NotFound when it is known that there is none."""
+        key, listed = search.key, search.listed
+        if listed is not None:
+            self._check(key, listed)
+            expected = search.expected
+            if expected is not None and expected.algorithm == "sha256":
+                source = await self._files.stored(expected.hex)
+                if source is not None:
+                    try:
+                        return await self._kept(search, await self._offload.run(_all_of, source))
+                    finally:
+                        source.close()
+        if listed is None and not is_wheel(key.filename):
+            return None  # the page has to say first that there is any
+        source = await search.holder.stored(key.project, key.asked, key.filename, listed)
+        return None if source is None else await self._read_out(search, source)
+
+    async def _from_upstream(self, search: _Search) -> tuple[bytes, str] | None:
+        key, holder = search.key, search.holder
+        if search.listed is None:
+            search.listed = await holder.listed(key.project, key.asked, key.filename)
+            self._check(key, search.listed)
+        listed = search.listed
+        failed: UpstreamFailed | None = None
+        if listed.file.core_metadata:
             try:
-                size = (await repository.facts(located)).size
-                if size is not None:
-                    return await self._from_ranges(repository, located, filename, size)
-            except UpstreamFailed:
+                data = await self._within(_SIDECAR_WITHIN, key, holder.sidecar(key.project, listed, search.expected))
+                if await self._fits(search, data, "upstream's own metadata"):
+                    return await self._kept(search, data)
+            except NotHere:
+                raise
+            except (NotFound, DigestMismatch) as error:
+                search.rejected.append(str(error))
+            except UpstreamFailed as error:
+                failed = error
+                search.rejected.append(str(error))
+        found = None if search.read else await self._out_of_upstreams_file(search)
+        if found is None and failed is not None and not search.refuted:
+            raise failed
+        return found
+
+    async def _out_of_upstreams_file(self, search: _Search) -> tuple[bytes, str] | None:
+        key, holder = search.key, search.holder
+        assert search.listed is not None
+        if not is_wheel(key.filename) and not is_sdist(key.filename):
+            return None
+        located = holder.missing(key.project, key.asked, search.listed)
+        if is_wheel(key.filename):
+            try:
+                data = await self._within(_RANGES_WITHIN, key, self._by_ranges(holder, located, key.filename))
+                if await self._fits(search, data, "what ranges of it have as METADATA"):
+                    return await self._kept(search, data)
+            except Unreadable as error:
+                search.rejected.append(str(error))
+                return None
+            except ProxyError:
                 pass  # ranges do not work there, or nothing does: the download will tell
-        source = located.stored or await repository.download(located, asked)
+        return await self._read_out(search, await holder.download(located, key.asked))
+
+    async def _read_out(self, search: _Search, source: IBytesSource) -> tuple[bytes, str] | None:
+        """The metadata in the file *source*, which is closed."""
+        filename = search.key.filename
+        search.read = True
+        read = read_metadata if is_wheel(filename) else read_pkg_info
         try:
             await whole(source, filename)
-            return await self._offload.run(read_metadata, OpenFile(source.fileno(), source.extent()), filename)
+            data = await self._offload.run(read, OpenFile(source.fileno(), source.extent()), filename)
+        except Unreadable as error:
+            search.rejected.append(str(error))
+            return None
         finally:
             source.close()
+        if not await self._fits(search, data, "the metadata in it"):
+            search.refuted = True
+            return None
+        if search.expected is None and not is_wheel(filename) and not await self._offload.run(is_reliable, data):
+            search.rejected.append("its PKG-INFO leaves fields to the build (PEP 643)")
+            return None
+        self._count("metadata read out of a wheel")
+        return await self._kept(search, data)
 
-    async def _from_ranges(self, repository: IRepository, located: Located, filename: str, size: int) -> bytes:
+    async def _by_ranges(self, holder: Holder, located: Located, filename: str) -> bytes:
+        """The METADATA of a wheel.  Raises Unreadable."""
+        size = (await holder.facts(located)).size
+        if size is None:
+            raise UpstreamFailed(filename, [Attempt("upstream", "does not say how long it is", 0.0)])
         parts = Parts(size)
         start, stop = max(0, size - _TAIL), size
         for _ in range(_MOST_RANGES):
-            parts.add(start, await _part(repository, located, start, stop))
+            parts.add(start, await _part(holder, located, start, stop))
             try:
-                return await self._offload.run(read_metadata, parts, filename)
+                data: bytes = await self._offload.run(read_metadata, parts, filename)
             except Absent as absent:
                 start, stop = absent.start, min(size, max(absent.stop, absent.start + _AT_LEAST))
+            else:
+                self._count("metadata read out of a wheel")
+                return data
         raise Unreadable(f"{_MOST_RANGES} pieces of it were not enough to find any")
 
+    # -- what is found -----------------------------------------------------------------------------------------------------
 
-async def _part(repository: IRepository, located: Located, start: int, stop: int) -> bytes:
-    reader = await repository.open_range(located, start, stop)
+    def _check(self, key: _Key, listed: Listed) -> None:
+        """Raise NotFound where *listed* leaves nothing to be sought."""
+        if listed.metadata is not None and listed.metadata.sha256 == NO_BYTES:
+            raise NotFound(f"{key.filename} has no metadata that can be read")
+        if not listed.file.core_metadata and not is_wheel(key.filename):
+            raise NotFound(f"{key.filename} is no wheel: there is no metadata of it")
+
+    async def _fits(self, search: _Search, data: bytes, what: str) -> bool:
+        """Whether *data* is what may be served; why not goes into the search."""
+        expected = search.expected
+        if expected is not None:
+            if await self._offload.run(matches, data, expected):
+                return True
+            search.rejected.append(f"{what} has not the {expected.algorithm} that the page states")
+            return False
+        if await self._offload.run(is_metadata_of, search.key.project, data):
+            return True
+        search.rejected.append(f"{what} is no metadata of {search.key.project}")
+        return False
+
+    async def _kept(self, search: _Search, data: bytes) -> tuple[bytes, str]:
+        try:
+            sha256 = await self._files.keep(data)
+        except StorageFailed as error:
+            self.log.error("the metadata of {name} is served and not kept: {error}", name=search.key.filename, error=error)
+            sha256 = await self._offload.run(body_digest, data)
+        await self._remember(search, sha256, len(data))
+        self._good.put(sha256, True)
+        return data, sha256
+
+    async def _remember(self, search: _Search, sha256: str, size: int) -> None:
+        key, listed = search.key, search.listed
+        stated = {} if listed is None else stated_metadata(listed.file)
+        expected = search.expected
+        if sha256 != NO_BYTES and (expected is None or stated != {expected.algorithm: expected.hex}):
+            stated = {}  # it is not by the page's word that these bytes are right
+        pin = Pin(sha256, size, stated, "" if listed is None else listed.file.url, self._reactor.seconds())
+        await self._pins.put(key.index, key.project, metadata_name(key.asked, key.filename), pin)
+
+    async def _within(self, seconds: float, key: _Key, work: Coroutine[Any, Any, T]) -> T:
+        """What *work* returns, if it takes no longer than this.  Raises UpstreamFailed."""
+        running: Deferred[T] = Deferred.fromCoroutine(work)
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            running.cancel()
+
+        deadline = self._reactor.callLater(seconds, give_up)
+        try:
+            return await running
+        except CancelledError:
+            if not late:
+                raise
+            name = metadata_name(key.asked, key.filename)
+            raise UpstreamFailed(name, [Attempt("upstream", f"no whole answer within {seconds:g} s", seconds)]) from None
+        finally:
+            if deadline.active():
+                deadline.cancel()
+
+
+async def _part(holder: Holder, located: Located, start: int, stop: int) -> bytes:
+    reader = await holder.open_range(located, start, stop)
     chunks = []
     try:
         while chunk := await reader.read():
             chunks.append(chunk)
     finally:
         reader.close()
-    return b"".join(chunks)
+    data = b"".join(chunks)
+    if len(data) != stop - start:
+        raise UpstreamFailed("a range", [Attempt("upstream", f"sent {len(data):,} of {stop - start:,} bytes", 0.0)])
+    return data
 
 
 async def whole(source: IBytesSource, filename: str) -> None:
@@ -128,7 +372,12 @@ async def whole(source: IBytesSource, filename: str) -> None:
         await _change(source)
 
 
-def _change(source: IBytesSource) -> Deferred[None]:
+def _change(source: IBytesSource) -> Awaitable[None]:
     changed: Deferred[None] = Deferred()
     source.on_change(lambda: changed.callback(None))
     return changed
+
+
+def _all_of(source: IBytesSource) -> bytes:
+    """The bytes of a stored file.  Blocks."""
+    return os.pread(source.fileno(), source.extent(), 0)

@@ -5,7 +5,7 @@ Whatever is decided here holds for the page, the file and its companions alike, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from attrs import evolve, frozen
 from msgspec.structs import replace
@@ -60,8 +60,9 @@ def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None =
     """*page* as clients may see it.  Takes milliseconds for thousands of files: for a worker thread.
 
     A quarantined project offers no file (PEP 792).  A file whose digest changed upstream is offered with the bytes it is pinned
-    to: a build that was green stays green, and the new bytes are refused by name.  Wheels are offered with metadata whether
-    upstream has it or not (PEP 658).  Where all sizes are known by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
+    to: a build that was green stays green, and the new bytes are refused by name.  A file whose digest cannot be one is not
+    offered, unless its bytes were verified when its page stated another.  Wheels are offered with metadata whether upstream has
+    it or not (PEP 658).  Where all sizes are known by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
     On an offline index, files are offered whose bytes are *there* (their sha256, of those that :func:`may_be_there` names).
     """
     if (page.status or {}).get("status") == "quarantined":
@@ -71,7 +72,7 @@ def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None =
         for file in page.files
         if (pin := pins.get(file.filename)) is not None and (digest := changed(file, pin)) is not None
     )
-    files = page.files
+    files = tuple(_listed(page, pins))
     if there is not None:
         files = tuple(_from_store(file, pins, there) for file in files if bytes_of(file, pins) in there)
     return Offer(_upgraded(evolve(page, files=tuple(_offered(file, pins) for file in files))), changes)
@@ -79,8 +80,25 @@ def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None =
 
 def may_be_there(page: Page, pins: Mapping[str, Pin]) -> frozenset[str]:
     """The sha256 of all that is served under names on *page* (files and their metadata), as far as pins and page tell."""
-    known = (each for file in page.files for each in (bytes_of(file, pins), metadata_of(file, pins)))
+    known = (each for file in _listed(page, pins) for each in (bytes_of(file, pins), metadata_of(file, pins)))
     return frozenset(each for each in known if each is not None)
+
+
+def find(page: Page, filename: str, pins: Mapping[str, Pin]) -> File | None:
+    """The file that is offered as *filename* on *page*, with the bytes it is pinned to."""
+    file = next((each for each in _listed(page, pins) if each.filename == filename), None)
+    return None if file is None else as_pinned(file, pins.get(filename))
+
+
+def _listed(page: Page, pins: Mapping[str, Pin]) -> Iterator[File]:
+    """The files on *page* that can be offered."""
+    yield from page.files
+    if page.unverifiable:
+        verifiable = {file.filename for file in page.files}
+        for file in page.unverifiable:
+            pin = pins.get(file.filename)
+            if pin is not None and pin.stated and file.filename not in verifiable:
+                yield _committed(file, pin)
 
 
 def bytes_of(file: File, pins: Mapping[str, Pin]) -> str | None:
@@ -93,10 +111,34 @@ def bytes_of(file: File, pins: Mapping[str, Pin]) -> str | None:
 
 def metadata_of(file: File, pins: Mapping[str, Pin]) -> str | None:
     """The sha256 of the metadata that is served beside *file*; ``None`` when there is none, or none yet."""
-    pin = pins.get(metadata_name(segment(as_pinned(file, pins.get(file.filename))), file.filename))
+    file = as_pinned(file, pins.get(file.filename))
+    pin = metadata_pin(file, pins)
     if pin is not None:
         return None if pin.sha256 == NO_BYTES else pin.sha256
-    return _sha256(strongest(file.core_metadata)) if isinstance(file.core_metadata, Mapping) else None
+    return _sha256(metadata_digest(file, pin))
+
+
+def stated_metadata(file: File) -> dict[str, str]:
+    """What upstream's page states of the metadata of *file*, as it is noted on a pin: its strongest digest, if any."""
+    digest = strongest(file.core_metadata) if isinstance(file.core_metadata, Mapping) else None
+    return {} if digest is None else {digest.algorithm: digest.hex}
+
+
+def metadata_pin(file: File, pins: Mapping[str, Pin]) -> Pin | None:
+    """The pin of the metadata of *file*.  That there is none holds only as long as upstream's page states the same of it."""
+    pin = pins.get(metadata_name(segment(file), file.filename)) if pins else None
+    return None if pin is None or (pin.sha256 == NO_BYTES and pin.stated != stated_metadata(file)) else pin
+
+
+def metadata_digest(file: File, pin: Pin | None) -> Digest | None:
+    """The digest that the metadata of *file* is offered with, where there is any; *pin* is that of the metadata.
+
+    What was once served stays, whatever upstream's page says of it later.
+    """
+    digest = strongest(file.core_metadata) if isinstance(file.core_metadata, Mapping) else None
+    if pin is None or pin.sha256 == NO_BYTES or (digest is not None and pin_holds(pin, str(digest))):
+        return digest
+    return Digest("sha256", pin.sha256)
 
 
 def _sha256(digest: Digest | None) -> str | None:
@@ -114,12 +156,15 @@ def _offered(file: File, pins: Mapping[str, Pin]) -> File:
         file = as_pinned(file, pin)
         if file.size is None and pin_holds(pin, segment(file)):
             file = replace(file, size=pin.size)
-    if file.core_metadata or not is_wheel(file.filename):
-        return file
-    known = pins.get(metadata_name(segment(file), file.filename))
+    known = metadata_pin(file, pins)
     if known is None:
-        return replace(file, core_metadata=True)
-    return replace(file, core_metadata=False if known.sha256 == NO_BYTES else {"sha256": known.sha256})
+        return replace(file, core_metadata=True) if is_wheel(file.filename) and not file.core_metadata else file
+    if known.sha256 == NO_BYTES:
+        return replace(file, core_metadata=False)
+    digest = metadata_digest(file, known)
+    assert digest is not None
+    offered_as = {digest.algorithm: digest.hex}
+    return file if stated_metadata(file) == offered_as else replace(file, core_metadata=offered_as)
 
 
 def _upgraded(page: Page) -> Page:
@@ -140,6 +185,9 @@ def metadata_name(asked: str, filename: str) -> str:
 
 def as_pinned(file: File, pin: Pin | None) -> File:
     """*file* with the bytes that *pin* holds, when its page now states others."""
-    if pin is None or changed(file, pin) is None:
-        return file
+    return file if pin is None or changed(file, pin) is None else _committed(file, pin)
+
+
+def _committed(file: File, pin: Pin) -> File:
+    """*file* with the bytes that *pin* holds."""
     return replace(file, hashes={**pin.stated, "sha256": pin.sha256}, size=pin.size, core_metadata=None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeGuard
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -12,22 +12,28 @@ from zope.interface import implementer
 from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache, identity
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import METADATA, PinBook, Pins, companion_name
+from proxy.cache.pins import METADATA, PinBook, Pins
 from proxy.cache.refreshed import Served
-from proxy.errors import DigestChanged, NotFound, NotHere, UpstreamFailed
+from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFailed
 from proxy.flight import Flights
 from proxy.interfaces import IBytesSource, IOffload, IRepository, IUpstreams
-from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted, strongest
+from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted
 from proxy.repository.documents import Documents, LegacyDocument
-from proxy.repository.located import Located, PageView, View
-from proxy.repository.metadata import WheelMetadata, whole
-from proxy.repository.offered import PROVENANCE, as_pinned, is_wheel, offered, pin_holds, segment
+from proxy.repository.gathered import Gathered
+from proxy.repository.located import Listed, Located, PageView, View
+from proxy.repository.metadata import Sidecars
+from proxy.repository.offered import PROVENANCE, find, metadata_name, metadata_pin, offered, pin_holds, segment
 from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
+from proxy.settings import MIB
 from proxy.simple.links import beside
 
 #: Files that are not stored, and whose page states no size, of which upstream's is remembered.
 _FACTS = 10_000
+#: The largest metadata that is taken from upstream (bytes).
+_LARGEST_METADATA = 16 * MIB
+#: The companion that few indexes have any more, and this one has not (PEP 503: ``data-gpg-sig``).
+_SIGNATURE = ".asc"
 
 
 @implementer(IRepository)
@@ -46,7 +52,7 @@ class ProxyRepository:
         pages: PageCache,
         files: FileCache,
         pins: PinBook,
-        metadata: WheelMetadata,
+        metadata: Sidecars,
         documents: Documents,
         offload: IOffload,
         reactor: IReactorTime,
@@ -85,13 +91,8 @@ class ProxyRepository:
 
     async def _have_metadata(self, project: str, asked: str, filename: str) -> IBytesSource:
         """The metadata that a client is about to ask for, whole."""
-        located = await self._locate(project, asked, filename + METADATA)
-        source = located.stored or await self.download(located, asked)
-        try:
-            await whole(source, filename)
-        except BaseException:
-            source.close()
-            raise
+        source = (await self._beside(project, asked, filename)).stored
+        assert source is not None
         return source
 
     async def _there(self, presence: Presence, project: str, served: Served, pins: Pins) -> There:
@@ -146,11 +147,11 @@ class ProxyRepository:
         if _withheld(await self._pages.remembered(project)):
             raise _quarantined(project, filename)
         await self._require(project, asked, filename)
-        file, upstream = await self._listed(project, asked, filename, await self._pins.of(self.name, project))
-        if file.provenance is None:
+        listed = await self.listed(project, asked, filename)
+        if listed.file.provenance is None:
             raise NotFound(f"upstream offers no provenance for {filename}")
         return await self._documents.provenance(
-            Wanted(self.name, project, filename, file.provenance, upstream, companion=PROVENANCE)
+            Wanted(self.name, project, filename, listed.file.provenance, listed.upstream, companion=PROVENANCE)
         )
 
     def vouched(self, project: str, asked: str, name: str) -> str | None:
@@ -159,7 +160,7 @@ class ProxyRepository:
         if head is None or pins is None or _withheld(head[0]):
             return None
         filename, companion = _companion(name)
-        pin = _pinned(pins, asked, filename, companion)
+        pin = pins.get(metadata_name(asked, filename)) if companion else _pinned(pins, asked, filename)
         if pin is None or pin.sha256 == NO_BYTES:
             return None
         if self._presence is not None and companion:
@@ -170,45 +171,29 @@ class ProxyRepository:
         filename, companion = _companion(name)
         if companion and self._prefetch is not None:
             self._prefetch.metadata_asked(project, filename)
-        return await self._locate(project, asked, name)
-
-    async def _locate(self, project: str, asked: str, name: str) -> Located:
-        filename, companion = _companion(name)
-        if _withheld(await self._pages.remembered(project)):
-            raise _quarantined(project, name)
         if companion:
-            await self._require(project, asked, filename)
-        pins = await self._pins.of(self.name, project)
-        pin = _pinned(pins, asked, filename, companion)
+            return await self._beside(project, asked, filename)
+        if _withheld(await self._pages.remembered(project)):
+            raise _quarantined(project, filename)
+        pin = _pinned(await self._pins.of(self.name, project), asked, filename)
         if pin is not None:
-            if pin.sha256 == NO_BYTES:
-                raise NotFound(f"{filename} has no metadata that can be read")
             stored = await self._files.stored(pin.sha256, pin.size)
             if stored is not None:
-                return Located(stored, None, _etag(asked, companion, pin.sha256))
-        try:
-            file, upstream = await self._listed(project, asked, filename, pins)
-        except UpstreamFailed:
-            if not companion:
-                raise
-            return await self._read_out(project, asked, filename)  # of the stored wheel, if it is
-        if companion and not file.core_metadata:
-            return await self._read_out(project, asked, filename)
-        wanted = self._wanted(project, file, companion, upstream)
+                return Located(stored, None, _etag(asked, pin.sha256))
+        listed = await self.listed(project, asked, filename)
+        wanted = self._wanted(project, listed)
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":
             stored = await self._files.stored(wanted.digest.hex)
             if stored is not None:
                 try:
-                    await self._committed(asked)(wanted, wanted.digest.hex, stored.size or 0)
+                    await self._committed(wanted, wanted.digest.hex, stored.size or 0)
                 except BaseException:
                     stored.close()
                     raise
-                return Located(stored, None, _etag(asked, companion, wanted.digest.hex))
+                return Located(stored, None, _etag(asked))
         if self._presence is not None:
-            if companion:
-                return await self._read_out(project, asked, filename)
             raise NotHere(self.name, filename)
-        return Located(None, wanted, _etag(asked, companion, wanted.digest.hex if wanted.digest else None))
+        return Located(None, wanted, _etag(asked))
 
     async def _require(self, project: str, asked: str, filename: str) -> None:
         """On an offline index companions are there with their file or not at all.  Raises NotFound."""
@@ -217,25 +202,20 @@ class ProxyRepository:
             assert stored is not None
             stored.close()
 
-    async def _read_out(self, project: str, asked: str, filename: str) -> Located:
-        """The metadata that upstream does not offer."""
-        if not is_wheel(filename):
-            raise NotFound(f"{filename} is no wheel: there is no metadata of it")
-        stored = await self._metadata.of(self, project, asked, filename)
-        return Located(stored, None, _etag(asked, METADATA, stored.sha256), made=True)
+    async def _beside(self, project: str, asked: str, filename: str) -> Located:
+        """The metadata of a file."""
+        if _withheld(await self._pages.remembered(project)):
+            raise _quarantined(project, filename + METADATA)
+        await self._require(project, asked, filename)
+        stored = await self._metadata.stored(self.name, project, asked, filename)
+        if stored is not None:
+            return Located(stored, None, f'"{stored.sha256}"')
+        found = await self._metadata.of(self, project, asked, filename)
+        return Located(found, None, f'"{found.sha256}"', made=True)
 
     async def download(self, located: Located, asked: str) -> IBytesSource:
-        wanted = located.wanted
-        assert wanted is not None
-        try:
-            return await self._files.download(wanted, self._upstreams, self._committed(asked))
-        except NotFound:
-            if not wanted.companion:
-                raise
-            # Advertised and not there: mirrors do that, and clients do not forgive it.
-            source = (await self._read_out(wanted.project, asked, wanted.filename)).stored
-            assert source is not None
-            return source
+        assert located.wanted is not None
+        return await self._files.download(located.wanted, self._upstreams, self._committed)
 
     def under_way(self, located: Located) -> bool:
         assert located.wanted is not None
@@ -262,24 +242,41 @@ class ProxyRepository:
         return facts
 
     async def open_range(self, located: Located, start: int, stop: int) -> Any:
-        assert located.wanted is not None
-        return await self._upstreams.open_range(located.wanted, start, stop)
+        wanted = located.wanted
+        assert wanted is not None
+        size = (await self.facts(located)).size
+        reader = await self._upstreams.open_range(wanted, start, stop)
+        if reader.facts.size is not None and reader.facts.size != size:
+            reader.close()
+            self._facts.discard(identity(wanted))
+            reason = f"sent a range of {reader.facts.size:,} bytes where it had said that there are {size:,}"
+            raise UpstreamFailed(wanted.name, [Attempt(wanted.upstream, reason, 0.0)])
+        return reader
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- what Sidecars asks -------------------------------------------------------------------------------------------------
 
-    async def _listed(self, project: str, asked: str, filename: str, pins: Pins) -> tuple[File, str]:
-        """The file that the page lists under *filename* with the digest *asked*, and the upstream whose page it is.
+    async def remembered(self, project: str, asked: str, filename: str) -> Listed | None:
+        head = await self._pages.remembered(project)
+        if head is None or not head.found:
+            return None
+        file = await self._on_page(project, head, filename)
+        return self._as_listed(file, head, await self._pins.of(self.name, project)) if _is(file, asked) else None
 
-        A page that lacks it is refreshed once.
-        """
-        listed: File | None = None
+    async def listed(self, project: str, asked: str, filename: str) -> Listed:
+        """The file that the page lists under *filename* with the digest *asked*.  A page that lacks it is refreshed once."""
+        pins = await self._pins.of(self.name, project)
+        file: File | None = None
         for no_cache in (False, True):
             served = await self._pages.get(project, no_cache=no_cache)
+            file = await self._on_page(project, served.head, filename)
+            if _is(file, asked):
+                return self._as_listed(file, served.head, pins)
+            if file is None and filename.endswith(_SIGNATURE):
+                raise NotFound(f"{filename}: signatures are not served here; no page announces any")
+        if file is None:
             page = await self._pages.parsed(project, served.head)
-            listed = next((as_pinned(file, pins.get(filename)) for file in page.files if file.filename == filename), None)
-            if listed is not None and segment(listed) == asked:
-                return listed, served.head.upstream
-        if listed is None:
+            if any(each.filename == filename for each in page.unverifiable):
+                raise NotFound(f"{filename} is not served: its digest on upstream's page of {project} cannot be one")
             raise NotFound(f"{filename} is not on the page of {project}")
         if filename in pins:
             self._count("changed digest refused")
@@ -287,24 +284,48 @@ class ProxyRepository:
                 f"{filename} was committed as sha256-{pins[filename].sha256} and is not served as {asked}: "
                 "purge the file from the proxy to accept other bytes"
             )
-        raise NotFound(f"{filename} has the digest {segment(listed)} on the page of {project}, not {asked}")
+        raise NotFound(f"{filename} has the digest {segment(file)} on the page of {project}, not {asked}")
 
-    def _wanted(self, project: str, file: File, companion: str, upstream: str) -> Wanted:
-        if not companion:
-            return Wanted(self.name, project, file.filename, file.url, upstream, file.digest, file.size or None)
-        stated = file.core_metadata
-        digest: Digest | None = strongest(stated) if isinstance(stated, Mapping) else None
-        return Wanted(self.name, project, file.filename, beside(file.url, companion), upstream, digest, None, companion)
+    async def stored(self, project: str, asked: str, filename: str, listed: Listed | None) -> IBytesSource | None:
+        pin = _pinned(await self._pins.of(self.name, project), asked, filename)
+        if pin is not None:
+            return await self._files.stored(pin.sha256, pin.size)
+        sha256 = None if listed is None else listed.file.hashes.get("sha256")
+        return None if sha256 is None else await self._files.stored(sha256)
 
-    def _committed(self, asked: str) -> Callable[[Wanted, str, int], Any]:
-        async def pin(wanted: Wanted, sha256: str, size: int) -> None:
-            stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
-            name = _pin_name(asked, wanted.filename, wanted.companion)
-            await self._pins.add(
-                self.name, wanted.project, name, Pin(sha256, size, stated, wanted.url, self._reactor.seconds())
-            )
+    async def sidecar(self, project: str, listed: Listed, expected: Digest | None) -> bytes:
+        file = listed.file
+        url = beside(file.url, METADATA)
+        wanted = Wanted(self.name, project, file.filename, url, listed.upstream, expected, None, METADATA)
+        gathered = Gathered(wanted.name, expected, _LARGEST_METADATA, self._offload)
+        await self._upstreams.fetch(wanted, gathered)
+        return gathered.data
 
-        return pin
+    def missing(self, project: str, asked: str, listed: Listed) -> Located:
+        return Located(None, self._wanted(project, listed), _etag(asked))
+
+    # -- inside ----------------------------------------------------------------------------------------------------------
+
+    async def _on_page(self, project: str, head: Head, filename: str) -> File | None:
+        pins = await self._pins.of(self.name, project)
+        return find(await self._pages.parsed(project, head), filename, pins)
+
+    def _as_listed(self, file: File, head: Head, pins: Pins) -> Listed:
+        return Listed(file, head.upstream, metadata_pin(file, pins))
+
+    def _wanted(self, project: str, listed: Listed) -> Wanted:
+        file = listed.file
+        return Wanted(self.name, project, file.filename, file.url, listed.upstream, file.digest, file.size or None)
+
+    async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
+        stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
+        pin = Pin(sha256, size, stated, wanted.url, self._reactor.seconds())
+        await self._pins.add(self.name, wanted.project, wanted.filename, pin)
+
+
+def _is(file: File | None, asked: str) -> TypeGuard[File]:
+    """Whether *file* is the one whose URL has the digest segment *asked*."""
+    return file is not None and segment(file) == asked
 
 
 def _companion(name: str) -> tuple[str, str]:
@@ -323,18 +344,14 @@ def _quarantined(project: str, name: str) -> NotFound:
     return NotFound(f"{name}: project {project} is quarantined upstream, none of its files is served")
 
 
-def _pinned(pins: Pins, asked: str, filename: str, companion: str) -> Pin | None:
+def _pinned(pins: Pins, asked: str, filename: str) -> Pin | None:
     """The pin for what a file URL asks for, if it holds those bytes."""
-    pin = pins.get(_pin_name(asked, filename, companion))
-    return pin if pin is not None and (companion or pin_holds(pin, asked)) else None
+    pin = pins.get(filename)
+    return pin if pin is not None and pin_holds(pin, asked) else None
 
 
-def _pin_name(asked: str, filename: str, companion: str) -> str:
-    return companion_name(asked, filename, companion) if companion else filename
-
-
-def _etag(asked: str, companion: str, digest: str | None) -> str | None:
-    """A strong validator that is the same before and after the file is in the store."""
-    if companion or not asked.partition("-")[2]:
-        return None if digest is None else f'"{digest}"'
-    return f'"{asked}"'
+def _etag(asked: str, sha256: str | None = None) -> str | None:
+    """A strong validator, the same before and after the file is in the store; *sha256* is that of a stored file."""
+    if asked.partition("-")[2]:
+        return f'"{asked}"'
+    return None if sha256 is None else f'"{sha256}"'

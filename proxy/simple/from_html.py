@@ -37,7 +37,6 @@ _NO_LISTING_HAS = "form, input, script, iframe, frameset"
 _VERSION = re.compile(r"\s*([0-9]{1,9})\.([0-9]{1,9})\s*")
 #: Where an HTML page states its serial.
 SERIAL = re.compile(r"<!--\s*SERIAL\s+([0-9]{1,18})\s*-->", re.IGNORECASE)
-_DIGEST = re.compile(r"(?:^|&)(" + "|".join(mend.DIGEST_LENGTHS) + r")=([0-9a-fA-F]+)(?=&|$)")
 _END = re.compile(rb"</(?:html|body)\s*>", re.IGNORECASE)
 #: How far from its end, in bytes, a document is looked at for what stands there.
 _TAIL = 4096
@@ -59,15 +58,17 @@ def parse_html(body: bytes, content_type: str, url: str, project: str) -> Page:
     metas = _metas(tree)
     stated = _states_version(metas)
     base = _base(tree, url)
-    files = tuple(file for anchor in tree.css("a[href]") if (file := _file(anchor, base)) is not None)
-    if not stated and not any(_RELEASE.fullmatch(file.filename) for file in files) and not _is_empty_listing(tree, project):
+    linked = [file for anchor in tree.css("a[href]") if (file := _file(anchor, base)) is not None]
+    if not stated and not any(_RELEASE.fullmatch(file.filename) for file in linked) and not _is_empty_listing(tree, project):
         raise Malformed("the HTML is no project page: it links to no distribution file")
     serial = SERIAL.search(text[-_TAIL:])
+    files, unverifiable = mend.told_apart(linked)
     return Page(
         project=normalize(project),
         files=files,
         status=_status(metas),
         meta_extra=EMPTY if serial is None else {"_last-serial": int(serial[1])},
+        unverifiable=unverifiable,
     )
 
 
@@ -149,16 +150,14 @@ def _file(anchor: LexborNode, base: str) -> File | None:
     filename = unquote(url.partition("?")[0].rpartition("/")[2])
     if not filename.lower().endswith(_SUFFIXES) or not is_filename(filename):
         return None
-    gpg_sig = attributes.get("data-gpg-sig")
     return File(
         filename=filename,
         url=url,
-        hashes=mend.digests(dict(_DIGEST.findall(fragment))),
+        hashes=mend.digests(mend.fragment(fragment)),
         requires_python=mend.requires_python(attributes.get("data-requires-python")),
         yanked=(attributes["data-yanked"] or True) if "data-yanked" in attributes else False,
         core_metadata=_core_metadata(attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata"))),
         provenance=mend.provenance(attributes.get("data-provenance")),
-        gpg_sig={"true": True, "false": False}.get(gpg_sig or ""),
     )
 
 

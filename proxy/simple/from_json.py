@@ -69,14 +69,16 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     if not isinstance(entries, list):
         raise Malformed("the JSON is no project page: it has no list of files")
     decode = _entry.decode
+    files, unverifiable = mend.told_apart([file for file in [_file(decode(raw), url) for raw in entries] if file is not None])
     return Page(
         project=project,
-        files=tuple(file for file in [_file(decode(raw), url) for raw in entries] if file is not None),
+        files=files,
         api_version=version,
         versions=_versions(document.get("versions")),
         status=mend.status(document.get("project-status")),
         extra={key: _whole(value) for key, value in _others(document, _PAGE_KEYS).items()},
         meta_extra=_others(meta, _META_KEYS),
+        unverifiable=unverifiable,
     )
 
 
@@ -112,17 +114,23 @@ def _file(entry: dict[str, Any], page_url: str) -> File | None:
     metadata = mend.core_metadata(get("core-metadata"))
     if metadata is None:
         metadata = mend.core_metadata(get("dist-info-metadata", get("data-dist-info-metadata")))
-    gpg_sig = get("gpg-sig")
     return File(
         filename=filename,
         url=found[0],
-        hashes=mend.digests(get("hashes")),
+        hashes=_hashes(get("hashes"), found[1]),
         requires_python=mend.requires_python(get("requires-python")),
         size=mend.size(get("size")),
         upload_time=mend.upload_time(get("upload-time")),
         yanked=mend.yanked(get("yanked")),
         core_metadata=metadata,
         provenance=mend.provenance(get("provenance")),
-        gpg_sig=gpg_sig if isinstance(gpg_sig, bool) else None,
         extra=_others(entry, _FILE_KEYS),
     )
+
+
+def _hashes(stated: Any, fragment: str) -> Mapping[str, str]:
+    """The digests of a file; those that its URL bears count where the entry has no others under these names."""
+    in_url = mend.fragment(fragment)
+    if in_url is not None and isinstance(stated, dict | None):
+        stated = {**in_url, **(stated or {})}
+    return mend.digests(stated)

@@ -119,7 +119,7 @@ def _entry(file: File, link: Link) -> dict[str, Any]:
         "comment_text": "",
         "digests": dict(file.hashes),
         "filename": file.filename,
-        "has_sig": bool(file.gpg_sig),
+        "has_sig": False,
         "md5_digest": file.hashes.get("md5"),
         "packagetype": "bdist_wheel" if wheel else "sdist",
         "python_version": file.filename.split("-")[-3] if wheel else "source",

@@ -7,27 +7,19 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, cast
+from urllib.parse import unquote
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from proxy.model import EMPTY
+from proxy.model import DIGEST_LENGTHS, EMPTY, IMPOSSIBLE, File, strongest
 
-#: Hex digits of each digest algorithm that indexes publish.
-DIGEST_LENGTHS = {
-    "md5": 32,
-    "sha1": 40,
-    "sha224": 56,
-    "sha256": 64,
-    "sha384": 96,
-    "sha512": 128,
-    "sha3_256": 64,
-    "blake2b": 128,
-}
 #: What clients hold a size in.
 _LARGEST = 2**63
 #: Nobody writes a longer one in earnest, and the verdicts are cached.
 _LONGEST_SPECIFIER = 500
 
+#: What divides a fragment; clients look for digests behind a second ``#`` too.
+_FRAGMENT_PARTS = re.compile(r"[#&]")
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGITS = re.compile(r"[0-9]{1,19}")
@@ -35,16 +27,46 @@ _IN_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\
 
 
 def digests(value: object) -> Mapping[str, str]:
-    """The digests in *value* that can be what they say, in lower case; a length is known for common algorithms only."""
-    if not isinstance(value, dict) or not value:
+    """The digests in *value* that can be what they say, in lower case; :data:`IMPOSSIBLE` when there are none but others.
+
+    Nothing is stated by ``None`` and by names that are not known here (which are passed on); a length is known for known names.
+    """
+    if value is None:
         return EMPTY
+    if not isinstance(value, dict):
+        return IMPOSSIBLE
     if len(value) == 1 and isinstance(sha256 := value.get("sha256"), str) and _SHA256.fullmatch(sha256):
         return cast("dict[str, str]", value)  # nothing to mend, as on nearly every page
-    return {
-        algorithm.lower(): text.lower()
-        for algorithm, text in value.items()
-        if isinstance(text, str) and len(text) == DIGEST_LENGTHS.get(algorithm.lower(), len(text)) and _HEX.fullmatch(text)
+    named = {algorithm.lower(): text for algorithm, text in value.items()}
+    found = {
+        algorithm: text.lower()
+        for algorithm, text in named.items()
+        if isinstance(text, str) and len(text) == DIGEST_LENGTHS.get(algorithm, len(text)) and _HEX.fullmatch(text)
     }
+    return IMPOSSIBLE if strongest(found) is None and not DIGEST_LENGTHS.keys().isdisjoint(named) else found
+
+
+def fragment(text: str) -> Mapping[str, str] | None:
+    """The digests that the fragment *text* of a link states, as they stand there; ``None``: it states none.
+
+    Of two values under one name the first counts, as for pip.  Some indexes percent-encode the equals sign.
+    """
+    if not text:
+        return None
+    stated: dict[str, str] = {}
+    for part in _FRAGMENT_PARTS.split(unquote(text)):
+        name, equals, value = part.partition("=")
+        if equals and (name := name.strip().lower()) in DIGEST_LENGTHS:
+            stated.setdefault(name, value.strip())
+    return stated or None
+
+
+def told_apart(files: list[File]) -> tuple[tuple[File, ...], tuple[File, ...]]:
+    """*files* without those whose bytes cannot be verified, and these."""
+    unverifiable = tuple(file for file in files if file.hashes is IMPOSSIBLE)
+    if not unverifiable:
+        return tuple(files), ()
+    return tuple(file for file in files if file.hashes is not IMPOSSIBLE), unverifiable
 
 
 def size(value: object) -> int | None:
@@ -90,10 +112,12 @@ def requires_python(value: object) -> str | None:
 
 
 def core_metadata(value: object) -> bool | Mapping[str, str] | None:
-    """PEP 658 and PEP 714: absent, a boolean, or digests; where none of them can be a digest there is metadata all the same."""
+    """PEP 658 and PEP 714: absent, a boolean, or digests; metadata whose digests are none cannot be believed to be there."""
     if isinstance(value, bool):
         return value
-    return digests(value) or True if isinstance(value, dict) else None
+    if not isinstance(value, dict) or (found := digests(value)) is IMPOSSIBLE:
+        return None
+    return found or True
 
 
 def provenance(value: object) -> str | None:

@@ -72,7 +72,6 @@ class _Entry(msgspec.Struct, omit_defaults=True, rename="kebab", gc=False):
     upload_time: str | None = None
     core_metadata: bool | Mapping[str, str] | None = None
     provenance: str | None = None
-    gpg_sig: bool | None = None
 
 
 def _entry(file: File, link: Link) -> _Entry | dict[str, Any]:
@@ -86,7 +85,6 @@ def _entry(file: File, link: Link) -> _Entry | dict[str, Any]:
         file.upload_time,
         file.core_metadata,
         file.provenance,
-        file.gpg_sig,
     )
     return kept(file.extra) | msgspec.to_builtins(entry) if file.extra else entry
 
@@ -132,8 +130,6 @@ def _anchor(file: File, link: Link) -> str:
         attributes += f' data-core-metadata="{metadata}" data-dist-info-metadata="{metadata}"'
     if file.provenance is not None:
         attributes += f' data-provenance="{escape(file.provenance)}"'
-    if file.gpg_sig is not None:
-        attributes += f' data-gpg-sig="{"true" if file.gpg_sig else "false"}"'
     return f'<a href="{escape(link(file))}{fragment}"{attributes}>{escape(file.filename)}</a><br>'
 
 

@@ -71,6 +71,17 @@ class Body(Protocol):
                 return
             await self._change()
 
+    async def beginning(self, count: int) -> bytes:
+        """The first *count* bytes, which stay to be read; fewer if that is all that comes.  Before anything was read."""
+        while self._held < count and self._end is None:
+            await self._change()
+        return b"".join(self._chunks)[:count]
+
+    async def room(self) -> None:
+        """Wait while the consumer of what is read is full."""
+        while self._consumer_full:
+            await self._change()
+
     async def read(self) -> bytes:
         """The next chunk, ``b""`` at the end.  Raises Broken when the body was cut off, Silent when nothing more came."""
         while self._consumer_full or not self._chunks:

@@ -287,7 +287,8 @@ class UpstreamClient:
             raise Failed(f"{words}: check the credentials of upstream.{self.name}", blames=False)
         if status == 407:
             raise Failed(f"{words}: check the credentials in upstream.{self.name}.outbound_proxy", blames=False)
-        raise Failed(words, retry_after=self._retry_after(exchange), blames=status >= 500 or status == 429)
+        blames = status >= 500 or status == 429
+        raise Failed(words, retry_after=self._retry_after(exchange), blames=blames, answered=True)
 
     def _retry_after(self, exchange: Exchange) -> float | None:
         """Seconds, from either form of ``Retry-After`` (RFC 9110 section 10.2.3)."""

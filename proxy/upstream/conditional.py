@@ -85,7 +85,13 @@ async def read_whole(exchange: Exchange, offload: IOffload, limit: int, manner: 
     await exchange.body.ready()
     manner.answering()
     body = await exchange.read(limit)
-    return await offload.run(decoded, body, exchange.coding, limit) if exchange.coding else body
+    if not exchange.codings:
+        return body
+    plain: bytes
+    plain, clear = await offload.run(decoded, body, exchange.codings, limit)
+    if not clear:
+        exchange.body.unsure = True
+    return plain
 
 
 def head_of(client: UpstreamClient, exchange: Exchange, now: float, digest: str, serial: int | None) -> Head:

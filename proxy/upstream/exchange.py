@@ -7,6 +7,7 @@ from typing import Any
 
 from proxy.settings import KIB
 from proxy.upstream.body import Body
+from proxy.upstream.coding import codings_of
 from proxy.upstream.failures import Failed
 from proxy.upstream.health import Trial
 
@@ -48,10 +49,9 @@ class Exchange:
         return length if isinstance(length, int) else None
 
     @property
-    def coding(self) -> str:
-        """The content coding, in lower case; ``""``: none."""
-        coding = (self.header("content-encoding") or "").strip().lower()
-        return "" if coding == "identity" else coding.removeprefix("x-")
+    def codings(self) -> tuple[str, ...]:
+        """The content codings that the header names and that can be undone, in the order they were applied in."""
+        return codings_of(", ".join(self._response.headers.getRawHeaders("content-encoding") or ()))
 
     @property
     def body(self) -> Body:

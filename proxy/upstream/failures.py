@@ -23,10 +23,12 @@ class Failed(Exception):
     """One attempt at one upstream came to nothing; ``str()`` is the reason.
 
     ``retry_after``: the pause it asked for, in seconds.  ``blames``: whether it says something about the upstream's health.
+    ``answered``: whether there was an answer, if none of use: another request may get a better one.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, blames: bool = True) -> None:
+    def __init__(self, reason: str, *, retry_after: float | None = None, blames: bool = True, answered: bool = False) -> None:
         super().__init__(reason)
+        self.answered = answered
         self.retry_after = retry_after
         self.blames = blames
 

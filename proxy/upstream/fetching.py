@@ -15,7 +15,7 @@ from proxy.model import Wanted
 from proxy.upstream.attempts import Attempts
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.failures import Broken, Failed, Silent, Unfit
-from proxy.upstream.files import Opened, open_file, pump
+from proxy.upstream.files import Opened, Said, open_file, pump
 from proxy.upstream.health import Trial
 from proxy.upstream.holders import Holders
 from proxy.upstream.rounds import ROUNDS, Rounds
@@ -34,7 +34,8 @@ class _Download:
     sink: Any
     left: list[UpstreamClient] = field(factory=list)
     breaks: dict[str, int] = field(factory=dict)
-    etags: dict[str, str | None] = field(factory=dict)
+    #: What each upstream said of the file that it began to send.
+    said: dict[str, Said] = field(factory=dict)
     #: Whose bytes the sink has; "" are those of an earlier run.
     sources: set[str] = field(factory=set)
     #: Those who cannot go on with what is here, and may have the file all the same.
@@ -87,7 +88,7 @@ class Fetching:
                     place,
                     wanted,
                     sink.offset,
-                    download.etags.get(client.name),
+                    download.said.get(client.name),
                     trial=trial,
                     silence=self._rounds.silence,
                     fresh=not sink.released,
@@ -106,7 +107,7 @@ class Fetching:
         wanted, sink, client = download.wanted, download.sink, opened.place.client
         began, start = self._clock(), sink.offset
         if opened.restart or opened.skip or not start:
-            download.etags[client.name] = opened.etag
+            download.said[client.name] = opened.said
         try:
             try:
                 await pump(opened, wanted, sink)
@@ -118,7 +119,7 @@ class Fetching:
             attempts.failed(client, error, began)
             progressed = sink.offset > start
             breaks = download.breaks[client.name] = 0 if progressed else download.breaks.get(client.name, 0) + 1
-            if wanted.digest is None and sink.offset and opened.etag is None:
+            if wanted.digest is None and sink.offset and opened.said.condition is None:
                 await self._start_over(download)
             if breaks >= MOST_BREAKS and client in download.left:
                 download.left.remove(client)

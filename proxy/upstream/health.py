@@ -170,11 +170,16 @@ class Trial:
         self._began = health._clock()
         self._settled = False
         self._succeeded = False
+        self._excused = False
 
     @property
     def void(self) -> bool:
         """Whether the breaker has opened since: what has not been sent yet need not be."""
         return self._health.retry_in() > 0 and self is not self._health._probe
+
+    def excuse(self) -> None:
+        """What is asked for may fail where all else works: it counts for the upstream, never against it."""
+        self._excused = True
 
     def succeeded(self) -> None:
         """An answer came, whatever it said: the upstream works."""
@@ -184,7 +189,9 @@ class Trial:
 
     def failed(self, reason: str, retry_after: float | None = None) -> None:
         """No answer came, or none that is of use.  *retry_after*: the pause upstream asked for, in seconds."""
-        if not self._settled or self._succeeded:
+        if self._excused and retry_after is None:
+            self.abandoned()
+        elif not self._settled or self._succeeded:
             self._settled, self._succeeded = True, False
             self._health.failed(self, reason, retry_after)
 

@@ -39,6 +39,8 @@ class Holders:
         return await self._listing.place(client, wanted, trial, silence)
 
     def distrust(self, client: UpstreamClient, wanted: Wanted, what: str) -> None:
-        """Mark *client*, which *what* (sent or lists other bytes)."""
+        """Mark *client*, which *what* (sent or lists other bytes); metadata that is wrong tells nothing about its files."""
+        if wanted.companion:
+            return
         client.mark(f"{what} {wanted.name} of {wanted.project}, which the index's page gives as {wanted.digest}")
         self._count("mirror with other bytes")

@@ -7,7 +7,6 @@ from urllib.parse import quote
 from proxy.interfaces import IOffload
 from proxy.model import Page, PageFound, PageReply, Record, Validators, body_digest
 from proxy.settings import MIB
-from proxy.simple.media import media_of
 from proxy.simple.parse import Malformed, html_is_complete, parse_page
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.conditional import Manner, ask_conditionally, head_of, read_whole
@@ -18,6 +17,7 @@ ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+ht
 
 #: The largest page that is read (bytes, decoded).
 LARGEST = 256 * MIB
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 async def ask_page(
@@ -36,12 +36,13 @@ async def ask_page(
     async def found(exchange: Exchange) -> PageFound:
         content_type = exchange.header("content-type") or ""
         body = await read_whole(exchange, offload, LARGEST, manner)
-        if exchange.body.unsure and media_of(content_type) == "html" and not html_is_complete(body):
+        if exchange.body.unsure and not body.lstrip(_BLANK).startswith(b"{") and not html_is_complete(body):
             raise Failed(f"sent a page that was cut off after {len(body):,} bytes")
         try:
             page, digest = await offload.run(_parsed, body, content_type, exchange.url, project)
         except Malformed as error:
-            raise Failed(f"sent no project page: {error}") from error
+            coding = exchange.header("content-encoding")
+            raise Failed(f"sent no project page{f' (Content-Encoding: {coding})' if coding else ''}: {error}") from error
         head = head_of(client, exchange, now, digest, _serial(page))
         return PageFound(Record(head, body), page)
 

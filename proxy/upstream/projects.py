@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Awaitable, Callable
 
 from proxy.interfaces import Receive
 from proxy.model import DocumentFound, DocumentReply, Record, Validators
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import inflater
+from proxy.upstream.coding import BEGINNING, Undo, layers
 from proxy.upstream.conditional import Manner, ask_conditionally, head_of
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failures import Broken, Failed
@@ -31,9 +30,7 @@ async def ask_projects(
         await exchange.body.ready()
         manner.answering()
         try:
-            digest, serial = await receive(exchange.header("content-type") or "", _plain(exchange))
-        except zlib.error as error:
-            raise Failed(f"sent {exchange.coding} that cannot be read: {error}") from error
+            digest, serial = await receive(exchange.header("content-type") or "", await _plain(exchange))
         except ValueError as error:
             raise Failed(f"sent no list of projects: {error}", blames=False) from error
         return DocumentFound(Record(head_of(client, exchange, now, digest, serial), b""))
@@ -41,17 +38,21 @@ async def ask_projects(
     return await ask_conditionally(client, client.settings.url, ACCEPT, known, found, now, manner)
 
 
-def _plain(exchange: Exchange) -> Callable[[], Awaitable[bytes]]:
-    """Reads the body chunk by chunk, its content coding undone."""
-    decoder = inflater(exchange.coding) if exchange.coding else None
+async def _plain(exchange: Exchange) -> Callable[[], Awaitable[bytes]]:
+    """Reads the body chunk by chunk, the content codings undone that are on it."""
+    beginning = await exchange.body.beginning(BEGINNING) if exchange.codings else b""
+    undone = [Undo(coding) for coding in layers(beginning, exchange.codings, "")[0]]
 
     async def read() -> bytes:
         while chunk := await exchange.body.read():
-            data: bytes = chunk if decoder is None else decoder.decompress(chunk)
-            if data:
-                return data
-        if decoder is not None and not decoder.eof:
-            raise Broken(f"ended in the middle of its {exchange.coding}")
+            for undo in undone:
+                chunk = b"".join(undo.pieces(chunk))
+            if chunk:
+                return chunk
+        if any(undo.surplus for undo in undone):
+            raise Failed("sent something behind the end of what is compressed", blames=False)
+        if not all(undo.complete for undo in undone):
+            raise Broken(f"ended in the middle of its {undone[0].coding}")
         return b""
 
     return read

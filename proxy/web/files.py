@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from proxy.bounded import BoundedTable
 from proxy.cache.outcome import Outcome
-from proxy.errors import NotFound
+from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IBytesSource, IRepository
-from proxy.names import is_filename, is_project_name, normalize
+from proxy.names import is_project_name, is_served_name, normalize
 from proxy.ranges import (
     UNSATISFIABLE,
     Span,
@@ -47,7 +47,7 @@ class Files:
 
     async def file(self, repository: IRepository, project: str, asked: str, name: str, ask: Ask) -> Answer:
         """Answer a request for ``…/files/<project>/<algorithm>-<hex>/<name>``."""
-        if not is_project_name(project) or not is_filename(name):
+        if not is_project_name(project) or not is_served_name(name):
             raise NotFound(f"{project}/{name} names no file")
         located = await repository.locate(normalize(project), asked, name)
         try:
@@ -111,7 +111,10 @@ class Files:
         header = _range(ask)
         if header is None or not if_range_matches(ask.header("if-range"), located.etag, None):
             return None
-        size = (await repository.facts(located)).size
+        try:
+            size = (await repository.facts(located)).size
+        except (NotFound, UpstreamFailed):
+            return None
         if size is None:
             return None
         span = parse_range(header, size)
@@ -125,7 +128,10 @@ class Files:
             if arriving.extent() >= span.stop:
                 return _partial(arriving, span, size, headers, Outcome(False, "miss", collapsed=True))
             arriving.close()
-        reader = await repository.open_range(located, span.start, span.stop)
+        try:
+            reader = await repository.open_range(located, span.start, span.stop)
+        except (NotFound, UpstreamFailed):
+            return None
         outcome = Outcome(False, "partial")
         return Answer(
             206,

@@ -128,10 +128,12 @@ def sdist(
     requires: Iterable[str] = (),
     requires_python: str | None = None,
     build_requires: Iterable[str] = (),
+    metadata_version: str = "2.1",
 ) -> Distribution:
     """A source distribution that builds itself; *build_requires* is what it claims to need for that."""
     module = name.replace("-", "_").replace(".", "_").lower()
     metadata = _metadata(name, version, requires, requires_python, {})
+    metadata = metadata.replace(b"Metadata-Version: 2.1", f"Metadata-Version: {metadata_version}".encode(), 1)
     folder = f"{module}-{version}"
     backend = _BACKEND.format(name=module, version=version, module=module, metadata=metadata.decode())
     members = {
