@@ -1,4 +1,4 @@
-"""A table bounded in bytes that forgets what was least recently used."""
+"""Tables bounded in bytes that forget what was least recently used."""
 
 from __future__ import annotations
 
@@ -11,32 +11,69 @@ V = TypeVar("V")
 
 
 class BoundedTable(Generic[K, V]):
-    """Values by key whose *weights* (bytes) add up to at most *limit*.  A value heavier than the limit is not kept at all."""
+    """Values by key whose weights (bytes) add up to at most *limit*.  A value heavier than the limit is not kept at all.
 
-    def __init__(self, limit: int, weigh: Callable[[V], int]) -> None:
+    An entry weighs what *weigh* says of its value when it is put, and what *weigh_key* says of its key.
+    """
+
+    def __init__(self, limit: int, weigh: Callable[[V], int], weigh_key: Callable[[K], int] = lambda key: 0) -> None:
         self._limit = limit
         self._weigh = weigh
-        self._values: OrderedDict[K, V] = OrderedDict()
+        self._weigh_key = weigh_key
+        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self.weight = 0
 
     def __len__(self) -> int:
         return len(self._values)
 
     def get(self, key: K) -> V | None:
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
+        entry = self._values.get(key)
+        if entry is None:
+            return None
+        self._values.move_to_end(key)
+        return entry[0]
 
     def put(self, key: K, value: V) -> None:
         self.discard(key)
-        self.weight += self._weigh(value)
-        self._values[key] = value
+        weight = self._weigh(value) + self._weigh_key(key)
+        self.weight += weight
+        self._values[key] = value, weight
         while self.weight > self._limit:
-            _, forgotten = self._values.popitem(last=False)
-            self.weight -= self._weigh(forgotten)
+            _, (_, forgotten) = self._values.popitem(last=False)
+            self.weight -= forgotten
 
     def discard(self, key: K) -> None:
-        value = self._values.pop(key, None)
-        if value is not None:
-            self.weight -= self._weigh(value)
+        entry = self._values.pop(key, None)
+        if entry is not None:
+            self.weight -= entry[1]
+
+
+class DividedTable(Generic[K, V]):
+    """Two tables that are used as one: *kept* for values that *counts* says yes to, *others* for the rest.
+
+    What clients can make any number of, such as names that do not exist, then never pushes out what is good.
+    """
+
+    def __init__(self, kept: BoundedTable[K, V], others: BoundedTable[K, V], counts: Callable[[V], bool]) -> None:
+        self._kept = kept
+        self._others = others
+        self._counts = counts
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._others)
+
+    @property
+    def weight(self) -> int:
+        return self._kept.weight + self._others.weight
+
+    def get(self, key: K) -> V | None:
+        value = self._kept.get(key)
+        return value if value is not None else self._others.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        self.discard(key)
+        (self._kept if self._counts(value) else self._others).put(key, value)
+
+    def discard(self, key: K) -> None:
+        self._kept.discard(key)
+        self._others.discard(key)

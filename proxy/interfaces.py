@@ -36,6 +36,8 @@ Receive = Callable[[str, Callable[[], Awaitable[bytes]]], Awaitable[tuple[str, i
 class IOffload(Interface):
     """A bounded pool of worker threads for all that would make the reactor wait."""
 
+    memory: Any = Attribute("The :class:`proxy.offload.Memory` that work on large things shares.")
+
     async def run(function: Callable[..., T], *args: Any) -> T:
         """Run *function* in a worker thread and return what it returns.
 

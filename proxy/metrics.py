@@ -7,9 +7,6 @@ from collections import Counter as Counts
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-#: Counters of requests that are kept at hand (methods are the clients' to invent).
-_KINDS = 200
-
 
 class Metrics:
     """All metrics of one service, in a registry of its own."""
@@ -37,11 +34,11 @@ class Metrics:
 
     def observe(self, method: str, status: int, size: int, seconds: float, word: str) -> None:
         """Count one response: *size* in bytes, *word* its cache outcome."""
+        method = method if method in ("GET", "HEAD") else "other"
         kind = (method, status, word)
         counter = self._by_kind.get(kind)
         if counter is None:
-            labelled = self._requests.labels(method if method in ("GET", "HEAD") else "other", str(status), word)
-            counter = labelled if len(self._by_kind) >= _KINDS else self._by_kind.setdefault(kind, labelled)
+            counter = self._by_kind[kind] = self._requests.labels(method, str(status), word)
         counter.inc()
         self._bytes.inc(size)
         self._seconds.observe(seconds)

@@ -126,6 +126,8 @@ class Head:
     serial: int | None = None
     #: PEP 792's ``project-status``, ``None`` when the page states none.
     status: str | None = None
+    #: Bytes of the body, 0 in records of earlier versions.
+    size: int = 0
 
     @property
     def quarantined(self) -> bool:

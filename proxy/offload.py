@@ -8,8 +8,9 @@ any thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from attrs import define, field
@@ -19,8 +20,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.interfaces import IOffload
+from proxy.settings import MIB
 
 T = TypeVar("T")
+
+#: What the bodies that are worked on at one time may have together (bytes).  What is made of one takes several times as much.
+MEMORY = 32 * MIB
 
 
 @define(eq=False)
@@ -33,11 +38,82 @@ class _Task:
     done: Deferred[Any] = field(factory=Deferred)
 
 
+class Memory:
+    """What work on large things may take in memory at one time: *total* bytes, held by who works on them.
+
+    Who needs more than is left waits for the turn; who needs more than the total has it alone.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+        #: Bytes that are held now.
+        self.held = 0
+
+    async def take(self, size: int) -> Holding:
+        """Wait until *size* bytes may be held.  Nothing is waited for when that is nothing."""
+        if size and (self._waiting or not self._fits(size)):
+            turn: Deferred[None] = Deferred(self._leave)
+            self._waiting.append((size, turn))
+            await turn
+        else:
+            self.held += size
+        return Holding(self, size)
+
+    @asynccontextmanager
+    async def of(self, size: int) -> AsyncIterator[Holding]:
+        """*size* bytes are held in the block."""
+        holding = await self.take(size)
+        try:
+            yield holding
+        finally:
+            holding.shrink(0)
+
+    def give_back(self, size: int) -> None:
+        """Told by a holding: so much is not held any more."""
+        self.held -= size
+        self._next()
+
+    def _fits(self, size: int) -> bool:
+        return not self.held or self.held + size <= self._total
+
+    def _leave(self, turn: Deferred[None]) -> None:
+        self._waiting = deque(each for each in self._waiting if each[1] is not turn)
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            size, turn = self._waiting.popleft()
+            self.held += size
+            turn.callback(None)
+
+
+class Holding:
+    """*size* bytes of *memory*."""
+
+    def __init__(self, memory: Memory, size: int) -> None:
+        self._memory = memory
+        self.size = size
+
+    async def grow(self, size: int) -> None:
+        """Hold *size* bytes instead.  What is held meanwhile goes back, so that two who grow do not wait for each other."""
+        if size > self.size:
+            self.shrink(0)
+            self.size = (await self._memory.take(size)).size
+
+    def shrink(self, size: int) -> None:
+        """Hold no more than *size* bytes from now on."""
+        if size < self.size:
+            given, self.size = self.size - size, size
+            self._memory.give_back(given)
+
+
 @implementer(IOffload)
 class Offload:
-    """At most *threads* threads, named *name* in stack dumps."""
+    """At most *threads* threads, named *name* in stack dumps.  *memory* is shared by all who work on large things."""
 
-    def __init__(self, reactor: IReactorFromThreads, threads: int, name: str) -> None:
+    def __init__(self, reactor: IReactorFromThreads, threads: int, name: str, memory: int = MEMORY) -> None:
+        self.memory = Memory(memory)
         self._reactor = reactor
         self._threads = ThreadPoolExecutor(threads, name)
         self._waiting: deque[_Task] = deque()
@@ -89,6 +165,9 @@ def _outcome(task: _Task) -> Any:
 @implementer(IOffload)
 class Inline:
     """Runs everything at once, in the caller's thread: for commands that have nothing else to do, and for tests."""
+
+    def __init__(self) -> None:
+        self.memory = Memory(MEMORY)
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return function(*args)

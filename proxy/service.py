@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
 import proxy
@@ -25,7 +25,7 @@ from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
 from proxy.cache.projects import ProjectList
-from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
+from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords, remove_missing
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.errors import ConfigError, StorageFailed
@@ -34,7 +34,7 @@ from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.model import DocumentReply, Validators
 from proxy.offload import Offload
-from proxy.repository.documents import Documents, provenance_wanted
+from proxy.repository.documents import Documents, ProvenancePlaces
 from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
@@ -98,6 +98,7 @@ class ProxyService(MultiService):
             each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
             for each in settings.upstreams
         }
+        self._cleaning: Deferred[None] = succeed(None)
         self._closing: list[PageCache | Documents | Sidecars | ProxyRepository] = []
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
@@ -198,8 +199,10 @@ class ProxyService(MultiService):
     def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache) -> Documents:
         name, limits, count = index.name, index.limits, self.metrics.count
 
+        places = ProvenancePlaces(name)
+
         def provenance(key: str, known: Validators | None) -> Awaitable[DocumentReply]:
-            return pool.companion(provenance_wanted(name, key), known)
+            return pool.companion(places.wanted(key), known)
 
         def records(kind: str) -> HeadedRecords:
             return HeadedRecords(kind, name, self._records, self._work)
@@ -209,12 +212,16 @@ class ProxyService(MultiService):
         return Documents(
             DocumentCache(pool, pool.document, documents, self._reactor, limits, count),
             DocumentCache(pool, provenance, documents, self._reactor, limits, count),
+            places,
             ProjectList(name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, count),
         )
 
     def startService(self) -> None:
         _raise_descriptor_limit()
         _calm_collector()
+        if self._serving:
+            self._cleaning = Deferred.fromCoroutine(remove_missing(self._records))
+            self._cleaning.addErrback(lambda failure: failure.trap(CancelledError, StorageFailed) and None)
         swept = Deferred.fromCoroutine(self._store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
         if self._serving:
@@ -242,6 +249,7 @@ class ProxyService(MultiService):
         await self._drain()
         self._site.abort()
         self._admin.close()
+        self._cleaning.cancel()
         for each in self._closing:
             each.close()
         await self._files.close()

@@ -316,16 +316,15 @@ def test_any_beginning_has_readings_and_one_of_them_is_as_it_is(beginning: bytes
 @given(st.binary(max_size=500), st.lists(st.sampled_from(["gzip", "deflate"]), max_size=3))
 def test_any_bytes_are_decoded_or_refused(body: bytes, codings: list[str]) -> None:
     try:
-        plain, _ = decoded(body, codings, 10_000)
+        found = decoded(body, codings, 10_000)
     except Failed:
         return
-    assert len(plain) <= 10_000
+    assert found is None or len(found[0]) <= 10_000
 
 
 def test_what_unpacks_to_too_much_is_refused() -> None:
     for coder, name in ((gzip.compress, "gzip"), (members, "gzip"), (zlib.compress, "deflate")):
-        with pytest.raises(Failed, match="more than"):
-            decoded(coder(b"{" + bytes(5_000_000)), [name], 1_000_000)
+        assert decoded(coder(b"{" + bytes(5_000_000)), [name], 1_000_000) is None
 
 
 @pytest.mark.parametrize(

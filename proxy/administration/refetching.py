@@ -9,9 +9,10 @@ from proxy.administration.stock import Named
 from proxy.cache.pins import METADATA, companion_name
 from proxy.errors import NotFound, ProxyError
 from proxy.model import File, Pin, strongest
+from proxy.names import UNSTATED
 from proxy.repository.metadata import whole
-from proxy.repository.offered import UNSTATED, segment
-from proxy.simple.links import beside
+from proxy.repository.offered import segment
+from proxy.simple.links import bare, beside
 
 
 async def refetch(parts: Parts, lost: Named) -> None:
@@ -65,8 +66,8 @@ def _stated(files: Collection[File], unnamed: Collection[str]) -> list[tuple[str
     found = []
     for file in files:
         if (sha256 := file.hashes.get("sha256", "")) in unnamed:
-            found.append((file.filename, sha256, file.url))
+            found.append((file.filename, sha256, bare(file.url)))
         metadata = file.core_metadata
         if metadata and metadata is not True and (sha256 := metadata.get("sha256", "")) in unnamed:
-            found.append((companion_name(segment(file), file.filename, METADATA), sha256, beside(file.url, METADATA)))
+            found.append((companion_name(segment(file), file.filename, METADATA), sha256, beside(bare(file.url), METADATA)))
     return found

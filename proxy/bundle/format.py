@@ -24,7 +24,7 @@ from attrs import frozen
 
 from proxy.errors import BadBundle
 from proxy.model import NO_BYTES, Head, Pin
-from proxy.names import is_filename, is_project_name, normalize
+from proxy.names import is_digest, is_project_name, is_served_name, normalize
 
 FORMAT = "pypiproxy-bundle"
 VERSION = 1
@@ -124,7 +124,12 @@ def read_pins(entry: Entry, data: bytes) -> dict[str, Pin]:
     except msgspec.MsgspecError as error:
         raise _unreadable(str(entry), error) from error
     for name, pin in pins.items():
-        if not all(map(is_filename, name.split("/", 1))) or not (pin.sha256 == NO_BYTES or _SHA256.fullmatch(pin.sha256)):
+        segment, slash, filename = name.rpartition("/")
+        if (
+            (slash and not is_digest(segment))
+            or not is_served_name(filename)
+            or not (pin.sha256 == NO_BYTES or _SHA256.fullmatch(pin.sha256))
+        ):
             raise BadBundle(f"its {entry} pins {name[:200]!r}, which no proxy does: it was not made by pypiproxy export")
     return pins
 

@@ -14,6 +14,7 @@ from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.interfaces import IUpstreams
 from proxy.model import DocumentFound, DocumentReply, Head, PageMissing, PageUnchanged, Record, Validators
 from proxy.settings import PageLimits
+from proxy.simple.links import shown_in
 
 
 class DocumentCache:
@@ -46,7 +47,7 @@ class DocumentCache:
             self._refreshed.forget(key)
             await self._records.forget(key)
             head = (await self.get(key)).head
-        raise Overloaded(f"the document {key} cannot be stored: is the disk full?")
+        raise Overloaded(f"the document {shown_in(key)} cannot be stored: is the disk full?")
 
     async def forget(self, prefix: str) -> None:
         """Drop every document whose key begins with *prefix*."""
@@ -58,7 +59,7 @@ class DocumentCache:
     # -- what Refreshed asks -----------------------------------------------------------------------------------------------
 
     def missing(self, key: str) -> NotFound:
-        return NotFound(f"{key}: upstream answered 404")
+        return NotFound(f"{shown_in(key)}: upstream answered 404")
 
     async def load(self, key: str) -> Head | None:
         return await self._records.head(key)
@@ -75,10 +76,13 @@ class DocumentCache:
                 if goes_back(known, record.head):
                     raise OlderThanKept
         try:
-            if isinstance(reply, PageUnchanged):
-                await self._records.renew(key, record.head)
-            else:
-                await self._records.keep(key, record, known)
+            match reply:
+                case PageUnchanged():
+                    await self._records.renew(key, record.head)
+                case PageMissing():
+                    await self._records.keep_missing(key, record.head, known)
+                case DocumentFound():
+                    await self._records.keep(key, record, known)
         except ProxyError as error:
-            self.log.error("the document {key} cannot be kept: {error}", key=key, error=error)
+            self.log.error("the document {key} cannot be kept: {error}", key=shown_in(key), error=error)
         adopt(record.head)

@@ -14,14 +14,14 @@ from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.flight import Flights
 from proxy.interfaces import IOffload, IRecordStore, IUpstreams
-from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged, Record
-from proxy.settings import PageLimits
-from proxy.simple.parse import parse_page
+from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
+from proxy.settings import KIB, PageLimits
+from proxy.simple.parse import Malformed, parse_page, weight
 
-#: A parsed page weighs this much more than the body it came from.
-_PARSED_WEIGHT = 6
 #: Files that are named in one line of the log.
 _NAMED = 10
+#: Pages up to this size are parsed whatever others do (bytes).
+_SMALL = 256 * KIB
 
 
 @frozen
@@ -101,7 +101,7 @@ class PageCache:
             case PageMissing():
                 head = Head(False, reply.upstream, reply.url, reply.checked_at)
                 adopt(head)
-                await self._keep(project, self._records.keep(project, Record(head, b""), known))
+                await self._keep(project, self._records.keep_missing(project, head, known))
             case PageFound(record=record, page=page):
                 if goes_back(known, record.head):
                     raise OlderThanKept
@@ -119,10 +119,9 @@ class PageCache:
         if new.upstream == known.upstream or self._upstreams.outranks(new.upstream, known.upstream):
             return False
         at_hand = self._parsed.get(known.digest)
-        body = None if at_hand is not None else await self._records.body(project, known)
-        if at_hand is None and body is None:
+        kept = at_hand.page if at_hand is not None else await self._parse_stored(project, known)
+        if kept is None:
             return False  # what was stated is lost
-        kept = at_hand.page if at_hand is not None else await self._parse_body(project, known, body or b"")
         changed = await self._offload.run(_first_contradiction, kept, page)
         if changed is None:
             return False
@@ -152,15 +151,21 @@ class PageCache:
             self.log.error("the page of {project} is served but not kept: {error}", project=project, error=error)
 
     async def _parse(self, project: str, head: Head) -> Page:
-        body = await self._records.body(project, head)
-        if body is None:
-            return await self._parse_anew(project, head)
-        return await self._parse_body(project, head, body)
+        page = await self._parse_stored(project, head)
+        return page if page is not None else await self._parse_anew(project, head)
 
-    async def _parse_body(self, project: str, head: Head, body: bytes) -> Page:
-        page: Page = await self._offload.run(parse_page, body, head.content_type, head.url, project)
-        self._keep_parsed(head, body, page)
-        return page
+    async def _parse_stored(self, project: str, head: Head) -> Page | None:
+        """The page that is kept with *head*, ``None`` when it is lost or damaged.  A large one waits for its turn."""
+        async with self._offload.memory.of(head.size if head.size > _SMALL else 0):
+            body = await self._records.body(project, head)
+            if body is None:
+                return None
+            try:
+                page: Page = await self._offload.run(parse_page, body, head.content_type, head.url, project)
+            except Malformed:
+                return None  # an earlier version believed it
+            self._keep_parsed(head, body, page)
+            return page
 
     async def _parse_anew(self, project: str, lost: Head) -> Page:
         """The body of *lost* is gone: replaced by a newer one meanwhile, or damaged, and then asked for anew."""
@@ -172,13 +177,13 @@ class PageCache:
         kept = self._parsed.get(head.digest)
         if kept is not None:
             return kept.page
-        body = await self._records.body(project, head)
-        if body is None:
+        page = await self._parse_stored(project, head)
+        if page is None:
             raise Overloaded(f"the page of {project} can be neither stored nor kept in memory: is the disk full?")
-        return await self._parse_body(project, head, body)
+        return page
 
     def _keep_parsed(self, head: Head, body: bytes, page: Page) -> None:
-        self._parsed.put(head.digest, _Parsed(page, len(body) * _PARSED_WEIGHT))
+        self._parsed.put(head.digest, _Parsed(page, weight(page, body)))
 
 
 def _first_contradiction(kept: Page, new: Page) -> str | None:

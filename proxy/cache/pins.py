@@ -9,15 +9,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 import msgspec
-from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.bounded import BoundedTable
+from proxy.bounded import BoundedTable, DividedTable
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.model import EMPTY, NO_BYTES, Pin
+from proxy.names import is_version, normal_version
 from proxy.simple.legacy import version_of
+
+#: What a pin weighs in memory besides its text, roughly, in bytes; a project without pins weighs one.
+_PIN_WEIGHT = 600
 
 
 class Pins(dict[str, Pin]):
@@ -30,6 +33,7 @@ class Pins(dict[str, Pin]):
         super().__init__(pins)
         # What a page states of a companion is no news when it has been fetched; that it is not to be had is.
         known = [pin for name, pin in pins.items() if "/" in name and (not pin.stated or pin.sha256 == NO_BYTES)]
+        self.weight = _PIN_WEIGHT * (1 + len(pins)) + sum(len(name) + len(pin.url) for name, pin in pins.items())
         #: Names what is known of companions beyond their page, and which removals came before: another state, another offer.
         self.companions = f"{len(known)}.{sum(pin.size for pin in known)}.{removals}"
 
@@ -56,17 +60,14 @@ def means(which: str | None, filename: str) -> bool:
     """Whether *which* (a version, a file name, or nothing for any) means *filename*."""
     if which is None or which == filename:
         return True
-    try:
-        return Version(which) == version_of(filename)
-    except InvalidVersion:
-        return False
+    return is_version(which) and normal_version(which) == str(version_of(filename))
 
 
 _decoder = msgspec.msgpack.Decoder(dict[str, Pin])
 _encoder = msgspec.msgpack.Encoder()
 
-#: What a pin weighs in memory, roughly, in bytes; a project without pins weighs one.
-_PIN_WEIGHT = 600
+#: The part of the memory for projects without pins: clients can ask for any number of those.
+_FOR_NONE = 0.1
 
 
 class PinBook:
@@ -76,7 +77,9 @@ class PinBook:
 
     def __init__(self, records: IRecordStore, memory: int) -> None:
         self._records = records
-        self._known: BoundedTable[tuple[str, str], Pins] = BoundedTable(memory, lambda pins: _PIN_WEIGHT * (1 + len(pins)))
+        self._known: DividedTable[tuple[str, str], Pins] = DividedTable(
+            _table(int(memory * (1 - _FOR_NONE))), _table(int(memory * _FOR_NONE)), bool
+        )
         self._locks: dict[tuple[str, str], DeferredLock] = {}
         self._removals: Counter[tuple[str, str]] = Counter()
 
@@ -161,6 +164,10 @@ class PinBook:
         else:
             await self._records.delete(key)
         self._known.put((index, project), Pins(pins, self._removals[index, project]))
+
+
+def _table(limit: int) -> BoundedTable[tuple[str, str], Pins]:
+    return BoundedTable(limit, lambda pins: pins.weight, lambda place: len(place[0]) + len(place[1]))
 
 
 class _Lock:

@@ -152,7 +152,10 @@ class ProjectList:
                 if goes_back(known, head):
                     raise OlderThanKept
                 await self._lists.keep_only(head.digest)
-        await self._records.renew(key, head)
+        if head.found:
+            await self._records.renew(key, head)
+        else:
+            await self._records.keep_missing(key, head, known)
         adopt(head)
 
     async def _receive(self, content_type: str, read: Callable[[], Awaitable[bytes]]) -> tuple[str, int | None]:

@@ -6,6 +6,8 @@ between leaves the old record whole and at worst an orphaned body, which :meth:`
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from proxy.interfaces import IOffload, IRecordStore
@@ -15,6 +17,11 @@ from proxy.model import Head, Record, body_digest
 PAGES = "page1"
 DOCUMENTS = "document1"
 PROJECTS = "projects1"
+
+#: Where it is written down that :func:`remove_missing` has been here.
+_REMOVED = "missing-removed"
+#: Keys of bodies, which may be large.
+_BODY = re.compile(r"[^/]+/[^/]+/.+/[0-9a-f]{64}", re.DOTALL)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Head)
@@ -60,6 +67,14 @@ class HeadedRecords:
         if before is not None and before.found and replaced:
             await self._records.delete(self._body_key(project, before.digest))
 
+    async def keep_missing(self, project: str, missing: Head, before: Head | None) -> None:
+        """Remember that upstream has nothing, if it had something *before*.
+
+        Else nothing is written: clients can ask for any number of names, and what is in memory will do for a minute.
+        """
+        if before is not None and before.found:
+            await self.keep(project, Record(missing, b""), before)
+
     async def renew(self, project: str, head: Head) -> None:
         """Remember the new *head* of a body that is there already."""
         await self._records.set(self._key(project), _encoder.encode(head))
@@ -75,3 +90,21 @@ class HeadedRecords:
         for key in await self._records.keys(self._body_key(project, "")):
             await self._records.delete(key)
         return there
+
+
+async def remove_missing(records: IRecordStore) -> None:
+    """Remove what earlier versions wrote down of things that upstream does not have.  Does so once for a data directory."""
+    if await records.get(_REMOVED) is not None:
+        return
+    for kind in (PAGES, DOCUMENTS, PROJECTS):
+        for key in await records.keys(f"{kind}/"):
+            if not _BODY.fullmatch(key) and _is_of_missing(await records.get(key)):
+                await records.delete(key)
+    await records.set(_REMOVED, b"")
+
+
+def _is_of_missing(data: bytes | None) -> bool:
+    try:
+        return data is not None and not _decoder.decode(data).found
+    except msgspec.MsgspecError:
+        return False

@@ -15,17 +15,20 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxy.bounded import BoundedTable
+from proxy.bounded import BoundedTable, DividedTable
 from proxy.cache.outcome import Outcome
 from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
 from proxy.flight import Flights, swallow
 from proxy.freshness import Action, Decision, decide
 from proxy.interfaces import IUpstreams
 from proxy.model import Condition, Head
-from proxy.settings import PageLimits
+from proxy.settings import MIB, PageLimits
 
-#: Heads kept in memory.
-_HEADS = 50_000
+#: What heads may take in memory (bytes): those of things that there are, and what is known of things that there are not, which
+#: clients can ask for without end.
+_FOUND, _MISSING = 32 * MIB, 4 * MIB
+#: What a head weighs besides its text (bytes).
+_HEAD_WEIGHT = 600
 #: What could not be refreshed is left alone for this long, doubling up to the maximum (seconds).
 _REST = 5.0
 _LONGEST_REST = 60.0
@@ -50,6 +53,16 @@ class _Entry:
     head: Head | None
     failures: int = 0
     rest_until: float = 0.0
+
+    @property
+    def found(self) -> bool:
+        return self.head is not None and self.head.found
+
+    @property
+    def weight(self) -> int:
+        head = self.head
+        texts = () if head is None else (head.url, head.content_type, head.etag, head.last_modified, head.status)
+        return _HEAD_WEIGHT + sum(len(text) for text in texts if text is not None)
 
 
 class Source(Protocol):
@@ -94,7 +107,7 @@ class Refreshed:
         self._reactor = reactor
         self._limits = limits
         self._count = count
-        self._entries: BoundedTable[str, _Entry] = BoundedTable(_HEADS, lambda entry: 1)
+        self._entries: DividedTable[str, _Entry] = DividedTable(_entries(_FOUND), _entries(_MISSING), lambda entry: entry.found)
         self._refreshes: Flights[Head] = Flights()
         self._loads: Flights[_Entry] = Flights()
 
@@ -247,3 +260,7 @@ class Refreshed:
             raise
         assert entry.head is not None
         return entry.head
+
+
+def _entries(limit: int) -> BoundedTable[str, _Entry]:
+    return BoundedTable(limit, lambda entry: entry.weight, len)

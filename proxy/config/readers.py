@@ -15,6 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from proxy.config import quantities
 from proxy.config.tables import Reader, Unacceptable
+from proxy.simple.links import shown
 
 T = TypeVar("T")
 
@@ -183,8 +184,7 @@ def file_host(value: Any) -> str:
 
 def redacted(url: str) -> str:
     """*url* without what may be a secret in it: user information, query and fragment."""
-    without_user = re.sub(r"^([a-zA-Z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
-    return '"' + re.sub(r"[?#].*", "?***", without_user, flags=re.DOTALL) + '"'
+    return f'"{shown(url)}"'
 
 
 def index_url(value: Any) -> str:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from proxy.bounded import BoundedTable
 from proxy.cache.documents import DocumentCache
 from proxy.cache.outcome import Outcome
 from proxy.cache.projects import ProjectList, ProjectsSource
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.model import Page, Wanted
+from proxy.names import normal_version
 from proxy.repository.located import PageView, View
+from proxy.repository.offered import PROVENANCE
+from proxy.settings import MIB
+from proxy.simple.links import bare
+
+#: What the places of provenance may take in memory, and what one weighs besides its text (bytes).
+_PLACES, _PLACE = 2 * MIB, 500
 
 
 @frozen(slots=True)
@@ -22,9 +30,12 @@ class LegacyDocument:
 
 
 class Documents:
-    """The documents of one index.  *legacy* is keyed by path, *provenance* by :func:`provenance_key`."""
+    """The documents of one index.  *legacy* is keyed by path, *provenance* by what *places* says."""
 
-    def __init__(self, legacy: DocumentCache, provenance: DocumentCache, projects: ProjectList) -> None:
+    def __init__(
+        self, legacy: DocumentCache, provenance: DocumentCache, places: ProvenancePlaces, projects: ProjectList
+    ) -> None:
+        self._places = places
         self._legacy = legacy
         self._provenance = provenance
         self._projects = projects
@@ -45,7 +56,8 @@ class Documents:
 
     async def legacy(self, view: PageView, version: str | None) -> View[LegacyDocument]:
         """The legacy document of the project of *view*, or of one *version*.  Raises NotFound."""
-        middle = "" if version is None else f"{version}/"
+        # Spellings of one version share a record.
+        middle = "" if version is None else f"{normal_version(version)}/"
         key = f"pypi/{view.project}/{middle}json"
         try:
             served = await self._legacy.get(key)
@@ -64,18 +76,33 @@ class Documents:
 
     async def provenance(self, wanted: Wanted) -> View[bytes]:
         """The provenance at ``wanted.url``.  Raises NotFound, UpstreamFailed."""
-        key = provenance_key(wanted)
+        key = self._places.key(wanted)
         served = await self._provenance.get(key)
         outcome: Outcome = served.outcome
         return View(wanted.project, served.head.digest, outcome, None, lambda: self._provenance.body(key, served.head))
 
 
-def provenance_key(wanted: Wanted) -> str:
-    """All that is needed to ask for the provenance again; the parts hold no white space."""
-    return " ".join((wanted.project, wanted.filename.replace(" ", "%20"), wanted.upstream, wanted.url))
+class ProvenancePlaces:
+    """Where the provenance of the files of *index* is.
 
+    The URL of one may bear a signature, which is a secret and differs each time: its record is kept under what stays the same,
+    and the URL in memory, where a refresh finds it.
+    """
 
-def provenance_wanted(index: str, key: str) -> Wanted:
-    """What :func:`provenance_key` was made of."""
-    project, filename, upstream, url = key.split(" ")
-    return Wanted(index, project, filename, url, upstream, companion=".provenance")
+    def __init__(self, index: str) -> None:
+        self._index = index
+        self._known: BoundedTable[str, Wanted] = BoundedTable(_PLACES, lambda wanted: _PLACE + len(wanted.url), len)
+
+    def key(self, wanted: Wanted) -> str:
+        """What the provenance *wanted* is kept under; the parts hold no white space."""
+        key = " ".join((wanted.project, wanted.filename.replace(" ", "%20"), wanted.upstream, bare(wanted.url)))
+        self._known.put(key, wanted)
+        return key
+
+    def wanted(self, key: str) -> Wanted:
+        """What :meth:`key` was told last, or as much of it as the key says."""
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        project, filename, upstream, url = key.split(" ")
+        return Wanted(self._index, project, filename, url, upstream, companion=PROVENANCE)

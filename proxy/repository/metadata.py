@@ -30,6 +30,7 @@ from proxy.repository.located import Listed, Located
 from proxy.repository.offered import is_wheel, metadata_digest, metadata_name, stated_metadata
 from proxy.sdists import is_reliable, is_sdist, read_pkg_info
 from proxy.settings import KIB
+from proxy.simple.links import bare
 from proxy.storage.whole import anonymous
 from proxy.wheels import Absent, OpenFile, Parts, Unreadable, read_metadata
 
@@ -324,7 +325,7 @@ class Sidecars:
         expected = search.expected
         if sha256 != NO_BYTES and (expected is None or stated != {expected.algorithm: expected.hex}):
             stated = {}  # it is not by the page's word that these bytes are right
-        pin = Pin(sha256, size, stated, "" if listed is None else listed.file.url, self._reactor.seconds())
+        pin = Pin(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._reactor.seconds())
         await self._pins.put(key.index, key.project, metadata_name(key.asked, key.filename), pin)
 
     async def _within(self, seconds: float, key: _Key, work: Coroutine[Any, Any, T]) -> T:

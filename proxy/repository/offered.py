@@ -12,10 +12,9 @@ from msgspec.structs import replace
 
 from proxy.cache.pins import METADATA, companion_name
 from proxy.model import NO_BYTES, Digest, File, Page, Pin, strongest
+from proxy.names import UNSTATED
 from proxy.simple.legacy import version_of
-
-#: The digest segment of a file URL when the page states no digest.
-UNSTATED = "none"
+from proxy.simple.links import bare, without_secrets
 
 #: The companion of PEP 740.
 PROVENANCE = ".provenance"
@@ -64,6 +63,7 @@ def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None =
     offered, unless its bytes were verified when its page stated another.  Wheels are offered with metadata whether upstream has
     it or not (PEP 658).  Where all sizes are known by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
     On an offline index, files are offered whose bytes are *there* (their sha256, of those that :func:`may_be_there` names).
+    No URL on the page bears user information or a query.
     """
     if (page.status or {}).get("status") == "quarantined":
         return Offer(evolve(page, files=()))
@@ -71,6 +71,12 @@ def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None =
         (file, pin, digest)
         for file in page.files
         if (pin := pins.get(file.filename)) is not None and (digest := changed(file, pin)) is not None
+    )
+    page = evolve(
+        page,
+        status=without_secrets(page.status),
+        extra=without_secrets(page.extra),
+        meta_extra=without_secrets(page.meta_extra),
     )
     files = tuple(_listed(page, pins))
     if there is not None:
@@ -151,6 +157,8 @@ def _from_store(file: File, pins: Mapping[str, Pin], there: Collection[str]) -> 
 
 
 def _offered(file: File, pins: Mapping[str, Pin]) -> File:
+    if file.extra or file.provenance is not None:
+        file = _without_secrets(file)
     pin = pins.get(file.filename)
     if pin is not None:
         file = as_pinned(file, pin)
@@ -165,6 +173,13 @@ def _offered(file: File, pins: Mapping[str, Pin]) -> File:
     assert digest is not None
     offered_as = {digest.algorithm: digest.hex}
     return file if stated_metadata(file) == offered_as else replace(file, core_metadata=offered_as)
+
+
+def _without_secrets(file: File) -> File:
+    provenance = file.provenance and bare(file.provenance)
+    if not file.extra and provenance == file.provenance:
+        return file
+    return replace(file, provenance=provenance, extra=without_secrets(file.extra))
 
 
 def _upgraded(page: Page) -> Page:

@@ -16,7 +16,7 @@ from functools import partial
 
 from attrs import define
 from packaging.metadata import parse_email
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -26,12 +26,16 @@ from proxy.cache.pins import PinBook
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.model import File, Head, Page
-from proxy.names import normalize
+from proxy.names import is_project_name, normalize
 from proxy.repository.offered import is_wheel, metadata_name, segment
 from proxy.settings import MIB
 
 #: Of larger pages the newest release is not looked for: many wheels belong to it, and which is wanted depends on the client.
 _MOST_FILES = 2000
+#: Metadata that is looked into for what is required (bytes), and how much of that is believed.
+_LARGEST_METADATA = 1 * MIB
+_LONGEST_LINE = 2000
+_MOST_REQUIRED = 500
 #: Prefetches under way at once, and how many more wait, over all projects of an index.
 _AT_ONCE = 16
 _MOST_WAITING = 500
@@ -82,7 +86,7 @@ class Prefetch:
         self._waiting: deque[tuple[object, Callable[[], Awaitable[None]]]] = deque()
         self._filling = False
         self._tracks: BoundedTable[tuple[str, str], _Track] = BoundedTable(
-            _TRACKS_MEMORY, lambda track: (1 + len(track.series)) * _PLACE
+            _TRACKS_MEMORY, lambda track: (2 + len(track.series)) * _PLACE
         )
 
     def close(self) -> None:
@@ -143,9 +147,8 @@ class Prefetch:
         page = await self._pages.parsed(project, head)
         found = await self._offload.run(series, page, track.last)
         places = {filename: place for place, (_, filename) in enumerate(found)}
-        self._tracks.discard(key)  # it weighs more now
         track.series, track.places = found, places
-        self._tracks.put(key, track)
+        self._tracks.put(key, track)  # it weighs more now
         self._went(project, track, places, before)
 
     def _went(self, project: str, track: _Track, places: Mapping[str, int], before: str) -> None:
@@ -222,17 +225,17 @@ def requirements(metadata: bytes) -> list[str]:
     names = []
     for line in raw.get("requires_dist", ()):
         try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
+            requirement = Requirement(line[:_LONGEST_LINE])
+        except ValueError:
             continue
-        if requirement.marker is None and requirement.url is None:
+        if requirement.marker is None and requirement.url is None and is_project_name(requirement.name):
             names.append(normalize(requirement.name))
-    return names
+    return names[:_MOST_REQUIRED]
 
 
 def _required_by(descriptor: int, size: int) -> list[str]:
-    """:func:`requirements` of the metadata in a file."""
-    return requirements(os.pread(descriptor, size, 0))
+    """:func:`requirements` of the metadata in a file; none of one that is too large to be looked into."""
+    return requirements(os.pread(descriptor, size, 0)) if size <= _LARGEST_METADATA else []
 
 
 def series(page: Page, filename: str) -> list[tuple[str, str]]:

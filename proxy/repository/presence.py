@@ -12,9 +12,10 @@ from proxy.cache.pins import Pins
 from proxy.interfaces import IFileStore, IOffload
 from proxy.model import Page
 from proxy.repository.offered import may_be_there
+from proxy.settings import MIB
 
-#: Projects of which it is remembered what is there.
-_PROJECTS = 10_000
+#: What may be remembered of what is there; one digest, and the rest of an entry, weigh so much (bytes).
+_MEMORY, _DIGEST, _ENTRY = 16 * MIB, 180, 1000
 
 
 @frozen(slots=True)
@@ -41,7 +42,9 @@ class Presence:
     def __init__(self, store: IFileStore, offload: IOffload) -> None:
         self._store = store
         self._offload = offload
-        self._known: BoundedTable[str, _Known] = BoundedTable(_PROJECTS, lambda known: 1)
+        self._known: BoundedTable[str, _Known] = BoundedTable(
+            _MEMORY, lambda known: _ENTRY + _DIGEST * len(known.there.digests)
+        )
 
     def at_hand(self, project: str, page: str, pins: Pins) -> There | None:
         """What is there of *project*, whose page has the digest *page*, if no file came or went since it was looked for."""

@@ -26,10 +26,10 @@ from proxy.repository.offered import PROVENANCE, find, metadata_name, metadata_p
 from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
 from proxy.settings import MIB
-from proxy.simple.links import beside
+from proxy.simple.links import bare, beside, resolve
 
-#: Files that are not stored, and whose page states no size, of which upstream's is remembered.
-_FACTS = 10_000
+#: What may be remembered of files that are not stored, and whose page states no size; an entry's text comes on top (bytes).
+_FACTS, _FACTS_WEIGHT = 4 * MIB, 400
 #: The largest metadata that is taken from upstream (bytes).
 _LARGEST_METADATA = 16 * MIB
 #: The companion that few indexes have any more, and this one has not (PEP 503: ``data-gpg-sig``).
@@ -72,7 +72,9 @@ class ProxyRepository:
         self._pins = pins
         self._reactor = reactor
         self._count = count
-        self._facts: BoundedTable[str, FileFacts] = BoundedTable(_FACTS, lambda facts: 1)
+        self._facts: BoundedTable[str, FileFacts] = BoundedTable(
+            _FACTS, lambda facts: _FACTS_WEIGHT + len(facts.etag or "") + len(facts.last_modified or "")
+        )
         self._asking: Flights[FileFacts] = Flights()
         self._prefetch = Prefetch(name, pages, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
 
@@ -148,10 +150,11 @@ class ProxyRepository:
             raise _quarantined(project, filename)
         await self._require(project, asked, filename)
         listed = await self.listed(project, asked, filename)
-        if listed.file.provenance is None:
+        place = None if listed.file.provenance is None else resolve("", listed.file.provenance)
+        if place is None:
             raise NotFound(f"upstream offers no provenance for {filename}")
         return await self._documents.provenance(
-            Wanted(self.name, project, filename, listed.file.provenance, listed.upstream, companion=PROVENANCE)
+            Wanted(self.name, project, filename, place[0], listed.upstream, companion=PROVENANCE)
         )
 
     def vouched(self, project: str, asked: str, name: str) -> str | None:
@@ -168,9 +171,14 @@ class ProxyRepository:
         return pin.sha256
 
     async def locate(self, project: str, asked: str, name: str) -> Located:
+        located = await self._locate(project, asked, name)
         filename, companion = _companion(name)
         if companion and self._prefetch is not None:
             self._prefetch.metadata_asked(project, filename)
+        return located
+
+    async def _locate(self, project: str, asked: str, name: str) -> Located:
+        filename, companion = _companion(name)
         if companion:
             return await self._beside(project, asked, filename)
         if _withheld(await self._pages.remembered(project)):
@@ -319,7 +327,7 @@ class ProxyRepository:
 
     async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
         stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
-        pin = Pin(sha256, size, stated, wanted.url, self._reactor.seconds())
+        pin = Pin(sha256, size, stated, bare(wanted.url), self._reactor.seconds())
         await self._pins.add(self.name, wanted.project, wanted.filename, pin)
 
 

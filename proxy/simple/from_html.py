@@ -11,13 +11,14 @@ Anybody can answer 200 with some HTML: a sign-in form, an error page, a captive 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import unquote
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborHTMLParser
 
 from proxy.model import EMPTY, File, Page
 from proxy.names import is_filename, normalize
+from proxy.settings import MIB
 from proxy.simple import mend
 from proxy.simple.links import join_anew, resolve
 from proxy.simple.malformed import Malformed
@@ -28,10 +29,13 @@ _SUFFIXES = (
     *(".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.z", ".tar.lz", ".tar.lzma", ".tar.zst"),
     *(".exe", ".msi", ".rpm", ".deb", ".dmg"),
 )
-#: A file that only an index links to: a portal offers ``setup.exe`` too.
-_RELEASE = re.compile(r".+-v?[0-9].*\.(?:whl|egg|zip|tgz|tbz|txz|tar(?:\.\w+)?)", re.IGNORECASE)
+#: A file that only an index links to, ``<name>-<version>`` and such an ending: a portal offers ``setup.exe`` too.
+_NUMBERED = re.compile(r".-v?[0-9]", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.(?:whl|egg|zip|tgz|tbz|txz|tar(?:\.\w+)?)\Z", re.IGNORECASE)
 _LISTING = re.compile(r"\b(?:links for|index of|directory listing (?:for|of))\b(.*)", re.IGNORECASE | re.DOTALL)
 _NAMES = re.compile(r"[A-Z0-9._-]+", re.IGNORECASE | re.ASCII)
+#: The headings of a document that are looked at, and how much of each (characters).
+_HEADINGS, _LONGEST_HEADING = 2, 1000
 _NO_LISTING_HAS = "form, input, script, iframe, frameset"
 
 _VERSION = re.compile(r"\s*([0-9]{1,9})\.([0-9]{1,9})\s*")
@@ -43,6 +47,20 @@ _TAIL = 4096
 #: Tags of other kinds than an index needs, from which on they are taken out before parsing.
 _DENSE = 2000
 _OTHER_TAG = re.compile(r"</?(?!(?:a|base|br|meta|script|style|textarea|title|html|head|body)[\s/>])[a-z][^>]*>", re.IGNORECASE)
+#: Charsets that pages are written in.  Python has others that take the square of a body's length, or make what is no text.
+_CHARSETS = re.compile(
+    r"(?:x-)?(?:utf-?(?:8|16|32)|us-ascii|ascii|iso-?8859|latin|windows-|cp|gb|big5|euc|shift|sjis|koi8)", re.IGNORECASE
+)
+#: Larger documents are parsed piece by piece, cut after links (characters): in one call the parser takes the square of the
+#: number of a tag's attributes, and holds the interpreter's lock.  A link may be as long as the longest URL and more; what is
+#: longer is cut anywhere, which is done to so many pieces of a page.
+_PIECE, _LONGEST_PIECE, _MOST_LONG = 8192, 24 * 1024, 64
+#: The most tags, and the longest document (bytes): such a page has 200,000 files.
+_MOST_TAGS, _LARGEST = 1_000_000, 64 * MIB
+_ANCHOR_END = re.compile(r"</a\s*>", re.IGNORECASE)
+#: What goes on until it is ended, whatever comes in between.
+_LASTING = (("<!--", "-->"), ("<script", "</script"), ("<style", "</style"), ("<textarea", "</textarea"))
+
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE | re.ASCII)
 
 
@@ -53,23 +71,88 @@ def html_is_complete(body: bytes) -> bool:
 
 def parse_html(body: bytes, content_type: str, url: str, project: str) -> Page:
     """The page in *body*.  Raises Malformed."""
+    if len(body) > _LARGEST:
+        raise Malformed(f"the HTML has more than {_LARGEST:,} bytes")
     text = _decode(body, content_type)
-    tree = LexborHTMLParser(_flat(text))
-    metas = _metas(tree)
-    stated = _states_version(metas)
-    base = _base(tree, url)
-    linked = [file for anchor in tree.css("a[href]") if (file := _file(anchor, base)) is not None]
-    if not stated and not any(_RELEASE.fullmatch(file.filename) for file in linked) and not _is_empty_listing(tree, project):
+    found = _Found()
+    for piece in _pieces(text):
+        found.add(LexborHTMLParser(_flat(piece)))
+    stated = _states_version(found.metas)
+    base = url if found.base is None else join_anew(url, found.base) or url
+    linked = [file for link in found.links if (file := _file(link, base)) is not None]
+    if not stated and not any(_is_release(file.filename) for file in linked) and not found.is_empty_listing(project):
         raise Malformed("the HTML is no project page: it links to no distribution file")
     serial = SERIAL.search(text[-_TAIL:])
     files, unverifiable = mend.told_apart(linked)
     return Page(
         project=normalize(project),
         files=files,
-        status=_status(metas),
+        status=_status(found.metas),
         meta_extra=EMPTY if serial is None else {"_last-serial": int(serial[1])},
         unverifiable=unverifiable,
     )
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """*text* in parts that are parsed one by one.  Raises Malformed for what is too large to be a page."""
+    if text.count("<") > _MOST_TAGS:
+        raise Malformed(f"the HTML has more than {_MOST_TAGS:,} tags")
+    start, inside, long = 0, "", 0
+    while len(text) - start > _LONGEST_PIECE:
+        end = _ANCHOR_END.search(text, start + _PIECE, start + _LONGEST_PIECE)
+        stop = start + _LONGEST_PIECE if end is None else end.end()
+        long += end is None
+        if long > _MOST_LONG:
+            raise Malformed("the HTML is no project page: most of it is no links")
+        piece = inside + text[start:stop]
+        yield piece
+        inside, start = _goes_on(piece), stop
+    yield inside + text[start:]
+
+
+def _goes_on(piece: str) -> str:
+    """The beginning of what *piece* leaves open."""
+    lower = piece.lower()
+    return next(
+        (begin + (">" if begin[1] != "!" else "") for begin, end in _LASTING if lower.rfind(begin) > lower.rfind(end)), ""
+    )
+
+
+class _Found:
+    """What the pieces of a document hold."""
+
+    def __init__(self) -> None:
+        self.metas: dict[str, str] = {}
+        #: The first ``<base href>``.
+        self.base: str | None = None
+        #: The attributes of every anchor that links to something.
+        self.links: list[Mapping[str, str | None]] = []
+        self._headings: list[str] = []
+        self._forbidden = False
+
+    def add(self, tree: LexborHTMLParser) -> None:
+        self.metas = {**_metas(tree), **self.metas}
+        base = tree.css_first("base[href]", default=None) if self.base is None else None
+        if base is not None:
+            self.base = (base.attributes.get("href") or "").strip()
+        self.links += [anchor.attributes for anchor in tree.css("a[href]")]
+        if len(self._headings) < _HEADINGS:
+            self._headings += [node.text()[:_LONGEST_HEADING] for node in tree.css("title, h1")[:_HEADINGS]]
+        self._forbidden = self._forbidden or tree.css_first(_NO_LISTING_HAS, default=None) is not None
+
+    def is_empty_listing(self, project: str) -> bool:
+        """Whether it is the listing of *project*, with nothing in it."""
+        if self._forbidden:
+            return False
+        headings = self._headings[:_HEADINGS]
+        listings = [match[1] for heading in headings if (match := _LISTING.search(heading)) is not None]
+        return any(normalize(name) == normalize(project) for listing in listings for name in _NAMES.findall(listing))
+
+
+def _is_release(filename: str) -> bool:
+    """Whether *filename* is that of a wheel, an egg or a source archive, with a version in it."""
+    archive = _ARCHIVE.search(filename)
+    return archive is not None and _NUMBERED.search(filename, 0, archive.start()) is not None
 
 
 def states_version(start: str) -> bool:
@@ -81,7 +164,7 @@ def _decode(body: bytes, content_type: str) -> str:
     """*body* as text in the charset of its Content-Type, else the one it states itself, else UTF-8."""
     stated = _CHARSET.search(content_type) or _CHARSET.search(body[:1024].decode("latin-1"))
     try:
-        return body.decode("utf-8-sig" if stated is None else stated[1], "replace")
+        return body.decode("utf-8-sig" if stated is None or not _CHARSETS.match(stated[1]) else stated[1], "replace")
     except (LookupError, ValueError):
         return body.decode("utf-8-sig", "replace")
 
@@ -126,23 +209,8 @@ def _status(metas: Mapping[str, str]) -> dict[str, str] | None:
     return {"status": status, "reason": reason} if reason else {"status": status}
 
 
-def _base(tree: LexborHTMLParser, url: str) -> str:
-    """What links are relative to: the first ``<base href>`` when it can be one, else the page itself."""
-    base = tree.css_first("base[href]", default=None)
-    return url if base is None else join_anew(url, (base.attributes.get("href") or "").strip()) or url
-
-
-def _is_empty_listing(tree: LexborHTMLParser, project: str) -> bool:
-    if tree.css_first(_NO_LISTING_HAS, default=None) is not None:
-        return False
-    headings = [node.text() for node in tree.css("title, h1")[:2]]
-    listings = [match[1] for heading in headings if (match := _LISTING.search(heading)) is not None]
-    return any(normalize(name) == normalize(project) for listing in listings for name in _NAMES.findall(listing))
-
-
-def _file(anchor: LexborNode, base: str) -> File | None:
-    """The file that *anchor* links to, ``None`` when it links to something else."""
-    attributes = anchor.attributes
+def _file(attributes: Mapping[str, str | None], base: str) -> File | None:
+    """The file that an anchor with *attributes* links to, ``None`` when it links to something else."""
     found = resolve(base, attributes.get("href") or "")
     if found is None:
         return None

@@ -25,6 +25,11 @@ _entry = msgspec.json.Decoder(dict[str, Any])
 _value = msgspec.json.Decoder()
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
+#: Values of a page; one of 40,000 files has a sixth of that.
+_MOST_VALUES = 4_000_000
+#: The key of ``meta`` that has the page's serial.
+SERIAL = "_last-serial"
+
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 _FILE_KEYS = frozenset(
     {
@@ -51,7 +56,7 @@ _META_KEYS = frozenset({"api-version"}) | _DROPPED
 def parse_json(body: bytes, url: str, project: str) -> Page:
     """The page in *body*.  Raises Malformed."""
     try:
-        document = _outline.decode(body.removeprefix(b"\xef\xbb\xbf"))
+        document = _outline.decode(of_few_values(body.removeprefix(b"\xef\xbb\xbf")))
         return _page(document, url, normalize(project))
     except _UNDECODABLE as error:
         raise Malformed(f"the body is no JSON page: {error}") from error
@@ -68,18 +73,30 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     entries = document.get("files")
     if not isinstance(entries, list):
         raise Malformed("the JSON is no project page: it has no list of files")
-    decode = _entry.decode
-    files, unverifiable = mend.told_apart([file for file in [_file(decode(raw), url) for raw in entries] if file is not None])
+    files, unverifiable = mend.told_apart([file for file in [_entry_of(raw, url) for raw in entries] if file is not None])
     return Page(
         project=project,
         files=files,
         api_version=version,
         versions=_versions(document.get("versions")),
         status=mend.status(document.get("project-status")),
-        extra={key: _whole(value) for key, value in _others(document, _PAGE_KEYS).items()},
-        meta_extra=_others(meta, _META_KEYS),
+        extra=mend.unknown({key: _whole(value) for key, value in _others(document, _PAGE_KEYS).items()}),
+        meta_extra=_meta_extra(_others(meta, _META_KEYS)),
         unverifiable=unverifiable,
     )
+
+
+def of_few_values(body: bytes) -> bytes:
+    """*body*, unless it is JSON of so many values that they would take many times its size.  Raises Malformed."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise Malformed(f"it has more than {_MOST_VALUES:,} values")
+    return body
+
+
+def _meta_extra(others: Mapping[str, Any]) -> Mapping[str, Any]:
+    kept = mend.unknown(others)
+    serial = mend.serial(kept.pop(SERIAL, None))
+    return kept if serial is None else {**kept, SERIAL: serial}
 
 
 def api_version(value: object) -> tuple[int, int]:
@@ -95,11 +112,24 @@ def _whole(value: Any) -> Any:
 
 
 def _versions(value: Any) -> tuple[str, ...] | None:
-    return tuple(each for each in _whole(value) if isinstance(each, str)) if isinstance(value, list) else None
+    return mend.versions(_whole(value)) if isinstance(value, list) else None
 
 
 def _others(mapping: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
     return {key: value for key, value in mapping.items() if key not in known} if not known.issuperset(mapping) else EMPTY
+
+
+def _entry_of(raw: msgspec.Raw, page_url: str) -> File | None:
+    """The file in *raw*; one that cannot be decoded, such as for a number of 5,000 digits, is none.  Raises MsgspecError."""
+    try:
+        entry = _entry.decode(raw)
+    except msgspec.ValidationError:
+        if bytes(raw)[:1] != b"{":
+            raise
+        return None
+    except _UNDECODABLE:
+        return None
+    return _file(entry, page_url)
 
 
 def _file(entry: dict[str, Any], page_url: str) -> File | None:
@@ -124,7 +154,7 @@ def _file(entry: dict[str, Any], page_url: str) -> File | None:
         yanked=mend.yanked(get("yanked")),
         core_metadata=metadata,
         provenance=mend.provenance(get("provenance")),
-        extra=_others(entry, _FILE_KEYS),
+        extra=mend.unknown(others) if (others := _others(entry, _FILE_KEYS)) else EMPTY,
     )
 
 

@@ -14,6 +14,8 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from packaging.version import InvalidVersion, Version
 
 from proxy.model import File, Page
+from proxy.simple.from_json import of_few_values
+from proxy.simple.links import without_secrets, without_users
 
 Link = Callable[[File], str]
 
@@ -24,12 +26,16 @@ _encode = msgspec.json.Encoder().encode
 def rewritten(body: bytes, page: Page, link: Link) -> bytes:
     """Upstream's document *body* with the files that *page* offers, their URLs as *link* gives them.
 
-    A file that the page does not list is left out.  Raises ValueError when *body* is no such document.
+    A file that the page does not list is left out.  No URL in it bears user information.  Raises ValueError when *body* is no
+    such document.
     """
     try:
-        document = _document.decode(body)
-    except msgspec.MsgspecError as error:
+        return _encode(_rewritten(_document.decode(of_few_values(body)), page, link))
+    except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from error
+
+
+def _rewritten(document: dict[str, Any], page: Page, link: Link) -> dict[str, Any]:
     offered = {file.filename: file for file in page.files}
 
     def entries(stated: Any) -> list[dict[str, Any]]:
@@ -37,15 +43,18 @@ def rewritten(body: bytes, page: Page, link: Link) -> bytes:
         return [
             _linked(entry, file, link)
             for entry in listed
-            if isinstance(entry, dict) and (file := offered.get(str(entry.get("filename")))) is not None
+            if isinstance(entry, dict)
+            and isinstance(name := entry.get("filename"), str)
+            and (file := offered.get(name)) is not None
         ]
 
+    document = {key: value if key in ("urls", "releases") else without_users(value) for key, value in document.items()}
     if "urls" in document:
         document["urls"] = entries(document["urls"])
     releases = document.get("releases")
     if isinstance(releases, dict):
         document["releases"] = {version: entries(stated) for version, stated in releases.items()}
-    return _encode(document)
+    return document
 
 
 def _linked(entry: Mapping[str, Any], file: File, link: Link) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def _linked(entry: Mapping[str, Any], file: File, link: Link) -> dict[str, Any]:
     digests = stated if isinstance(stated, dict) else {}
     agree = all(digests.get(algorithm, value) == value for algorithm, value in file.hashes.items())
     digests = {**digests, **file.hashes} if agree else dict(file.hashes)
-    return {**entry, "url": link(file), "digests": digests, "md5_digest": digests.get("md5")}
+    return {**without_secrets(entry), "url": link(file), "digests": digests, "md5_digest": digests.get("md5")}
 
 
 def from_page(page: Page, version: str | None, link: Link) -> bytes | None:

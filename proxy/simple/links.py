@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+#: The longest URL that is followed (characters), and what people are shown of one.
+LONGEST, _SHOWN = 8192, 300
+
+_REST = re.compile(r"[?#].*", re.DOTALL)
+_USER = re.compile(r"(\s*(?:https?:)?//)[^/\\]*@", re.IGNORECASE)
+#: What stands before the last ``@`` wherever it is: a password that nobody quoted may hold slashes and question marks.
+_ANY_USER = re.compile(r"^([a-z0-9+.-]*:[/\\]*)?.*@", re.IGNORECASE | re.DOTALL)
+_IS_URL = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
+_URL = re.compile(r"\bhttps?:[/\\][^\s'\"<>]+", re.IGNORECASE)
 
 _SAFE_IN_PATH = "/%:@!$&'()*+,;=~"
 _SAFE_IN_QUERY = _SAFE_IN_PATH + "?"
@@ -22,6 +34,8 @@ def resolve(base: str, href: str) -> tuple[str, str] | None:
 
     Characters that no URL may hold (spaces, non-ASCII) come out percent-encoded.
     """
+    if len(href) > LONGEST:
+        return None
     if _ABSOLUTE.fullmatch(href):
         return href, ""
     reference, _, fragment = href.strip().partition("#")
@@ -41,6 +55,43 @@ def beside(url: str, companion: str) -> str:
     url = url.partition("#")[0]
     path, mark, query = url.partition("?")
     return path + companion + mark + query
+
+
+def bare(url: str) -> str:
+    """*url* without what may be a secret in it: user information, query and fragment.  What is absolute stays so."""
+    path = _REST.sub("", url)
+    found = _USER.match(path)
+    return path if found is None else found[1] + path[found.end() :]
+
+
+def shown(url: str) -> str:
+    """*url* as people may see it, in messages and logs: what may be a secret in it is starred out, and it fits on a line."""
+    text = _REST.sub("?***", _ANY_USER.sub(r"\1***@", url))
+    return text[:_SHOWN].encode("unicode_escape").decode("ascii")
+
+
+def shown_in(text: str) -> str:
+    """*text* in which every URL is one that people may see."""
+    return _URL.sub(lambda found: shown(found[0]), text)
+
+
+def without_secrets(value: Any) -> Any:
+    """*value*, as JSON has them, in which no URL has user information, a query or a fragment."""
+    return _changed(value, bare)
+
+
+def without_users(value: Any) -> Any:
+    """*value*, as JSON has them, in which no URL has user information: of those that a project names for its readers."""
+    return _changed(value, lambda url: _USER.sub(r"\1", url, count=1))
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """*value* with what *change* makes of each text in it that is a URL."""
+    if isinstance(value, str):
+        return change(value) if _IS_URL.match(value) else value
+    if isinstance(value, Mapping):
+        return {key: _changed(each, change) for key, each in value.items()}
+    return [_changed(each, change) for each in value] if isinstance(value, list) else value
 
 
 def join_anew(base: str, reference: str) -> str | None:

@@ -25,10 +25,11 @@ _BY_TYPE = {"text/*": (MediaType.TEXT_HTML,), "application/*": (MediaType.JSON, 
 _RICHEST_FIRST = tuple(MediaType)
 _JSON_TYPES = frozenset({"application/json", *(name for name in _NAMED if name.endswith("json"))})
 _HTML_TYPES = frozenset({"application/xhtml+xml", *(name for name in _NAMED if name.endswith("html"))})
-_QUALITY = re.compile(r"[0-9]*\.?[0-9]*", re.ASCII)
+_QUALITY = re.compile(r"[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}")
+#: Headers up to this length are remembered with what they mean (characters).
+_USUAL = 500
 
 
-@lru_cache(maxsize=1024)
 def negotiate(accept: str | None, format: str | None = None) -> MediaType | None:
     """The media type for a client that sent *accept* and ``?format=``\\ *format*; ``None`` is 406.
 
@@ -39,6 +40,11 @@ def negotiate(accept: str | None, format: str | None = None) -> MediaType | None
     """
     if format is not None:
         return _NAMED.get(format.strip().replace(" ", "+").lower())
+    return _negotiated(accept) if len(accept or "") <= _USUAL else _negotiated.__wrapped__(accept)
+
+
+@lru_cache(maxsize=1024)
+def _negotiated(accept: str | None) -> MediaType | None:
     named: dict[MediaType, float] = {}
     by_type: dict[MediaType, float] = {}
     others: float | None = None
@@ -69,7 +75,10 @@ def choose_coding(accept_encoding: str | None, available: Sequence[str]) -> str:
 
     A client that rules out everything gets identity, as RFC 9110 section 12.5.3 allows.
     """
-    return _coding(accept_encoding, tuple(available)) if accept_encoding else "identity"
+    if not accept_encoding:
+        return "identity"
+    coding = _coding if len(accept_encoding) <= _USUAL else _coding.__wrapped__
+    return coding(accept_encoding, tuple(available))
 
 
 @lru_cache(maxsize=1024)
@@ -99,7 +108,6 @@ def _weighted(header: str) -> list[tuple[str, float]]:
     return members
 
 
-@lru_cache(maxsize=256)
 def media_of(content_type: str) -> str | None:
     """Which parser a body of this ``Content-Type`` needs: ``"json"``, ``"html"``, or ``None`` when it is no page."""
     media = content_type.partition(";")[0].strip().lower()

@@ -9,12 +9,16 @@ from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import unquote
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 
 from proxy.model import DIGEST_LENGTHS, EMPTY, IMPOSSIBLE, File, strongest
+from proxy.simple.links import LONGEST
+from proxy.simple.numbers import in_bounds, whole
 
-#: What clients hold a size in.
-_LARGEST = 2**63
+#: How deep a value may nest that this proxy does not know and passes on.
+_DEEPEST = 32
+#: The longest version that is passed on (characters).
+_LONGEST_VERSION = 255
 #: Nobody writes a longer one in earnest, and the verdicts are cached.
 _LONGEST_SPECIFIER = 500
 
@@ -22,7 +26,6 @@ _LONGEST_SPECIFIER = 500
 _FRAGMENT_PARTS = re.compile(r"[#&]")
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DIGITS = re.compile(r"[0-9]{1,19}")
 _IN_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
 
 
@@ -71,9 +74,7 @@ def told_apart(files: list[File]) -> tuple[tuple[File, ...], tuple[File, ...]]:
 
 def size(value: object) -> int | None:
     """A size in bytes (PEP 700), also when it is written as text."""
-    if isinstance(value, str):
-        value = int(value) if _DIGITS.fullmatch(value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST else None
+    return whole(value) if isinstance(value, str) else in_bounds(value)
 
 
 def upload_time(value: object) -> str | None:
@@ -99,7 +100,7 @@ def yanked(value: object) -> bool | str:
 def _is_specifier(text: str) -> bool:
     try:
         SpecifierSet(text)
-    except InvalidSpecifier:
+    except ValueError:
         return False
     return True
 
@@ -122,11 +123,34 @@ def core_metadata(value: object) -> bool | Mapping[str, str] | None:
 
 def provenance(value: object) -> str | None:
     """PEP 740: an absolute https URL."""
-    return value if isinstance(value, str) and value.startswith("https://") else None
+    return value if isinstance(value, str) and value.startswith("https://") and len(value) <= LONGEST else None
 
 
 def status(value: object) -> Mapping[str, Any] | None:
     """PEP 792's ``project-status``: a mapping with at least a ``status``; a reason that is no text is left out."""
     if not isinstance(value, Mapping) or not isinstance(value.get("status"), str):
         return None
-    return {key: text for key, text in value.items() if key != "reason" or isinstance(text, str)}
+    return {key: text for key, text in unknown(value).items() if key != "reason" or isinstance(text, str)}
+
+
+def versions(value: object) -> tuple[str, ...]:
+    """The texts in *value* that can be versions (PEP 700)."""
+    listed = value if isinstance(value, list) else []
+    return tuple(each for each in listed if isinstance(each, str) and len(each) <= _LONGEST_VERSION)
+
+
+def serial(value: object) -> int | None:
+    """``_last-serial``, ``None`` when it is no number that a serial can be."""
+    return in_bounds(value)
+
+
+def unknown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of *values*, which this proxy does not know, that can be passed on: none that nests deeper than what is encoded."""
+    return {key: value for key, value in values.items() if not _is_deeper(value, _DEEPEST)}
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    """Whether *value* nests deeper than *depth*."""
+    if not isinstance(value, dict | list):
+        return False
+    return not depth or any(_is_deeper(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))

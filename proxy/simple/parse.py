@@ -8,7 +8,10 @@ from proxy.simple.from_json import parse_json
 from proxy.simple.malformed import Malformed
 from proxy.simple.media import media_of
 
-__all__ = ["Malformed", "html_is_complete", "parse_page"]
+__all__ = ["Malformed", "html_is_complete", "parse_page", "weight"]
+
+#: How much more a page takes in memory than its body, and what each file takes besides (bytes).
+_PER_BYTE, _PER_FILE = 6, 400
 
 #: What a static file server says of a file whose ending it does not know (``index.v1_json``): the body has to tell.
 _ANYTHING = ("", "application/octet-stream", "binary/octet-stream", "text/plain")
@@ -30,3 +33,8 @@ def parse_page(body: bytes, content_type: str, url: str, project: str) -> Page:
     if kind == "html":
         return parse_html(body, content_type, url, project)
     raise Malformed(f"Content-Type {content_type[:100]!r} is no project page")
+
+
+def weight(page: Page, body: bytes) -> int:
+    """What *page*, parsed from *body*, takes in memory: roughly, in bytes."""
+    return _PER_BYTE * len(body) + _PER_FILE * len(page.files)

@@ -17,17 +17,27 @@ from selectolax.lexbor import LexborHTMLParser
 
 from proxy.names import is_project_name, normalize
 from proxy.settings import KIB, MIB
+from proxy.simple import mend
 from proxy.simple.from_html import SERIAL, states_version
 from proxy.simple.from_json import api_version
+from proxy.simple.links import without_secrets
 from proxy.simple.malformed import Malformed
 from proxy.simple.media import MediaType, media_of
 from proxy.simple.render import NEWEST, kept
 
 Write = Callable[[bytes], object]
 
-_PIECE = 256 * KIB
-#: HTML in which no link ends for so long is no list of projects (bytes).
+#: HTML is parsed in pieces of about this size, for the parser takes the square of the number of a tag's attributes; what does
+#: not end a link for so long is none (bytes).
+_PIECE = 8 * KIB
+#: HTML in which no link ends for so long, and JSON in which no value does, is no list of projects (bytes).
 _LONGEST_GAP = 1 * MIB
+#: How deep JSON may nest at the least, and how much deeper if all that is opened is closed soon.
+_DEEPEST, _LAYERS = 32, 16
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+#: An entry with no more keys than these has the ones that indexes give: a name and a serial.
+_PLAIN_KEYS = 2
 _ANCHOR_END = re.compile(rb"</a\s*>", re.IGNORECASE)
 #: Entries that are written in one call.
 _BATCH = 2000
@@ -49,7 +59,7 @@ def write_lines(body: BinaryIO, content_type: str, write: Write) -> int | None:
         try:
             meta, entries = _json_meta(body), _json_entries(body)
             return _write(meta, entries, write)
-        except (ijson.JSONError, UnicodeDecodeError) as error:
+        except (ijson.JSONError, ValueError, OverflowError, RecursionError) as error:
             raise Malformed(f"the body is no JSON: {error}") from error
     if kind == "html":
         return _write_html(body, write)
@@ -72,26 +82,85 @@ def _write(meta: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], write:
             write(b"".join(batch))
             batch.clear()
     write(b"".join(batch))
-    serial = meta.get("_last-serial")
-    return serial if isinstance(serial, int) and not isinstance(serial, bool) else None
+    return mend.serial(meta.get("_last-serial"))
 
 
 def _json_meta(body: BinaryIO) -> dict[str, Any]:
-    meta = next(ijson.items(body, "meta", use_float=True), None)
+    meta = _value_of_meta(body)
     if not isinstance(meta, dict):
         raise Malformed("the JSON has no meta")
     version = min(api_version(meta.get("api-version")), NEWEST)
     body.seek(0)
-    if not any(prefix == "projects" and event == "start_array" for prefix, event, _ in ijson.parse(body, use_float=True)):
-        raise Malformed("the JSON has no list of projects")
-    body.seek(0)
-    return {**kept(meta), "api-version": f"{version[0]}.{version[1]}"}
+    others = kept(meta)
+    serial = mend.serial(others.pop("_last-serial", None))
+    stated = {} if serial is None else {"_last-serial": serial}
+    return {**others, **stated, "api-version": f"{version[0]}.{version[1]}"}
+
+
+def _value_of_meta(body: BinaryIO) -> Any:
+    """The value of ``meta``, which may come after the list.  Raises Malformed when there is no list beside it."""
+    fed = _Fed(body)
+    builder: ijson.ObjectBuilder | None = None
+    listed = False
+    for prefix, event, value in ijson.parse(fed, use_float=True):
+        if prefix == "meta" or prefix.startswith("meta."):
+            builder = builder or ijson.ObjectBuilder()
+            builder.event(event, value)
+        else:
+            fed.went_on()
+            listed = listed or (prefix == "projects" and event == "start_array")
+            if listed and builder is not None:
+                return builder.value
+    raise Malformed(f"the JSON has no {'meta' if listed else 'list of projects'}")
 
 
 def _json_entries(body: BinaryIO) -> Iterator[dict[str, Any]]:
-    for entry in ijson.items(body, "projects.item", use_float=True):
+    fed = _Fed(body)
+    for entry in ijson.items(fed, "projects.item", use_float=True):
+        fed.went_on()
         if isinstance(entry, dict) and isinstance(name := entry.get("name"), str) and is_project_name(name):
-            yield entry
+            yield entry if len(entry) <= _PLAIN_KEYS else without_secrets(entry)
+
+
+class _Fed:
+    """*body* for a parser of JSON, whose memory grows with the longest value, and with the square of the deepest."""
+
+    def __init__(self, body: BinaryIO) -> None:
+        self._body = body
+        self._held = 0
+        self._depth = 0
+        #: Whether what comes next stands inside of a text (0 or 1), and a backslash that what comes next belongs to.
+        self._inside = 0
+        self._escape = b""
+
+    def read(self, size: int) -> bytes:
+        data = self._body.read(size)
+        self._held += len(data)
+        if self._held > _LONGEST_GAP:
+            raise Malformed(f"one of its values has more than {_LONGEST_GAP:,} bytes")
+        self._look_at(data)
+        return data
+
+    def went_on(self) -> None:
+        """Told that a value has ended."""
+        self._held = 0
+
+    def _look_at(self, data: bytes) -> None:
+        """Follow how deep *data* nests."""
+        text = self._escape + data
+        self._escape = b""
+        if b"\\" in text:
+            text = _ESCAPED.sub(b"", text)
+            if text.endswith(b"\\"):
+                text, self._escape = text[:-1], b"\\"
+        parts = text.split(b'"')
+        brackets = b"".join(parts[self._inside :: 2]).translate(None, _NO_BRACKETS)
+        self._inside ^= (len(parts) - 1) % 2
+        for _ in range(_LAYERS):
+            brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        if self._depth + len(brackets) > _DEEPEST:
+            raise Malformed("it nests too deep")
+        self._depth += sum(map(brackets.count, (b"{", b"["))) - sum(map(brackets.count, (b"}", b"]")))
 
 
 def _write_html(body: BinaryIO, write: Write) -> int | None:
@@ -123,15 +192,18 @@ class _Anchors:
         self.others = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        rest = b""
+        rest, gap = b"", 0
         while piece := self._body.read(_PIECE):
             rest += piece
             ends = [match.end() for match in _ANCHOR_END.finditer(rest)]
             if ends:
                 yield from self._entries(rest[: ends[-1]])
-                rest = rest[ends[-1] :]
-            elif len(rest) > _LONGEST_GAP:
-                raise Malformed("the HTML is no list of projects")
+                rest, gap = rest[ends[-1] :], 0
+            elif len(rest) > _PIECE:
+                gap += len(rest) - _PIECE
+                rest = rest[-_PIECE:]
+                if gap > _LONGEST_GAP:
+                    raise Malformed("the HTML is no list of projects")
 
     def _entries(self, html: bytes) -> Iterator[dict[str, Any]]:
         for anchor in LexborHTMLParser(html.decode("utf-8", "replace")).css("a[href]"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -17,15 +18,16 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
-from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
 from proxy.settings import UpstreamSettings
+from proxy.simple.links import shown
 from proxy.upstream.body import Body
 from proxy.upstream.connecting import Endpoints, Watch
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failures import Failed, Looped, Missing, cancelled, reason
 from proxy.upstream.guard import Forbidden
+from proxy.upstream.heads import QuietPool
 from proxy.upstream.health import Health, State, Trial
 from proxy.upstream.identity import Identity
 from proxy.upstream.origin import MOST_REDIRECTS, host_allowed, origin_of, redirected, sendable
@@ -36,6 +38,10 @@ _WEIGHT = 0.2
 _MEASURED_FOR = 300.0
 #: How long a mirror that sent wrong bytes is asked for files only after all others (seconds).
 _MARKED_FOR = 3600.0
+
+#: ``Retry-After`` in seconds, to which some servers give a fraction; and the longest date that is looked at (characters).
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?")
+_LONGEST_DATE = 64
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -58,18 +64,6 @@ class UpstreamState:
     lag: float | None
     #: Why this mirror's files are distrusted for now.
     marked: str | None
-
-
-class _QuietFactory(HTTPConnectionPool._factory):  # type: ignore[misc,valid-type]  # twisted.web offers no other way
-    """Makes client connections without a log line for each."""
-
-    noisy = False
-
-
-class QuietPool(HTTPConnectionPool):
-    """Connections that stay open for the next request, without a log line for each."""
-
-    _factory = _QuietFactory
 
 
 class UpstreamClient:
@@ -118,7 +112,7 @@ class UpstreamClient:
         pause = health.retry_in()
         return UpstreamState(
             self.name,
-            self.settings.url,
+            shown(self.settings.url),
             health.state.value,
             health.all_failures,
             health.last_failure,
@@ -229,11 +223,13 @@ class UpstreamClient:
                 raise self._resting()
             for _ in range(MOST_REDIRECTS + 1):
                 response = await self._send(method, url, headers)
-                exchange = Exchange(url, response, trial, release, lambda: Body(self._reactor, self._idle(silence)))
+                exchange = Exchange(
+                    url, response, trial, release, lambda: Body(self._reactor, self._idle(silence)), self._reactor.seconds
+                )
                 if exchange.status not in _REDIRECTS:
                     return self._judge(exchange)
                 exchange.drop()
-                url = redirected(url, exchange.header("location"), exchange.status)
+                url = redirected(url, exchange.location, exchange.status)
                 self._check_host(url, named_by)
             raise Failed(f"redirects more than {MOST_REDIRECTS} times")
         except BaseException:
@@ -254,7 +250,7 @@ class UpstreamClient:
         try:
             await self._endpoints.permit(url)
             agent = self._endpoints.agent(url, watch, self._pool)
-            sent = Headers({name: [value] for name, value in fields.items()})
+            sent = Headers({name.encode("ascii"): [_on_the_wire(value)] for name, value in fields.items()})
             request = agent.request(method.encode("ascii"), target, sent)
             response = await watch.begin(request)
         except Forbidden as error:
@@ -281,7 +277,8 @@ class UpstreamClient:
             raise Missing(words, exchange.url)
         if status == 508:
             raise Looped(
-                f"{words}: the setting upstream.{self.name}.url = {self.settings.url} points back at this proxy", blames=False
+                f"{words}: the setting upstream.{self.name}.url = {shown(self.settings.url)} points back at this proxy",
+                blames=False,
             )
         if status in (401, 403):
             raise Failed(f"{words}: check the credentials of upstream.{self.name}", blames=False)
@@ -295,14 +292,12 @@ class UpstreamClient:
         value = exchange.header("retry-after") if exchange.status in (429, 503) else None
         if value is None:
             return None
+        if _SECONDS.fullmatch(value):
+            return float(value)
         try:
-            return max(0.0, float(value))
-        except ValueError:
-            pass
-        try:
-            wait: float = parsedate_to_datetime(value).timestamp() - self._reactor.seconds()
+            wait: float = parsedate_to_datetime(value[:_LONGEST_DATE]).timestamp() - self._reactor.seconds()
             return max(0.0, wait)
-        except (ValueError, OverflowError):
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
 
     def measured(self, seconds: float) -> None:
@@ -333,10 +328,22 @@ class UpstreamClient:
             return
         allowed = self.settings.file_hosts
         if allowed is not None and not host_allowed(origin.host, allowed):
-            raise Failed(f"names the host {origin.host}, which upstream.{self.name}.file_hosts does not list", blames=False)
+            raise Failed(
+                f"names the host {shown(origin.host)}, which upstream.{self.name}.file_hosts does not list", blames=False
+            )
         if allowed is None and page.scheme == "https" and origin.scheme != "https":
-            raise Failed(f"names {url!r} on an https page; http is followed only when file_hosts lists its host", blames=False)
+            raise Failed(
+                f"names {shown(url)} on an https page; http is followed only when file_hosts lists its host", blames=False
+            )
 
     async def close(self) -> None:
         """Close idle connections."""
         await self._pool.closeCachedConnections()
+
+
+def _on_the_wire(value: str) -> bytes:
+    """The bytes of a header's value: those that came where it is one that upstream sent."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode()

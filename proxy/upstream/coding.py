@@ -127,11 +127,11 @@ def _decoder(coding: str, data: bytes) -> Any:
     return zlib.decompressobj(zlib.MAX_WBITS if is_zlib else _RAW)
 
 
-def decoded(body: bytes, codings: Sequence[str], limit: int) -> tuple[bytes, bool]:
+def decoded(body: bytes, codings: Sequence[str], limit: int) -> tuple[bytes, bool] | None:
     """*body* without *codings*, and whether it was clearly all of it: nothing came behind the coded data.
 
-    A coding that is not on it after all is passed over.  Blocks: for a worker thread.  Raises Failed when it is cut off or
-    larger than *limit* bytes.
+    ``None`` when that is larger than *limit* bytes.  A coding that is not on it after all is passed over.  Blocks: for a worker
+    thread.  Raises Failed when it is cut off.
     """
     clear = True
     for coding in reversed(codings):
@@ -142,7 +142,7 @@ def decoded(body: bytes, codings: Sequence[str], limit: int) -> tuple[bytes, boo
             for piece in undo.pieces(body):
                 plain += piece
                 if len(plain) > limit:
-                    raise Failed(f"sent more than {limit:,} bytes")
+                    return None
         except Unreadable:
             if not text:
                 raise
@@ -153,6 +153,15 @@ def decoded(body: bytes, codings: Sequence[str], limit: int) -> tuple[bytes, boo
             raise Failed(f"sent {coding} that is cut off")
         body, clear = bytes(plain), clear and not undo.surplus
     return body, clear
+
+
+def pieces(undone: Sequence[Undo], chunk: bytes) -> Iterator[bytes]:
+    """What *chunk* is without the codings *undone*, in pieces."""
+    if not undone:
+        yield chunk
+        return
+    for piece in undone[0].pieces(chunk):
+        yield from pieces(undone[1:], piece)
 
 
 def layers(beginning: bytes, codings: Sequence[str], name: str) -> list[tuple[str, ...]]:

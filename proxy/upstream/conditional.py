@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from attrs import frozen
 
 from proxy.interfaces import IOffload
 from proxy.model import Head, PageMissing, PageUnchanged, Validators
+from proxy.settings import KIB, MIB
+from proxy.simple.links import bare
+from proxy.simple.numbers import whole
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.coding import ACCEPTED, decoded
 from proxy.upstream.exchange import Exchange
@@ -32,7 +36,12 @@ class Manner:
     answering: Callable[[], None] = lambda: None
 
 
-_MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})")
+#: Bodies up to this size are read and decoded whatever others do; and the longest body in a content coding (bytes).
+SMALL, LARGEST_CODED = 256 * KIB, 16 * MIB
+#: How much larger a body hardly ever becomes when it is decoded.
+_USUAL_RATIO = 20
+
+_MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})")
 
 
 async def ask_conditionally(
@@ -80,27 +89,47 @@ def _conditions(known: Validators) -> dict[str, str]:
     return {name: value for name, value in conditions.items() if value is not None}
 
 
-async def read_whole(exchange: Exchange, offload: IOffload, limit: int, manner: Manner) -> bytes:
-    """The body without its content coding, at most *limit* bytes."""
-    await exchange.body.ready()
-    manner.answering()
-    body = await exchange.read(limit)
-    if not exchange.codings:
-        return body
-    plain: bytes
-    plain, clear = await offload.run(decoded, body, exchange.codings, limit)
-    if not clear:
-        exchange.body.unsure = True
-    return plain
+@asynccontextmanager
+async def whole_body(exchange: Exchange, offload: IOffload, limit: int, manner: Manner) -> AsyncIterator[bytes]:
+    """The body without its content codings, at most *limit* bytes.
+
+    A large one waits for its turn, to be read and to be decoded: what it takes in memory is held until the block ends.
+    """
+    async with offload.memory.of(0) as holding:
+        await exchange.body.ready()
+        manner.answering()
+
+        async def room(size: int) -> None:
+            if size > max(SMALL, holding.size):
+                await holding.grow(2 * size)
+
+        body = await exchange.read(min(limit, LARGEST_CODED) if exchange.codings else limit, room)
+        if exchange.codings:
+            body, clear = await _decoded(body, exchange.codings, offload, limit, holding)
+            if not clear:
+                exchange.body.unsure = True
+        holding.shrink(len(body))
+        yield body
 
 
-def head_of(client: UpstreamClient, exchange: Exchange, now: float, digest: str, serial: int | None) -> Head:
-    """The head of a record with the body *digest*; *serial* is the one that the body states."""
+async def _decoded(body: bytes, codings: Sequence[str], offload: IOffload, limit: int, holding: Any) -> tuple[bytes, bool]:
+    """What :func:`decoded` makes of *body*.  Raises Failed."""
+    for most in (SMALL, min(limit, _USUAL_RATIO * len(body)), limit):
+        if most > SMALL:
+            await holding.grow(most)
+        plain: tuple[bytes, bool] | None = await offload.run(decoded, body, codings, most)
+        if plain is not None:
+            return plain
+    raise Failed(f"sent more than {limit:,} bytes")
+
+
+def head_of(client: UpstreamClient, exchange: Exchange, now: float, digest: str, serial: int | None, size: int = 0) -> Head:
+    """The head of a record whose body has *digest* and *size*; *serial* is the one that the body states."""
     stated = stated_serial(exchange)
     return Head(
         found=True,
         upstream=client.name,
-        url=exchange.url,
+        url=bare(exchange.url),
         checked_at=now,
         digest=digest,
         content_type=exchange.header("content-type") or "",
@@ -108,6 +137,7 @@ def head_of(client: UpstreamClient, exchange: Exchange, now: float, digest: str,
         last_modified=exchange.header("last-modified"),
         max_age=_max_age(exchange),
         serial=serial if stated is None else stated,
+        size=size,
     )
 
 
@@ -116,11 +146,9 @@ def _max_age(exchange: Exchange) -> float | None:
     match = _MAX_AGE.search((exchange.header("cache-control") or "").lower())
     if match is None:
         return None
-    age = exchange.header("age") or ""
-    return max(0.0, float(match[1]) - (float(age) if age.isdigit() else 0.0))
+    return max(0.0, float(match[1]) - (whole(exchange.header("age")) or 0))
 
 
 def stated_serial(exchange: Exchange) -> int | None:
     """``X-PyPI-Last-Serial``."""
-    stated = exchange.header("x-pypi-last-serial")
-    return int(stated) if stated is not None and stated.isdigit() else None
+    return whole(exchange.header("x-pypi-last-serial"))

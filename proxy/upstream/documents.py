@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import msgspec
 
 from proxy.interfaces import IOffload
 from proxy.model import DocumentFound, DocumentReply, Record, Validators, body_digest
 from proxy.settings import MIB
+from proxy.simple.from_json import of_few_values
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.conditional import Manner, ask_conditionally, head_of, read_whole
+from proxy.upstream.conditional import Manner, ask_conditionally, head_of, whole_body
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failures import Failed
 
@@ -32,8 +33,14 @@ async def ask_document(
 
     What is no such object does not count against the upstream: an index need not have this API.  Raises Failed.
     """
-    url = urljoin(client.settings.url, f"../{path}")
+    url = urljoin(client.settings.url, "../") + quote(path, safe="/+!")
     return await _ask(client, url, None, known, offload, now, manner)
+
+
+def _checked(body: bytes) -> str:
+    """The digest of *body*.  Raises Malformed, MsgspecError when it is no JSON object that can be taken in."""
+    _object.decode(of_few_values(body))
+    return body_digest(body)
 
 
 async def ask_companion(
@@ -59,11 +66,11 @@ async def _ask(
     manner: Manner,
 ) -> DocumentReply:
     async def found(exchange: Exchange) -> DocumentFound:
-        body = await read_whole(exchange, offload, _LARGEST, manner)
-        try:
-            await offload.run(_object.decode, body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise Failed(f"sent no JSON document: {error}", blames=False) from error
-        return DocumentFound(Record(head_of(client, exchange, now, await offload.run(body_digest, body), None), body))
+        async with whole_body(exchange, offload, _LARGEST, manner) as body:
+            try:
+                digest = await offload.run(_checked, body)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise Failed(f"sent no JSON document: {error}", blames=False) from error
+        return DocumentFound(Record(head_of(client, exchange, now, digest, None, len(body)), body))
 
     return await ask_conditionally(client, url, "application/json", known, found, now, manner, named_by)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from proxy.settings import KIB
+from proxy.simple.numbers import whole
 from proxy.upstream.body import Body
 from proxy.upstream.coding import codings_of
 from proxy.upstream.failures import Failed
 from proxy.upstream.health import Trial
 
+#: Seconds that a body may take which is read into memory, where others wait for room meanwhile.
+_LONGEST_READ = 300.0
 #: A rest of a body that is cheaper to read than a connection is to make (bytes).
 _SHORT = 64 * KIB
 
@@ -18,7 +21,16 @@ _SHORT = 64 * KIB
 class Exchange:
     """One response.  Closing it gives its slot back, and settles *trial* if its holder has not."""
 
-    def __init__(self, url: str, response: Any, trial: Trial, release: Callable[[], None], body: Callable[[], Body]) -> None:
+    def __init__(
+        self,
+        url: str,
+        response: Any,
+        trial: Trial,
+        release: Callable[[], None],
+        body: Callable[[], Body],
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
         self.url = url
         self.status: int = response.code
         self.trial = trial
@@ -28,8 +40,19 @@ class Exchange:
         self._body: Body | None = None
 
     def header(self, name: str) -> str | None:
-        values = self._response.headers.getRawHeaders(name)
-        return values[-1] if values else None
+        """The last value of a header, each byte a character; ``None`` without one."""
+        values: list[bytes] = self._response.headers.getRawHeaders(name.encode("ascii"))
+        return values[-1].decode("latin-1") if values else None
+
+    @property
+    def location(self) -> str | None:
+        """Where a redirect leads to, in UTF-8 if it is that."""
+        stated = self.header("location")
+        raw = (stated or "").encode("latin-1")
+        try:
+            return raw.decode() or None
+        except UnicodeDecodeError:
+            return stated
 
     @property
     def stated_length(self) -> int | None:
@@ -40,7 +63,7 @@ class Exchange:
         length = self.header("content-length")
         if length is None:
             return None if self._response.request.method == b"HEAD" else self.length
-        return int(length) if length.isascii() and length.isdigit() else None
+        return whole(length)
 
     @property
     def length(self) -> int | None:
@@ -60,15 +83,23 @@ class Exchange:
             self._response.deliverBody(self._body)
         return self._body
 
-    async def read(self, limit: int) -> bytes:
-        """The whole body.  Raises Failed when it is larger than *limit* bytes, Broken when it was cut off."""
+    async def read(self, limit: int, room: Callable[[int], Awaitable[None]] | None = None) -> bytes:
+        """The whole body; *room* is told how many bytes have come, and read on when it returns.
+
+        Raises Failed when it is larger than *limit* bytes or takes minutes, Broken when it was cut off.
+        """
         chunks = []
         size = 0
+        began = self._clock()
         while chunk := await self.body.read():
             size += len(chunk)
             if size > limit:
                 raise Failed(f"sent more than {limit:,} bytes")
+            if self._clock() - began > _LONGEST_READ:
+                raise Failed(f"has not sent all of it within {_LONGEST_READ:g} s")
             chunks.append(chunk)
+            if room is not None:
+                await room(size)
         return b"".join(chunks)
 
     def close(self) -> None:

@@ -18,6 +18,15 @@ from twisted.web._newclient import ParseError
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from twisted.web.http import _DataLoss
 
+from proxy.simple.links import shown_in
+
+#: What is repeated of what an HTTP client says (characters).
+_LONGEST = 500
+
+
+class HeadTooLong(Exception):
+    """A response's head goes on without end; ``str()`` says how far it was read."""
+
 
 class Failed(Exception):
     """One attempt at one upstream came to nothing; ``str()`` is the reason.
@@ -74,12 +83,14 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
             return words
     if isinstance(error, (ConnectionClosed, _DataLoss)):
         return "closed the connection"
+    if isinstance(error, HeadTooLong):
+        return str(error)
     if isinstance(error, ConnectError):
         return f"cannot connect: {error}"
     module = type(error).__module__
     if module.startswith(("OpenSSL", "service_identity")):
         return f"TLS failure: {_tls(error)}"
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {shown_in(str(error)[:_LONGEST])}"
 
 
 def cancelled(error: BaseException) -> bool:

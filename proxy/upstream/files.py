@@ -8,7 +8,7 @@ whole is asked for and the beginning passed over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -20,7 +20,7 @@ from proxy.errors import Attempt, DigestMismatch, UpstreamFailed
 from proxy.interfaces import IBodyReader
 from proxy.model import FileFacts, Wanted
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import BEGINNING, Undo, Unreadable, layers
+from proxy.upstream.coding import BEGINNING, Undo, Unreadable, layers, pieces
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failures import Broken, Failed, Unfit
 from proxy.upstream.health import Trial
@@ -328,7 +328,7 @@ async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
     try:
         while chunk := await body.read():
             exchange.trial.succeeded()
-            for data in _undo(undone, chunk):
+            for data in pieces(undone, chunk):
                 passed = min(skip, len(data))
                 skip -= passed
                 if len(data) > passed:
@@ -351,15 +351,6 @@ async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
         raise Broken(f"ended after {sink.offset:,} of {size:,} bytes")
     if size is None and not all(undo.complete for undo in undone):
         raise Broken(f"ended in the middle of its {', '.join(said.layers)} after {sink.offset:,} bytes")
-
-
-def _undo(undone: Sequence[Undo], chunk: bytes) -> Iterator[bytes]:
-    """What *chunk* is without the codings *undone*, in pieces."""
-    if not undone:
-        yield chunk
-        return
-    for piece in undone[0].pieces(chunk):
-        yield from _undo(undone[1:], piece)
 
 
 async def ask_facts(place: Place, wanted: Wanted, trial: Trial) -> FileFacts:

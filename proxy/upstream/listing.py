@@ -10,7 +10,9 @@ from attrs import frozen
 from proxy.bounded import BoundedTable
 from proxy.interfaces import IOffload
 from proxy.model import File, PageFound, Wanted
+from proxy.settings import MIB
 from proxy.simple.links import beside
+from proxy.simple.parse import weight
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.conditional import Manner
 from proxy.upstream.failures import Failed, Missing
@@ -18,9 +20,9 @@ from proxy.upstream.files import Place
 from proxy.upstream.health import Trial
 from proxy.upstream.pages import ask_page
 
-#: Seconds a page serves to find files by, and the files that are remembered of all pages.
+#: Seconds a page serves to find files by, and what all pages that are remembered may take (bytes).
 _REMEMBERED_FOR = 300.0
-_MOST_FILES = 100_000
+_MEMORY, _ENTRY = 64 * MIB, 500
 
 
 @frozen
@@ -30,6 +32,7 @@ class _Listed:
     url: str
     files: Mapping[str, File]
     until: float
+    weight: int
 
 
 class Listing:
@@ -39,7 +42,7 @@ class Listing:
         self._reactor = reactor
         self._offload = offload
         self._distrust = distrust
-        self._known: BoundedTable[tuple[str, str], _Listed] = BoundedTable(_MOST_FILES, lambda listed: 1 + len(listed.files))
+        self._known: BoundedTable[tuple[str, str], _Listed] = BoundedTable(_MEMORY, lambda listed: _ENTRY + listed.weight)
 
     async def place(self, client: UpstreamClient, wanted: Wanted, trial: Trial, silence: float | None) -> Place:
         """Where *client*'s upstream lists the bytes of *wanted*, whose digest is known.
@@ -72,6 +75,7 @@ class Listing:
         reply = await ask_page(client, project, None, self._offload, now, Manner(trial, silence))
         files = {file.filename: file for file in reply.page.files} if isinstance(reply, PageFound) else {}
         url = reply.record.head.url if isinstance(reply, PageFound) else client.settings.url
-        listed = _Listed(url, files, now + _REMEMBERED_FOR)
+        weighs = weight(reply.page, reply.record.body) if isinstance(reply, PageFound) else 0
+        listed = _Listed(url, files, now + _REMEMBERED_FOR, weighs)
         self._known.put(key, listed)
         return listed

@@ -7,6 +7,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from attrs import frozen
 
+from proxy.simple.links import LONGEST, shown
 from proxy.upstream.failures import Failed
 
 #: Redirects followed for one request.
@@ -32,9 +33,9 @@ def origin_of(url: str) -> Origin:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise Failed(f"points to {url!r}, which is no URL") from None
+        raise Failed(f"points to {shown(url)}, which is no URL") from None
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise Failed(f"points to {url!r}, which is no http or https URL")
+        raise Failed(f"points to {shown(url)}, which is no http or https URL")
     return Origin(parts.scheme, parts.hostname.lower(), port or _PORTS[parts.scheme])
 
 
@@ -46,14 +47,16 @@ def redirected(url: str, location: str | None, status: int) -> str:
     """
     if not location:
         raise Failed(f"answered {status} without a Location")
+    if len(location) > LONGEST:
+        raise Failed(f"redirects to a URL of {len(location):,} characters")
     try:
         target = urljoin(url, location.strip())
     except ValueError:
-        raise Failed(f"redirects to {location!r}, which is no URL") from None
+        raise Failed(f"redirects to {shown(location)}, which is no URL") from None
     before, after = origin_of(url), origin_of(target)
     if before.scheme == "https" and after.scheme != "https":
         if after.host != before.host:
-            raise Failed(f"redirects from https to {target!r}, which is not followed")
+            raise Failed(f"redirects from https to {shown(target)}, which is not followed")
         target = urlunsplit(("https", urlsplit(url).netloc, *urlsplit(target)[2:]))
     return target.partition("#")[0]
 
@@ -64,7 +67,7 @@ def sendable(url: str) -> bytes:
     netloc = parts.netloc.rpartition("@")[2]
     path, query = quote(parts.path, safe=_SAFE), quote(parts.query, safe=_SAFE + "?")
     if not netloc.isascii() or _NO_HOST.search(netloc):
-        raise Failed(f"points to {url!r}, which is no URL that can be asked for")
+        raise Failed(f"points to {shown(url)}, which is no URL that can be asked for")
     return urlunsplit((parts.scheme, netloc, path or "/", query, "")).encode("ascii")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from proxy.interfaces import Receive
 from proxy.model import DocumentFound, DocumentReply, Record, Validators
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import BEGINNING, Undo, layers
+from proxy.upstream.coding import BEGINNING, Undo, layers, pieces
 from proxy.upstream.conditional import Manner, ask_conditionally, head_of
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failures import Broken, Failed
@@ -39,16 +39,21 @@ async def ask_projects(
 
 
 async def _plain(exchange: Exchange) -> Callable[[], Awaitable[bytes]]:
-    """Reads the body chunk by chunk, the content codings undone that are on it."""
+    """Reads the body piece by piece, the content codings undone that are on it."""
     beginning = await exchange.body.beginning(BEGINNING) if exchange.codings else b""
     undone = [Undo(coding) for coding in layers(beginning, exchange.codings, "")[0]]
+    waiting: Iterator[bytes] = iter(())
 
     async def read() -> bytes:
-        while chunk := await exchange.body.read():
-            for undo in undone:
-                chunk = b"".join(undo.pieces(chunk))
-            if chunk:
-                return chunk
+        nonlocal waiting
+        while True:
+            data = next(filter(None, waiting), b"")
+            if data:
+                return data
+            chunk = await exchange.body.read()
+            if not chunk:
+                break
+            waiting = pieces(undone, chunk)
         if any(undo.surplus for undo in undone):
             raise Failed("sent something behind the end of what is compressed", blames=False)
         if not all(undo.complete for undo in undone):

@@ -22,8 +22,9 @@ from twisted.web.http_headers import Headers
 
 from proxy.flight import Flights
 from proxy.simple.media import MediaType
-from proxy.upstream.client import QuietPool
+from proxy.simple.numbers import whole
 from proxy.upstream.failures import cancelled, reason
+from proxy.upstream.heads import QuietPool
 from proxy.warm.choosing import Entry
 
 #: How often an answer that says "later" (503, 429) or a broken connection is tried again, and the longest pause (seconds).
@@ -138,7 +139,7 @@ class Fetcher:
         head = await self._ask("HEAD", url)
         there = _was_there(head)
         if there and not looked_into:
-            return Fetched(filename, size or int((head.headers.getRawHeaders("content-length") or ["0"])[0]), there=True)
+            return Fetched(filename, size or whole((head.headers.getRawHeaders("content-length") or ["0"])[0]) or 0, there=True)
         for attempt in range(1, _TRIES + 1):
             with tempfile.SpooledTemporaryFile(max_size=1 << 20) as kept:
                 body = _Body(entry, told, kept if looked_into else None)
@@ -180,7 +181,7 @@ class Fetcher:
             if response.code not in (429, 502, 503) or attempt == _TRIES:
                 raise NotFetched(f"{response.code} {response.phrase.decode('latin-1')}")
             pause = (response.headers.getRawHeaders("retry-after") or ["1"])[0]
-            await deferLater(self._reactor, min(_LONGEST_PAUSE, float(pause) if pause.isdigit() else 1.0))
+            await deferLater(self._reactor, min(_LONGEST_PAUSE, 1.0 if (wait := whole(pause)) is None else float(wait)))
         raise AssertionError("the loop ends by itself")
 
 

@@ -14,7 +14,6 @@ from proxy.cache.outcome import Outcome
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload, IRepository
 from proxy.model import File
-from proxy.names import is_filename, is_project_name, normalize
 from proxy.ranges import none_match
 from proxy.repository.documents import LegacyDocument
 from proxy.repository.offered import segment
@@ -24,6 +23,8 @@ from proxy.web.answers import Answer, Ask
 from proxy.web.renderings import CODINGS, encoded
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+#: The longest name of a host (RFC 1035), and a port.
+_LONGEST_HOST = 253 + len(":65535")
 
 
 @frozen(slots=True)
@@ -40,23 +41,24 @@ class JsonDocuments:
 
     def __init__(self, offload: IOffload, memory: int) -> None:
         self._offload = offload
-        self._made: BoundedTable[tuple[str, ...], _Made] = BoundedTable(memory, lambda made: len(made.body) + 500)
+        self._made: BoundedTable[tuple[str, ...], _Made] = BoundedTable(
+            memory, lambda made: len(made.body) + 500, lambda key: sum(map(len, key))
+        )
 
     async def legacy(self, repository: IRepository, files: str, project: str, version: str | None, ask: Ask) -> Answer:
-        """Answer a request for the legacy document of *project*, or of one *version*.
+        """Answer a request for the legacy document of *project* (normalised), or of one *version*.
 
         *files* is the path that the files' URLs begin with.  These are absolute, as this API has no relative ones.
         """
-        if not is_project_name(project):
-            raise NotFound(f"{project!r} is no project name")
-        view = await repository.legacy(normalize(project), version)
+        view = await repository.legacy(project, version)
         base = _origin(ask) + files
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         key = (repository.name, view.project, version or "", base, coding)
         made = self._made.get(key)
         if made is None or made.state != view.state:
             document = await view.load()
-            body = await self._offload.run(_written, document, base, coding)
+            async with self._offload.memory.of(len(document.body or b"")):
+                body = await self._offload.run(_written, document, base, coding)
             if body is None:
                 raise NotFound(f"there is no version {version} of {view.project}")
             made = _Made(view.state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
@@ -65,9 +67,7 @@ class JsonDocuments:
 
     async def provenance(self, repository: IRepository, project: str, asked: str, filename: str, ask: Ask) -> Answer:
         """Answer a request for ``…/<filename>.provenance``: it may change, so it is kept no longer than a page."""
-        if not is_project_name(project) or not is_filename(filename):
-            raise NotFound(f"{project}/{filename} names no file")
-        view = await repository.provenance(normalize(project), asked, filename)
+        view = await repository.provenance(project, asked, filename)
         body = await view.load()
         return _answer(body, f'"{view.state[:32]}"', view.outcome, None, "identity", ask)
 
@@ -86,7 +86,7 @@ def _origin(ask: Ask) -> str:
     stated = (ask.header("x-forwarded-proto") or "").lower()
     scheme = stated if stated in ("http", "https") else "https" if ask.secure else "http"
     host = ask.header("host") or ""
-    return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+    return f"{scheme}://{host if len(host) <= _LONGEST_HOST and _HOST.fullmatch(host) else 'localhost'}"
 
 
 def _written(document: LegacyDocument, base: str, coding: str) -> bytes | None:

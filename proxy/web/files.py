@@ -8,7 +8,6 @@ from proxy.bounded import BoundedTable
 from proxy.cache.outcome import Outcome
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IBytesSource, IRepository
-from proxy.names import is_project_name, is_served_name, normalize
 from proxy.ranges import (
     UNSATISFIABLE,
     Span,
@@ -46,12 +45,10 @@ class Files:
         self._small: BoundedTable[str, bytes] = BoundedTable(memory, lambda data: len(data) + 500)
 
     async def file(self, repository: IRepository, project: str, asked: str, name: str, ask: Ask) -> Answer:
-        """Answer a request for ``…/files/<project>/<algorithm>-<hex>/<name>``."""
-        if not is_project_name(project) or not is_served_name(name):
-            raise NotFound(f"{project}/{name} names no file")
-        located = await repository.locate(normalize(project), asked, name)
+        """Answer a request for ``…/files/<project>/<algorithm>-<hex>/<name>``; *project* is normalised."""
+        located = await repository.locate(project, asked, name)
         try:
-            return await self._answer(repository, normalize(project), asked, name, located, ask)
+            return await self._answer(repository, project, asked, name, located, ask)
         except BaseException:
             if located.stored is not None:
                 located.stored.close()

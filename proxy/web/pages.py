@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
-from proxy.errors import NotAcceptable, NotFound
+from proxy.errors import NotAcceptable
 from proxy.interfaces import IRepository
-from proxy.names import is_project_name, normalize
+from proxy.names import normalize
 from proxy.ranges import none_match
 from proxy.repository.located import PageView
 from proxy.simple.media import MediaType, choose_coding, negotiate
@@ -31,13 +31,11 @@ class Pages:
 
     async def page(self, repository: IRepository, project: str, slash: bool, ask: Ask) -> Answer:
         """Answer a request for ``…/simple/<project>/``; *slash* is whether the path ended in one."""
-        if not is_project_name(project):
-            raise NotFound(f"{project!r} is no project name")
         normal = normalize(project)
         if project != normal or not slash:
             up = "../" if slash else ""
             query = f"?{ask.query}" if ask.query else ""
-            return redirect(f"{up}{quote(normal)}/{query}")
+            return redirect(f"{up}{normal}/{query}")
         media = media_type(ask)
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         known = ask.header("if-none-match")
