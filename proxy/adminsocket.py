@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
+from proxy.accepting import Accepting
 from proxy.errors import ConfigError
 
 NAME = "admin.sock"
@@ -65,6 +66,7 @@ class AdminSocket(Service):
         self._factory = factory
         self._reactor = reactor
         self._port: IListeningPort | None = None
+        self._accepting: Accepting | None = None
         self._held = ExitStack()
 
     def open(self) -> None:
@@ -77,6 +79,7 @@ class AdminSocket(Service):
             name = self._held.enter_context(address(self.path.parent))
             # Twisted sets the mode between bind and listen: nobody can have connected before.
             self._port = self._reactor.listenUNIX(name, self._factory, mode=0o600)
+            self._accepting = Accepting(self._port, self._reactor, lambda: None)
         except (OSError, CannotListenError) as error:
             self._held.close()
             reason = error.socketError if isinstance(error, CannotListenError) else error
@@ -94,6 +97,9 @@ class AdminSocket(Service):
     def stopService(self) -> Deferred[None]:
         super().stopService()
         port, self._port = self._port, None
+        if self._accepting is not None:
+            self._accepting.stop()
+            self._accepting = None
         closing = maybeDeferred(port.stopListening) if port is not None else maybeDeferred(lambda: None)
         return closing.addBoth(self._closed)
 

@@ -32,6 +32,46 @@ class BadRequest(ProxyError):
     title = "Bad request"
 
 
+class ContentTooLarge(ProxyError):
+    """The request has a body, and nothing here takes one (RFC 9110 section 15.5.14)."""
+
+    status = 413
+    code = "content-too-large"
+    title = "Content too large"
+
+
+class TargetTooLong(ProxyError):
+    """The request target is longer than any that is answered here (RFC 9110 section 15.5.15)."""
+
+    status = 414
+    code = "target-too-long"
+    title = "URI too long"
+
+
+class FieldsTooLarge(ProxyError):
+    """The request has more, or longer, header fields than are read here (RFC 6585 section 5)."""
+
+    status = 431
+    code = "fields-too-large"
+    title = "Request header fields too large"
+
+
+class SlowRequest(ProxyError):
+    """The head of a request did not arrive in time (RFC 9110 section 15.5.9)."""
+
+    status = 408
+    code = "request-timeout"
+    title = "Request timeout"
+
+
+class UnsupportedVersion(ProxyError):
+    """The request is of a version of HTTP that is not spoken here (RFC 9110 section 15.6.6)."""
+
+    status = 505
+    code = "unsupported-version"
+    title = "HTTP version not supported"
+
+
 class NotFound(ProxyError):
     """A definite no: upstream answered that it does not have it, or there is no such path here."""
 
@@ -91,7 +131,7 @@ class LoopDetected(ProxyError):
 
 
 class Overloaded(ProxyError):
-    """This proxy has no room for the work right now."""
+    """This proxy has no room for the work right now, or the machine has none for this proxy."""
 
     status = 503
     code = "overloaded"

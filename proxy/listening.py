@@ -8,7 +8,9 @@ kernel.
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -18,8 +20,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 
+from proxy.accepting import Accepting
 from proxy.errors import ConfigError
 
+#: Connections that may wait in the kernel while the reactor is busy, as those of a farm do whose builds begin together.
+_BACKLOG = 1024
 _EXPECTED = 'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock"'
 
 
@@ -35,16 +40,19 @@ def endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
 class Listening(Service):
     """Serves *factory* at the endpoint *description* from `open` (or the start of the service) until it is stopped.
 
-    ``ports`` holds the ports that are open.  Stopping closes them to new connections and leaves running ones alone.
+    ``ports`` holds the ports that are open.  Stopping closes them to new connections and leaves running ones alone.  *short* is
+    called when there is no descriptor for a connection that waits: it may close another one.
     """
 
     log = Logger()
 
-    def __init__(self, description: str, factory: Any, reactor: Any) -> None:
+    def __init__(self, description: str, factory: Any, reactor: Any, short: Callable[[], None] = lambda: None) -> None:
         self.description = description
         self.ports: tuple[IListeningPort, ...] = ()
         self._factory = factory
         self._reactor = reactor
+        self._short = short
+        self._accepting: list[Accepting] = []
 
     @property
     def plain(self) -> bool:
@@ -76,6 +84,20 @@ class Listening(Service):
             waiting.cancel()
             raise ConfigError(f'"{self.description}": does not listen at once; expected {_EXPECTED}')
         self.ports = tuple(opened)
+        for port in self.ports:
+            if "backlog=" not in self.description:
+                _deepen(port)
+            self._accepting.append(Accepting(port, self._reactor, self._short))
+
+    def hold(self) -> None:
+        """Accept nothing until `go_on`: connections wait in the kernel."""
+        for each in self._accepting:
+            each.hold()
+
+    def go_on(self) -> None:
+        """Accept again."""
+        for each in self._accepting:
+            each.go_on()
 
     def privilegedStartService(self) -> None:
         self.open()
@@ -93,8 +115,16 @@ class Listening(Service):
     def stopService(self) -> defer.Deferred[None]:
         super().stopService()
         ports, self.ports = self.ports, ()
+        while self._accepting:
+            self._accepting.pop().stop()
         closing = defer.DeferredList([defer.maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
         return closing.addCallback(lambda results: None)
+
+
+def _deepen(port: Any) -> None:
+    """Let as many connections wait for *port* as a farm has, and not the 50 of Twisted's endpoints."""
+    with socket.socket(fileno=os.dup(port.fileno())) as listening:
+        listening.listen(_BACKLOG)
 
 
 def _url(description: str, port: IListeningPort) -> str:

@@ -48,7 +48,7 @@ from proxy.upstream.identity import Identity
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool import Upstreams
 from proxy.web.admin import Admin, site
-from proxy.web.channel import BoundedSite
+from proxy.web.channel import RESERVE, BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
@@ -65,6 +65,13 @@ _WORK_THREADS = 2
 _FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS, _FOR_HOT, _FOR_SMALL_FILES, _FOR_DOCUMENTS = 0.35, 0.25, 0.1, 0.1, 0.15, 0.05
 
 
+#: Descriptors of the process itself (database, log, threads), those of a client that is sent a file, and how few clients there
+#: may be in the end.
+_OWN_DESCRIPTORS, _DESCRIPTORS_EACH, _LEAST_CONNECTIONS = 48, 2, 4
+#: Seconds between two log lines that say that there is no room for more clients.
+_TELL_EVERY = 60.0
+
+
 class ProxyService(MultiService):
     """The running proxy.  Starting it starts the threads and the listeners; stopping it drains responses up to the deadline."""
 
@@ -77,6 +84,7 @@ class ProxyService(MultiService):
         self._drain_time = server.drain_time
         self._stopping = False
         self._serving = serving
+        self._told_full: float | None = None
         self.metrics = Metrics()
         self._disk = Offload(reactor, _DISK_THREADS, "disk")
         self._work = Offload(reactor, _WORK_THREADS, "work")
@@ -127,15 +135,21 @@ class ProxyService(MultiService):
             Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
             JsonDocuments(self._work, int(server.page_memory * _FOR_DOCUMENTS)),
             Operations(lambda: not self._stopping, self.metrics.exposition),
-            via,
+            identity,
         )
         self.front = Front(
             self._routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
-        self._site = BoundedSite(self.front, hot, reactor, server.max_connections, server.idle_timeout, self._full)
+        upstream = sum(each.max_connections for each in settings.upstreams)
+        self._descriptors = _raise_descriptor_limit()
+        limit = _affordable(server.max_connections, self._descriptors, upstream)
+        self._lowered = limit < server.max_connections
+        self._site = BoundedSite(self.front, hot, reactor, limit, server.idle_timeout, self._full)
         self._admin = Admin(self.administration.operations)
-        self.listenings = [Listening(description, self._site, reactor) for description in server.listen if serving]
+        self.listenings = [
+            Listening(description, self._site, reactor, self._site.make_room) for description in server.listen if serving
+        ]
         self.admin_sockets = [AdminSocket(server.data_dir, site(self._admin, reactor), reactor)] if serving else []
         for each in (*self.listenings, *self.admin_sockets):
             each.setServiceParent(self)
@@ -217,7 +231,12 @@ class ProxyService(MultiService):
         )
 
     def startService(self) -> None:
-        _raise_descriptor_limit()
+        if self._serving and self._lowered:
+            self.log.warn(
+                "server.max_connections is lowered to {limit}: this process may have {descriptors} open files (LimitNOFILE)",
+                limit=self._site.limit,
+                descriptors=self._descriptors,
+            )
         _calm_collector()
         if self._serving:
             self._cleaning = Deferred.fromCoroutine(remove_missing(self._records))
@@ -246,8 +265,9 @@ class ProxyService(MultiService):
         closed = super().stopService()
         if closed is not None:
             await closed
+        until = self._reactor.seconds() + self._drain_time
         await self._drain()
-        self._site.abort()
+        await self._site.close(max(0.0, until - self._reactor.seconds()))
         self._admin.close()
         self._cleaning.cancel()
         for each in self._closing:
@@ -276,15 +296,19 @@ class ProxyService(MultiService):
             deadline.cancel()
 
     def _full(self, full: bool) -> None:
+        """Accept nothing more, or go on accepting."""
         for listening in self.listenings:
-            port: Any
-            for port in listening.ports:
-                if full:
-                    port.stopReading()
-                else:
-                    port.startReading()
-        if full:
-            self.log.warn("all client connections are taken (server.max_connections): further clients wait")
+            if full:
+                listening.hold()
+            else:
+                listening.go_on()
+        now = self._reactor.seconds()
+        if full and (self._told_full is None or now - self._told_full >= _TELL_EVERY):
+            self._told_full = now
+            self.log.warn(
+                "all client connections are taken: further clients wait; server.max_connections is {limit}",
+                limit=self._site.limit,
+            )
 
 
 def build(settings: Settings, reactor: Any, *, serving: bool = True) -> ProxyService:
@@ -321,9 +345,16 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _raise_descriptor_limit() -> None:
+def _raise_descriptor_limit() -> int:
     """Every client, upstream connection and open file is a descriptor: take as many as the system lets this process have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):  # a sandbox may forbid it, and fewer will do
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _affordable(wanted: int, descriptors: int, upstream: int) -> int:
+    """How many of *wanted* client connections can have their descriptors, of which *upstream* connections need some too."""
+    left = descriptors - _OWN_DESCRIPTORS - upstream - RESERVE
+    return max(_LEAST_CONNECTIONS, min(wanted, left // _DESCRIPTORS_EACH))

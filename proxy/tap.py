@@ -20,6 +20,7 @@ from twisted.python.components import Componentized
 
 import proxy
 from proxy import config, datadir, logs
+from proxy.ending import heed_signals
 from proxy.errors import ConfigError
 from proxy.settings import WarmSettings
 
@@ -60,8 +61,9 @@ class Options(usage.Options):
 class Instance(MultiService):
     """All of one running proxy, as twistd sees it: the service proper, its claim to the data directory and its log."""
 
-    def __init__(self, claim: datadir.Claim, observer: object | None) -> None:
+    def __init__(self, claim: datadir.Claim, observer: object | None, reactor: Any) -> None:
         super().__init__()
+        self._reactor = reactor
         self._claim = claim
         self._observer = observer
 
@@ -73,6 +75,7 @@ class Instance(MultiService):
 
     def privilegedStartService(self) -> None:
         self._claim.sign()  # the daemon's process id is not that of the process that claimed
+        self._reactor.callWhenRunning(heed_signals, self._reactor)
         super().privilegedStartService()
 
     def stopService(self) -> defer.Deferred[None]:
@@ -108,7 +111,7 @@ def makeService(options: Options) -> IService:
         observer = None if twistd.get("syslog") else logs.observer(options["log-format"], twistd, reactor)
         with _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
             claim = datadir.claim(settings.server.data_dir)
-        instance = Instance(claim, observer)
+        instance = Instance(claim, observer, reactor)
         try:
             service = build(settings, reactor)
             service.setServiceParent(instance)

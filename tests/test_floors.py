@@ -49,6 +49,8 @@ FLOORS = {
     # 7: composition
     "config": 7,
     "service": 7,
+    "accepting": 7,
+    "ending": 7,
     "listening": 7,
     "following": 7,
     "datadir": 7,

@@ -30,6 +30,8 @@ class Farm:
         self.version = 1
         self.ready = True
         self.routed: list[str] = []
+        self.asks: list[Ask] = []
+        self.remembers = True
         self.gates: dict[str, Deferred[None]] = {}
         self.agents: list[str] = []
         self.logged: list[tuple[str, int, str]] = []
@@ -48,10 +50,11 @@ class Farm:
 
     async def _route(self, ask: Ask) -> Answer:
         self.routed.append(ask.path)
+        self.asks.append(ask)
         gate = self.gates.get(ask.path)
         if gate is not None:
             await gate
-        if ask.path.startswith("/hot/"):
+        if self.remembers and ask.path.startswith("/hot/"):
             self.hot.remember(ask, lambda: self.at_once(ask))
         return self.answer(ask)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -43,15 +46,11 @@ def twistd(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(place: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A twistd in the foreground; killed in the end if it has not ended by itself."""
+def running(place: Path, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A twistd in the foreground; killed in the end if it has not ended by itself.  *options* are those of `Popen`."""
     with subprocess.Popen(
         [*TWISTD, "-n", "--pidfile=", "pypiproxy", *arguments],
-        cwd=place,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        **{"cwd": place, "env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options},
     ) as process:
         try:
             yield process
@@ -126,6 +125,93 @@ def test_as_a_daemon_it_serves_logs_and_signs_the_data_directory(elsewhere: Path
         assert json.loads(log.read_text().splitlines()[0])["level"] == "info"
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def upstream() -> Iterator[socket.socket]:
+    """An index that answers when the test does."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def serving(upstream: socket.socket) -> tuple[str, ...]:
+    """Arguments for a proxy of *upstream*."""
+    url = f"http://127.0.0.1:{upstream.getsockname()[1]}/simple/"
+    return ("--data-dir", "data", "--listen", LOOPBACK, "--upstream", url)
+
+
+def ask_for_a_page(port: int, upstream: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """A connection with a request in progress, and the connection on which *upstream* has been asked because of it."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=30)
+    client.sendall(b"GET /simple/six/ HTTP/1.1\r\nHost: x\r\n\r\n")
+    asked, _ = upstream.accept()
+    assert asked.recv(4) == b"GET "
+    return client, asked
+
+
+def read_until(lines: IO[str], words: str) -> None:
+    """Read *lines* up to the one with *words* in it."""
+    assert any(words in line for line in iter(lines.readline, "")), f"the log ended before {words!r}"
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(elsewhere: Path, upstream: socket.socket, second: signal.Signals) -> None:
+    with running(elsewhere, *serving(upstream)) as process:
+        assert process.stdout is not None
+        client, asked = ask_for_a_page(port_in(iter(process.stdout.readline, "")), upstream)
+        process.send_signal(signal.SIGTERM)
+        read_until(process.stdout, "responses may go on")
+        process.send_signal(second)
+        assert process.wait(timeout=30) == -second
+    with client, asked:
+        assert client.recv(1) == b""
+
+
+def test_without_a_terminal_sighup_is_logged_and_nothing_more(elsewhere: Path) -> None:
+    with running(elsewhere, "--data-dir", "data", "--listen", LOOPBACK, start_new_session=True) as process:
+        assert process.stdout is not None
+        port = port_in(iter(process.stdout.readline, ""))
+        for _ in range(2):
+            process.send_signal(signal.SIGHUP)
+            read_until(process.stdout, "SIGHUP is ignored")
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == -signal.SIGTERM
+
+
+@contextmanager
+def on_a_terminal(place: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A twistd with a controlling terminal of its own, and what it writes there; closing that closes the terminal."""
+    ours, theirs = os.openpty()
+
+    def take() -> None:
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    options: dict[str, Any] = {"start_new_session": True, "preexec_fn": take, "stdout": theirs, "stderr": theirs}
+    with running(place, *arguments, **options) as process, os.fdopen(ours) as output:
+        os.close(theirs)
+        yield process, output
+
+
+def test_with_a_terminal_sighup_lets_responses_end_however_often_it_comes(elsewhere: Path, upstream: socket.socket) -> None:
+    with on_a_terminal(elsewhere, *serving(upstream)) as (process, output):
+        client, asked = ask_for_a_page(port_in(iter(output.readline, "")), upstream)
+        process.send_signal(signal.SIGHUP)
+        read_until(output, "responses may go on")
+        process.send_signal(signal.SIGHUP)
+        with client, asked:
+            asked.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 404"
+        assert process.wait(timeout=30) == 0
+
+
+def test_when_its_terminal_is_closed_it_ends_though_it_cannot_write_there(elsewhere: Path) -> None:
+    with on_a_terminal(elsewhere, "--data-dir", "data", "--listen", LOOPBACK) as (process, output):
+        port_in(iter(output.readline, ""))
+        output.close()
+        assert process.wait(timeout=30) == 0
 
 
 # -- not starting -------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ _JSON_TYPES = frozenset({"application/json", *(name for name in _NAMED if name.e
 _HTML_TYPES = frozenset({"application/xhtml+xml", *(name for name in _NAMED if name.endswith("html"))})
 _QUALITY = re.compile(r"[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}")
 #: Headers up to this length are remembered with what they mean (characters).
-_USUAL = 500
+_LONGEST_KEPT = 500
 
 
 def negotiate(accept: str | None, format: str | None = None) -> MediaType | None:
@@ -40,7 +40,7 @@ def negotiate(accept: str | None, format: str | None = None) -> MediaType | None
     """
     if format is not None:
         return _NAMED.get(format.strip().replace(" ", "+").lower())
-    return _negotiated(accept) if len(accept or "") <= _USUAL else _negotiated.__wrapped__(accept)
+    return _negotiated(accept) if len(accept or "") <= _LONGEST_KEPT else _negotiated.__wrapped__(accept)
 
 
 @lru_cache(maxsize=1024)
@@ -77,7 +77,7 @@ def choose_coding(accept_encoding: str | None, available: Sequence[str]) -> str:
     """
     if not accept_encoding:
         return "identity"
-    coding = _coding if len(accept_encoding) <= _USUAL else _coding.__wrapped__
+    coding = _coding if len(accept_encoding) <= _LONGEST_KEPT else _coding.__wrapped__
     return coding(accept_encoding, tuple(available))
 
 

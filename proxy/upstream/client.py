@@ -243,7 +243,7 @@ class UpstreamClient:
     async def _send(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
         """The response to one request, no redirect followed.  Raises Failed, or CancelledError when that is what happened."""
         target = sendable(url)
-        standing = {"User-Agent": self._identity.user_agent, "Via": self._identity.via_header(self.name)}
+        standing = {"User-Agent": self._identity.user_agent}
         fields = {**standing, **headers, **self._credentials(url), **self._endpoints.headers(url)}
         watch = Watch(self._reactor, self.settings.first_byte_timeout)
         began = self._reactor.seconds()
@@ -251,8 +251,10 @@ class UpstreamClient:
             await self._endpoints.permit(url)
             agent = self._endpoints.agent(url, watch, self._pool)
             sent = Headers({name.encode("ascii"): [_on_the_wire(value)] for name, value in fields.items()})
-            request = agent.request(method.encode("ascii"), target, sent)
-            response = await watch.begin(request)
+            with self._identity.asking(self.name) as via:
+                sent.setRawHeaders("Via", [via])
+                request = agent.request(method.encode("ascii"), target, sent)
+                response = await watch.begin(request)
         except Forbidden as error:
             raise Failed(str(error), blames=False) from error
         except Exception as error:  # whatever the HTTP client meets is a failure of this upstream

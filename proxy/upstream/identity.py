@@ -1,17 +1,36 @@
-"""Who this proxy says it is towards upstream."""
+"""Who this proxy says it is towards upstream, and how it knows a request of its own that comes back.
+
+Theory of operation.  Each request to upstream bears an entry in ``Via`` with this instance's name, the upstream's, and a random
+number of this one request.  Other proxies pass entries of that form on, and nothing else of what clients send there.  A request
+that comes in with the number of one that is still waiting for its answer has been here before.  Nobody else knows these
+numbers, and each is good for one request: whatever a client writes into ``Via`` is text without consequences, also for those
+who share an answer with it.
+"""
 
 from __future__ import annotations
 
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
-from attrs import frozen
+from attrs import field, frozen
 
-#: The ``Via`` of the request that the present work was begun for.  It goes on to upstream, so that a request in a loop of
-#: several proxies is known to the one it comes back to, which would otherwise wait for itself.
-passed_through: ContextVar[str] = ContextVar("passed_through", default="")
+#: The entries of other instances in the ``Via`` of the request that the present work was begun for.
+passed_through: ContextVar[tuple[str, ...]] = ContextVar("passed_through", default=())
 
-#: The longest ``Via`` that goes on (characters): a loop is found long before.
-_LONGEST = 2000
+#: How many of them go on, the last ones; a loop of more proxies is not found.
+_MOST = 16
+#: The longest entry that is looked at (characters).
+_LONGEST = 300
+_ENTRY = re.compile(r"1\.1 pypiproxy-[0-9a-z]{1,32} \(upstream\.([a-z0-9._-]{1,200}) ([0-9a-f]{16})\)")
+
+
+def entries(via: str) -> tuple[str, ...]:
+    """Those of *via*, a received header, that an instance of this proxy may have written."""
+    stated = (each.strip() for each in via.split(",") if len(each) <= _LONGEST)
+    return tuple(each for each in stated if _ENTRY.fullmatch(each))[-_MOST:]
 
 
 @frozen
@@ -20,9 +39,24 @@ class Identity:
 
     user_agent: str
     via: str
+    _draw: Callable[[], str] = field(default=lambda: secrets.token_hex(8), repr=False)
+    #: The numbers of requests that wait for their answer.
+    _waiting: set[str] = field(factory=set, init=False, repr=False)
 
-    def via_header(self, upstream: str) -> str:
-        """The value of ``Via`` on a request to *upstream*: a request that comes back says which setting sent it."""
-        own = f"1.1 {self.via} (upstream.{upstream})"
-        received = passed_through.get()
-        return f"{received}, {own}" if received.isascii() and 0 < len(received) <= _LONGEST else own
+    @contextmanager
+    def asking(self, upstream: str) -> Iterator[str]:
+        """The value of ``Via`` on a request to *upstream*, which is known as this instance's own until the context ends."""
+        number = self._draw()
+        self._waiting.add(number)
+        try:
+            yield ", ".join([*passed_through.get(), f"1.1 {self.via} (upstream.{upstream} {number})"])
+        finally:
+            self._waiting.discard(number)
+
+    def came_back(self, received: tuple[str, ...]) -> str | None:
+        """The upstream that a request with the entries *received* was sent to by this instance, if it was."""
+        for each in received:
+            found = _ENTRY.fullmatch(each)
+            if found is not None and found[2] in self._waiting:
+                return found[1]
+        return None

@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 
 from proxy.interfaces import IBodyReader, IBytesSource
 from proxy.ranges import Span
+from proxy.web.heads import RequestHead
 
 Headers = Sequence[tuple[str, str]]
 
@@ -24,8 +25,8 @@ class Ask:
     headers: dict[str, str]
     #: Whether it came over TLS.
     secure: bool = False
-    #: The request as it came, when it came in one piece and alone.
-    raw: bytes | None = field(default=None, repr=False)
+    #: The head that came, for those who remember requests.
+    head: RequestHead | None = field(default=None, repr=False)
 
     @property
     def target(self) -> str:
@@ -74,8 +75,8 @@ class Answer:
 
 
 def printable(raw: bytes) -> str:
-    """Bytes from the wire, fit for one line of a log."""
-    return raw.decode("latin-1").encode("unicode_escape").decode("ascii")
+    """Bytes from the wire, fit for one line of a log and for one field in quotes on it."""
+    return raw.decode("latin-1").encode("unicode_escape").decode("ascii").replace('"', "\\x22")
 
 
 def split_path(raw: bytes) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ Theory of operation. The agents of a farm ask for the same pages and files over 
 GET may leave a :data:`Source` under what that request *means* (its target and the three headers that pages and files depend
 on): a function that says at once what the answer is *now*, or that it cannot say at once. What is remembered is how to
 answer, never the answer: freshness, pins and policy are asked each time. Requests that are the same to the last byte, as
-those of one client on one image are, are not even looked into a second time.
+those of one client on one image are, are not even looked into a second time; the bytes that are known are those of heads that
+:mod:`proxy.web.heads` has taken.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from twisted.web.http import datetimeToString
 
 from proxy.bounded import BoundedTable
 from proxy.web.answers import Answer, Ask, printable
+from proxy.web.heads import RequestHead
 
 #: A name for the very bytes of an answer, and the function that makes it.
 Ready = tuple[Any, Callable[[], Answer]]
@@ -56,6 +58,7 @@ class Hit:
 #: Target, ``Accept``, ``Accept-Encoding`` and ``If-None-Match`` of a request.
 Meaning = tuple[bytes, bytes, bytes, bytes]
 
+_MATTERS = (b"accept", b"accept-encoding", b"if-none-match", b"user-agent")
 #: Headers that no answer to a GET depends on.
 _OF_NO_MATTER = frozenset(
     {
@@ -74,30 +77,26 @@ _OF_NO_MATTER = frozenset(
 )
 
 
-def meaning(raw: bytes) -> tuple[Meaning, bytes] | None:
+def meaning(head: RequestHead) -> tuple[Meaning, bytes] | None:
     """What a GET without a body asks for, and its ``User-Agent``; ``None`` when anything else in it might matter."""
-    target, *lines = raw[:-4].split(b"\r\n")
-    if not target.endswith(b" HTTP/1.1"):
+    if head.method != b"GET" or head.minor != 1:
         return None
-    depends = {b"accept": b"", b"accept-encoding": b"", b"if-none-match": b"", b"user-agent": b""}
-    for line in lines:
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        if name in depends:
-            if depends[name]:
+    depends: dict[bytes, bytes] = {}
+    for name, value in head.fields:
+        if name in _MATTERS:
+            if name in depends:
                 return None  # twice: let the long way make sense of it
-            depends[name] = value.strip()
+            depends[name] = value
         elif name == b"connection":
-            if value.strip().lower() != b"keep-alive":
+            if value.lower() != b"keep-alive":
                 return None
         elif name == b"cache-control":
             if b"no-" in value.lower():
                 return None
         elif name not in _OF_NO_MATTER:
             return None
-    agent = depends.pop(b"user-agent")
-    accept, coding, known = depends.values()
-    return (target, accept, coding, known), agent
+    accept, coding, known, agent = (depends.get(name, b"") for name in _MATTERS)
+    return (head.target, accept, coding, known), agent
 
 
 class HotRequests:
@@ -111,19 +110,27 @@ class HotRequests:
 
     def remember(self, ask: Ask, source: Source) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
-        raw = ask.raw
-        if raw is None or len(raw) > _LONGEST or (meant := meaning(raw)) is None:
+        head = ask.head
+        if head is None or len(head.raw) > _LONGEST or (meant := meaning(head)) is None:
             return
         known = _Known(source, ask.target)
         self._by_meaning.put(meant[0], known)
-        self._by_bytes.put(raw, (known, printable(meant[1]) or "-"))
+        self._by_bytes.put(head.raw, (known, printable(meant[1]) or "-"))
 
-    def answer(self, raw: bytes) -> Hit | None:
-        """The answer to the request *raw*, if it is known and can be given at once."""
-        found = self._by_bytes.get(raw) or self._look_into(raw)
-        if found is None:
+    def seen(self, raw: bytes) -> Hit | None:
+        """The answer to the request with the head *raw*, if these very bytes are known and it can be given at once."""
+        found = self._by_bytes.get(raw)
+        return None if found is None else self._answer(*found)
+
+    def answer(self, head: RequestHead) -> Hit | None:
+        """The answer to the request *head*, if what it means is known and it can be given at once."""
+        if len(head.raw) > _LONGEST or (meant := meaning(head)) is None or (known := self._by_meaning.get(meant[0])) is None:
             return None
-        known, agent = found
+        agent = printable(meant[1]) or "-"
+        self._by_bytes.put(head.raw, (known, agent))
+        return self._answer(known, agent)
+
+    def _answer(self, known: _Known, agent: str) -> Hit | None:
         ready = known.source()
         if ready is None:
             return None
@@ -133,35 +140,20 @@ class HotRequests:
             known.answer = make()
             known.name = name
             known.second = second
-            known.head = self._head(known.answer)
+            known.head = written(known.answer, self._via)
         body = known.answer.body
         assert isinstance(body, bytes)
         return Hit(known.path, agent, known.answer, known.head, body)
 
-    def _look_into(self, raw: bytes) -> tuple[_Known, str] | None:
-        """What is known of a request whose very bytes have not been seen before."""
-        if len(raw) > _LONGEST or not is_whole(raw) or (meant := meaning(raw)) is None:
-            return None
-        known = self._by_meaning.get(meant[0])
-        if known is None:
-            return None
-        found = (known, printable(meant[1]) or "-")
-        self._by_bytes.put(raw, found)
-        return found
 
-    def _head(self, answer: Answer) -> bytes:
-        lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in standing_headers(self._via)]
-        lines += [f"{name}: {value}" for name, value in answer.headers]
-        if answer.status != HTTPStatus.NOT_MODIFIED:
-            assert isinstance(answer.body, bytes)
-            lines.append(f"Content-Length: {len(answer.body)}")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def is_whole(data: bytes) -> bool:
-    """Whether *data* is one GET without a body, from its first byte to its last."""
-    return data.startswith(b"GET ") and data.endswith(b"\r\n\r\n") and data.find(b"\r\n\r\n") == len(data) - 4
+def written(answer: Answer, via: str, *more: tuple[str, str]) -> bytes:
+    """The head of *answer*, whose body is bytes, as it stands on the wire; *via* and *more* go into its headers."""
+    assert isinstance(answer.body, bytes)
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason or HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in (*standing_headers(via), *answer.headers, *more)]
+    if answer.status != HTTPStatus.NOT_MODIFIED:
+        lines.append(f"Content-Length: {len(answer.body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def standing_headers(via: str) -> list[tuple[str, str]]:

@@ -25,6 +25,9 @@ from proxy.web.sending import CopySender, SendfileSender, Silence
 
 _errors = Logger(namespace="proxy.web")
 
+#: Bytes that are handed to a client's connection at once.
+PIECE = 128 * 1024
+
 
 class Response:
     """One answer on its way out."""
@@ -77,12 +80,12 @@ class Response:
             request.finish()
             return
         try:
-            if isinstance(body, bytes):
+            if isinstance(body, bytes) and len(body) <= PIECE:
                 self.sent = len(body)
                 request.write(body)
             else:
                 self._moved()
-                await (self._send_file(body) if isinstance(body, FileBody) else self._send_stream(body))
+                await self._send_body(body)
         except (CancelledError, ConnectionLost):
             self.cut_off = self._gone = True
         except Exception as error:  # noqa: BLE001  # logged, and the client must see a cut-off body
@@ -128,6 +131,28 @@ class Response:
             seconds=self._stall_timeout,
         )
         self._abort()
+
+    async def _send_body(self, body: bytes | FileBody | StreamBody) -> None:
+        if isinstance(body, FileBody):
+            await self._send_file(body)
+        elif isinstance(body, StreamBody):
+            await self._send_stream(body)
+        else:
+            await self._send_pieces(body)
+
+    async def _send_pieces(self, body: bytes) -> None:
+        """Send *body* as the client takes it, so that one that takes nothing of it is told from one that is slow."""
+        flow = _Flow(self._request)
+        try:
+            for start in range(0, len(body), PIECE):
+                if not self._there():
+                    return
+                self._request.write(body[start : start + PIECE])
+                self.sent = min(start + PIECE, len(body))
+                self._moved()
+                await flow.room()
+        finally:
+            flow.close()
 
     async def _send_file(self, body: FileBody) -> None:
         request = self._request

@@ -5,6 +5,7 @@ A client that leaves cancels its route (which cancels nothing that others share)
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -15,11 +16,12 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from proxy.errors import ProxyError, SlowUpstream
+from proxy.errors import Overloaded, ProxyError, SlowUpstream
 from proxy.interfaces import IOffload
 from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, printable, split_path
-from proxy.web.hot import Hit
+from proxy.web.heads import RequestHead
+from proxy.web.hot import Hit, written
 from proxy.web.problems import problem
 from proxy.web.responding import Response
 
@@ -33,6 +35,9 @@ _access = Logger(namespace="proxy.access")
 _errors = Logger(namespace="proxy.web")
 
 Route = Callable[[Ask], Awaitable[Answer]]
+
+#: What the system says when it has no more descriptors or no more memory for this process, or for any.
+_USED_UP = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 #: Told after each response: method, path, status, bytes, seconds, cache outcome.
 Observe = Callable[[str, str, int, int, float, str], None]
@@ -62,14 +67,14 @@ class Front(Resource):
         self._reactor = reactor
         self._offload = offload
         self._via = via
-        self._stall_timeout = stall_timeout
+        self.stall_timeout = stall_timeout
         self._observe = observe
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
 
     def render(self, request: Request) -> int:
         request.defaultContentType = None  # type: ignore[attr-defined]  # twisted.web would call every body text/html
-        response = Response(request, self._reactor, self._offload, self._stall_timeout, self.silence_within)
+        response = Response(request, self._reactor, self._offload, self.stall_timeout, self.silence_within)
         self.in_progress += 1
         work = Deferred.fromCoroutine(self._respond(request, response))
         request.notifyFinish().addErrback(lambda _: work.cancel())
@@ -86,15 +91,23 @@ class Front(Resource):
         try:
             answer = await self._in_time(ask)
         except ProxyError as error:
-            answer = problem(error)
-            if answer.status >= 500:
-                _errors.error("{path}: {status} {error}", path=ask.path, status=answer.status, error=error)
+            answer = self._told(ask, error)
         except CancelledError:
             return
-        except Exception:  # noqa: BLE001  # a bug in one route is a 500 for one client
-            _errors.failure("bug: {method} {path} failed", Failure(), method=ask.method, path=ask.path)
-            answer = problem(ProxyError("the proxy met a fault of its own; its log has the details"))
+        except Exception as error:  # noqa: BLE001  # a bug in one route is a 500 for one client
+            if (short := _shortage(error)) is not None:
+                answer = self._told(ask, short)
+            else:
+                _errors.failure("bug: {method} {path} failed", Failure(), method=ask.method, path=ask.path)
+                answer = problem(ProxyError("the proxy met a fault of its own; its log has the details"))
         await response.send(answer, self._via)
+
+    def _told(self, ask: Ask, error: ProxyError) -> Answer:
+        """The answer for *error*, which is logged if it is not the client's."""
+        answer = problem(error)
+        if answer.status >= 500:
+            _errors.error("{path}: {status} {error}", path=ask.path, status=answer.status, error=error)
+        return answer
 
     async def _in_time(self, ask: Ask) -> Answer:
         """The route's answer.  Raises SlowUpstream when it takes too long; nothing that others share is cancelled by that."""
@@ -135,6 +148,23 @@ class Front(Resource):
         answer = hit.answer
         self._account(client, "GET", hit.path, hit.agent, answer.status, len(hit.body), 0.0, answer.word, False)
 
+    def turn_away(self, error: ProxyError, head: RequestHead | None, client: object) -> bytes:
+        """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
+
+        *head* is ``None`` when there is none that can be read.
+        """
+        method, path, agent = "-", "-", "-"
+        if head is not None:
+            method, path, agent = map(printable, (head.method, head.target, head.get(b"user-agent") or b"-"))
+        self._account(client, method, path, agent, error.status, 0, 0.0, error.code, False)
+        return self.refusal(error, bodiless=method == "HEAD")
+
+    def refusal(self, error: ProxyError, *, bodiless: bool = False) -> bytes:
+        """*error* as a whole answer that says that the connection ends with it; without its body when *bodiless*."""
+        answer = problem(error)
+        assert isinstance(answer.body, bytes)
+        return written(answer, self._via, ("Connection", "close")) + (b"" if bodiless else answer.body)
+
     def _account(
         self, client: object, method: str, path: str, agent: str, status: int, sent: int, seconds: float, word: str, cut: bool
     ) -> None:
@@ -154,6 +184,17 @@ class Front(Resource):
         )
 
 
+def _shortage(error: Exception) -> Overloaded | None:
+    """What to tell the client when *error*, or what caused it, is that the machine has no more room for this process."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _USED_UP):
+            reason = cause.strerror if isinstance(cause, OSError) else "Cannot allocate memory"
+            return Overloaded(f"the system gives this proxy no more ({reason}): ask again, and raise its limits if that stays")
+        cause = cause.__cause__
+    return None
+
+
 def _ask(request: Request) -> Ask:
     raw, _, query = request.uri.partition(b"?")
     headers = {
@@ -166,7 +207,7 @@ def _ask(request: Request) -> Ask:
         printable(raw),
         printable(query),
         headers,
-        raw=getattr(request.channel, "raw", None),
+        head=getattr(request.channel, "head", None),
         secure=bool(request.isSecure()),
     )
 

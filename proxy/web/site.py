@@ -6,7 +6,6 @@ before anybody is asked; what lies behind may put the values into URLs, keys and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from urllib.parse import quote
@@ -17,7 +16,7 @@ from proxy.errors import LoopDetected, MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import is_digest, is_project_name, is_served_name, is_version, normalize
 from proxy.repository.offered import PROVENANCE
-from proxy.upstream.identity import passed_through
+from proxy.upstream.identity import Identity, entries, passed_through
 from proxy.web.answers import Answer, Ask
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.files import Files
@@ -52,7 +51,7 @@ class At:
 class Routes:
     """Answers requests for the indexes in *repositories*, the one named *default* also at the root.
 
-    *via* is this instance's pseudonym: a request that bears it has been here before.
+    *identity* knows the requests that this instance has sent upstream: one that comes back is refused.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Routes:
         files: Files,
         documents: JsonDocuments,
         operations: Operations,
-        via: str,
+        identity: Identity,
     ) -> None:
         self._repositories = repositories
         self._default = default
@@ -72,7 +71,7 @@ class Routes:
         self._documents = documents
         self._operations = operations
         self._place = lru_cache(maxsize=_PATHS)(self._place_of)
-        self._been_here = re.compile(rf"[\d.]+ {re.escape(via)}(?: \(([^)]*)\))?(?:,|$)")
+        self._identity = identity
 
     def place(self, path: str) -> tuple[str, str] | None:
         """The index that answers at *path*, and whether it is asked for pages (``simple``), ``files`` or ``pypi`` documents."""
@@ -154,14 +153,13 @@ class Routes:
         return await self._documents.legacy(at.repository, f"{at.root}packages/", normalize(project), version, at.ask)
 
     def _refuse_loop(self, ask: Ask) -> None:
-        via = ask.header("via")
-        if via is None:
-            return
-        been = self._been_here.search(via)
-        if been is not None:
-            setting = f"{been.group(1)}.url" if been.group(1) else "an upstream's url"
-            raise LoopDetected(f"this request has passed through this proxy before: the setting {setting} points back at it")
-        passed_through.set(via)
+        received = entries(ask.header("via") or "")
+        upstream = self._identity.came_back(received)
+        if upstream is not None:
+            raise LoopDetected(
+                f"this request has passed through this proxy before: the setting upstream.{upstream}.url points back at it"
+            )
+        passed_through.set(received)
 
 
 #: Every path below an index, and what answers there; the first that fits.  ``{…}`` is one segment of that kind.

@@ -1,0 +1,53 @@
+"""What signals do to the running process.
+
+SIGTERM and SIGINT stop the service, which lets responses end first; a second one ends the process at once, whatever it is
+doing.  SIGHUP means that the terminal is gone: it stops the service too where there is one.  A process without a terminal, such
+as a daemon or one in a container, is sent it by those who expect that it reads its configuration again: that is logged.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from twisted.logger import Logger
+
+_log = Logger(namespace="proxy.service")
+
+
+def heed_signals(reactor: Any) -> None:
+    """Let signals do what this module says, once *reactor* runs (and has set its own handlers, which these go on to)."""
+    terminal = _has_terminal()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # From here on the system itself ends the process, which also works while the reactor is waiting for something.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if number == signal.SIGHUP:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a shell that ends sends it, and the kernel for the shell
+            reactor.callFromThread(_log.info, "SIGHUP: the terminal is gone, stopping")
+            reactor.callFromThread(reactor.stop)
+        else:
+            then = after[signal.Signals(number)]
+            if callable(then):
+                then(number, frame)
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(
+            _log.warn, "SIGHUP is ignored: the configuration is read at the start only; restart the proxy to have it read again"
+        )
+
+    after = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup(1) has it ignored
+        signal.signal(signal.SIGHUP, stop if terminal else ignore)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal, whose end it would be told."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
