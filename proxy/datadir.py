@@ -1,46 +1,82 @@
-"""The data directory: created, checked, and claimed by one running instance at a time."""
+"""The data directory: created, checked, and claimed by one running instance at a time.
+
+Theory of operation.  Two locks are held.  The lock file inside the directory keeps out whoever sees the same directory, by
+whatever path.  It goes when the directory does, so the path itself is reserved too: with an abstract Unix socket, which belongs
+to no file system.  Its name contains the mount namespace, in which a path means one directory; elsewhere the lock file decides.
+Both belong to what is open, so they live on in the child when the process that claimed becomes a daemon.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
+import socket
 import stat
+import struct
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, field
 
 from proxy.errors import ConfigError, InUse
+from proxy.storage.place import MARKER
 
 _LOCK = "lock"
+#: Why a directory that is the right one may not take a file: the proxy serves what it can read, and passes the rest through.
+_FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM)
+#: What SO_PEERCRED gives: process, user and group.
+_CREDENTIALS = struct.Struct("3i")
 
 
 @define
 class Claim:
-    """The right to use a data directory, until :meth:`release` or the end of the process.
-
-    The lock belongs to the open file, so it lives on in the child when the process that claimed becomes a daemon.
-    """
+    """The right to use a data directory, until :meth:`release` or the end of the process."""
 
     path: Path
     _fd: int = field(repr=False)
+    _name: socket.socket | None = field(repr=False)
 
     def sign(self) -> None:
         """Write this process's id into the lock file; again after a fork, for the child has another."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # it is for messages; a disk that is full or read-only takes none
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        if self._name is not None:
+            self._name.listen()  # the kernel notes who listens
 
     def release(self) -> None:
         """Let another instance have the directory.  May be called more than once."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        if self._name is not None:
+            self._name.close()
+            self._name = None
 
 
 def claim(path: Path) -> Claim:
-    """Make sure that *path* is a directory (created with mode 0700) this process may write to, and lock it.
+    """Make sure that *path* is a directory (created with mode 0700) of this process's own, and lock it.
 
-    Raises ConfigError when it cannot be written, is open to everybody, or another instance uses it (InUse).
+    A directory that carries the marker of an earlier start need not take any file, nor is one needed on a full disk.  Raises
+    ConfigError when it cannot be used, is open to everybody, or another instance uses it (InUse).
     """
+    name = _reserve(path)
+    try:
+        fd = _lock(path)
+    except BaseException:
+        if name is not None:
+            name.close()
+        raise
+    claimed = Claim(path, fd, name)
+    claimed.sign()
+    return claimed
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of the lock file, locked; of the directory where there can be no such file, -1 where there is neither."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = path.stat().st_mode
@@ -49,17 +85,67 @@ def claim(path: Path) -> Claim:
             raise ConfigError(f'"{path}": everybody may write there (mode {stat.S_IMODE(mode):04o}); expected 0700')
         fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(f'"{path}": {error.strerror}; expected a directory that can be written') from error
+        if error.errno not in _FOR_NOW and not (error.errno in _NOT_ALLOWED and (path / MARKER).is_file()):
+            raise ConfigError(f'"{path}": {error.strerror}; expected a directory that can be written') from error
+        found = _readable(path)
+        if found is None:
+            return -1
+        fd = found
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        owner = _owner(fd)
         os.close(fd)
         if not isinstance(error, BlockingIOError):
             raise ConfigError(f'"{path}": cannot be locked: {error.strerror}; expected a local file system') from error
-        raise InUse(
-            f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance', owner
-        ) from error
-    claimed = Claim(path, fd)
-    claimed.sign()
-    return claimed
+        raise _in_use(path, owner) from error
+    return fd
+
+
+def _readable(path: Path) -> int | None:
+    for each, flags in ((path / _LOCK, os.O_RDONLY), (path, os.O_RDONLY | os.O_DIRECTORY)):
+        with suppress(OSError):
+            return os.open(each, flags | os.O_CLOEXEC)
+    return None
+
+
+def _owner(fd: int) -> str:
+    with suppress(OSError):
+        return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    return "unknown"
+
+
+def _in_use(path: Path, owner: str) -> InUse:
+    return InUse(
+        f'"{path}": the instance with process id {owner} uses it; expected a directory of its own for each instance', owner
+    )
+
+
+def _reserve(path: Path) -> socket.socket | None:
+    """Reserve *path*, whatever is there; ``None`` where that is not possible.  Raises InUse."""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/mnt")
+        digest = hashlib.sha256(os.fsencode(f"{space}\0{os.path.realpath(path)}")).hexdigest()
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        name = f"\0pypiproxy-{digest[:40]}"
+        try:
+            made.bind(name)
+        except OSError as error:
+            made.close()
+            if error.errno == errno.EADDRINUSE and (owner := _listener(name)) is not None:
+                raise _in_use(path, owner) from error
+            return None
+        return made
+    return None
+
+
+def _listener(name: str) -> str | None:
+    """The process that listens at *name*, if it is this user's or root's: whoever else does can keep nobody out."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(name)
+            pid, user, _ = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        except OSError:
+            return None
+        return str(pid) if user in (0, os.getuid()) else None

@@ -6,6 +6,7 @@ and the ``detail`` of RFC 9457 problem JSON (uv prints it).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from attrs import frozen
@@ -202,6 +203,11 @@ class StorageFailed(ProxyError):
     @property
     def retry_after(self) -> int:
         return 5
+
+
+def is_of_the_disk(error: OSError) -> bool:
+    """Whether *error* says something about the disk, and not that this process has no room for another open file."""
+    return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ConfigError(Exception):

@@ -16,8 +16,6 @@ from proxy.settings import PageLimits
 REFRESH_AHEAD = 0.8
 #: A client's ``no-cache`` refreshes a page at most this often, in seconds.
 FORCED_REFRESH_PAUSE = 5.0
-#: A record from the future (the clock was set back) is believed up to this many seconds.
-CLOCK_SLACK = 60.0
 
 
 class Action(enum.Enum):
@@ -46,14 +44,14 @@ def lifetime(head: Head, limits: PageLimits) -> float:
 
 def decide(
     head: Head | None,
-    now: float,
+    age: float,
     limits: PageLimits,
     condition: Condition,
     *,
     resting: bool = False,
     no_cache: bool = False,
 ) -> Decision:
-    """Decide what a client who asks at *now* for the page of *head* gets.
+    """Decide what a client gets who asks for the page of *head*, which upstream confirmed *age* seconds ago.
 
     *resting*: the last refresh of this very page failed.  *no_cache*: the client asked for an end-to-end reload.
     """
@@ -61,9 +59,8 @@ def decide(
         return Decision(Action.FETCH, 0.0)
     if condition is Condition.OFFLINE:
         return Decision(Action.SERVE if head.found else Action.FETCH, 0.0)
-    age = now - head.checked_at
     fresh_for = lifetime(head, limits)
-    ttl = fresh_for - max(age, 0.0) if age > -CLOCK_SLACK else -CLOCK_SLACK
+    ttl = fresh_for - age
     up = condition is Condition.UP and not resting
     forced = no_cache and age >= FORCED_REFRESH_PAUSE
     if not head.found:

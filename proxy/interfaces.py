@@ -23,7 +23,10 @@ Operation = Callable[..., Awaitable[Any]]
 
 
 class Clock(Protocol):
-    """Wall time in seconds since the epoch; ``reactor.seconds`` in production, ``task.Clock().seconds`` in tests."""
+    """Wall time in seconds since the epoch, which may be set: ``time.time`` in production, ``task.Clock().seconds`` in tests.
+
+    Never for what is measured: that goes by ``reactor.seconds`` (:mod:`proxy.clocks`).
+    """
 
     def __call__(self) -> float: ...
 

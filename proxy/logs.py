@@ -6,8 +6,10 @@ event's own fields as far as they are numbers, texts or truth values, and ``trac
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -75,18 +77,24 @@ FORMATS: Mapping[str, Callable[[LogEvent], str]] = {"text": text_line, "json": j
 ACCESS = "proxy.access"
 #: How long a line may wait for others to be written with (seconds); warnings and errors do not wait.
 _PATIENCE = 0.05
+#: Why a file may not open that will when the disk is in order.
+_FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _SOON = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 
 
 @implementer(ILogObserver)
 class Lines:
-    """Writes each event but debug ones to *out* as a line made by *line*, many with one system call while the reactor runs."""
+    """Writes each event but debug ones to *out* as a line made by *line*, many with one system call while the reactor runs.
+
+    Lines that cannot be written (the disk is full) are dropped; the first one that can be says how many.
+    """
 
     def __init__(self, out: IO[Any], line: Callable[[LogEvent], str], reactor: Any) -> None:
         self._out = out
         self._line = line
         self._reactor = reactor
         self._waiting: list[str] = []
+        self._dropped = 0
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level")
@@ -101,9 +109,48 @@ class Lines:
     def flush(self) -> None:
         """Write what waits."""
         waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._out.write("".join(waiting))
+        if not waiting:
+            return
+        told = [] if not self._dropped else [self._line(_dropped(self._dropped))]
+        try:
+            self._out.write("".join([*told, *waiting]))
             self._out.flush()
+        except OSError:
+            self._dropped += len(waiting)
+        else:
+            self._dropped = 0
+
+
+def _dropped(count: int) -> LogEvent:
+    """What is said of lines that could not be written."""
+    return {
+        "log_format": "{lines} lines of this log could not be written and were dropped",
+        "lines": count,
+        "log_namespace": __name__,
+        "log_level": LogLevel.warn,
+        "log_time": time.time(),
+    }
+
+
+class _WhenItCanBeOpened:
+    """The file of a log that cannot be opened for now; each write tries again.  Raises OSError."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: LogFile | None = None
+
+    def write(self, text: str) -> None:
+        if self._file is None:
+            self._file = LogFile.fromFullPath(self._path)
+        self._file.write(text)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
+    def rotate(self) -> None:
+        if self._file is not None:
+            self._file.rotate()
 
 
 def observer(form: str, twistd: Mapping[str, Any], reactor: Any) -> Lines:
@@ -118,10 +165,13 @@ def observer(form: str, twistd: Mapping[str, Any], reactor: Any) -> Lines:
         if not twistd.get("nodaemon"):
             raise ConfigError("--logfile=-: a daemon has no standard output; expected a file")
         return Lines(sys.stdout, line, reactor)
+    file: LogFile | _WhenItCanBeOpened
     try:
         file = LogFile.fromFullPath(name or "twistd.log")
     except OSError as error:
-        raise ConfigError(f'--logfile = "{name}": {error.strerror}; expected a file that can be written') from error
+        if error.errno not in _FOR_NOW:
+            raise ConfigError(f'--logfile = "{name}": {error.strerror}; expected a file that can be written') from error
+        file = _WhenItCanBeOpened(name or "twistd.log")
     if not signal.getsignal(signal.SIGUSR1):
         signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(file.rotate))
     # LogFile writes texts as UTF-8, though it is no typing.IO

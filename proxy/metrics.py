@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from proxy.troubles import Reason, Trouble
 
 
 class Metrics:
@@ -26,6 +29,13 @@ class Metrics:
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60),
         )
         self._events = Counter("pypiproxy_events", "Things worth a look, by name.", ["event"], registry=self.registry)
+        self._degraded = Gauge(
+            "pypiproxy_degraded",
+            "Whether this is wrong now (/-/ready says more).",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.degraded(())
         self._evicted_files = Counter("pypiproxy_evicted_files", "Files evicted to make room.", registry=self.registry)
         self._evicted_bytes = Counter("pypiproxy_evicted_bytes", "Bytes of files evicted to make room.", registry=self.registry)
         #: Plain numbers: a hot page is answered in microseconds.
@@ -57,6 +67,12 @@ class Metrics:
     def count(self, event: str) -> None:
         """Count one *event* (``changed digest refused``, ``page served stale``, …)."""
         self._events.labels(event).inc()
+
+    def degraded(self, troubles: Sequence[Trouble]) -> None:
+        """Note what is wrong now."""
+        wrong = {each.reason for each in troubles}
+        for reason in Reason:
+            self._degraded.labels(reason.value).set(reason in wrong)
 
     def evicted(self, size: int) -> None:
         """Count a file of *size* bytes that was evicted."""

@@ -1,4 +1,4 @@
-"""An arriving file that the disk had no room to begin: it takes no byte, so that all of them go to the clients only."""
+"""An arriving file that could not be begun on the disk: it takes no byte, so that all of them go to the clients only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from proxy.interfaces import IPartialFile
 
 @implementer(IPartialFile)
 class Nowhere:
-    """Every write fails for the *reason* given, with ``EFBIG``: no room that is made now would help."""
+    """Every write fails with the *error* of the beginning; for want of room with ``EFBIG``: making some now would not help."""
 
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
+    def __init__(self, error: OSError) -> None:
+        number = errno.EFBIG if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.errno
+        self._error = number, error.strerror or str(error)
         self._descriptor = os.memfd_create("nowhere")
         self.size = 0
         self.marks: Mapping[int, str] = {}
@@ -26,7 +27,7 @@ class Nowhere:
         return self._descriptor
 
     def write(self, data: bytes) -> None:
-        raise OSError(errno.EFBIG, self._reason)
+        raise OSError(*self._error)
 
     def truncate(self, size: int = 0) -> None:
         pass
@@ -38,7 +39,7 @@ class Nowhere:
         return iter(())
 
     def commit(self, sha256: str) -> None:
-        raise OSError(errno.EFBIG, self._reason)
+        raise OSError(*self._error)
 
     def discard(self) -> None:
         pass

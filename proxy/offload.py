@@ -114,6 +114,7 @@ class Offload:
 
     def __init__(self, reactor: IReactorFromThreads, threads: int, name: str, memory: int = MEMORY) -> None:
         self.memory = Memory(memory)
+        self.name = name
         self._reactor = reactor
         self._threads = ThreadPoolExecutor(threads, name)
         self._waiting: deque[_Task] = deque()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import random
 import resource
-import secrets
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,29 +24,36 @@ from proxy.cache.files import FileCache
 from proxy.cache.kept import KeptBook
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
+from proxy.cache.precious import precious
 from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords, remove_missing
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
+from proxy.clocks import steady
 from proxy.errors import ConfigError, StorageFailed
-from proxy.interfaces import IUpstreams
+from proxy.interfaces import Clock, IUpstreams
 from proxy.listening import Listening
 from proxy.metrics import Metrics
-from proxy.model import DocumentReply, Validators
+from proxy.model import Condition, DocumentReply, Validators
 from proxy.offload import Offload
 from proxy.repository.documents import Documents, ProvenancePlaces
 from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
-from proxy.settings import IndexSettings, ServerSettings, Settings
+from proxy.settings import MIB, IndexSettings, ServerSettings, Settings
+from proxy.storage.doubled import SpareRecords
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
+from proxy.storage.memory import RecentRecords
+from proxy.storage.place import Place
 from proxy.storage.records import DiskRecords
 from proxy.supervisor import tell_ready
+from proxy.troubles import Reason, Trouble
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.identity import Identity
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool import Upstreams
+from proxy.watch import Watch
 from proxy.web.admin import Admin, site
 from proxy.web.channel import RESERVE, BoundedSite
 from proxy.web.documents import JsonDocuments
@@ -61,6 +68,11 @@ from proxy.web.site import Routes
 #: Threads that wait for the disk, and threads that parse, render and compress.
 _DISK_THREADS = 8
 _WORK_THREADS = 2
+#: The databases: all records, and a second copy of those that nothing can bring back.
+_DATABASES = ("records", "pins")
+#: Memory for pages and documents that cannot be written (bytes), and indexes named in one line.
+_UNWRITTEN = 32 * MIB
+_NAMED = 10
 #: How ``page_memory`` is divided.
 _FOR_RENDERINGS, _FOR_PARSED, _FOR_PINS, _FOR_HOT, _FOR_SMALL_FILES, _FOR_DOCUMENTS = 0.35, 0.25, 0.1, 0.1, 0.15, 0.05
 
@@ -77,7 +89,7 @@ class ProxyService(MultiService):
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, *, serving: bool = True) -> None:
+    def __init__(self, settings: Settings, reactor: Any, clock: Clock, *, serving: bool = True) -> None:
         super().__init__()
         server = settings.server
         self._reactor = reactor
@@ -88,22 +100,32 @@ class ProxyService(MultiService):
         self.metrics = Metrics()
         self._disk = Offload(reactor, _DISK_THREADS, "disk")
         self._work = Offload(reactor, _WORK_THREADS, "work")
-        try:
-            self._records = DiskRecords(server.data_dir / "records", self._disk)
-            self._store = LocalFiles(server.data_dir, self._disk, self.metrics.count)
-        except (StorageFailed, OSError) as error:
-            raise ConfigError(f"server.data_dir = {server.data_dir}: {error}") from error
-        via = f"pypiproxy-{_instance(server.data_dir)}"
-        pins = PinBook(self._records, int(server.page_memory * _FOR_PINS))
-        self.usage = UsageBook(self._store, self._disk, reactor.seconds)
-        self.kept = KeptBook(self._records, pins, self._store)
+        self._clock = clock
+        self._place = Place(server.data_dir, clock, reactor.seconds)
+        # SQLite wants one thread each.
+        self._database_threads = [Offload(reactor, 1, name) for name in _DATABASES]
+        self._databases = [self._database(server.data_dir / each.name, each) for each in self._database_threads]
+        records, copy = self._databases
+        self._records = SpareRecords(records, RecentRecords(_UNWRITTEN))
+        self._precious = precious(records, copy)
+        self._store = LocalFiles(server.data_dir, self._disk, self.metrics.count, self._place.prepare, self._place.failed)
+        via = f"pypiproxy-{self._place.name}"
+        self._pins = pins = PinBook(self._precious, int(server.page_memory * _FOR_PINS))
+        self.usage = UsageBook(self._store, self._disk, clock)
+        self.kept = KeptBook(self._precious, pins, self._store)
         self.room = self._room(server)
         self._files = FileCache(
             self._store, self._disk, self.metrics.count, self.usage.used, self.room, later=reactor.callLater
         )
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self.clients = {
-            each.name: UpstreamClient(each, reactor=reactor, identity=identity, rng=random.Random())  # noqa: S311  # jitter, no secret
+            each.name: UpstreamClient(
+                each,
+                reactor=reactor,
+                identity=identity,
+                rng=random.Random(),  # noqa: S311  # jitter, no secret
+                clock=clock,
+            )
             for each in settings.upstreams
         }
         self._cleaning: Deferred[None] = succeed(None)
@@ -111,30 +133,37 @@ class ProxyService(MultiService):
         self._data_dir = server.data_dir
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
+        self._watch = Watch(
+            [self._look_at_place, self._look_at_databases, self._look_at_commands, self._look_at_upstreams],
+            reactor,
+            self.metrics.degraded,
+        )
         self.administration = Administration(
             Parts(
                 indexes=self.indexes,
                 store=self._store,
-                records=self._records,
+                records=records,
                 pins=pins,
                 kept=self.kept,
                 usage=self.usage,
                 disk=self._disk,
                 work=self._work,
                 reactor=reactor,
+                clock=clock,
+                look=self._watch.look,
                 evicting=self.room.limited,
                 answered=lambda: self.metrics.answers() if serving else None,
             )
         )
         default = next((index.name for index in settings.indexes if index.default), None)
-        hot = HotRequests(reactor, via, int(server.page_memory * _FOR_HOT))
+        hot = HotRequests(clock, via, int(server.page_memory * _FOR_HOT))
         self._routes = Routes(
             {name: index.repository for name, index in self.indexes.items()},
             default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
             Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
             JsonDocuments(self._work, int(server.page_memory * _FOR_DOCUMENTS)),
-            Operations(lambda: not self._stopping, self.metrics.exposition),
+            Operations(lambda: not self._stopping, self._watch.look, self.metrics.exposition),
             identity,
         )
         self.front = Front(
@@ -150,8 +179,10 @@ class ProxyService(MultiService):
         self.listenings = [
             Listening(description, self._site, reactor, self._site.make_room) for description in server.listen if serving
         ]
-        self.admin_sockets = [AdminSocket(server.data_dir, site(self._admin, reactor), reactor)] if serving else []
-        for each in (*self.listenings, *self.admin_sockets):
+        self.admin_sockets = (
+            [AdminSocket(server.data_dir, site(self._admin, reactor), reactor, self._place.is_ours)] if serving else []
+        )
+        for each in (*self.listenings, *self.admin_sockets, *([self._watch] if serving else [])):
             each.setServiceParent(self)
 
     def _observe(self, method: str, path: str, status: int, size: int, seconds: float, word: str) -> None:
@@ -160,8 +191,45 @@ class ProxyService(MultiService):
         if place is not None:
             self.metrics.answered(*place, word)
 
+    def _database(self, directory: Path, offload: Offload) -> DiskRecords:
+        return DiskRecords(
+            directory,
+            offload,
+            clock=self._clock,
+            steady=self._reactor.seconds,
+            ours=self._place.is_ours,
+            count=self.metrics.count,
+        )
+
+    async def _look_at_place(self) -> Sequence[Trouble]:
+        return await self._disk.run(self._place.look)
+
+    async def _look_at_databases(self) -> Sequence[Trouble]:
+        looks = [Deferred.fromCoroutine(each.look()) for each in self._databases]
+        reasons = {each.name: await look for each, look in zip(self._databases, looks, strict=True)}
+        if not any(reasons.values()):
+            try:
+                await self._precious.mend()
+                await self._pins.mend()
+            except StorageFailed as error:
+                reasons["pins"] = str(error)
+        troubles = [_database_trouble(name, why) for name, why in reasons.items() if why is not None]
+        return [*troubles, *await self._disk.run(self._place.news)]
+
+    async def _look_at_commands(self) -> Sequence[Trouble]:
+        return [trouble for each in self.admin_sockets if (trouble := await each.look()) is not None]
+
+    async def _look_at_upstreams(self) -> Sequence[Trouble]:
+        down = [name for name, index in self.indexes.items() if index.upstreams.condition() is Condition.DOWN]
+        if not down:
+            return []
+        names = ", ".join(down[:_NAMED]) + (", …" if len(down) > _NAMED else "")
+        words = f"no upstream answers for {names}: what is cached is served; pypiproxy upstreams says why"
+        return [Trouble(Reason.UPSTREAM, words)]
+
     def _room(self, server: ServerSettings) -> Room:
-        if server.min_free is not None and server.min_free > (there := self._store.capacity()):
+        there = self._store.capacity()
+        if server.min_free is not None and there is not None and server.min_free > there:
             raise ConfigError(
                 f"server.min_free = {server.min_free:,} bytes: the file system of {server.data_dir} has {there:,} bytes in all"
             )
@@ -174,15 +242,24 @@ class ProxyService(MultiService):
             max_size=server.max_size,
             min_free=server.min_free,
             evicted=self.metrics.evicted,
+            clock=self._clock,
         )
 
     def _index(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IndexParts:
         pool: Offline | Upstreams = Offline(index.name) if index.offline else self._pool(index)
         pages = PageCache(
-            index.name, pool, self._records, self._work, self._reactor, index.limits, page_memory, self.metrics.count
+            index.name,
+            pool,
+            self._records,
+            self._work,
+            self._reactor,
+            index.limits,
+            page_memory,
+            self.metrics.count,
+            self._clock,
         )
         documents = self._documents(index, pool, pages)
-        metadata = Sidecars(self._files, pins, self._work, self._reactor, self.metrics.count)
+        metadata = Sidecars(self._files, pins, self._work, self._clock, self._reactor, self.metrics.count)
         self._closing += [pages, documents, metadata]
         repository = ProxyRepository(
             index.name,
@@ -193,7 +270,7 @@ class ProxyService(MultiService):
             metadata,
             documents,
             self._work,
-            self._reactor,
+            self._clock,
             self.metrics.count,
             Presence(self._store, self._work) if index.offline else None,
             prefetch=index.prefetch and not index.offline,
@@ -208,10 +285,11 @@ class ProxyService(MultiService):
             reactor=self._reactor,
             offload=self._work,
             count=self.metrics.count,
+            clock=self._clock,
         )
 
     def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache) -> Documents:
-        name, limits, count = index.name, index.limits, self.metrics.count
+        name, limits, count, clock = index.name, index.limits, self.metrics.count, self._clock
 
         places = ProvenancePlaces(name)
 
@@ -222,12 +300,12 @@ class ProxyService(MultiService):
             return HeadedRecords(kind, name, self._records, self._work)
 
         documents = records(DOCUMENTS)
-        lists = ListFiles(self._data_dir / "lists" / name, self._work)
+        lists = ListFiles(self._data_dir / "lists" / name, self._work, self._place.prepare)
         return Documents(
-            DocumentCache(pool, pool.document, documents, self._reactor, limits, count),
-            DocumentCache(pool, provenance, documents, self._reactor, limits, count),
+            DocumentCache(pool, pool.document, documents, self._reactor, limits, count, clock),
+            DocumentCache(pool, provenance, documents, self._reactor, limits, count, clock),
             places,
-            ProjectList(name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, count),
+            ProjectList(name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, count, clock),
         )
 
     def startService(self) -> None:
@@ -258,8 +336,8 @@ class ProxyService(MultiService):
             await self._close()
         finally:
             # A thread that is left would keep the process alive for ever.
-            self._work.stop()
-            self._disk.stop()
+            for each in (self._work, self._disk, *self._database_threads):
+                each.stop()
 
     async def _close(self) -> None:
         closed = super().stopService()
@@ -277,8 +355,12 @@ class ProxyService(MultiService):
         await DeferredList(pools, consumeErrors=True)
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self.clients.values()], consumeErrors=True)
         await self.room.stop()
+        with suppress(StorageFailed):
+            await self._pins.mend()
         await self._store.close()
-        await self._records.close()
+        for database in self._databases:
+            await database.close()
+        self._place.close()
 
     async def _drain(self) -> None:
         """Let responses in progress go on until they end or the deadline comes."""
@@ -311,27 +393,21 @@ class ProxyService(MultiService):
             )
 
 
-def build(settings: Settings, reactor: Any, *, serving: bool = True) -> ProxyService:
+def build(settings: Settings, reactor: Any, clock: Clock = time.time, *, serving: bool = True) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
 
-    Raises ConfigError when the data directory cannot be used.
+    *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what can never be right.
     """
-    return ProxyService(settings, reactor, serving=serving)
+    steady(reactor)
+    return ProxyService(settings, reactor, clock, serving=serving)
+
+
+def _database_trouble(name: str, why: str) -> Trouble:
+    return Trouble(Reason.DATABASE, f"the database {name} takes nothing ({why}): what is new is kept in memory; check the disk")
 
 
 def _user_agent(contact: str | None) -> str:
     return f"pypiproxy/{proxy.__version__}" + (f" (+{contact})" if contact else "")
-
-
-def _instance(data_dir: Path) -> str:
-    """This instance's name in ``Via``, made once for a data directory."""
-    file = data_dir / "instance"
-    try:
-        return file.read_text("ascii").strip()
-    except FileNotFoundError:
-        name = secrets.token_hex(6)
-        file.write_text(name + "\n", "ascii")
-        return name
 
 
 def _calm_collector() -> None:

@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.errors import Attempt, DigestMismatch, Overloaded, UpstreamFailed
+from proxy.errors import Attempt, DigestMismatch, Overloaded, UpstreamFailed, is_of_the_disk
 from proxy.flight import uninterrupted
 from proxy.interfaces import IBytesSource, IOffload, IPartialFile, ISink
 from proxy.model import Digest, FileFacts
@@ -53,7 +53,7 @@ PATIENCE = 3.0
 #: Bytes after which the digest of what has arrived is noted for a later download.
 _MARK_EVERY = 1 * MIB
 
-#: What a write may fail with that means "no room", not "broken"; and which of it other files can make room for.
+#: What a write may fail with that means "no room"; and which of it other files can make room for.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 #: The room that is asked for when nobody has said how long the file is.
@@ -299,9 +299,17 @@ class Spool:
         return rest
 
     def _not_kept(self, error: OSError) -> None:
-        """Say that the file goes to its clients only, if *error* is for want of room; else raise it."""
-        if error.errno not in NO_ROOM:
+        """Say that the file goes to its clients only, if *error* is of the disk; else raise it."""
+        if not is_of_the_disk(error):
             raise error
+        if error.errno not in NO_ROOM:
+            self.log.error(
+                "the data directory cannot be written ({error}): {name} goes to its clients and is not kept. "
+                "Check the mount, the owner and the mode.",
+                name=self.name,
+                error=error.strerror,
+            )
+            return
         self.log.error(
             "no room in the data directory for {name}: it goes to its clients and is not kept ({error}). "
             "Make room, or set max_size or min_free so that files make room for others.",

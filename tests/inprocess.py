@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import urljoin
 from attrs import evolve
 from twisted.internet import reactor as default_reactor
 
+from proxy.interfaces import Clock
 from proxy.service import ProxyService, build
 from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
 from tests.support import wire
@@ -68,9 +70,13 @@ async def start(
     *upstreams: UpstreamSettings,
     limits: PageLimits | None = None,
     indexes: tuple[IndexSettings, ...] | None = None,
+    clock: Clock = time.time,
     **server: Any,
 ) -> Running:
-    """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise."""
+    """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise.
+
+    *clock* is what it takes for the wall time.
+    """
     names = tuple(each.name for each in upstreams)
     limits = limits or PageLimits(soft_deadline=0.1)
     # Tests count what upstream is asked for; what is asked for ahead has tests of its own.
@@ -80,7 +86,7 @@ async def start(
         upstreams=upstreams,
         indexes=indexes or (index,),
     )
-    service = build(settings, default_reactor)
+    service = build(settings, default_reactor, clock)
     service.startService()
     return Running(service)
 

@@ -72,7 +72,7 @@ class House:
 
     def __init__(self, limit: int = 100) -> None:
         self.clock = Clock()
-        self.hot = HotRequests(self.clock, "pypiproxy-test", 1 << 22)
+        self.hot = HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 22)
         self.gate: Deferred[None] = Deferred()
         self.full: list[bool] = []
         front = Front(self.route, self.clock, Inline(), via="pypiproxy-test", stall_timeout=STALL, answer_within=1e9)

@@ -18,6 +18,7 @@ FLOORS = {
     "names": 0,
     "ranges": 0,
     "errors": 0,
+    "troubles": 0,
     "freshness": 0,
     "settings": 0,
     "completeness": 0,
@@ -29,6 +30,7 @@ FLOORS = {
     # 1: the ports
     "interfaces": 1,
     # 2: mechanisms
+    "clocks": 2,
     "flight": 2,
     "nowhere": 2,
     "spool": 2,
@@ -56,6 +58,7 @@ FLOORS = {
     "datadir": 7,
     "adminsocket": 7,
     "supervisor": 7,
+    "watch": 7,
     "tap": 7,
     "logs": 7,
     # 8: the command line

@@ -26,7 +26,7 @@ class Farm:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.hot = HotRequests(self.clock, "pypiproxy-test", 1 << 20)
+        self.hot = HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 20)
         self.version = 1
         self.ready = True
         self.routed: list[str] = []

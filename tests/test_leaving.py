@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from diskcache import Cache
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -141,14 +142,14 @@ async def test_a_client_that_leaves_while_a_name_is_written_down_leaves_no_descr
     proxy = await run(upstream)
     await proxy.get(await proxy.link("one", "one-1.0.tar.gz"))
     path = await proxy.link("two", "two-1.0.tar.gz")
-    go, began, real = threading.Event(), threading.Event(), proxy.service._records._cache.set
+    go, began, real = threading.Event(), threading.Event(), Cache.set
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **options: Any) -> Any:
         began.set()
         go.wait(10.0)
-        return real(*args)
+        return real(*args, **options)
 
-    monkeypatch.setattr(proxy.service._records._cache, "set", slow)
+    monkeypatch.setattr(Cache, "set", slow)
     client = await wire.ask(proxy.port, path)
     while not began.is_set():
         await deferLater(reactor, 0.002)
@@ -225,7 +226,7 @@ async def test_stores_close_what_nobody_waits_for(tmp_path: Any) -> None:
         run_first = run
 
     held: Any = Held()
-    store, lists = LocalFiles(tmp_path, held), ListFiles(tmp_path / "lists", held)
+    store, lists = LocalFiles(tmp_path, held), ListFiles(tmp_path / "lists", held, lambda folder: None)
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "a").write_bytes(b"list")
     waits = [

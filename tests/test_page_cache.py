@@ -29,6 +29,8 @@ class PageCacheTests(SynchronousTestCase):
         self.clock.advance(1_000_000)
         self.records = MemoryRecords()
         self.events: list[str] = []
+        #: By how much the wall clock is ahead of the one that nobody sets.
+        self.ahead = 0.0
         self.start()
 
     def start(self, limits: PageLimits | None = None) -> None:
@@ -43,6 +45,7 @@ class PageCacheTests(SynchronousTestCase):
             limits or PageLimits(),
             1 << 20,
             self.events.append,
+            lambda: self.clock.seconds() + self.ahead,
         )
 
     def get(self, project: str = "six", **how: Any) -> Deferred[Served]:
@@ -102,6 +105,32 @@ class PageCacheTests(SynchronousTestCase):
         served = self.successResultOf(self.get())
         self.assertEqual((served.outcome.ttl, self.files(served)), (590, ["six-1.0.tar.gz"]))
         self.assertEqual(self.upstreams.pages, [])
+
+    def test_whoever_sets_the_clock_makes_no_page_older_or_newer(self) -> None:
+        self.warm(age=100)
+        for jump in (-86_400, 10, 365 * 86_400):
+            self.ahead += jump
+            self.assertEqual(self.successResultOf(self.get()).outcome.ttl, 500)
+        self.clock.advance(501)
+        self.assertFalse(self.get().called)
+
+    def test_a_record_from_the_future_counts_as_confirmed_now_and_is_not_fresh_for_ever(self) -> None:
+        self.warm()
+        self.ahead = -86_400
+        self.start()
+        self.assertEqual(self.successResultOf(self.get()).outcome.ttl, 600)
+        self.clock.advance(601)
+        self.assertFalse(self.get().called)
+        self.assertEqual(len(self.upstreams.pages), 1)
+
+    def test_after_a_year_that_nobody_lived_through_records_are_stale_and_served(self) -> None:
+        self.warm()
+        self.ahead = 365 * 86_400
+        self.start()
+        self.upstreams.state = Condition.DOWN
+        served = self.successResultOf(self.get())
+        self.assertEqual(self.files(served), ["six-1.0.tar.gz"])
+        self.assertLess(served.outcome.ttl or 0, -300 * 86_400)
 
     def of_mirror(self, *files: File) -> Any:
         """A page as the upstream ``mirror`` would deliver it."""

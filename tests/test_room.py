@@ -117,6 +117,23 @@ class RoomTests(Case):
         self.assertEqual(self.now(self.room(min_free=240).keep_within_limits()), 300)
         self.assertEqual(self.there(), "efgh")
 
+    def test_after_the_clock_was_set_back_the_files_not_used_for_longest_still_go_first(self) -> None:
+        self.add("abcd")
+        room = self.room(max_size=250)
+        usage = self.usage
+        for restart in (False, True):
+            self.clock.rightNow -= 86_400
+            if restart:
+                usage = self.usage = UsageBook(self.store, Inline(), self.clock.seconds)
+                room = self.room(max_size=150)
+            usage.used(sha("a"))
+            usage.used(sha("b"))
+            self.now(usage.follow())
+            self.now(usage.write())
+            self.now(room.keep_within_limits())
+            self.assertEqual(self.there(), "b" if restart else "ab")
+            usage.used(sha("a"))
+
     def test_looks_at_the_disk_at_the_start_and_every_minute(self) -> None:
         self.add("abcdefgh")
         room = self.room(min_free=100)

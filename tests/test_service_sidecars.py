@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ async def test_failing_metadata_does_not_take_upstream_out(upstream: FakeUpstrea
 @pytest.mark.parametrize("kept", [SIGN_IN, b"", FOREIGN])
 async def test_what_an_earlier_version_kept_for_metadata_is_looked_into_and_forgotten(kept: bytes) -> None:
     files, pins = FileCache(MemoryFiles(), Inline()), PinBook(MemoryRecords(), 10_000)
-    sidecars = Sidecars(files, pins, Inline(), Clock(), lambda event: None)
+    sidecars = Sidecars(files, pins, Inline(), time.time, Clock(), lambda event: None)
     for data in (MADE.metadata, kept):
         sha256 = await files.keep(data)
         await pins.put("pypi", "demo", "none/a.whl.metadata", Pin(sha256, len(data), {}, "", 0.0))

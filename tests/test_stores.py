@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sqlite3
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,17 +76,22 @@ class TestDiskRecords:
     def test_a_pickle_in_the_database_is_never_loaded(self, tmp_path: Path) -> None:
         store = DiskRecords(tmp_path, Inline())
         planted = tmp_path / "planted"
-        store._cache._sql(
+        now(store.set("other", b""))
+        now(store.close())
+        database = sqlite3.connect(tmp_path / "cache.db")
+        database.execute(
             "INSERT INTO Cache(key, raw, store_time, expire_time, access_time, tag, size, mode, filename, value)"
             " VALUES ('k', 1, 0, NULL, 0, NULL, 0, 4, NULL, ?)",
             (pickle.dumps(_Bomb(planted)),),
         )
+        database.commit()
+        database.close()
         assert now(store.get("k")) is None
         now(store.close())
         assert not planted.exists()
 
     def test_only_the_owner_may_look(self, tmp_path: Path) -> None:
-        now(DiskRecords(tmp_path / "records", Inline()).close())
+        now(DiskRecords(tmp_path / "records", Inline()).look())
         assert (tmp_path / "records").stat().st_mode & 0o777 == 0o700
 
     def test_a_value_whose_file_is_gone_is_not_there(self, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -12,9 +12,10 @@ from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
 from proxy.cache.usage import UsageBook
 from proxy.errors import BadRequest, NotFound
-from proxy.interfaces import IFileStore, IOffload, IRecordStore, IRepository
+from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.repository.documents import Documents
+from proxy.troubles import Trouble
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool import Upstreams
 
@@ -50,8 +51,11 @@ class Parts:
     disk: IOffload
     work: IOffload
     reactor: Any
+    clock: Clock
     #: Whether files go by themselves when there are too many.
     evicting: bool
+    #: What is wrong now.
+    look: Callable[[], Awaitable[Sequence[Trouble]]]
     #: What clients were answered since the start, by index; ``None`` when nobody is served.
     answered: Callable[[], Mapping[str, Any] | None]
 

@@ -51,7 +51,7 @@ class Purging:
 
     async def purge_unused(self, report: Report, seconds: float) -> dict[str, Any]:
         """Remove every file that was not used for so many *seconds*."""
-        before = self._parts.reactor.seconds() - seconds
+        before = self._parts.clock() - seconds
         files = await self._parts.usage.files()
         doomed = {file.sha256: file.size for file in files if file.used < before}
         named = [each async for found in by_project(self._parts) for each in found if each.pin.sha256 in doomed]

@@ -53,7 +53,7 @@ async def _named(parts: Parts, name: str, index: IndexParts, project: str, unnam
         page = await index.pages.parsed(project, head)
     except ProxyError:
         return []  # damaged, and not to be had again: it tells nothing
-    now = parts.reactor.seconds()
+    now = parts.clock()
     stated = await parts.work.run(_stated, page.files, unnamed)
     return [
         Named(name, project, pinned, Pin(sha256, unnamed[sha256], {"sha256": sha256}, url, now))

@@ -100,7 +100,7 @@ class Stock:
 
     async def recent(self, report: Report, seconds: float, index: str | None = None) -> list[str]:
         """The projects of which a file was used within the last *seconds*, sorted."""
-        since = self._parts.reactor.seconds() - seconds
+        since = self._parts.clock() - seconds
         used = {file.sha256 for file in await self._parts.usage.files() if file.used >= since}
         found = {each.project async for there in by_project(self._parts, index) for each in there if each.pin.sha256 in used}
         return sorted(found)
@@ -131,6 +131,7 @@ class Stock:
             "records": len(keys),
             "pages": sum(1 for key in keys if key.startswith(f"{PAGES}/") and key.count("/") == 2),
             "answered": parts.answered(),
+            "degraded": [{"reason": each.reason.value, "words": each.words} for each in await parts.look()],
         }
 
 

@@ -93,7 +93,8 @@ class _Run:
         self._repair = repair
         self._pace = pace
         self._tally = _Tally()
-        self._began = self._said_at = parts.reactor.seconds()
+        self._began = parts.clock()
+        self._said_at = parts.reactor.seconds()
         self._damaged: dict[str, str] = {}
         #: What could not be set aside; while it is there nothing can take its place.
         self._stuck: set[str] = set()

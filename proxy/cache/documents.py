@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 from twisted.internet.interfaces import IReactorTime
@@ -11,7 +12,7 @@ from proxy.cache.pages import goes_back, renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, ProxyError
-from proxy.interfaces import IUpstreams
+from proxy.interfaces import Clock, IUpstreams
 from proxy.model import DocumentFound, DocumentReply, Head, PageMissing, PageUnchanged, Record, Validators
 from proxy.settings import PageLimits
 from proxy.simple.links import shown_in
@@ -31,10 +32,11 @@ class DocumentCache:
         reactor: IReactorTime,
         limits: PageLimits,
         count: Callable[[str], None] = lambda event: None,
+        clock: Clock = time.time,
     ) -> None:
         self._ask = ask
         self._records = records
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, count)
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, clock=clock)
         self.close = self._refreshed.close
         self.get = self._refreshed.get
 

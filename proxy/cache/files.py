@@ -18,12 +18,12 @@ from twisted.python.failure import Failure
 
 from proxy.cache.room import Room
 from proxy.completeness import check
-from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed
+from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
 from proxy.flight import swallow, uninterrupted
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import FileFacts, Wanted
 from proxy.nowhere import Nowhere
-from proxy.spool import FULL, NO_ROOM, UNKNOWN_SIZE, Later, Spool
+from proxy.spool import FULL, UNKNOWN_SIZE, Later, Spool
 from proxy.waiters import Waiters
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class FileCache:
         return source
 
     async def keep(self, data: bytes) -> str:
-        """Commit *data*, a small file that was made here, unless the disk is full; its sha256.  Raises StorageFailed."""
+        """Commit *data*, a small file that was made here, unless the disk takes none; its sha256.  Raises StorageFailed."""
         sha256 = hashlib.sha256(data).hexdigest()
 
         async def commit() -> None:
@@ -94,7 +94,7 @@ class FileCache:
         try:
             await uninterrupted(self._with_room(len(data), commit))
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if not is_of_the_disk(error):
                 raise StorageFailed(f"cannot store {len(data):,} bytes: {error.strerror} ({error.filename})") from error
         else:
             self._committed(sha256, len(data))
@@ -206,15 +206,15 @@ class FileCache:
         return spool
 
     async def _begin(self, key: str, wanted: Wanted) -> IPartialFile:
-        """The partial file for *wanted*: one that keeps nothing when the disk is so full that none can be made."""
+        """The partial file for *wanted*: one that keeps nothing when the disk is such that none can be made."""
         try:
             return await self._with_room(
                 wanted.size or UNKNOWN_SIZE, lambda: self._store.begin(key, resume=wanted.digest is not None)
             )
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if not is_of_the_disk(error):
                 raise StorageFailed(f"cannot store {wanted.name}: {error.strerror} ({error.filename})") from error
-            return Nowhere(error.strerror or str(error))
+            return Nowhere(error)
 
     async def _with_room(self, needed: int, attempt: Callable[[], Awaitable[T]]) -> T:
         """What *attempt* returns, which is tried again when the disk is full and room for *needed* bytes could be made."""

@@ -16,7 +16,8 @@ from proxy.cache.pins import PinBook, filename_of, means
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.model import NO_BYTES
 
-_KEY = "kept"
+#: Where the book is in the record store.
+KEY = "kept"
 
 
 @frozen(slots=True, order=True)
@@ -98,7 +99,7 @@ class KeptBook:
 
     async def _all(self) -> frozenset[Kept]:
         if self._kept is None:
-            data = await self._records.get(_KEY)
+            data = await self._records.get(KEY)
             try:
                 self._set(frozenset(_decoder.decode(data) if data is not None else ()))
             except msgspec.MsgspecError as error:
@@ -113,7 +114,7 @@ class KeptBook:
 
     async def _write(self, kept: frozenset[Kept]) -> None:
         if kept != self._kept:
-            await self._records.set(_KEY, _encoder.encode(sorted(kept)))
+            await self._records.set(KEY, _encoder.encode(sorted(kept)))
             self._set(kept)
 
     async def _is_stored(self, sha256: str) -> bool:
@@ -121,3 +122,12 @@ class KeptBook:
         if source is not None:
             source.close()
         return source is not None
+
+
+def readable(value: bytes) -> bool:
+    """Whether *value* is a record of kept files."""
+    try:
+        _decoder.decode(value)
+    except msgspec.MsgspecError:
+        return False
+    return True

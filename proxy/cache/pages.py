@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 from attrs import evolve, frozen
@@ -13,7 +14,7 @@ from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.flight import Flights
-from proxy.interfaces import IOffload, IRecordStore, IUpstreams
+from proxy.interfaces import Clock, IOffload, IRecordStore, IUpstreams
 from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
 from proxy.settings import KIB, PageLimits
 from proxy.simple.parse import Malformed, parse_page, weight
@@ -49,13 +50,14 @@ class PageCache:
         limits: PageLimits,
         memory: int,
         count: Callable[[str], None] = lambda event: None,
+        clock: Clock = time.time,
     ) -> None:
         self._index = index
         self._upstreams = upstreams
         self._records = HeadedRecords(PAGES, index, records, offload)
         self._offload = offload
         self._count = count
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, upstreams.slow)
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, upstreams.slow, clock=clock)
         self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
         self._parses: Flights[Page] = Flights()
         self.close = self._refreshed.close

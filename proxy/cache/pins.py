@@ -1,6 +1,7 @@
 """Pins: under which digest each file name was first committed, for ever after.
 
-One record a project (``pins/<index>/<project>``), kept in memory once read; changes are serialised per project.
+One record a project (``pins/<index>/<project>``), kept in memory once read; changes are serialised per project.  What is pinned
+while its record can be neither read nor written is held in memory; what the record says when it can be read again goes first.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ NO_PINS = Pins()
 #: The companion that is pinned beside its file (PEP 658).
 METADATA = ".metadata"
 
-_FOLDER = "pins"
+#: Where the pins are in the record store.
+FOLDER = "pins"
 
 
 def companion_name(asked: str, filename: str, companion: str) -> str:
@@ -82,92 +84,118 @@ class PinBook:
         )
         self._locks: dict[tuple[str, str], DeferredLock] = {}
         self._removals: Counter[tuple[str, str]] = Counter()
+        #: What no record says yet.
+        self._unwritten: dict[tuple[str, str], dict[str, Pin]] = {}
 
     async def places(self) -> list[tuple[str, str]]:
         """(index, project) of all that have pins, sorted.  Raises StorageFailed."""
-        keys = await self._records.keys(f"{_FOLDER}/")
-        return [(index, project) for index, project in (key.removeprefix(f"{_FOLDER}/").split("/", 1) for key in keys)]
+        parts = [key.split("/") for key in await self._records.keys(f"{FOLDER}/")]
+        return [(index, project) for _, index, project in (each for each in parts if len(each) == 3)]
 
     async def peek(self, index: str, project: str) -> Pins:
-        """The pins of a project, for those who go through all of them: what is in memory stays as it is."""
-        return self._known.get((index, project)) or await self._load(index, project)
+        """The pins of a project, for those who go through all of them: memory stays as it is.  Raises StorageFailed."""
+        return await self._certain(index, project)
 
     def at_hand(self, index: str, project: str) -> Pins | None:
         """The pins of a project if they are in memory."""
         return self._known.get((index, project))
 
     async def of(self, index: str, project: str) -> Pins:
-        """The pins of a project."""
+        """The pins of a project; while they cannot be read, what was pinned meanwhile, and that is asked for anew each time."""
         pins = self._known.get((index, project))
         if pins is None:
             async with _Lock(self._locks, (index, project)):
-                pins = self._known.get((index, project)) or await self._read(index, project)
+                try:
+                    pins = await self._certain(index, project)
+                except StorageFailed as error:
+                    self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
+                    return Pins(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
+                self._known.put((index, project), pins)
         return pins
 
     async def add(self, index: str, project: str, name: str, pin: Pin) -> None:
-        """Pin *name*, unless it is pinned already: the first committed bytes stay."""
+        """Pin *name*, unless it is pinned already: the first committed bytes stay.  What cannot be written now is later."""
         async with _Lock(self._locks, (index, project)):
-            pins = self._known.get((index, project)) or await self._read(index, project)
-            if name not in pins:
-                await self._note(index, project, {**pins, name: pin})
+            try:
+                pins = await self._certain(index, project)
+                if name not in pins:
+                    await self._write(index, project, {**pins, name: pin})
+            except StorageFailed as error:
+                self._hold(index, project, {name: pin, **self._unwritten.get((index, project), EMPTY)}, error)
 
     async def add_all(self, index: str, project: str, pins: Mapping[str, Pin]) -> None:
         """Pin what is in *pins* and not pinned already, for good.  Raises StorageFailed."""
         async with _Lock(self._locks, (index, project)):
-            known = self._known.get((index, project)) or await self._read(index, project)
+            known = await self._certain(index, project)
             if not pins.keys() <= known.keys():
                 await self._write(index, project, {**pins, **known})
 
     async def put(self, index: str, project: str, name: str, pin: Pin) -> None:
-        """Pin *name* in place of what it was pinned to."""
+        """Pin *name* in place of what it was pinned to.  What cannot be written now is later."""
         async with _Lock(self._locks, (index, project)):
-            pins = self._known.get((index, project)) or await self._read(index, project)
-            await self._note(index, project, {**pins, name: pin})
+            try:
+                await self._write(index, project, {**await self._certain(index, project), name: pin})
+            except StorageFailed as error:
+                self._hold(index, project, {**self._unwritten.get((index, project), EMPTY), name: pin}, error)
 
     async def remove(self, index: str, project: str, names: Collection[str]) -> dict[str, Pin]:
-        """Forget the pins of *names*; returns those that there were."""
+        """Forget the pins of *names*; returns those that there were.  Raises StorageFailed."""
         async with _Lock(self._locks, (index, project)):
-            pins = self._known.get((index, project)) or await self._read(index, project)
+            pins = await self._certain(index, project)
             gone = {each: pin for each, pin in pins.items() if each in names}
             if gone:
                 self._removals[index, project] += 1
                 await self._write(index, project, {each: pin for each, pin in pins.items() if each not in gone})
         return gone
 
-    async def _read(self, index: str, project: str) -> Pins:
-        pins = await self._load(index, project)
-        self._known.put((index, project), pins)
-        return pins
+    async def mend(self) -> None:
+        """Write what could not be written when it was new.  Raises StorageFailed."""
+        for index, project in list(self._unwritten):
+            async with _Lock(self._locks, (index, project)):
+                await self._write(index, project, await self._load(index, project))
+
+    async def _certain(self, index: str, project: str) -> Pins:
+        """The pins of a project.  Raises StorageFailed while they cannot be read."""
+        return self._known.get((index, project)) or await self._load(index, project)
 
     async def _load(self, index: str, project: str) -> Pins:
-        data = await self._records.get(f"{_FOLDER}/{index}/{project}")
+        data = await self._records.get(f"{FOLDER}/{index}/{project}")
         pins: dict[str, Pin] = {}
         if data is not None:
             try:
                 pins = _decoder.decode(data)
             except msgspec.MsgspecError as error:
                 self.log.error("the pins of {project} cannot be read and start anew: {error}", project=project, error=error)
+        pins = {**self._unwritten.get((index, project), EMPTY), **pins}
         return Pins(pins, self._removals[index, project]) if pins or (index, project) in self._removals else NO_PINS
 
-    async def _note(self, index: str, project: str, pins: dict[str, Pin]) -> None:
-        """Go by *pins*.  A store that fails costs the restart what is new in them, not the client its file."""
-        try:
-            await self._write(index, project, pins)
-        except StorageFailed as error:
-            self._known.put((index, project), Pins(pins, self._removals[index, project]))
-            self.log.error("new pins of {project} are known until the proxy stops: {error}", project=project, error=error)
+    def _hold(self, index: str, project: str, pins: dict[str, Pin], error: StorageFailed) -> None:
+        """Go by *pins* beside those that the record has, until both can be written."""
+        self._unwritten[index, project] = pins
+        self._known.discard((index, project))
+        self.log.error("new pins of {project} are in memory until they can be written: {error}", project=project, error=error)
 
-    async def _write(self, index: str, project: str, pins: dict[str, Pin]) -> None:
-        key = f"{_FOLDER}/{index}/{project}"
+    async def _write(self, index: str, project: str, pins: Mapping[str, Pin]) -> None:
+        key = f"{FOLDER}/{index}/{project}"
         if pins:
             await self._records.set(key, _encoder.encode(pins))
         else:
             await self._records.delete(key)
+        self._unwritten.pop((index, project), None)
         self._known.put((index, project), Pins(pins, self._removals[index, project]))
 
 
 def _table(limit: int) -> BoundedTable[tuple[str, str], Pins]:
     return BoundedTable(limit, lambda pins: pins.weight, lambda place: len(place[0]) + len(place[1]))
+
+
+def readable(value: bytes) -> bool:
+    """Whether *value* is a record of pins."""
+    try:
+        _decoder.decode(value)
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 class _Lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
@@ -10,6 +11,7 @@ import zstandard
 from attrs import frozen
 from isal import igzip
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from proxy.cache.outcome import Outcome
 from proxy.cache.pages import PageCache, goes_back, renewed
@@ -17,7 +19,7 @@ from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, StorageFailed
 from proxy.flight import Flights
-from proxy.interfaces import IBytesSource, IOffload, IUpstreams
+from proxy.interfaces import Clock, IBytesSource, IOffload, IUpstreams
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.settings import MIB, PageLimits
 from proxy.simple.malformed import Malformed
@@ -47,6 +49,7 @@ class ProjectsSource:
 class ProjectList:
     """The projects of *index*.  Where upstream has no list, those whose *pages* are kept."""
 
+    log = Logger()
     thing = "list of projects"
 
     def __init__(
@@ -60,6 +63,7 @@ class ProjectList:
         reactor: IReactorTime,
         limits: PageLimits,
         count: Callable[[str], None] = lambda event: None,
+        clock: Clock = time.time,
     ) -> None:
         self._index = index
         self._upstreams = upstreams
@@ -67,7 +71,7 @@ class ProjectList:
         self._records = records
         self._lists = lists
         self._offload = offload
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, count)
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, clock=clock)
         self._renders: Flights[None] = Flights()
 
     def close(self) -> None:
@@ -98,7 +102,10 @@ class ProjectList:
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         lines = await self._lists.open(_lines(digest))
         if lines is None:
-            await self._lists.write(_lines(digest), lambda file: file.write(lines_of(names)))
+            try:
+                await self._lists.write(_lines(digest), lambda file: file.write(lines_of(names)))
+            except OSError as error:
+                raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
             await self._lists.keep_only(digest)
         else:
             lines.close()
@@ -152,10 +159,13 @@ class ProjectList:
                 if goes_back(known, head):
                     raise OlderThanKept
                 await self._lists.keep_only(head.digest)
-        if head.found:
-            await self._records.renew(key, head)
-        else:
-            await self._records.keep_missing(key, head, known)
+        try:
+            if head.found:
+                await self._records.renew(key, head)
+            else:
+                await self._records.keep_missing(key, head, known)
+        except StorageFailed as error:
+            self.log.error("the list of projects is served but its record is not kept: {error}", error=error)
         adopt(head)
 
     async def _receive(self, content_type: str, read: Callable[[], Awaitable[bytes]]) -> tuple[str, int | None]:

@@ -7,6 +7,7 @@ proxy: it goes on when the client that caused it leaves.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from proxy.cache.outcome import Outcome
 from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
 from proxy.flight import Flights, swallow
 from proxy.freshness import Action, Decision, decide
-from proxy.interfaces import IUpstreams
+from proxy.interfaces import Clock, IUpstreams
 from proxy.model import Condition, Head
 from proxy.settings import MIB, PageLimits
 
@@ -51,6 +52,8 @@ class _Entry:
     """What is in memory about one key."""
 
     head: Head | None
+    #: When upstream confirmed it, by the steady clock.
+    confirmed: float = 0.0
     failures: int = 0
     rest_until: float = 0.0
 
@@ -87,7 +90,8 @@ class Source(Protocol):
 class Refreshed:
     """All that *source* has, at most as stale as *limits* allow.
 
-    *count* is told of each thing worth counting, *slow* when an answer did not come within the soft deadline.
+    *count* is told of each thing worth counting, *slow* when an answer did not come within the soft deadline.  The age of what
+    was confirmed in an earlier run is told by *clock*; from then on nobody's setting a clock makes it older or younger.
     """
 
     log = Logger()
@@ -100,8 +104,10 @@ class Refreshed:
         limits: PageLimits,
         count: Callable[[str], None] = lambda event: None,
         slow: Callable[[], None] = lambda: None,
+        clock: Clock = time.time,
     ) -> None:
         self._slow = slow
+        self._clock = clock
         self._source = source
         self._upstreams = upstreams
         self._reactor = reactor
@@ -175,9 +181,9 @@ class Refreshed:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     def _decide(self, entry: _Entry, no_cache: bool) -> Decision:
-        now = self._reactor.seconds()
+        age = self._reactor.seconds() - entry.confirmed
         condition = self._upstreams.condition()
-        return decide(entry.head, now, self._limits, condition, resting=entry.failures > 0, no_cache=no_cache)
+        return decide(entry.head, age, self._limits, condition, resting=entry.failures > 0, no_cache=no_cache)
 
     def _at_once(self, key: str, entry: _Entry, decision: Decision) -> Served:
         if (
@@ -203,7 +209,10 @@ class Refreshed:
         return entry if entry is not None else await self._loads.join(key, lambda: self._load(key))
 
     async def _load(self, key: str) -> _Entry:
-        entry = _Entry(await self._source.load(key))
+        head = await self._source.load(key)
+        # What was confirmed in the future, by a clock that has been set back since, counts as confirmed now.
+        age = 0.0 if head is None else max(0.0, self._clock() - head.checked_at)
+        entry = _Entry(head, self._reactor.seconds() - age)
         self._entries.put(key, entry)
         return entry
 
@@ -234,9 +243,11 @@ class Refreshed:
     async def _ask(self, key: str, entry: _Entry) -> Head:
         """Ask upstream; remember and return what it says.  After a failure of upstream this key rests for a while."""
         known = entry.head
+        began = self._reactor.seconds()
 
         def adopt(head: Head) -> None:
             entry.head = head
+            entry.confirmed = began
             entry.failures = 0
             entry.rest_until = 0.0
             self._entries.put(key, entry)

@@ -8,6 +8,7 @@ that goes reads it to its end.  What broken downloads left goes before any file.
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Collection, Iterator
 
 from attrs import frozen
@@ -19,8 +20,9 @@ from twisted.python.failure import Failure
 
 from proxy.cache.kept import KeptBook
 from proxy.cache.usage import UsageBook
+from proxy.errors import StorageFailed
 from proxy.flight import Flights, swallow
-from proxy.interfaces import IFileStore, IOffload
+from proxy.interfaces import Clock, IFileStore, IOffload
 from proxy.model import StoredFile
 
 #: Seconds between two looks at the file system, and between two batches of last uses.
@@ -65,7 +67,9 @@ class Room:
         max_size: int | None,
         min_free: int | None,
         evicted: Callable[[int], None] = lambda size: None,
+        clock: Clock = time.time,
     ) -> None:
+        self._clock = clock
         self._store = store
         self._usage = usage
         self._kept = kept
@@ -115,7 +119,11 @@ class Room:
 
     async def make_room(self, needed: int) -> bool:
         """Told that the disk took no more and *needed* bytes are to be stored: whether trying again is worth it."""
-        return self.limited and await self._run(needed) > 0
+        try:
+            return self.limited and await self._run(needed) > 0
+        except (StorageFailed, OSError) as error:
+            self.log.error("no room can be made: {error}", error=error)
+            return False
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
@@ -138,6 +146,8 @@ class Room:
             self.log.failure("the stored files cannot be kept within their limits", Failure())
 
     async def _regularly(self) -> None:
+        if self.limited:
+            await self._usage.follow()
         await self._usage.write()
         self._look()
 
@@ -148,7 +158,7 @@ class Room:
 
     async def _run(self, needed: int) -> int:
         async with self._one_run:
-            abandoned = await self._store.abandon(self._reactor.seconds() - _LEFT_ALONE)
+            abandoned = await self._store.abandon(self._clock() - _LEFT_ALONE)
             files = await self._usage.files()
             kept = await self._kept.digests()
             choice = await self._offload.run(self._choose, files, kept, await self._store.free(), needed)

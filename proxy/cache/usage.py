@@ -1,6 +1,7 @@
 """When each stored file was last used: noted in memory at each use, written to the store in batches.
 
-The store keeps the time with the file itself, so that it survives a restart, and the loss of every record.
+The store keeps the time with the file itself, so that it survives a restart, and the loss of every record.  It is their order
+that counts: after the clock was set back, a use is noted as right after the last one, even one of an earlier run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from twisted.logger import Logger
 from proxy.interfaces import Clock, IFileStore, IOffload
 from proxy.model import StoredFile
 
+#: What lies between two uses while the clock is behind (seconds): little, but more than a float can tell apart.
+_TICK = 1e-6
+
 
 class UsageBook:
     """The last uses of all files in *store*.  *clock* tells the time, in seconds since the epoch."""
@@ -22,16 +26,26 @@ class UsageBook:
         self._store = store
         self._offload = offload
         self._clock = clock
+        #: The last use of any file, or a later moment.
+        self._latest = 0.0
+        self._follows = False
         self._noted: dict[str, float] = {}
         self._being_written: Mapping[str, float] = {}
 
     def used(self, sha256: str) -> None:
         """Note a use of a file now.  Called for every answer: it costs a dictionary store."""
-        self._noted[sha256] = self._clock()
+        now = self._clock()
+        self._latest = now if now >= self._latest else self._latest + _TICK
+        self._noted[sha256] = self._latest
 
     def used_since(self, sha256: str, moment: float) -> bool:
         """Whether a use after *moment* is in memory (one that is written already may be missed)."""
         return self._noted.get(sha256, 0.0) > moment
+
+    async def follow(self) -> None:
+        """Make sure that the uses of this run come after those of earlier ones: the clock may have been set back since."""
+        if not self._follows:
+            await self.files()
 
     async def write(self) -> None:
         """Write what was noted since the last time."""
@@ -50,7 +64,14 @@ class UsageBook:
     async def files(self) -> list[StoredFile]:
         """Every stored file with its size and its last use."""
         stored = await self._store.inventory()
-        return await self._offload.run(_with_later, stored, {**self._being_written, **self._noted})
+        files, latest = await self._offload.run(_with_later, stored, {**self._being_written, **self._noted})
+        if not self._follows and latest > self._clock():
+            for sha256 in sorted(self._noted, key=self._noted.__getitem__):
+                latest += _TICK
+                self._noted[sha256] = latest
+        self._follows = True
+        self._latest = max(self._latest, latest)
+        return files
 
     async def last_used(self) -> Mapping[str, float]:
         """The last use of every stored file, in seconds since the epoch, by sha256."""
@@ -61,9 +82,10 @@ class UsageBook:
         return await self._offload.run(_among, await self.files(), digests)
 
 
-def _with_later(stored: list[StoredFile], noted: Mapping[str, float]) -> list[StoredFile]:
-    """*stored* with the times in *noted* where these are later."""
-    return [file._replace(used=max(file.used, noted.get(file.sha256, 0.0))) for file in stored]
+def _with_later(stored: list[StoredFile], noted: Mapping[str, float]) -> tuple[list[StoredFile], float]:
+    """*stored* with the times in *noted* where these are later, and the last of all times."""
+    files = [file._replace(used=max(file.used, noted.get(file.sha256, 0.0))) for file in stored]
+    return files, max((file.used for file in files), default=0.0)
 
 
 def _times(stored: list[StoredFile]) -> dict[str, float]:

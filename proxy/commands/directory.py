@@ -14,12 +14,13 @@ from proxy import config, datadir
 from proxy.bundle.cache import IndexCache
 from proxy.cache.kept import KeptBook
 from proxy.cache.pins import PinBook
+from proxy.cache.precious import precious
 from proxy.cache.records import PAGES, HeadedRecords
-from proxy.errors import ConfigError, InUse
+from proxy.errors import ConfigError, InUse, StorageFailed
 from proxy.offload import Inline
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.local import LocalFiles
-from proxy.storage.records import DiskRecords
+from proxy.storage.records import CopiedRecords, DiskRecords
 
 T = TypeVar("T")
 
@@ -35,15 +36,20 @@ def index_cache(
     """
     settings, chosen = named(file, data_dir, index, new=new)
     directory = settings.server.data_dir
+    database = CopiedRecords if reading else DiskRecords
     with nullcontext() if reading else claimed(directory):
         offload = Inline()
-        records = DiskRecords(directory / "records", offload)
+        try:
+            records = database(directory / "records", offload)
+            kept = precious(records, database(directory / "pins", offload))
+        except StorageFailed as error:
+            raise ConfigError(f"{directory}: {error}") from error
         try:
             pages = HeadedRecords(PAGES, chosen.name, records, offload)
-            pins, files = PinBook(records, settings.server.page_memory), LocalFiles(directory, offload)
-            yield IndexCache(chosen.name, pages, pins, KeptBook(records, pins, files), files, offload)
+            pins, files = PinBook(kept, settings.server.page_memory), LocalFiles(directory, offload)
+            yield IndexCache(chosen.name, pages, pins, KeptBook(kept, pins, files), files, offload)
         finally:
-            completed(records.close())
+            completed(kept.close())
 
 
 def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False) -> tuple[Settings, IndexSettings]:

@@ -90,6 +90,7 @@ def _pairs(sums: dict[str, Any]) -> list[tuple[str, str]]:
     for index, kinds in (sums["answered"] or {}).items():
         for kind, words in kinds.items():
             pairs.append((f"hits of {index} ({_KINDS[kind]})", _hits(words)))
+    pairs += [("degraded", each["words"]) for each in sums["degraded"]]
     if sums["answered"] is None:
         pairs.append(("hits", "the proxy does not run"))
     return pairs

@@ -23,7 +23,7 @@ from proxy.cache.pins import PinBook
 from proxy.completeness import is_metadata_of
 from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import Flights
-from proxy.interfaces import IBytesSource, IOffload
+from proxy.interfaces import Clock, IBytesSource, IOffload
 from proxy.model import NO_BYTES, Digest, FileFacts, Pin, body_digest
 from proxy.repository.gathered import matches
 from proxy.repository.located import Listed, Located
@@ -116,11 +116,18 @@ class Sidecars:
     log = Logger()
 
     def __init__(
-        self, files: FileCache, pins: PinBook, offload: IOffload, reactor: IReactorTime, count: Callable[[str], None]
+        self,
+        files: FileCache,
+        pins: PinBook,
+        offload: IOffload,
+        clock: Clock,
+        reactor: IReactorTime,
+        count: Callable[[str], None],
     ) -> None:
         self._files = files
         self._pins = pins
         self._offload = offload
+        self._clock = clock
         self._reactor = reactor
         self._count = count
         self._searches: Flights[tuple[bytes, str]] = Flights()
@@ -325,7 +332,7 @@ class Sidecars:
         expected = search.expected
         if sha256 != NO_BYTES and (expected is None or stated != {expected.algorithm: expected.hex}):
             stated = {}  # it is not by the page's word that these bytes are right
-        pin = Pin(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._reactor.seconds())
+        pin = Pin(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._clock())
         await self._pins.put(key.index, key.project, metadata_name(key.asked, key.filename), pin)
 
     async def _within(self, seconds: float, key: _Key, work: Coroutine[Any, Any, T]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -16,7 +15,7 @@ from proxy.cache.pins import METADATA, PinBook, Pins
 from proxy.cache.refreshed import Served
 from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFailed
 from proxy.flight import Flights
-from proxy.interfaces import IBytesSource, IOffload, IRepository, IUpstreams
+from proxy.interfaces import Clock, IBytesSource, IOffload, IRepository, IUpstreams
 from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted
 from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.gathered import Gathered
@@ -55,7 +54,7 @@ class ProxyRepository:
         metadata: Sidecars,
         documents: Documents,
         offload: IOffload,
-        reactor: IReactorTime,
+        clock: Clock,
         count: Callable[[str], None] = lambda event: None,
         presence: Presence | None = None,
         *,
@@ -70,7 +69,7 @@ class ProxyRepository:
         self._pages = pages
         self._files = files
         self._pins = pins
-        self._reactor = reactor
+        self._clock = clock
         self._count = count
         self._facts: BoundedTable[str, FileFacts] = BoundedTable(
             _FACTS, lambda facts: _FACTS_WEIGHT + len(facts.etag or "") + len(facts.last_modified or "")
@@ -327,7 +326,7 @@ class ProxyRepository:
 
     async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
         stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
-        pin = Pin(sha256, size, stated, bare(wanted.url), self._reactor.seconds())
+        pin = Pin(sha256, size, stated, bare(wanted.url), self._clock())
         await self._pins.add(self.name, wanted.project, wanted.filename, pin)
 
 

@@ -22,12 +22,13 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.errors import StorageFailed
+from proxy.errors import StorageFailed, is_of_the_disk
 from proxy.flight import Flights, owned, uninterrupted
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile
 from proxy.model import StoredFile
@@ -65,7 +66,11 @@ class LocalPartial:
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            written = os.pwrite(self._descriptor, rest, self.size)
+            try:
+                written = os.pwrite(self._descriptor, rest, self.size)
+            except OSError as error:
+                self._store.failed(error, self._path, self.size + len(rest))
+                raise
             self.size += written
             rest = rest[written:]
 
@@ -86,16 +91,22 @@ class LocalPartial:
             yield os.pread(self._descriptor, min(MIB, self.size - offset), offset)
 
     def commit(self, sha256: str) -> None:
-        os.fsync(self._descriptor)
         target = self._store.path(sha256)
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        self._store.place(self._path, target, mark_of(os.fstat(self._descriptor)))
-        self._marks_path.unlink(missing_ok=True)
-        _sync_directory(target.parent)
+        try:
+            self._store.prepare(target.parent)
+            self._store.place(self._path, target, mark_of(os.fstat(self._descriptor)))
+            self._marks_path.unlink(missing_ok=True)
+            _sync_directory(target.parent)
+        except OSError as error:
+            self._store.failed(error, target)
+            raise
 
     def discard(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._marks_path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+            self._marks_path.unlink(missing_ok=True)
+        except OSError as error:
+            self._store.failed(error, self._path)
 
     def suspend(self) -> None:
         pass
@@ -107,13 +118,39 @@ class LocalPartial:
             self._store.written(self._path)
 
 
+class Failed(Protocol):
+    """Told in any thread that the file *path* could not be written, for *needed* bytes in all, or read (with *reading*)."""
+
+    def __call__(self, error: OSError, path: Path, needed: int = 0, *, reading: bool = False) -> None: ...
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _not_noted(error: OSError, path: Path, needed: int = 0, *, reading: bool = False) -> None:
+    """What is done about failures unless somebody wants to know."""
+
+
 @implementer(IFileStore)
 class LocalFiles:
-    """The tree under *root* (created with mode 0700).  *count* is told of each thing worth counting."""
+    """The tree under *root* (created with mode 0700).  *count* is told of each thing worth counting.
+
+    *prepare* makes a directory where it is missing, or raises OSError where nothing may be written.
+    """
 
     log = Logger()
 
-    def __init__(self, root: Path, offload: IOffload, count: Callable[[str], None] = lambda event: None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        offload: IOffload,
+        count: Callable[[str], None] = lambda event: None,
+        prepare: Callable[[Path], None] = _make,
+        failed: Failed = _not_noted,
+    ) -> None:
+        self.prepare = prepare
+        self.failed = failed
         self._files = root / "files"
         self._partial = root / "partial"
         self._quarantine = root / "quarantine"
@@ -128,8 +165,9 @@ class LocalFiles:
         self._checking = DeferredSemaphore(_CHECKS)
         #: Held while a file takes the place of another, or is taken out of it.
         self._moving = threading.Lock()
-        for directory in (root, self._files, self._partial):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self._files, self._partial):
+            with suppress(OSError):  # it is tried again when it is needed
+                prepare(directory)
 
     def path(self, sha256: str) -> Path:
         """Where the committed file *sha256* stands.  ValueError for what is no digest."""
@@ -223,6 +261,11 @@ class LocalFiles:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if not is_of_the_disk(error):
+                raise
+            self.failed(error, path, reading=True)  # what cannot be read counts as missing: it is fetched again
+            return None
         return WholeFile(descriptor, os.fstat(descriptor).st_size, path.name)
 
     async def present(self, digests: Collection[str]) -> frozenset[str]:
@@ -261,7 +304,12 @@ class LocalFiles:
         self._being_written.discard(path)
 
     def _begin(self, path: Path, resume: bool) -> LocalPartial:
-        return LocalPartial(self, path, resume=resume)
+        try:
+            self.prepare(self._partial)
+            return LocalPartial(self, path, resume=resume)
+        except OSError as error:
+            self.failed(error, path)
+            raise
 
     async def delete(self, sha256: str) -> bool:
         try:
@@ -278,7 +326,7 @@ class LocalFiles:
         with suppress(FileNotFoundError), self._moving:
             if mark is not None and os.stat(path).st_ino != mark[0]:
                 return False
-            self._quarantine.mkdir(mode=0o700, exist_ok=True)
+            self.prepare(self._quarantine)
             os.rename(path, self._quarantine / path.name)
             self.changed()
             return True
@@ -295,32 +343,51 @@ class LocalFiles:
 
     def _inventory(self) -> list[StoredFile]:
         found = []
-        for directory in os.scandir(self._files):
+        for directory in self._entries(self._files):
             if directory.is_dir():
-                there = [(entry.name, _facts(entry)) for entry in os.scandir(directory.path) if _SHA256.fullmatch(entry.name)]
+                entries = self._entries(Path(directory.path))
+                there = [(entry.name, _facts(entry)) for entry in entries if _SHA256.fullmatch(entry.name)]
                 found += [StoredFile(name, facts.st_size, facts.st_mtime) for name, facts in there if facts is not None]
         return found
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What is in *folder*; nothing when it cannot be read."""
+        try:
+            return list(os.scandir(folder))
+        except OSError as error:
+            self.failed(error, folder / "*", reading=True)
+            return []
 
     async def touch(self, times: Mapping[str, float]) -> None:
         await self._offload.run(self._touch, times)
 
     def _touch(self, times: Mapping[str, float]) -> None:
+        failed: OSError | None = None
         for sha256, used in times.items():
             path = self.path(sha256)
-            with suppress(FileNotFoundError):
+            try:
                 sound = self._proofs.hold(sha256, mark_of(os.stat(path)))
                 os.utime(path, (used, used))
                 if sound:
                     self._proofs.note(sha256, mark_of(os.stat(path)))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def sweep(self) -> int:
         left = await self._offload.run(self._left)
         doomed = [path for path, facts in left if not resumable(path.name.removesuffix(_MARKS))]
         return len(await self._remove_left(doomed))
 
-    def capacity(self) -> int:
-        """Bytes that the file system has in all.  Blocks."""
-        facts = os.statvfs(self._files)
+    def capacity(self) -> int | None:
+        """Bytes that the file system has in all, ``None`` when it does not say.  Blocks."""
+        try:
+            facts = os.statvfs(self._files)
+        except OSError:
+            return None
         return facts.f_blocks * facts.f_frsize
 
     async def free(self) -> int:
@@ -333,7 +400,7 @@ class LocalFiles:
         return sum(sizes[path] for path in await self._remove_left(sizes))
 
     def _left(self) -> list[tuple[Path, os.stat_result]]:
-        found = [(Path(entry.path), _facts(entry)) for entry in os.scandir(self._partial)]
+        found = [(Path(entry.path), _facts(entry)) for entry in self._entries(self._partial)]
         return [(path, facts) for path, facts in found if facts is not None]
 
     async def _remove_left(self, doomed: Iterable[Path]) -> list[Path]:
@@ -369,10 +436,10 @@ def _read_marks(path: Path) -> tuple[dict[int, str], int | None]:
 
 
 def _facts(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """What stands in the directory about a file; ``None`` when it has just gone."""
+    """What stands in the directory about a file; ``None`` when it has just gone, or cannot be read."""
     try:
         return entry.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

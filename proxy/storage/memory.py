@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from zope.interface import implementer
 
+from proxy.bounded import BoundedTable
 from proxy.interfaces import IBytesSource, IFileStore, IPartialFile, IRecordStore
 from proxy.model import StoredFile
 from proxy.settings import MIB
@@ -35,6 +36,31 @@ class MemoryRecords:
 
     async def close(self) -> None:
         self._values.clear()
+
+
+@implementer(IRecordStore)
+class RecentRecords:
+    """The records that were last used, of at most *limit* bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._values: BoundedTable[str, bytes] = BoundedTable(limit, len)
+
+    async def get(self, key: str) -> bytes | None:
+        return self._values.get(key)
+
+    async def set(self, key: str, value: bytes) -> None:
+        self._values.put(key, bytes(value))
+
+    async def delete(self, key: str) -> bool:
+        there = self._values.get(key) is not None
+        self._values.discard(key)
+        return there
+
+    async def keys(self, prefix: str) -> list[str]:
+        return sorted(key for key in self._values if key.startswith(prefix))
+
+    async def close(self) -> None:
+        self._values = BoundedTable(0, len)
 
 
 @implementer(IPartialFile)

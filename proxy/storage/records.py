@@ -1,106 +1,279 @@
 """Records in diskcache: small mutable values in SQLite that survive a restart.
 
-diskcache pickles what it does not know and unpickles what it finds (CVE-2025-69872), so :class:`BytesOnly` stores bytes under
-text keys and refuses any row that claims to be a pickle.  There is no eviction: its default would drop data at 1 GiB.
+Theory of operation.  All work is done in one thread over one connection, which locks the database for this process.  So SQLite
+keeps the index of its log in memory; in a shared file, which is the other way, anybody who truncates that file kills the
+process (SIGBUS).  The database is opened when it is first needed.  What goes wrong is of two kinds:
+
+- *Damage*: what is in the database is not what was written.  It is set aside under another name, and a new one is made.
+- *Trouble*: the disk is full, read-only or failing, or another process holds the database.  What can be read is served from
+  where it is or from a copy, writes fail with StorageFailed, and opening it is tried again.
+
+There is no eviction: diskcache's default would drop data at 1 GiB.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from diskcache import Cache, Disk
-from diskcache.core import MODE_BINARY, MODE_RAW
+from diskcache import Cache
+from diskcache.core import DBNAME
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from proxy.errors import StorageFailed
-from proxy.interfaces import IOffload, IRecordStore
+from proxy.interfaces import Clock, IOffload, IRecordStore
+from proxy.storage.database import (
+    Damaged,
+    Readings,
+    Refused,
+    beginning,
+    copied,
+    identity,
+    opened,
+    plain_errors,
+    readings,
+    set_aside,
+)
 
-
-class Refused(Exception):
-    """A row in the database is not one that this proxy wrote."""
-
-
-class BytesOnly(Disk):  # type: ignore[misc]  # diskcache has no types
-    """A :class:`diskcache.Disk` that neither pickles nor unpickles."""
-
-    def put(self, key: Any) -> tuple[str, bool]:
-        if not isinstance(key, str):
-            raise TypeError(f"keys are text, not {type(key).__name__}")
-        return key, True
-
-    def get(self, key: Any, raw: bool) -> str:
-        if not raw or not isinstance(key, str):
-            raise Refused("a key in the record database is a pickle")
-        return key
-
-    def store(self, value: Any, read: bool, key: Any = None) -> Any:
-        if read or not isinstance(value, bytes):
-            raise TypeError(f"values are bytes, not {type(value).__name__}")
-        return super().store(value, False, key)
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:
-        if read or mode not in (MODE_RAW, MODE_BINARY):
-            raise Refused("a value in the record database is a pickle")
-        fetched = super().fetch(mode, filename, value, False)
-        if not isinstance(fetched, bytes):
-            raise Refused("a value in the record database is not bytes")
-        return fetched
+#: How often opening the database is tried when that has failed (seconds).
+_PAUSE = 2.0
+#: What :meth:`DiskRecords.look` writes to learn whether the database takes anything again.
+_PROBE = ".probe"
 
 
 @implementer(IRecordStore)
 class DiskRecords:
-    """One diskcache under *directory* (mode 0700)."""
+    """The database under *directory* (mode 0700).  *offload* has one thread.
+
+    *clock* tells the wall time, *steady* a time that no clock setting changes; *ours* whether the directory above is the one
+    that was claimed.  *count* is told of each thing worth counting.  All are called in the thread.
+    """
 
     log = Logger()
 
-    def __init__(self, directory: Path, offload: IOffload) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(directory, 0o700)
+    def __init__(
+        self,
+        directory: Path,
+        offload: IOffload,
+        *,
+        clock: Clock = time.time,
+        steady: Callable[[], float] = time.monotonic,
+        ours: Callable[[], bool] = lambda: True,
+        count: Callable[[str], None] = lambda event: None,
+    ) -> None:
+        self.name = directory.name
+        self._directory = directory
         self._offload = offload
+        self._clock = clock
+        self._steady = steady
+        self._ours = ours
+        self._count = count
+        self._cache: Cache | None = None
+        self._identity: tuple[int, int] | None = None
+        self._readable: Readings | None = None
+        self._try_at = 0.0
+        #: Why nothing can be written, ``None`` when all is well.
+        self.trouble: str | None = None
+
+    async def get(self, key: str) -> bytes | None:
+        return await self._offload.run(self._get, key)
+
+    async def set(self, key: str, value: bytes) -> None:
+        await self._offload.run(self._write, lambda cache: cache.set(key, value), key)
+
+    async def delete(self, key: str) -> bool:
+        return bool(await self._offload.run(self._write, lambda cache: cache.delete(key), key))
+
+    async def keys(self, prefix: str) -> list[str]:
+        return await self._offload.run(self._keys, prefix)
+
+    async def look(self) -> str | None:
+        """Open what could not be opened, and write what could not be written, if that is possible by now; the trouble left."""
+        return await self._offload.run(self._look)
+
+    async def close(self) -> None:
+        await self._offload.run(self._close)
+
+    # -- in the thread -----------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes | None:
         try:
-            self._cache = Cache(
-                str(directory), disk=BytesOnly, eviction_policy="none", cull_limit=0, size_limit=2**62, timeout=60, statistics=0
-            )
-        except sqlite3.DatabaseError as error:
-            raise StorageFailed(
-                f"the record database {directory} cannot be read ({error}): move it away and start again; files are kept"
-            ) from error
-        # Each thread has a connection of its own; this one is of no more use, and nothing else would ever close it.
-        self._cache.close()
+            value: bytes | None = self._read(lambda rows: rows.get(key))
+        except (Refused, TypeError, ValueError, OSError) as error:
+            # A record that cannot be read is fetched again: a broken cache must not break a build.
+            self._count("record unreadable")
+            self.log.error("record {key} cannot be read and is asked for anew: {error}", key=key, error=error)
+            return None
+        return value
+
+    def _keys(self, prefix: str) -> list[str]:
+        found: list[str] = self._read(lambda rows: beginning(rows, prefix))
+        return found
+
+    def _read(self, question: Callable[[Any], Any]) -> Any:
+        """What *question* gets of the database, or of what can be read of it.  Raises StorageFailed."""
+        try:
+            return self._answered(question, writing=False)
+        except StorageFailed:
+            if self._readable is None:
+                raise
+        try:
+            return question(self._readable)
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the record database cannot be read: {error}") from error
+
+    def _write(self, change: Callable[[Cache], Any], key: str) -> Any:
+        try:
+            done = self._answered(change, writing=True)
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
+            raise StorageFailed(f"the record database did not take {key}: {self.trouble}") from error
+        self.trouble = None
+        return done
+
+    def _answered(self, question: Callable[[Cache], Any], *, writing: bool) -> Any:
+        """What *question* gets of the database; of a new one when this one turns out to be damaged.  Raises StorageFailed."""
+        for _ in range(2):
+            cache = self._opened(writing=writing)
+            try:
+                with plain_errors():
+                    return question(cache)
+            except Damaged as error:
+                self._set_aside(str(error))
+            except sqlite3.Error as error:
+                # Whatever this has left under way must not be in the way of the next call.
+                self._release()
+                if writing:
+                    self.trouble = str(error)
+                raise StorageFailed(f"the record database cannot be used: {error}") from error
+        raise StorageFailed("the record database is damaged, and so is the new one")
+
+    def _opened(self, *, writing: bool) -> Cache:
+        """The open database.  Raises StorageFailed."""
+        if not self._ours():
+            if self._cache is None or writing:
+                self.trouble = "the data directory is not there"
+                raise StorageFailed("the record database cannot be used: the data directory is not there")
+        elif self._cache is not None and self._identity != identity(self._directory / DBNAME):
+            self.log.error("the record database {name} was taken away while it was in use", name=self.name)
+            self._release()
+        if self._cache is None:
+            self._open()
+        assert self._cache is not None
+        return self._cache
+
+    def _open(self) -> None:
+        now = self._steady()
+        if now < self._try_at:
+            raise StorageFailed(f"the record database cannot be opened: {self.trouble}")
+        for _ in range(2):
+            try:
+                if self._readable is not None and not self._readable.is_copy:
+                    self._close_readable()  # it holds the lock
+                self._cache = opened(self._directory)
+            except Damaged as error:
+                self._set_aside(str(error))
+            except (sqlite3.Error, OSError) as error:
+                self._unopened((isinstance(error, OSError) and error.strerror) or str(error))
+                raise StorageFailed(f"the record database cannot be opened: {error}") from error
+            else:
+                self._identity = identity(self._directory / DBNAME)
+                self.trouble = None
+                self._close_readable()
+                return
+        self._unopened("it is damaged and cannot be set aside")
+        raise StorageFailed("the record database is damaged and cannot be set aside")
+
+    def _unopened(self, why: str) -> None:
+        self._try_at = self._steady() + _PAUSE
+        if self.trouble is None:
+            self.log.error("the record database {name} cannot be opened: {why}", name=self.name, why=why)
+        self.trouble = why
+        if self._readable is None:
+            self._readable = readings(self._directory)
+
+    def _set_aside(self, why: str) -> None:
+        """Take a damaged database out of the way.  Raises StorageFailed."""
+        self._release()
+        try:
+            target = set_aside(self._directory, self._clock())
+        except OSError as error:
+            self._try_at = self._steady() + _PAUSE
+            self.trouble = f"it is damaged ({why}) and cannot be set aside: {error.strerror}"
+            raise StorageFailed(f"the record database cannot be used: {self.trouble}") from error
+        self._count("record database set aside")
+        self.log.error(
+            "the database {name} is damaged ({why}) and was set aside as {target}; a new one takes its place",
+            name=self.name,
+            why=why,
+            target=target.name,
+        )
+
+    def _look(self) -> str | None:
+        self._try_at = 0.0
+        with suppress(StorageFailed):
+            if self.trouble is not None:
+                self._write(lambda cache: cache.set(_PROBE, b""), _PROBE)
+            else:
+                self._opened(writing=True)
+        return self.trouble
+
+    def _release(self) -> None:
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            with suppress(sqlite3.Error):
+                cache.close()
+
+    def _close_readable(self) -> None:
+        readable, self._readable = self._readable, None
+        if readable is not None:
+            readable.close()
+
+    def _close(self) -> None:
+        self._release()
+        self._close_readable()
+
+
+@implementer(IRecordStore)
+class CopiedRecords:
+    """A copy of the database under *directory* as it is now, for those who only read while a proxy works on it.
+
+    Raises StorageFailed when no copy can be made.
+    """
+
+    def __init__(self, directory: Path, offload: IOffload) -> None:
+        self._offload = offload
+        self._rows = copied(directory)
 
     async def get(self, key: str) -> bytes | None:
         return await self._offload.run(self._get, key)
 
     def _get(self, key: str) -> bytes | None:
         try:
-            value: bytes | None = self._cache.get(key)
-        except (Refused, sqlite3.DatabaseError, OSError) as error:
-            # A record that cannot be read is fetched again: a broken cache must not break a build.
-            self.log.error("record {key} cannot be read and is asked for anew: {error}", key=key, error=error)
+            return self._rows.get(key) if self._rows is not None else None
+        except (Refused, TypeError, ValueError, OSError, sqlite3.Error):
             return None
-        return value
 
     async def set(self, key: str, value: bytes) -> None:
-        await self._offload.run(self._guarded, self._cache.set, key, value)
+        raise StorageFailed(f"{key} cannot be kept: this is a copy of the record database")
 
     async def delete(self, key: str) -> bool:
-        return bool(await self._offload.run(self._guarded, self._cache.delete, key))
+        raise StorageFailed(f"{key} cannot be removed: this is a copy of the record database")
 
     async def keys(self, prefix: str) -> list[str]:
-        return await self._offload.run(self._guarded, self._keys, prefix)
+        return await self._offload.run(self._keys, prefix)
 
     def _keys(self, prefix: str) -> list[str]:
-        return sorted(key for key in self._cache.iterkeys() if key.startswith(prefix))
-
-    def _guarded(self, function: Any, *args: Any) -> Any:
         try:
-            return function(*args)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise StorageFailed(f"the record database did not take {args[0]}: {error}") from error
+            return beginning(self._rows, prefix) if self._rows is not None else []
+        except sqlite3.Error as error:
+            raise StorageFailed(f"the record database cannot be read: {error}") from error
 
     async def close(self) -> None:
-        await self._offload.run(self._cache.close)
+        if self._rows is not None:
+            self._rows.close()

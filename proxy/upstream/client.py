@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import random
 import re
+import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
+from proxy.interfaces import Clock
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
 from proxy.upstream.body import Body
@@ -71,7 +73,10 @@ class UpstreamClient:
 
     log = Logger()
 
-    def __init__(self, settings: UpstreamSettings, *, reactor: Any, identity: Identity, rng: random.Random) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, *, reactor: Any, identity: Identity, rng: random.Random, clock: Clock = time.time
+    ) -> None:
+        self._clock = clock
         self.settings = settings
         self.name = settings.name
         self.lag: float | None = None
@@ -116,14 +121,23 @@ class UpstreamClient:
             health.state.value,
             health.all_failures,
             health.last_failure,
-            health.last_failure_at,
+            self._moment(health.last_failure_at),
             self._latency,
             self._slots.in_flight,
             self._slots.waiting,
-            self._reactor.seconds() + pause if pause > 0 else None,
+            self._clock() + pause if pause > 0 else None,
             self.lag,
             self.marked,
         )
+
+    @property
+    def last_success_at(self) -> float | None:
+        """When it last answered well, in seconds since the epoch."""
+        return self._moment(self.health.last_success_at)
+
+    def _moment(self, steady: float | None) -> float | None:
+        """What time it was at a moment of the steady clock."""
+        return None if steady is None else self._clock() - (self._reactor.seconds() - steady)
 
     @property
     def latency(self) -> float | None:
@@ -297,7 +311,7 @@ class UpstreamClient:
         if _SECONDS.fullmatch(value):
             return float(value)
         try:
-            wait: float = parsedate_to_datetime(value[:_LONGEST_DATE]).timestamp() - self._reactor.seconds()
+            wait: float = parsedate_to_datetime(value[:_LONGEST_DATE]).timestamp() - self._clock()
             return max(0.0, wait)
         except (ValueError, TypeError, IndexError, OverflowError):
             return None

@@ -67,6 +67,7 @@ class Health:
         self.is_slow = False
         self.paused_until = 0.0
         self.last_failure: str | None = None
+        #: By the clock given.
         self.last_failure_at: float | None = None
         self.last_success_at: float | None = None
 

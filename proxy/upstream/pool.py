@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from zope.interface import implementer
 
-from proxy.interfaces import IBodyReader, IOffload, IUpstreams, Receive
+from proxy.interfaces import Clock, IBodyReader, IOffload, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageMissing, PageReply, Validators, Wanted
 from proxy.settings import IndexSettings
 from proxy.upstream.client import UpstreamClient, UpstreamState
@@ -39,12 +40,14 @@ class Upstreams:
         offload: IOffload,
         count: Callable[[str], None] = lambda event: None,
         patience: float = PATIENCE,
+        clock: Clock = time.time,
     ) -> None:
+        self._clock = clock
         self._clients = tuple(clients)
         self._ordered = index.policy == "ordered"
         self._reactor = reactor
         self._offload = offload
-        self._standing = Standing(index, clients, reactor, offload)
+        self._standing = Standing(index, clients, reactor, offload, clock)
         self.rounds = Rounds(index, clients, reactor, patience)
         self._holders = Holders(self._standing, reactor, offload, count)
         self._fetching = Fetching(self.rounds, self._holders, reactor.seconds)
@@ -78,9 +81,7 @@ class Upstreams:
 
     def last_modified(self) -> float | None:
         moments = [
-            client.health.last_success_at - (client.lag or 0.0)
-            for client in self._clients
-            if client.health.last_success_at is not None
+            succeeded - (client.lag or 0.0) for client in self._clients if (succeeded := client.last_success_at) is not None
         ]
         return max(moments, default=None)
 
@@ -99,26 +100,26 @@ class Upstreams:
 
     async def page(self, project: str, known: Validators | None) -> PageReply:
         async def ask(client: UpstreamClient, manner: Manner) -> PageReply:
-            return await ask_page(client, project, known, self._offload, self._reactor.seconds(), manner)
+            return await ask_page(client, project, known, self._offload, self._clock(), manner)
 
         return await self._definite(f"the page of {project}", project, ask)
 
     async def document(self, path: str, known: Validators | None) -> DocumentReply:
         async def ask(client: UpstreamClient, manner: Manner) -> DocumentReply:
-            return await ask_document(client, path, known, self._offload, self._reactor.seconds(), manner)
+            return await ask_document(client, path, known, self._offload, self._clock(), manner)
 
         return await self._definite(path, path.split("/")[1], ask)
 
     async def projects(self, known: Validators | None, receive: Receive) -> DocumentReply:
         async def ask(client: UpstreamClient, manner: Manner) -> DocumentReply:
-            return await ask_projects(client, known, receive, self._reactor.seconds(), manner)
+            return await ask_projects(client, known, receive, self._clock(), manner)
 
         return await self._definite("the list of projects", "", ask)
 
     async def companion(self, wanted: Wanted, known: Validators | None) -> DocumentReply:
         async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> DocumentReply:
             manner = Manner(trial, self.rounds.silence, answering)
-            return await ask_companion(client, wanted.url, known, self._offload, self._reactor.seconds(), manner)
+            return await ask_companion(client, wanted.url, known, self._offload, self._clock(), manner)
 
         return await self.rounds.all(self.rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 
-from proxy.interfaces import IOffload
+from proxy.interfaces import Clock, IOffload
 from proxy.settings import IndexSettings
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.conditional import Manner
@@ -27,7 +27,10 @@ _LOOK_FOR = 2.0
 class Standing:
     """The upstreams *clients* of *index*, in the order it prefers them."""
 
-    def __init__(self, index: IndexSettings, clients: Sequence[UpstreamClient], reactor: Any, offload: IOffload) -> None:
+    def __init__(
+        self, index: IndexSettings, clients: Sequence[UpstreamClient], reactor: Any, offload: IOffload, clock: Clock
+    ) -> None:
+        self._clock = clock
         self._index = index
         self._clients = tuple(clients)
         self._reactor = reactor
@@ -66,9 +69,9 @@ class Standing:
         if last is None or now - last > LOOK_EVERY:
             self._looked_at[client.name] = now
             if last is None:
-                await look(client, now)
+                await look(client, self._clock())
             else:
-                self._beside(look(client, now))
+                self._beside(look(client, self._clock()))
         return not client.lags
 
     async def look_at_all(self) -> None:
@@ -78,7 +81,7 @@ class Standing:
         for client in self._clients:
             if _works(client) and now - self._looked_at.get(client.name, 0.0) > LOOK_EVERY:
                 self._looked_at[client.name] = now
-                looks.append(self._beside(look(client, now)))
+                looks.append(self._beside(look(client, self._clock())))
         together: Deferred[Any] = DeferredList(looks, consumeErrors=True)
         together.addTimeout(_LOOK_FOR, self._reactor)
         together.addErrback(lambda failure: failure.trap(TimeoutError) and None)
@@ -90,7 +93,7 @@ class Standing:
             self._beside(self._ask(client, project, trial))
 
     async def _ask(self, client: UpstreamClient, project: str, trial: Trial) -> None:
-        await ask_page(client, project, None, self._offload, self._reactor.seconds(), Manner(trial))
+        await ask_page(client, project, None, self._offload, self._clock(), Manner(trial))
 
     def _beside(self, work: Any) -> Deferred[Any]:
         running: Deferred[Any] = Deferred.fromCoroutine(work)

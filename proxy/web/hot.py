@@ -15,10 +15,10 @@ from http import HTTPStatus
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import datetimeToString
 
 from proxy.bounded import BoundedTable
+from proxy.interfaces import Clock
 from proxy.web.answers import Answer, Ask, printable
 from proxy.web.heads import RequestHead
 
@@ -100,10 +100,10 @@ def meaning(head: RequestHead) -> tuple[Meaning, bytes] | None:
 
 
 class HotRequests:
-    """The remembered requests, at most *memory* bytes of them.  *via* goes into each answer's ``Via``."""
+    """The remembered requests, at most *memory* bytes of them.  *via* goes into each ``Via``, *clock* tells each ``Date``."""
 
-    def __init__(self, reactor: IReactorTime, via: str, memory: int) -> None:
-        self._reactor = reactor
+    def __init__(self, clock: Clock, via: str, memory: int) -> None:
+        self._clock = clock
         self._via = via
         self._by_meaning: BoundedTable[Meaning, _Known] = BoundedTable(memory // 2, lambda known: _LONGEST)
         self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 2, lambda known: _LONGEST)
@@ -135,7 +135,7 @@ class HotRequests:
         if ready is None:
             return None
         name, make = ready
-        second = int(self._reactor.seconds())
+        second = int(self._clock())
         if known.answer is None or known.second != second or known.name != name:
             known.answer = make()
             known.name = name
