@@ -99,6 +99,11 @@ class IBytesSource(Interface):
     def advanced(position: int) -> None:
         """Told after bytes up to *position* went out."""
 
+    def confirm() -> None:
+        """Told before the last of the bytes that are asked for go out.  Raises StorageFailed when the file was written to by
+        others since it was verified, so that what has gone out may be wrong.
+        """
+
     def on_change(listener: Callable[[], None]) -> None:
         """Call *listener* once, when there is more to send, or the end has come."""
 
@@ -131,11 +136,20 @@ class IPartialFile(Interface):
         :meth:`IFileStore.begin` with the same key; failing is no matter.
         """
 
+    def unchanged(descriptor: int) -> bool:
+        """Whether the bytes behind *descriptor*, a duplicate, are those that were written, as far as the file system tells.
+
+        Does not block.
+        """
+
     def read_all() -> Iterator[bytes]:
         """The bytes so far, in chunks of at most 1 MiB (to rebuild digests when a download is resumed)."""
 
     def commit(sha256: str) -> None:
-        """Make it the committed file *sha256*: fsync, rename, fsync of the directory.  The caller has verified the digest."""
+        """Make it the committed file *sha256*: fsync, rename, fsync of the directory.  The caller has verified the digest.
+
+        Raises OSError, also when others have written to it.
+        """
 
     def discard() -> None:
         """Remove it; open readers keep what they have."""
@@ -341,8 +355,8 @@ class IRepository(Interface):
         """The sha256 of the stored file that :meth:`locate` would find, if that is known at once, else ``None``."""
 
     async def locate(project: str, asked: str, name: str) -> Any:
-        """A :class:`proxy.repository.located.Located` for the file or companion *name*, without asking upstream for a byte of
-        it.
+        """A :class:`proxy.repository.located.Located` for the file or the metadata *name*, without asking upstream for a byte
+        of a file; metadata is found wherever it can be had, and open.
 
         Raises NotFound, DigestChanged, UpstreamFailed (its page was needed and could not be had).
         """

@@ -25,6 +25,11 @@ from proxy.errors import ConfigError
 
 _SCALARS = (str, int, float, bool, type(None))
 
+#: What terminals obey, and what some readers take for the end of a line: escaped in every line, whoever's text it came from.
+_UNSEEN = (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+_ESCAPED = {each: f"\\x{each:02x}" if each < 0x100 else f"\\u{each:04x}" for each in _UNSEEN}
+_JSON_ESCAPED = {each: f"\\u{each:04x}" for each in _UNSEEN}
+
 
 def json_line(event: LogEvent) -> str:
     """*event* as one line of JSON, with its line end."""
@@ -44,7 +49,8 @@ def json_line(event: LogEvent) -> str:
         encoded = msgspec.json.encode(fields)
     except (UnicodeEncodeError, OverflowError):
         encoded = msgspec.json.encode({key: _plain(value) for key, value in fields.items()})
-    return encoded.decode() + "\n"
+    line = encoded.decode()
+    return (line if line.isprintable() else line.translate(_JSON_ESCAPED)) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -63,7 +69,7 @@ def text_line(event: LogEvent) -> str:
             f"{_timestamp(int(event['log_time']))} [{ACCESS}#info] {event['client']} {event['method']} {event['path']} "
             f'{event["status"]} {event["bytes"]} {event["seconds"]:.3f} {event["cache"]} "{event["agent"]}"{event["cut"]}\n'
         )
-    return formatEventAsClassicLogText(event) or ""
+    return (formatEventAsClassicLogText(event) or "").translate(_ESCAPED)
 
 
 @lru_cache(maxsize=2)

@@ -24,7 +24,7 @@ import hashlib
 import io
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -32,7 +32,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.errors import Attempt, DigestMismatch, Overloaded, UpstreamFailed, is_of_the_disk
+from proxy.errors import Attempt, DigestMismatch, Overloaded, StorageFailed, UpstreamFailed, is_of_the_disk
 from proxy.flight import uninterrupted
 from proxy.interfaces import IBytesSource, IOffload, IPartialFile, ISink
 from proxy.model import Digest, FileFacts
@@ -61,6 +61,8 @@ UNKNOWN_SIZE = 64 * MIB
 #: How often room is asked for: others may take what was made, and what is still being read is not free when it has gone.
 _TRIES = 3
 
+
+T = TypeVar("T")
 
 BeforeCommit = Callable[[str, int], Awaitable[None]]
 #: Calls a function after so many seconds, as ``IReactorTime.callLater`` does.
@@ -178,12 +180,12 @@ class Spool:
         except OSError as error:
             self.log.error("what there is of {name} cannot be read and starts anew: {error}", name=self.name, error=error)
             proven, hashes = 0, self._fresh_hashes()
+        whole = self.total if self.total is not None or not proven else self._partial.whole
         if self._is_expected(hashes):
-            self.total = proven
-        elif self.total is None and proven:
-            self.total = self._partial.whole
-        elif self.total is not None and proven >= self.total:
-            proven, hashes = 0, self._fresh_hashes()
+            whole = proven
+        elif whole is not None and proven >= whole:
+            proven, whole, hashes = 0, self._stated, self._fresh_hashes()
+        self.total = whole
         self._hashes = hashes
         if proven < self._partial.size:
             self._partial.truncate(proven)
@@ -207,15 +209,16 @@ class Spool:
     def _is_expected(self, hashes: dict[str, Any]) -> bool:
         return self._expected is not None and hashes[self._expected.algorithm].hexdigest() == self._expected.hex
 
-    async def _on_disk(self, function: Callable[..., Any], *args: Any) -> None:
+    async def _on_disk(self, function: Callable[..., T], *args: Any) -> T:
         """Have a worker thread do something to the partial file, one thing at a time, each to its end: who is cancelled leaves,
         and whoever comes next finds nobody at work.
         """
-        await uninterrupted(self._alone(function, args))
+        return await uninterrupted(self._alone(function, args))
 
-    async def _alone(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    async def _alone(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
         async with self._disk:
-            await self._offload.run(function, *args)
+            done: T = await self._offload.run(function, *args)
+        return done
 
     def _digest(self, chunk: bytes) -> None:
         for each in self._hashes.values():
@@ -385,7 +388,7 @@ class Spool:
         if self._check is None:
             return False
         try:
-            return await self._offload.run(self._looked_at, self._check)
+            return await self._on_disk(self._looked_at, self._check)
         except ValueError:
             self._hidden = self._spoiled = True
             raise
@@ -409,6 +412,8 @@ class Spool:
         self._accepted = self._written = self._queued = self._marked = 0
         self._queue.clear()
         self._window = None
+        self._be_patient()
+        self._paused = False
         self._broken = None
         self._surplus = False
         self.total = self._stated
@@ -572,6 +577,10 @@ class Spool:
         visible = self.visible()
         return visible if self._window is None else min(visible, self._partial.size)
 
+    def unchanged(self, descriptor: int) -> bool:
+        """Whether the file behind *descriptor*, a reader's, is what was received (as long as more arrives nobody can tell)."""
+        return self.state is not State.COMPLETE or self._partial.unchanged(descriptor)
+
     def _tell(self) -> None:
         if self._showing and self.failure is None:
             self._begun.wake(None)
@@ -638,6 +647,10 @@ class SpoolReader:
             reason = f"had {self.size:,} bytes at first and has {self._spool.total:,} now"
             raise UpstreamFailed(self._spool.name, [Attempt("upstream", reason, 0.0)])
         return self._spool.state is State.COMPLETE
+
+    def confirm(self) -> None:
+        if not self._spool.unchanged(self._descriptor):
+            raise StorageFailed(f"{self._spool.name} was changed on the disk while it was sent: ask again")
 
     def drop(self, error: Exception) -> None:
         """Told by the spool: nothing more will be kept for this reader."""

@@ -191,22 +191,42 @@ async def test_no_range_of_a_large_file_is_complete_before_the_file_was_checked(
     assert (again.status, again.complete, again.body == whole.body) == (206, True, True)
 
 
+def cut_short(path: Path) -> None:
+    os.truncate(path, 1_000)
+
+
+def write_into(path: Path) -> None:
+    """Change a byte near the end in place: the file keeps its inode and its size."""
+    with path.open("r+b") as file:
+        file.seek(-5_000, os.SEEK_END)
+        file.write(b"?")
+
+
+@pytest.mark.parametrize("damage", [cut_short, write_into])
+@pytest.mark.parametrize("header", [None, "bytes=100-"])
 @pytest_twisted.ensureDeferred
-async def test_a_file_that_is_cut_short_while_it_is_sent_is_not_completed(
-    upstream: FakeUpstream, run: Start, disk: Disk, logged: list[LogEvent]
+async def test_a_file_that_is_damaged_while_it_is_sent_is_not_completed(
+    upstream: FakeUpstream,
+    run: Start,
+    disk: Disk,
+    logged: list[LogEvent],
+    damage: Callable[[Path], None],
+    header: str | None,
 ) -> None:
     data = data_of(SIZES["large"])
     upstream.add_file("big", "big-1.0.tar.gz", data)
     proxy = await run(upstream)
     path = await proxy.link("big", "big-1.0.tar.gz")
     await proxy.get(path)
-    client = await wire.ask(proxy.port, path)
+    client = await wire.ask(proxy.port, path, **({} if header is None else {"Range": header}))
     await client.got_body(100_000)
     client.transport.pauseProducing()
-    os.truncate(disk.stored(data), 1_000)
+    damage(disk.stored(data))
     client.transport.resumeProducing()
     await client.ended
     assert not wire.parse(bytes(client.received)).complete
+    reply = await proxy.get(path)
+    assert reply.body == data or not reply.complete
     assert (await proxy.get(path)).body == data
     assert not [event for event in logged if str(event.get("log_format")).startswith("bug:")]
 
@@ -337,6 +357,34 @@ async def test_an_upstream_that_cannot_go_on_is_asked_for_all_of_it(
     reply = await proxy.get(path)
     assert (reply.status, reply.complete, reply.body == data) == (200, True, True)
     assert disk.left() == []
+
+
+@pytest.mark.parametrize("hashes", [None, {}], ids=["digest", "no digest"])
+@pytest_twisted.ensureDeferred
+async def test_a_partial_file_that_others_write_to_while_it_arrives_is_not_kept(
+    upstream: FakeUpstream, run: Start, disk: Disk, hashes: Any
+) -> None:
+    keys = {} if hashes is None else {"hashes": hashes}
+    made = wheel("big", size=3_000_000)
+    upstream.add_file("big", made.filename, made.data, **keys)
+    proxy = await run(upstream)
+    path = await proxy.link("big", made.filename)
+    gate = upstream.hold("/packages/*", after=2_000_000, times=1)
+    client = await proxy.connect(path)
+    await client.got_body(1_900_000)
+    (partial,) = [each for each in (disk.folder / "partial").iterdir() if not each.name.endswith(".marks")]
+    with partial.open("r+b") as file:
+        file.seek(1_000)
+        file.write(b"?")
+    late = await proxy.connect(path)
+    await late.got_body(1_900_000)
+    gate.release()
+    for each in (client, late):
+        await each.ended
+        assert not wire.parse(bytes(each.received)).complete
+    reply = await proxy.get(path)
+    assert (reply.status, reply.body == made.data) == (200, True)
+    assert disk.kept() == {made.sha256: made.data}
 
 
 # -- what no digest vouches for ------------------------------------------------------------------------------------------------

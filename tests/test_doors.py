@@ -426,6 +426,38 @@ async def test_an_absolute_target_is_answered_also_when_it_is_known_and_its_secr
     }
 
 
+HEADERS = (
+    "Range",
+    "If_Range",
+    "If_None_Match",
+    "Accept",
+    "Accept_Encoding",
+    "Via",
+    "X_Forwarded_Proto",
+    "Cache_Control",
+    "Cookie",
+)
+VALUES = (
+    "1" * 5000,
+    "bytes=" + "9" * 5000 + "-" + "9" * 5000,
+    '"' * 5000,
+    "*/*;q=" + "9" * 6000,
+    "gzip;q=1e5,zstd;q=nan",
+    "%s{}",
+)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("header", HEADERS)
+async def test_no_value_of_a_header_is_a_fault_of_the_proxy(upstream: FakeUpstream, run: Start, header: str) -> None:
+    upstream.add_file("six", "six-1.0.tar.gz", b"six")
+    proxy = await run(upstream)
+    file = await proxy.link("six", "six-1.0.tar.gz")
+    for value in VALUES:
+        for path in (file, file, "/simple/six/", "/simple/", "/pypi/six/json"):
+            assert (await proxy.get(path, **{header: value})).status in (200, 304, 406, 416), value[:20]
+
+
 # -- what clients do to each other --------------------------------------------------------------------------------------------
 
 

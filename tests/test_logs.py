@@ -110,8 +110,16 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.c
 def test_any_scalars_make_a_line_that_parses(fields: dict[str, Any]) -> None:
     line = logs.json_line({"log_time": 0.0, "log_format": "x", **fields})
     assert line.endswith("\n")
-    assert "\n" not in line[:-1]
+    assert len(line.splitlines()) == 1
     assert json.loads(line)["message"] == "x"
+
+
+@given(st.text(st.characters(categories=["Cc", "Zl", "Zp", "Cf", "L", "N"])))
+def test_no_text_begins_a_line_of_its_own_or_speaks_to_the_terminal(text: str) -> None:
+    event = {"log_time": 0.0, "log_level": LogLevel.warn, "log_namespace": "n", "log_format": "said {text}", "text": text}
+    first, *others = logs.text_line(event).splitlines()
+    assert all(line.startswith("\t") for line in others)
+    assert not {each for line in (first, *others) for each in line if each != "\t" and (each < " " or "\x7f" <= each < "\xa0")}
 
 
 # -- where the lines go -------------------------------------------------------------------------------------------------------

@@ -232,6 +232,28 @@ class SpoolTests(SynchronousTestCase):
         disk.go()
         self.assertEqual(readable(reader), data[:-HOLD])
 
+    def test_a_restart_on_a_full_disk_lets_upstream_go_on(self) -> None:
+        spool = self.spool(None, room=0)
+        transport = Transport()
+        spool.registerProducer(transport, True)
+        spool.begin(FileFacts(None))
+        self.reader(spool)
+        spool.write(bytes(WINDOW + HOLD + 1))
+        self.assertTrue(transport.paused)
+        self.successResultOf(Deferred.fromCoroutine(spool.restart()))
+        another = Transport()
+        spool.registerProducer(another, True)
+        self.assertFalse(another.paused)
+
+    def test_what_was_left_whole_and_wrong_is_forgotten(self) -> None:
+        data = os.urandom(9_000)
+        first = self.spool(digest(data))
+        first.begin(FileFacts(9_000))
+        first.write(bytes(9_000))
+        self.successResultOf(Deferred.fromCoroutine(first.fail(Failure(UpstreamFailed("big.whl", [])))))
+        again = self.spool(digest(data), self.store)
+        self.assertEqual((again.offset, again.total), (0, None))
+
     def test_who_was_promised_another_size_meets_an_error_after_a_restart(self) -> None:
         for size, again in ((HOLD * 2, HOLD * 3), (HOLD * 3, HOLD * 2), (HOLD * 2, None)):
             data = os.urandom(again or HOLD * 3)

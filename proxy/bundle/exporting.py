@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import BinaryIO
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
@@ -14,7 +14,8 @@ from proxy.cache.pins import filename_of
 from proxy.interfaces import Clock
 from proxy.model import NO_BYTES, Page, Pin, Record
 from proxy.repository.offered import bytes_of, metadata_of
-from proxy.simple.parse import parse_page
+from proxy.simple.links import bare
+from proxy.simple.parse import Malformed, parse_page
 
 #: Projects (normalised) and the names of the files that are wanted of each; ``None``: all that are stored.
 Wanted = Mapping[str, Collection[str] | None]
@@ -98,13 +99,18 @@ class _Export:
             self._problem(f"{project}: index {self._cache.name} has no page of it; fetch it first: pypiproxy warm {project}")
             return _Choice({}, frozenset(), {})
         head = record.head
-        page = await self._cache.offload.run(parse_page, record.body, head.content_type, head.url, project)
+        try:
+            page = await self._cache.offload.run(parse_page, record.body, head.content_type, head.url, project)
+        except Malformed as error:
+            self._problem(f"{project}: its page cannot be read ({error}); fetch it again: pypiproxy refresh {project}")
+            return _Choice({}, frozenset(), {})
         choice = await self._choose(page, names, head.quarantined)
         if not choice.files and not head.quarantined:
             return choice
-        await self._cache.offload.run(writer.head, project, encode(head), record.body)
+        await self._cache.offload.run(writer.head, project, encode(evolve(head, url=bare(head.url))), record.body)
         if choice.pins:
-            await self._cache.offload.run(writer.pins, project, encode(choice.pins))
+            pins = {name: evolve(pin, url=bare(pin.url)) for name, pin in choice.pins.items()}
+            await self._cache.offload.run(writer.pins, project, encode(pins))
         self._exported.pages += 1
         return choice
 

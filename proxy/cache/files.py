@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from proxy.cache.room import Room
 from proxy.completeness import check
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
-from proxy.flight import swallow, uninterrupted
+from proxy.flight import uninterrupted
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import FileFacts, Wanted
 from proxy.nowhere import Nowhere
@@ -136,7 +136,9 @@ class FileCache:
     def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
         download = self._downloads[key] = _Download()
         download.run = Deferred.fromCoroutine(self._run(key, download, wanted, upstreams, committed))
-        swallow(download.run)
+        download.run.addErrback(
+            lambda failure: self.log.failure("what is left of {name} cannot be removed", failure, name=wanted.name)
+        )
         return download
 
     async def _run(self, key: str, download: _Download, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> None:

@@ -31,7 +31,7 @@ from proxy.storage.lists import ListFiles
 _KEY = "all"
 #: What is written to disk, and compressed, at a time; and the longest list (bytes).
 _PIECE = 1 * MIB
-_LONGEST = 1024 * MIB
+_LONGEST = 256 * MIB
 #: For how long a list that was made out of what is kept here is called fresh (seconds).
 _OWN_TTL = 60
 

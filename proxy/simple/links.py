@@ -14,7 +14,7 @@ LONGEST, _SHOWN = 8192, 300
 _REST = re.compile(r"[?#].*", re.DOTALL)
 _USER = re.compile(r"(\s*(?:https?:)?//)[^/\\]*@", re.IGNORECASE)
 #: What stands before the last ``@`` wherever it is: a password that nobody quoted may hold slashes and question marks.
-_ANY_USER = re.compile(r"^([a-z0-9+.-]*:[/\\]*)?.*@", re.IGNORECASE | re.DOTALL)
+_ANY_USER = re.compile(r"^((?:[a-z0-9+.-]*:)?[/\\]*).*@", re.IGNORECASE | re.DOTALL)
 _IS_URL = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
 _URL = re.compile(r"\bhttps?:[/\\][^\s'\"<>]+", re.IGNORECASE)
 

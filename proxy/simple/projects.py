@@ -91,7 +91,7 @@ def _json_meta(body: BinaryIO) -> dict[str, Any]:
         raise Malformed("the JSON has no meta")
     version = min(api_version(meta.get("api-version")), NEWEST)
     body.seek(0)
-    others = kept(meta)
+    others = without_secrets(kept(meta))
     serial = mend.serial(others.pop("_last-serial", None))
     stated = {} if serial is None else {"_last-serial": serial}
     return {**others, **stated, "api-version": f"{version[0]}.{version[1]}"}

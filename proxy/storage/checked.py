@@ -12,12 +12,14 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
 from twisted.python.failure import Failure
 
 from proxy.bounded import BoundedTable
+from proxy.errors import StorageFailed
 from proxy.settings import KIB, MIB
 from proxy.storage.whole import WholeFile
 
@@ -41,6 +43,17 @@ def mark_of(facts: os.stat_result) -> Mark:
     return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
+def settled(descriptor: int) -> Mark:
+    """The mark of an open file, which no later write leaves as it is: clocks of file systems tick in milliseconds, so the time
+    of change is moved to just before the present tick.
+    """
+    facts = os.fstat(descriptor)
+    with suppress(OSError):  # nobody writes to a file system that is read-only
+        os.utime(descriptor, ns=(facts.st_atime_ns, facts.st_mtime_ns - 1))
+        facts = os.fstat(descriptor)
+    return mark_of(facts)
+
+
 @frozen
 class Damage:
     """What is wrong with the file of *mark* (``None``: it could not even be looked at), as the rest of a sentence."""
@@ -55,11 +68,24 @@ class Proofs:
     def __init__(self) -> None:
         self._marks: BoundedTable[str, Mark] = BoundedTable(_REMEMBERED, lambda mark: 1)
         self._lock = threading.Lock()
+        self._settling = threading.Lock()
 
     def note(self, sha256: str, mark: Mark) -> None:
         """The file of *mark* has that digest."""
         with self._lock:
             self._marks.put(sha256, mark)
+
+    def proven(self, sha256: str, descriptor: int, mark: Mark) -> Mark:
+        """Note that the bytes of an open file were right while it had *mark*; the mark that it has now.
+
+        If that is another one by now, and nobody else has noted it, it is to be looked at again.
+        """
+        with self._settling:
+            now = mark_of(os.fstat(descriptor))
+            if now == mark:
+                now = settled(descriptor)
+                self.note(sha256, now)
+        return now
 
     def hold(self, sha256: str, mark: Mark) -> bool:
         """Whether the file of *mark* is known to have that digest."""
@@ -67,7 +93,7 @@ class Proofs:
             return self._marks.get(sha256) == mark
 
 
-def opened(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tuple[WholeFile, Mark] | Damage:
+def opened(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tuple[CheckedFile, Mark] | Damage:
     """The file behind *descriptor*, which it takes over, with its mark; checked as far as can be done at once.
 
     *size* is what it should have, if that is known.  Blocks.  Raises OSError.
@@ -77,11 +103,12 @@ def opened(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tu
     if size is not None and facts.st_size != size:
         return Damage(f"it has {facts.st_size:,} bytes instead of {size:,}", mark)
     data = None
+    known = proofs.hold(sha256, mark)
     if facts.st_size <= SMALL:
         data = os.pread(descriptor, SMALL + 1, 0)
         found = hashlib.sha256(data).hexdigest()
-    elif proofs.hold(sha256, mark) or facts.st_size > AT_ONCE:
-        return WholeFile(descriptor, facts.st_size, sha256), mark
+    elif known or facts.st_size > AT_ONCE:
+        return CheckedFile(descriptor, facts.st_size, sha256, mark, proofs), mark
     else:
         digest = hashlib.sha256()
         position = 0
@@ -90,8 +117,9 @@ def opened(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tu
         found = digest.hexdigest()
     if found != sha256:
         return Damage(f"its bytes are sha256-{found}", mark)
-    proofs.note(sha256, mark)
-    return WholeFile(descriptor, facts.st_size, sha256, data), mark
+    if not known:
+        mark = proofs.proven(sha256, descriptor, mark)
+    return CheckedFile(descriptor, facts.st_size, sha256, mark, proofs, data), mark
 
 
 def hash_piece(descriptor: int, position: int, digest: Any) -> int:
@@ -101,11 +129,26 @@ def hash_piece(descriptor: int, position: int, digest: Any) -> int:
     return len(data)
 
 
-class FileBeingChecked(WholeFile):
+class CheckedFile(WholeFile):
+    """A stored file that was right when it had *mark*."""
+
+    def __init__(self, descriptor: int, size: int, sha256: str, mark: Mark, proofs: Proofs, data: bytes | None = None) -> None:
+        super().__init__(descriptor, size, sha256, data)
+        self._name = sha256
+        self._mark = mark
+        self._proofs = proofs
+
+    def confirm(self) -> None:
+        mark = mark_of(os.fstat(self._descriptor))
+        if mark != self._mark and not self._proofs.hold(self._name, mark):
+            raise StorageFailed(f"the stored file {self._name} was changed while it was sent: ask again")
+
+
+class FileBeingChecked(CheckedFile):
     """A large file that is sent while it is checked: the end of what is asked for waits for the result."""
 
-    def __init__(self, descriptor: int, size: int, sha256: str) -> None:
-        super().__init__(descriptor, size, sha256)
+    def __init__(self, descriptor: int, size: int, sha256: str, mark: Mark, proofs: Proofs) -> None:
+        super().__init__(descriptor, size, sha256, mark, proofs)
         self._held_from = size - HOLD
         self._over = False
         self._failure: Failure | None = None

@@ -33,7 +33,7 @@ from proxy.flight import Flights, owned, uninterrupted
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile
 from proxy.model import StoredFile
 from proxy.settings import MIB
-from proxy.storage.checked import Damage, FileBeingChecked, Mark, Proofs, hash_piece, mark_of, opened
+from proxy.storage.checked import CheckedFile, Damage, FileBeingChecked, Mark, Proofs, hash_piece, mark_of, opened, settled
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
 
@@ -58,12 +58,17 @@ class LocalPartial:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_TRUNC)
         self._descriptor = os.open(path, flags, 0o600)
         self.size = os.fstat(self._descriptor).st_size
+        self._mark = settled(self._descriptor)
+        self._committed_as: str | None = None
+        #: Others have written to it.
+        self._foreign = False
         self.marks, self.whole = _read_marks(self._marks_path) if resume and self.size else ({}, None)
 
     def fileno(self) -> int:
         return self._descriptor
 
     def write(self, data: bytes) -> None:
+        self._foreign = self._foreign or mark_of(os.fstat(self._descriptor)) != self._mark
         rest = memoryview(data)
         while rest:
             try:
@@ -73,10 +78,19 @@ class LocalPartial:
                 raise
             self.size += written
             rest = rest[written:]
+        self._mark = settled(self._descriptor)
 
     def truncate(self, size: int = 0) -> None:
         os.ftruncate(self._descriptor, size)
         self.size = size
+        self._mark = settled(self._descriptor)
+        self._foreign = self._foreign and size > 0
+
+    def unchanged(self, descriptor: int) -> bool:
+        mark = mark_of(os.fstat(descriptor))
+        if self._foreign:
+            return False
+        return mark == self._mark or (self._committed_as is not None and self._store.proven(self._committed_as, mark))
 
     def mark(self, sha256: str, whole: int | None) -> None:
         with suppress(OSError):  # without it the next download begins a little earlier
@@ -91,15 +105,23 @@ class LocalPartial:
             yield os.pread(self._descriptor, min(MIB, self.size - offset), offset)
 
     def commit(self, sha256: str) -> None:
+        if self._foreign:
+            raise self._written_by_others()
         target = self._store.path(sha256)
         try:
+            os.fsync(self._descriptor)
             self._store.prepare(target.parent)
-            self._store.place(self._path, target, mark_of(os.fstat(self._descriptor)))
+            if not self._store.place(self._path, target, self._descriptor, self._mark):
+                raise self._written_by_others()
+            self._committed_as = sha256
             self._marks_path.unlink(missing_ok=True)
             _sync_directory(target.parent)
         except OSError as error:
             self._store.failed(error, target)
             raise
+
+    def _written_by_others(self) -> OSError:
+        return OSError(errno.EIO, "others have written to the file while it arrived", str(self._path))
 
     def discard(self) -> None:
         try:
@@ -188,9 +210,9 @@ class LocalFiles:
         source, mark = found
         if self._proofs.hold(path.name, mark):
             return source
-        return self._being_checked(source, mark)
+        return self._being_checked(source, path.name, mark)
 
-    def _opened(self, path: Path, size: int | None) -> tuple[WholeFile, Mark] | Damage | None:
+    def _opened(self, path: Path, size: int | None) -> tuple[CheckedFile, Mark] | Damage | None:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -201,7 +223,7 @@ class LocalFiles:
             return Damage(f"it cannot be opened: {error.strerror}")
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                found: tuple[WholeFile, Mark] | Damage = Damage("it is no file")
+                found: tuple[CheckedFile, Mark] | Damage = Damage("it is no file")
             else:
                 found = opened(descriptor, path.name, size, self._proofs)
         except OSError as error:
@@ -224,11 +246,9 @@ class LocalFiles:
         self.log.error("the stored file {sha256} is damaged, {why}: {what}", sha256=sha256, why=damage.what, what=what)
         self._count("damaged file set aside")
 
-    def _being_checked(self, source: WholeFile, mark: Mark) -> WholeFile:
+    def _being_checked(self, source: CheckedFile, sha256: str, mark: Mark) -> FileBeingChecked:
         """*source*, whose end waits until all of it has been read and its digest was right."""
-        sha256 = source.sha256
-        assert sha256 is not None
-        held = FileBeingChecked(source.fileno(), source.size, sha256)
+        held = FileBeingChecked(source.fileno(), source.size, sha256, mark, self._proofs)
         check = self._checks.join((sha256, mark), lambda: self._check(sha256, os.dup(held.fileno()), mark))
         check.addBoth(held.checked)
         return held
@@ -243,7 +263,10 @@ class LocalFiles:
                     position += count
             finally:
                 self._checking.release()
-            damage = None if digest.hexdigest() == sha256 else Damage(f"its bytes are sha256-{digest.hexdigest()}", mark)
+            found = digest.hexdigest()
+            damage = None if found == sha256 else Damage(f"its bytes are sha256-{found}", mark)
+            if damage is None:
+                await self._offload.run(self._proofs.proven, sha256, descriptor, mark)
         except OSError as error:
             damage = Damage(f"it cannot be read: {error.strerror}", mark)
         finally:
@@ -251,7 +274,6 @@ class LocalFiles:
         if damage is not None:
             await self._damaged(sha256, damage)
             raise StorageFailed(f"the stored file {sha256} is damaged and was set aside: ask again, and it is fetched again")
-        self._proofs.note(sha256, mark)
 
     async def unchecked(self, sha256: str) -> WholeFile | None:
         return await owned(self._offload.run(self._open_unchecked, self.path(sha256)))
@@ -274,12 +296,23 @@ class LocalFiles:
     def _present(self, digests: Collection[str]) -> frozenset[str]:
         return frozenset(sha256 for sha256 in digests if self.path(sha256).is_file())
 
-    def place(self, arrived: Path, target: Path, mark: Mark) -> None:
-        """Told by the partial file *arrived*, in a worker thread: it becomes the committed file *target*."""
+    def place(self, arrived: Path, target: Path, descriptor: int, mark: Mark) -> bool:
+        """Make the partial file *arrived* the committed file *target*, unless it has another *mark* by now; whether it is.
+
+        Called in a worker thread.
+        """
         with self._moving:
             os.rename(arrived, target)
+            if mark_of(os.fstat(descriptor)) != mark:
+                os.unlink(target)
+                return False
             self._proofs.note(target.name, mark)
         self.changed()
+        return True
+
+    def proven(self, sha256: str, mark: Mark) -> bool:
+        """Whether the committed file of *mark* was right when it was looked at."""
+        return self._proofs.hold(sha256, mark)
 
     def changed(self) -> None:
         """Told by whoever committed or removed a file, after that."""
@@ -366,7 +399,10 @@ class LocalFiles:
         for sha256, used in times.items():
             path = self.path(sha256)
             try:
-                sound = self._proofs.hold(sha256, mark_of(os.stat(path)))
+                mark = mark_of(os.stat(path))
+                if (sha256, mark) in self._checks:
+                    continue  # its time tells whether it is written to meanwhile
+                sound = self._proofs.hold(sha256, mark)
                 os.utime(path, (used, used))
                 if sound:
                     self._proofs.note(sha256, mark_of(os.stat(path)))

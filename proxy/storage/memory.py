@@ -90,6 +90,9 @@ class MemoryPartial:
         marks, _ = self._store.marks.get(self._key, ({}, None))
         self._store.marks[self._key] = {**marks, self.size: sha256}, whole
 
+    def unchanged(self, descriptor: int) -> bool:
+        return True
+
     def read_all(self) -> Iterator[bytes]:
         for offset in range(0, self.size, MIB):
             yield os.pread(self._descriptor, MIB, offset)

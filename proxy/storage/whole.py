@@ -49,6 +49,9 @@ class WholeFile:
     def advanced(self, position: int) -> None:
         pass
 
+    def confirm(self) -> None:
+        pass
+
     def on_change(self, listener: Callable[[], None]) -> None:
         listener()
 

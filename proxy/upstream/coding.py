@@ -56,6 +56,15 @@ class Unreadable(Failed):
     """The bytes are not in the coding that is named."""
 
 
+def undo_all(undone: Sequence[Undo], chunk: bytes) -> Iterator[bytes]:
+    """What *chunk* is without the codings *undone* (outermost first), in pieces of bounded size.  Raises Unreadable."""
+    if not undone:
+        yield chunk
+        return
+    for piece in undone[0].pieces(chunk):
+        yield from undo_all(undone[1:], piece)
+
+
 class Undo:
     """Undoes one *coding* of a body that comes in pieces: all its members or frames, one after the other."""
 
@@ -153,15 +162,6 @@ def decoded(body: bytes, codings: Sequence[str], limit: int) -> tuple[bytes, boo
             raise Failed(f"sent {coding} that is cut off")
         body, clear = bytes(plain), clear and not undo.surplus
     return body, clear
-
-
-def pieces(undone: Sequence[Undo], chunk: bytes) -> Iterator[bytes]:
-    """What *chunk* is without the codings *undone*, in pieces."""
-    if not undone:
-        yield chunk
-        return
-    for piece in undone[0].pieces(chunk):
-        yield from pieces(undone[1:], piece)
 
 
 def layers(beginning: bytes, codings: Sequence[str], name: str) -> list[tuple[str, ...]]:

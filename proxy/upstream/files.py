@@ -20,7 +20,7 @@ from proxy.errors import Attempt, DigestMismatch, UpstreamFailed
 from proxy.interfaces import IBodyReader
 from proxy.model import FileFacts, Wanted
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import BEGINNING, Undo, Unreadable, layers, pieces
+from proxy.upstream.coding import BEGINNING, Undo, Unreadable, layers, undo_all
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failures import Broken, Failed, Unfit
 from proxy.upstream.health import Trial
@@ -328,7 +328,7 @@ async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
     try:
         while chunk := await body.read():
             exchange.trial.succeeded()
-            for data in pieces(undone, chunk):
+            for data in undo_all(undone, chunk):
                 passed = min(skip, len(data))
                 skip -= passed
                 if len(data) > passed:

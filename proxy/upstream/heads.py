@@ -37,7 +37,7 @@ class HeadWatch:
     def take(self, data: bytes) -> bool:
         """Take in what came next; false when the head has become longer than the limit."""
         if self._complete:
-            return True
+            return self._left >= 0
         looked_at = max(0, len(self._held) - 2)
         self._held += data[: self._left + 1]
         while (end := _BLANK.search(self._held, looked_at)) is not None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from proxy.interfaces import Receive
 from proxy.model import DocumentFound, DocumentReply, Record, Validators
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import BEGINNING, Undo, layers, pieces
+from proxy.upstream.coding import BEGINNING, Undo, layers, undo_all
 from proxy.upstream.conditional import Manner, ask_conditionally, head_of
 from proxy.upstream.exchange import Exchange
 from proxy.upstream.failures import Broken, Failed
@@ -47,13 +47,13 @@ async def _plain(exchange: Exchange) -> Callable[[], Awaitable[bytes]]:
     async def read() -> bytes:
         nonlocal waiting
         while True:
-            data = next(filter(None, waiting), b"")
-            if data:
-                return data
+            piece = next(waiting, None)
+            if piece is not None:
+                return piece
             chunk = await exchange.body.read()
             if not chunk:
                 break
-            waiting = pieces(undone, chunk)
+            waiting = undo_all(undone, chunk)
         if any(undo.surplus for undo in undone):
             raise Failed("sent something behind the end of what is compressed", blames=False)
         if not all(undo.complete for undo in undone):

@@ -63,8 +63,9 @@ class Files:
                     located.stored.close()
                 return Answer(304, headers, word="hit")
         if located.stored is not None:
-            if _range(ask) is None:
-                self._remember(repository, project, asked, name, located.stored, headers, ask)
+            read, sha256 = located.stored.take_read(), located.stored.sha256
+            if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
+                self._remember(repository, project, asked, name, sha256, read, headers, ask)
             return _ranged(located.stored, located.etag, headers, ask, _MADE if located.made else _HIT)
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
@@ -77,15 +78,12 @@ class Files:
         project: str,
         asked: str,
         name: str,
-        source: IBytesSource,
+        sha256: str,
+        read: bytes,
         headers: list[tuple[str, str]],
         ask: Ask,
     ) -> None:
-        """Keep a small file at hand, and how to answer this request again.  Its digest has been checked when it was read."""
-        read = source.take_read()
-        if read is None or source.sha256 is None or len(read) > SMALL_FILE:
-            return
-        sha256 = source.sha256
+        """Keep a small file at hand, and how to answer this request again.  Its digest has been checked when it was *read*."""
         if self._small.get(sha256) is None:
             self._small.put(sha256, read)
         answered = [*headers, ("Cache-Status", _HIT.header())]

@@ -69,7 +69,15 @@ class _Sender:
     def _at_end(self) -> bool:
         if self._stop is not None and self._position >= self._stop:
             return True
-        return self._source.ended() and self._position >= self._source.extent() and not self._from_memory()
+        if not self._source.ended() or self._position < self._source.extent() or self._from_memory():
+            return False
+        self._source.confirm()
+        return True
+
+    def _confirmed(self, goal: int) -> None:
+        """Whoever reads to the end of what is asked for must not get it if it is wrong.  Raises StorageFailed."""
+        if goal == self._stop:
+            self._source.confirm()
 
     def _from_memory(self) -> bytes:
         limit = COPY if self._stop is None else min(COPY, self._stop - self._position)
@@ -170,6 +178,7 @@ class SendfileSender(_Sender):
                 self._end(None)
             elif (goal := min(self._goal(), self._position + WINDOW)) > self._position:
                 if self._warm(goal):
+                    self._confirmed(goal)
                     self._send(goal - self._position)
             elif data := self._from_memory():
                 self._advance(len(data))
@@ -252,6 +261,7 @@ class CopySender(_Sender):
         if goal > self._position:
             if not self._warm(goal):
                 return False
+            self._confirmed(goal)
             data = os.pread(self._source.fileno(), goal - self._position, self._position)
             if not data:
                 raise _shorter()
