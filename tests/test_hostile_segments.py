@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from urllib.parse import quote, unquote
 
 import pytest
 import pytest_twisted
+from twisted.internet.threads import deferToThread
 
-from proxy.names import UNSTATED
+from proxy.commands import asking
+from proxy.names import UNSTATED, is_project_name
 from proxy.settings import PageLimits
+from proxy.warm.inputs import read, read_arguments
 from proxy.web.site import CLAIMS, ROUTES
 from tests.inprocess import Running, Start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream
@@ -175,3 +179,58 @@ async def test_spellings_of_one_version_are_asked_for_once(secretive: FakeUpstre
     answers = [await proxy.get(f"/pypi/six/{each}/json") for each in ("1.0", "v1.0", "01.0", "0!1.0", "1.00")]
     assert [each.status for each in answers] == [200] * 5
     assert secretive.count("/pypi/*") == 1
+
+
+# -- operators and their files ------------------------------------------------------------------------------------------------
+
+OPERATIONS = [
+    ("purge", {"project": "{}"}),
+    ("purge", {"project": "six", "which": "{}"}),
+    ("purge", {"project": "six", "index": "{}"}),
+    ("refresh", {"project": "{}", "index": "pypi"}),
+    ("pin", {"project": "{}"}),
+    ("pin", {"project": "six", "which": "{}"}),
+    ("unpin", {"project": "{}", "which": "{}"}),
+    ("ls", {"project": "{}"}),
+    ("ls", {"index": "{}"}),
+    ("pins", {"index": "{}"}),
+    ("upstreams", {"index": "{}"}),
+]
+
+
+@pytest.mark.parametrize(("operation", "arguments"), OPERATIONS, ids=[f"{name} {keys}" for name, keys in OPERATIONS])
+@pytest_twisted.ensureDeferred
+async def test_what_operators_write_is_a_name_or_refused(
+    secretive: FakeUpstream, run: Start, tmp_path: Path, operation: str, arguments: dict[str, str]
+) -> None:
+    await run(secretive)
+    texts = [unquote(each, errors="replace") for each in HOSTILE.values()]
+    odd: list[Any] = [each for each in texts if not is_project_name(each)]
+    for value in [*odd, 5, 1e300, True, ["six"], {"a": 1}]:
+        given = {name: value if text == "{}" else text for name, text in arguments.items()}
+        with pytest.raises(asking.Failed) as refused:
+            await deferToThread(asking.ask, tmp_path / "data", operation, given, lambda said: None)
+        assert "fault of its own" not in str(refused.value), value
+    assert [each.path for each in secretive.asked if not WELL_FORMED.fullmatch(each.path)] == []
+
+
+@pytest.mark.parametrize("name", ["../../api/secret#", "a?b", "a/b", "", "x" * 300, "a\nb"])
+def test_a_lock_file_names_projects_and_nothing_else(tmp_path: Path, name: str) -> None:
+    lock = tmp_path / "uv.lock"
+    package = f'name = {json.dumps(name)}\nversion = "1.0"\nsource = {{ registry = "https://pypi.example/simple" }}'
+    lock.write_text(f"version = 1\n[[package]]\n{package}\n")
+    group = read(lock)
+    assert group.locked == []
+    assert "is no name of a project" in str(group.problems[0])
+
+
+def test_a_version_of_5000_digits_is_a_problem_of_its_file(tmp_path: Path) -> None:
+    lock = tmp_path / "uv.lock"
+    package = f'name = "six"\nversion = "{"1" * 5000}"\nsource = {{ registry = "https://pypi.example/simple" }}'
+    lock.write_text(f"version = 1\n[[package]]\n{package}\n")
+    assert "which is none (PEP 440)" in str(read(lock).problems[0])
+
+
+def test_a_url_in_a_requirement_is_shown_without_its_secrets() -> None:
+    group = read_arguments(("six @ https://user:hunter2@host.example/six.zip?token=hunter2",))
+    assert "hunter2" not in str(group.problems[0])

@@ -47,27 +47,33 @@ def paths(name: str) -> list[str]:
     ]
 
 
+async def deny(proxy: Running, asked: list[str]) -> None:
+    """Ask for what is not there, forty at a time."""
+    for start in range(0, len(asked), 40):
+        replies = await gatherResults([ensureDeferred(proxy.get(path)) for path in asked[start : start + 40]])
+        assert {reply.status for reply in replies} <= {404, 409}
+
+
 @pytest_twisted.ensureDeferred
 async def test_invented_names_leave_no_record_and_no_descriptor(upstream: FakeUpstream, run: Start) -> None:
     upstream.add_file("six", SIX.filename, SIX.data, metadata=SIX.metadata)
     proxy = await run(upstream)
     link = await proxy.link("six", SIX.filename)
     await proxy.get(link)
-    invented = [f"invented-{number}" for number in range(60)]
     # And of a project that there is: files, versions and digests.
     odd = [f"/pypi/six/{number}.5/json" for number in range(60)]
     odd += [f"/files/six/{DIGEST}/six-{number}.0-py3-none-any.whl{end}" for number in range(20) for end in ("", ".metadata")]
-    before, descriptors = await records(proxy), 0
-    for batch in ([path for name in invented for path in paths(name)], odd):
-        for start in range(0, len(batch), 40):
-            replies = await gatherResults([ensureDeferred(proxy.get(path)) for path in batch[start : start + 40]])
-            assert {reply.status for reply in replies} <= {404, 409}
-            # The first batch opens what stays open: connections to upstream, and one of each thread to the database.
-            descriptors = descriptors or len(os.listdir("/proc/self/fd"))
-    assert await records(proxy) == before
+    first = [f"first-{number}" for number in range(40)]
+    then = [f"then-{number}" for number in range(40)]
+    before = await records(proxy)
+    # What stays open is open after these: connections to upstream, and one of each thread to the database.
+    await deny(proxy, [*odd, *(path for name in first for path in paths(name))])
+    descriptors = len(os.listdir("/proc/self/fd"))
+    await deny(proxy, [path for name in then for path in paths(name)])
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 10
+    assert await records(proxy) == before
     # Nobody asks upstream again for what it has just denied.
-    assert [upstream.count(f"/simple/{name}/") for name in invented[:3]] == [1, 1, 1]
+    assert [upstream.count(f"/simple/{name}/") for name in then[:3]] == [1, 1, 1]
     assert (await proxy.get(link)).body == SIX.data
 
 

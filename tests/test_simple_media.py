@@ -153,3 +153,11 @@ def test_only_what_is_available_is_chosen() -> None:
 )
 def test_what_parser_an_answer_needs(content_type: str, kind: str | None) -> None:
     assert media_of(content_type) == kind
+
+
+@pytest.mark.parametrize("weight", ["1" * 15_900, "1" * 15_900 + "x", "." * 15_900, "1." * 8000, "0." + "0" * 15_000 + "1"])
+def test_a_quality_of_any_length_is_looked_at_once(weight: str) -> None:
+    """An expression with two runs of digits takes the square of their length: seconds for one header."""
+    for _ in range(50):
+        assert negotiate(f"{MediaType.JSON.value};q={weight}, text/html;q=0.5") is MediaType.TEXT_HTML
+        assert choose_coding(f"zstd;q={weight}, gzip;q=0.5", ("zstd", "gzip")) == "gzip"

@@ -16,6 +16,7 @@ from proxy.commands.installing import Installed, options
 from proxy.commands.warming import Asked, Where, warm_up
 from proxy.config import quantities
 from proxy.settings import LEAST_INTERVAL
+from proxy.simple.links import shown
 from proxy.warm.choosing import Choice
 from proxy.warm.resolving import Wishes
 
@@ -97,7 +98,7 @@ def warm(
     if universal and installed.named:
         raise click.UsageError("--universal means all platforms and versions: it excludes --python and --platform")
     if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-        raise click.UsageError(f"--proxy {url}: expected the URL of an index, such as {DEFAULT_PROXY}")
+        raise click.UsageError(f"--proxy {shown(url)}: expected the URL of an index, such as {DEFAULT_PROXY}")
     asked = Asked(
         requirements,
         installed.files,

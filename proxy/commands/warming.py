@@ -19,6 +19,7 @@ from proxy import config, datadir
 from proxy.commands import asking
 from proxy.errors import ConfigError, ProxyError
 from proxy.settings import Settings
+from proxy.simple.links import shown
 from proxy.warm.choosing import Choice
 from proxy.warm.fetching import Fetcher, Unreachable
 from proxy.warm.following import follow
@@ -52,7 +53,8 @@ class Where:
             return await deferToThread(asking.ask, data_dir, operation, arguments, lambda said: None)
         except asking.NotRunning as error:
             raise asking.Failed(
-                f"{error}: --pin and --recent need the data directory of the proxy at {self.url}; name it with --data-dir"
+                f"{error}: --pin and --recent need the data directory of the proxy at {shown(self.url)}; "
+                "name it with --data-dir"
             ) from error
 
 

@@ -21,6 +21,7 @@ from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 
 from proxy.flight import Flights
+from proxy.simple.links import shown
 from proxy.simple.media import MediaType
 from proxy.simple.numbers import whole
 from proxy.upstream.failures import cancelled, reason
@@ -106,7 +107,7 @@ class Fetcher:
             response = await self._ask("GET", f"{self.index_url}{project}/", Accept=MediaType.JSON.value)
             page: dict[str, Any] = await treq.json_content(response)
         if not isinstance(page.get("files"), list):
-            raise NotFetched(f"{self.index_url} is no index: it answers with something else than a project page")
+            raise NotFetched(f"{shown(self.index_url)} is no index: it answers with something else than a project page")
         return page
 
     async def file(self, project: str, entry: Entry, told: Callable[[int], None]) -> Fetched:
@@ -171,7 +172,7 @@ class Fetcher:
             except Exception as error:
                 if cancelled(error):
                     raise CancelledError from error
-                raise Unreachable(f"{url} cannot be reached: {reason(error, _CONNECT_TIMEOUT)}") from error
+                raise Unreachable(f"{shown(url)} cannot be reached: {reason(error, _CONNECT_TIMEOUT)}") from error
             self.traffic.requests += 1
             if method == "GET" and not _was_there(response):
                 self.traffic.upstream += 1

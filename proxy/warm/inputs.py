@@ -16,10 +16,11 @@ from attrs import define, field, frozen
 from packaging.dependency_groups import resolve_dependency_groups
 from packaging.pylock import Pylock, PylockUnsupportedVersionError, PylockValidationError
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from pip_requirements_parser import InstallationError, InstallRequirement, RequirementsFile
 
-from proxy.names import normalize
+from proxy.names import is_project_name, normalize
+from proxy.simple.links import shown, shown_in
 
 #: Options of requirement files that say where to look: that is the proxy's business.
 _SOURCES = ("index_url", "extra_index_urls", "find_links", "no_index", "trusted_hosts")
@@ -87,15 +88,16 @@ def read_arguments(requirements: tuple[str, ...]) -> Group:
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            group.refuse(text, f"is no requirement: {_one_line(error)}")
+            group.refuse(shown_in(text), f"is no requirement: {shown_in(_one_line(error))}")
             continue
-        _add(group, requirement, text)
+        _add(group, requirement, shown_in(text))
     return group
 
 
 def _add(group: Group, requirement: Requirement, where: str) -> None:
     if requirement.url is not None:
-        group.refuse(where, f"asks for the URL {requirement.url}: only what an index has can be warmed; name a version instead")
+        why = "only what an index has can be warmed; name a version instead"
+        group.refuse(where, f"asks for the URL {shown(requirement.url)}: {why}")
     else:
         group.requirements.append(str(requirement))
 
@@ -162,13 +164,15 @@ def _requirements(path: Path, group: Group) -> None:
         raise Unusable(_one_line(error).replace("|n", ": ")) from error
     for invalid in parsed.invalid_lines:
         where = f"{invalid.filename or path}, line {invalid.line_number}"
-        group.refuse(where, f"{invalid.line.strip()!r} is no requirement: {_one_line(invalid.error_message)}")
+        group.refuse(
+            where, f"{shown_in(invalid.line.strip())!r} is no requirement: {shown_in(_one_line(invalid.error_message))}"
+        )
     for line in parsed.options:
         for option, value in line.options.items():
             if option in _SOURCES:
-                shown = ", ".join(value) if isinstance(value, list) else str(value)
+                values = ", ".join(map(shown, map(str, value if isinstance(value, list) else [value])))
                 group.notes.append(
-                    f"{_place(line)}: --{option.replace('_', '-').removesuffix('s')} {shown} is ignored: the proxy is asked"
+                    f"{_place(line)}: --{option.replace('_', '-').removesuffix('s')} {values} is ignored: the proxy is asked"
                 )
             elif option == "pre":
                 group.prereleases = True
@@ -182,7 +186,7 @@ def _requirement(parsed: InstallRequirement, group: Group) -> None:
         group.refuse(where, f"{parsed.line} is a path: only what an index has can be warmed; it is left out")
     elif parsed.is_url or parsed.req is None:
         url = parsed.link.url if parsed.link is not None else parsed.line
-        group.refuse(where, f"asks for the URL {url}: only what an index has can be warmed; name a version instead")
+        group.refuse(where, f"asks for the URL {shown(url)}: only what an index has can be warmed; name a version instead")
     else:
         text = str(parsed.req) if parsed.marker is None else f"{parsed.req}; {parsed.marker}"
         if parsed.is_constraint:
@@ -300,10 +304,13 @@ _LOCKS: dict[str, Callable[[Path, Group], None]] = {
 
 def _lock(group: Group, package: Mapping[str, Any], hashes: Any) -> None:
     name, version = package.get("name"), package.get("version")
+    if not is_project_name(str(name)):
+        group.refuse(group.where, f"{str(name)[:100]!r} is no name of a project (PEP 508)")
+        return
     try:
         locked = Locked(normalize(str(name)), str(Version(str(version))), frozenset(filter(None, hashes)))
-    except InvalidVersion:
-        group.refuse(group.where, f"{name} has the version {version!r}, which is none (PEP 440)")
+    except ValueError:
+        group.refuse(group.where, f"{name} has the version {str(version)[:100]!r}, which is none (PEP 440)")
         return
     group.locked.append(locked)
 

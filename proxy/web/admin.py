@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -80,7 +80,9 @@ class Admin(Resource):
         try:
             arguments = msgspec.json.decode(request.content.read() or b"{}", type=dict[str, Any])
             inspect.signature(operation).bind(None, **arguments)
-        except (msgspec.MsgspecError, TypeError) as error:
+            kinds = get_type_hints(operation)
+            arguments = {each: msgspec.convert(value, kinds.get(each, Any)) for each, value in arguments.items()}
+        except (msgspec.MsgspecError, TypeError, RecursionError) as error:
             raise BadRequest(f"{name}: {error}") from error
         return operation, arguments
 
