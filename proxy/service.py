@@ -49,10 +49,10 @@ from proxy.storage.place import Place
 from proxy.storage.records import DiskRecords
 from proxy.supervisor import tell_ready
 from proxy.troubles import Reason, Trouble
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.identity import Identity
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.identity import Identity
 from proxy.upstream.offline import Offline
-from proxy.upstream.pool import Upstreams
+from proxy.upstream.pool.upstreams import Upstreams
 from proxy.watch import Watch
 from proxy.web.admin import Admin, site
 from proxy.web.channel import RESERVE, BoundedSite

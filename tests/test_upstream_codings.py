@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.upstream.coding import Undo, Unreadable, codings_of, decoded, layers
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.coding import Undo, Unreadable, codings_of, decoded, layers
+from proxy.upstream.http.failures import Failed
 from tests.inprocess import JSON, Start
 from tests.support import wire
 from tests.support.content import JSON_TYPE

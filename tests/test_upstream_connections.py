@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import pytest
 import pytest_twisted
 
-from proxy.upstream.guard import is_private
+from proxy.upstream.http.guard import is_private
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -186,7 +186,7 @@ async def test_a_public_upstream_leads_to_no_private_address(
     # Only the upstream's own host is taken for a public one; everything is on this machine.
     inner = filled(make_upstream())
     upstream = filled(make_upstream())
-    monkeypatch.setattr("proxy.upstream.guard.is_private", lambda address: address != "127.0.0.1" and is_private(address))
+    monkeypatch.setattr("proxy.upstream.http.guard.is_private", lambda address: address != "127.0.0.1" and is_private(address))
     for number, host in enumerate(("[::1]", "[::ffff:10.0.0.1]", "169.254.169.254", "10.1.2.3", "127.0.0.2")):
         upstream.add_path(f"/simple/p{number}/", f'<a href="http://{host}:{inner.port}/p-1.0.zip">p-1.0.zip</a>'.encode())
         upstream.script(f"/simple/r{number}/", Fault(redirect=f"http://{host}:{inner.port}/simple/six/"))

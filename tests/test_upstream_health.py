@@ -7,7 +7,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from proxy.model import Condition
-from proxy.upstream.health import FEWEST_OUTCOMES, LONGEST_PAUSE, OVERTAKEN, THRESHOLD, Health, State, Trial
+from proxy.upstream.pool.health import FEWEST_OUTCOMES, LONGEST_PAUSE, OVERTAKEN, THRESHOLD, Health, State, Trial
 from tests.support.wheels import seeded
 
 

@@ -7,9 +7,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.settings import UpstreamSettings
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.health import LONGEST_PAUSE
-from proxy.upstream.identity import Identity
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.identity import Identity
+from proxy.upstream.pool.health import LONGEST_PAUSE
 from tests.support.wheels import seeded
 
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.web.http import datetimeToString
 
 from proxy.settings import IndexSettings, PageLimits
-from proxy.upstream.pool import Upstreams
+from proxy.upstream.pool.upstreams import Upstreams
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import data_of

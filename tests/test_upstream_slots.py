@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.settings import UpstreamSettings
-from proxy.upstream.failures import Failed
-from proxy.upstream.slots import Slots
+from proxy.upstream.http.failures import Failed
+from proxy.upstream.http.slots import Slots
 
 SETTINGS = UpstreamSettings(name="pypi", url="https://pypi.example/simple/")
 

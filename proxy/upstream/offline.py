@@ -10,7 +10,7 @@ from zope.interface import implementer
 from proxy.errors import NotHere
 from proxy.interfaces import IBodyReader, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageReply, Validators, Wanted
-from proxy.upstream.client import UpstreamState
+from proxy.upstream.http.client import UpstreamState
 
 
 @implementer(IUpstreams)

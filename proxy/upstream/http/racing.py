@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.failures import Failed
 
 T = TypeVar("T")
 

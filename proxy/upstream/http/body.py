@@ -14,7 +14,7 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from proxy.settings import KIB
-from proxy.upstream.failures import Broken, Silent, reason
+from proxy.upstream.http.failures import Broken, Silent, reason
 
 #: Bytes that may wait to be read before the connection is told to pause.
 _AHEAD = 256 * KIB

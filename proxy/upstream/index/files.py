@@ -19,11 +19,11 @@ from zope.interface import implementer
 from proxy.errors import Attempt, DigestMismatch, UpstreamFailed
 from proxy.interfaces import IBodyReader
 from proxy.model import FileFacts, Wanted
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import BEGINNING, Undo, Unreadable, layers, undo_all
-from proxy.upstream.exchange import Exchange
-from proxy.upstream.failures import Broken, Failed, Unfit
-from proxy.upstream.health import Trial
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.coding import BEGINNING, Undo, Unreadable, layers, undo_all
+from proxy.upstream.http.exchange import Exchange
+from proxy.upstream.http.failures import Broken, Failed, Unfit
+from proxy.upstream.pool.health import Trial
 
 _IDENTITY = {"Accept-Encoding": "identity", "Accept": "*/*"}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)

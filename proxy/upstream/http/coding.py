@@ -15,7 +15,7 @@ from typing import Any
 import zstandard
 
 from proxy.settings import KIB
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.failures import Failed
 
 #: What pages may come in.
 ACCEPTED = "gzip, deflate"

@@ -17,7 +17,7 @@ from twisted.web._newclient import HTTP11ClientProtocol
 from twisted.web.client import HTTPConnectionPool
 
 from proxy.settings import KIB
-from proxy.upstream.failures import HeadTooLong
+from proxy.upstream.http.failures import HeadTooLong
 
 #: The longest head, interim responses (1xx) before it included (bytes).
 LONGEST = 64 * KIB

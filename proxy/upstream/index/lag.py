@@ -6,8 +6,8 @@ import datetime
 import re
 from urllib.parse import urljoin
 
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.failures import Failed
 
 #: A mirror is looked at once in this many seconds.
 LOOK_EVERY = 180.0

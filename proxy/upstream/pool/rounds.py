@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from twisted.internet.task import deferLater
 
 from proxy.settings import IndexSettings
-from proxy.upstream.attempts import Attempts
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.failures import Failed
-from proxy.upstream.health import Trial
-from proxy.upstream.racing import race
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.failures import Failed
+from proxy.upstream.http.racing import race
+from proxy.upstream.pool.attempts import Attempts
+from proxy.upstream.pool.health import Trial
 
 T = TypeVar("T")
 

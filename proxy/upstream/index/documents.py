@@ -10,10 +10,10 @@ from proxy.interfaces import IOffload
 from proxy.model import DocumentFound, DocumentReply, Record, Validators, body_digest
 from proxy.settings import MIB
 from proxy.simple.from_json import of_few_values
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.conditional import Manner, ask_conditionally, head_of, whole_body
-from proxy.upstream.exchange import Exchange
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.exchange import Exchange
+from proxy.upstream.http.failures import Failed
+from proxy.upstream.index.conditional import Manner, ask_conditionally, head_of, whole_body
 
 #: The largest document that is read (bytes, decoded).
 _LARGEST = 64 * MIB

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from proxy.bounded import BoundedTable
 from proxy.errors import ConfigError
 from proxy.settings import UpstreamSettings
-from proxy.upstream.origin import Origin, origin_of
+from proxy.upstream.http.origin import Origin, origin_of
 
 #: Hosts whose TLS options are kept: making them reads the system's authorities, which takes the reactor several milliseconds.
 _HOSTS = 64

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from proxy.settings import UpstreamSettings
-from proxy.upstream.origin import origin_of
+from proxy.upstream.http.origin import origin_of
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 

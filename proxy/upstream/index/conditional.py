@@ -14,11 +14,11 @@ from proxy.model import Head, PageMissing, PageUnchanged, Validators
 from proxy.settings import KIB, MIB
 from proxy.simple.links import bare
 from proxy.simple.numbers import whole
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import ACCEPTED, decoded
-from proxy.upstream.exchange import Exchange
-from proxy.upstream.failures import Failed, Missing
-from proxy.upstream.health import Trial
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.coding import ACCEPTED, decoded
+from proxy.upstream.http.exchange import Exchange
+from proxy.upstream.http.failures import Failed, Missing
+from proxy.upstream.pool.health import Trial
 
 R = TypeVar("R")
 

@@ -24,16 +24,16 @@ from twisted.web.http_headers import Headers
 from proxy.interfaces import Clock
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
-from proxy.upstream.body import Body
-from proxy.upstream.connecting import Endpoints, Watch
-from proxy.upstream.exchange import Exchange
-from proxy.upstream.failures import Failed, Looped, Missing, cancelled, reason
-from proxy.upstream.guard import Forbidden
-from proxy.upstream.heads import QuietPool
-from proxy.upstream.health import Health, State, Trial
-from proxy.upstream.identity import Identity
-from proxy.upstream.origin import MOST_REDIRECTS, host_allowed, origin_of, redirected, sendable
-from proxy.upstream.slots import Slots
+from proxy.upstream.http.body import Body
+from proxy.upstream.http.connecting import Endpoints, Watch
+from proxy.upstream.http.exchange import Exchange
+from proxy.upstream.http.failures import Failed, Looped, Missing, cancelled, reason
+from proxy.upstream.http.guard import Forbidden
+from proxy.upstream.http.heads import QuietPool
+from proxy.upstream.http.identity import Identity
+from proxy.upstream.http.origin import MOST_REDIRECTS, host_allowed, origin_of, redirected, sendable
+from proxy.upstream.http.slots import Slots
+from proxy.upstream.pool.health import Health, State, Trial
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
 _WEIGHT = 0.2

@@ -13,12 +13,12 @@ from proxy.model import File, PageFound, Wanted
 from proxy.settings import MIB
 from proxy.simple.links import beside
 from proxy.simple.parse import weight
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.conditional import Manner
-from proxy.upstream.failures import Failed, Missing
-from proxy.upstream.files import Place
-from proxy.upstream.health import Trial
-from proxy.upstream.pages import ask_page
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.failures import Failed, Missing
+from proxy.upstream.index.conditional import Manner
+from proxy.upstream.index.files import Place
+from proxy.upstream.index.pages import ask_page
+from proxy.upstream.pool.health import Trial
 
 #: Seconds a page serves to find files by, and what all pages that are remembered may take (bytes).
 _REMEMBERED_FOR = 300.0

@@ -8,7 +8,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from attrs import frozen
 
 from proxy.simple.links import LONGEST, shown
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.failures import Failed
 
 #: Redirects followed for one request.
 MOST_REDIRECTS = 5

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from proxy.interfaces import Receive
 from proxy.model import DocumentFound, DocumentReply, Record, Validators
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.coding import BEGINNING, Undo, layers, undo_all
-from proxy.upstream.conditional import Manner, ask_conditionally, head_of
-from proxy.upstream.exchange import Exchange
-from proxy.upstream.failures import Broken, Failed
-from proxy.upstream.pages import ACCEPT
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.coding import BEGINNING, Undo, layers, undo_all
+from proxy.upstream.http.exchange import Exchange
+from proxy.upstream.http.failures import Broken, Failed
+from proxy.upstream.index.conditional import Manner, ask_conditionally, head_of
+from proxy.upstream.index.pages import ACCEPT
 
 
 async def ask_projects(

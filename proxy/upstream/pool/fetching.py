@@ -12,13 +12,13 @@ from attrs import define, field
 
 from proxy.errors import DigestMismatch
 from proxy.model import Wanted
-from proxy.upstream.attempts import Attempts
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.failures import Broken, Failed, Silent, Unfit
-from proxy.upstream.files import Opened, Said, open_file, pump
-from proxy.upstream.health import Trial
-from proxy.upstream.holders import Holders
-from proxy.upstream.rounds import ROUNDS, Rounds
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.failures import Broken, Failed, Silent, Unfit
+from proxy.upstream.index.files import Opened, Said, open_file, pump
+from proxy.upstream.pool.attempts import Attempts
+from proxy.upstream.pool.health import Trial
+from proxy.upstream.pool.holders import Holders
+from proxy.upstream.pool.rounds import ROUNDS, Rounds
 
 #: Connections that may break in a row without a single byte of progress before an upstream is given up for a request.
 MOST_BREAKS = 3

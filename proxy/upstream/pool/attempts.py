@@ -7,8 +7,8 @@ from collections.abc import Callable
 from attrs import define, field
 
 from proxy.errors import Attempt, DigestMismatch, LoopDetected, NotFound, ProxyError, UpstreamFailed
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.failures import Failed, Looped, Missing
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.failures import Failed, Looped, Missing
 
 
 @define

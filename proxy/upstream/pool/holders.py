@@ -7,11 +7,11 @@ from typing import Any
 
 from proxy.interfaces import IOffload
 from proxy.model import Condition, Wanted
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.files import Place
-from proxy.upstream.health import Trial
-from proxy.upstream.listing import Listing
-from proxy.upstream.standing import Standing
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.index.files import Place
+from proxy.upstream.pool.health import Trial
+from proxy.upstream.pool.listing import Listing
+from proxy.upstream.pool.standing import Standing
 
 
 class Holders:

@@ -22,10 +22,10 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from proxy.settings import UpstreamSettings
-from proxy.upstream.guard import Forbidden, Guard, GuardedReactor, is_address
-from proxy.upstream.origin import origin_of
-from proxy.upstream.trust import Trust
-from proxy.upstream.tunnel import Tunnel
+from proxy.upstream.http.guard import Forbidden, Guard, GuardedReactor, is_address
+from proxy.upstream.http.origin import origin_of
+from proxy.upstream.http.trust import Trust
+from proxy.upstream.http.tunnel import Tunnel
 
 #: Seconds between attempts at a name's addresses (RFC 8305); also what a refused connection costs before it is reported.
 _ATTEMPT_DELAY = 0.1

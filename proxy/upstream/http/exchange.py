@@ -7,10 +7,10 @@ from typing import Any
 
 from proxy.settings import KIB
 from proxy.simple.numbers import whole
-from proxy.upstream.body import Body
-from proxy.upstream.coding import codings_of
-from proxy.upstream.failures import Failed
-from proxy.upstream.health import Trial
+from proxy.upstream.http.body import Body
+from proxy.upstream.http.coding import codings_of
+from proxy.upstream.http.failures import Failed
+from proxy.upstream.pool.health import Trial
 
 #: Seconds that a body may take which is read into memory, where others wait for room meanwhile.
 _LONGEST_READ = 300.0

@@ -13,7 +13,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.task import deferLater
 
 from proxy.settings import UpstreamSettings
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.failures import Failed
 
 #: The part of an upstream's connections that files may take.
 _FOR_FILES = 0.75

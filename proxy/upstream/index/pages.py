@@ -9,10 +9,10 @@ from proxy.model import Page, PageFound, PageReply, Record, Validators, body_dig
 from proxy.settings import MIB
 from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, html_is_complete, parse_page
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.conditional import Manner, ask_conditionally, head_of, whole_body
-from proxy.upstream.exchange import Exchange
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.exchange import Exchange
+from proxy.upstream.http.failures import Failed
+from proxy.upstream.index.conditional import Manner, ask_conditionally, head_of, whole_body
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 

@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 
 from proxy.interfaces import Clock, IOffload
 from proxy.settings import IndexSettings
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.conditional import Manner
-from proxy.upstream.health import State, Trial
-from proxy.upstream.lag import LOOK_EVERY, look
-from proxy.upstream.pages import ask_page
-from proxy.upstream.racing import unobserved
+from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.racing import unobserved
+from proxy.upstream.index.conditional import Manner
+from proxy.upstream.index.lag import LOOK_EVERY, look
+from proxy.upstream.index.pages import ask_page
+from proxy.upstream.pool.health import State, Trial
 
 #: How long operators wait for mirrors to say how old they are (seconds).
 _LOOK_FOR = 2.0

@@ -11,18 +11,18 @@ from zope.interface import implementer
 from proxy.interfaces import Clock, IBodyReader, IOffload, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageMissing, PageReply, Validators, Wanted
 from proxy.settings import IndexSettings
-from proxy.upstream.client import UpstreamClient, UpstreamState
-from proxy.upstream.conditional import Manner
-from proxy.upstream.documents import ask_companion, ask_document
-from proxy.upstream.failures import Failed, Missing
-from proxy.upstream.fetching import Fetching
-from proxy.upstream.files import ask_facts, open_part
-from proxy.upstream.health import Trial
-from proxy.upstream.holders import Holders
-from proxy.upstream.pages import ask_page
-from proxy.upstream.projects import ask_projects
-from proxy.upstream.rounds import PATIENCE, Rounds
-from proxy.upstream.standing import Standing
+from proxy.upstream.http.client import UpstreamClient, UpstreamState
+from proxy.upstream.http.failures import Failed, Missing
+from proxy.upstream.index.conditional import Manner
+from proxy.upstream.index.documents import ask_companion, ask_document
+from proxy.upstream.index.files import ask_facts, open_part
+from proxy.upstream.index.pages import ask_page
+from proxy.upstream.index.projects import ask_projects
+from proxy.upstream.pool.fetching import Fetching
+from proxy.upstream.pool.health import Trial
+from proxy.upstream.pool.holders import Holders
+from proxy.upstream.pool.rounds import PATIENCE, Rounds
+from proxy.upstream.pool.standing import Standing
 
 R = TypeVar("R")
 
