@@ -181,6 +181,18 @@ class DigestMismatch(UpstreamFailed):
     title = "Digest mismatch"
 
 
+class UpstreamDenied(UpstreamFailed):
+    """Upstream answers 403 for this, and others of its pages work: asking again is of no use."""
+
+    status = 403
+    code = "upstream-denied"
+    title = "Denied by upstream"
+
+    @property
+    def retry_after(self) -> None:  # type: ignore[override]  # none: it is definite
+        return None
+
+
 class SlowUpstream(ProxyError):
     """Upstream has not come up with anything to send yet; asking it goes on."""
 

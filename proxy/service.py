@@ -49,9 +49,9 @@ from proxy.storage.place import Place
 from proxy.storage.records import DiskRecords
 from proxy.supervisor import tell_ready
 from proxy.troubles import Reason, Trouble
-from proxy.upstream.http.client import UpstreamClient
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.offline import Offline
+from proxy.upstream.pool.upstream import Upstream
 from proxy.upstream.pool.upstreams import Upstreams
 from proxy.watch import Watch
 from proxy.web.admin import Admin, site
@@ -119,9 +119,10 @@ class ProxyService(MultiService):
         )
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self.clients = {
-            each.name: UpstreamClient(
+            each.name: Upstream(
                 each,
                 reactor=reactor,
+                offload=self._work,
                 identity=identity,
                 rng=random.Random(),  # noqa: S311  # jitter, no secret
                 clock=clock,

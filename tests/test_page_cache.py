@@ -198,6 +198,20 @@ class PageCacheTests(SynchronousTestCase):
         self.upstreams.answer(self.found(SIX))
         self.assertEqual(self.files(self.successResultOf(second)), ["six-1.0.tar.gz"])
 
+    def test_an_outage_may_last_for_any_number_of_refreshes(self) -> None:
+        self.warm(age=601)
+        for _ in range(1_100):
+            self.clock.advance(61)
+            served = self.get()
+            self.upstreams.answer(self.failed())
+            self.assertEqual(self.successResultOf(served).outcome.word, "stale")
+
+    def test_a_cold_page_is_the_same_error_however_often_it_is_asked_for(self) -> None:
+        for _ in range(1_100):
+            asked = self.get()
+            self.upstreams.answer(self.failed())
+            self.failureResultOf(asked, UpstreamFailed)
+
     def test_an_unknown_project_is_remembered_for_the_negative_ttl(self) -> None:
         first = self.get()
         self.upstreams.answer(PageMissing("pypi", "https://pypi.example/simple/six/", self.clock.seconds()))

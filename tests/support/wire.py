@@ -148,9 +148,9 @@ class Client(Protocol):
             await self.ended
 
 
-async def connect(port: int, tls: Any = None) -> Client:
-    """A connection to *port* of 127.0.0.1."""
-    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+async def connect(port: int, tls: Any = None, address: str = "127.0.0.1") -> Client:
+    """A connection to *port* of *address*."""
+    endpoint: Any = TCP4ClientEndpoint(reactor, address, port)
     if tls is not None:
         endpoint = wrapClientTLS(tls, endpoint)
     client: Client = await connectProtocol(endpoint, Client())

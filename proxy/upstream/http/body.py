@@ -14,7 +14,7 @@ from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
 from proxy.settings import KIB
-from proxy.upstream.http.failures import Broken, Silent, reason
+from proxy.upstream.http.failures import Broken, Failed, Silent, reason
 
 #: Bytes that may wait to be read before the connection is told to pause.
 _AHEAD = 256 * KIB
@@ -114,6 +114,15 @@ class Body(Protocol):
 
     def stopProducing(self) -> None:
         self.close()
+
+    def progress(self) -> int | None:
+        """Bytes so far; ``None`` while they are not wanted any faster."""
+        return None if self._consumer_full or self._paused else self.received
+
+    def give_up(self, why: Failed) -> None:
+        """Have no more of it, because of *why*; what has arrived is good."""
+        if self._end is None:
+            self._stop(Broken(str(why)))
 
     def _ended(self, end: Failure) -> bytes:
         if end.check(ResponseDone):

@@ -1,47 +1,48 @@
-"""One upstream's HTTP: bounded connections, timeouts, redirects, credentials, health.
+"""One upstream's HTTP: requests to the addresses of its hosts, redirects followed, credentials added, failures named.
 
-Theory of operation. A request needs leave of the upstream's health (a `Trial`) and a slot; both end with its `Exchange`.
-Connecting, the first byte and silence in a body have each their own timeout; the total is bounded by progress alone.  Pages and
-files alike go through twisted.web's Agent: treq would undo content codings on the reactor's thread, and without a limit.
+Theory of operation.  A request is sent to one address after another, at most :data:`MOST_ADDRESSES` of them, until one answers;
+a silent one is not waited for to the end.  Connecting, the first byte and silence in a body have each their own timeout; the
+total is bounded by progress alone.  Pages and files alike go through twisted.web's Agent: treq would undo content codings on
+the reactor's thread, and without a limit.
 """
 
 from __future__ import annotations
 
 import base64
-import random
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
 from proxy.interfaces import Clock
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
+from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.body import Body
-from proxy.upstream.http.connecting import Endpoints, Watch
+from proxy.upstream.http.connecting import Endpoints, Line, Watch
 from proxy.upstream.http.exchange import Exchange
-from proxy.upstream.http.failures import Failed, Looped, Missing, cancelled, reason
+from proxy.upstream.http.failures import Denied, Failed, Fault, Looped, Missing, cancelled, fault_of, reason
 from proxy.upstream.http.guard import Forbidden
 from proxy.upstream.http.heads import QuietPool
 from proxy.upstream.http.identity import Identity
-from proxy.upstream.http.origin import MOST_REDIRECTS, host_allowed, origin_of, redirected, sendable
-from proxy.upstream.http.slots import Slots
-from proxy.upstream.pool.health import Health, State, Trial
+from proxy.upstream.http.origin import MOST_REDIRECTS, Origin, host_allowed, origin_of, redirected, sendable
+from proxy.upstream.http.racing import race
+from proxy.upstream.http.slots import Place, Slots
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
 _WEIGHT = 0.2
 _MEASURED_FOR = 300.0
-#: How long a mirror that sent wrong bytes is asked for files only after all others (seconds).
-_MARKED_FOR = 3600.0
+#: Addresses of one host that one request is sent to at most.
+MOST_ADDRESSES = 3
+#: What statuses are evidence about; others are answers of no use.
+_FAULTS = {429: Fault.THROTTLED, 502: Fault.BROKEN}
 
-#: ``Retry-After`` in seconds, to which some servers give a fraction; and the longest date that is looked at (characters).
+#: Seconds in ``Retry-After``, and the longest date that is looked at there (characters).
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?")
 _LONGEST_DATE = 64
 
@@ -49,259 +50,240 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @frozen
-class UpstreamState:
-    """What operators see of one upstream.  Times are seconds (since the epoch where they are points in time)."""
+class _Answered:
+    """A response to one request at one address, redirects not followed."""
 
-    name: str
+    response: Any
+    address: str | None
+
+
+@frozen
+class _Asked:
+    """One request, whatever address it goes to."""
+
+    attempt: Attempt
+    place: Place
+    method: str
     url: str
-    state: str
-    failures: int
-    last_failure: str | None
-    last_failure_at: float | None
-    latency: float | None
-    in_flight: int
-    waiting: int
-    paused_until: float | None
-    #: Seconds since the mirror was last updated (PEP 381), ``None`` where it does not say.
-    lag: float | None
-    #: Why this mirror's files are distrusted for now.
-    marked: str | None
+    origin: Origin
+    headers: Mapping[str, str]
+    #: Addresses that have been asked, or could not be connected to.
+    tried: set[str] = field(factory=set)
 
 
-class UpstreamClient:
-    """The upstream of *settings*."""
+class Latency:
+    """The running mean of the time to an answer's headers."""
 
-    log = Logger()
-
-    def __init__(
-        self, settings: UpstreamSettings, *, reactor: Any, identity: Identity, rng: random.Random, clock: Clock = time.time
-    ) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.settings = settings
-        self.name = settings.name
-        self.lag: float | None = None
-        self._latency: float | None = None
+        self._mean: float | None = None
         self._measured_at = 0.0
-        self._marked: tuple[float, str] | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The mean, ``None`` when nothing has been measured for a while."""
+        return self._mean if self._clock() - self._measured_at < _MEASURED_FOR else None
+
+    def measured(self, seconds: float) -> None:
+        """Count an answer, or the lack of one so far, that took *seconds*."""
+        known = self.seconds
+        self._mean = seconds if known is None else (1 - _WEIGHT) * known + _WEIGHT * seconds
+        self._measured_at = self._clock()
+
+
+class HttpClient:
+    """Sends requests to the upstream of *settings*."""
+
+    def __init__(self, settings: UpstreamSettings, *, reactor: Any, identity: Identity, clock: Clock) -> None:
+        self._clock = clock
+        self._settings = settings
         self._reactor = reactor
         self._home = origin_of(settings.url)
         self._endpoints = Endpoints(settings, reactor)
         self._pool = QuietPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = settings.max_connections
         self._pool.cachedConnectionTimeout = 30
-        self._pool.retryAutomatically = True
-        self._slots = Slots(settings, reactor)
+        # What fails on a connection that has been idle is asked again below, which knows of addresses.
+        self._pool.retryAutomatically = False
         self._identity = identity
-        self.health = Health(reactor.seconds, rng, self._health_changed, self._health_paused)
+        self.slots = Slots(settings, reactor)
+        #: Told how long each answer took (seconds).
+        self.latency = Latency(reactor.seconds)
 
-    # -- what is known of it -----------------------------------------------------------------------------------------------
-
-    def _health_changed(self, old: State, new: State, why: str) -> None:
-        if State.CLOSED not in (old, new):
-            return  # a probe that failed changes nothing that anybody sees
-        if new is State.CLOSED:
-            self.log.info("upstream {name} is back: {why}", name=self.name, why=why)
-        else:
-            self.log.warn("upstream {name} is out: {why}; it is probed after growing pauses", name=self.name, why=why)
-
-    def _health_paused(self, seconds: float, why: str) -> None:
-        self.log.warn(
-            "upstream {name} {why} and asks for a pause: it is left alone for {seconds:.0f} s",
-            name=self.name,
-            why=why,
-            seconds=seconds,
-        )
-
-    def state(self) -> UpstreamState:
-        health = self.health
-        pause = health.retry_in()
-        return UpstreamState(
-            self.name,
-            shown(self.settings.url),
-            health.state.value,
-            health.all_failures,
-            health.last_failure,
-            self._moment(health.last_failure_at),
-            self._latency,
-            self._slots.in_flight,
-            self._slots.waiting,
-            self._clock() + pause if pause > 0 else None,
-            self.lag,
-            self.marked,
-        )
-
-    @property
-    def last_success_at(self) -> float | None:
-        """When it last answered well, in seconds since the epoch."""
-        return self._moment(self.health.last_success_at)
-
-    def _moment(self, steady: float | None) -> float | None:
-        """What time it was at a moment of the steady clock."""
-        return None if steady is None else self._clock() - (self._reactor.seconds() - steady)
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds to an answer's headers lately (a running mean), ``None`` when it has not been measured for a while."""
-        return self._latency if self._reactor.seconds() - self._measured_at < _MEASURED_FOR else None
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything has been asked that is not answered whole."""
-        return self._slots.in_flight + self._slots.waiting > 0
-
-    @property
-    def crowded(self) -> bool:
-        """Whether requests wait for a connection (``max_connections``) or for their turn (``max_rate``)."""
-        return self._slots.waiting > 0
-
-    @property
-    def lags(self) -> bool:
-        """Whether the mirror is further behind than ``max_lag`` allows."""
-        limit = self.settings.max_lag
-        return limit is not None and self.lag is not None and self.lag > limit
-
-    @property
-    def marked(self) -> str | None:
-        """Why its files are distrusted: it has offered or sent wrong bytes within the last hour."""
-        if self._marked is None or self._reactor.seconds() - self._marked[0] > _MARKED_FOR:
-            return None
-        return self._marked[1]
-
-    def mark(self, why: str) -> None:
-        """Distrust its files for a while."""
-        if self.marked is None:
-            self.log.error(
-                "upstream {name} is marked: it {why}; others are preferred for files for an hour", name=self.name, why=why
-            )
-        self._marked = (self._reactor.seconds(), why)
-
-    # -- requests ----------------------------------------------------------------------------------------------------------
-
-    async def ask(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        file: bool = False,
-        named_by: str | None = None,
-        silence: float | None = None,
-        trial: Trial | None = None,
+    async def send(
+        self, attempt: Attempt, place: Place, method: str, url: str, headers: Mapping[str, str], named_by: str | None
     ) -> Exchange:
-        """Send a request and return its response, redirects followed.
+        """See :class:`proxy.upstream.http.attempt.Sender`."""
+        for _ in range(MOST_REDIRECTS + 1):
+            self._check_host(url, named_by)
+            asked = _Asked(attempt, place, method, url, origin_of(url), headers)
+            answered = await self._anywhere(asked)
+            exchange = self._exchange(asked, answered)
+            if exchange.status not in _REDIRECTS:
+                return self._judge(exchange)
+            exchange.close()
+            target = redirected(url, exchange.location, exchange.status)
+            if named_by is None and self._leads_away(target):
+                words = f"redirects to the host {origin_of(target).host}, which its redirect_hosts does not list"
+                raise Missing(f"{words} (upstream.{self._settings.name})", url)
+            url = target
+        raise Failed(f"redirects more than {MOST_REDIRECTS} times")
 
-        *file* requests leave room for pages.  *named_by* is the page that named *url*: another host than its own is asked only
-        as ``file_hosts`` allows, redirects included.  *silence* bounds the pauses in the body more tightly than the settings do
-        (seconds).  *trial* is one that :attr:`health` has admitted already.  Raises Failed for everything but an answer below
-        400 (and 416), Missing for 404 and 410; the trial is settled then.  Of an answer its holder says what it was worth.
+    def _exchange(self, asked: _Asked, answered: _Answered) -> Exchange:
+        place, silence = asked.place, asked.attempt.manner.silence
+        limit = self._settings.body_idle_timeout
+
+        def body() -> Body:
+            made = Body(self._reactor, limit if silence is None else min(limit, silence))
+            place.received = made.progress
+            place.take_away = made.give_up
+            return made
+
+        return Exchange(asked.url, answered.response, answered.address, body, self._reactor.seconds)
+
+    async def _anywhere(self, asked: _Asked) -> _Answered:
+        """The answer of the first address that has one, of at most :data:`MOST_ADDRESSES`; no redirect followed.
+
+        The next address is asked when one refuses, breaks the connection, answers 502, or is silent for too long.
         """
-        trial = trial or self.admit()
+        permit, origin = asked.attempt.permit, asked.origin
+        permit.toward(origin)
+        addresses = permit.order(origin, await self._addresses(origin))[:MOST_ADDRESSES]
+        if len(addresses) == 1:
+            return await self._at(asked, addresses, last=True)
+        chosen: list[str] = []
+        failures: list[Failed] = []
+
+        async def entrant(answering: Callable[[], None]) -> _Answered:
+            left = [each for each in addresses if each not in asked.tried]
+            if not left:
+                raise failures[-1]
+            chosen.append(left[0])
+            asked.tried.add(left[0])
+            try:
+                return await self._at(asked, left, last=len(left) == 1)
+            except Failed as error:
+                failures.append(error)
+                raise
+
+        def overtaken(number: int) -> None:
+            permit.address_failed(origin, chosen[number], False)
+
+        stagger = (asked.attempt.manner.stagger or self._settings.first_byte_timeout) / len(addresses)
+        answered = await race([entrant] * len(addresses), stagger, self._reactor, overtaken)
+        if answered is None:
+            raise failures[-1]
+        return answered
+
+    async def _addresses(self, origin: Origin) -> tuple[str, ...]:
         try:
-            return await self._ask(method, url, headers, file, named_by, silence, trial)
-        except Missing:
-            trial.succeeded()
+            return await self._endpoints.addresses(origin.host)
+        except Forbidden as error:
+            raise Failed(str(error), fault=Fault.NO_EVIDENCE) from error
+        except CancelledError:
             raise
+        except Exception as error:  # whatever the resolver meets, the name has no address
+            raise Failed(reason(error, self._settings.connect_timeout), fault=Fault.UNRESOLVED) from error
+
+    async def _at(self, asked: _Asked, addresses: list[str], *, last: bool) -> _Answered:
+        """The answer of the first of *addresses*, or of the one that accepts a connection if that does not.
+
+        A 502 counts as an answer only where there is no other address: this is the *last*.
+        """
+        permit, origin = asked.attempt.permit, asked.origin
+
+        def unreachable(address: str, error: BaseException) -> None:
+            asked.tried.add(address)
+            permit.address_failed(origin, address, True)
+
+        line = Line(addresses, Watch(self._reactor, self._settings.first_byte_timeout), unreachable)
+        try:
+            response = await self._request(line, asked)
         except Failed as error:
-            if error.blames:
-                trial.failed(str(error), error.retry_after)
-            trial.abandoned()
+            if line.address is not None:
+                asked.tried.add(line.address)
+                permit.address_failed(origin, line.address, error.fault is Fault.UNREACHABLE)
             raise
-        except BaseException:
-            trial.abandoned()
-            raise
+        if response.code == HTTPStatus.BAD_GATEWAY and line.address is not None:
+            asked.tried.add(line.address)
+            permit.address_failed(origin, line.address, False)
+            if not last:
+                self._exchange(asked, _Answered(response, line.address)).close()
+                raise Failed(f"answered 502 Bad Gateway at {line.address}", fault=Fault.BROKEN)
+        permit.answered(origin, line.address, response.code)
+        self.slots.answering()
+        return _Answered(response, line.address)
 
-    def admit(self) -> Trial:
-        """Leave to ask once; it must be settled.  Raises Failed while the upstream is left alone."""
-        trial = self.health.admit()
-        if trial is None:
-            raise self._resting()
-        return trial
+    async def _request(self, line: Line, asked: _Asked) -> Any:
+        """The response to one request on *line*.
 
-    def _resting(self) -> Failed:
-        return Failed(f"is left alone for {self.health.retry_in():.0f} s after: {self.health.last_failure}", blames=False)
+        A connection that has been idle may have been closed by the other side just now: another one is taken then.
+        """
+        while True:
+            try:
+                return await self._request_once(line, asked)
+            except Failed as error:
+                if line.watch.is_new or error.fault is not Fault.UNANSWERED or line.watch.late:
+                    raise
 
-    async def _ask(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        file: bool,
-        named_by: str | None,
-        silence: float | None,
-        trial: Trial,
-    ) -> Exchange:
-        self._check_host(url, named_by)
-        release = await self._slots.take(file=file)
-        try:
-            if trial.void:
-                raise self._resting()
-            for _ in range(MOST_REDIRECTS + 1):
-                response = await self._send(method, url, headers)
-                exchange = Exchange(
-                    url, response, trial, release, lambda: Body(self._reactor, self._idle(silence)), self._reactor.seconds
-                )
-                if exchange.status not in _REDIRECTS:
-                    return self._judge(exchange)
-                exchange.drop()
-                url = redirected(url, exchange.location, exchange.status)
-                self._check_host(url, named_by)
-            raise Failed(f"redirects more than {MOST_REDIRECTS} times")
-        except BaseException:
-            release()
-            raise
-
-    def _idle(self, silence: float | None) -> float:
-        limit = self.settings.body_idle_timeout
-        return limit if silence is None else min(limit, silence)
-
-    async def _send(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
-        """The response to one request, no redirect followed.  Raises Failed, or CancelledError when that is what happened."""
-        target = sendable(url)
+    async def _request_once(self, line: Line, asked: _Asked) -> Any:
+        url, target = asked.url, sendable(asked.url)
         standing = {"User-Agent": self._identity.user_agent}
-        fields = {**standing, **headers, **self._credentials(url), **self._endpoints.headers(url)}
-        watch = Watch(self._reactor, self.settings.first_byte_timeout)
+        fields = {**standing, **asked.headers, **self._credentials(url), **self._endpoints.headers(url)}
+        timeouts, watch = self._settings, line.watch
+        given_up: list[Failed] = []
         began = self._reactor.seconds()
         try:
-            await self._endpoints.permit(url)
-            agent = self._endpoints.agent(url, watch, self._pool)
+            agent = self._endpoints.agent(url, line, self._pool)
             sent = Headers({name.encode("ascii"): [_on_the_wire(value)] for name, value in fields.items()})
-            with self._identity.asking(self.name) as via:
+            with self._identity.asking(self._settings.name) as via:
                 sent.setRawHeaders("Via", [via])
-                request = agent.request(method.encode("ascii"), target, sent)
+                request = agent.request(asked.method.encode("ascii"), target, sent)
+
+                def take_away(why: Failed) -> None:
+                    given_up.append(why)
+                    request.cancel()
+
+                asked.place.take_away = take_away
                 response = await watch.begin(request)
-        except Forbidden as error:
-            raise Failed(str(error), blames=False) from error
         except Exception as error:  # whatever the HTTP client meets is a failure of this upstream
+            if given_up:
+                raise given_up[0] from error
             if watch.late:
-                raise Failed(f"no first byte within {self.settings.first_byte_timeout:g} s") from error
+                raise Failed(f"no first byte within {timeouts.first_byte_timeout:g} s", fault=Fault.UNANSWERED) from error
             if watch.left or cancelled(error):
                 raise CancelledError from error
-            raise Failed(reason(error, self.settings.connect_timeout)) from error
+            connected = line.address is not None
+            raise Failed(reason(error, timeouts.connect_timeout), fault=fault_of(error, connected=connected)) from error
         finally:
             watch.end()
-        self.measured(self._reactor.seconds() - began)
+        self.latency.measured(self._reactor.seconds() - began)
         return response
+
+    def _leads_away(self, url: str) -> bool:
+        """Whether a page is redirected out of a private index: it must not silently become a public one (GitLab does that)."""
+        settings, host = self._settings, origin_of(url).host
+        private = settings.username or settings.token or settings.client_cert
+        return bool(private) and host != self._home.host and not host_allowed(host, settings.redirect_hosts or ())
 
     def _judge(self, exchange: Exchange) -> Exchange:
         status = exchange.status
         if status < 400 or status == 416:
             return exchange
-        exchange.drop()
+        exchange.close()
         phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-        words = f"answered {status} {phrase}".strip()
-        if status in (404, 410):
+        words, name = f"answered {status} {phrase}".strip(), f"upstream.{self._settings.name}"
+        if status in (404, 410) or (status == HTTPStatus.FORBIDDEN and self._settings.forbidden == "missing"):
             raise Missing(words, exchange.url)
+        if status == HTTPStatus.FORBIDDEN and self._settings.forbidden == "auto":
+            raise Denied(f"{words}: check the credentials of {name}")
         if status == 508:
-            raise Looped(
-                f"{words}: the setting upstream.{self.name}.url = {shown(self.settings.url)} points back at this proxy",
-                blames=False,
-            )
+            raise Looped(f"{words}: the setting {name}.url = {shown(self._settings.url)} points back at this proxy")
         if status in (401, 403):
-            raise Failed(f"{words}: check the credentials of upstream.{self.name}", blames=False)
+            raise Failed(f"{words}: check the credentials of {name}", fault=Fault.NO_EVIDENCE, status=status)
         if status == 407:
-            raise Failed(f"{words}: check the credentials in upstream.{self.name}.outbound_proxy", blames=False)
-        blames = status >= 500 or status == 429
-        raise Failed(words, retry_after=self._retry_after(exchange), blames=blames, answered=True)
+            raise Failed(f"{words}: check the credentials in {name}.outbound_proxy", fault=Fault.NO_EVIDENCE)
+        raise Failed(words, retry_after=self._retry_after(exchange), fault=_FAULTS.get(status, Fault.USELESS), status=status)
 
     def _retry_after(self, exchange: Exchange) -> float | None:
         """Seconds, from either form of ``Retry-After`` (RFC 9110 section 10.2.3)."""
@@ -316,15 +298,9 @@ class UpstreamClient:
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
 
-    def measured(self, seconds: float) -> None:
-        """Count an answer, or the lack of one so far, that took *seconds*."""
-        known = self.latency
-        self._latency = seconds if known is None else (1 - _WEIGHT) * known + _WEIGHT * seconds
-        self._measured_at = self._reactor.seconds()
-
     def _credentials(self, url: str) -> dict[str, str]:
         """Credentials for the configured origin alone."""
-        settings = self.settings
+        settings = self._settings
         headers = {}
         if origin_of(url) == self._home:
             if settings.token is not None:
@@ -342,14 +318,16 @@ class UpstreamClient:
         page = origin_of(named_by)
         if origin.host == page.host:
             return
-        allowed = self.settings.file_hosts
+        allowed = self._settings.file_hosts
         if allowed is not None and not host_allowed(origin.host, allowed):
             raise Failed(
-                f"names the host {shown(origin.host)}, which upstream.{self.name}.file_hosts does not list", blames=False
+                f"names the host {origin.host}, which upstream.{self._settings.name}.file_hosts does not list",
+                fault=Fault.NO_EVIDENCE,
             )
         if allowed is None and page.scheme == "https" and origin.scheme != "https":
             raise Failed(
-                f"names {shown(url)} on an https page; http is followed only when file_hosts lists its host", blames=False
+                f"names {shown(url)} on an https page; http is followed only when file_hosts lists its host",
+                fault=Fault.NO_EVIDENCE,
             )
 
     async def close(self) -> None:

@@ -1,34 +1,34 @@
 """How one upstream's hosts are reached: straight or through a proxy, with TLS and guarded names, and with timers on the way.
 
-Theory of operation. A request has two timers up to its headers: one while a connection is being made (name resolution and a
+Theory of operation. A request goes out on a :class:`Line`, which knows the addresses to connect to and then the one that it is
+connected to.  It has two timers up to its headers: one while a connection is being made (name resolution and a
 tunnel included), one from then on until the first byte.  A connection from the pool starts with the second.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import DNSLookupError, TimeoutError
+from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
-from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from proxy.settings import UpstreamSettings
-from proxy.upstream.http.guard import Forbidden, Guard, GuardedReactor, is_address
-from proxy.upstream.http.origin import origin_of
+from proxy.upstream.http.addresses import ATTEMPT_DELAY, Addresses, FirstOf
+from proxy.upstream.http.guard import Forbidden, Guard, is_address
 from proxy.upstream.http.trust import Trust
 from proxy.upstream.http.tunnel import Tunnel
 
-#: Seconds between attempts at a name's addresses (RFC 8305); also what a refused connection costs before it is reported.
-_ATTEMPT_DELAY = 0.1
+#: Stands for the addresses of a host that is asked through an outbound proxy: there is one.
+THE_PROXY = "the outbound proxy"
 #: An outbound proxy's port when its URL names none.
 _PROXY_PORT = 3128
 
@@ -42,6 +42,8 @@ class Watch:
         self._timer: IDelayedCall | None = None
         self._request: Deferred[Any] | None = None
         self._connecting = False
+        #: Whether a connection has been made for the request, instead of one that was idle.
+        self.is_new = False
         #: Whether the first byte took too long, which has cancelled the request.
         self.late = False
         #: Whether nobody waits for the request any more, which has cancelled it.  What it fails with then says nothing.
@@ -69,6 +71,7 @@ class Watch:
 
     def connected(self) -> None:
         self._connecting = False
+        self.is_new = True
         if self._request is not None:
             self._start()
 
@@ -88,58 +91,68 @@ class Watch:
 
 
 class Endpoints:
-    """Where the hosts of the upstream of *settings* are."""
+    """How the hosts of the upstream of *settings* are connected to."""
 
     def __init__(self, settings: UpstreamSettings, reactor: Any) -> None:
         self._reactor = reactor
         self._timeout = settings.connect_timeout
         self._trust = Trust(settings)
         self._proxy = None if settings.outbound_proxy is None else urlsplit(settings.outbound_proxy)
-        self.guard = Guard(settings, reactor.nameResolver)
+        self._guard = Guard(settings)
+        self._addresses = Addresses(reactor, self._guard)
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """The addresses that *host* may be asked at; through an outbound proxy, that alone.
+
+        Raises DNSLookupError, TimeoutError, Forbidden.
+        """
+        if self._proxy is None:
+            looking: Deferred[tuple[str, ...]] = Deferred.fromCoroutine(self._addresses.of(host))
+            return await looking.addTimeout(self._timeout, self._reactor, _too_late)
+        # Names are resolved by that proxy; the address of a literal is known here too.
+        if is_address(host) and not self._guard.allows(host, host):
+            raise Forbidden(string=f"{host} is a private address, which this upstream's pages may not lead to")
+        return (THE_PROXY,)
 
     def headers(self, url: str) -> dict[str, str]:
         """What a request for *url* bears for the outbound proxy, if it is one that the proxy reads."""
         authorization = self._proxy_authorization() if url.startswith("http:") else None
         return {} if authorization is None else {"Proxy-Authorization": authorization}
 
-    def agent(self, url: str, watch: Watch, pool: HTTPConnectionPool) -> IAgent:
-        """An agent for one request, with its timers."""
+    def agent(self, url: str, line: Line, pool: HTTPConnectionPool) -> IAgent:
+        """An agent for one request, which goes out on *line*."""
+        line.use(pool)
         if self._proxy is not None and url.startswith("http:"):
             # It sends the absolute URL, which is how a proxy is told where to go (RFC 9112 section 3.2.2).
-            endpoint = _Watched(self._limited(self._proxy_endpoint()), watch, "the outbound proxy")
-            return ProxyAgent(endpoint, self._reactor, pool)
-        direct: IAgent = Agent.usingEndpointFactory(self._reactor, _ForOneRequest(self, watch), pool)
+            endpoint = _Watched(self._limited(self._proxy_endpoint()), line.watch, "the outbound proxy")
+            return ProxyAgent(endpoint, self._reactor, line)
+        direct: IAgent = Agent.usingEndpointFactory(self._reactor, _ForOneRequest(self, line), line)
         return direct
 
-    def _limited(self, endpoint: Any) -> Any:
-        return _Limited(endpoint, self._reactor, self._timeout)
-
-    async def permit(self, url: str) -> None:
-        """Make sure that the host of *url* may be asked as far as that can be known before connecting.  Raises Forbidden."""
-        host = origin_of(url).host
-        if self._proxy is None:
-            await self.guard.learn(host)
-        # The address of a literal is known; that of a name is checked when it is.
-        if is_address(host) and not self.guard.allows(host, host):
-            raise Forbidden(string=f"{host} is a private address, which this upstream's pages may not lead to")
-
-    def endpoint(self, uri: URI, watch: Watch) -> IStreamClientEndpoint:
+    def endpoint(self, uri: URI, line: Line) -> IStreamClientEndpoint:
         host = _host(uri)
         endpoint: Any
         if self._proxy is None:
-            endpoint = _Guarded(self._reactor, self.guard, host, uri.port, self._timeout)
+            endpoint = FirstOf(self._reactor, line.addresses, uri.port, self._timeout, line.unreachable)
         else:
             shown = f"[{host}]" if ":" in host else host
             endpoint = Tunnel(self._proxy_endpoint(), f"{shown}:{uri.port}", self._proxy_authorization())
-        endpoint = _Watched(self._limited(endpoint), watch, host)
+        endpoint = _Watched(self._limited(endpoint), line.watch, host)
         if uri.scheme != b"https":
             return endpoint  # type: ignore[no-any-return]  # _Watched is one
         return wrapClientTLS(self._trust.creatorForNetloc(uri.host, uri.port), endpoint)
 
+    def _limited(self, endpoint: Any) -> Any:
+        return _Limited(endpoint, self._reactor, self._timeout)
+
     def _proxy_endpoint(self) -> HostnameEndpoint:
         assert self._proxy is not None
         return HostnameEndpoint(
-            self._reactor, self._proxy.hostname or "", self._proxy.port or _PROXY_PORT, timeout=self._timeout
+            self._reactor,
+            self._proxy.hostname or "",
+            self._proxy.port or _PROXY_PORT,
+            timeout=self._timeout,
+            attemptDelay=ATTEMPT_DELAY,
         )
 
     def _proxy_authorization(self) -> str | None:
@@ -148,6 +161,43 @@ class Endpoints:
             return None
         secret = f"{unquote(self._proxy.username)}:{unquote(self._proxy.password or '')}"
         return "Basic " + base64.b64encode(secret.encode()).decode("ascii")
+
+
+class Line:
+    """What one request goes out on: a connection from the pool to the first of *addresses*, or a new one to any of them.
+
+    Agents take it for their pool.  *unreachable* is told (address, error) of each address that accepts no connection.
+    """
+
+    #: Agents ask their pool whether connections stay open.
+    persistent = True
+
+    def __init__(self, addresses: Sequence[str], watch: Watch, unreachable: Callable[[str, BaseException], None]) -> None:
+        self.addresses = tuple(addresses)
+        self.watch = watch
+        self.unreachable = unreachable
+        #: The address that the connection is to, once there is one.
+        self.address: str | None = None
+        self._pool: HTTPConnectionPool | None = None
+
+    def use(self, pool: HTTPConnectionPool) -> None:
+        """Take connections from *pool*, and give them back to it."""
+        self._pool = pool
+
+    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        """As that of the pool, whose connections to several addresses of one host are not the same."""
+        assert self._pool is not None
+        connection: Deferred[Any] = self._pool.getConnection((*key, self.addresses[0]), endpoint)
+        return connection.addCallback(self._got)
+
+    def _got(self, connection: Any) -> Any:
+        if self.addresses != (THE_PROXY,):
+            self.address = connection.transport.getPeer().host
+        return connection
+
+
+def _too_late(result: Any, timeout: float) -> Any:
+    raise TimeoutError
 
 
 def _host(uri: URI) -> str:
@@ -159,16 +209,16 @@ def _host(uri: URI) -> str:
 @define
 class _ForOneRequest:
     _endpoints: Endpoints
-    _watch: Watch
+    _line: Line
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        return self._endpoints.endpoint(uri, self._watch)
+        return self._endpoints.endpoint(uri, self._line)
 
 
 @implementer(IStreamClientEndpoint)
 @define
 class _Limited:
-    """An endpoint whose whole way, name resolution and tunnel included, takes at most so many seconds."""
+    """An endpoint whose whole way, a tunnel included, takes at most so many seconds."""
 
     _endpoint: Any
     _reactor: IReactorTime
@@ -176,44 +226,20 @@ class _Limited:
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
-        return connecting.addTimeout(self._timeout, self._reactor, self._too_late)
-
-    def _too_late(self, result: Any, timeout: float) -> Any:
-        raise TimeoutError
+        return connecting.addTimeout(self._timeout, self._reactor, _too_late)
 
 
 @implementer(IStreamClientEndpoint)
-class _Guarded:
-    """A host whose addresses are checked when they are resolved."""
-
-    def __init__(self, reactor: Any, guard: Guard, host: str, port: int, timeout: float) -> None:
-        self._reactor = reactor
-        self._guard = guard
-        self._host = host
-        self._port = port
-        self._timeout = timeout
-
-    def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        # Made now: most requests have a connection already, and only ask for the endpoint.
-        reactor = GuardedReactor(self._reactor, self._guard)
-        endpoint = HostnameEndpoint(reactor, self._host, self._port, timeout=self._timeout, attemptDelay=_ATTEMPT_DELAY)
-        return endpoint.connect(protocolFactory).addErrback(self._failed, reactor.refused)
-
-    def _failed(self, failure: Failure, refused: Collection[str]) -> Failure:
-        if refused and failure.check(DNSLookupError):
-            names = ", ".join(refused)
-            return Failure(Forbidden(string=f"{self._host} is at {names}, a private address that its pages may not lead to"))
-        return failure
-
-
-@implementer(IStreamClientEndpoint)
-@define
 class _Watched:
     """An endpoint that tells *watch* when a connection is being made.  Those of one *name* are the same to a pool."""
 
-    _endpoint: Any = field(eq=False)
-    _watch: Watch = field(eq=False)
-    _name: str
+    def __init__(self, endpoint: Any, watch: Watch, name: str) -> None:
+        self._endpoint = endpoint
+        self._watch = watch
+        self._name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Watched) and other._name == self._name
 
     def __hash__(self) -> int:
         return hash(self._name)

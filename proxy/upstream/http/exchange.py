@@ -1,4 +1,4 @@
-"""One request's response from its headers on: whoever holds it reads the body, says what came of it, and closes it."""
+"""One request's response from its headers on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from proxy.simple.numbers import whole
 from proxy.upstream.http.body import Body
 from proxy.upstream.http.coding import codings_of
 from proxy.upstream.http.failures import Failed
-from proxy.upstream.pool.health import Trial
 
 #: Seconds that a body may take which is read into memory, where others wait for room meanwhile.
 _LONGEST_READ = 300.0
@@ -19,23 +18,17 @@ _SHORT = 64 * KIB
 
 
 class Exchange:
-    """One response.  Closing it gives its slot back, and settles *trial* if its holder has not."""
+    """The *response* to a request for *url* that came from *address* (``None``: an outbound proxy's)."""
 
     def __init__(
-        self,
-        url: str,
-        response: Any,
-        trial: Trial,
-        release: Callable[[], None],
-        body: Callable[[], Body],
-        clock: Callable[[], float],
+        self, url: str, response: Any, address: str | None, body: Callable[[], Body], clock: Callable[[], float]
     ) -> None:
         self._clock = clock
         self.url = url
+        self.address = address
         self.status: int = response.code
-        self.trial = trial
         self._response = response
-        self._release: Callable[[], None] | None = release
+        self._closed = False
         self._make_body = body
         self._body: Body | None = None
 
@@ -103,15 +96,13 @@ class Exchange:
         return b"".join(chunks)
 
     def close(self) -> None:
-        """End the exchange.  May be called more than once."""
-        release, self._release = self._release, None
-        if release is not None:
-            self.drop()
-            release()
-            self.trial.abandoned()
+        """Have no more of the body; a short one is let in to its end, so that the connection can be used again.
 
-    def drop(self) -> None:
-        """Have no more of the body; a short one is let in to its end, so that the connection can be used again."""
+        May be called more than once.
+        """
+        if self._closed:
+            return
+        self._closed = True
         if self.length is not None and self.length - self.body.received <= _SHORT:
             self.body.discard()
         else:

@@ -7,33 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from attrs import frozen
-
 from proxy.interfaces import IOffload
 from proxy.model import Head, PageMissing, PageUnchanged, Validators
 from proxy.settings import KIB, MIB
 from proxy.simple.links import bare
 from proxy.simple.numbers import whole
-from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.coding import ACCEPTED, decoded
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Failed, Missing
-from proxy.upstream.pool.health import Trial
 
 R = TypeVar("R")
-
-
-@frozen
-class Manner:
-    """How one upstream is asked.
-
-    ``trial``: the one it was admitted with.  ``silence``: a tighter bound on pauses in the body (seconds).  ``answering`` is
-    told when the first byte is in.
-    """
-
-    trial: Trial | None = None
-    silence: float | None = None
-    answering: Callable[[], None] = lambda: None
 
 
 #: Bodies up to this size are read and decoded whatever others do; and the longest body in a content coding (bytes).
@@ -45,43 +29,31 @@ _MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})")
 
 
 async def ask_conditionally(
-    client: UpstreamClient,
+    attempt: Attempt,
+    upstream: str,
     url: str,
     accept: str,
     known: Validators | None,
     read: Callable[[Exchange], Awaitable[R]],
     now: float,
-    manner: Manner,
     named_by: str | None = None,
 ) -> R | PageUnchanged | PageMissing:
-    """What *read* makes of the answer to a GET of *url*; conditional when *known* is this upstream's.
+    """What *read* makes of the answer of *upstream* to a GET of *url*; conditional when *known* is of that URL.
 
-    *named_by* is as for :meth:`UpstreamClient.ask`.  A 404 is a :class:`PageMissing`; whether it is
-    definite is for the pool to say.  Raises Failed when upstream says nothing of use.
+    *named_by* is as for :meth:`Attempt.ask`.  A 404 is a :class:`PageMissing`; whether it is definite is for the pool to say.
+    Raises Failed when upstream says nothing of use.
     """
     headers = {"Accept": accept, "Accept-Encoding": ACCEPTED}
-    conditions = _conditions(known) if known is not None and known.upstream == client.name else {}
+    conditions = _conditions(known) if known is not None and known.upstream == upstream else {}
     try:
-        exchange = await client.ask(
-            "GET", url, {**headers, **conditions}, trial=manner.trial, silence=manner.silence, named_by=named_by
-        )
+        exchange = await attempt.ask("GET", url, {**headers, **conditions}, named_by=named_by)
     except Missing as missing:
-        return PageMissing(client.name, missing.url, now)
-    try:
-        if exchange.status == 304 and conditions:
-            reply: R | PageUnchanged = PageUnchanged(client.name, now, _max_age(exchange), stated_serial(exchange))
-        elif exchange.status != 200:
-            raise Failed(f"answered {exchange.status} to a request for a page")
-        else:
-            reply = await read(exchange)
-        exchange.trial.succeeded()
-        return reply
-    except Failed as error:
-        if error.blames:
-            exchange.trial.failed(str(error))
-        raise
-    finally:
-        exchange.close()
+        return PageMissing(upstream, missing.url, now)
+    if exchange.status == 304 and conditions:
+        return PageUnchanged(upstream, now, _max_age(exchange), stated_serial(exchange))
+    if exchange.status != 200:
+        raise Failed(f"answered {exchange.status} to a request for a page")
+    return await read(exchange)
 
 
 def _conditions(known: Validators) -> dict[str, str]:
@@ -90,14 +62,14 @@ def _conditions(known: Validators) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def whole_body(exchange: Exchange, offload: IOffload, limit: int, manner: Manner) -> AsyncIterator[bytes]:
+async def whole_body(attempt: Attempt, exchange: Exchange, offload: IOffload, limit: int) -> AsyncIterator[bytes]:
     """The body without its content codings, at most *limit* bytes.
 
     A large one waits for its turn, to be read and to be decoded: what it takes in memory is held until the block ends.
     """
     async with offload.memory.of(0) as holding:
         await exchange.body.ready()
-        manner.answering()
+        attempt.manner.answering()
 
         async def room(size: int) -> None:
             if size > max(SMALL, holding.size):
@@ -123,12 +95,12 @@ async def _decoded(body: bytes, codings: Sequence[str], offload: IOffload, limit
     raise Failed(f"sent more than {limit:,} bytes")
 
 
-def head_of(client: UpstreamClient, exchange: Exchange, now: float, digest: str, serial: int | None, size: int = 0) -> Head:
+def head_of(upstream: str, exchange: Exchange, now: float, digest: str, serial: int | None, size: int = 0) -> Head:
     """The head of a record whose body has *digest* and *size*; *serial* is the one that the body states."""
     stated = stated_serial(exchange)
     return Head(
         found=True,
-        upstream=client.name,
+        upstream=upstream,
         url=bare(exchange.url),
         checked_at=now,
         digest=digest,

@@ -8,12 +8,12 @@ import msgspec
 
 from proxy.interfaces import IOffload
 from proxy.model import DocumentFound, DocumentReply, Record, Validators, body_digest
-from proxy.settings import MIB
+from proxy.settings import MIB, UpstreamSettings
 from proxy.simple.from_json import of_few_values
-from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.exchange import Exchange
-from proxy.upstream.http.failures import Failed
-from proxy.upstream.index.conditional import Manner, ask_conditionally, head_of, whole_body
+from proxy.upstream.http.failures import Failed, Fault
+from proxy.upstream.index.conditional import ask_conditionally, head_of, whole_body
 
 #: The largest document that is read (bytes, decoded).
 _LARGEST = 64 * MIB
@@ -21,20 +21,24 @@ _LARGEST = 64 * MIB
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+def document_url(upstream: UpstreamSettings, path: str) -> str:
+    """Where *upstream* has what is at *path* beside its ``simple/``."""
+    return urljoin(upstream.url, "../") + quote(path, safe="/+!")
+
+
 async def ask_document(
-    client: UpstreamClient,
+    attempt: Attempt,
+    upstream: UpstreamSettings,
     path: str,
     known: Validators | None,
     offload: IOffload,
     now: float,
-    manner: Manner,
 ) -> DocumentReply:
     """The JSON object at *path* beside the index's ``simple/``.  The other arguments are those of :func:`ask_page`.
 
     What is no such object does not count against the upstream: an index need not have this API.  Raises Failed.
     """
-    url = urljoin(client.settings.url, "../") + quote(path, safe="/+!")
-    return await _ask(client, url, None, known, offload, now, manner)
+    return await _ask(attempt, upstream.name, document_url(upstream, path), None, known, offload, now)
 
 
 def _checked(body: bytes) -> str:
@@ -44,33 +48,32 @@ def _checked(body: bytes) -> str:
 
 
 async def ask_companion(
-    client: UpstreamClient,
+    attempt: Attempt,
+    upstream: UpstreamSettings,
     url: str,
     known: Validators | None,
     offload: IOffload,
     now: float,
-    manner: Manner,
 ) -> DocumentReply:
     """The JSON object at *url*, which the upstream's page names.  Raises as :func:`ask_document`."""
-    named_by = client.settings.url
-    return await _ask(client, url, named_by, known, offload, now, manner)
+    return await _ask(attempt, upstream.name, url, upstream.url, known, offload, now)
 
 
 async def _ask(
-    client: UpstreamClient,
+    attempt: Attempt,
+    upstream: str,
     url: str,
     named_by: str | None,
     known: Validators | None,
     offload: IOffload,
     now: float,
-    manner: Manner,
 ) -> DocumentReply:
     async def found(exchange: Exchange) -> DocumentFound:
-        async with whole_body(exchange, offload, _LARGEST, manner) as body:
+        async with whole_body(attempt, exchange, offload, _LARGEST) as body:
             try:
                 digest = await offload.run(_checked, body)
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                raise Failed(f"sent no JSON document: {error}", blames=False) from error
-        return DocumentFound(Record(head_of(client, exchange, now, digest, None, len(body)), body))
+                raise Failed(f"sent no JSON document: {error}", fault=Fault.NO_EVIDENCE) from error
+        return DocumentFound(Record(head_of(upstream, exchange, now, digest, None, len(body)), body))
 
-    return await ask_conditionally(client, url, "application/json", known, found, now, manner, named_by)
+    return await ask_conditionally(attempt, upstream, url, "application/json", known, found, now, named_by)

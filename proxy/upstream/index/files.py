@@ -16,14 +16,14 @@ from typing import Any
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from proxy.errors import Attempt, DigestMismatch, UpstreamFailed
+from proxy.errors import Attempt as Attempted
+from proxy.errors import DigestMismatch, UpstreamFailed
 from proxy.interfaces import IBodyReader
 from proxy.model import FileFacts, Wanted
-from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.coding import BEGINNING, Undo, Unreadable, layers, undo_all
 from proxy.upstream.http.exchange import Exchange
-from proxy.upstream.http.failures import Broken, Failed, Unfit
-from proxy.upstream.pool.health import Trial
+from proxy.upstream.http.failures import Broken, Failed, Fault, Unfit
 
 _IDENTITY = {"Accept-Encoding": "identity", "Accept": "*/*"}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
@@ -36,7 +36,6 @@ _LONG_AGO = 60.0
 class Place:
     """Where one upstream has a file: its URL, and the page that says so."""
 
-    client: UpstreamClient
     url: str
     page_url: str
 
@@ -81,93 +80,55 @@ class Opened:
     sink has it all.  ``others``: what else may have to be undone, if it turns out that ``said.layers`` is not right.
     """
 
+    attempt: Attempt
     place: Place
     exchange: Exchange
     said: Said
-    silence: float | None
     skip: int = 0
     restart: bool = False
     complete: bool = False
     others: Sequence[tuple[str, ...]] = ()
 
 
-async def open_file(
-    place: Place, wanted: Wanted, offset: int, said: Said | None, *, trial: Trial, silence: float | None, fresh: bool
-) -> Opened:
+async def open_file(attempt: Attempt, place: Place, wanted: Wanted, offset: int, said: Said | None, *, fresh: bool) -> Opened:
     """Ask for *wanted* from byte *offset* on, and wait for the first byte of the answer's body.
 
     *said* is what this upstream said of the bytes that are there already.  *fresh*: no byte has left, starting over is
-    harmless.  Raises Failed; Missing.  The exchange is closed by :func:`pump`.
+    harmless.  Raises Failed; Missing.
     """
-    if wanted.companion:
-        trial.excuse()  # what becomes of it tells nothing about the files of this upstream
-    opened = await _rest(place, wanted, offset, said or Said(), trial, silence, fresh) if offset else None
-    return opened if opened is not None else await _whole(place, wanted, offset, said or Said(), trial, silence, fresh)
+    opened = await _rest(attempt, place, wanted, offset, said or Said(), fresh) if offset else None
+    if opened is not None:
+        return opened
+    exchange = await _ask(attempt, place, {})
+    return await _from_start(attempt, place, exchange, wanted, offset, said or Said(), fresh)
 
 
-async def _ask(
-    place: Place, wanted: Wanted, headers: Mapping[str, str], trial: Trial | None, silence: float | None, method: str = "GET"
-) -> Exchange:
-    return await place.client.ask(
-        method,
-        place.url,
-        {**_IDENTITY, **headers},
-        file=True,
-        named_by=place.page_url,
-        trial=trial,
-        silence=silence,
-    )
+async def _ask(attempt: Attempt, place: Place, headers: Mapping[str, str], method: str = "GET") -> Exchange:
+    return await attempt.ask(method, place.url, {**_IDENTITY, **headers}, named_by=place.page_url)
 
 
-async def _rest(
-    place: Place, wanted: Wanted, offset: int, said: Said, trial: Trial, silence: float | None, fresh: bool
-) -> Opened | None:
+async def _rest(attempt: Attempt, place: Place, wanted: Wanted, offset: int, said: Said, fresh: bool) -> Opened | None:
     """What comes from byte *offset* on; ``None`` when the server does not answer that as it should."""
     if said.layers:
         return None  # positions in the file are not those in what is sent
     headers = {"Range": f"bytes={offset}-"}
     if said.condition is not None:
         headers["If-Range"] = said.condition
-    exchange = await _ask(place, wanted, headers, trial, silence)
-    try:
-        if exchange.status == 200 and _is_whole(exchange):
-            return await _from_start(place, exchange, wanted, offset, said, silence, fresh)
-        answered = _said(exchange)
-        if _is_part(exchange, offset, None, said.size or _known_size(wanted)) and not said.contradicts(answered):
-            await exchange.body.ready()
-            return Opened(place, exchange, evolve(answered, size=said.size or answered.size), silence)
-        whole = _UNSATISFIED.fullmatch(exchange.header("content-range") or "")
-        if exchange.status == 416 and whole is not None and int(whole[1]) == offset and wanted.digest is not None:
-            return Opened(place, exchange, answered, silence, complete=True)
-    except BaseException as error:
-        _given_up(exchange, error)
-        raise
-    trial.succeeded()  # it answered; the trial goes on with the next request
-    exchange.close()
+    exchange = await _ask(attempt, place, headers)
+    if exchange.status == 200 and _is_whole(exchange):
+        return await _from_start(attempt, place, exchange, wanted, offset, said, fresh)
+    answered = _said(exchange)
+    if _is_part(exchange, offset, None, said.size or _known_size(wanted)) and not said.contradicts(answered):
+        await exchange.body.ready()
+        return Opened(attempt, place, exchange, evolve(answered, size=said.size or answered.size))
+    whole = _UNSATISFIED.fullmatch(exchange.header("content-range") or "")
+    if exchange.status == 416 and whole is not None and int(whole[1]) == offset and wanted.digest is not None:
+        return Opened(attempt, place, exchange, answered, complete=True)
     return None
 
 
-async def _whole(
-    place: Place, wanted: Wanted, offset: int, said: Said, trial: Trial, silence: float | None, fresh: bool
-) -> Opened:
-    exchange = await _ask(place, wanted, {}, trial, silence)
-    try:
-        return await _from_start(place, exchange, wanted, offset, said, silence, fresh)
-    except BaseException as error:
-        _given_up(exchange, error)
-        raise
-
-
-def _given_up(exchange: Exchange, error: BaseException) -> None:
-    if isinstance(error, Unfit):
-        exchange.trial.succeeded()  # it answered, and what is here may be what is wrong
-    elif isinstance(error, Failed) and error.blames:
-        exchange.trial.failed(str(error))
-    exchange.close()
-
-
 async def _from_start(
-    place: Place, exchange: Exchange, wanted: Wanted, offset: int, said: Said, silence: float | None, fresh: bool
+    attempt: Attempt, place: Place, exchange: Exchange, wanted: Wanted, offset: int, said: Said, fresh: bool
 ) -> Opened:
     """What an answer with all of the file brings to a sink that has *offset* bytes."""
     if not _is_whole(exchange):
@@ -182,13 +143,13 @@ async def _from_start(
         answered = evolve(answered, layers=likely, size=_known_size(wanted) if likely else answered.size)
     _check_length(exchange, wanted, answered)
     if not offset:
-        return Opened(place, exchange, answered, silence, others=others)
+        return Opened(attempt, place, exchange, answered, others=others)
     size = answered.size
     if wanted.digest is not None and not said.contradicts(answered) and (size is None or size > offset):
         # The digest will tell whether these are the bytes that the sink has the beginning of.
-        return Opened(place, exchange, answered, silence, skip=offset)
+        return Opened(attempt, place, exchange, answered, skip=offset)
     if fresh:
-        return Opened(place, exchange, answered, silence, restart=True, others=others)
+        return Opened(attempt, place, exchange, answered, restart=True, others=others)
     raise Unfit(f"has another {wanted.name} now than the one that bytes have been sent of already")
 
 
@@ -282,13 +243,12 @@ async def pump(opened: Opened, wanted: Wanted, sink: Any) -> None:
 
 async def _read_otherwise(opened: Opened, wanted: Wanted) -> Opened:
     """The same once more, with the next likely codings undone."""
-    exchange = await _ask(opened.place, wanted, {}, None, opened.silence)
+    exchange = await _ask(opened.attempt, opened.place, {})
     if not _is_whole(exchange):
-        exchange.close()
         raise Failed(f"answered {exchange.status} to a second request for {wanted.name}")
     likely, *others = opened.others
     said = evolve(_said(exchange), layers=likely, size=_known_size(wanted) if likely else _size(exchange))
-    return Opened(opened.place, exchange, said, opened.silence, others=others)
+    return Opened(opened.attempt, opened.place, exchange, said, others=others)
 
 
 async def _pump(opened: Opened, wanted: Wanted, sink: Any) -> None:
@@ -304,16 +264,7 @@ async def _pump(opened: Opened, wanted: Wanted, sink: Any) -> None:
         await sink.finish(framed=bool(opened.said.layers) or not exchange.body.unsure)
     except ValueError as error:
         # A body that ended early without anybody noticing, or another file.
-        raise _blamed(exchange, Unfit(f"sent something else than {wanted.name}: {error}")) from error
-    except Failed as error:
-        raise _blamed(exchange, error) from error
-    finally:
-        exchange.close()
-
-
-def _blamed(exchange: Exchange, error: Failed) -> Failed:
-    exchange.trial.failed(str(error))
-    return error
+        raise Unfit(f"sent something else than {wanted.name}: {error}") from error
 
 
 async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
@@ -327,7 +278,7 @@ async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
     sink.registerProducer(body, True)
     try:
         while chunk := await body.read():
-            exchange.trial.succeeded()
+            opened.attempt.proven()
             for data in undo_all(undone, chunk):
                 passed = min(skip, len(data))
                 skip -= passed
@@ -342,40 +293,37 @@ async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
         raise Unfit(f"{error} ({wanted.name})") from error
     finally:
         sink.unregisterProducer()
-    exchange.trial.succeeded()
+    opened.attempt.proven()
     if size is not None and sink.offset < size:
         if exchange.codings and wanted.digest is not None:
             # It did come to its end: read like this, these are other bytes.
             reason = f"sent {sink.offset:,} of {size:,} bytes, with {', '.join(said.layers) or 'no coding'} on them"
-            raise DigestMismatch(wanted.name, [Attempt("upstream", reason, 0.0)])
+            raise DigestMismatch(wanted.name, [Attempted("upstream", reason, 0.0)])
         raise Broken(f"ended after {sink.offset:,} of {size:,} bytes")
     if size is None and not all(undo.complete for undo in undone):
         raise Broken(f"ended in the middle of its {', '.join(said.layers)} after {sink.offset:,} bytes")
 
 
-async def ask_facts(place: Place, wanted: Wanted, trial: Trial) -> FileFacts:
+async def ask_facts(attempt: Attempt, place: Place, wanted: Wanted) -> FileFacts:
     """Size and validators: by HEAD; where that fails or tells nothing by a range of one byte, and else by the head of a GET.
 
     Servers answer HEAD with 403 (a URL that is signed for GET), 404, 405, 501, or a length of 0.  Raises Failed, Missing.
     """
-    trial.excuse()  # HEAD may fail where everything else works
     facts = FileFacts(None)
     with suppress(Failed):
-        facts = await _brief(place, wanted, "HEAD", {}, trial)
+        facts = await _brief(attempt, place, wanted, "HEAD", {})
     if not facts.size:
         try:
-            facts = await _brief(place, wanted, "GET", {"Range": "bytes=0-0"}, None)
+            facts = await _brief(attempt, place, wanted, "GET", {"Range": "bytes=0-0"})
         except Failed as error:
-            if not error.answered:
+            if error.status is None:
                 raise
-    return facts if facts.size else await _brief(place, wanted, "GET", {}, None)
+    return facts if facts.size else await _brief(attempt, place, wanted, "GET", {})
 
 
-async def _brief(place: Place, wanted: Wanted, method: str, headers: Mapping[str, str], trial: Trial | None) -> FileFacts:
+async def _brief(attempt: Attempt, place: Place, wanted: Wanted, method: str, headers: Mapping[str, str]) -> FileFacts:
     """What the head of an answer says of the file."""
-    exchange = await _ask(place, wanted, headers, trial, None, method)
-    exchange.trial.succeeded()
-    exchange.close()
+    exchange = await _ask(attempt, place, headers, method)
     return _facts(exchange, wanted)
 
 
@@ -391,25 +339,23 @@ def _facts(exchange: Exchange, wanted: Wanted) -> FileFacts:
     return FileFacts(size, etag, said.last_modified, ranges=True)
 
 
-async def open_part(place: Place, wanted: Wanted, start: int, stop: int, trial: Trial, silence: float | None) -> Part:
+async def open_part(attempt: Attempt, place: Place, wanted: Wanted, start: int, stop: int) -> Part:
     """Bytes *start* to *stop* (exclusive) of *wanted*.  Raises Failed; also when this upstream does not do ranges."""
-    exchange = await _ask(place, wanted, {"Range": f"bytes={start}-{stop - 1}"}, trial, silence)
-    trial.succeeded()
+    exchange = await _ask(attempt, place, {"Range": f"bytes={start}-{stop - 1}"})
     if not _is_part(exchange, start, stop, _known_size(wanted)):
-        exchange.close()
-        raise Failed(f"answered {exchange.status} to a request for a range of {wanted.name}", blames=False)
-    return Part(place.client, wanted, exchange, stop - start)
+        raise Failed(f"answered {exchange.status} to a request for a range of {wanted.name}", fault=Fault.NO_EVIDENCE)
+    return Part(attempt, wanted, exchange, stop - start)
 
 
 @implementer(IBodyReader)
 class Part:
-    """A range of a file on its way."""
+    """A range of a file on its way.  It ends the attempt that it came of."""
 
-    def __init__(self, client: UpstreamClient, wanted: Wanted, exchange: Exchange, length: int) -> None:
+    def __init__(self, attempt: Attempt, wanted: Wanted, exchange: Exchange, length: int) -> None:
         self.facts = _facts(exchange, wanted)
         self.length = length
         self._left = length
-        self._client = client
+        self._attempt = attempt
         self._wanted = wanted
         self._exchange = exchange
 
@@ -417,10 +363,10 @@ class Part:
         try:
             data = (await self._exchange.body.read())[: self._left]
         except Failed as error:
-            self._exchange.trial.failed(str(error))
-            raise UpstreamFailed(self._wanted.name, [Attempt(self._client.name, str(error), 0.0)]) from error
+            self._attempt.end(error)
+            raise UpstreamFailed(self._wanted.name, [Attempted(self._attempt.upstream, str(error), 0.0)]) from error
         self._left -= len(data)
         return data
 
     def close(self) -> None:
-        self._exchange.close()
+        self._attempt.end()

@@ -6,8 +6,8 @@ import datetime
 import re
 from urllib.parse import urljoin
 
-from proxy.upstream.http.client import UpstreamClient
-from proxy.upstream.http.failures import Failed
+from proxy.settings import UpstreamSettings
+from proxy.upstream.http.attempt import Attempt
 
 #: A mirror is looked at once in this many seconds.
 LOOK_EVERY = 180.0
@@ -17,22 +17,15 @@ _LONGEST = 1024
 _STAMP = re.compile(r"\d{8}T\d\d:\d\d:\d\d")
 
 
-async def look(client: UpstreamClient, now: float) -> None:
-    """Learn ``client.lag``: seconds since the mirror's last update, ``None`` when it does not say.  Raises nothing."""
-    try:
-        exchange = await client.ask("GET", urljoin(client.settings.url, "../last-modified"), {"Accept": "text/plain"})
-    except Failed:
-        client.lag = None
-        return
-    try:
-        text = (await exchange.read(_LONGEST)).decode("latin-1").strip()
-        exchange.trial.succeeded()
-        client.lag = _seconds_behind(text, now)
-    except Failed as error:
-        exchange.trial.failed(str(error))
-        client.lag = None
-    finally:
-        exchange.close()
+def lag_url(upstream: UpstreamSettings) -> str:
+    """Where *upstream* says when it was last updated."""
+    return urljoin(upstream.url, "../last-modified")
+
+
+async def ask_lag(attempt: Attempt, upstream: UpstreamSettings, now: float) -> float | None:
+    """Seconds since the mirror's last update, ``None`` when it does not say.  Raises Failed."""
+    exchange = await attempt.ask("GET", lag_url(upstream), {"Accept": "text/plain"})
+    return _seconds_behind((await exchange.read(_LONGEST)).decode("latin-1").strip(), now)
 
 
 def _seconds_behind(stamp: str, now: float) -> float | None:

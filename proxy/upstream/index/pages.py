@@ -2,41 +2,131 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote
 
+from twisted.logger import Logger
+
 from proxy.interfaces import IOffload
-from proxy.model import Page, PageFound, PageReply, Record, Validators, body_digest
-from proxy.settings import MIB
+from proxy.model import Page, PageFound, PageMissing, PageReply, PageUnchanged, Record, Validators, body_digest
+from proxy.settings import MIB, UpstreamSettings
 from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, html_is_complete, parse_page
-from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.exchange import Exchange
-from proxy.upstream.http.failures import Failed
-from proxy.upstream.index.conditional import Manner, ask_conditionally, head_of, whole_body
+from proxy.upstream.http.failures import Failed, Fault
+from proxy.upstream.index.conditional import ask_conditionally, head_of, whole_body
+from proxy.upstream.index.dialect import NOT_UNDERSTOOD, Dialect
 
+#: What is asked of an upstream that answers requests for JSON with errors.
+HTML = "text/html"
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+
+_log = Logger()
 
 #: The largest page that is read (bytes, decoded).
 LARGEST = 64 * MIB
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
+def page_url(upstream: UpstreamSettings, project: str) -> str:
+    """Where *upstream* has the page of *project* (normalised)."""
+    return f"{upstream.url}{quote(project)}/"
+
+
 async def ask_page(
-    client: UpstreamClient,
+    attempt: Attempt,
+    upstream: UpstreamSettings,
+    dialect: Dialect,
     project: str,
     known: Validators | None,
     offload: IOffload,
     now: float,
-    manner: Manner,
 ) -> PageReply:
-    """What *client*'s upstream says of *project* (normalised); conditional when *known* is this upstream's.
+    """What *upstream*, which speaks *dialect*, says of *project* (normalised); conditional when *known* is of the same URL.
 
     Raises Failed when upstream says nothing of use.
     """
+    url = page_url(upstream, project)
+    html = dialect.html_alone(now)
+    try:
+        reply = await _ask(attempt, upstream, url, HTML if html else ACCEPT, project, known, offload, now)
+        error = None
+    except Failed as failure:
+        if failure.status not in NOT_UNDERSTOOD or not dialect.may_want_html(now):
+            raise
+        reply, error = None, failure
+    if not isinstance(reply, PageFound) and not isinstance(reply, PageUnchanged) and dialect.may_want_html(now):
+        reply, html = await _as_html(attempt, upstream, url, project, offload, now, reply)
+    if isinstance(reply, PageFound):
+        dialect.worked(now, html=html)
+    if reply is None:
+        assert error is not None
+        raise error
+    if isinstance(reply, PageMissing):
+        await _look_elsewhere(attempt, upstream, dialect, project, offload, now)
+    return reply
 
+
+async def _as_html(
+    attempt: Attempt,
+    upstream: UpstreamSettings,
+    url: str,
+    project: str,
+    offload: IOffload,
+    now: float,
+    refused: PageReply | None,
+) -> tuple[PageReply | None, bool]:
+    """What comes of asking for HTML where a request for JSON was *refused*, and whether HTML is all that upstream has.
+
+    When HTML comes, JSON is asked for once more: the error may have been a passing one.
+    """
+    replies: list[PageReply | None] = []
+    for accept in (HTML, ACCEPT):
+        try:
+            replies.append(await _ask(attempt, upstream, url, accept, project, None, offload, now))
+        except Failed:
+            replies.append(None)
+        if not isinstance(replies[0], PageFound):
+            return refused, False
+    found = replies[1] if isinstance(replies[1], PageFound) else replies[0]
+    return found, found is replies[0]
+
+
+async def _look_elsewhere(
+    attempt: Attempt, upstream: UpstreamSettings, dialect: Dialect, project: str, offload: IOffload, now: float
+) -> None:
+    """Make sure that a 404 is not about the configured URL.  Raises Failed when it is."""
+    if not upstream.url.endswith("/simple/") and dialect.may_be_elsewhere():
+        better = f"{upstream.url}simple/"
+        with suppress(Failed):
+            reply = await _ask(attempt, upstream, f"{better}{quote(project)}/", ACCEPT, project, None, offload, now)
+            if isinstance(reply, PageFound):
+                dialect.better_url = better
+                _log.error(
+                    "upstream.{name}.url = {url} answers 404 and {better} has pages: set it to that",
+                    name=upstream.name,
+                    url=upstream.url,
+                    better=better,
+                )
+    if dialect.better_url is not None:
+        words = f"answered 404, and {dialect.better_url} has pages: upstream.{upstream.name}.url is to end in simple/"
+        raise Failed(words, fault=Fault.NO_EVIDENCE)
+
+
+async def _ask(
+    attempt: Attempt,
+    upstream: UpstreamSettings,
+    url: str,
+    accept: str,
+    project: str,
+    known: Validators | None,
+    offload: IOffload,
+    now: float,
+) -> PageReply:
     async def found(exchange: Exchange) -> PageFound:
         content_type = exchange.header("content-type") or ""
-        async with whole_body(exchange, offload, LARGEST, manner) as body:
+        async with whole_body(attempt, exchange, offload, LARGEST) as body:
             if exchange.body.unsure and not body.lstrip(_BLANK).startswith(b"{") and not html_is_complete(body):
                 raise Failed(f"sent a page that was cut off after {len(body):,} bytes")
             try:
@@ -44,11 +134,10 @@ async def ask_page(
             except Malformed as error:
                 coding = (exchange.header("content-encoding") or "")[:100]
                 raise Failed(f"sent no project page{f' (Content-Encoding: {coding})' if coding else ''}: {error}") from error
-        head = head_of(client, exchange, now, digest, page.meta_extra.get("_last-serial"), len(body))
+        head = head_of(upstream.name, exchange, now, digest, page.meta_extra.get("_last-serial"), len(body))
         return PageFound(Record(head, body), page)
 
-    url = f"{client.settings.url}{quote(project)}/"
-    return await ask_conditionally(client, url, ACCEPT, known, found, now, manner)
+    return await ask_conditionally(attempt, upstream.name, url, accept, known, found, now)
 
 
 def _parsed(body: bytes, content_type: str, url: str, project: str) -> tuple[Page, str]:

@@ -6,20 +6,21 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from proxy.interfaces import Receive
 from proxy.model import DocumentFound, DocumentReply, Record, Validators
-from proxy.upstream.http.client import UpstreamClient
+from proxy.settings import UpstreamSettings
+from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.coding import BEGINNING, Undo, layers, undo_all
 from proxy.upstream.http.exchange import Exchange
-from proxy.upstream.http.failures import Broken, Failed
-from proxy.upstream.index.conditional import Manner, ask_conditionally, head_of
+from proxy.upstream.http.failures import Broken, Failed, Fault
+from proxy.upstream.index.conditional import ask_conditionally, head_of
 from proxy.upstream.index.pages import ACCEPT
 
 
 async def ask_projects(
-    client: UpstreamClient,
+    attempt: Attempt,
+    upstream: UpstreamSettings,
     known: Validators | None,
     receive: Receive,
     now: float,
-    manner: Manner,
 ) -> DocumentReply:
     """The list as *receive* took it in; the body of the record is empty.  The other arguments are those of `ask_page`.
 
@@ -28,14 +29,14 @@ async def ask_projects(
 
     async def found(exchange: Exchange) -> DocumentFound:
         await exchange.body.ready()
-        manner.answering()
+        attempt.manner.answering()
         try:
             digest, serial = await receive(exchange.header("content-type") or "", await _plain(exchange))
         except ValueError as error:
-            raise Failed(f"sent no list of projects: {error}", blames=False) from error
-        return DocumentFound(Record(head_of(client, exchange, now, digest, serial), b""))
+            raise Failed(f"sent no list of projects: {error}", fault=Fault.NO_EVIDENCE) from error
+        return DocumentFound(Record(head_of(upstream.name, exchange, now, digest, serial), b""))
 
-    return await ask_conditionally(client, client.settings.url, ACCEPT, known, found, now, manner)
+    return await ask_conditionally(attempt, upstream.name, upstream.url, ACCEPT, known, found, now)
 
 
 async def _plain(exchange: Exchange) -> Callable[[], Awaitable[bytes]]:
@@ -55,7 +56,7 @@ async def _plain(exchange: Exchange) -> Callable[[], Awaitable[bytes]]:
                 break
             waiting = undo_all(undone, chunk)
         if any(undo.surplus for undo in undone):
-            raise Failed("sent something behind the end of what is compressed", blames=False)
+            raise Failed("sent something behind the end of what is compressed", fault=Fault.NO_EVIDENCE)
         if not all(undo.complete for undo in undone):
             raise Broken(f"ended in the middle of its {undone[0].coding}")
         return b""

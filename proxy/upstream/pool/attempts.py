@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from proxy.errors import Attempt, DigestMismatch, LoopDetected, NotFound, ProxyError, UpstreamFailed
-from proxy.upstream.http.client import UpstreamClient
-from proxy.upstream.http.failures import Failed, Looped, Missing
+from proxy.errors import Attempt, DigestMismatch, LoopDetected, NotFound, ProxyError, UpstreamDenied, UpstreamFailed
+from proxy.upstream.http.failures import Denied, Looped, Missing, Refused
+from proxy.upstream.pool.upstream import Upstream
 
 
 @define
@@ -18,10 +18,14 @@ class Attempts:
     what: str
     clock: Callable[[], float]
     _last: dict[str, tuple[Attempt, Exception]] = field(factory=dict)
+    #: Upstreams of which other URLs work.
+    _working: set[str] = field(factory=set)
 
-    def failed(self, client: UpstreamClient, error: Exception, began: float) -> None:
-        if client.name in self._last and type(error) is Failed and not error.blames:
+    def failed(self, client: Upstream, error: Exception, began: float) -> None:
+        if client.name in self._last and isinstance(error, Refused):
             return  # that it was left alone afterwards tells nobody why it failed
+        if client.evidence.last_success_at is not None:
+            self._working.add(client.name)
         reason = str(error)
         if isinstance(error, DigestMismatch) and error.attempts:
             reason = error.attempts[-1].reason
@@ -30,6 +34,14 @@ class Attempts:
     @property
     def made(self) -> list[Attempt]:
         return [attempt for attempt, _ in self._last.values()]
+
+    @property
+    def definite(self) -> bool:
+        """Whether nobody needs to be asked again: each said no, or denied it though it lets others pass."""
+        return bool(self._last) and all(
+            isinstance(error, Missing) or (isinstance(error, Denied) and name in self._working)
+            for name, (_, error) in self._last.items()
+        )
 
     @property
     def all_missing(self) -> bool:
@@ -41,6 +53,8 @@ class Attempts:
         errors = [error for _, error in self._last.values()]
         if self.all_missing:
             return NotFound(f"{self.what}: " + "; ".join(map(str, self.made)))
+        if self.definite:
+            return UpstreamDenied(self.what, self.made, retry_in)
         loop = next((error for error in errors if isinstance(error, Looped)), None)
         if loop is not None:
             return LoopDetected(str(loop))

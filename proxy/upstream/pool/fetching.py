@@ -12,13 +12,13 @@ from attrs import define, field
 
 from proxy.errors import DigestMismatch
 from proxy.model import Wanted
-from proxy.upstream.http.client import UpstreamClient
-from proxy.upstream.http.failures import Broken, Failed, Silent, Unfit
+from proxy.upstream.http.attempt import Manner
+from proxy.upstream.http.failures import Broken, Failed, Fault, Silent, Unfit
 from proxy.upstream.index.files import Opened, Said, open_file, pump
 from proxy.upstream.pool.attempts import Attempts
-from proxy.upstream.pool.health import Trial
 from proxy.upstream.pool.holders import Holders
 from proxy.upstream.pool.rounds import ROUNDS, Rounds
+from proxy.upstream.pool.upstream import Upstream
 
 #: Connections that may break in a row without a single byte of progress before an upstream is given up for a request.
 MOST_BREAKS = 3
@@ -32,14 +32,14 @@ class _Download:
 
     wanted: Wanted
     sink: Any
-    left: list[UpstreamClient] = field(factory=list)
+    left: list[Upstream] = field(factory=list)
     breaks: dict[str, int] = field(factory=dict)
     #: What each upstream said of the file that it began to send.
     said: dict[str, Said] = field(factory=dict)
     #: Whose bytes the sink has; "" are those of an earlier run.
     sources: set[str] = field(factory=set)
     #: Those who cannot go on with what is here, and may have the file all the same.
-    unfit: list[UpstreamClient] = field(factory=list)
+    unfit: list[Upstream] = field(factory=list)
     beginnings: int = 0
     #: Bytes have left behind which nobody can go on.
     spent: bool = False
@@ -70,7 +70,7 @@ class Fetching:
                     if not await self._begin_anew(download):
                         break
                     continue
-                if await self._pump(download, opened, attempts):
+                if await self._pump(download, *opened, attempts):
                     return
                 if sink.offset > progress[1]:
                     progress = self._clock(), sink.offset
@@ -78,43 +78,38 @@ class Fetching:
                 break
         raise attempts.error(self._rounds.retry_in())
 
-    async def _open(self, download: _Download, attempts: Attempts) -> Opened | None:
+    async def _open(self, download: _Download, attempts: Attempts) -> tuple[Upstream, Opened] | None:
         wanted, sink = download.wanted, download.sink
 
-        async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> Opened:
+        async def ask(client: Upstream, manner: Manner) -> tuple[Upstream, Opened]:
             try:
-                place = await self._holders.place(client, wanted, trial, self._rounds.silence)
-                opened = await open_file(
-                    place,
-                    wanted,
-                    sink.offset,
-                    download.said.get(client.name),
-                    trial=trial,
-                    silence=self._rounds.silence,
-                    fresh=not sink.released,
+                place = await self._holders.place(client, wanted, manner)
+                opened = await client.open(
+                    place.url,
+                    manner,
+                    lambda attempt: open_file(
+                        attempt, place, wanted, sink.offset, download.said.get(client.name), fresh=not sink.released
+                    ),
+                    excused=bool(wanted.companion),
                 )
             except Failed as error:
                 download.left.remove(client)
                 if isinstance(error, Unfit):
                     download.unfit.append(client)
                 raise
-            return opened
+            return client, opened
 
         return await self._rounds.first(list(download.left), attempts, ask)
 
-    async def _pump(self, download: _Download, opened: Opened, attempts: Attempts) -> bool:
+    async def _pump(self, download: _Download, client: Upstream, opened: Opened, attempts: Attempts) -> bool:
         """Whether the download is complete; else *download* says who is left to go on with it."""
-        wanted, sink, client = download.wanted, download.sink, opened.place.client
+        wanted, sink = download.wanted, download.sink
         began, start = self._clock(), sink.offset
         if opened.restart or opened.skip or not start:
             download.said[client.name] = opened.said
         try:
-            try:
-                await pump(opened, wanted, sink)
-                return True
-            finally:
-                if sink.offset != start:
-                    download.sources.add(client.name)
+            await self._deliver(download, client, opened)
+            return True
         except Broken as error:
             attempts.failed(client, error, began)
             progressed = sink.offset > start
@@ -131,7 +126,6 @@ class Fetching:
             attempts.failed(client, error, began)
             if download.sources <= {client.name}:
                 self._holders.distrust(client, wanted, "sent other bytes for")
-                opened.exchange.trial.failed(f"sent wrong bytes for {wanted.name}")
                 download.left.remove(client)
             await self._start_over(download)
         except Unfit as error:
@@ -145,6 +139,21 @@ class Fetching:
             attempts.failed(client, error, began)
             download.left.remove(client)
         return False
+
+    async def _deliver(self, download: _Download, client: Upstream, opened: Opened) -> None:
+        wanted, sink, start = download.wanted, download.sink, download.sink.offset
+        try:
+            await pump(opened, wanted, sink)
+        except DigestMismatch as error:
+            own = download.sources <= {client.name}
+            opened.attempt.end(Failed(f"sent wrong bytes for {wanted.name}", fault=Fault.USELESS) if own else error)
+            raise
+        except BaseException as error:
+            raise opened.attempt.fail(error) from error
+        finally:
+            if sink.offset != start:
+                download.sources.add(client.name)
+        opened.attempt.end()
 
     async def _begin_anew(self, download: _Download) -> bool:
         """Forget what those who are left cannot go on with; whether they are asked for all of it now."""

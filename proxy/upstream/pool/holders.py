@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.interfaces import IOffload
-from proxy.model import Condition, Wanted
-from proxy.upstream.http.client import UpstreamClient
+from proxy.model import Wanted
+from proxy.upstream.http.attempt import Manner
 from proxy.upstream.index.files import Place
-from proxy.upstream.pool.health import Trial
 from proxy.upstream.pool.listing import Listing
 from proxy.upstream.pool.standing import Standing
+from proxy.upstream.pool.upstream import Upstream
 
 
 class Holders:
@@ -22,25 +22,23 @@ class Holders:
         self._count = count
         self._listing = Listing(reactor, offload, self.distrust)
 
-    def of(self, wanted: Wanted) -> list[UpstreamClient]:
+    def of(self, wanted: Wanted) -> list[Upstream]:
         """Who may have *wanted*: whose page named it first, as long as it works; the others only where a digest vouches."""
         clients = self._standing.order(wanted.project, files=True)
         named = [client for client in clients if client.name == wanted.upstream]
         if wanted.digest is None:
             return named
-        if named and clients and named[0].health.condition() is not Condition.DOWN and named[0].marked is None:
+        if named and clients and named[0].works and named[0].marked is None:
             clients = named + [client for client in clients if client is not named[0]]
         return clients
 
-    async def place(self, client: UpstreamClient, wanted: Wanted, trial: Trial, silence: float | None) -> Place:
+    async def place(self, client: Upstream, wanted: Wanted, manner: Manner) -> Place:
         """Where *client*'s upstream has *wanted*.  Raises Failed."""
         if client.name == wanted.upstream:
-            return Place(client, wanted.url, client.settings.url)
-        return await self._listing.place(client, wanted, trial, silence)
+            return Place(wanted.url, client.settings.url)
+        return await self._listing.place(client, wanted, manner)
 
-    def distrust(self, client: UpstreamClient, wanted: Wanted, what: str) -> None:
-        """Mark *client*, which *what* (sent or lists other bytes); metadata that is wrong tells nothing about its files."""
-        if wanted.companion:
-            return
+    def distrust(self, client: Upstream, wanted: Wanted, what: str) -> None:
+        """Mark *client*, which *what* (sent or lists other bytes)."""
         client.mark(f"{what} {wanted.name} of {wanted.project}, which the index's page gives as {wanted.digest}")
         self._count("mirror with other bytes")

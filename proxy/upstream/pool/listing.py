@@ -13,12 +13,11 @@ from proxy.model import File, PageFound, Wanted
 from proxy.settings import MIB
 from proxy.simple.links import beside
 from proxy.simple.parse import weight
-from proxy.upstream.http.client import UpstreamClient
-from proxy.upstream.http.failures import Failed, Missing
-from proxy.upstream.index.conditional import Manner
+from proxy.upstream.http.attempt import Manner
+from proxy.upstream.http.failures import Failed, Fault, Missing
 from proxy.upstream.index.files import Place
-from proxy.upstream.index.pages import ask_page
-from proxy.upstream.pool.health import Trial
+from proxy.upstream.index.pages import ask_page, page_url
+from proxy.upstream.pool.upstream import Upstream
 
 #: Seconds a page serves to find files by, and what all pages that are remembered may take (bytes).
 _REMEMBERED_FOR = 300.0
@@ -38,20 +37,20 @@ class _Listed:
 class Listing:
     """The pages of several upstreams.  *distrust* is told of one that lists other bytes under a name."""
 
-    def __init__(self, reactor: Any, offload: IOffload, distrust: Callable[[UpstreamClient, Wanted, str], None]) -> None:
+    def __init__(self, reactor: Any, offload: IOffload, distrust: Callable[[Upstream, Wanted, str], None]) -> None:
         self._reactor = reactor
         self._offload = offload
         self._distrust = distrust
         self._known: BoundedTable[tuple[str, str], _Listed] = BoundedTable(_MEMORY, lambda listed: _ENTRY + listed.weight)
 
-    async def place(self, client: UpstreamClient, wanted: Wanted, trial: Trial, silence: float | None) -> Place:
+    async def place(self, client: Upstream, wanted: Wanted, manner: Manner) -> Place:
         """Where *client*'s upstream lists the bytes of *wanted*, whose digest is known.
 
         The digest binds, whoever stated it first: a page that gives another one is distrusted; where a page gives none, the
         bytes themselves will tell.  Raises Missing when the upstream does not have it, Failed when it does not say.
         """
         assert wanted.digest is not None
-        listed = await self._page(client, wanted.project, trial, silence)
+        listed = await self._page(client, wanted.project, manner)
         file = listed.files.get(wanted.filename)
         if file is None:
             raise Missing(f"does not list {wanted.filename}", listed.url)
@@ -63,16 +62,20 @@ class Listing:
         value = stated.get(wanted.digest.algorithm)
         if value is not None and value.lower() != wanted.digest.hex:
             self._distrust(client, wanted, "lists other bytes for")
-            raise Failed(f"lists {wanted.name} with another {wanted.digest.algorithm}", blames=False)
-        return Place(client, beside(file.url, wanted.companion), listed.url)
+            raise Failed(f"lists {wanted.name} with another {wanted.digest.algorithm}", fault=Fault.NO_EVIDENCE)
+        return Place(beside(file.url, wanted.companion), listed.url)
 
-    async def _page(self, client: UpstreamClient, project: str, trial: Trial, silence: float | None) -> _Listed:
+    async def _page(self, client: Upstream, project: str, manner: Manner) -> _Listed:
         key = client.name, project
         now = self._reactor.seconds()
         known = self._known.get(key)
         if known is not None and known.until > now:
             return known
-        reply = await ask_page(client, project, None, self._offload, now, Manner(trial, silence))
+        reply = await client.answer(
+            page_url(client.settings, project),
+            manner,
+            lambda attempt: ask_page(attempt, client.settings, client.dialect, project, None, self._offload, now),
+        )
         files = {file.filename: file for file in reply.page.files} if isinstance(reply, PageFound) else {}
         url = reply.record.head.url if isinstance(reply, PageFound) else client.settings.url
         weighs = weight(reply.page, reply.record.body) if isinstance(reply, PageFound) else 0

@@ -15,32 +15,30 @@ from typing import Any, TypeVar
 from twisted.internet.task import deferLater
 
 from proxy.settings import IndexSettings
-from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.attempt import Manner
 from proxy.upstream.http.failures import Failed
 from proxy.upstream.http.racing import race
 from proxy.upstream.pool.attempts import Attempts
-from proxy.upstream.pool.health import Trial
+from proxy.upstream.pool.upstream import Upstream
 
 T = TypeVar("T")
 
 #: Seconds within which every upstream of an index has been asked, whoever is silent: under the 15 s that clients wait.
 PATIENCE = 12.0
-#: Who has been silent for this long when another one answers has failed (seconds); hedging alone is no failure.
-TOO_LONG = 4.0
 #: Where there are several upstreams, they are gone through this often, with a pause between (seconds, times the round).
 ROUNDS = 4
 _PAUSE = 0.25
 #: When all of them are left alone for no longer than this, that is waited for (seconds): clients give up much later.
 _SHORT_WAIT = 3.0
 
-#: Asks one upstream; told the trial it was admitted with, and whom to tell of the first byte.
-Ask = Callable[[UpstreamClient, Trial, Callable[[], None]], Awaitable[T]]
+#: Asks one upstream in a manner.
+Ask = Callable[[Upstream, Manner], Awaitable[T]]
 
 
 class Rounds:
     """Requests to *clients*, the upstreams of *index*; in *patience* seconds each of them has been asked."""
 
-    def __init__(self, index: IndexSettings, clients: Sequence[UpstreamClient], reactor: Any, patience: float) -> None:
+    def __init__(self, index: IndexSettings, clients: Sequence[Upstream], reactor: Any, patience: float) -> None:
         self._clients = tuple(clients)
         self._reactor = reactor
         self._hedge_after = index.hedge_after
@@ -57,26 +55,22 @@ class Rounds:
 
     def retry_in(self) -> float:
         """Seconds until the next upstream may be asked again."""
-        return min((client.health.retry_in() for client in self._clients), default=0.0)
+        return min((client.retry_in() for client in self._clients), default=0.0)
 
     def attempts(self, what: str) -> Attempts:
         """A new list of attempts at *what*."""
         return Attempts(what, self._reactor.seconds)
 
-    async def first(self, clients: Sequence[UpstreamClient], attempts: Attempts, ask: Ask[T]) -> T | None:
+    async def first(self, clients: Sequence[Upstream], attempts: Attempts, ask: Ask[T]) -> T | None:
         """What the first of *clients* answers that can, ``None`` when none can."""
-        trials: dict[int, Trial] = {}
+        manners: dict[int, Manner] = {}
 
-        def entrant(number: int, client: UpstreamClient) -> Callable[[Callable[[], None]], Awaitable[T]]:
+        def entrant(number: int, client: Upstream) -> Callable[[Callable[[], None]], Awaitable[T]]:
             async def enter(answering: Callable[[], None]) -> T:
                 began = self._reactor.seconds()
+                manners[number] = manner = Manner(self.silence, answering, self._share)
                 try:
-                    trials[number] = trial = client.admit()
-                    try:
-                        return await ask(client, trial, answering)
-                    except BaseException:
-                        trial.abandoned()  # unless it says more already
-                        raise
+                    return await ask(client, manner)
                 except Failed as error:
                     attempts.failed(client, error, began)
                     raise
@@ -84,12 +78,12 @@ class Rounds:
             return enter
 
         def overtaken(number: int) -> None:
-            trials[number].overtaken(TOO_LONG)
+            manners[number].overtaken = True
 
         entrants = [entrant(number, client) for number, client in enumerate(clients)]
         return await race(entrants, self._stagger, self._reactor, overtaken)
 
-    async def all(self, attempts: Attempts, holders: Callable[[], Sequence[UpstreamClient]], ask: Ask[T]) -> T:
+    async def all(self, attempts: Attempts, holders: Callable[[], Sequence[Upstream]], ask: Ask[T]) -> T:
         """What the first of *holders* answers that can.  Several are gone through again: mirrors fail at random too.
 
         Raises what *attempts* make of it when none can.
@@ -107,7 +101,7 @@ class Rounds:
     def may_go_on(self, attempts: Attempts, began: float) -> bool:
         """Whether another round is of use, and not too late for the clients."""
         late = self._reactor.seconds() - began > self._share
-        return len(self._clients) > 1 and not late and not attempts.all_missing and self.retry_in() <= _SHORT_WAIT
+        return len(self._clients) > 1 and not late and not attempts.definite and self.retry_in() <= _SHORT_WAIT
 
     async def pause(self, number: int) -> None:
         """Between two rounds; *number* is that of the next."""

@@ -13,12 +13,11 @@ from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 
 from proxy.interfaces import Clock, IOffload
 from proxy.settings import IndexSettings
-from proxy.upstream.http.client import UpstreamClient
+from proxy.upstream.http.attempt import Manner
+from proxy.upstream.http.failures import Failed
 from proxy.upstream.http.racing import unobserved
-from proxy.upstream.index.conditional import Manner
-from proxy.upstream.index.lag import LOOK_EVERY, look
-from proxy.upstream.index.pages import ask_page
-from proxy.upstream.pool.health import State, Trial
+from proxy.upstream.index.lag import LOOK_EVERY, ask_lag, lag_url
+from proxy.upstream.pool.upstream import Upstream
 
 #: How long operators wait for mirrors to say how old they are (seconds).
 _LOOK_FOR = 2.0
@@ -28,7 +27,7 @@ class Standing:
     """The upstreams *clients* of *index*, in the order it prefers them."""
 
     def __init__(
-        self, index: IndexSettings, clients: Sequence[UpstreamClient], reactor: Any, offload: IOffload, clock: Clock
+        self, index: IndexSettings, clients: Sequence[Upstream], reactor: Any, offload: IOffload, clock: Clock
     ) -> None:
         self._clock = clock
         self._index = index
@@ -43,24 +42,23 @@ class Standing:
         for each in list(self._background):
             each.cancel()
 
-    def order(self, project: str, *, files: bool = False) -> list[UpstreamClient]:
+    def order(self, project: str, *, files: bool = False) -> list[Upstream]:
         """Who is asked first.  Those that work come first, for *files* those that are trusted; then it is the index's policy.
 
         ``fastest``: by the running mean of the latency, those without one first, so that each is measured now and then.
         """
         clients = sorted(self._clients, key=lambda client: self._rank(client, files))
-        if len(clients) > 1 and _works(clients[0]):
+        if len(clients) > 1 and clients[0].works:
             for client in clients:
-                if client.health.state is State.OPEN and client.health.retry_in() <= 0:
-                    self._probe(client, project)
+                client.probe(project or None)
         return clients
 
-    def _rank(self, client: UpstreamClient, files: bool) -> tuple[bool, bool, float]:
+    def _rank(self, client: Upstream, files: bool) -> tuple[bool, bool, float]:
         distrusted = client.marked is not None if files else client.lags
         latency = client.latency or 0.0 if self._index.policy == "fastest" else 0.0
-        return not _works(client), distrusted, latency
+        return not client.works, distrusted, latency
 
-    async def current(self, client: UpstreamClient) -> bool:
+    async def current(self, client: Upstream) -> bool:
         """Whether *client* is as new as its ``max_lag`` asks; the first look is waited for, later ones go on beside."""
         if client.settings.max_lag is None:
             return True
@@ -69,9 +67,9 @@ class Standing:
         if last is None or now - last > LOOK_EVERY:
             self._looked_at[client.name] = now
             if last is None:
-                await look(client, self._clock())
+                await self._look(client)
             else:
-                self._beside(look(client, self._clock()))
+                self._beside(self._look(client))
         return not client.lags
 
     async def look_at_all(self) -> None:
@@ -79,21 +77,23 @@ class Standing:
         now = self._reactor.seconds()
         looks = []
         for client in self._clients:
-            if _works(client) and now - self._looked_at.get(client.name, 0.0) > LOOK_EVERY:
+            if client.works and now - self._looked_at.get(client.name, 0.0) > LOOK_EVERY:
                 self._looked_at[client.name] = now
-                looks.append(self._beside(look(client, self._clock())))
+                looks.append(self._beside(self._look(client)))
         together: Deferred[Any] = DeferredList(looks, consumeErrors=True)
         together.addTimeout(_LOOK_FOR, self._reactor)
         together.addErrback(lambda failure: failure.trap(TimeoutError) and None)
         await together
 
-    def _probe(self, client: UpstreamClient, project: str) -> None:
-        trial = client.health.admit()
-        if trial is not None:
-            self._beside(self._ask(client, project, trial))
-
-    async def _ask(self, client: UpstreamClient, project: str, trial: Trial) -> None:
-        await ask_page(client, project, None, self._offload, self._clock(), Manner(trial))
+    async def _look(self, client: Upstream) -> None:
+        """Learn how far *client* is behind."""
+        now = self._clock()
+        try:
+            client.lag = await client.answer(
+                lag_url(client.settings), Manner(), lambda attempt: ask_lag(attempt, client.settings, now)
+            )
+        except Failed:
+            client.lag = None
 
     def _beside(self, work: Any) -> Deferred[Any]:
         running: Deferred[Any] = Deferred.fromCoroutine(work)
@@ -105,7 +105,3 @@ class Standing:
     def _ended(self, result: Any, running: Deferred[Any]) -> Any:
         self._background.discard(running)
         return result
-
-
-def _works(client: UpstreamClient) -> bool:
-    return client.health.state is State.CLOSED and client.health.retry_in() <= 0

@@ -9,22 +9,24 @@ from typing import Any, TypeVar
 from zope.interface import implementer
 
 from proxy.interfaces import Clock, IBodyReader, IOffload, IUpstreams, Receive
-from proxy.model import Condition, DocumentReply, FileFacts, PageMissing, PageReply, Validators, Wanted
-from proxy.settings import IndexSettings
-from proxy.upstream.http.client import UpstreamClient, UpstreamState
-from proxy.upstream.http.failures import Failed, Missing
-from proxy.upstream.index.conditional import Manner
-from proxy.upstream.index.documents import ask_companion, ask_document
+from proxy.model import Condition, DocumentReply, FileFacts, PageFound, PageMissing, PageReply, Validators, Wanted
+from proxy.settings import KIB, IndexSettings
+from proxy.upstream.http.attempt import Manner
+from proxy.upstream.http.failures import Failed, Fault, Missing
+from proxy.upstream.index.documents import ask_companion, ask_document, document_url
 from proxy.upstream.index.files import ask_facts, open_part
-from proxy.upstream.index.pages import ask_page
+from proxy.upstream.index.pages import ask_page, page_url
 from proxy.upstream.index.projects import ask_projects
 from proxy.upstream.pool.fetching import Fetching
-from proxy.upstream.pool.health import Trial
 from proxy.upstream.pool.holders import Holders
 from proxy.upstream.pool.rounds import PATIENCE, Rounds
 from proxy.upstream.pool.standing import Standing
+from proxy.upstream.pool.upstream import Upstream, UpstreamState
 
 R = TypeVar("R")
+
+#: The largest body of a page that a probe may ask for (bytes).
+_SMALL = 64 * KIB
 
 
 @implementer(IUpstreams)
@@ -34,7 +36,7 @@ class Upstreams:
     def __init__(
         self,
         index: IndexSettings,
-        clients: Sequence[UpstreamClient],
+        clients: Sequence[Upstream],
         *,
         reactor: Any,
         offload: IOffload,
@@ -53,7 +55,7 @@ class Upstreams:
         self._fetching = Fetching(self.rounds, self._holders, reactor.seconds)
 
     def condition(self) -> Condition:
-        conditions = [client.health.condition() for client in self._clients]
+        conditions = [client.evidence.condition() for client in self._clients]
         for condition in (Condition.UP, Condition.SUSPECT):
             if condition in conditions:
                 return condition
@@ -65,10 +67,9 @@ class Upstreams:
     def spare(self) -> bool:
         return self.condition() is Condition.UP and not any(client.crowded for client in self._clients)
 
-    def slow(self) -> None:
+    def slow(self, waited: float) -> None:
         for client in self._clients:
-            if client.busy:
-                client.health.slow()
+            client.slow(waited)
 
     def outranks(self, upstream: str, other: str) -> bool:
         names = [client.name for client in self._clients]
@@ -99,46 +100,64 @@ class Upstreams:
     # -- pages and documents -------------------------------------------------------------------------------------------------
 
     async def page(self, project: str, known: Validators | None) -> PageReply:
-        async def ask(client: UpstreamClient, manner: Manner) -> PageReply:
-            return await ask_page(client, project, known, self._offload, self._clock(), manner)
+        async def ask(client: Upstream, manner: Manner) -> PageReply:
+            settings, now = client.settings, self._clock()
+            reply = await client.answer(
+                page_url(settings, project),
+                manner,
+                lambda attempt: ask_page(attempt, settings, client.dialect, project, known, self._offload, now),
+            )
+            if isinstance(reply, PageFound) and len(reply.record.body) <= _SMALL:
+                client.evidence.page_worked(project)
+            return reply
 
         return await self._definite(f"the page of {project}", project, ask)
 
     async def document(self, path: str, known: Validators | None) -> DocumentReply:
-        async def ask(client: UpstreamClient, manner: Manner) -> DocumentReply:
-            return await ask_document(client, path, known, self._offload, self._clock(), manner)
+        async def ask(client: Upstream, manner: Manner) -> DocumentReply:
+            settings, now = client.settings, self._clock()
+            return await client.answer(
+                document_url(settings, path),
+                manner,
+                lambda attempt: ask_document(attempt, settings, path, known, self._offload, now),
+            )
 
         return await self._definite(path, path.split("/")[1], ask)
 
     async def projects(self, known: Validators | None, receive: Receive) -> DocumentReply:
-        async def ask(client: UpstreamClient, manner: Manner) -> DocumentReply:
-            return await ask_projects(client, known, receive, self._clock(), manner)
+        async def ask(client: Upstream, manner: Manner) -> DocumentReply:
+            settings, now = client.settings, self._clock()
+            return await client.answer(
+                settings.url, manner, lambda attempt: ask_projects(attempt, settings, known, receive, now)
+            )
 
         return await self._definite("the list of projects", "", ask)
 
     async def companion(self, wanted: Wanted, known: Validators | None) -> DocumentReply:
-        async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> DocumentReply:
-            manner = Manner(trial, self.rounds.silence, answering)
-            return await ask_companion(client, wanted.url, known, self._offload, self._clock(), manner)
+        async def ask(client: Upstream, manner: Manner) -> DocumentReply:
+            settings, now = client.settings, self._clock()
+            return await client.answer(
+                wanted.url,
+                manner,
+                lambda attempt: ask_companion(attempt, settings, wanted.url, known, self._offload, now),
+            )
 
         return await self.rounds.all(self.rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
 
-    async def _definite(
-        self, what: str, project: str, ask: Callable[[UpstreamClient, Manner], Awaitable[R]]
-    ) -> R | PageMissing:
-        """What the first upstream answers that may: one that is not too far behind; a no only from one that has everything."""
+    async def _definite(self, what: str, project: str, ask: Callable[[Upstream, Manner], Awaitable[R]]) -> R | PageMissing:
+        """What the first upstream answers that may: one that is not too far behind; a no only from those that may decide."""
         attempts = self.rounds.attempts(what)
-        partial: list[PageMissing] = []
-        lagging: list[UpstreamClient] = []
+        missing: list[PageMissing] = []
+        lagging: list[Upstream] = []
 
-        async def ask_one(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> R:
+        async def ask_one(client: Upstream, manner: Manner) -> R:
             if client not in lagging and not await self._standing.current(client):
                 lagging.append(client)
-                trial.abandoned()
-                raise Failed(f"is {client.lag or 0:,.0f} s behind (upstream.{client.name}.max_lag)", blames=False)
-            reply = await ask(client, Manner(trial, self.rounds.silence, answering))
-            if isinstance(reply, PageMissing) and (client.settings.partial or client in lagging):
-                partial.append(reply)
+                words = f"is {client.lag or 0:,.0f} s behind (upstream.{client.name}.max_lag)"
+                raise Failed(words, fault=Fault.NO_EVIDENCE)
+            reply = await ask(client, manner)
+            if isinstance(reply, PageMissing) and not self._decides(client, lagging):
+                missing.append(reply)
                 raise Missing("answered 404 Not Found", reply.url)
             return reply
 
@@ -149,9 +168,18 @@ class Upstreams:
             late = await self.rounds.first(lagging, attempts, ask_one) if lagging else None
             if late is not None:
                 return late
-            if partial and attempts.all_missing:
-                return partial[-1]
+            if missing and attempts.all_missing:
+                return missing[-1]
             raise
+
+    def _decides(self, client: Upstream, lagging: Sequence[Upstream]) -> bool:
+        """Whether a 404 of *client* is definite on its own: it is authoritative, or the preferred upstream and has everything.
+
+        That of a stand-in counts only when nobody fails: what the preferred upstream has is not known then.
+        """
+        if client.settings.partial or client in lagging:
+            return False
+        return client.settings.authoritative or (self._ordered and client is self._clients[0])
 
     # -- files -------------------------------------------------------------------------------------------------------------
 
@@ -159,15 +187,15 @@ class Upstreams:
         await self._fetching.fetch(wanted, sink)
 
     async def facts(self, wanted: Wanted) -> FileFacts:
-        async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> FileFacts:
-            place = await self._holders.place(client, wanted, trial, self.rounds.silence)
-            return await ask_facts(place, wanted, trial)
+        async def ask(client: Upstream, manner: Manner) -> FileFacts:
+            place = await self._holders.place(client, wanted, manner)
+            return await client.answer(place.url, manner, lambda attempt: ask_facts(attempt, place, wanted), file=True)
 
         return await self.rounds.all(self.rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
 
     async def open_range(self, wanted: Wanted, start: int, stop: int) -> IBodyReader:
-        async def ask(client: UpstreamClient, trial: Trial, answering: Callable[[], None]) -> IBodyReader:
-            place = await self._holders.place(client, wanted, trial, self.rounds.silence)
-            return await open_part(place, wanted, start, stop, trial, self.rounds.silence)
+        async def ask(client: Upstream, manner: Manner) -> IBodyReader:
+            place = await self._holders.place(client, wanted, manner)
+            return await client.open(place.url, manner, lambda attempt: open_part(attempt, place, wanted, start, stop))
 
         return await self.rounds.all(self.rounds.attempts(wanted.name), lambda: self._holders.of(wanted), ask)
