@@ -48,16 +48,16 @@ class Attempts:
         """Whether every answer was a definite no."""
         return bool(self._last) and all(isinstance(error, Missing) for _, error in self._last.values())
 
-    def error(self, retry_in: float) -> ProxyError:
+    def error(self) -> ProxyError:
         """What to tell the client."""
         errors = [error for _, error in self._last.values()]
         if self.all_missing:
             return NotFound(f"{self.what}: " + "; ".join(map(str, self.made)))
         if self.definite:
-            return UpstreamDenied(self.what, self.made, retry_in)
+            return UpstreamDenied(self.what, self.made)
         loop = next((error for error in errors if isinstance(error, Looped)), None)
         if loop is not None:
             return LoopDetected(str(loop))
         if any(isinstance(error, DigestMismatch) for error in errors):
-            return DigestMismatch(self.what, self.made, retry_in)
-        return UpstreamFailed(self.what, self.made, retry_in)
+            return DigestMismatch(self.what, self.made)
+        return UpstreamFailed(self.what, self.made)

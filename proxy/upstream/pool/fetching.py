@@ -76,7 +76,7 @@ class Fetching:
                     progress = self._clock(), sink.offset
             if not self._rounds.may_go_on(attempts, progress[0]) or download.spent:
                 break
-        raise attempts.error(self._rounds.retry_in())
+        raise attempts.error()
 
     async def _open(self, download: _Download, attempts: Attempts) -> tuple[Upstream, Opened] | None:
         wanted, sink = download.wanted, download.sink

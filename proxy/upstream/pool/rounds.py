@@ -96,7 +96,7 @@ class Rounds:
                 return answer
             if not self.may_go_on(attempts, began):
                 break
-        raise attempts.error(self.retry_in())
+        raise attempts.error()
 
     def may_go_on(self, attempts: Attempts, began: float) -> bool:
         """Whether another round is of use, and not too late for the clients."""
