@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from attrs import define, frozen
@@ -79,8 +80,10 @@ class Source(Protocol):
     async def load(self, key: str) -> Head | None:
         """The head of what is kept under *key*."""
 
-    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
-        """Ask upstream.  *adopt* is told the new head as soon as it may be served; keeping it may come after.
+    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None], *, forced: bool = False) -> None:
+        """Ask upstream; with *forced*, for an operator, unconditionally.
+
+        *adopt* is told the new head as soon as it may be served; keeping it may come after.
 
         Raises ProxyError, OlderThanKept.
         """
@@ -173,8 +176,12 @@ class Refreshed:
         return (await self._entry(key)).head
 
     async def refresh(self, key: str) -> Head:
-        """What upstream says now, however fresh the one that is kept.  Raises UpstreamFailed."""
-        return await self._refresh(key, await self._entry(key))
+        """What upstream says now, asked unconditionally, however fresh the one that is kept.  Raises UpstreamFailed."""
+        entry = await self._entry(key)
+        if key in self._refreshes:
+            with suppress(ProxyError):
+                await self._refresh(key, entry)
+        return await self._refreshes.join(key, lambda: self._ask(key, entry, forced=True))
 
     def forget(self, key: str) -> None:
         """Drop what is in memory under *key*."""
@@ -240,7 +247,7 @@ class Refreshed:
             self._slow(self._limits.soft_deadline)
         return head
 
-    async def _ask(self, key: str, entry: _Entry) -> Head:
+    async def _ask(self, key: str, entry: _Entry, *, forced: bool = False) -> Head:
         """Ask upstream; remember and return what it says.  After a failure of upstream this key rests for a while."""
         known = entry.head
         began = self._reactor.seconds()
@@ -253,7 +260,7 @@ class Refreshed:
             self._entries.put(key, entry)
 
         try:
-            await self._source.ask(key, known, adopt)
+            await self._source.ask(key, known, adopt, forced=forced)
         except OlderThanKept:
             entry.failures = 0
             entry.rest_until = self._reactor.seconds() + _LONGEST_REST

@@ -270,7 +270,13 @@ class ProxyRepository:
         return self._as_listed(file, head, await self._pins.of(self.name, project)) if _is(file, asked) else None
 
     async def listed(self, project: str, asked: str, filename: str) -> Listed:
-        """The file that the page lists under *filename* with the digest *asked*.  A page that lacks it is refreshed once."""
+        """The file that the page lists under *filename* with the digest *asked*.
+
+        A page that is at hand is believed, whatever its age: digests vouch for bytes.  One that lacks the file is refreshed.
+        """
+        known = await self.remembered(project, asked, filename)
+        if known is not None:
+            return known
         pins = await self._pins.of(self.name, project)
         file: File | None = None
         for no_cache in (False, True):

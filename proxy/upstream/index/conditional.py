@@ -25,6 +25,7 @@ SMALL, LARGEST_CODED = 256 * KIB, 16 * MIB
 #: How much larger a body hardly ever becomes when it is decoded.
 _USUAL_RATIO = 20
 
+_NOT_KEPT = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?=$|[\s,])")
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})")
 
 
@@ -44,7 +45,8 @@ async def ask_conditionally(
     Raises Failed when upstream says nothing of use.
     """
     headers = {"Accept": accept, "Accept-Encoding": ACCEPTED}
-    conditions = _conditions(known) if known is not None and known.upstream == upstream else {}
+    same = known is not None and (known.upstream, known.url) == (upstream, bare(url))
+    conditions = _conditions(known) if known is not None and same else {}
     try:
         exchange = await attempt.ask("GET", url, {**headers, **conditions}, named_by=named_by)
     except Missing as missing:
@@ -95,13 +97,17 @@ async def _decoded(body: bytes, codings: Sequence[str], offload: IOffload, limit
     raise Failed(f"sent more than {limit:,} bytes")
 
 
-def head_of(upstream: str, exchange: Exchange, now: float, digest: str, serial: int | None, size: int = 0) -> Head:
-    """The head of a record whose body has *digest* and *size*; *serial* is the one that the body states."""
+def head_of(upstream: str, asked: str, exchange: Exchange, now: float, digest: str, serial: int | None, size: int = 0) -> Head:
+    """The head of a record whose body has *digest* and *size*, and came when the URL *asked* was asked for.
+
+    *serial* is the one that the body states.
+    """
     stated = stated_serial(exchange)
     return Head(
         found=True,
         upstream=upstream,
         url=bare(exchange.url),
+        asked=bare(asked),
         checked_at=now,
         digest=digest,
         content_type=exchange.header("content-type") or "",
@@ -114,8 +120,14 @@ def head_of(upstream: str, exchange: Exchange, now: float, digest: str, serial: 
 
 
 def _max_age(exchange: Exchange) -> float | None:
-    """What is left of upstream's ``max-age`` (RFC 9111 section 4.2); ``None`` when it states none."""
-    match = _MAX_AGE.search((exchange.header("cache-control") or "").lower())
+    """What is left of upstream's ``max-age`` (RFC 9111 section 4.2); ``None`` when it states none.
+
+    ``no-store`` and ``no-cache`` count as 0: all pages are kept for outages.
+    """
+    stated = (exchange.header("cache-control") or "").lower()
+    if _NOT_KEPT.search(stated):
+        return 0.0
+    match = _MAX_AGE.search(stated)
     if match is None:
         return None
     return max(0.0, float(match[1]) - (whole(exchange.header("age")) or 0))

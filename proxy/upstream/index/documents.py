@@ -74,6 +74,6 @@ async def _ask(
                 digest = await offload.run(_checked, body)
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
                 raise Failed(f"sent no JSON document: {error}", fault=Fault.NO_EVIDENCE) from error
-        return DocumentFound(Record(head_of(upstream, exchange, now, digest, None, len(body)), body))
+        return DocumentFound(Record(head_of(upstream, url, exchange, now, digest, None, len(body)), body))
 
     return await ask_conditionally(attempt, upstream, url, "application/json", known, found, now, named_by)

@@ -134,7 +134,7 @@ async def _ask(
             except Malformed as error:
                 coding = (exchange.header("content-encoding") or "")[:100]
                 raise Failed(f"sent no project page{f' (Content-Encoding: {coding})' if coding else ''}: {error}") from error
-        head = head_of(upstream.name, exchange, now, digest, page.meta_extra.get("_last-serial"), len(body))
+        head = head_of(upstream.name, url, exchange, now, digest, page.meta_extra.get("_last-serial"), len(body))
         return PageFound(Record(head, body), page)
 
     return await ask_conditionally(attempt, upstream.name, url, accept, known, found, now)

@@ -34,7 +34,7 @@ async def ask_projects(
             digest, serial = await receive(exchange.header("content-type") or "", await _plain(exchange))
         except ValueError as error:
             raise Failed(f"sent no list of projects: {error}", fault=Fault.NO_EVIDENCE) from error
-        return DocumentFound(Record(head_of(upstream.name, exchange, now, digest, serial), b""))
+        return DocumentFound(Record(head_of(upstream.name, upstream.url, exchange, now, digest, serial), b""))
 
     return await ask_conditionally(attempt, upstream.name, upstream.url, ACCEPT, known, found, now)
 
