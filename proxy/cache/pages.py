@@ -16,15 +16,13 @@ from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IOffload, IRecordStore, IUpstreams
 from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
-from proxy.settings import KIB, PageLimits
+from proxy.settings import PageLimits
 from proxy.simple.parse import Malformed, parse_page, weight
 from proxy.succession import Candidate, Doubts, doubt
 
 _NOT_TAKEN = "page not taken in place of the kept one"
 #: Files that are named in one line of the log.
 _NAMED = 10
-#: Pages up to this size are parsed whatever others do (bytes).
-_SMALL = 256 * KIB
 
 
 @frozen
@@ -180,7 +178,7 @@ class PageCache:
 
     async def _parse_stored(self, project: str, head: Head) -> Page | None:
         """The page that is kept with *head*, ``None`` when it is lost or damaged.  A large one waits for its turn."""
-        async with self._offload.memory.of(head.size if head.size > _SMALL else 0):
+        async with self._offload.memory.of(head.size):
             body = await self._records.body(project, head)
             if body is None:
                 return None

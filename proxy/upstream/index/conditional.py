@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from proxy.interfaces import IOffload
 from proxy.model import Head, PageMissing, PageUnchanged, Validators
-from proxy.settings import KIB, MIB
+from proxy.offload import SMALL
+from proxy.settings import MIB
 from proxy.simple.links import bare
 from proxy.simple.numbers import whole
 from proxy.upstream.http.attempt import Attempt
@@ -20,8 +21,8 @@ from proxy.upstream.http.failures import Failed, Missing
 R = TypeVar("R")
 
 
-#: Bodies up to this size are read and decoded whatever others do; and the longest body in a content coding (bytes).
-SMALL, LARGEST_CODED = 256 * KIB, 16 * MIB
+#: The longest body in a content coding (bytes).
+_LARGEST_CODED = 16 * MIB
 #: How much larger a body hardly ever becomes when it is decoded.
 _USUAL_RATIO = 20
 
@@ -77,7 +78,7 @@ async def whole_body(attempt: Attempt, exchange: Exchange, offload: IOffload, li
             if size > max(SMALL, holding.size):
                 await holding.grow(2 * size)
 
-        body = await exchange.read(min(limit, LARGEST_CODED) if exchange.codings else limit, room)
+        body = await exchange.read(min(limit, _LARGEST_CODED) if exchange.codings else limit, room)
         if exchange.codings:
             body, clear = await _decoded(body, exchange.codings, offload, limit, holding)
             if not clear:
