@@ -527,6 +527,10 @@ class Spool:
             return False
         return self._window is None or self._window.start == self._partial.size
 
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for its beginning or reads it."""
+        return len(self._begun) > 0 or bool(self._readers)
+
     def visible(self) -> int:
         """The position up to which clients may see the file now."""
         if self._hidden:

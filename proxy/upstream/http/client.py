@@ -194,7 +194,8 @@ class HttpClient:
 
         def unreachable(address: str, error: BaseException) -> None:
             asked.tried.add(address)
-            permit.address_failed(origin, address, True)
+            if fault_of(error, connected=False) is not Fault.NO_EVIDENCE:
+                permit.address_failed(origin, address, True)
 
         line = Line(addresses, Watch(self._reactor, self._settings.first_byte_timeout), unreachable)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
@@ -22,6 +23,8 @@ from twisted.web.http import _DataLoss
 
 from proxy.simple.links import shown_in
 
+#: What connecting fails with when this process or this machine has no room for another connection.
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 #: What is repeated of what an HTTP client says (characters).
 _LONGEST = 500
 
@@ -147,6 +150,8 @@ def fault_of(error: BaseException, *, connected: bool) -> Fault:
         return fault_of(_most_telling(error.reasons), connected=connected)
     if isinstance(error, DNSLookupError):
         return Fault.UNRESOLVED
+    if isinstance(error, ConnectError) and error.osError in _OURS:
+        return Fault.NO_EVIDENCE
     if isinstance(error, ParseError):
         return Fault.USELESS
     if not connected or type(error).__module__.startswith(("OpenSSL", "service_identity")):
