@@ -37,6 +37,7 @@ from proxy.metrics import Metrics
 from proxy.model import Condition, DocumentReply, Validators
 from proxy.offload import Offload
 from proxy.repository.documents import Documents, ProvenancePlaces
+from proxy.repository.hosts import FileHosts
 from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
@@ -132,6 +133,7 @@ class ProxyService(MultiService):
         self._cleaning: Deferred[None] = succeed(None)
         self._closing: list[PageCache | Documents | Sidecars | ProxyRepository] = []
         self._data_dir = server.data_dir
+        self._hosts = FileHosts(settings.upstreams)
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
         self._watch = Watch(
@@ -275,6 +277,7 @@ class ProxyService(MultiService):
             self.metrics.count,
             Presence(self._store, self._work) if index.offline else None,
             prefetch=index.prefetch and not index.offline,
+            hosts=self._hosts,
         )
         self._closing.append(repository)
         return IndexParts(repository, pages, documents, pool)

@@ -190,10 +190,10 @@ class PageCache:
             return page
 
     async def _parse_anew(self, project: str, lost: Head) -> Page:
-        """The body of *lost* is gone: replaced by a newer one meanwhile, or damaged, and then asked for anew."""
+        """The body of *lost* is gone: replaced by a newer one meanwhile, or of no use, and then asked for anew."""
         known = self.at_hand(project)
         if known is None or known[0] is None or known[0].digest == lost.digest:
-            self.log.error("the stored page of {project} is damaged and is fetched again", project=project)
+            self.log.error("the stored page of {project} cannot be read and is fetched again", project=project)
             await self.forget(project)
         head = (await self.get(project)).head
         kept = self._parsed.get(head.digest)

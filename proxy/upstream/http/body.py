@@ -40,6 +40,8 @@ class Body(Protocol):
         self.received = 0
         #: Whether the end of the connection was the only sign of the body's end (RFC 9112 section 6.3): it may be cut off.
         self.unsure = False
+        #: Whether more came than its content coding holds, which may be a part of it that was damaged.
+        self.surplus = False
 
     def connectionMade(self) -> None:
         self._listen()

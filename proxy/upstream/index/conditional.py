@@ -82,7 +82,7 @@ async def whole_body(attempt: Attempt, exchange: Exchange, offload: IOffload, li
         if exchange.codings:
             body, clear = await _decoded(body, exchange.codings, offload, limit, holding)
             if not clear:
-                exchange.body.unsure = True
+                exchange.body.surplus = True
         holding.shrink(len(body))
         yield body
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from urllib.parse import quote
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from proxy.interfaces import IOffload
 from proxy.model import Page, PageFound, PageMissing, PageReply, PageUnchanged, Record, Validators, body_digest
 from proxy.settings import MIB, UpstreamSettings
 from proxy.simple.links import bare
-from proxy.simple.parse import Malformed, html_is_complete, parse_page
+from proxy.simple.parse import Malformed, is_whole, parse_page, says_its_end, settled_type
 from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Failed, Fault
@@ -26,7 +27,6 @@ _log = Logger()
 
 #: The largest page that is read (bytes, decoded).
 LARGEST = 64 * MIB
-_BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 def page_url(upstream: UpstreamSettings, project: str) -> str:
@@ -125,9 +125,10 @@ async def _ask(
     now: float,
 ) -> PageReply:
     async def found(exchange: Exchange) -> PageFound:
-        content_type = exchange.header("content-type") or ""
         async with whole_body(attempt, exchange, offload, LARGEST) as body:
-            if exchange.body.unsure and not body.lstrip(_BLANK).startswith(b"{") and not html_is_complete(body):
+            content_type = settled_type(body, exchange.header("content-type") or "")
+            doubt = says_its_end if exchange.body.surplus else is_whole if exchange.body.unsure else None
+            if doubt is not None and not await offload.run(doubt, body, content_type):
                 raise Failed(f"sent a page that was cut off after {len(body):,} bytes")
             try:
                 page, digest = await offload.run(_parsed, body, content_type, bare(exchange.url), project)
@@ -135,7 +136,7 @@ async def _ask(
                 coding = (exchange.header("content-encoding") or "")[:100]
                 raise Failed(f"sent no project page{f' (Content-Encoding: {coding})' if coding else ''}: {error}") from error
         head = head_of(upstream.name, url, exchange, now, digest, page.meta_extra.get("_last-serial"), len(body))
-        return PageFound(Record(head, body), page)
+        return PageFound(Record(evolve(head, content_type=content_type), body), page)
 
     return await ask_conditionally(attempt, upstream.name, url, accept, known, found, now)
 
