@@ -156,7 +156,8 @@ class PinBook:
 
     async def _certain(self, index: str, project: str) -> Pins:
         """The pins of a project.  Raises StorageFailed while they cannot be read."""
-        return self._known.get((index, project)) or await self._load(index, project)
+        known = self._known.get((index, project))
+        return known if known is not None else await self._load(index, project)
 
     async def _load(self, index: str, project: str) -> Pins:
         data = await self._records.get(f"{FOLDER}/{index}/{project}")

@@ -128,6 +128,15 @@ class _Alone(Cache):  # type: ignore[misc]  # diskcache has no types
             made.execute("PRAGMA mmap_size = 0")
         return made
 
+    def rolled_back(self) -> bool:
+        """Give up the transaction under way, if there is one; false if that fails."""
+        try:
+            if self._con.in_transaction:
+                self._con.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        return True
+
 
 class Readings:
     """The rows of the database in *directory* over *connection*, which need not be to the file that is there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -80,8 +81,12 @@ class DoubledRecords:
             self.log.error("{key} is known from its second copy alone: {error}", key=key, error=error)
 
     async def set(self, key: str, value: bytes) -> None:
-        await self._first.set(key, value)
-        await self._second_set(key, value)
+        # Both at the same time: a download waits for it.
+        copying = Deferred.fromCoroutine(self._second_set(key, value))
+        try:
+            await self._first.set(key, value)
+        finally:
+            await copying
 
     async def _second_set(self, key: str, value: bytes) -> None:
         try:

@@ -146,8 +146,10 @@ class DiskRecords:
             except Damaged as error:
                 self._set_aside(str(error))
             except sqlite3.Error as error:
-                # Whatever this has left under way must not be in the way of the next call.
-                self._release()
+                # Whatever this has left under way must not be in the way of the next call.  On a full disk there may be no room
+                # to open the database again.
+                if not (getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL and cache.rolled_back()):
+                    self._release()
                 if writing:
                     self.trouble = str(error)
                 raise StorageFailed(f"the record database cannot be used: {error}") from error
