@@ -37,7 +37,8 @@ def test_without_a_file_the_defaults_are_checked() -> None:
 
 def test_an_upstream_whose_url_may_lack_simple_is_pointed_out(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
-    text = '[upstream.corp]\nurl = "https://packages.example/root/pypi//"\n[[index]]\nname = "main"\nupstreams = ["corp", "pypi"]\n'
+    upstream = '[upstream.corp]\nurl = "https://packages.example/root/pypi//"\n'
+    text = upstream + '[[index]]\nname = "main"\nupstreams = ["corp", "pypi"]\n'
     file.write_text(text)
     result = run("check-config", file)
     assert result.exit_code == 0
