@@ -40,11 +40,13 @@ class Doubt(enum.Enum):
 class Candidate:
     """What is known of the new page beside its head.
 
+    ``preferred``: its upstream is preferred to that of the page that is kept, or that one is configured no more.
     ``stands_in``: the page that is kept is that of a preferred upstream.  ``other_bytes`` and ``lacks_files``: held against the
     page that is kept, it states other digests, or lacks files.  ``emptied``: it has no files, no project status says why, and
     the page that is kept has some.
     """
 
+    preferred: bool = False
     stands_in: bool = False
     other_bytes: bool = False
     lacks_files: bool = False
@@ -59,7 +61,8 @@ def doubt(kept: Head | None, new: Head, candidate: Candidate) -> Doubt | None:
     if kept is None or not kept.found:
         return None
     same = new.upstream == kept.upstream
-    if (not same or new.place == kept.place) and goes_back(kept, new):
+    comparable = new.place == kept.place if same else not candidate.preferred
+    if comparable and goes_back(kept, new):
         return Doubt.OLDER if same else Doubt.LAGS
     if not same and candidate.other_bytes:
         return Doubt.OTHER_BYTES
@@ -84,12 +87,14 @@ class Doubts:
     def stands(self, key: str, doubted: Doubt | None, upstream: str, now: float, *, forced: bool) -> bool:
         """Whether what *upstream* says of *key* is still not to be believed, because it is *doubted*.
 
-        *forced*: an operator asked for it.
+        *forced*: an operator asked for it, who is believed in everything but other bytes under known names.
         """
         if doubted is None:
             self._since.discard(key)
             return False
-        if not doubted.may_be_true:
+        if not forced and not doubted.may_be_true:
+            return True
+        if doubted is Doubt.OTHER_BYTES:
             return True
         known = self._since.get(key)
         if known is None or known[:2] != (doubted, upstream):

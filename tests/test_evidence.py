@@ -207,10 +207,10 @@ def test_each_probe_asks_for_another_url_than_those_that_failed() -> None:
         assert isinstance(case.admit(page(project)), Refusal)
     case.pause()
     assert case.fails(page("a"))
-    case.now += LONGEST_PAUSE
+    case.pause()
     assert isinstance(case.admit(page("a")), Refusal)
     assert case.fails(page("b"))
-    case.now += LONGEST_PAUSE
+    case.pause()
     assert isinstance(case.admit(page("a")), Refusal)
     assert isinstance(case.admit(page("b")), Refusal)
     assert case.works(page("c"))
@@ -259,8 +259,30 @@ def test_a_probe_that_says_nothing_makes_room_for_the_next(end: str) -> None:
     else:
         fault = Fault.NO_EVIDENCE if end == "no evidence" else Fault.THROTTLED
         case.evidence.failed(page("a"), HOME, fault, "no", case.now, probe=True)
+    assert (case.evidence.state is State.UP) is (end == "throttled"), "who answers 429 is there"
+    case.pause()
     assert case.works(page("b"))
     assert case.evidence.state is State.UP
+
+
+def test_a_probe_that_is_refused_with_an_answer_ends_the_outage() -> None:
+    case = Case()
+    case.goes_down()
+    case.pause()
+    assert case.admit(page("a")) == Admission(probe=True)
+    case.evidence.failed(page("a"), HOME, Fault.NO_EVIDENCE, "401", case.now, probe=True, answered=True)
+    assert case.evidence.state is State.UP
+
+
+def test_a_url_whose_rivals_have_left_may_be_the_probe_again() -> None:
+    case = Case()
+    case.goes_down()
+    for project in ("a", "b"):
+        assert isinstance(case.admit(page(project)), Refusal)
+    case.pause()
+    assert case.fails(page("a"))
+    case.now += 2 * LONGEST_PAUSE
+    assert case.works(page("a")), "nobody has asked for b for a long time"
 
 
 def test_requests_that_were_under_way_when_it_went_down_do_not_lengthen_the_pause() -> None:

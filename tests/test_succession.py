@@ -35,6 +35,7 @@ KEPT = Head(True, "a", "https://a.example/simple/six/", 0.0, serial=10, asked="h
         ({"serial": None}, {}, None),
         ({"serial": 9, "asked": "https://new.example/simple/six/"}, {}, None),
         ({"serial": 9, "upstream": "b", "asked": "https://b.example/simple/six/"}, {}, Doubt.LAGS),
+        ({"serial": 9, "upstream": "b", "asked": "https://b.example/simple/six/"}, {"preferred": True}, None),
         ({"upstream": "b"}, {"other_bytes": True}, Doubt.OTHER_BYTES),
         ({"upstream": "b"}, {"stands_in": True, "lacks_files": True}, Doubt.LACKS_FILES),
         ({"upstream": "b"}, {"stands_in": True}, None),
@@ -72,8 +73,8 @@ def test_saying_something_else_in_between_begins_anew() -> None:
 
 
 @given(st.sampled_from(Doubt), st.floats(0.0, 1e9))
-def test_an_operator_is_believed_about_what_may_be_true(doubted: Doubt, now: float) -> None:
-    assert Doubts().stands("six", doubted, "a", now, forced=True) is not doubted.may_be_true
+def test_an_operator_is_believed_in_everything_but_other_bytes(doubted: Doubt, now: float) -> None:
+    assert Doubts().stands("six", doubted, "a", now, forced=True) is (doubted is Doubt.OTHER_BYTES)
 
 
 # -- over HTTP ---------------------------------------------------------------------------------------------------------------

@@ -291,6 +291,16 @@ def test_what_was_coded_is_undone_however_it_is_cut_into_pieces(data: bytes, cod
     assert (found, all(undo.complete and not undo.surplus for undo in undone)) == (data, True)
 
 
+@pytest.mark.parametrize("coder", [gzip.compress, zstandard.compress])
+def test_one_byte_of_a_further_member_is_a_cut_and_one_of_something_else_is_not(coder: Coder) -> None:
+    coding = "gzip" if coder is gzip.compress else "zstd"
+    member = coder(b"x")
+    for rest, complete, surplus in ((member[:1], False, False), (b"\n", True, True), (b"", True, False)):
+        undo = Undo(coding)
+        assert b"".join(undo.pieces(member + rest)) == b"x"
+        assert (undo.complete, undo.surplus) == (complete, surplus)
+
+
 @given(contents.filter(bool), st.sampled_from([gzip.compress, members, zlib.compress]), st.integers(1, 200))
 def test_what_is_cut_off_is_not_complete(data: bytes, coder: Coder, less: int) -> None:
     coding = "deflate" if coder is zlib.compress else "gzip"

@@ -146,3 +146,12 @@ class SlotsTests(SynchronousTestCase):
             waiting.addCallback(lambda place: out.append(self.clock.seconds() - 1_000_000))
         self.clock.pump([0.25] * 20)
         self.assertEqual(out, [0.0, 0.5, 1.0, 1.5, 2.0])
+
+    def test_a_thousand_who_leave_at_once_leave_no_place_behind(self) -> None:
+        slots = self.slots(max_connections=20, max_queue=1000)
+        first = [self.successResultOf(self.take(slots)) for _ in range(20)]
+        for number in range(1000):
+            self.take(slots, file=number % 3 == 0).addCallback(lambda place: place.leave())
+        for place in first:
+            place.leave()
+        self.assertEqual((slots.waiting, slots.in_flight), (0, 0))

@@ -136,20 +136,22 @@ class PageCache:
         if known is None or not known.found:
             return Candidate()
         emptied = not page.files and page.status is None
-        stands_in = new.upstream != known.upstream and self._upstreams.outranks(known.upstream, new.upstream)
-        other = new.upstream != known.upstream and not self._upstreams.outranks(new.upstream, known.upstream)
+        differs = new.upstream != known.upstream
+        preferred = differs and self._upstreams.outranks(new.upstream, known.upstream)
+        stands_in = differs and self._upstreams.outranks(known.upstream, new.upstream)
+        other = differs and not preferred
         if not emptied and not other:
-            return Candidate()
+            return Candidate(preferred)
         at_hand = self._parsed.get(known.digest)
         kept = at_hand.page if at_hand is not None else await self._parse_stored(project, known)
         if kept is None:
-            return Candidate()  # what was stated is lost
+            return Candidate(preferred)  # what was stated is lost
         changed = await self._offload.run(_first_contradiction, kept, page) if other else None
         if changed is not None:
             self._count("mirror with other digests")
             self._upstreams.distrust(new.upstream, f"gives {changed} of {project} another digest than {known.upstream} did")
         lacks = stands_in and not {file.filename for file in kept.files} <= {file.filename for file in page.files}
-        return Candidate(stands_in, changed is not None, lacks, emptied and bool(kept.files))
+        return Candidate(preferred, stands_in, changed is not None, lacks, emptied and bool(kept.files))
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable, DividedTable
 from proxy.errors import StorageFailed
+from proxy.flight import Flights
 from proxy.interfaces import IRecordStore
 from proxy.model import EMPTY, NO_BYTES, Pin
 from proxy.names import is_version, normal_version
@@ -83,6 +84,8 @@ class PinBook:
             _table(int(memory * (1 - _FOR_NONE))), _table(int(memory * _FOR_NONE)), bool
         )
         self._locks: dict[tuple[str, str], DeferredLock] = {}
+        # One waits for the lock on behalf of all who read: a lock that is handed on a thousand times nests a thousand calls.
+        self._reads: Flights[Pins] = Flights()
         self._removals: Counter[tuple[str, str]] = Counter()
         #: What no record says yet.
         self._unwritten: dict[tuple[str, str], dict[str, Pin]] = {}
@@ -103,14 +106,16 @@ class PinBook:
     async def of(self, index: str, project: str) -> Pins:
         """The pins of a project; while they cannot be read, what was pinned meanwhile, and that is asked for anew each time."""
         pins = self._known.get((index, project))
-        if pins is None:
-            async with _Lock(self._locks, (index, project)):
-                try:
-                    pins = await self._certain(index, project)
-                except StorageFailed as error:
-                    self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
-                    return Pins(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
-                self._known.put((index, project), pins)
+        return pins if pins is not None else await self._reads.join((index, project), lambda: self._looked_up(index, project))
+
+    async def _looked_up(self, index: str, project: str) -> Pins:
+        async with _Lock(self._locks, (index, project)):
+            try:
+                pins = await self._certain(index, project)
+            except StorageFailed as error:
+                self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
+                return Pins(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
+            self._known.put((index, project), pins)
         return pins
 
     async def add(self, index: str, project: str, name: str, pin: Pin) -> None:

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 
 from proxy.errors import ProxyError
 from proxy.upstream.http.exchange import Exchange
-from proxy.upstream.http.failures import Failed, Missing, Refused
-from proxy.upstream.http.origin import Origin
+from proxy.upstream.http.failures import Broken, Failed, Missing, Refused
+from proxy.upstream.http.origin import Origin, origin_of
 from proxy.upstream.http.slots import Place, Slots
 
 #: What passes the border as it is: what is said already, what the other side of a transfer raises, and cancellation.
@@ -139,9 +139,13 @@ class Attempt:
         if self._ended:
             return
         self._ended = True
-        if self._exchange is not None:
-            self._exchange.close()
-        if self._place is not None:
-            self._place.leave()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.close()
+            if isinstance(error, Broken) and exchange.address is not None:
+                # The rest is asked for at another address, if there is one.
+                self.permit.address_failed(origin_of(exchange.url), exchange.address, False)
         definite = isinstance(error, Missing)
         self.permit.settle(None if definite else error, self.manner.overtaken)
+        if self._place is not None:
+            self._place.leave()

@@ -157,11 +157,12 @@ class HttpClient:
         async def entrant(answering: Callable[[], None]) -> _Answered:
             left = [each for each in addresses if each not in asked.tried]
             if not left:
-                raise failures[-1]
+                raise failures[-1] if failures else Failed("has no other address to ask", fault=Fault.NO_EVIDENCE)
+            number = len(chosen)
             chosen.append(left[0])
             asked.tried.add(left[0])
             try:
-                return await self._at(asked, left, last=len(left) == 1)
+                return await self._at(asked, left, last=len(left) == 1, connected=lambda to: chosen.__setitem__(number, to))
             except Failed as error:
                 failures.append(error)
                 raise
@@ -185,8 +186,12 @@ class HttpClient:
         except Exception as error:  # whatever the resolver meets, the name has no address
             raise Failed(reason(error, self._settings.connect_timeout), fault=Fault.UNRESOLVED) from error
 
-    async def _at(self, asked: _Asked, addresses: list[str], *, last: bool) -> _Answered:
+    async def _at(
+        self, asked: _Asked, addresses: list[str], *, last: bool, connected: Callable[[str], None] = lambda address: None
+    ) -> _Answered:
         """The answer of the first of *addresses*, or of the one that accepts a connection if that does not.
+
+        *connected* is told the address that a connection was made to.
 
         A 502 counts as an answer only where there is no other address: this is the *last*.
         """
@@ -197,7 +202,11 @@ class HttpClient:
             if fault_of(error, connected=False) is not Fault.NO_EVIDENCE:
                 permit.address_failed(origin, address, True)
 
-        line = Line(addresses, Watch(self._reactor, self._settings.first_byte_timeout), unreachable)
+        def reached(address: str) -> None:
+            asked.tried.add(address)
+            connected(address)
+
+        line = Line(addresses, Watch(self._reactor, self._settings.first_byte_timeout), unreachable, reached)
         try:
             response = await self._request(line, asked)
         except Failed as error:
@@ -220,12 +229,14 @@ class HttpClient:
 
         A connection that has been idle may have been closed by the other side just now: another one is taken then.
         """
-        while True:
+        for _ in range(self._settings.max_connections):
             try:
                 return await self._request_once(line, asked)
             except Failed as error:
                 if line.watch.is_new or error.fault is not Fault.UNANSWERED or line.watch.late:
                     raise
+            line.address = None
+        return await self._request_once(line, asked)
 
     async def _request_once(self, line: Line, asked: _Asked) -> Any:
         url, target = asked.url, sendable(asked.url)
@@ -234,6 +245,7 @@ class HttpClient:
         timeouts, watch = self._settings, line.watch
         given_up: list[Failed] = []
         began = self._reactor.seconds()
+        asked.place.begin(began)
         try:
             agent = self._endpoints.agent(url, line, self._pool)
             sent = Headers({name.encode("ascii"): [_on_the_wire(value)] for name, value in fields.items()})

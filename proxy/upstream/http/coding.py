@@ -108,22 +108,23 @@ class Undo:
         """Begin a member, the first bytes of which are returned, as far as they tell what it is."""
         data = self._held + (data.lstrip(_PADDING) if self._members else data)
         self._held = b""
-        if len(data) < 2:
-            self._held = data
-            return data
-        if self._members and not _is_magic(self.coding, data):
+        if self._members and data and not _is_magic(self.coding, data):
             self.surplus = True
             return b""
+        if len(data) < 2:
+            self._held = data
+            self.complete = self.complete and not data
+            return data
         self._decoder = _decoder(self.coding, data)
         self.complete = False
         return data
 
 
 def _is_magic(coding: str, data: bytes) -> bool:
-    """Whether *data* (two bytes at least) begins as *coding* does; raw deflate has nothing that tells."""
+    """Whether *data*, of which there may be one byte yet, begins as *coding* does; raw deflate has nothing that tells."""
     if coding == "gzip":
-        return data.startswith(b"\x1f\x8b")
-    return coding == "zstd" and (data.startswith(b"\x28\xb5") or (data[0] & 0xF0 == 0x50 and data[1] == 0x2A))
+        return b"\x1f\x8b".startswith(data[:2])
+    return coding == "zstd" and (b"\x28\xb5".startswith(data[:2]) or (data[0] & 0xF0 == 0x50 and b"\x2a".startswith(data[1:2])))
 
 
 def _decoder(coding: str, data: bytes) -> Any:

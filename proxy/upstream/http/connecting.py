@@ -166,13 +166,21 @@ class Endpoints:
 class Line:
     """What one request goes out on: a connection from the pool to the first of *addresses*, or a new one to any of them.
 
-    Agents take it for their pool.  *unreachable* is told (address, error) of each address that accepts no connection.
+    Agents take it for their pool.  *unreachable* is told (address, error) of each that accepts no
+    connection, *reached* the address that the connection is to.
     """
 
     #: Agents ask their pool whether connections stay open.
     persistent = True
 
-    def __init__(self, addresses: Sequence[str], watch: Watch, unreachable: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        watch: Watch,
+        unreachable: Callable[[str, BaseException], None],
+        reached: Callable[[str], None],
+    ) -> None:
+        self._reached = reached
         self.addresses = tuple(addresses)
         self.watch = watch
         self.unreachable = unreachable
@@ -192,7 +200,9 @@ class Line:
 
     def _got(self, connection: Any) -> Any:
         if self.addresses != (THE_PROXY,):
-            self.address = connection.transport.getPeer().host
+            address: str = connection.transport.getPeer().host
+            self.address = address
+            self._reached(address)
         return connection
 
 

@@ -7,6 +7,7 @@ in the queue, and a place whose response makes no progress is given up to those 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,12 @@ class Place:
         self._leave = leave
         self._left = False
 
+    def begin(self, now: float) -> None:
+        """Another request is sent from it."""
+        self.began = self.last_progress = now
+        self.received = lambda: 0
+        self.last_bytes = 0
+
     def leave(self) -> None:
         """Give it up.  May be called more than once."""
         if not self._left:
@@ -53,6 +60,8 @@ class _Waiting:
     turn: Deferred[Place]
     file: bool
     wanted: Callable[[], bool]
+    #: Its position among all that ever waited.
+    number: int
 
 
 class Slots:
@@ -63,7 +72,11 @@ class Slots:
         self._reactor = reactor
         self._most_files = max(1, int(settings.max_connections * _FOR_FILES))
         self._places: set[Place] = set()
-        self._queue: list[_Waiting] = []
+        self._file_places = 0
+        self._pages: deque[_Waiting] = deque()
+        self._files: deque[_Waiting] = deque()
+        self._number = 0
+        self._handing_on = False
         self._next_turn = 0.0
         self._in_turn = 0
         self._look: Any = None
@@ -77,7 +90,7 @@ class Slots:
     @property
     def waiting(self) -> int:
         """Requests that wait for a place or for their turn."""
-        return len(self._queue) + self._in_turn
+        return len(self._pages) + len(self._files) + self._in_turn
 
     async def take(self, *, file: bool, pace: float = 0.0) -> Place:
         """Wait for a place, which its holder has to leave.  Raises Failed when too many wait already.
@@ -91,7 +104,7 @@ class Slots:
         except BaseException:
             place.leave()
             raise
-        place.began = place.last_progress = self._reactor.seconds()
+        place.begin(self._reactor.seconds())
         return place
 
     def answering(self) -> None:
@@ -106,45 +119,53 @@ class Slots:
         if self.waiting >= self._settings.max_queue:
             words = f"has {self.waiting} requests waiting already (upstream.{self._settings.name}.max_queue)"
             raise Failed(words, fault=Fault.NO_EVIDENCE)
-        entry = _Waiting(Deferred(lambda _: self._queue.remove(entry)), file, wanted.get())
-        self._queue.append(entry)
+        queue = self._files if file else self._pages
+        self._number += 1
+        entry = _Waiting(Deferred(lambda _: queue.remove(entry)), file, wanted.get(), self._number)
+        queue.append(entry)
         self._watch()
         return await entry.turn
 
     def _free(self, file: bool) -> bool:
         if len(self._places) >= self._settings.max_connections:
             return False
-        return not file or sum(place.file for place in self._places) < self._most_files
+        return not file or self._file_places < self._most_files
 
     def _occupy(self, file: bool) -> Place:
         place = Place(self._left, file, self._reactor.seconds())
         self._places.add(place)
+        self._file_places += file
         return place
 
     def _left(self, place: Place) -> None:
         self._places.discard(place)
-        self._hand_on()
-
-    def _hand_on(self) -> None:
-        """Give free places to those who wait, in their order, files no more than they may take."""
-        for entry in list(self._queue):
-            if len(self._places) >= self._settings.max_connections:
-                return
-            if entry not in self._queue:
-                continue
-            if not entry.wanted():
-                self._drop(entry)
-            elif self._free(entry.file):
-                self._queue.remove(entry)
+        self._file_places -= place.file
+        if self._handing_on:
+            return  # whoever is handing on places looks again
+        self._handing_on = True
+        try:
+            while (entry := self._next()) is not None:
                 entry.turn.callback(self._occupy(entry.file))
+        finally:
+            self._handing_on = False
+
+    def _next(self) -> _Waiting | None:
+        """Whose turn it is, if there is a place: who has waited for longest, files no more than they may take."""
+        while True:
+            queues = [queue for queue, file in ((self._pages, False), (self._files, True)) if queue and self._free(file)]
+            if not queues:
+                return None
+            entry = min(queues, key=lambda queue: queue[0].number).popleft()
+            if entry.wanted():
+                return entry
+            entry.turn.errback(CancelledError())
 
     def _drop_unwanted(self) -> None:
-        for entry in [each for each in self._queue if not each.wanted()]:
-            self._drop(entry)
-
-    def _drop(self, entry: _Waiting) -> None:
-        self._queue.remove(entry)
-        entry.turn.errback(CancelledError())
+        for queue in (self._pages, self._files):
+            unwanted = [entry for entry in queue if not entry.wanted()]
+            for entry in unwanted:
+                queue.remove(entry)
+                entry.turn.errback(CancelledError())
 
     # -- progress ----------------------------------------------------------------------------------------------------------
 
@@ -156,10 +177,10 @@ class Slots:
         self._look = None
         now = self._reactor.seconds()
         late = sorted((place for place in self._places if self._late(place, now)), key=lambda place: place.last_bytes)
-        for place in late[: len(self._queue)]:
+        for place in late[: len(self._pages) + len(self._files)]:
             words = f"{place.last_bytes:,} bytes came in {now - place.began:.0f} s while other requests waited"
             place.take_away(Failed(words, fault=Fault.USELESS if place.last_bytes else Fault.UNANSWERED))
-        if self._queue:
+        if self._pages or self._files:
             self._watch()
 
     def _late(self, place: Place, now: float) -> bool:

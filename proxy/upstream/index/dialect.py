@@ -8,6 +8,8 @@ from __future__ import annotations
 
 #: Seconds for which an upstream that answers HTML alone is asked for nothing else.
 REMEMBERED_FOR = 24 * 3600.0
+#: 404s for which it is looked whether the index is elsewhere.
+MOST_LOOKS = 20
 #: What a server answers that does not know the media types that it is asked for.
 NOT_UNDERSTOOD = (406, 415, 500)
 
@@ -18,9 +20,9 @@ class Dialect:
     def __init__(self) -> None:
         self._html_until = 0.0
         self._worked = False
+        self._looks = 0
         #: The URL that its index really has; ``None`` as far as is known: the configured one.
         self.better_url: str | None = None
-        self._looked = False
 
     def html_alone(self, now: float) -> bool:
         """Whether it is to be asked for HTML and nothing else."""
@@ -31,9 +33,9 @@ class Dialect:
         return not self._worked and not self.html_alone(now)
 
     def may_be_elsewhere(self) -> bool:
-        """Whether a 404 may be about the URL: no page ever came, and nobody has looked.  Answers yes once."""
-        looked, self._looked = self._looked, True
-        return not looked and not self._worked
+        """Whether a 404 may be about the URL: no page ever came.  Answers yes to the first :data:`MOST_LOOKS` who ask."""
+        self._looks += 1
+        return self._looks <= MOST_LOOKS and not self._worked and self.better_url is None
 
     def worked(self, now: float, *, html: bool) -> None:
         """A page came, in answer to a request for JSON or, *html*, to one for HTML after one for JSON had failed."""

@@ -58,7 +58,7 @@ async def ask_page(
         reply, error = None, failure
     if not isinstance(reply, PageFound) and not isinstance(reply, PageUnchanged) and dialect.may_want_html(now):
         reply, html = await _as_html(attempt, upstream, url, project, offload, now, reply)
-    if isinstance(reply, PageFound):
+    if isinstance(reply, PageFound) and (html is not dialect.html_alone(now) or not html):
         dialect.worked(now, html=html)
     if reply is None:
         assert error is not None

@@ -10,7 +10,7 @@ while there is no other one.
 
 *An origin* (scheme, host, port) has a breaker.  It opens when none of the host's known addresses accepts a connection, or
 when most of the last *different* URLs failed within a minute, so that any number of failures of one URL counts once.  Where a
-page is known that worked, that page is asked before such a majority is believed (`Doubt`).  After a growing, jittered pause one
+page is known that worked, that page is asked before such a majority is believed .  After a growing, jittered pause one
 probe goes out: the last small page that worked, or a waiting URL that has not been a probe yet.
 
 *The upstream* is as its home origin is, the one in its configured URL: hosts that its pages name for files never count.
@@ -42,6 +42,9 @@ LONGEST_URL_REST = 60.0
 FIRST_ADDRESS_REST, LONGEST_ADDRESS_REST = 10.0, 300.0
 #: 429s on so many different URLs within a minute slow the origin down; the pause between requests grows up to so many seconds.
 THROTTLED_URLS, FIRST_PACE, SLOWEST_PACE = 3, 0.1, 1.0
+#: URLs that wait for an origin that is down, and URLs that were probes in vain, that are remembered; and for how long after
+#: a client was refused it still counts as waiting (seconds).
+MOST_WAITING, WAITS_FOR = 100, 10.0
 #: Pages that worked, of which probes ask for one.
 GOOD_PAGES = 5
 #: Requests for different URLs in a row that another upstream answered first, after which that counts as a failure.
@@ -110,7 +113,7 @@ class _Origin:
     doubted: bool = False
     #: URLs that were probes in vain since it is down, and those that were refused meanwhile.
     probed: set[str] = field(factory=set)
-    refused: OrderedDict[str, None] = field(factory=OrderedDict)
+    refused: OrderedDict[str, float] = field(factory=OrderedDict)
     last_failure: str | None = None
     last_failure_at: float | None = None
     last_answer_at: float | None = None
@@ -183,11 +186,12 @@ class Evidence:
         if known.state is State.UP:
             return Admission()
         probes_itself = known is self._at_home and self._good_pages
-        if known.state is State.DOWN and known.paused_until <= now and not probes_itself and self._may_probe(known, url):
+        if known.state is State.DOWN and known.paused_until <= now and not probes_itself and self._may_probe(known, url, now):
             known.state = State.PROBING
             return Admission(probe=True)
-        known.refused[url] = None
-        while len(known.refused) > 100:
+        known.refused.pop(url, None)
+        known.refused[url] = now
+        while len(known.refused) > MOST_WAITING:
             known.refused.popitem(last=False)
         left = max(known.paused_until - now, 0.0)
         return Refusal(f"{known.last_failure or 'is being probed'}; it is not asked for now", left)
@@ -202,9 +206,9 @@ class Evidence:
         home = self._at_home
         return home.doubted if home.state is State.UP else home.state is State.DOWN and home.paused_until <= now
 
-    def may_probe(self, url: str) -> bool:
+    def may_probe(self, url: str, now: float) -> bool:
         """Whether *url*, which a client waits for, may be the probe where no good page is known: a different one each time."""
-        return self._may_probe(self._at_home, url)
+        return self._may_probe(self._at_home, url, now)
 
     def admit_probe(self) -> Admission:
         """Leave for the probe that is due."""
@@ -300,14 +304,18 @@ class Evidence:
         retry_after: float | None = None,
         probe: bool = False,
         excused: bool = False,
+        answered: bool = False,
     ) -> None:
         """*url* gave nothing of use.  *retry_after*: the pause that the answer asked for, in seconds.
 
-        *excused*: it may fail where all else works, so unless the host is not reached it says something about the URL alone.
+        *answered*: it did answer, with a refusal that says nothing about the URL.  *excused*: it may fail where all else works,
+        so unless the host is not reached it says something about the URL alone.
         """
         known = self._origin(origin)
         if fault is Fault.NO_EVIDENCE:
-            self._probe_ended(known, probe)
+            if probe and answered:
+                self._probe_succeeded(known, origin)
+            self._probe_ended(known, probe, now)
             return
         self.failures += 1
         known.last_failure, known.last_failure_at = reason, now
@@ -317,16 +325,18 @@ class Evidence:
             known.throttled[url] = now
             while len(known.throttled) > 50:
                 known.throttled.popitem(last=False)
-            self._probe_ended(known, probe)
+            if probe:
+                self._probe_succeeded(known, origin)  # it answers, and is slowed down
             return
         if excused and not fault.about_the_host:
-            self._probe_ended(known, probe)
+            self._probe_ended(known, probe, now)
             return
         self._note(known, url, now, good=False)
         if fault is Fault.UNANSWERED:
             known.unanswered.add(url)
         if probe:
-            known.probed.add(url)
+            if len(known.probed) < MOST_WAITING:
+                known.probed.add(url)
             self._go_down(known, origin, now, reason)
         elif known.state is State.UP:
             if fault is Fault.UNRESOLVED or (fault is Fault.UNREACHABLE and self._none_reachable(known, origin)):
@@ -399,20 +409,22 @@ class Evidence:
         return all(record is not None and record.unreachable for record in records)
 
     @staticmethod
-    def _may_probe(known: _Origin, url: str) -> bool:
-        """Whether *url* may be the probe: it has not been one in vain, or all that wait have."""
+    def _may_probe(known: _Origin, url: str, now: float) -> bool:
+        """Whether *url* may be the probe: it has not been one in vain, or no other one that has not is waited for lately."""
         if url not in known.probed:
             return True
-        if known.refused.keys() - known.probed:
+        waiting = (each for each, at in known.refused.items() if now - at <= WAITS_FOR)
+        if any(each not in known.probed for each in waiting):
             return False
         known.probed.clear()
         return True
 
-    @staticmethod
-    def _probe_ended(known: _Origin, probe: bool) -> None:
-        """A probe came to nothing: the next one may go out."""
+    def _probe_ended(self, known: _Origin, probe: bool, now: float | None = None) -> None:
+        """A probe came to nothing: the next one may go out, after another pause if it was sent (at *now*)."""
         if probe and known.state is State.PROBING:
             known.state = State.DOWN
+            if now is not None:
+                known.paused_until = now + FIRST_PAUSE * self._rng.uniform(0.75, 1.25)
 
     def _probe_succeeded(self, known: _Origin, origin: Origin) -> None:
         known.doubted = False

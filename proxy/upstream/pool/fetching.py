@@ -116,6 +116,9 @@ class Fetching:
             breaks = download.breaks[client.name] = 0 if progressed else download.breaks.get(client.name, 0) + 1
             if wanted.digest is None and sink.offset and opened.said.condition is None:
                 await self._start_over(download)
+                download.beginnings += 1
+                if download.beginnings > MOST_BEGINNINGS:
+                    download.left.clear()
             if breaks >= MOST_BREAKS and client in download.left:
                 download.left.remove(client)
             elif isinstance(error, Silent) and client in download.left:
@@ -148,8 +151,8 @@ class Fetching:
             own = download.sources <= {client.name}
             opened.attempt.end(Failed(f"sent wrong bytes for {wanted.name}", fault=Fault.USELESS) if own else error)
             raise
-        except BaseException as error:
-            raise opened.attempt.fail(error) from error
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it ends the attempt and is raised
+            raise opened.attempt.fail(error) from error.__cause__
         finally:
             if sink.offset != start:
                 download.sources.add(client.name)

@@ -74,7 +74,7 @@ class Listing:
         reply = await client.answer(
             page_url(client.settings, project),
             manner,
-            lambda attempt: ask_page(attempt, client.settings, client.dialect, project, None, self._offload, now),
+            lambda attempt: ask_page(attempt, client.settings, client.dialect, project, None, self._offload, client.wall()),
         )
         files = {file.filename: file for file in reply.page.files} if isinstance(reply, PageFound) else {}
         url = reply.record.head.url if isinstance(reply, PageFound) else client.settings.url

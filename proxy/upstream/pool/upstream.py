@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -23,7 +24,7 @@ from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
 from proxy.upstream.http.attempt import Attempt, Manner
 from proxy.upstream.http.client import HttpClient
-from proxy.upstream.http.failures import Failed, Refused
+from proxy.upstream.http.failures import Failed, Fault, Refused
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.http.origin import Origin, origin_of
 from proxy.upstream.index.dialect import Dialect
@@ -186,8 +187,8 @@ class Upstream:
         attempt = await self._attempt(url, manner, file)
         try:
             result = await work(attempt)
-        except BaseException as error:
-            raise attempt.fail(error) from error
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it ends the attempt and is raised
+            raise attempt.fail(error) from error.__cause__
         attempt.end()
         return result
 
@@ -199,8 +200,8 @@ class Upstream:
         attempt = await self._attempt(url, manner, file=True, excused=excused)
         try:
             return await work(attempt)
-        except BaseException as error:
-            raise attempt.fail(error) from error
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it ends the attempt and is raised
+            raise attempt.fail(error) from error.__cause__
 
     def probe(self, waiting: str | None = None) -> None:
         """Send a probe if one is due: for a page that is known to work, else for that of *waiting*, a project."""
@@ -210,18 +211,20 @@ class Upstream:
         if project is None:
             return
         url = page_url(self.settings, project)
-        if self.evidence.good_page is None and not self.evidence.may_probe(url):
+        if self.evidence.good_page is None and not self.evidence.may_probe(url, self._reactor.seconds()):
             return
         attempt = Attempt(self.name, self._client, _Permit(self, url, self.evidence.admit_probe()), Manner())
-        self._probe = Deferred.fromCoroutine(self._run_probe(attempt, project))
+        # A probe is the proxy's own request, whoever caused it.
+        self._probe = Context().run(Deferred.fromCoroutine, self._run_probe(attempt, project))
         swallow(self._probe.addBoth(self._probe_ended), Failed)
 
     async def _run_probe(self, attempt: Attempt, project: str) -> None:
         try:
             await ask_page(attempt, self.settings, self.dialect, project, None, self._offload, self._clock())
-        except BaseException as error:
-            self.evidence.page_failed(project)
-            raise attempt.fail(error) from error
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it ends the attempt and is raised
+            if isinstance(error, Failed) and error.fault is not Fault.NO_EVIDENCE:
+                self.evidence.page_failed(project)
+            raise attempt.fail(error) from error.__cause__
         attempt.end()
 
     def _probe_ended(self, result: Any) -> Any:
@@ -251,6 +254,10 @@ class Upstream:
         if self._probe is not None:
             self._probe.cancel()
         await self._client.close()
+
+    def wall(self) -> float:
+        """The time by the wall clock, in seconds since the epoch."""
+        return self._clock()
 
     def now(self) -> float:
         """The time, in seconds."""
@@ -294,12 +301,12 @@ class _Permit:
 
     def proven(self) -> None:
         self._proven = True
-        self._evidence.succeeded(self._url, self._origin, self._upstream.now(), probe=self._first_probe())
+        self._succeeded(self._upstream.now())
 
     def settle(self, error: BaseException | None, overtaken: bool) -> None:
         evidence, url, origin, now = self._evidence, self._url, self._origin, self._upstream.now()
         if error is None:
-            evidence.succeeded(url, origin, now, probe=self._first_probe())
+            self._succeeded(now)
         elif isinstance(error, Failed):
             if origin != self._first:
                 evidence.succeeded(url, self._first, now, probe=self._first_probe())  # it answered, with a redirect
@@ -312,13 +319,20 @@ class _Permit:
                 retry_after=error.retry_after,
                 probe=self._first_probe(),
                 excused=self._excused,
+                answered=error.status is not None,
             )
         elif isinstance(error, CancelledError) and overtaken and self._began is not None and not self._proven:
             waited = now - self._began
-            evidence.overtaken(url, origin, waited, now, long=TOO_LONG, probe=self._first_probe())
+            evidence.overtaken(url, self._first, waited, now, long=TOO_LONG, probe=self._first_probe())
         elif not self._proven:
             evidence.abandoned(self._first, probe=self._first_probe())
         self._upstream.probe()
+
+    def _succeeded(self, now: float) -> None:
+        """The URL gave what was asked for; where it redirected to another origin, both have answered."""
+        self._evidence.succeeded(self._url, self._first, now, probe=self._first_probe())
+        if self._origin != self._first:
+            self._evidence.succeeded(self._url, self._origin, now)
 
     def _first_probe(self) -> bool:
         """Whether this is a probe whose outcome has not been told yet."""

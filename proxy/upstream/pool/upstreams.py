@@ -73,6 +73,8 @@ class Upstreams:
 
     def outranks(self, upstream: str, other: str) -> bool:
         names = [client.name for client in self._clients]
+        if upstream not in names:
+            return False
         return other not in names or (self._ordered and names.index(upstream) < names.index(other))
 
     def distrust(self, upstream: str, why: str) -> None:
