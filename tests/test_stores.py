@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -340,6 +341,60 @@ class TestLocalFiles:
         now(store.set_aside(SHA256, source))
         source.close()
         assert now(store.walk()) == [(SHA256, len(DATA))]
+
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO])
+    def test_only_a_file_that_is_damaged_is_set_aside_when_it_cannot_be_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        failures: list[int | None] = []
+        store = LocalFiles(
+            tmp_path, Inline(), failed=lambda error, path, needed=0, *, reading=False: failures.append(error.errno)
+        )
+        arrived = arrive(store)
+        arrived.commit(SHA256)
+        arrived.close()
+
+        def refused(*args: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refused)
+            assert now(store.open(SHA256)) is None
+        damaged = number == errno.EIO
+        assert now(store.walk()) == ([] if damaged else [(SHA256, len(DATA))])
+        assert failures == ([] if damaged else [number])
+
+    def test_a_file_that_others_wrote_to_takes_no_good_file_away(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        good = arrive(store)
+        good.commit(SHA256)
+        good.close()
+        changed = arrive(store)
+        with (tmp_path / "partial" / f"sha256-{SHA256}").open("r+b") as other:
+            other.write(b"other")
+        os.utime(tmp_path / "partial" / f"sha256-{SHA256}", (0, 0))
+        with pytest.raises(OSError, match="others have written"):
+            changed.commit(SHA256)
+        changed.close()
+        source = now(store.open(SHA256))
+        assert os.pread(source.fileno(), len(DATA), 0) == DATA
+        source.close()
+
+    def test_a_file_that_is_taken_away_again_is_a_change(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        arrived = arrive(store)
+        before, rename = store.changes, os.rename
+
+        def written_to_meanwhile(source: Path, target: Path) -> None:
+            rename(source, target)
+            os.utime(target, (0, 0))
+
+        monkeypatch.setattr(os, "rename", written_to_meanwhile)
+        with pytest.raises(OSError, match="others have written"):
+            arrived.commit(SHA256)
+        arrived.close()
+        assert store.changes > before
+        assert now(store.walk()) == []
 
     def test_a_download_that_begins_while_its_old_bytes_are_removed_gets_a_file_of_its_own(self, tmp_path: Path) -> None:
         class Between(Inline):

@@ -6,8 +6,10 @@ while its record can be neither read nor written is held in memory; what the rec
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 from twisted.internet.defer import DeferredLock
@@ -71,15 +73,23 @@ _encoder = msgspec.msgpack.Encoder()
 
 #: The part of the memory for projects without pins: clients can ask for any number of those.
 _FOR_NONE = 0.1
+#: How often it is logged that pins cannot be read (seconds): clients ask for many projects.
+_SAID_EVERY = 60.0
 
 
 class PinBook:
-    """All pins of a data directory.  *memory* bounds what is kept at hand, in bytes."""
+    """All pins of a data directory.  *memory* bounds what is kept at hand, in bytes; *steady* tells a time that never jumps.
+
+    While the pins of a project cannot be read, nothing is written over them: its files are held against what its page states.
+    """
 
     log = Logger()
 
-    def __init__(self, records: IRecordStore, memory: int) -> None:
+    def __init__(self, records: IRecordStore, memory: int, steady: Callable[[], float] = time.monotonic) -> None:
         self._records = records
+        self._steady = steady
+        #: When it may be logged again that pins cannot be read.
+        self._say_at = -math.inf
         self._known: DividedTable[tuple[str, str], Pins] = DividedTable(
             _table(int(memory * (1 - _FOR_NONE))), _table(int(memory * _FOR_NONE)), bool
         )
@@ -113,10 +123,16 @@ class PinBook:
             try:
                 pins = await self._certain(index, project)
             except StorageFailed as error:
-                self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
+                self._say(project, error)
                 return Pins(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
             self._known.put((index, project), pins)
         return pins
+
+    def _say(self, project: str, error: StorageFailed) -> None:
+        now = self._steady()
+        if now >= self._say_at:
+            self._say_at = now + _SAID_EVERY
+            self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
 
     async def add(self, index: str, project: str, name: str, pin: Pin) -> None:
         """Pin *name*, unless it is pinned already: the first committed bytes stay.  What cannot be written now is later."""

@@ -41,8 +41,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Bytes so far, their sha256, bytes in all if that is known.
 _MARK = re.compile(r"([0-9]{1,19}) ([0-9a-f]{64}) ([0-9]{1,19}|-)")
 _MARKS = ".marks"
-#: What opening a file may fail with that says nothing about the file.
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: What opening or reading a file fails with that is damaged, or no file.  All else speaks of its owner, a mount, this process.
+_OF_DAMAGE = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ELOOP, errno.ENXIO, errno.ENOTDIR)
 #: Large files that are checked at one time, in the background.
 _CHECKS = 2
 
@@ -218,22 +218,30 @@ class LocalFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
-                raise
-            return Damage(f"it cannot be opened: {error.strerror}")
+            return self._unreadable(error, path)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 found: tuple[CheckedFile, Mark] | Damage = Damage("it is no file")
             else:
                 found = opened(descriptor, path.name, size, self._proofs)
         except OSError as error:
-            found = Damage(f"it cannot be read: {error.strerror}")
+            os.close(descriptor)
+            return self._unreadable(error, path)
         except BaseException:
             os.close(descriptor)
             raise
         if isinstance(found, Damage):
             os.close(descriptor)
         return found
+
+    def _unreadable(self, error: OSError, path: Path) -> Damage | None:
+        """What is the matter with a file that gave *error*; ``None`` for one that counts as missing and is left where it is."""
+        if not is_of_the_disk(error):
+            raise error
+        if error.errno in _OF_DAMAGE:
+            return Damage(f"it cannot be read: {error.strerror}")
+        self.failed(error, path, reading=True)
+        return None
 
     async def _damaged(self, sha256: str, damage: Damage) -> None:
         """Take a damaged file away.  Where that is impossible it is as good as gone: whoever wants it fetches it again."""
@@ -302,9 +310,12 @@ class LocalFiles:
         Called in a worker thread.
         """
         with self._moving:
+            if mark_of(os.fstat(descriptor)) != mark:
+                return False  # what stands there may be good
             os.rename(arrived, target)
             if mark_of(os.fstat(descriptor)) != mark:
                 os.unlink(target)
+                self.changed()
                 return False
             self._proofs.note(target.name, mark)
         self.changed()

@@ -197,7 +197,7 @@ class Place:
 
     def _folders(self) -> Iterator[Trouble]:
         # Bytes are written only where some found no room lately: who fills the disk would miss them.
-        size = _PROBE_SIZE if any(failure.error in _NO_ROOM for failure in self._failures.values()) else 0
+        size = _PROBE_SIZE if any(failure.error in _NO_ROOM for failure in list(self._failures.values())) else 0
         for name in _FOLDERS:
             folder = self._root / name
             try:

@@ -31,6 +31,8 @@ from proxy.storage.database import (
     Damaged,
     Readings,
     Refused,
+    Starved,
+    Unread,
     beginning,
     copied,
     identity,
@@ -104,7 +106,11 @@ class DiskRecords:
     def _get(self, key: str) -> bytes | None:
         try:
             value: bytes | None = self._read(lambda rows: rows.get(key))
-        except (Refused, TypeError, ValueError, OSError) as error:
+        except (Unread, OSError) as error:
+            # It may well be there: whoever took it for missing would write over it.
+            failure = Starved if isinstance(error, Unread) and error.passing else StorageFailed
+            raise failure(f"record {key} cannot be read for now: {error}") from error
+        except (Refused, TypeError, ValueError) as error:
             # A record that cannot be read is fetched again: a broken cache must not break a build.
             self._count("record unreadable")
             self.log.error("record {key} cannot be read and is asked for anew: {error}", key=key, error=error)
@@ -258,7 +264,7 @@ class CopiedRecords:
     def _get(self, key: str) -> bytes | None:
         try:
             return self._rows.get(key) if self._rows is not None else None
-        except (Refused, TypeError, ValueError, OSError, sqlite3.Error):
+        except (Refused, Unread, TypeError, ValueError, OSError, sqlite3.Error):
             return None
 
     async def set(self, key: str, value: bytes) -> None:
