@@ -66,10 +66,11 @@ class Flights(Generic[T]):
         """
         flight = self._under_way.get(key)
         if flight is None:
+            work = start()  # what cannot begin is not under way
             flight = self._under_way[key] = _Flight()
             context = copy_context()
             context.run(wanted.set, lambda: len(flight.waiters) > 0)
-            flight.run = context.run(Deferred.fromCoroutine, start())
+            flight.run = context.run(Deferred.fromCoroutine, work)
             flight.run.addBoth(self._land, key, flight)
         return flight.wait()
 

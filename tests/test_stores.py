@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.model import StoredFile
 from proxy.offload import Inline
+from proxy.storage.checked import AT_ONCE, mark_of
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 from proxy.storage.records import DiskRecords
@@ -120,6 +121,14 @@ def arrive(store: IFileStore, data: bytes = DATA, key: str = f"sha256-{SHA256}")
     partial = now(store.begin(key, resume=True))
     partial.write(data)
     return partial
+
+
+def with_file(store: LocalFiles, data: bytes = DATA, sha256: str = SHA256) -> LocalFiles:
+    """*store*, which has *data* now."""
+    partial = arrive(store, data)
+    partial.commit(sha256)
+    partial.close()
+    return store
 
 
 def left_of(store: IFileStore, key: str, *, resume: bool = True) -> int:
@@ -439,3 +448,62 @@ class TestLocalFiles:
         assert b"".join(second.read_all()) == b"second"
         first.close()
         second.close()
+
+    def test_noting_the_last_use_of_a_file_harms_nobody_who_is_sending_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = with_file(LocalFiles(tmp_path, Inline()))
+        source = now(store.open(SHA256))
+        utime, looked = os.utime, 0
+
+        def and_look(*args: Any, **keys: Any) -> None:
+            nonlocal looked
+            utime(*args, **keys)
+            source.confirm()
+            looked += 1
+
+        monkeypatch.setattr(os, "utime", and_look)
+        for used in (1_000_000_000.5, 1_000_000_060.25):
+            before = mark_of(os.fstat(source.fileno()))
+            now(store.touch({SHA256: used}))
+            assert mark_of(os.fstat(source.fileno())) != before
+            assert store.proven(SHA256, before), "somebody may have looked right before the time was set"
+        source.confirm()
+        source.close()
+        assert looked == 2
+
+    def test_a_file_that_is_written_to_while_its_last_use_is_noted_is_looked_at_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = with_file(LocalFiles(tmp_path, Inline()))
+        utime = os.utime
+
+        def and_cut(path: Path, **keys: Any) -> None:
+            os.truncate(path, 9)
+            utime(path, **keys)
+
+        monkeypatch.setattr(os, "utime", and_cut)
+        now(store.touch({SHA256: 1_000_000_000.5}))
+        monkeypatch.undo()
+        assert now(store.open(SHA256)) is None
+
+    def test_a_large_file_whose_check_cannot_begin_is_open_nowhere_and_is_checked_the_next_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = bytes(AT_ONCE + 1)
+        sha256 = hashlib.sha256(data).hexdigest()
+        with_file(LocalFiles(tmp_path, Inline()), data, sha256)
+        store = LocalFiles(tmp_path, Inline())
+
+        def refuse(descriptor: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr(os, "dup", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            now(store.open(sha256))
+        monkeypatch.undo()
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+        source = now(store.open(sha256))
+        assert (source.extent(), source.ended()) == (len(data), True)
+        source.close()

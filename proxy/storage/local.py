@@ -257,7 +257,11 @@ class LocalFiles:
     def _being_checked(self, source: CheckedFile, sha256: str, mark: Mark) -> FileBeingChecked:
         """*source*, whose end waits until all of it has been read and its digest was right."""
         held = FileBeingChecked(source.fileno(), source.size, sha256, mark, self._proofs)
-        check = self._checks.join((sha256, mark), lambda: self._check(sha256, os.dup(held.fileno()), mark))
+        try:
+            check = self._checks.join((sha256, mark), lambda: self._check(sha256, os.dup(held.fileno()), mark))
+        except BaseException:
+            held.close()
+            raise
         check.addBoth(held.checked)
         return held
 
@@ -413,10 +417,12 @@ class LocalFiles:
                 mark = mark_of(os.stat(path))
                 if (sha256, mark) in self._checks:
                     continue  # its time tells whether it is written to meanwhile
-                sound = self._proofs.hold(sha256, mark)
-                os.utime(path, (used, used))
-                if sound:
-                    self._proofs.note(sha256, mark_of(os.stat(path)))
+                coming = (*mark[:2], int(used * 1e9))
+                sound = self._proofs.renew(sha256, mark, coming)
+                os.utime(path, ns=(coming[2], coming[2]))
+                now = mark_of(os.stat(path))
+                if sound and now[:2] == mark[:2]:
+                    self._proofs.renew(sha256, coming, now)  # some file systems keep less of a time
             except FileNotFoundError:
                 pass
             except OSError as error:

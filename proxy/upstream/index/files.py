@@ -150,7 +150,11 @@ async def _from_start(
         return Opened(attempt, place, exchange, answered, skip=offset)
     if fresh:
         return Opened(attempt, place, exchange, answered, restart=True, others=others)
-    raise Unfit(f"has another {wanted.name} now than the one that bytes have been sent of already")
+    raise _another(wanted)
+
+
+def _another(wanted: Wanted) -> Unfit:
+    return Unfit(f"has another {wanted.name} now than the one that bytes have been sent of already")
 
 
 def _readings(exchange: Exchange, wanted: Wanted, beginning: bytes) -> list[tuple[str, ...]]:
@@ -255,6 +259,8 @@ async def _pump(opened: Opened, wanted: Wanted, sink: Any) -> None:
     exchange = opened.exchange
     try:
         if opened.restart:
+            if sink.released:
+                raise _another(wanted)  # a reader has come since this was opened
             await sink.restart()
         if opened.complete:
             sink.begin(FileFacts(sink.offset, ranges=True))
