@@ -149,12 +149,7 @@ class Sidecars:
         source = await self._files.stored(pin.sha256)
         if source is None or pin.stated or self._good.get(pin.sha256):
             return source
-        try:
-            good = await self._offload.run(is_metadata_of, project, await self._offload.run(_all_of, source))
-        except BaseException:
-            source.close()
-            raise
-        if good:
+        if await self._offload.run(is_metadata_of, project, await self._offload.run(_all_of, source)):
             self._good.put(pin.sha256, True)
             return source
         source.close()
@@ -253,7 +248,8 @@ class Sidecars:
                 if await self._fits(search, data, "what ranges of it have as METADATA"):
                     return await self._kept(search, data)
             except Unreadable as error:
-                search.rejected.append(str(error))  # nobody vouches for ranges: the download is held against its digest
+                search.rejected.append(str(error))
+                return None
             except ProxyError:
                 pass  # ranges do not work there, or nothing does: the download will tell
         return await self._read_out(search, await holder.download(located, key.asked))

@@ -134,12 +134,8 @@ class Client(Protocol):
 
     def _whole(self) -> bool:
         head, end, body = bytes(self.received).partition(b"\r\n\r\n")
-        if not end or self._head or re.match(rb"HTTP/1.1 (?:204|304) ", head):
-            return bool(end)
-        if re.search(rb"(?i)\r\ntransfer-encoding: chunked", head):
-            return body.endswith(b"0\r\n\r\n") and _dechunked(body)[1]
         length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        return length is not None and len(body) >= int(length[1])
+        return bool(end) and length is not None and (self._head or len(body) >= int(length[1]))
 
     async def close(self) -> None:
         """End the connection at once."""
@@ -148,9 +144,9 @@ class Client(Protocol):
             await self.ended
 
 
-async def connect(port: int, tls: Any = None, address: str = "127.0.0.1") -> Client:
-    """A connection to *port* of *address*."""
-    endpoint: Any = TCP4ClientEndpoint(reactor, address, port)
+async def connect(port: int, tls: Any = None) -> Client:
+    """A connection to *port* of 127.0.0.1."""
+    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
     if tls is not None:
         endpoint = wrapClientTLS(tls, endpoint)
     client: Client = await connectProtocol(endpoint, Client())

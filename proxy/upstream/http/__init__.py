@@ -1,1 +1,0 @@
-"""One request: connections, addresses, TLS, bodies, and what can go wrong on the way."""

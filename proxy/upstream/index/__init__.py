@@ -1,1 +1,0 @@
-"""What is asked of one upstream, and how its answers are read: pages, files, documents."""

@@ -1,1 +1,0 @@
-"""Which upstream is asked next, and when: evidence, the breaker, failover."""
