@@ -77,6 +77,12 @@ def summary(settings: Settings) -> list[str]:
         named = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams if not index.offline)
         sources = "what is stored alone: it is offline" if index.offline else named
         lines.append(f"  serves {' and '.join(_paths(index))} from {sources}")
+    lines += [
+        f"  note: upstream.{name}.url = {url} does not end in /simple/, as the URLs of most indexes do; "
+        f"if every project of it answers 404, set it to {url}simple/"
+        for name, url in addresses.items()
+        if not url.endswith("/simple/")
+    ]
     return lines
 
 

@@ -15,6 +15,7 @@ import gzip
 import io
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -119,7 +120,7 @@ def _zip(file: io.RawIOBase) -> None:
             members = archive.infolist()
             _check_places(file, members, beginning)
             _check_members(archive, members)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError) as error:
         if isinstance(error, Incomplete):
             raise
         raise Incomplete(f"it is no whole zip archive{_apology(beginning)} ({error})") from error

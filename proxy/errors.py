@@ -19,10 +19,8 @@ class ProxyError(Exception):
     code: str = "internal-error"
     title: str = "Internal error"
 
-    @property
-    def retry_after(self) -> int | None:
-        """Seconds for a ``Retry-After`` header, or ``None`` when asking again is of no use."""
-        return None
+    #: Whether the same request may well succeed soon: the answer then bears a ``Retry-After``.
+    passing: bool = False
 
 
 class BadRequest(ProxyError):
@@ -137,10 +135,7 @@ class Overloaded(ProxyError):
     status = 503
     code = "overloaded"
     title = "Overloaded"
-
-    @property
-    def retry_after(self) -> int:
-        return 2
+    passing = True
 
 
 @frozen
@@ -161,17 +156,13 @@ class UpstreamFailed(ProxyError):
     status = 503
     code = "upstream-failed"
     title = "Upstream failed"
+    passing = True
 
-    def __init__(self, what: str, attempts: Sequence[Attempt], retry_in: float = 2.0) -> None:
+    def __init__(self, what: str, attempts: Sequence[Attempt]) -> None:
         self.what = what
         self.attempts = tuple(attempts)
-        self.retry_in = retry_in
         tried = "; ".join(map(str, self.attempts)) or "no upstream may be asked right now"
         super().__init__(f"cannot fetch {what}: {tried}")
-
-    @property
-    def retry_after(self) -> int:
-        return max(1, min(60, round(self.retry_in)))
 
 
 class DigestMismatch(UpstreamFailed):
@@ -181,16 +172,22 @@ class DigestMismatch(UpstreamFailed):
     title = "Digest mismatch"
 
 
+class UpstreamDenied(UpstreamFailed):
+    """Upstream answers 403 for this, and others of its pages work: asking again is of no use."""
+
+    status = 403
+    code = "upstream-denied"
+    title = "Denied by upstream"
+    passing = False
+
+
 class SlowUpstream(ProxyError):
     """Upstream has not come up with anything to send yet; asking it goes on."""
 
     status = 503
     code = "upstream-slow"
     title = "Upstream is slow"
-
-    @property
-    def retry_after(self) -> int:
-        return 1
+    passing = True
 
 
 class StorageFailed(ProxyError):
@@ -199,10 +196,7 @@ class StorageFailed(ProxyError):
     status = 503
     code = "storage-failed"
     title = "Storage failed"
-
-    @property
-    def retry_after(self) -> int:
-        return 5
+    passing = True
 
 
 def is_of_the_disk(error: OSError) -> bool:

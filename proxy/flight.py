@@ -7,6 +7,7 @@ others, and for the cache when nobody is left.  A failure reaches every waiter a
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,6 +16,9 @@ from twisted.python.failure import Failure
 from proxy.waiters import Waiters
 
 T = TypeVar("T")
+
+#: Whether anybody waits for the present work: what has not begun yet need not begin for nobody.
+wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=lambda: True)
 
 
 class _Closable(Protocol):
@@ -62,8 +66,11 @@ class Flights(Generic[T]):
         """
         flight = self._under_way.get(key)
         if flight is None:
+            work = start()  # what cannot begin is not under way
             flight = self._under_way[key] = _Flight()
-            flight.run = Deferred.fromCoroutine(start())
+            context = copy_context()
+            context.run(wanted.set, lambda: len(flight.waiters) > 0)
+            flight.run = context.run(Deferred.fromCoroutine, work)
             flight.run.addBoth(self._land, key, flight)
         return flight.wait()
 

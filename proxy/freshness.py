@@ -14,6 +14,8 @@ from proxy.settings import PageLimits
 
 #: A page in the last part of its lifetime is refreshed in the background, so that hot pages never expire.
 REFRESH_AHEAD = 0.8
+#: The shortest lifetime that upstream's ``Cache-Control`` brings about (seconds): a build asks for a page more than once.
+SHORTEST = 10.0
 #: A client's ``no-cache`` refreshes a page at most this often, in seconds.
 FORCED_REFRESH_PAUSE = 5.0
 
@@ -37,9 +39,12 @@ class Decision:
 
 
 def lifetime(head: Head, limits: PageLimits) -> float:
-    """Seconds a record is fresh after upstream confirmed it: upstream may shorten the index's ``ttl``, never lengthen it."""
+    """Seconds a record is fresh after upstream confirmed it: upstream may shorten the index's ``ttl``, never lengthen it.
+
+    It may shorten it to :data:`SHORTEST` and no further, whatever its ``Cache-Control`` says.
+    """
     limit = limits.ttl if head.found else limits.negative_ttl
-    return limit if head.max_age is None else min(limit, max(0.0, head.max_age))
+    return limit if head.max_age is None else min(limit, max(SHORTEST, head.max_age))
 
 
 def decide(

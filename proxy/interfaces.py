@@ -318,8 +318,8 @@ class IUpstreams(Interface):
         known.  ``None`` when none has answered yet.
         """
 
-    def slow() -> None:
-        """Told by the page cache: an answer did not come within the soft deadline."""
+    def slow(waited: float) -> None:
+        """Told by the page cache: an answer has not come within *waited* seconds, the soft deadline."""
 
     async def close() -> None:
         """Drop idle connections and cancel what is under way."""

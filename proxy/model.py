@@ -98,9 +98,10 @@ def strongest(hashes: Mapping[str, str]) -> Digest | None:
 
 @frozen(slots=True)
 class Validators:
-    """What a conditional request to *upstream* sends (RFC 9110 section 13); meaningless to any other upstream."""
+    """What a conditional request for *url* at *upstream* sends (RFC 9110 section 13); meaningless to any other URL."""
 
     upstream: str
+    url: str
     etag: str | None = None
     last_modified: str | None = None
 
@@ -128,6 +129,8 @@ class Head:
     status: str | None = None
     #: Bytes of the body, 0 in records of earlier versions.
     size: int = 0
+    #: The URL that was asked, redirects not followed; empty in records of earlier versions.
+    asked: str = ""
 
     @property
     def quarantined(self) -> bool:
@@ -141,7 +144,12 @@ class Head:
 
     @property
     def validators(self) -> Validators:
-        return Validators(self.upstream, self.etag, self.last_modified)
+        return Validators(self.upstream, self.place, self.etag, self.last_modified)
+
+    @property
+    def place(self) -> str:
+        """The URL that its validators and its serial belong to."""
+        return self.asked or self.url
 
 
 def body_digest(body: bytes) -> str:

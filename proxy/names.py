@@ -35,9 +35,6 @@ _COMPANIONS = (".metadata", ".provenance")
 #: The digest segment of a file's URL when its page states no digest.
 UNSTATED = "none"
 
-#: What the names of a file's companions end in (PEP 658, PEP 740).
-_COMPANIONS = (".metadata", ".provenance")
-
 
 def normalize(name: str) -> str:
     """The one spelling of a project's name (PEP 503)."""

@@ -20,12 +20,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.interfaces import IOffload
-from proxy.settings import MIB
+from proxy.settings import KIB, MIB
 
 T = TypeVar("T")
 
 #: What the bodies that are worked on at one time may have together (bytes).  What is made of one takes several times as much.
 MEMORY = 32 * MIB
+#: Bodies up to this size are worked on whatever others do (bytes).
+SMALL = 256 * KIB
 
 
 @define(eq=False)
@@ -41,17 +43,20 @@ class _Task:
 class Memory:
     """What work on large things may take in memory at one time: *total* bytes, held by who works on them.
 
-    Who needs more than is left waits for the turn; who needs more than the total has it alone.
+    Who needs more than is left waits for the turn; who needs more than the total has it alone.  Up to *small* bytes are not
+    counted: nobody waits with them.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, small: int = 0) -> None:
         self._total = total
+        self.small = small
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
         #: Bytes that are held now.
         self.held = 0
 
     async def take(self, size: int) -> Holding:
-        """Wait until *size* bytes may be held.  Nothing is waited for when that is nothing."""
+        """Wait until *size* bytes may be held."""
+        size = size if size > self.small else 0
         if size and (self._waiting or not self._fits(size)):
             turn: Deferred[None] = Deferred(self._leave)
             self._waiting.append((size, turn))
@@ -113,7 +118,7 @@ class Offload:
     """At most *threads* threads, named *name* in stack dumps.  *memory* is shared by all who work on large things."""
 
     def __init__(self, reactor: IReactorFromThreads, threads: int, name: str, memory: int = MEMORY) -> None:
-        self.memory = Memory(memory)
+        self.memory = Memory(memory, SMALL)
         self.name = name
         self._reactor = reactor
         self._threads = ThreadPoolExecutor(threads, name)
@@ -168,7 +173,7 @@ class Inline:
     """Runs everything at once, in the caller's thread: for commands that have nothing else to do, and for tests."""
 
     def __init__(self) -> None:
-        self.memory = Memory(MEMORY)
+        self.memory = Memory(MEMORY, SMALL)
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return function(*args)

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -44,7 +45,16 @@ def read_pkg_info(file: io.RawIOBase, filename: str) -> bytes:
     """The PKG-INFO of the source archive *filename* in *file*.  Blocks.  Raises Unreadable."""
     try:
         return _from_zip(file) if filename.endswith(".zip") else _from_tar(file, filename)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        OSError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise Unreadable(f"it cannot be unpacked: {error}") from error
     except (NotImplementedError, RuntimeError) as error:
         raise Unreadable(f"it is packed in a way that is not known here: {error}") from error

@@ -37,6 +37,7 @@ from proxy.metrics import Metrics
 from proxy.model import Condition, DocumentReply, Validators
 from proxy.offload import Offload
 from proxy.repository.documents import Documents, ProvenancePlaces
+from proxy.repository.hosts import FileHosts
 from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
@@ -49,10 +50,10 @@ from proxy.storage.place import Place
 from proxy.storage.records import DiskRecords
 from proxy.supervisor import tell_ready
 from proxy.troubles import Reason, Trouble
-from proxy.upstream.client import UpstreamClient
-from proxy.upstream.identity import Identity
+from proxy.upstream.http.identity import Identity
 from proxy.upstream.offline import Offline
-from proxy.upstream.pool import Upstreams
+from proxy.upstream.pool.upstream import Upstream
+from proxy.upstream.pool.upstreams import Upstreams
 from proxy.watch import Watch
 from proxy.web.admin import Admin, site
 from proxy.web.channel import RESERVE, BoundedSite
@@ -119,9 +120,10 @@ class ProxyService(MultiService):
         )
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self.clients = {
-            each.name: UpstreamClient(
+            each.name: Upstream(
                 each,
                 reactor=reactor,
+                offload=self._work,
                 identity=identity,
                 rng=random.Random(),  # noqa: S311  # jitter, no secret
                 clock=clock,
@@ -131,6 +133,7 @@ class ProxyService(MultiService):
         self._cleaning: Deferred[None] = succeed(None)
         self._closing: list[PageCache | Documents | Sidecars | ProxyRepository] = []
         self._data_dir = server.data_dir
+        self._hosts = FileHosts(settings.upstreams)
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
         self.indexes = {index.name: self._index(index, pins, page_memory) for index in settings.indexes}
         self._watch = Watch(
@@ -230,6 +233,7 @@ class ProxyService(MultiService):
     def _room(self, server: ServerSettings) -> Room:
         there = self._store.capacity()
         if server.min_free is not None and there is not None and server.min_free > there:
+            self._place.close()
             raise ConfigError(
                 f"server.min_free = {server.min_free:,} bytes: the file system of {server.data_dir} has {there:,} bytes in all"
             )
@@ -274,6 +278,7 @@ class ProxyService(MultiService):
             self.metrics.count,
             Presence(self._store, self._work) if index.offline else None,
             prefetch=index.prefetch and not index.offline,
+            hosts=self._hosts,
         )
         self._closing.append(repository)
         return IndexParts(repository, pages, documents, pool)

@@ -40,6 +40,13 @@ class UpstreamSettings:
     max_rate: float | None = None
     #: A partial mirror's 404 is no answer: the next upstream is asked.
     partial: bool = False
+    #: Its 404 is definite also while upstreams that are preferred to it fail.
+    authoritative: bool = False
+    #: What its 403 means: ``missing`` (as 404), ``failure``, or ``auto``: passed on where its other pages work.
+    forbidden: str = "auto"
+    #: Other hosts that pages may redirect to where the upstream has credentials (``*.example.com`` matches below it);
+    #: ``None``: to none.
+    redirect_hosts: tuple[str, ...] | None = None
     #: A mirror whose ``/last-modified`` (PEP 381) is older than this is passed over; ``None``: never looked at.
     max_lag: float | None = None
     #: Hosts that file URLs on this upstream's pages may name besides the page's own (``*.example.com`` matches below it);

@@ -265,6 +265,8 @@ class Spool:
         except Exception:  # noqa: BLE001  # finish() raises it to who waits for the download
             self._broken = Failure()
             self._queue.clear()
+            self._queued = 0
+            self._resume()  # what waits for room would never come to finish()
         finally:
             self._draining = False
             self._idle.wake(None)
@@ -471,7 +473,11 @@ class Spool:
                 self._pause()
                 self._be_impatient(self._window)
                 return
-        if self._paused and self._queued <= QUEUE_LOW:
+        if self._queued <= QUEUE_LOW:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._paused:
             self._paused = False
             if self._producer is not None:
                 self._producer.resumeProducing()
@@ -526,6 +532,10 @@ class Spool:
         if self.state is State.FAILED or self._closed:
             return False
         return self._window is None or self._window.start == self._partial.size
+
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for its beginning or reads it."""
+        return len(self._begun) > 0 or bool(self._readers)
 
     def visible(self) -> int:
         """The position up to which clients may see the file now."""

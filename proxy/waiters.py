@@ -16,6 +16,9 @@ class Waiters(Generic[T]):
     def __init__(self) -> None:
         self._waiting: list[Deferred[T]] = []
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def wait(self) -> Deferred[T]:
         """Fires with the next :meth:`wake`."""
         waiter: Deferred[T] = Deferred(self._waiting.remove)

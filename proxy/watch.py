@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,6 +19,8 @@ from proxy.troubles import Reason, Trouble
 
 #: Seconds between two looks.
 _INTERVAL = 10.0
+#: The shortest time between two looks, however many ask (seconds): each writes to the disk.
+_PAUSE = 0.05
 #: How long who asks waits for a look (seconds): a file system that has gone may keep a thread for minutes.
 _PATIENCE = 2.0
 _HANGS = Trouble(
@@ -40,6 +42,7 @@ class Watch(Service):
         self._changed = changed
         self._found: tuple[Trouble, ...] = ()
         self._hanging = False
+        self._looked_at = 0.0
         self._under_way: Flights[None] = Flights()
         self._loop = LoopingCall(self._regularly)
         self._loop.clock = reactor
@@ -87,6 +90,8 @@ class Watch(Service):
         swallow(Deferred.fromCoroutine(self.look()))
 
     async def _look(self) -> None:
+        await deferLater(self._reactor, max(0.0, self._looked_at + _PAUSE - self._reactor.seconds()))
+        self._looked_at = self._reactor.seconds()
         found: list[Trouble] = []
         for each in self._looks:
             try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bisect
 import io
+import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 
@@ -13,6 +15,18 @@ from proxy.names import normalize
 from proxy.settings import MIB
 
 _METADATA = re.compile(r"([^/]+)-[^/-]+\.dist-info/METADATA")
+#: What unpacking fails with when the archive is damaged, or packed as nobody can undo here.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
 #: The largest METADATA, and the largest piece of a wheel that is read to find it (bytes).
 _LARGEST = 16 * MIB
 _LARGEST_PIECE = 32 * MIB
@@ -110,7 +124,7 @@ def read_metadata(file: io.RawIOBase, filename: str) -> bytes:
         if absent.stop - absent.start > _LARGEST_PIECE:
             raise Unreadable(f"{absent.stop - absent.start:,} bytes of it are needed at once") from absent
         raise
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise Unreadable(f"it cannot be unpacked: {error}") from error
     return data
 

@@ -49,19 +49,19 @@ async def test_it_tells_how_the_upstreams_stand(upstream: FakeUpstream, run: Sta
     proxy = await run(upstream)
     await proxy.page()
     (state,) = await ask(tmp_path / "data", "upstreams")
-    assert (state["index"], state["name"], state["state"], state["failures"]) == ("pypi", "up0", "closed", 0)
+    assert (state["index"], state["name"], state["state"], state["failures"]) == ("pypi", "up0", "up", 0)
     assert (state["last_failure"], state["paused_until"], state["lag"], state["in_flight"]) == (None, None, None, 0)
     assert state["latency"] > 0
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_upstream_that_is_out_is_told_with_its_reason(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+async def test_an_upstream_that_is_down_is_shown_with_its_reason(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
     proxy = await run(upstream)
     await upstream.down()
     for _ in range(3):
         assert (await proxy.get("/simple/six/")).status == 503
     (state,) = await ask(tmp_path / "data", "upstreams")
-    assert (state["state"], state["failures"], state["last_failure"]) == ("open", 3, "connection refused")
+    assert (state["state"], state["failures"], state["last_failure"]) == ("down", 1, "connection refused")
     assert state["paused_until"] > state["last_failure_at"]
 
 
@@ -150,11 +150,11 @@ async def test_the_table_of_upstreams_comes_from_the_running_proxy(
     ended = await operator.run("upstreams")
     assert ended.status == 0
     heading, row = ended.output.splitlines()
-    assert re.split(r"  +", heading)[:5] == ["index", "upstream", "state", "paused until", "latency"]
-    assert row.split()[2:4] == ["closed", "-"]
+    assert re.split(r"  +", heading)[:5] == ["index", "upstream", "state", "down until", "latency"]
+    assert row.split()[2:4] == ["up", "-"]
     assert row.split()[5:] == ["ms", "0", "0", "0", "-", "-"], "it was asked how old it is"
     (state,) = await operator.json("upstreams")
-    assert (state["url"], state["state"]) == (upstream.url, "closed")
+    assert (state["url"], state["state"]) == (upstream.url, "up")
     assert await operator.json("upstreams", "--index", "pypi") == [state]
     ended = await operator.run("upstreams", "--index", "corp")
     assert (ended.status, ended.output) == (1, "there is no index named 'corp' here; there is pypi\n")

@@ -35,6 +35,17 @@ def test_without_a_file_the_defaults_are_checked() -> None:
     assert result.output.startswith("defaults: fine\n")
 
 
+def test_an_upstream_whose_url_may_lack_simple_is_pointed_out(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    upstream = '[upstream.corp]\nurl = "https://packages.example/root/pypi//"\n'
+    text = upstream + '[[index]]\nname = "main"\nupstreams = ["corp", "pypi"]\n'
+    file.write_text(text)
+    result = run("check-config", file)
+    assert result.exit_code == 0
+    (note,) = [line for line in result.output.splitlines() if "note:" in line]
+    assert note.endswith("set it to https://packages.example/root/pypi/simple/")
+
+
 def test_an_offline_index_is_shown_as_such(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text('[[index]]\nname = "main"\nupstreams = ["pypi"]\noffline = true\n')

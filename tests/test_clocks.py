@@ -21,7 +21,6 @@ from proxy.clocks import steady
 from tests.inprocess import JSON, Start
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.operator import Operator
 from tests.support.process import ROOT, ProxyProcess
 from tests.support.wheels import data_of
 
@@ -179,17 +178,17 @@ async def test_a_page_from_the_future_counts_as_new(upstream: FakeUpstream, run:
 
 
 @pytest_twisted.ensureDeferred
-async def test_operators_are_told_times_of_the_wall_clock(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+async def test_operators_are_told_times_of_the_wall_clock(upstream: FakeUpstream, run: Start) -> None:
     upstream.add_file("six", NAME, DATA)
     proxy = await run(upstream, clock=lambda: time.time() + YEAR)
     assert (await proxy.get(await proxy.link("six", NAME))).body == DATA
-    operator = Operator(tmp_path, tmp_path / "data")
-    (row,) = await operator.lines("ls", "six")
+    operations = proxy.service.administration.operations
+    (row,) = await operations["ls"](lambda said: None, project="six")
     modified = (await proxy.get("/last-modified")).body.decode()
     await upstream.down()
     for number in range(3):
         assert (await proxy.get(f"/simple/other{number}/")).status == 503
-    (state,) = await operator.json("upstreams")
+    (state,) = await operations["upstreams"](lambda said: None)
     in_a_year = time.time() + YEAR
     for moment in (row["committed_at"], row["last_used"], state["last_failure_at"], state["paused_until"]):
         assert abs(moment - in_a_year) < 300

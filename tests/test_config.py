@@ -207,6 +207,9 @@ def test_every_value_arrives(file: Path) -> None:
         max_queue = 5
         max_rate = 0.5
         partial = true
+        authoritative = true
+        forbidden = "missing"
+        redirect_hosts = ["login.corp.example"]
         max_lag = "1d"
         file_hosts = ["files.example", "*.cdn.example"]
         allow_private_addresses = true
@@ -248,6 +251,9 @@ def test_every_value_arrives(file: Path) -> None:
         max_queue=5,
         max_rate=0.5,
         partial=True,
+        authoritative=True,
+        forbidden="missing",
+        redirect_hosts=("login.corp.example",),
         max_lag=86400,
         file_hosts=("files.example", "*.cdn.example"),
         allow_private_addresses=True,
@@ -313,6 +319,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("[upstream.pypi]\nmax_rate = 0", ["upstream.pypi.max_rate = 0", '"unlimited"']),
         ("[upstream.pypi]\nmax_lag = 'never'", ['upstream.pypi.max_lag = "never"', 'or "off"']),
         ("[upstream.pypi]\nfile_hosts = ['https://a.example/']", ["upstream.pypi.file_hosts", '"*.files.example"']),
+        ("[upstream.pypi]\nforbidden = 'no'", ["upstream.pypi.forbidden", '"auto" or "missing" or "failure"']),
         ("[upstream.pypi]\npartial = 'yes'", ["upstream.pypi.partial", "true or false"]),
         (
             "[upstream.pypi]\noutbound_proxy = 'proxy.example:3128'",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -16,11 +17,16 @@ from typing import Any
 import pytest
 import pytest_twisted
 from diskcache import Cache
+from twisted.logger import LogEvent
 
+from proxy.cache.kept import Kept, KeptBook
+from proxy.cache.pins import PinBook
+from proxy.cache.precious import precious
 from proxy.errors import StorageFailed
+from proxy.model import Pin
 from proxy.offload import Inline
 from proxy.storage.doubled import DoubledRecords, SpareRecords
-from proxy.storage.memory import MemoryRecords, RecentRecords
+from proxy.storage.memory import MemoryFiles, MemoryRecords, RecentRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
 from tests.inprocess import Running, Start
 from tests.support.fake_upstream import FakeUpstream
@@ -254,6 +260,69 @@ def test_values_of_the_version_before_checksums_are_read(tmp_path: Path) -> None
     now(store.close())
 
 
+# -- a process without room for another open file --------------------------------------------------------------------------
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def many_pins() -> dict[str, Pin]:
+    """So many that their record is a file of its own."""
+    return {f"six-{number}-py3-none-any.whl": pin(number) for number in range(600)}
+
+
+def pin(number: int) -> Pin:
+    return Pin(sha256=f"{number:064x}", size=number, stated={}, url=f"https://files.example/{number}", committed_at=0.0)
+
+
+def test_first_seen_digests_survive_that_there_is_no_room_to_read_them(tmp_path: Path) -> None:
+    databases = DiskRecords(tmp_path / "records", Inline()), DiskRecords(tmp_path / "pins", Inline())
+    now(PinBook(precious(*databases), 0).add_all("pypi", "six", many_pins()))
+    book = PinBook(precious(*databases), 0)
+    with no_descriptors():
+        now(book.add("pypi", "six", "new.whl", pin(1_000)))
+        assert set(now(book.of("pypi", "six"))) == {"new.whl"}
+    now(book.mend())
+    assert now(book.of("pypi", "six")) == now(PinBook(precious(*databases), 0).of("pypi", "six"))
+    assert now(book.of("pypi", "six")) == {**many_pins(), "new.whl": pin(1_000)}
+    for database in databases:
+        now(database.close())
+
+
+def test_nothing_counts_as_evictable_while_the_book_of_kept_files_cannot_be_read(tmp_path: Path) -> None:
+    databases = DiskRecords(tmp_path / "records", Inline()), DiskRecords(tmp_path / "pins", Inline())
+    records = precious(*databases)
+    pins = PinBook(records, 0)
+    kept = [Kept("pypi", "six", name, each.sha256) for name, each in many_pins().items()]
+    now(pins.add_all("pypi", "six", {**many_pins(), "later.whl": pin(1_000)}))
+    now(KeptBook(records, pins, MemoryFiles()).add(kept))
+    book = KeptBook(records, pins, MemoryFiles())
+    with no_descriptors(), pytest.raises(StorageFailed):
+        now(book.digests())
+    assert now(book.kept()) == sorted(kept)
+    with no_descriptors(), pytest.raises(StorageFailed):
+        now(book.digests())  # the pins tell what came later under the same names
+    for database in databases:
+        now(database.close())
+
+
+def test_a_page_is_not_lost_because_there_is_no_room_to_read_it(tmp_path: Path) -> None:
+    database = filled(tmp_path)
+    spare = SpareRecords(database, RecentRecords(10))
+    with no_descriptors(), pytest.raises(StorageFailed):
+        now(spare.get("long"))
+    assert now(spare.get("long")) == MANY["long"]
+    now(database.close())
+
+
 # -- two databases ---------------------------------------------------------------------------------------------------------
 
 
@@ -317,12 +386,127 @@ def test_while_neither_can_say_nobody_is_told_that_there_is_nothing(pair: Pair) 
     assert now(pair.both.get("pins/a/six")) == b"1"
 
 
+def test_a_new_database_does_not_speak_for_a_second_one_that_cannot_be_read(pair: Pair) -> None:
+    now(pair.both.set("pins/a/six", b"1"))
+    now(pair.both.mend())
+    now(pair.first.close())
+    pair.second.gives = False
+    with pytest.raises(StorageFailed):
+        now(pair.both.get("pins/a/six"))
+    pair.second.gives = True
+    assert now(pair.both.get("pins/a/six")) == b"1"
+
+
+def test_nor_does_one_with_a_damaged_record(pair: Pair) -> None:
+    now(pair.both.set("pins/a/six", b"1"))
+    now(pair.both.mend())
+    now(pair.first.set("pins/a/six", b"broken"))
+    pair.second.gives = False
+    with pytest.raises(StorageFailed):
+        now(pair.both.get("pins/a/six"))
+
+
+def test_that_pins_cannot_be_read_is_logged_once_a_minute(logged: list[LogEvent]) -> None:
+    records, moments = Failing(), iter([0.0, 1.0, 59.0, 60.0, 61.0])
+    records.gives = False
+    book = PinBook(records, 0, lambda: next(moments))
+    for number in range(5):
+        assert not now(book.of("pypi", f"project{number}"))
+    assert [event["project"] for event in logged if "project" in event] == ["project0", "project3"]
+
+
+def test_one_that_is_complete_says_what_there_is_not(pair: Pair) -> None:
+    now(pair.both.mend())
+    pair.second.gives = False
+    assert now(pair.both.get("pins/a/six")) is None
+
+
+@each_damage
+def test_first_seen_digests_survive_a_lost_database_while_the_other_one_is_held(tmp_path: Path, damage: Damage) -> None:
+    def both() -> list[DiskRecords]:
+        return [DiskRecords(tmp_path / name, Inline(), steady=lambda: 0.0) for name in ("records", "pins")]
+
+    databases = both()
+    records = precious(*databases)
+    now(PinBook(records, 0).add("pypi", "six", "six-1.whl", pin(1)))
+    now(records.mend())
+    for database in databases:
+        now(database.close())
+    damage(tmp_path / "records" / "cache.db")
+    databases = both()
+    records = precious(*databases)
+    book = PinBook(records, 0)
+    (tmp_path / "pins").rename(tmp_path / "elsewhere")
+    (tmp_path / "pins").symlink_to(tmp_path / "nowhere" / "pins")
+    now(book.add("pypi", "six", "six-1.whl", pin(2)))
+    (tmp_path / "pins").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "pins")
+    for database in databases:
+        now(database.look())
+    now(records.mend())
+    now(book.mend())
+    for each in (book, PinBook(records, 0)):
+        assert now(each.of("pypi", "six")) == {"six-1.whl": pin(1)}
+    for database in databases:
+        now(database.close())
+
+
+def test_a_record_that_was_lost_alone_is_not_written_over_while_its_copy_cannot_be_read(tmp_path: Path) -> None:
+    first, second = DiskRecords(tmp_path, Inline()), Failing()
+    records = precious(first, second)
+    now(PinBook(records, 0).add_all("pypi", "six", many_pins()))
+    now(records.mend())
+    (value,) = tmp_path.rglob("*.sealed.val")
+    value.unlink()
+    second.gives = False
+    book = PinBook(records, 0)
+    now(book.add("pypi", "six", "new.whl", pin(1_000)))
+    second.gives = True
+    now(book.mend())
+    assert now(book.of("pypi", "six")) == {**many_pins(), "new.whl": pin(1_000)}
+    now(first.close())
+
+
 def test_a_copy_that_could_not_be_written_is_written_later(pair: Pair) -> None:
     now(pair.both.mend())
     pair.second.takes = False
     now(pair.both.set("pins/a/six", b"1"))
     pair.second.takes = True
     assert pair.stored() == (b"1", None)
+    now(pair.both.mend())
+    assert pair.stored() == (b"1", b"1")
+
+
+def again(pair: Pair) -> DoubledRecords:
+    """What a restart makes of the two databases."""
+    return DoubledRecords(pair.first, pair.second, lambda key, value: value != b"broken", ("pins/",))
+
+
+def test_and_after_a_restart_too(pair: Pair) -> None:
+    now(pair.both.set("pins/a/six", b"1"))
+    now(pair.both.mend())
+    pair.second.takes = False
+    now(pair.both.set("pins/a/six", b"2"))
+    pair.second.takes = True
+    assert pair.stored() == (b"2", b"1")
+    now(again(pair).mend())
+    assert pair.stored() == (b"2", b"2")
+
+
+def test_a_copy_that_a_crash_left_behind_is_written_after_the_restart(pair: Pair) -> None:
+    now(pair.both.set("pins/a/six", b"1"))
+    now(pair.both.mend())
+    now(pair.both.set("pins/a/six", b"2"))
+    now(pair.second.set("pins/a/six", b"1"))  # it was not on the disk yet
+    restarted = again(pair)
+    now(restarted.set("pins/a/other", b"1"))
+    now(restarted.mend())
+    assert pair.stored() == (b"2", b"2")
+
+
+def test_a_damaged_copy_is_replaced_when_databases_are_compared(pair: Pair) -> None:
+    now(pair.both.set("pins/a/six", b"1"))
+    now(pair.second.set("pins/a/six", b"broken"))
     now(pair.both.mend())
     assert pair.stored() == (b"1", b"1")
 

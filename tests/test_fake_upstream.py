@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,11 +18,15 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 
 from tests.support import certs, wire
+from tests.support.addresses import Addresses, sicken
 from tests.support.catalogue import REQUIREMENTS, fill_landscape, fill_page
 from tests.support.clients import Scratch
 from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream, Fault
-from tests.support.standalone import StandaloneUpstream
+from tests.support.faults import Request
+from tests.support.hosts import written
+from tests.support.process import ROOT
+from tests.support.standalone import Misfortune, StandaloneUpstream
 from tests.support.wheels import data_of
 
 DATA = data_of(100_000)
@@ -318,6 +326,74 @@ async def test_the_standalone_upstream_is_told_what_to_do_over_http() -> None:
     await fetch(upstream, "/-/reset")
     assert json.loads((await fetch(upstream, "/-/asked"))[2])["requests"] == 0
     await upstream.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_at_several_addresses_has_the_same_at_all_and_fails_where_it_is_told_to() -> None:
+    up = await Addresses("up.example", ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"], FakeUpstream).start()
+    url = up.first.add_file("six", "six-1.0.zip", DATA)
+    assert url.startswith(f"http://up.example:{up.first.port}/packages/")
+    await sicken(up.at[1], "502")
+    await sicken(up.at[2], "dead")
+    await sicken(up.at[3], "deaf")
+    statuses = []
+    for each in up.at[:2]:
+        client = await wire.connect(each.port, address=each.address)
+        client.ask("/simple/six/", Connection="close")
+        await client.ended
+        statuses.append(wire.parse(bytes(client.received)).status)
+    assert statuses == [200, 502]
+    assert up.counts() == [1, 1, 0, 0]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((up.at[2].address, up.first.port), 0.2)
+    with pytest.raises(TimeoutError):
+        socket.create_connection((up.at[3].address, up.first.port), 0.2)
+    up.at[3].up()
+    await (await wire.connect(up.first.port, address=up.at[3].address)).close()
+    await up.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_is_reset_instead_of_an_answer(upstream: FakeUpstream) -> None:
+    upstream.script("*", Fault(reset=True))
+    client = await wire.ask(upstream.port, "/simple/")
+    await client.ended
+    assert client.reason is not None
+    assert client.reason.check(ConnectionLost)
+    assert client.received == b""
+
+
+def test_random_faults_never_come_twice_in_a_row_for_one_path() -> None:
+    misfortune = Misfortune(0.5, broken=["/simple/broken/"])
+    for path in ("/simple/a/", "/simple/b/"):
+        failed = [misfortune.next(Request("GET", path, {})) != Fault() for _ in range(200)]
+        assert 40 < sum(failed) < 100
+        assert not any(one and two for one, two in itertools.pairwise(failed))
+    kinds = [misfortune.next(Request("GET", "/simple/broken/", {})) for _ in range(8)]
+    assert Fault() not in kinds
+    assert kinds[:4] == kinds[4:]
+    assert len({repr(each) for each in kinds}) == 4
+
+
+def test_names_are_resolved_for_one_process_alone() -> None:
+    names = {"up.example": ["127.0.0.1", "127.0.0.2", "::1"], "gone.example": []}
+    code = (
+        "import socket, sys\n"
+        "from tests.support.hosts import Hosts, parsed\n"
+        "Hosts(parsed(sys.argv[1:]), turning=True).install()\n"
+        "def at(name, family=0):\n"
+        "    try: return [each[4][0] for each in socket.getaddrinfo(name, 80, family, socket.SOCK_STREAM)]\n"
+        "    except socket.gaierror: return None\n"
+        "print([at('up.example', socket.AF_INET), at('up.example'), at(b'up.example', socket.AF_INET6)])\n"
+        "print([at('gone.example'), at('other.example'), at('127.0.0.3')])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *written(names)], cwd=ROOT, capture_output=True, text=True, check=True, env={}
+    )
+    assert ended.stdout.splitlines() == [
+        "[['127.0.0.1', '127.0.0.2'], ['127.0.0.2', '::1', '127.0.0.1'], ['::1']]",
+        "[None, None, ['127.0.0.3']]",
+    ]
 
 
 @pytest_twisted.ensureDeferred

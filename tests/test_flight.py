@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -69,3 +72,14 @@ class FlightTests(SynchronousTestCase):
         waiter = self.flights.join("six", self.work)
         self.flights.close()
         self.failureResultOf(waiter, CancelledError)
+
+    def test_work_that_cannot_begin_strands_nobody(self) -> None:
+        def refuse() -> Coroutine[Any, Any, str]:
+            raise OSError("too many open files")
+
+        with self.assertRaises(OSError):
+            self.flights.join("six", refuse)
+        self.assertNotIn("six", self.flights)
+        again = self.flights.join("six", self.work)
+        self.runs[0].callback("page")
+        self.assertEqual(self.successResultOf(again), "page")

@@ -27,6 +27,7 @@ FLOORS = {
     "bounded": 0,
     "simple": 0,
     "clients": 0,
+    "succession": 0,
     # 1: the ports
     "interfaces": 1,
     # 2: mechanisms

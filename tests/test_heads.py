@@ -17,7 +17,7 @@ from proxy.errors import ProxyError
 from proxy.names import is_filename, is_project_name, normalize
 from proxy.ranges import if_range_matches, none_match, parse_range
 from proxy.simple.media import choose_coding, negotiate
-from proxy.upstream.identity import Identity, entries
+from proxy.upstream.http.identity import Identity, entries
 from proxy.web import heads
 from proxy.web.answers import printable, split_path
 from proxy.web.problems import reason_phrase

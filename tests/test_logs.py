@@ -16,6 +16,7 @@ from twisted.logger import FileLogObserver, Logger, LogLevel, LogPublisher, form
 from twisted.python import log as legacy
 from twisted.python import threadable
 from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
 
 from proxy import logs
 from proxy.errors import ConfigError
@@ -186,3 +187,44 @@ def test_an_access_line_reads_the_same_by_either_way() -> None:
         "cut": "",
     }
     assert logs.text_line(event) == formatEventAsClassicLogText(event)
+
+
+def test_lines_that_cannot_be_written_are_dropped_and_counted_when_the_next_one_can() -> None:
+    class Full(io.StringIO):
+        room = False
+
+        def flush(self) -> None:
+            if not self.room:
+                self.truncate(0)
+                self.seek(0)
+                raise OSError(28, "No space left on device")
+
+    out = Full()
+    log = Logger("proxy.test", observer=logs.Lines(out, logs.text_line, NOT_RUNNING))
+    log.info("first")
+    log.info("second")
+    out.room = True
+    log.info("third")
+    told, third = out.getvalue().splitlines()
+    assert told.endswith("[proxy.logs#warn] 2 lines of this log could not be written and were dropped")
+    assert third.endswith("third")
+    log.info("fourth")
+    assert out.getvalue().count("dropped") == 1
+
+
+def test_a_log_file_on_a_full_disk_stops_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "proxy.log"
+    real = LogFile.fromFullPath
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("proxy.logs.LogFile.fromFullPath", full)
+    observer = logs.observer("text", {"logfile": str(path)}, NOT_RUNNING)
+    log = Logger("proxy.test", observer=observer)
+    log.info("first")
+    monkeypatch.setattr("proxy.logs.LogFile.fromFullPath", real)
+    log.info("second")
+    told, second = path.read_text().splitlines()
+    assert "1 lines of this log could not be written" in told
+    assert second.endswith("second")

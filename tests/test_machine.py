@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -296,7 +297,6 @@ async def test_the_proxy_starts_on_a_full_disk_and_stores_again_when_there_is_ro
     for _ in range(2):
         assert await file(proxy, other) == shop.bytes[other]
     assert shop.asked(other) == 3
-    assert await Operator(tmp_path, proxy.data_dir).run("ls")
     await proxy.stop()
     assert "Traceback" not in proxy.log
 
@@ -330,6 +330,38 @@ async def test_the_proxy_serves_from_a_read_only_file_system(shop: Shop, make_pr
     assert "cannot be written (Read-only file system)" in await told(proxy)
     assert sorted(proxy.data_dir.rglob("*")) == before
     await proxy.stop()
+    assert "Traceback" not in proxy.log
+
+
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="only root can start a proxy as somebody else")
+@pytest_twisted.ensureDeferred
+async def test_a_directory_that_the_user_may_not_write_any_more_is_served_from(
+    shop: Shop, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    proxy = await make_proxy(shop.upstream.url).started()
+    names = [shop.new() for _ in range(2)]
+    for name in names:
+        assert await file(proxy, name) == shop.bytes[name]
+    await proxy.stop()
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and folder.name.startswith("pytest-"):
+            folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    for path in [proxy.place, *proxy.place.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    proxy.data_dir.chmod(0o500)
+    (proxy.data_dir / "files").chmod(0o500)
+    (unreadable,) = (proxy.data_dir / "files").glob(hashlib.sha256(shop.bytes[names[1]]).hexdigest()[:2])
+    os.chown(unreadable, 0, 0)
+    unreadable.chmod(0o700)
+    proxy.before = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    await proxy.started()
+    for name in [*names, shop.new()]:
+        assert await file(proxy, name) == shop.bytes[name]
+    assert [shop.asked(name) for name in names] == [1, 2]
+    assert "cannot be written (Permission denied)" in await told(proxy)
+    await proxy.stop()
+    assert (await Operator(tmp_path, proxy.data_dir).run("ls")).status == 0
     assert "Traceback" not in proxy.log
 
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.errors import Attempt, NotFound, UpstreamFailed
-from proxy.model import Condition, File, PageMissing, PageUnchanged
+from proxy.model import Condition, File, PageFound, PageMissing, PageUnchanged, Record, body_digest
 from proxy.offload import Inline
 from proxy.settings import PageLimits
 from proxy.storage.memory import MemoryRecords
@@ -130,7 +130,7 @@ class PageCacheTests(SynchronousTestCase):
         self.upstreams.state = Condition.DOWN
         served = self.successResultOf(self.get())
         self.assertEqual(self.files(served), ["six-1.0.tar.gz"])
-        self.assertLess(served.outcome.ttl or 0, -300 * 86_400)
+        self.assertEqual((served.outcome.hit, served.outcome.ttl), (True, 600 - 365 * 86_400))
 
     def of_mirror(self, *files: File) -> Any:
         """A page as the upstream ``mirror`` would deliver it."""
@@ -198,6 +198,20 @@ class PageCacheTests(SynchronousTestCase):
         self.upstreams.answer(self.found(SIX))
         self.assertEqual(self.files(self.successResultOf(second)), ["six-1.0.tar.gz"])
 
+    def test_an_outage_may_last_for_any_number_of_refreshes(self) -> None:
+        self.warm(age=601)
+        for _ in range(1_100):
+            self.clock.advance(61)
+            served = self.get()
+            self.upstreams.answer(self.failed())
+            self.assertEqual(self.successResultOf(served).outcome.word, "stale")
+
+    def test_a_cold_page_is_the_same_error_however_often_it_is_asked_for(self) -> None:
+        for _ in range(1_100):
+            asked = self.get()
+            self.upstreams.answer(self.failed())
+            self.failureResultOf(asked, UpstreamFailed)
+
     def test_an_unknown_project_is_remembered_for_the_negative_ttl(self) -> None:
         first = self.get()
         self.upstreams.answer(PageMissing("pypi", "https://pypi.example/simple/six/", self.clock.seconds()))
@@ -250,6 +264,33 @@ class PageCacheTests(SynchronousTestCase):
         page = Deferred.fromCoroutine(self.cache.parsed("six", served.head))
         self.upstreams.answer(self.found(SIX))
         self.assertEqual(self.successResultOf(page).files[0].filename, "six-1.0.tar.gz")
+
+    def listing(self) -> Any:
+        """What an earlier version took for an empty project."""
+        body = b"<title>Index of /simple/six/</title><a href='../'>../</a>"
+        page = self.found()
+        head = evolve(page.record.head, digest=body_digest(body), content_type="text/html")
+        return PageFound(Record(head, body), page.page)
+
+    def test_a_body_that_is_no_page_to_this_version_is_fetched_again(self) -> None:
+        first = self.get()
+        self.upstreams.answer(self.listing())
+        self.successResultOf(first)
+        self.start()
+        served = self.successResultOf(self.get())
+        page = Deferred.fromCoroutine(self.cache.parsed("six", served.head))
+        self.upstreams.answer(self.found(SIX))
+        self.assertEqual(self.successResultOf(page).files[0].filename, "six-1.0.tar.gz")
+
+    def test_a_body_that_is_no_page_to_this_version_contradicts_no_mirror(self) -> None:
+        first = self.get()
+        self.upstreams.answer(self.listing())
+        self.successResultOf(first)
+        self.start()
+        self.clock.advance(700)
+        refreshed = self.get()
+        self.upstreams.answer(self.of_mirror(SIX))
+        self.assertEqual(self.files(self.successResultOf(refreshed)), [SIX.filename])
 
     def test_a_replaced_page_leaves_no_body_behind(self) -> None:
         self.warm(age=601)

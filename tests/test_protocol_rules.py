@@ -18,7 +18,7 @@ from tests.inprocess import JSON, Running, Start
 from tests.support import wire
 from tests.support.content import HTML_TYPE, JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream, Fault
-from tests.support.wheels import wheel
+from tests.support.wheels import sdist, wheel
 
 SIX, OLD = wheel("six", "1.1"), wheel("six", "1.0")
 PIP = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.1, text/html; q=0.01"
@@ -55,6 +55,8 @@ async def entries(proxy: Running) -> dict[str, Any]:
 
 
 NAME = "six-1.0.tar.gz"
+#: What no digest vouches for is kept only if it is whole.
+SDIST, WHEEL = sdist("six", "1.0").data, wheel("six", "1.0").data
 
 # -- PEP 503: HTML ------------------------------------------------------------------------------------------------------------
 
@@ -91,19 +93,19 @@ async def test_pep_503_other_spellings_are_redirected_for_now_only(six: FakeUpst
 async def test_pep_503_urls_are_relative_to_the_page_after_redirects(make_upstream: Any, run: Start) -> None:
     upstream = make_upstream()
     upstream.add_path("/elsewhere/six/", b'<a href="files/six-1.0.tar.gz">six-1.0.tar.gz</a>')
-    upstream.add_path("/elsewhere/six/files/six-1.0.tar.gz", b"data", "application/octet-stream")
+    upstream.add_path("/elsewhere/six/files/six-1.0.tar.gz", SDIST, "application/octet-stream")
     upstream.script("/simple/six/", Fault(redirect="/elsewhere/six/"))
     proxy = await run(upstream)
-    assert (await proxy.get(await proxy.link("six", NAME))).body == b"data"
+    assert (await proxy.get(await proxy.link("six", NAME))).body == SDIST
 
 
 @pytest_twisted.ensureDeferred
 async def test_pep_503_base_href_counts(make_upstream: Any, run: Start) -> None:
     upstream = make_upstream()
     raw_html(upstream, f'<base href="{upstream.base}/deep/down/"><a href="../six-1.0.tar.gz">six-1.0.tar.gz</a>')
-    upstream.add_path("/deep/six-1.0.tar.gz", b"data", "application/octet-stream")
+    upstream.add_path("/deep/six-1.0.tar.gz", SDIST, "application/octet-stream")
     proxy = await run(upstream)
-    assert (await proxy.get(await proxy.link("six", NAME))).body == b"data"
+    assert (await proxy.get(await proxy.link("six", NAME))).body == SDIST
 
 
 @pytest_twisted.ensureDeferred
@@ -111,11 +113,11 @@ async def test_pep_503_protocol_relative_and_percent_encoded_urls_lead_to_their_
     upstream = make_upstream()
     host = upstream.base.removeprefix("http:")
     raw_html(upstream, f'<a href="{host}/f/six-1.0%2Bcpu-py3-none-any.whl">w</a><a href="{host}/f/a%20b/six-1.0.tar.gz">s</a>')
-    upstream.add_path("/f/six-1.0+cpu-py3-none-any.whl", b"plus", "application/octet-stream")
-    upstream.add_path("/f/a b/six-1.0.tar.gz", b"space", "application/octet-stream")
+    upstream.add_path("/f/six-1.0+cpu-py3-none-any.whl", WHEEL, "application/octet-stream")
+    upstream.add_path("/f/a b/six-1.0.tar.gz", SDIST, "application/octet-stream")
     proxy = await run(upstream)
-    assert (await proxy.get(await proxy.link("six", "six-1.0+cpu-py3-none-any.whl"))).body == b"plus"
-    assert (await proxy.get(await proxy.link("six", NAME))).body == b"space"
+    assert (await proxy.get(await proxy.link("six", "six-1.0+cpu-py3-none-any.whl"))).body == WHEEL
+    assert (await proxy.get(await proxy.link("six", NAME))).body == SDIST
 
 
 # -- PEP 592: yanking ---------------------------------------------------------------------------------------------------------
@@ -465,7 +467,7 @@ async def test_fast_deps_and_uvs_lazy_reading_cost_upstream_what_they_ask_for(up
 async def test_files_with_a_weak_digest_or_none_are_served_and_keep_their_first_bytes(
     upstream: FakeUpstream, run: Start, hashes: dict[str, str]
 ) -> None:
-    data = b"the bytes"
+    data = SDIST
     stated = {"md5": hashlib.md5(data).hexdigest()} if hashes else {}
     upstream.add_file("six", NAME, data, hashes=stated)
     proxy = await run(upstream)

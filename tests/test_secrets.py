@@ -163,6 +163,15 @@ async def test_what_is_passed_on_of_a_page_bears_no_secret(upstream: FakeUpstrea
 
 
 @pytest_twisted.ensureDeferred
+async def test_unknown_attributes_of_html_bear_no_secret(upstream: FakeUpstream, listen: Any) -> None:
+    link = f'<a href="{SIX.filename}" data-news="{secretly("https://index.example/x")}">{SIX.filename}</a>'
+    upstream.add_path("/simple/six/", f"<html><body>{link}</body></html>".encode(), "text/html")
+    ear = await listen(upstream)
+    assert (await ear.get("/simple/six/", Accept=JSON)).json["files"][0]["data-news"] == "https://index.example/x"
+    assert b'data-news="https://index.example/x"' in (await ear.get("/simple/six/", Accept=HTML_TYPE)).body
+
+
+@pytest_twisted.ensureDeferred
 async def test_provenance_behind_a_signature_that_changes_is_one_record(
     make_upstream: Any, run: Start, logged: list[LogEvent], tmp_path: Path
 ) -> None:

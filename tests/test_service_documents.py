@@ -17,7 +17,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 
 from proxy.settings import IndexSettings, PageLimits
 from tests.inprocess import JSON, Running, Start, upstream_settings
-from tests.support import certs
+from tests.support import certs, wire
 from tests.support.content import HTML_TYPE
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import sdist, wheel
@@ -139,6 +139,33 @@ async def test_a_portals_page_is_no_list_and_the_next_mirror_is_asked(make_upstr
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_list_is_read_as_static_generators_write_it(upstream: FakeUpstream, run: Start) -> None:
+    links = (
+        '<a href="blinker/index.html">blinker</a><br><A HREF=https://index.example/simple/zope-interface>zope.interface</A><br>'
+    )
+    upstream.add_path("/simple/", f"<!DOCTYPE html><title>Simple index</title>{links}".encode(), "")
+    upstream.script("/simple/", Fault(no_content_length=True, close=True))
+    proxy = await run(upstream)
+    assert await names(proxy) == ["blinker", "zope.interface"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_is_cut_off_is_not_the_list(make_upstream: Any, run: Start) -> None:
+    links = "".join(f"<a href='p{number}/'>p{number}</a><br>\n" for number in range(3000))
+    for number, page in enumerate(
+        (f"<!DOCTYPE html><title>Simple index</title>{links}", f"<html><body><ul>{links}</ul></body></html>")
+    ):
+        upstream = make_upstream()
+        upstream.add_path("/simple/", page.encode(), "text/html" if number else "")
+        proxy = await run(upstream, data=f"data-{number}")
+        upstream.script("/simple/", Fault(no_content_length=True, close=True, cut_after=page.index("p2999</a>")), times=1)
+        assert (await proxy.get("/simple/")).status == 503
+        upstream.script("/simple/", Fault(no_content_length=True, close=True))
+        reply = await wire.fetch_until(proxy.port, "/simple/", lambda reply: reply.status == 200)
+        assert reply.body.count(b"<a ") == 3000
+
+
+@pytest_twisted.ensureDeferred
 async def test_with_no_list_and_no_upstream_it_is_503(stocked: FakeUpstream, run: Start) -> None:
     await stocked.down()
     proxy = await run(stocked)
@@ -224,7 +251,7 @@ async def test_an_upstream_without_the_api_gets_one_made_of_its_pages(stocked: F
     assert (await proxy.get("/pypi/six/1.0/json")).json["urls"][0]["filename"] == SIX[0].filename
     assert (await proxy.get("/pypi/six/3.0/json")).status == 404
     (state,) = proxy.service.indexes["pypi"].upstreams.states()
-    assert state.state == "closed"
+    assert state.state == "up"
 
 
 @pytest_twisted.ensureDeferred

@@ -132,7 +132,22 @@ async def test_a_wheel_without_readable_metadata_is_not_advertised_again(upstrea
     assert (await entry(proxy, odd))["core-metadata"] is False
     html = await proxy.get("/simple/odd/", Accept="text/html")
     assert b"core-metadata" not in html.body
-    assert upstream.count("GET /packages/*") == 1
+    assert upstream.count("GET /packages/*") == 2, "a range, and the download that settles it"
+
+
+@pytest.mark.parametrize("core_metadata", [None, True], ids=["no sidecar", "a sidecar that is missing"])
+@pytest_twisted.ensureDeferred
+async def test_a_damaged_range_is_no_verdict_on_the_wheel(upstream: FakeUpstream, run: Start, core_metadata: Any) -> None:
+    upstream.add_file("big", BIG.filename, BIG.data, core_metadata=core_metadata)
+    size, length = len(BIG.data), 32_768
+    stated = {"Content-Range": f"bytes {size - length}-{size - 1}/{size}"}
+    upstream.script("GET *.whl", Fault(status=206, body=bytes(length), headers=stated), times=1)
+    proxy = await run(upstream)
+    path = await metadata_path(proxy, BIG)
+    for _ in range(2):
+        reply = await proxy.get(path)
+        assert (reply.status, reply.body) == (200, BIG.metadata)
+    assert (await entry(proxy, BIG))["core-metadata"] == {"sha256": hashlib.sha256(BIG.metadata).hexdigest()}
 
 
 @pytest_twisted.ensureDeferred

@@ -81,6 +81,7 @@ async def test_unnormalised_names_and_missing_slashes_are_redirected_for_now_and
 @pytest_twisted.ensureDeferred
 async def test_what_is_not_there_is_a_404_that_is_remembered(six: FakeUpstream, run: Start) -> None:
     proxy = await run(six)
+    await proxy.page()
     for _ in range(2):
         reply = await proxy.get("/simple/unknown/")
         assert (reply.status, reply.headers["content-type"]) == (404, "application/problem+json")
@@ -141,14 +142,17 @@ async def test_a_warm_page_survives_upstream(six: FakeUpstream, run: Start, faul
 async def test_a_cold_page_that_fails_says_which_upstream_and_how_and_is_not_remembered(
     six: FakeUpstream, run: Start, fault: Fault
 ) -> None:
+    six.add_file("other", "other-1.0.tar.gz", b"x")
     proxy = await run(six)
-    six.script("*", fault, times=1)
+    await proxy.page("other")
+    # A connection that was idle may have been closed by upstream just then: that is not counted.
+    six.script("*", fault, times=2 if fault.drop else 1)
     reply = await proxy.get("/simple/six/", Accept=JSON)
     assert reply.status == 503
     assert int(reply.headers["retry-after"]) >= 1
     assert "up0" in reply.reason
     assert reply.json["attempts"][0]["upstream"] == "up0"
-    if "Retry-After" not in fault.headers:
+    if fault.status not in (429, 503):  # that URL rests
         assert [file["filename"] for file in (await proxy.page())["files"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 from twisted.internet import reactor
-from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.defer import CancelledError, ensureDeferred, gatherResults
 from twisted.internet.task import Clock
 
 from proxy.cache.files import FileCache
 from proxy.cache.pins import PinBook
+from proxy.completeness import is_metadata_of
 from proxy.model import Pin
 from proxy.offload import Inline
 from proxy.repository.metadata import Sidecars
@@ -44,6 +46,7 @@ FAULTS = {
     "garbage": Fault(garbage=b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
     "cut": Fault(cut_after=20),
     "reset": Fault(reset_after=20),
+    "cut where only the connection ends it": Fault(body=MADE.metadata[:-20], no_content_length=True),
     "empty": Fault(body=b""),
     "204": Fault(status=204),
     "304": Fault(status=304),
@@ -207,6 +210,24 @@ async def test_what_an_earlier_version_kept_for_metadata_is_looked_into_and_forg
         if found is not None:
             found.close()
     assert not await pins.of("pypi", "demo")
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_leaves_while_stored_metadata_is_looked_into_leaves_no_open_file() -> None:
+    class Leaving(Inline):
+        async def run(self, function, *args):  # type: ignore[no-untyped-def]  # any function
+            if function is is_metadata_of:
+                raise CancelledError
+            return await super().run(function, *args)
+
+    files, pins = FileCache(MemoryFiles(), Inline()), PinBook(MemoryRecords(), 10_000)
+    sidecars = Sidecars(files, pins, Leaving(), time.time, Clock(), lambda event: None)
+    sha256 = await files.keep(MADE.metadata)
+    await pins.put("pypi", "demo", "none/a.whl.metadata", Pin(sha256, len(MADE.metadata), {}, "", 0.0))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(CancelledError):
+        await sidecars.stored("pypi", "demo", "none", "a.whl")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 @pytest_twisted.ensureDeferred

@@ -102,7 +102,7 @@ def test_negotiation_does_what_the_obvious_model_does_in_any_order(ranges: list[
 def test_no_header_makes_it_fail(header: str) -> None:
     negotiate(header)
     choose_coding(header, ("zstd", "gzip"))
-    media_of(header)
+    media_of(header, b"<")
 
 
 @pytest.mark.parametrize(
@@ -143,16 +143,39 @@ def test_only_what_is_available_is_chosen() -> None:
     ("content_type", "kind"),
     [
         ("application/vnd.pypi.simple.v1+json", "json"),
+        ("application/vnd.pypi.simple.latest+json", "json"),
         ("Application/JSON; charset=utf-8", "json"),
         ("text/html; charset=UTF-8", "html"),
+        ('TEXT/HTML;charset="utf-8";', "html"),
+        ("text/html ; charset = utf-8", "html"),
+        ("text/html charset=utf-8", "html"),
+        ('"text/html"', "html"),
+        ("text/html, text/html", "html"),
+        ("text/html; charset=utf-8, text/html; charset=utf-8", "html"),
+        ("text/html; profile=application/json", "html"),
+        ("application/octet-stream, application/json", "json"),
         ("application/vnd.pypi.simple.v1+html", "html"),
         ("application/vnd.pypi.simple.v2+json", None),
         ("image/png", None),
-        ("", None),
     ],
 )
 def test_what_parser_an_answer_needs(content_type: str, kind: str | None) -> None:
-    assert media_of(content_type) == kind
+    for start in (b"", b"<", b"{"):
+        assert media_of(content_type, start) == kind
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "html", "application/octet-stream", "text/plain; charset=utf-8", "text/html, application/json"]
+)
+def test_where_the_header_is_unclear_the_body_says_what_it_is(content_type: str) -> None:
+    assert media_of(content_type, b" \n<!DOCTYPE") == "html"
+    assert media_of(content_type, b"{") == "json"
+    assert media_of(content_type, b"\x89PNG") is None
+    assert media_of(content_type, b"") is None
+
+
+def test_no_more_of_a_header_is_read_than_any_type_takes() -> None:
+    assert media_of("-" * 500 + ", text/html", b"{") == "json"
 
 
 @pytest.mark.parametrize("weight", ["1" * 15_900, "1" * 15_900 + "x", "." * 15_900, "1." * 8000, "0." + "0" * 15_000 + "1"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.model import DIGEST_LENGTHS, IMPOSSIBLE, File, Page
 from proxy.simple import mend
-from proxy.simple.parse import Malformed, html_is_complete, parse_page
+from proxy.simple.parse import Malformed, is_whole, parse_page, settled_type
 
 URL = "https://index.example/simple/foo/"
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -115,7 +115,8 @@ def test_a_json_page_keeps_all_that_it_says() -> None:
         ("yanked", True, True),
         ("yanked", "why", "why"),
         ("requires-python", "", None),
-        ("requires-python", ">=3.8,", ">=3.8,"),
+        ("requires-python", ">=3.8,", ">=3.8"),
+        ("requires-python", ">=3.8.*", ">=3.8"),
         ("requires-python", ">= three", None),
         ("requires-python", None, None),
         ("requires-python", ["3"], None),
@@ -176,13 +177,12 @@ def test_rejected_and_promised_keys_are_dropped() -> None:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"meta": None},
-        {"meta": {}},
         {"meta": {"api-version": "2.0"}},
-        {"meta": {"api-version": 1.0}},
-        {"meta": {"api-version": "1"}},
+        {"meta": {"api-version": 2}},
+        {"meta": {"api-version": 2.5}},
+        {"meta": {"api-version": "0.9"}},
         {"name": "bar"},
-        {"name": None},
+        {"meta": None, "name": None},
         {"files": None},
         {"files": {}},
         {"files": ["a.zip"]},
@@ -192,6 +192,39 @@ def test_rejected_and_promised_keys_are_dropped() -> None:
 def test_json_that_is_no_page_of_this_project_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(Malformed):
         from_json(**keys)
+
+
+@pytest.mark.parametrize(
+    ("stated", "version"),
+    [
+        (1, 0),
+        (1.0, 0),
+        (1.1, 1),
+        (1.99, 99),
+        ("1", 0),
+        ("1.99", 99),
+        (" 1.2 ", 2),
+        ("1.0.0", 0),
+        (None, 0),
+        (True, 0),
+        ("", 0),
+        ({}, 0),
+    ],
+)
+def test_a_version_is_read_however_it_is_written(stated: object, version: int) -> None:
+    assert from_json(meta={"api-version": stated}).api_version == (1, version)
+
+
+@pytest.mark.parametrize("keys", [{"meta": None}, {"meta": {}}, {"name": None}, {"name": 7}, {"meta": []}])
+def test_a_page_need_not_say_what_clients_do_not_read(keys: dict[str, Any]) -> None:
+    assert from_json(**keys).project == "foo"
+    file = {"filename": "foo-1.0.zip", "url": "foo-1.0.zip"}
+    assert len(from_json(file, **{"meta": None, "name": None, **keys}).files) == 1
+
+
+@pytest.mark.parametrize("bad", [None, 7, 1.5, "foo-1.0.zip", True, [], ["foo-1.0.zip"]])
+def test_an_entry_that_is_no_object_costs_no_other_its_place(bad: object) -> None:
+    assert [file.filename for file in from_json(bad, {"filename": "b.zip", "url": "b.zip"}, bad).files] == ["b.zip"]
 
 
 @pytest.mark.parametrize(
@@ -210,11 +243,39 @@ def test_a_json_page_cut_off_anywhere_is_refused() -> None:
             parse_page(body[:length], JSON, URL, "foo")
 
 
+UNCLEAR = ["", "application/octet-stream", "text/plain; charset=utf-8", "binary/octet-stream", "text/html, application/json"]
+
+
 def test_a_static_mirror_that_knows_no_media_type_is_understood() -> None:
-    body = b'\xef\xbb\xbf{"meta": {"api-version": "1.0"}, "name": "foo", "files": []}'
-    for content_type in ("", "application/octet-stream", "text/plain; charset=utf-8", "application/json"):
-        assert parse_page(body, content_type, URL, "foo") == Page("foo", ())
-    assert from_html(META, "binary/octet-stream") == Page("foo", ())
+    body = b'{"meta": {"api-version": "1.0"}, "name": "foo", "files": []}'
+    for content_type in (
+        *UNCLEAR,
+        "application/json",
+        "application/vnd.pypi.simple.latest+json",
+        "application/json, application/json",
+    ):
+        for mark in (b"", b"\xef\xbb\xbf", b" \n"):
+            assert parse_page(mark + body, content_type, URL, "foo") == Page("foo", ())
+        for wide in ("utf-16", "utf-16-be"):
+            marked = body.decode().encode(wide) if wide == "utf-16" else b"\xfe\xff" + body.decode().encode(wide)
+            assert parse_page(marked, content_type, URL, "foo") == Page("foo", ())
+    for content_type in (*UNCLEAR, "text/html, text/html", 'TEXT/HTML;CHARSET="utf-8";'):
+        assert from_html(META, content_type) == Page("foo", ())
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "settled"),
+    [
+        (b"<p>", "", "text/html"),
+        (b"\xef\xbb\xbf <p>", "text/plain", "text/html"),
+        (b"{}", "application/octet-stream", "application/json"),
+        (b"<p>", "text/html; charset=latin-1", "text/html; charset=latin-1"),
+        (b"{}", JSON, JSON),
+        (b"\x89PNG", "image/png", "image/png"),
+    ],
+)
+def test_a_page_is_kept_under_the_type_that_it_is_of(body: bytes, content_type: str, settled: str) -> None:
+    assert settled_type(body, content_type) == settled
 
 
 def test_another_content_type_is_refused() -> None:
@@ -276,6 +337,19 @@ def test_an_html_page_keeps_all_that_it_says() -> None:
         (f'data-core-metadata="SHA256={SHA.upper()}"', "core_metadata", {"sha256": SHA}),
         ('data-dist-info-metadata="true"', "core_metadata", True),
         ("", "size", None),
+        ('data-size="123"', "size", 123),
+        ('data-size="1.2 kB"', "size", None),
+        ("data-size", "size", None),
+        ('data-upload-time="2024-01-02T03:04:05Z"', "upload_time", "2024-01-02T03:04:05Z"),
+        ('data-upload-time="2024-01-02T03:04:05.5+00:00"', "upload_time", "2024-01-02T03:04:05.500000Z"),
+        ('data-upload-time="2024-01-02 03:04"', "upload_time", "2024-01-02T03:04:00Z"),
+        ('data-upload-time="yesterday"', "upload_time", None),
+        ("data-upload-time", "upload_time", None),
+        ('data-News="a &amp; b" data-empty onclick="x" data-yanked', "extra", {"data-news": "a & b", "data-empty": ""}),
+        ('data-="x" data-é="y" DATA-A.B=z', "extra", {"data-a.b": "z"}),
+        ("rel=internal class=x", "extra", {}),
+        ('data-long="' + "x" * 1001 + '"', "extra", {}),
+        (" ".join(f"data-n{number}=x" for number in range(99)), "extra", {f"data-n{number}": "x" for number in range(20)}),
     ],
 )
 def test_an_anchors_attributes_are_read(attributes: str, name: str, value: object) -> None:
@@ -348,7 +422,8 @@ def test_what_is_left_of_stated_digests_can_be_what_it_says_or_the_file_is_told_
         known = {each.lower() for each in hashes} & DIGEST_LENGTHS.keys()
         assert (file.digest is None) == (not known)
         for algorithm, value in file.hashes.items():
-            assert len(bytes.fromhex(value)) * 2 == DIGEST_LENGTHS.get(algorithm, len(value))
+            assert int(value, 16) >= 0
+            assert len(value) == DIGEST_LENGTHS.get(algorithm, len(value))
 
 
 @given(st.text(), st.sampled_from(["sha256", "md5", "sha3_256"]))
@@ -389,8 +464,56 @@ def test_another_charset_is_understood_and_an_unknown_one_does_no_harm() -> None
     text = f'{META}<a href="foo-1.zip" data-yanked="é">x</a>'
     assert parse_page(text.encode("latin-1"), "text/html; charset=iso-8859-1", URL, "foo").files[0].yanked == "é"
     assert parse_page(('<meta charset="latin-1">' + text).encode("latin-1"), "text/html", URL, "foo").files[0].yanked == "é"
-    for charset in ("nonsense", "zip", "idna", "undefined", "utf-8", "rot13"):
-        assert len(from_html(text, f"text/html; charset={charset}").files) == 1
+    for charset in ("nonsense", "zip", "idna", "undefined", "utf-8", "rot13", "utf-16", "utf-7", "cp037", "unicode_escape"):
+        for page in (from_html(text, f"text/html; charset={charset}"), from_html(f'<meta charset="{charset}">' + text)):
+            assert [(file.url, file.yanked) for file in page.files] == [(URL + "foo-1.zip", "é")], charset
+
+
+@pytest.mark.parametrize("charset", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_byte_order_mark_says_the_charset_whatever_else_does(charset: str) -> None:
+    text = f'<html>{META}<meta charset="iso-8859-1"><a href="foo-1.zip" data-yanked="é">x</a>'
+    mark = "" if charset in ("utf-8-sig", "utf-16", "utf-32") else "\ufeff"
+    for content_type in ("text/html", "", "text/html; charset=iso-8859-1"):
+        assert parse_page((mark + text).encode(charset), content_type, URL, "foo").files[0].yanked == "é"
+    if not mark:
+        return
+    assert parse_page(text.encode(charset), f"text/html; charset={charset}", URL, "foo").files[0].yanked == "é"
+
+
+@pytest.mark.parametrize("charset", ["windows-1252", "shift_jis", "utf-16", "iso-8859-8", "charmap"])
+def test_a_charset_that_most_of_the_bytes_contradict_is_passed_over(charset: str) -> None:
+    body = f'{META}<a href="foo-1.zip" data-yanked="é">x</a>'.encode() + b"\x81\xff" * 20_000
+    assert parse_page(body, f"text/html; charset={charset}", URL, "foo").files[0].yanked == "é"
+
+
+def test_bytes_that_are_no_text_cost_only_themselves() -> None:
+    body = f'{META}<a href="foo-1.zip" data-yanked="caf\xe9">x</a><a href="foo-2.zip">y</a>'.encode("latin-1")
+    assert [file.yanked for file in parse_page(body, "text/html", URL, "foo").files] == ["caf\ufffd", False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<A HREF=foo-1.zip DATA-YANKED=>x</A>",
+        "<a\n href = 'foo-1.zip'\tdata-yanked>x</a>",
+        '<a href=" foo-1.zip\n" data-yanked="">x</a>',
+        '<a href="foo-\n1.zip" data-yanked>x</a>',
+        "<a href='foo-1.zip' data-yanked><a href='foo-1.tar.bz3'>nested</a></a>",
+        "<!-- <a href='no-1.zip'>x</a> --><a href=foo-1.zip data-yanked>x</a><!-- <base href='/no/'> -->",
+        "<body><a data-yanked href=foo-1.zip>x</a><base href='https://index.example/simple/foo/'><base href='/no/'></body>",
+        "<base target=_blank><base href=./><a href=foo-1.zip data-yanked>x</a>",
+        "<a href='foo-1.zip' data-yanked href='no-2.zip'>x</a>",
+        "<a href='foo&#45;1&period;zip' data-yanked='&#x20;'>x</a>",
+        "<table><tr><td><a href=foo-1.zip data-yanked>x",
+    ],
+)
+def test_html_is_read_as_browsers_read_it(text: str) -> None:
+    [file] = from_html(text).files
+    assert (file.filename, file.url, str(file.yanked).strip()) == (
+        "foo-1.zip",
+        URL + "foo-1.zip",
+        "" if file.yanked == " " else "True",
+    )
 
 
 @pytest.mark.parametrize(
@@ -399,13 +522,44 @@ def test_another_charset_is_understood_and_an_unknown_one_does_no_harm() -> None
         "<html><body><h1>Links for foo</h1></body></html>",
         "<title>Links for Foo</title><h1>Links for Foo</h1>",
         "<html><head><title>root/dev: links for foo</title></head><body></body></html>",
-        "<title>Index of /simple/foo/</title><h1>Index of /simple/foo/</h1><a href='../'>../</a>",
-        "<title>Directory listing for /simple/foo/</title><ul></ul>",
+        "<title>Links for foo</title><h1>Links for foo</h1><a href='/'>home</a>",
         f"<html><head>{META}</head><body></body></html>",
     ],
 )
 def test_an_empty_page_is_believed_when_it_says_what_it_is(text: str) -> None:
     assert from_html(text).files == ()
+
+
+#: How web servers list a folder with an index.html, with nothing, or with what is no distribution.
+TITLES = {
+    "nginx, lighttpd": "Index of /simple/foo/",
+    "Apache": "Index of /simple/foo",
+    "Caddy, darkhttpd": "/simple/foo/",
+    "Python": "Directory listing for /simple/foo/",
+    "Jetty": "Directory: /simple/foo/",
+    "Tomcat": "Directory Listing For [/simple/foo/]",
+    "IIS": "index.example - /simple/foo/",
+    "Node": "listing directory /simple/foo/",
+}
+ROWS = {
+    "nothing": "",
+    "the folder above": '<a href="../">../</a>',
+    "an index.html": '<a href="../">../</a>\n<a href="index.html">index.html</a>   01-Jan-2024 10:00   512\n',
+    "columns": '<a href="?C=N;O=D">Name</a><a href="/simple/">Parent Directory</a><a href="index.html">index.html</a>',
+    "what is no distribution": '<a href="foo-1.0-py3-none-any.whl.metadata">m</a><a href="README">r</a><a href="1.0/">1</a>',
+}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("title", TITLES.values(), ids=TITLES)
+def test_a_listing_of_a_folder_without_a_distribution_is_no_empty_project(title: str, rows: str) -> None:
+    text = f"<html><head><title>{title}</title></head><body><h1>{title}</h1><hr><pre>{rows}</pre></body></html>"
+    with pytest.raises(Malformed, match="listing of a folder"):
+        from_html(text)
+    assert [file.filename for file in from_html(text + "<a href='foo-1.0.zip'>foo</a>").files] == ["foo-1.0.zip"]
+    assert from_html(META + text).files == (), "an index states its version"
+    with pytest.raises(Malformed):
+        from_html("<title>Links for foo</title>" + text.replace("title>", "b>"))
 
 
 @pytest.mark.parametrize(
@@ -429,19 +583,60 @@ def test_html_that_is_no_project_page_is_refused(text: str) -> None:
         from_html(text)
 
 
+LINKS = "<!DOCTYPE html><title>Links for foo</title>" + "".join(
+    f"<a href='foo-{n}.zip'>foo-{n}.zip</a><br/>\n" for n in range(3)
+)
+
+
 @pytest.mark.parametrize(
-    ("body", "complete"),
+    ("text", "complete"),
     [
-        (b"<html><body></body></html>", True),
-        (b"<html><body></BODY >\n", True),
-        (b"<html></html>\n<!--SERIAL 5-->\n", True),
-        (b"<html><body><a href='x'>x</a>", False),
-        (b"<html><body></bod", False),
-        (b"", False),
+        ("<html><body></body></html>", True),
+        ("<html><body></BODY >\n", True),
+        ("<html></html>\n<!--SERIAL 5-->\n", True),
+        (LINKS, True),
+        (LINKS.rstrip(), True),
+        (LINKS + "<!-- made by hand -->", True),
+        (LINKS + "3 files", True),
+        ("<html><body><a href='x'>x</a>", True),
+        ("<ul>" + "<li><a href='x'>x</a>" * 3 + "</ul>", True),
+        ("<a href=x data-requires-python='>=3'>x</a>", True),
+        (LINKS.rstrip().removesuffix("<br/>"), False),
+        (LINKS[:-2], False),
+        (LINKS + "<a href='foo-3.zip' data-requires-python='>", False),
+        (LINKS + "<a href='foo-3.zip'>foo", False),
+        (LINKS + "<!-- made by", False),
+        (LINKS + "caf&eacut", False),
+        ("<ul>" + "<li><a href='x'>x</a>" * 3, False),
+        ("<pre>" + "<a href='x'>x</a> 1-Jan\n" * 3, False),
+        ("<html><body></bod", False),
+        ("<!DOCTYPE html><title>Links for foo</title>", False),
+        ("", False),
     ],
 )
-def test_a_document_that_does_not_end_is_told(body: bytes, complete: bool) -> None:
-    assert html_is_complete(body) is complete
+def test_a_document_that_does_not_end_is_told(text: str, complete: bool) -> None:
+    assert is_whole(text.encode(), "text/html") is complete
+    assert is_whole(text.encode(), JSON)
+
+
+def test_of_all_cuts_only_those_between_two_links_pass_for_an_end() -> None:
+    whole = [length for length in range(len(LINKS)) if is_whole(LINKS[:length].encode(), "text/html")]
+    first = LINKS.index("</a>") + len("</a>")
+    ends = [
+        LINKS.index("<br/>", place) + len("<br/>")
+        for place in (first, LINKS.index("foo-1.zip</a>"), LINKS.index("foo-2.zip</a>"))
+    ]
+    assert set(whole) <= {place + gap for place in ends for gap in (0, 1)} | {first}
+
+
+def test_what_has_more_tags_than_any_page_is_not_searched_for_its_end() -> None:
+    assert not is_whole(b"<a></a>" * 600_000, "text/html")
+    assert is_whole(b"<a></a>" * 600_000 + b"</html>", "text/html")
+
+
+@given(st.text(st.sampled_from("<>/a! -&;b\"'"), max_size=60))
+def test_whether_any_text_is_whole_can_be_said(text: str) -> None:
+    assert is_whole(text.encode(), "text/html") in (True, False)
 
 
 # -- hostile input ------------------------------------------------------------------------------------------------------------

@@ -84,18 +84,76 @@ def test_names_that_no_project_can_have_are_left_out() -> None:
         (b'{"meta": {"api-version": "1.0"}, "projects": [{"name": "a"}', JSON),
         (b'{"meta": {"api-version": "1.0"}, "name": "six", "files": []}', JSON),
         (b'{"meta": {"api-version": "2.0"}, "projects": []}', JSON),
-        (b'{"projects": []}', JSON),
+        (b'{"meta": {"api-version": "1.0"}, "projects": {}}', JSON),
         (b"[]", JSON),
         (b"<html><form></form></html>", "text/html"),
         (b'<html><a href="/help">Help</a><a href="/login">Sign in</a><a href="/x">y</a></html>', "text/html"),
         (b"<html>" + bytes(3_000_000), "text/html"),
         (b"anything", "text/plain"),
+        (b"\x89PNG", ""),
+        (b'{"projects": []}', "text/html"),
     ],
-    ids=["empty", "cut", "cut list", "a page", "another version", "no meta", "no object", "form", "portal", "no end", "text"],
+    ids=[
+        "empty",
+        "cut",
+        "cut list",
+        "a page",
+        "another version",
+        "no list",
+        "no object",
+        "form",
+        "portal",
+        "no end",
+        "text",
+        "image",
+        "JSON as HTML",
+    ],
 )
 def test_what_is_no_list_is_not_believed(body: bytes, content_type: str) -> None:
     with pytest.raises(Malformed):
         taken_in(body, content_type)
+
+
+@pytest.mark.parametrize(
+    ("href", "text", "name"),
+    [
+        ("blinker/index.html", "blinker", "blinker"),
+        ("blinker/index.htm", "blinker", "blinker"),
+        ("blinker/index.html", "blinker/index.html", "blinker"),
+        ("blinker", "blinker", "blinker"),
+        ("./blinker/", "blinker/", "blinker"),
+        (" blinker/\n", "\n  blinker  \n", "blinker"),
+        ("https://index.example/simple/blinker/", "Blinker", "Blinker"),
+        ("//index.example/simple/blinker", "blinker", "blinker"),
+        ("/simple/zope-interface/", "zope.interface", "zope.interface"),
+        ("/simple/Zope.Interface/", "zope_interface", "zope_interface"),
+        ("/simple/zope&#46;interface/", "zope&period;interface", "zope.interface"),
+        ("zope%2Einterface/", "zope.interface", "zope.interface"),
+        ("blinker/?from=list#top", "blinker", "blinker"),
+        ("a-very-long-name-of-a-project/", "a-very-long-nam..&gt;", "a-very-long-name-of-a-project"),
+    ],
+)
+def test_a_link_of_the_list_is_read_as_generators_write_it(href: str, text: str, name: str) -> None:
+    for content_type in ("text/html", "", "text/html, text/html"):
+        lines, _ = taken_in(f'<!DOCTYPE html><title>x</title><A HREF="{href}">{text}</A>'.encode(), content_type)
+        assert json.loads(rendered(lines, MediaType.JSON))["projects"] == [{"name": name}]
+
+
+def test_a_web_servers_listing_of_folders_is_a_list_of_projects() -> None:
+    columns = "".join(f'<a href="?C={each};O=A">{each}</a>' for each in "NMSD")
+    up = '<a href="../">../</a><a href="/">Parent Directory</a><a href="index.html">index.html</a>'
+    lines, _ = taken_in(f'<h1>Index of /simple</h1>{columns}{up}<a href="six/">six/</a>'.encode(), "text/html")
+    assert json.loads(rendered(lines, MediaType.JSON))["projects"] == [{"name": "six"}]
+
+
+@pytest.mark.parametrize(
+    "meta", [{}, {"meta": None}, {"meta": {}}, {"meta": {"api-version": 1}}, {"meta": {"api-version": 1.0}}]
+)
+@pytest.mark.parametrize("content_type", ["", JSON, "application/octet-stream", "application/json"])
+def test_json_that_hardly_says_what_it_is(meta: dict[str, object], content_type: str) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps({**meta, "projects": [None, 1, {"name": "six"}]}).encode()
+    lines, _ = taken_in(body, content_type)
+    assert json.loads(rendered(lines, MediaType.JSON)) == {"meta": {"api-version": "1.0"}, "projects": [{"name": "six"}]}
 
 
 def test_a_list_of_names_alone() -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from proxy.model import ALGORITHMS, DIGEST_LENGTHS, File, Page
 from proxy.simple.media import MediaType
-from proxy.simple.parse import html_is_complete, parse_page
+from proxy.simple.parse import is_whole, parse_page
 from proxy.simple.render import render
 
 URL = "https://index.example/simple/foo/"
@@ -117,22 +117,34 @@ def test_no_extra_key_overrides_a_known_one() -> None:
 
 
 def test_html_says_what_html_can_say() -> None:
-    file = replace(FILE, requires_python=">=3.8,<4", yanked='"><script>', core_metadata={"md5": "0" * 32, "sha256": SHA})
+    file = replace(
+        FILE,
+        requires_python=">=3.8,<4",
+        yanked='"><script>',
+        core_metadata={"md5": "0" * 32, "sha256": SHA},
+        upload_time="2024-01-02T03:04:05Z",
+        extra={"data-news": '"', "data-yanked": "no", "data-a b": "no", "data-n": 1, "onclick": "no", "data-long": "x" * 9999},
+    )
     text = as_html(evolve(PAGE, files=(file,), meta_extra={"_last-serial": 7}))
     assert (
         f'<a href="../../files/foo/foo-1.0.zip#sha256={SHA}" data-requires-python="&gt;=3.8,&lt;4"'
         f' data-yanked="&quot;&gt;&lt;script&gt;" data-core-metadata="sha256={SHA}" data-dist-info-metadata="sha256={SHA}"'
-        ">foo-1.0.zip</a>"
+        ' data-size="10" data-upload-time="2024-01-02T03:04:05Z" data-news="&quot;">foo-1.0.zip</a>'
     ) in text
     assert "<title>Links for foo</title>" in text
     assert "<!--SERIAL 7-->" in text
-    assert html_is_complete(text.encode())
+    assert is_whole(text.encode(), "text/html")
 
 
 def test_a_yank_without_a_reason_and_metadata_without_a_digest_are_said_in_html() -> None:
     text = as_html(evolve(PAGE, files=(replace(FILE, yanked=True, core_metadata=True),)))
     assert 'data-yanked="" data-core-metadata="true" data-dist-info-metadata="true"' in text
     assert "metadata" not in as_html(evolve(PAGE, files=(replace(FILE, core_metadata=False),)))
+
+
+def test_what_only_html_says_is_said_in_json_under_the_same_name() -> None:
+    [entry] = as_json(evolve(PAGE, files=(replace(FILE, extra={"data-news": "x"}),)))["files"]
+    assert entry["data-news"] == "x"
 
 
 def test_the_text_of_an_anchor_is_the_file_name_unquoted() -> None:
@@ -158,6 +170,7 @@ names = st.from_regex(r"foo-[0-9]{1,3}[a-zé+!~ &%#?';@]{0,4}\.(zip|tar\.gz|whl)
 extras = st.dictionaries(
     words.map(lambda text: "x-" + text), st.none() | st.integers(-(2**63), 2**63) | words | st.lists(st.booleans()), max_size=2
 )
+attributes = st.dictionaries(st.from_regex(r"data-x[a-z0-9-]{0,9}", fullmatch=True), words, max_size=2)
 files = st.builds(
     File,
     filename=names,
@@ -169,8 +182,8 @@ files = st.builds(
     yanked=st.booleans() | words,
     core_metadata=st.none() | st.booleans() | digests.filter(bool),
     provenance=st.none() | words.map(lambda text: "https://index.example/" + text),
-    extra=extras,
-).map(lambda file: replace(file, url="https://index.example/files/foo/" + quote(file.filename, safe="+!~")))
+    extra=st.tuples(extras, attributes).map(lambda both: both[0] | both[1]),
+).map(lambda file: replace(file, url="https://index.example/files/foo/" + quote(file.filename, safe="!~")))
 pages = st.builds(
     Page,
     project=st.just("foo"),
@@ -198,7 +211,8 @@ def as_html_can_say(file: File) -> File:
         strongest = min(metadata, key=ALGORITHMS.index)
         metadata = {strongest: metadata[strongest]}
     hashes = {file.digest.algorithm: file.digest.hex} if file.digest is not None else {}
-    return replace(file, hashes=hashes, size=None, upload_time=None, core_metadata=metadata, extra={})
+    said = {name: value for name, value in file.extra.items() if name.startswith("data-")}
+    return replace(file, hashes=hashes, core_metadata=metadata, extra=said)
 
 
 @given(pages, st.sampled_from([MediaType.HTML_V1, MediaType.TEXT_HTML]))

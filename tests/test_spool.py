@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+from typing import Any
 
 import pytest
 from attrs import define, field
@@ -17,10 +18,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.errors import DigestMismatch, Overloaded, UpstreamFailed
-from proxy.model import Digest, FileFacts
+from proxy.model import Digest, FileFacts, Wanted
 from proxy.offload import Inline
 from proxy.spool import HOLD, QUEUE_HIGH, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
 from proxy.storage.memory import MemoryFiles, MemoryPartial
+from proxy.upstream.http.failures import Unfit
+from proxy.upstream.index.files import Opened, Said, pump
 
 KEY = "sha256-" + "0" * 64
 
@@ -244,6 +247,39 @@ class SpoolTests(SynchronousTestCase):
         another = Transport()
         spool.registerProducer(another, True)
         self.assertFalse(another.paused)
+
+    def test_a_download_that_breaks_here_does_not_leave_upstream_waiting_for_room(self) -> None:
+        class Broken(MemoryPartial):
+            def write(self, data: bytes) -> None:
+                if data:
+                    raise MemoryError
+
+        disk = HeldDisk()
+        spool = Spool("big.whl", Broken(MemoryFiles(), KEY, b""), None, disk)
+        self.addCleanup(spool.close)
+        transport = Transport()
+        spool.registerProducer(transport, True)
+        spool.begin(FileFacts(None))
+        spool.write(bytes(QUEUE_HIGH + 1))
+        self.assertTrue(transport.paused)
+        disk.go()
+        self.assertFalse(transport.paused)
+        spool.write(bytes(QUEUE_HIGH + 1))
+        self.assertFalse(transport.paused)
+        self.failureResultOf(self.finish(spool), MemoryError)
+
+    def test_bytes_that_were_read_while_another_answer_was_waited_for_are_not_taken_back(self) -> None:
+        spool = self.spool(None)
+        spool.begin(FileFacts(None))
+        spool.write(b"seen" * HOLD)
+        anything: Any = object()
+        opened = Opened(anything, anything, anything, Said(), restart=True)
+        reader = self.reader(spool)
+        seen = readable(reader)
+        reader.advanced(len(seen))
+        wanted = Wanted("pypi", "big", "big.whl", "", "up", None, None)
+        self.failureResultOf(Deferred.fromCoroutine(pump(opened, wanted, spool)), Unfit)
+        self.assertEqual(readable(reader), seen)
 
     def test_what_was_left_whole_and_wrong_is_forgotten(self) -> None:
         data = os.urandom(9_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.model import StoredFile
 from proxy.offload import Inline
+from proxy.storage.checked import AT_ONCE, mark_of
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 from proxy.storage.records import DiskRecords
@@ -119,6 +121,14 @@ def arrive(store: IFileStore, data: bytes = DATA, key: str = f"sha256-{SHA256}")
     partial = now(store.begin(key, resume=True))
     partial.write(data)
     return partial
+
+
+def with_file(store: LocalFiles, data: bytes = DATA, sha256: str = SHA256) -> LocalFiles:
+    """*store*, which has *data* now."""
+    partial = arrive(store, data)
+    partial.commit(sha256)
+    partial.close()
+    return store
 
 
 def left_of(store: IFileStore, key: str, *, resume: bool = True) -> int:
@@ -341,6 +351,60 @@ class TestLocalFiles:
         source.close()
         assert now(store.walk()) == [(SHA256, len(DATA))]
 
+    @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO])
+    def test_only_a_file_that_is_damaged_is_set_aside_when_it_cannot_be_opened(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        failures: list[int | None] = []
+        store = LocalFiles(
+            tmp_path, Inline(), failed=lambda error, path, needed=0, *, reading=False: failures.append(error.errno)
+        )
+        arrived = arrive(store)
+        arrived.commit(SHA256)
+        arrived.close()
+
+        def refused(*args: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refused)
+            assert now(store.open(SHA256)) is None
+        damaged = number == errno.EIO
+        assert now(store.walk()) == ([] if damaged else [(SHA256, len(DATA))])
+        assert failures == ([] if damaged else [number])
+
+    def test_a_file_that_others_wrote_to_takes_no_good_file_away(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        good = arrive(store)
+        good.commit(SHA256)
+        good.close()
+        changed = arrive(store)
+        with (tmp_path / "partial" / f"sha256-{SHA256}").open("r+b") as other:
+            other.write(b"other")
+        os.utime(tmp_path / "partial" / f"sha256-{SHA256}", (0, 0))
+        with pytest.raises(OSError, match="others have written"):
+            changed.commit(SHA256)
+        changed.close()
+        source = now(store.open(SHA256))
+        assert os.pread(source.fileno(), len(DATA), 0) == DATA
+        source.close()
+
+    def test_a_file_that_is_taken_away_again_is_a_change(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        arrived = arrive(store)
+        before, rename = store.changes, os.rename
+
+        def written_to_meanwhile(source: Path, target: Path) -> None:
+            rename(source, target)
+            os.utime(target, (0, 0))
+
+        monkeypatch.setattr(os, "rename", written_to_meanwhile)
+        with pytest.raises(OSError, match="others have written"):
+            arrived.commit(SHA256)
+        arrived.close()
+        assert store.changes > before
+        assert now(store.walk()) == []
+
     def test_a_download_that_begins_while_its_old_bytes_are_removed_gets_a_file_of_its_own(self, tmp_path: Path) -> None:
         class Between(Inline):
             """Begins the download right before the second step, which removes."""
@@ -384,3 +448,62 @@ class TestLocalFiles:
         assert b"".join(second.read_all()) == b"second"
         first.close()
         second.close()
+
+    def test_noting_the_last_use_of_a_file_harms_nobody_who_is_sending_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = with_file(LocalFiles(tmp_path, Inline()))
+        source = now(store.open(SHA256))
+        utime, looked = os.utime, 0
+
+        def and_look(*args: Any, **keys: Any) -> None:
+            nonlocal looked
+            utime(*args, **keys)
+            source.confirm()
+            looked += 1
+
+        monkeypatch.setattr(os, "utime", and_look)
+        for used in (1_000_000_000.5, 1_000_000_060.25):
+            before = mark_of(os.fstat(source.fileno()))
+            now(store.touch({SHA256: used}))
+            assert mark_of(os.fstat(source.fileno())) != before
+            assert store.proven(SHA256, before), "somebody may have looked right before the time was set"
+        source.confirm()
+        source.close()
+        assert looked == 2
+
+    def test_a_file_that_is_written_to_while_its_last_use_is_noted_is_looked_at_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = with_file(LocalFiles(tmp_path, Inline()))
+        utime = os.utime
+
+        def and_cut(path: Path, **keys: Any) -> None:
+            os.truncate(path, 9)
+            utime(path, **keys)
+
+        monkeypatch.setattr(os, "utime", and_cut)
+        now(store.touch({SHA256: 1_000_000_000.5}))
+        monkeypatch.undo()
+        assert now(store.open(SHA256)) is None
+
+    def test_a_large_file_whose_check_cannot_begin_is_open_nowhere_and_is_checked_the_next_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = bytes(AT_ONCE + 1)
+        sha256 = hashlib.sha256(data).hexdigest()
+        with_file(LocalFiles(tmp_path, Inline()), data, sha256)
+        store = LocalFiles(tmp_path, Inline())
+
+        def refuse(descriptor: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr(os, "dup", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            now(store.open(sha256))
+        monkeypatch.undo()
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+        source = now(store.open(sha256))
+        assert (source.extent(), source.ended()) == (len(data), True)
+        source.close()

@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.upstream.coding import Undo, Unreadable, codings_of, decoded, layers
-from proxy.upstream.failures import Failed
+from proxy.upstream.http.coding import Undo, Unreadable, codings_of, decoded, layers
+from proxy.upstream.http.failures import Failed
 from tests.inprocess import JSON, Start
 from tests.support import wire
 from tests.support.content import JSON_TYPE
@@ -289,6 +289,16 @@ def test_what_was_coded_is_undone_however_it_is_cut_into_pieces(data: bytes, cod
             chunk = b"".join(undo.pieces(chunk))
         found += chunk
     assert (found, all(undo.complete and not undo.surplus for undo in undone)) == (data, True)
+
+
+@pytest.mark.parametrize("coder", [gzip.compress, zstandard.compress])
+def test_one_byte_of_a_further_member_is_a_cut_and_one_of_something_else_is_not(coder: Coder) -> None:
+    coding = "gzip" if coder is gzip.compress else "zstd"
+    member = coder(b"x")
+    for rest, complete, surplus in ((member[:1], False, False), (b"\n", True, True), (b"", True, False)):
+        undo = Undo(coding)
+        assert b"".join(undo.pieces(member + rest)) == b"x"
+        assert (undo.complete, undo.surplus) == (complete, surplus)
 
 
 @given(contents.filter(bool), st.sampled_from([gzip.compress, members, zlib.compress]), st.integers(1, 200))

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import pytest
 import pytest_twisted
 
-from proxy.upstream.guard import is_private
+from proxy.upstream.http.guard import is_private
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -157,6 +157,26 @@ async def test_a_file_on_a_host_that_is_not_listed_is_not_asked_for_not_by_a_red
     assert (reply.status, "file_hosts" in reply.reason, other.asked) == (503, True, [])
 
 
+@pytest.mark.parametrize("json", [True, False], ids=["JSON", "HTML"])
+@pytest_twisted.ensureDeferred
+async def test_a_file_on_a_host_that_is_not_listed_is_not_offered(
+    upstream: FakeUpstream, serve: Serve, logged: list[Any], json: bool
+) -> None:
+    upstream.content.json = json
+    hosts = (upstream.base, "https://files.example", "https://a.cdn.example:8443", "https://FILES.example", "//cdn.example")
+    for number, host in enumerate((*hosts, "https://b.example", "https://notfiles.example", "http://b.example")):
+        upstream.add_file("six", f"six-{number}.0.zip", b"six", url=f"{host}/six-{number}.0.zip")
+    proxy = await serve(upstream_settings(upstream.url, file_hosts=("files.example", "*.cdn.example")))
+    listed = [file["filename"] for file in (await proxy.page())["files"]]
+    assert listed == [f"six-{number}.0.zip" for number in range(4)]
+    document = (await proxy.get("/pypi/six/json")).json
+    assert sum(map(len, document["releases"].values())) == 4
+    warning, *_ = [event for event in logged if "file_hosts" in str(event.get("log_format"))]
+    assert (warning["number"], warning["hosts"]) == (4, "b.example, cdn.example, notfiles.example")
+    unlimited = await serve(upstream_settings(upstream.url), data="unlimited")
+    assert len((await unlimited.page())["files"]) == 8
+
+
 @pytest.mark.parametrize("count", [5, 6])
 @pytest_twisted.ensureDeferred
 async def test_five_redirects_are_followed_and_no_more(upstream: FakeUpstream, serve: Serve, count: int) -> None:
@@ -186,7 +206,7 @@ async def test_a_public_upstream_leads_to_no_private_address(
     # Only the upstream's own host is taken for a public one; everything is on this machine.
     inner = filled(make_upstream())
     upstream = filled(make_upstream())
-    monkeypatch.setattr("proxy.upstream.guard.is_private", lambda address: address != "127.0.0.1" and is_private(address))
+    monkeypatch.setattr("proxy.upstream.http.guard.is_private", lambda address: address != "127.0.0.1" and is_private(address))
     for number, host in enumerate(("[::1]", "[::ffff:10.0.0.1]", "169.254.169.254", "10.1.2.3", "127.0.0.2")):
         upstream.add_path(f"/simple/p{number}/", f'<a href="http://{host}:{inner.port}/p-1.0.zip">p-1.0.zip</a>'.encode())
         upstream.script(f"/simple/r{number}/", Fault(redirect=f"http://{host}:{inner.port}/simple/six/"))

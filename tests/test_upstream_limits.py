@@ -23,8 +23,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from proxy.settings import MIB, PageLimits
-from proxy.upstream.coding import Undo
-from proxy.upstream.heads import LONGEST, HeadWatch
+from proxy.upstream.http.coding import Undo
+from proxy.upstream.http.heads import LONGEST, HeadWatch
 from tests.inprocess import JSON, Running, Start, upstream_settings
 from tests.support.content import HTML_TYPE
 from tests.support.fake_upstream import FakeUpstream, Fault

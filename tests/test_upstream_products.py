@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest_twisted
 
-from proxy.settings import IndexSettings
+from proxy.settings import IndexSettings, PageLimits
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support import certs
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -242,6 +242,61 @@ async def test_a_flat_download_page_with_files_on_another_host_and_local_version
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_page_without_an_end_tag_and_without_a_length(upstream: FakeUpstream, serve: Serve) -> None:
+    page_of(upstream, anchors(link(f"../../f/{SIX.filename}")), "text/html, text/html")
+    put(upstream, f"/f/{SIX.filename}")
+    upstream.script("/simple/six/", Fault(no_content_length=True, close=True))
+    await installs(await serve(upstream))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_that_is_cut_off_inside_a_link_is_no_page_whatever_its_type(upstream: FakeUpstream, serve: Serve) -> None:
+    page = anchors(link(f"../../f/{SIX.filename}"), link("../../f/six-1.zip", "six-1.zip"))
+    proxy = await serve(upstream)
+    for number, content_type in enumerate(("text/html", "", "text/plain", "text/html, text/html")):
+        project = f"six-{number}"
+        upstream.project(project).raw = (content_type, page.encode())
+        upstream.script(
+            f"/simple/{project}/", Fault(no_content_length=True, close=True, cut_after=page.rindex("six-1.zip</a>"))
+        )
+        reply = await proxy.get(f"/simple/{project}/")
+        assert (reply.status, "cut off" in reply.reason) == (503, True), reply
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_server_that_knows_no_type_of_html(upstream: FakeUpstream, serve: Serve) -> None:
+    page_of(upstream, anchors(link(f"../../f/{SIX.filename}")), "application/octet-stream")
+    put(upstream, f"/f/{SIX.filename}")
+    proxy = await serve(upstream)
+    assert "size" not in (await proxy.page())["files"][0]
+    await installs(proxy)
+    page = await proxy.page()
+    assert (page["meta"]["api-version"], page["files"][0]["size"]) == ("1.1", len(SIX.data)), "learned with the download"
+
+
+@pytest_twisted.ensureDeferred
+async def test_json_that_hardly_says_what_it_is(upstream: FakeUpstream, serve: Serve) -> None:
+    file = {"filename": SIX.filename, "url": f"/f/{SIX.filename}", "hashes": {"sha256": SHA256}}
+    put(upstream, f"/f/{SIX.filename}")
+    for number, page in enumerate(({"files": [file]}, {"meta": {"api-version": 1.0}, "name": None, "files": [None, 7, file]})):
+        page_of(upstream, json.dumps(page), JSON)
+        await installs(await serve(upstream, data=str(number)))
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_object_store_takes_a_plus_in_a_link_for_a_space(upstream: FakeUpstream, serve: Serve) -> None:
+    filename = "six-1.16.0+cpu-cp311-cp311-linux_x86_64.whl"
+    put(upstream, f"/whl/{filename}")
+    upstream.script("*+*", Fault(status=403))
+    for href in (f"../../whl/{filename}", f"{upstream.base}/whl/{filename}", f"../../whl/{filename}?a=b"):
+        page_of(upstream, anchors(link(href, filename)))
+        await installs(await serve(upstream, data=f"data-{href.count('?')}-{len(href)}"), filename)
+    document = {"meta": {"api-version": "1.0"}, "name": "six", "files": [{"filename": filename, "url": f"/whl/{filename}"}]}
+    page_of(upstream, json.dumps(document), JSON)
+    await installs(await serve(upstream, data="json"), filename)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_plain_directory_listing(upstream: FakeUpstream, serve: Serve) -> None:
     listing = (
         "<html><head><title>Index of /simple/six/</title></head><body><h1>Index of /simple/six/</h1><hr><pre>"
@@ -251,6 +306,25 @@ async def test_a_plain_directory_listing(upstream: FakeUpstream, serve: Serve) -
     upstream.add_path("/wheels/six/", listing.encode())
     put(upstream, f"/wheels/six/{SIX.filename}")
     await installs(await serve(upstream_settings(f"{upstream.base}/wheels/")))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listing_without_a_distribution_hides_no_other_upstream_and_replaces_no_page(
+    make_upstream: Make, serve: Serve
+) -> None:
+    mirror, public = make_upstream(), make_upstream()
+    public.add_file("six", SIX.filename, SIX.data)
+    page_of(mirror, anchors(link(f"../../f/{SIX.filename}")))
+    put(mirror, f"/f/{SIX.filename}")
+    limits = PageLimits(ttl=0.0, soft_deadline=5.0)
+    warm = await serve(mirror, limits=limits)
+    await installs(warm)
+    title = "<title>Index of /simple/six/</title><h1>Index of /simple/six/</h1>"
+    page_of(mirror, f"<html>{title}<pre><a href='../'>../</a>\n<a href='index.html'>index.html</a>\n</pre></html>")
+    assert [file["filename"] for file in (await warm.page())["files"]] == [SIX.filename]
+    await installs(await serve(mirror, public, data="both"))
+    cold = await (await serve(mirror, data="cold")).get("/simple/six/")
+    assert (cold.status, "listing of a folder" in cold.reason) == (503, True)
 
 
 @pytest_twisted.ensureDeferred

@@ -169,7 +169,8 @@ async def test_bytes_whose_record_was_lost_get_their_name_back(stocked: FakeUpst
     tree = Tree(tmp_path / "data")
     proxy = await served(stocked, run)
     await proxy.stop()
-    shutil.rmtree(tree.data_dir / "records")
+    for database in ("records", "pins"):
+        shutil.rmtree(tree.data_dir / database)
     proxy = await run(stocked)
     nobodys = hashlib.sha256(b"nobody's").hexdigest()
     tree.path(nobodys).parent.mkdir(exist_ok=True)

@@ -91,6 +91,21 @@ def test_damage_is_unreadable_or_harmless_and_never_another_error(position: int,
         read_metadata(whole(bytes(made)), NAME)
 
 
+@pytest.mark.parametrize(
+    "compression",
+    [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+    ids=["stored", "deflated", "bzip2", "lzma"],
+)
+def test_damage_anywhere_is_unreadable_or_harmless_whatever_the_wheel_is_packed_with(compression: int) -> None:
+    sound = archive({"big-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: big\nVersion: 1.0\n" * 3}, compression)
+    for position in range(len(sound)):
+        for flip in (1, 4, 255):
+            made = bytearray(sound)
+            made[position] ^= flip
+            with contextlib.suppress(Unreadable):
+                read_metadata(whole(bytes(made)), NAME)
+
+
 def test_a_directory_that_claims_to_be_huge_is_not_fetched() -> None:
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 100_000_000, 0, 0)
     parts = Parts(100_000_000 + len(end))

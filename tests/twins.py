@@ -83,7 +83,7 @@ class ScriptedUpstreams:
     def last_modified(self) -> float | None:
         return None
 
-    def slow(self) -> None:
+    def slow(self, waited: float) -> None:
         self.told_slow += 1
         self.state = Condition.SUSPECT
 

@@ -17,7 +17,7 @@ from proxy.names import is_project_name, normalize
 from proxy.repository.documents import Documents
 from proxy.troubles import Trouble
 from proxy.upstream.offline import Offline
-from proxy.upstream.pool import Upstreams
+from proxy.upstream.pool.upstreams import Upstreams
 
 
 def project_name(asked: str) -> str:

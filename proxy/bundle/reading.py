@@ -16,7 +16,7 @@ import zstandard
 from proxy.bundle.format import MANIFEST, Entry, Manifest, entry_of, read_manifest
 from proxy.errors import BadBundle
 from proxy.settings import MIB
-from proxy.upstream.pages import LARGEST
+from proxy.upstream.index.pages import LARGEST
 
 
 class BundleReader:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxy.cache.pages import goes_back, renewed
+from proxy.cache.pages import renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, ProxyError
@@ -16,6 +16,7 @@ from proxy.interfaces import Clock, IUpstreams
 from proxy.model import DocumentFound, DocumentReply, Head, PageMissing, PageUnchanged, Record, Validators
 from proxy.settings import PageLimits
 from proxy.simple.links import shown_in
+from proxy.succession import Candidate, Doubts, doubt
 
 
 class DocumentCache:
@@ -36,6 +37,8 @@ class DocumentCache:
     ) -> None:
         self._ask = ask
         self._records = records
+        self._reactor = reactor
+        self._doubts = Doubts()
         self._refreshed = Refreshed(self, upstreams, reactor, limits, count, clock=clock)
         self.close = self._refreshed.close
         self.get = self._refreshed.get
@@ -66,8 +69,8 @@ class DocumentCache:
     async def load(self, key: str) -> Head | None:
         return await self._records.head(key)
 
-    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
-        reply = await self._ask(key, known.validators if known is not None and known.found else None)
+    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None], *, forced: bool = False) -> None:
+        reply = await self._ask(key, known.validators if known is not None and known.found and not forced else None)
         match reply:
             case PageUnchanged():
                 assert known is not None
@@ -75,7 +78,8 @@ class DocumentCache:
             case PageMissing():
                 record = Record(Head(False, reply.upstream, reply.url, reply.checked_at), b"")
             case DocumentFound(record=record):
-                if goes_back(known, record.head):
+                doubted = doubt(known, record.head, Candidate())
+                if self._doubts.stands(key, doubted, record.head.upstream, self._reactor.seconds(), forced=forced):
                     raise OlderThanKept
         try:
             match reply:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import TypeVar
 
 from attrs import define, field
@@ -20,6 +21,7 @@ from proxy.cache.room import Room
 from proxy.completeness import check
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
 from proxy.flight import uninterrupted
+from proxy.flight import wanted as anybody_waits
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import FileFacts, Wanted
 from proxy.nowhere import Nowhere
@@ -42,6 +44,10 @@ class _Download:
     run: Deferred[None] | None = None
     fetching: Deferred[None] | None = None
     stopped: bool = False
+
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for it or reads it."""
+        return len(self.opened) > 0 or (self.spool is not None and self.spool.is_wanted())
 
     def stop(self) -> None:
         """Fetch no further; what has arrived is seen to."""
@@ -135,7 +141,9 @@ class FileCache:
 
     def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
         download = self._downloads[key] = _Download()
-        download.run = Deferred.fromCoroutine(self._run(key, download, wanted, upstreams, committed))
+        context = copy_context()
+        context.run(anybody_waits.set, download.is_wanted)
+        download.run = context.run(Deferred.fromCoroutine, self._run(key, download, wanted, upstreams, committed))
         download.run.addErrback(
             lambda failure: self.log.failure("what is left of {name} cannot be removed", failure, name=wanted.name)
         )

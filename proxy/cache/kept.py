@@ -53,7 +53,7 @@ class KeptBook:
 
         Returns their names, sorted; none when nothing of that kind is stored.  Raises StorageFailed.
         """
-        pins = await self._pins.of(index, project)
+        pins = await self._pins.peek(index, project)
         wanted = [
             Kept(index, project, filename, pin.sha256)
             for name, pin in pins.items()
@@ -82,14 +82,17 @@ class KeptBook:
         return sorted(await self._all())
 
     async def digests(self) -> frozenset[str]:
-        """The sha256 of everything that must not be evicted: kept files, and what came later under their names."""
+        """The sha256 of everything that must not be evicted: kept files, and what came later under their names.
+
+        Raises StorageFailed while that cannot be told.
+        """
         kept = await self._all()
         found = set(self._bytes)
         names: dict[tuple[str, str], set[str]] = {}
         for each in kept:
             names.setdefault((each.index, each.project), set()).add(each.filename)
         for place, filenames in names.items():
-            pins = await self._pins.of(*place)
+            pins = await self._pins.peek(*place)
             found |= {pin.sha256 for name, pin in pins.items() if filename_of(name) in filenames}
         return frozenset(found)
 

@@ -16,13 +16,13 @@ from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IOffload, IRecordStore, IUpstreams
 from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
-from proxy.settings import KIB, PageLimits
+from proxy.settings import PageLimits
 from proxy.simple.parse import Malformed, parse_page, weight
+from proxy.succession import Candidate, Doubts, doubt
 
+_NOT_TAKEN = "page not taken in place of the kept one"
 #: Files that are named in one line of the log.
 _NAMED = 10
-#: Pages up to this size are parsed whatever others do (bytes).
-_SMALL = 256 * KIB
 
 
 @frozen
@@ -53,6 +53,8 @@ class PageCache:
         clock: Clock = time.time,
     ) -> None:
         self._index = index
+        self._reactor = reactor
+        self._doubts = Doubts()
         self._upstreams = upstreams
         self._records = HeadedRecords(PAGES, index, records, offload)
         self._offload = offload
@@ -91,12 +93,13 @@ class PageCache:
     async def load(self, project: str) -> Head | None:
         return await self._records.head(project)
 
-    async def ask(self, project: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
-        validators = known.validators if known is not None and known.found else None
+    async def ask(self, project: str, known: Head | None, adopt: Callable[[Head], None], *, forced: bool = False) -> None:
+        validators = known.validators if known is not None and known.found and not forced else None
         reply = await self._upstreams.page(project, validators)
         match reply:
             case PageUnchanged():
                 assert known is not None
+                self._doubts.forget(project)
                 head = renewed(known, reply)
                 adopt(head)
                 await self._keep(project, self._records.renew(project, head))
@@ -105,10 +108,7 @@ class PageCache:
                 adopt(head)
                 await self._keep(project, self._records.keep_missing(project, head, known))
             case PageFound(record=record, page=page):
-                if goes_back(known, record.head):
-                    raise OlderThanKept
-                if known is not None and known.found and await self._contradicts(project, known, record.head, page):
-                    raise OlderThanKept
+                await self._check(project, known, record.head, page, forced)
                 if page.unverifiable and (known is None or known.digest != record.head.digest):
                     self._tell_of(page)
                 head = evolve(record.head, status=(page.status or {}).get("status"))
@@ -116,20 +116,42 @@ class PageCache:
                 adopt(head)
                 await self._keep(project, self._records.keep(project, evolve(record, head=head), known))
 
-    async def _contradicts(self, project: str, known: Head, new: Head, page: Page) -> bool:
-        """Whether the *page* of a mirror states other digests than that of the upstream which it stands in for."""
-        if new.upstream == known.upstream or self._upstreams.outranks(new.upstream, known.upstream):
-            return False
+    async def _check(self, project: str, known: Head | None, new: Head, page: Page, forced: bool) -> None:
+        """Raise OlderThanKept when *page* is not to take the place of the one with the head *known*."""
+        doubted = doubt(known, new, await self._candidate(project, known, new, page))
+        if self._doubts.stands(project, doubted, new.upstream, self._reactor.seconds(), forced=forced):
+            self._count(_NOT_TAKEN)
+            raise OlderThanKept
+        if doubted is not None:
+            self.log.warn(
+                "the page of {project} from upstream {upstream} is taken although {why}: {reason}",
+                project=project,
+                upstream=new.upstream,
+                why=doubted.value,
+                reason="an operator asked for it" if forced else "the upstream has said so for ten minutes",
+            )
+
+    async def _candidate(self, project: str, known: Head | None, new: Head, page: Page) -> Candidate:
+        """What there is to know of *page* before it takes the place of the one with the head *known*."""
+        if known is None or not known.found:
+            return Candidate()
+        emptied = not page.files and page.status is None
+        differs = new.upstream != known.upstream
+        preferred = differs and self._upstreams.outranks(new.upstream, known.upstream)
+        stands_in = differs and self._upstreams.outranks(known.upstream, new.upstream)
+        other = differs and not preferred
+        if not emptied and not other:
+            return Candidate(preferred)
         at_hand = self._parsed.get(known.digest)
         kept = at_hand.page if at_hand is not None else await self._parse_stored(project, known)
         if kept is None:
-            return False  # what was stated is lost
-        changed = await self._offload.run(_first_contradiction, kept, page)
-        if changed is None:
-            return False
-        self._count("mirror with other digests")
-        self._upstreams.distrust(new.upstream, f"gives {changed} of {project} another digest than {known.upstream} did")
-        return True
+            return Candidate(preferred)  # what was stated is lost
+        changed = await self._offload.run(_first_contradiction, kept, page) if other else None
+        if changed is not None:
+            self._count("mirror with other digests")
+            self._upstreams.distrust(new.upstream, f"gives {changed} of {project} another digest than {known.upstream} did")
+        lacks = stands_in and not {file.filename for file in kept.files} <= {file.filename for file in page.files}
+        return Candidate(preferred, stands_in, changed is not None, lacks, emptied and bool(kept.files))
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
@@ -158,7 +180,7 @@ class PageCache:
 
     async def _parse_stored(self, project: str, head: Head) -> Page | None:
         """The page that is kept with *head*, ``None`` when it is lost or damaged.  A large one waits for its turn."""
-        async with self._offload.memory.of(head.size if head.size > _SMALL else 0):
+        async with self._offload.memory.of(head.size):
             body = await self._records.body(project, head)
             if body is None:
                 return None
@@ -170,10 +192,10 @@ class PageCache:
             return page
 
     async def _parse_anew(self, project: str, lost: Head) -> Page:
-        """The body of *lost* is gone: replaced by a newer one meanwhile, or damaged, and then asked for anew."""
+        """The body of *lost* is gone: replaced by a newer one meanwhile, or of no use, and then asked for anew."""
         known = self.at_hand(project)
         if known is None or known[0] is None or known[0].digest == lost.digest:
-            self.log.error("the stored page of {project} is damaged and is fetched again", project=project)
+            self.log.error("the stored page of {project} cannot be read and is fetched again", project=project)
             await self.forget(project)
         head = (await self.get(project)).head
         kept = self._parsed.get(head.digest)
@@ -199,13 +221,7 @@ def _first_contradiction(kept: Page, new: Page) -> str | None:
 
 
 def renewed(known: Head, reply: PageUnchanged) -> Head:
-    """The head *known* after a 304."""
+    """The head *known* after a 304, which replaces the stored fields that it states and no others (RFC 9111 section 4.3.4)."""
     serial = known.serial if reply.serial is None else max(reply.serial, known.serial or 0)
-    return evolve(known, checked_at=reply.checked_at, max_age=reply.max_age, serial=serial)
-
-
-def goes_back(known: Head | None, new: Head) -> bool:
-    """Whether a mirror lags: its serial is lower than the record's."""
-    if known is None or not known.found or known.serial is None or new.serial is None:
-        return False
-    return new.serial < known.serial
+    max_age = known.max_age if reply.max_age is None else reply.max_age
+    return evolve(known, checked_at=reply.checked_at, max_age=max_age, serial=serial)

@@ -6,18 +6,22 @@ while its record can be neither read nor written is held in memory; what the rec
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
+from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable, DividedTable
 from proxy.errors import StorageFailed
+from proxy.flight import Flights
 from proxy.interfaces import IRecordStore
 from proxy.model import EMPTY, NO_BYTES, Pin
-from proxy.names import is_version, normal_version
+from proxy.names import is_version
 from proxy.simple.legacy import version_of
 
 #: What a pin weighs in memory besides its text, roughly, in bytes; a project without pins weighs one.
@@ -62,7 +66,10 @@ def means(which: str | None, filename: str) -> bool:
     """Whether *which* (a version, a file name, or nothing for any) means *filename*."""
     if which is None or which == filename:
         return True
-    return is_version(which) and normal_version(which) == str(version_of(filename))
+    try:
+        return is_version(which) and Version(which) == version_of(filename)
+    except InvalidVersion:
+        return False
 
 
 _decoder = msgspec.msgpack.Decoder(dict[str, Pin])
@@ -70,19 +77,29 @@ _encoder = msgspec.msgpack.Encoder()
 
 #: The part of the memory for projects without pins: clients can ask for any number of those.
 _FOR_NONE = 0.1
+#: How often it is logged that pins cannot be read (seconds): clients ask for many projects.
+_SAID_EVERY = 60.0
 
 
 class PinBook:
-    """All pins of a data directory.  *memory* bounds what is kept at hand, in bytes."""
+    """All pins of a data directory.  *memory* bounds what is kept at hand, in bytes; *steady* tells a time that never jumps.
+
+    While the pins of a project cannot be read, nothing is written over them: its files are held against what its page states.
+    """
 
     log = Logger()
 
-    def __init__(self, records: IRecordStore, memory: int) -> None:
+    def __init__(self, records: IRecordStore, memory: int, steady: Callable[[], float] = time.monotonic) -> None:
         self._records = records
+        self._steady = steady
+        #: When it may be logged again that pins cannot be read.
+        self._say_at = -math.inf
         self._known: DividedTable[tuple[str, str], Pins] = DividedTable(
             _table(int(memory * (1 - _FOR_NONE))), _table(int(memory * _FOR_NONE)), bool
         )
         self._locks: dict[tuple[str, str], DeferredLock] = {}
+        # One waits for the lock on behalf of all who read: a lock that is handed on a thousand times nests a thousand calls.
+        self._reads: Flights[Pins] = Flights()
         self._removals: Counter[tuple[str, str]] = Counter()
         #: What no record says yet.
         self._unwritten: dict[tuple[str, str], dict[str, Pin]] = {}
@@ -103,15 +120,23 @@ class PinBook:
     async def of(self, index: str, project: str) -> Pins:
         """The pins of a project; while they cannot be read, what was pinned meanwhile, and that is asked for anew each time."""
         pins = self._known.get((index, project))
-        if pins is None:
-            async with _Lock(self._locks, (index, project)):
-                try:
-                    pins = await self._certain(index, project)
-                except StorageFailed as error:
-                    self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
-                    return Pins(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
-                self._known.put((index, project), pins)
+        return pins if pins is not None else await self._reads.join((index, project), lambda: self._looked_up(index, project))
+
+    async def _looked_up(self, index: str, project: str) -> Pins:
+        async with _Lock(self._locks, (index, project)):
+            try:
+                pins = await self._certain(index, project)
+            except StorageFailed as error:
+                self._say(project, error)
+                return Pins(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
+            self._known.put((index, project), pins)
         return pins
+
+    def _say(self, project: str, error: StorageFailed) -> None:
+        now = self._steady()
+        if now >= self._say_at:
+            self._say_at = now + _SAID_EVERY
+            self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
 
     async def add(self, index: str, project: str, name: str, pin: Pin) -> None:
         """Pin *name*, unless it is pinned already: the first committed bytes stay.  What cannot be written now is later."""
@@ -156,7 +181,8 @@ class PinBook:
 
     async def _certain(self, index: str, project: str) -> Pins:
         """The pins of a project.  Raises StorageFailed while they cannot be read."""
-        return self._known.get((index, project)) or await self._load(index, project)
+        known = self._known.get((index, project))
+        return known if known is not None else await self._load(index, project)
 
     async def _load(self, index: str, project: str) -> Pins:
         data = await self._records.get(f"{FOLDER}/{index}/{project}")

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxy.cache.outcome import Outcome
-from proxy.cache.pages import PageCache, goes_back, renewed
+from proxy.cache.pages import PageCache, renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.errors import NotFound, Overloaded, StorageFailed
@@ -26,6 +26,7 @@ from proxy.simple.malformed import Malformed
 from proxy.simple.media import MediaType
 from proxy.simple.projects import lines_of, write_lines, write_rendering
 from proxy.storage.lists import ListFiles
+from proxy.succession import Candidate, Doubts, doubt
 
 #: There is one list.
 _KEY = "all"
@@ -71,6 +72,8 @@ class ProjectList:
         self._records = records
         self._lists = lists
         self._offload = offload
+        self._reactor = reactor
+        self._doubts = Doubts()
         self._refreshed = Refreshed(self, upstreams, reactor, limits, count, clock=clock)
         self._renders: Flights[None] = Flights()
 
@@ -146,8 +149,9 @@ class ProjectList:
             lines.close()
         return head if lines is not None else None
 
-    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
-        reply = await self._upstreams.projects(known.validators if known is not None and known.found else None, self._receive)
+    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None], *, forced: bool = False) -> None:
+        validators = known.validators if known is not None and known.found and not forced else None
+        reply = await self._upstreams.projects(validators, self._receive)
         match reply:
             case PageUnchanged():
                 assert known is not None
@@ -156,7 +160,8 @@ class ProjectList:
                 head = Head(False, reply.upstream, reply.url, reply.checked_at)
             case _:
                 head = reply.record.head
-                if goes_back(known, head):
+                doubted = doubt(known, head, Candidate())
+                if self._doubts.stands(key, doubted, head.upstream, self._reactor.seconds(), forced=forced):
                     raise OlderThanKept
                 await self._lists.keep_only(head.digest)
         try:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from attrs import define, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from proxy.bounded import BoundedTable, DividedTable
 from proxy.cache.outcome import Outcome
@@ -30,9 +32,10 @@ from proxy.settings import MIB, PageLimits
 _FOUND, _MISSING = 32 * MIB, 4 * MIB
 #: What a head weighs besides its text (bytes).
 _HEAD_WEIGHT = 600
-#: What could not be refreshed is left alone for this long, doubling up to the maximum (seconds).
+#: What could not be refreshed is left alone for this long, doubling up to the maximum (seconds) with so many doublings at most.
 _REST = 5.0
 _LONGEST_REST = 60.0
+_DOUBLINGS = 4
 
 
 @frozen(slots=True)
@@ -77,8 +80,10 @@ class Source(Protocol):
     async def load(self, key: str) -> Head | None:
         """The head of what is kept under *key*."""
 
-    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None]) -> None:
-        """Ask upstream.  *adopt* is told the new head as soon as it may be served; keeping it may come after.
+    async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None], *, forced: bool = False) -> None:
+        """Ask upstream; with *forced*, for an operator, unconditionally.
+
+        *adopt* is told the new head as soon as it may be served; keeping it may come after.
 
         Raises ProxyError, OlderThanKept.
         """
@@ -103,7 +108,7 @@ class Refreshed:
         reactor: IReactorTime,
         limits: PageLimits,
         count: Callable[[str], None] = lambda event: None,
-        slow: Callable[[], None] = lambda: None,
+        slow: Callable[[float], None] = lambda waited: None,
         clock: Clock = time.time,
     ) -> None:
         self._slow = slow
@@ -171,8 +176,12 @@ class Refreshed:
         return (await self._entry(key)).head
 
     async def refresh(self, key: str) -> Head:
-        """What upstream says now, however fresh the one that is kept.  Raises UpstreamFailed."""
-        return await self._refresh(key, await self._entry(key))
+        """What upstream says now, asked unconditionally, however fresh the one that is kept.  Raises UpstreamFailed."""
+        entry = await self._entry(key)
+        if key in self._refreshes:
+            with suppress(ProxyError):
+                await self._refresh(key, entry)
+        return await self._refreshes.join(key, lambda: self._ask(key, entry, forced=True))
 
     def forget(self, key: str) -> None:
         """Drop what is in memory under *key*."""
@@ -221,26 +230,24 @@ class Refreshed:
 
     async def _within_soft_deadline(self, refresh: Deferred[Head]) -> Head | None:
         """The refreshed head, or ``None`` when it took longer than the soft deadline; the refresh goes on all the same."""
-        late = False
+        first: Deferred[Head | None] = Deferred(lambda _: refresh.cancel())
 
-        def too_slow() -> None:
-            nonlocal late
-            late = True
-            refresh.cancel()
+        def arrived(outcome: Head | Failure) -> None:
+            if not first.called:
+                first.callback(outcome)
 
-        deadline = self._reactor.callLater(self._limits.soft_deadline, too_slow)
+        refresh.addBoth(arrived)
+        deadline = self._reactor.callLater(self._limits.soft_deadline, first.callback, None)
         try:
-            return await refresh
-        except CancelledError:
-            if not late:
-                raise
-            self._slow()
-            return None
+            head = await first
         finally:
             if deadline.active():
                 deadline.cancel()
+        if head is None:
+            self._slow(self._limits.soft_deadline)
+        return head
 
-    async def _ask(self, key: str, entry: _Entry) -> Head:
+    async def _ask(self, key: str, entry: _Entry, *, forced: bool = False) -> Head:
         """Ask upstream; remember and return what it says.  After a failure of upstream this key rests for a while."""
         known = entry.head
         began = self._reactor.seconds()
@@ -253,7 +260,7 @@ class Refreshed:
             self._entries.put(key, entry)
 
         try:
-            await self._source.ask(key, known, adopt)
+            await self._source.ask(key, known, adopt, forced=forced)
         except OlderThanKept:
             entry.failures = 0
             entry.rest_until = self._reactor.seconds() + _LONGEST_REST
@@ -262,7 +269,7 @@ class Refreshed:
             raise  # the index is offline: nothing was asked, and nothing failed
         except ProxyError as error:
             entry.failures += 1
-            rest = min(_LONGEST_REST, _REST * 2 ** (entry.failures - 1))
+            rest = min(_LONGEST_REST, _REST * 2 ** min(entry.failures - 1, _DOUBLINGS))
             if known is not None and known.found:
                 # With nothing to serve, the next client's request is a fresh try.
                 entry.rest_until = self._reactor.seconds() + rest

@@ -146,9 +146,12 @@ class Room:
             self.log.failure("the stored files cannot be kept within their limits", Failure())
 
     async def _regularly(self) -> None:
-        if self.limited:
-            await self._usage.follow()
-        await self._usage.write()
+        try:
+            if self.limited:
+                await self._usage.follow()
+            await self._usage.write()
+        except OSError as error:
+            self.log.error("the stored files cannot be looked at: {error}", error=error)
         self._look()
 
     async def _above_limits(self) -> bool:

@@ -13,7 +13,7 @@ _COLUMNS = (
     ("index", False),
     ("upstream", False),
     ("state", False),
-    ("paused until", False),
+    ("down until", False),
     ("latency", True),
     ("in flight", True),
     ("waiting", True),
@@ -51,7 +51,11 @@ def _row(state: dict[str, Any]) -> list[str]:
 
 
 def _why(state: dict[str, Any]) -> str:
-    """The last failure; while its files are distrusted, the reason of that."""
+    """The last failure; while its files are distrusted, the reason of that; and the addresses that failed lately."""
+    why = "-"
     if state["marked"]:
-        return str(state["marked"])
-    return "-" if state["last_failure"] is None else f"{moment(state['last_failure_at'])} {state['last_failure']}"
+        why = str(state["marked"])
+    elif state["last_failure"] is not None:
+        why = f"{moment(state['last_failure_at'])} {state['last_failure']}"
+    resting = ", ".join(state["resting"])
+    return f"{why}; resting: {resting}" if resting else why

@@ -199,7 +199,7 @@ def index_url(value: Any) -> str:
         raise Unacceptable(f"{expected}, without credentials: they go into {instead}", redacted(url))
     if "?" in url or "#" in url:
         raise Unacceptable(f"{expected}, without a query or fragment", redacted(url))
-    return url if url.endswith("/") else url + "/"
+    return url.rstrip("/") + "/"
 
 
 def outbound_proxy(value: Any) -> str:

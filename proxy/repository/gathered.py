@@ -52,6 +52,8 @@ class Gathered:
     async def finish(self, *, framed: bool = True) -> None:
         if self._total is not None and self._total != self.offset:
             raise ValueError(f"ended at {self.offset:,} of {self._total:,} bytes")
+        if not framed and self._total is None and self._expected is None:
+            raise ValueError(f"ended with its connection after {self.offset:,} bytes, it may be cut off")
         data = b"".join(self._chunks)
         if self._expected is not None and not await self._offload.run(matches, data, self._expected):
             reason = f"sent {len(data):,} bytes without the {self._expected.algorithm} that the page states"

@@ -149,7 +149,12 @@ class Sidecars:
         source = await self._files.stored(pin.sha256)
         if source is None or pin.stated or self._good.get(pin.sha256):
             return source
-        if await self._offload.run(is_metadata_of, project, await self._offload.run(_all_of, source)):
+        try:
+            good = await self._offload.run(is_metadata_of, project, await self._offload.run(_all_of, source))
+        except BaseException:
+            source.close()
+            raise
+        if good:
             self._good.put(pin.sha256, True)
             return source
         source.close()
@@ -248,8 +253,7 @@ class Sidecars:
                 if await self._fits(search, data, "what ranges of it have as METADATA"):
                     return await self._kept(search, data)
             except Unreadable as error:
-                search.rejected.append(str(error))
-                return None
+                search.rejected.append(str(error))  # nobody vouches for ranges: the download is held against its digest
             except ProxyError:
                 pass  # ranges do not work there, or nothing does: the download will tell
         return await self._read_out(search, await holder.download(located, key.asked))

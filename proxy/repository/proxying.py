@@ -19,6 +19,7 @@ from proxy.interfaces import Clock, IBytesSource, IOffload, IRepository, IUpstre
 from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted
 from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.gathered import Gathered
+from proxy.repository.hosts import FileHosts
 from proxy.repository.located import Listed, Located, PageView, View
 from proxy.repository.metadata import Sidecars
 from proxy.repository.offered import PROVENANCE, find, metadata_name, metadata_pin, offered, pin_holds, segment
@@ -40,6 +41,7 @@ class ProxyRepository:
     """The index *name*.  *count* is told of each thing worth counting.
 
     *presence* is given if the index is offline: what is not there is then not offered, neither by page nor by name.
+    *hosts*: those that files may be fetched from.
     """
 
     log = Logger()
@@ -59,8 +61,10 @@ class ProxyRepository:
         presence: Presence | None = None,
         *,
         prefetch: bool = False,
+        hosts: FileHosts | None = None,
     ) -> None:
         self.name = name
+        self._hosts = hosts or FileHosts(())
         self._presence = presence
         self._metadata = metadata
         self._documents = documents
@@ -122,7 +126,10 @@ class ProxyRepository:
         return View(project, state, served.outcome, head.serial, lambda: self._load(project, served, pins, digests))
 
     async def _load(self, project: str, served: Served, pins: Pins, there: frozenset[str] | None) -> Page:
-        offer = await self._offload.run_first(offered, await self._pages.parsed(project, served.head), pins, there)
+        page = await self._pages.parsed(project, served.head)
+        if there is None and self._hosts.limit(served.head.upstream):
+            page = await self._on_allowed_hosts(project, page, served.head)
+        offer = await self._offload.run_first(offered, page, pins, there)
         for file, pin, digest in offer.changes:
             self._count("changed digest refused")
             self.log.error(
@@ -134,6 +141,18 @@ class ProxyRepository:
                 digest=str(digest),
             )
         return offer.page
+
+    async def _on_allowed_hosts(self, project: str, page: Page, head: Head) -> Page:
+        found = await self._offload.run_first(self._hosts.reachable, page, head.upstream, head.url)
+        if found.refused:
+            self.log.warn(
+                "{number} files of {project} are not offered: upstream.{upstream}.file_hosts does not list {hosts}",
+                number=len(page.files) - len(found.page.files),
+                project=project,
+                upstream=head.upstream,
+                hosts=", ".join(found.refused),
+            )
+        return found.page
 
     def last_modified(self) -> float | None:
         return self._upstreams.last_modified()
@@ -270,7 +289,13 @@ class ProxyRepository:
         return self._as_listed(file, head, await self._pins.of(self.name, project)) if _is(file, asked) else None
 
     async def listed(self, project: str, asked: str, filename: str) -> Listed:
-        """The file that the page lists under *filename* with the digest *asked*.  A page that lacks it is refreshed once."""
+        """The file that the page lists under *filename* with the digest *asked*.
+
+        A page that is at hand is believed, whatever its age: digests vouch for bytes.  One that lacks the file is refreshed.
+        """
+        known = await self.remembered(project, asked, filename)
+        if known is not None:
+            return known
         pins = await self._pins.of(self.name, project)
         file: File | None = None
         for no_cache in (False, True):

@@ -4,8 +4,12 @@ Anybody can answer 200 with some HTML: a sign-in form, an error page, a captive 
 
 - it states a repository version (PEP 629), as all large indexes do; or
 - it links to at least one wheel, egg or source archive that is called ``<name>-<version>``; or
-- its title or heading is that of a listing (*Links for x*, *Index of /simple/x/*, *Directory listing for …*) and names this
-  very project, and it holds no form, script or frame: an empty project.
+- its title or heading is that of a project page (*Links for x*) and names this very project, and it holds no form, script or
+  frame: an empty project.
+
+A web server's own listing of a folder (*Index of /simple/x/*, *Directory listing for …*) is believed for its distribution files
+alone.  Without any it says nothing of the project: the folder of a static mirror also has this listing when only its
+``index.html`` is called otherwise, is broken or is not there yet.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from proxy.model import EMPTY, File, Page
 from proxy.names import is_filename, normalize
 from proxy.settings import MIB
 from proxy.simple import mend
+from proxy.simple.attributes import others
 from proxy.simple.links import join_anew, resolve
 from proxy.simple.malformed import Malformed
 
@@ -32,56 +37,48 @@ _SUFFIXES = (
 #: A file that only an index links to, ``<name>-<version>`` and such an ending: a portal offers ``setup.exe`` too.
 _NUMBERED = re.compile(r".-v?[0-9]", re.IGNORECASE)
 _ARCHIVE = re.compile(r"\.(?:whl|egg|zip|tgz|tbz|txz|tar(?:\.\w+)?)\Z", re.IGNORECASE)
-_LISTING = re.compile(r"\b(?:links for|index of|directory listing (?:for|of))\b(.*)", re.IGNORECASE | re.DOTALL)
+_LINKS_FOR = re.compile(r"\blinks for\b(.*)", re.IGNORECASE | re.DOTALL)
+#: The titles and headings of listings by nginx, Apache, lighttpd, Caddy, IIS, Jetty, Tomcat, Python and Node.
+_LISTING = re.compile(
+    r"\b(?:index of|directory(?: listing)?(?: for| of|:)|listing (?:for|of|directory))|^\s*(?:\S+ - )?/\S*\s*$", re.IGNORECASE
+)
 _NAMES = re.compile(r"[A-Z0-9._-]+", re.IGNORECASE | re.ASCII)
 #: The headings of a document that are looked at, and how much of each (characters).
 _HEADINGS, _LONGEST_HEADING = 2, 1000
-_NO_LISTING_HAS = "form, input, script, iframe, frameset"
+_NO_PAGE_HAS = "form, input, script, iframe, frameset"
 
 _VERSION = re.compile(r"\s*([0-9]{1,9})\.([0-9]{1,9})\s*")
 #: Where an HTML page states its serial.
 SERIAL = re.compile(r"<!--\s*SERIAL\s+([0-9]{1,18})\s*-->", re.IGNORECASE)
-_END = re.compile(rb"</(?:html|body)\s*>", re.IGNORECASE)
-#: How far from its end, in bytes, a document is looked at for what stands there.
+#: How far from its end, in characters, a document is looked at for its serial.
 _TAIL = 4096
 #: Tags of other kinds than an index needs, from which on they are taken out before parsing.
 _DENSE = 2000
 _OTHER_TAG = re.compile(r"</?(?!(?:a|base|br|meta|script|style|textarea|title|html|head|body)[\s/>])[a-z][^>]*>", re.IGNORECASE)
-#: Charsets that pages are written in.  Python has others that take the square of a body's length, or make what is no text.
-_CHARSETS = re.compile(
-    r"(?:x-)?(?:utf-?(?:8|16|32)|us-ascii|ascii|iso-?8859|latin|windows-|cp|gb|big5|euc|shift|sjis|koi8)", re.IGNORECASE
-)
 #: Larger documents are parsed piece by piece, cut after links (characters): in one call the parser takes the square of the
 #: number of a tag's attributes, and holds the interpreter's lock.  A link may be as long as the longest URL and more; what is
 #: longer is cut anywhere, which is done to so many pieces of a page.
 _PIECE, _LONGEST_PIECE, _MOST_LONG = 8192, 24 * 1024, 64
-#: The most tags, and the longest document (bytes): such a page has 200,000 files.
+#: The most tags, and the longest document (characters): such a page has 200,000 files.
 _MOST_TAGS, _LARGEST = 1_000_000, 64 * MIB
 _ANCHOR_END = re.compile(r"</a\s*>", re.IGNORECASE)
 #: What goes on until it is ended, whatever comes in between.
 _LASTING = (("<!--", "-->"), ("<script", "</script"), ("<style", "</style"), ("<textarea", "</textarea"))
 
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE | re.ASCII)
 
-
-def html_is_complete(body: bytes) -> bool:
-    """Whether *body* ends as a document does: all that can be known of one whose length nobody stated."""
-    return _END.search(body[-_TAIL:]) is not None
-
-
-def parse_html(body: bytes, content_type: str, url: str, project: str) -> Page:
-    """The page in *body*.  Raises Malformed."""
-    if len(body) > _LARGEST:
-        raise Malformed(f"the HTML has more than {_LARGEST:,} bytes")
-    text = _decode(body, content_type)
+def parse_html(text: str, url: str, project: str) -> Page:
+    """The page in *text*.  Raises Malformed."""
+    if len(text) > _LARGEST:
+        raise Malformed(f"the HTML has more than {_LARGEST:,} characters")
     found = _Found()
     for piece in _pieces(text):
         found.add(LexborHTMLParser(_flat(piece)))
     stated = _states_version(found.metas)
     base = url if found.base is None else join_anew(url, found.base) or url
     linked = [file for link in found.links if (file := _file(link, base)) is not None]
-    if not stated and not any(_is_release(file.filename) for file in linked) and not found.is_empty_listing(project):
-        raise Malformed("the HTML is no project page: it links to no distribution file")
+    if not stated and not any(_is_release(file.filename) for file in linked) and not found.is_empty_page(project):
+        what = "is a web server's listing of a folder" if found.is_listing() else "is no project page"
+        raise Malformed(f"the HTML {what}: it links to no distribution file")
     serial = SERIAL.search(text[-_TAIL:])
     files, unverifiable = mend.told_apart(linked)
     return Page(
@@ -137,16 +134,20 @@ class _Found:
             self.base = (base.attributes.get("href") or "").strip()
         self.links += [anchor.attributes for anchor in tree.css("a[href]")]
         if len(self._headings) < _HEADINGS:
-            self._headings += [node.text()[:_LONGEST_HEADING] for node in tree.css("title, h1")[:_HEADINGS]]
-        self._forbidden = self._forbidden or tree.css_first(_NO_LISTING_HAS, default=None) is not None
+            found = tree.css("title, h1")[: _HEADINGS - len(self._headings)]
+            self._headings += [node.text()[:_LONGEST_HEADING] for node in found]
+        self._forbidden = self._forbidden or tree.css_first(_NO_PAGE_HAS, default=None) is not None
 
-    def is_empty_listing(self, project: str) -> bool:
-        """Whether it is the listing of *project*, with nothing in it."""
-        if self._forbidden:
+    def is_empty_page(self, project: str) -> bool:
+        """Whether the page says that it is *project*'s, of which there is no file."""
+        if self._forbidden or self.is_listing():
             return False
-        headings = self._headings[:_HEADINGS]
-        listings = [match[1] for heading in headings if (match := _LISTING.search(heading)) is not None]
-        return any(normalize(name) == normalize(project) for listing in listings for name in _NAMES.findall(listing))
+        pages = [match[1] for heading in self._headings if (match := _LINKS_FOR.search(heading)) is not None]
+        return any(normalize(name) == normalize(project) for page in pages for name in _NAMES.findall(page))
+
+    def is_listing(self) -> bool:
+        """Whether a web server says that it lists a folder there."""
+        return any(_LISTING.search(heading) is not None for heading in self._headings)
 
 
 def _is_release(filename: str) -> bool:
@@ -158,15 +159,6 @@ def _is_release(filename: str) -> bool:
 def states_version(start: str) -> bool:
     """Whether a document that begins with *start* states a repository version.  Raises Malformed as :func:`parse_html`."""
     return _states_version(_metas(LexborHTMLParser(start)))
-
-
-def _decode(body: bytes, content_type: str) -> str:
-    """*body* as text in the charset of its Content-Type, else the one it states itself, else UTF-8."""
-    stated = _CHARSET.search(content_type) or _CHARSET.search(body[:1024].decode("latin-1"))
-    try:
-        return body.decode("utf-8-sig" if stated is None or not _CHARSETS.match(stated[1]) else stated[1], "replace")
-    except (LookupError, ValueError):
-        return body.decode("utf-8-sig", "replace")
 
 
 def _flat(text: str) -> str:
@@ -223,9 +215,12 @@ def _file(attributes: Mapping[str, str | None], base: str) -> File | None:
         url=url,
         hashes=mend.digests(mend.fragment(fragment)),
         requires_python=mend.requires_python(attributes.get("data-requires-python")),
+        size=mend.size(attributes.get("data-size")),
+        upload_time=mend.upload_time(attributes.get("data-upload-time")),
         yanked=(attributes["data-yanked"] or True) if "data-yanked" in attributes else False,
         core_metadata=_core_metadata(attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata"))),
         provenance=mend.provenance(attributes.get("data-provenance")),
+        extra=others(attributes),
     )
 
 

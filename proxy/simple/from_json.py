@@ -21,7 +21,6 @@ from proxy.simple.malformed import Malformed
 #: Arrays at the top level stay undecoded, entry by entry.
 _Top = list[msgspec.Raw] | dict[str, Any] | str | bool | int | float | None
 _outline = msgspec.json.Decoder(dict[str, _Top])
-_entry = msgspec.json.Decoder(dict[str, Any])
 _value = msgspec.json.Decoder()
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -30,7 +29,7 @@ _MOST_VALUES = 4_000_000
 #: The key of ``meta`` that has the page's serial.
 SERIAL = "_last-serial"
 
-_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
+_VERSION = re.compile(r"\s*([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:\.[0-9]{1,9}){0,9}\s*")
 _FILE_KEYS = frozenset(
     {
         "filename",
@@ -56,24 +55,28 @@ _META_KEYS = frozenset({"api-version"}) | _DROPPED
 def parse_json(body: bytes, url: str, project: str) -> Page:
     """The page in *body*.  Raises Malformed."""
     try:
-        document = _outline.decode(of_few_values(body.removeprefix(b"\xef\xbb\xbf")))
+        document = _outline.decode(of_few_values(body))
         return _page(document, url, normalize(project))
     except _UNDECODABLE as error:
         raise Malformed(f"the body is no JSON page: {error}") from error
 
 
 def _page(document: dict[str, Any], url: str, project: str) -> Page:
-    meta = document.get("meta")
-    if not isinstance(meta, dict):
-        raise Malformed("the JSON is no project page: it has no meta")
+    stated = document.get("meta")
+    meta: dict[str, Any] = stated if isinstance(stated, dict) else {}
     version = api_version(meta.get("api-version"))
     name = document.get("name")
-    if not isinstance(name, str) or normalize(name) != project:
-        raise Malformed(f"the page is that of another project: {str(name)[:100]!r} instead of {project!r}")
+    if isinstance(name, str) and normalize(name) != project:
+        raise Malformed(f"the page is that of another project: {name[:100]!r} instead of {project!r}")
     entries = document.get("files")
     if not isinstance(entries, list):
         raise Malformed("the JSON is no project page: it has no list of files")
-    files, unverifiable = mend.told_apart([file for file in [_entry_of(raw, url) for raw in entries] if file is not None])
+    listed = [file for file in [_file(_entry(raw), url) for raw in entries] if file is not None]
+    if entries and not listed and not any(bytes(raw)[:1] == b"{" for raw in entries):
+        raise Malformed("the JSON is no project page: its files are no objects")
+    if not meta and not isinstance(name, str) and not listed:
+        raise Malformed("the JSON is no project page: it has no meta, no name and no file")
+    files, unverifiable = mend.told_apart(listed)
     return Page(
         project=project,
         files=files,
@@ -100,11 +103,16 @@ def _meta_extra(others: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def api_version(value: object) -> tuple[int, int]:
-    """``meta.api-version`` as numbers.  Raises Malformed when it is none of major version 1 (PEP 629)."""
-    match = _VERSION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match[1]) != 1:
+    """``meta.api-version`` as numbers; what is none says nothing, as clients take it.
+
+    Raises Malformed when it is one of another major version (PEP 629).
+    """
+    match = _VERSION.fullmatch(str(value)) if isinstance(value, str | int | float) else None
+    if match is None:
+        return 1, 0
+    if int(match[1]) != 1:
         raise Malformed(f"the page is of API version {str(value)[:100]!r}, which this proxy does not know")
-    return 1, int(match[2])
+    return 1, int(match[2] or 0)
 
 
 def _whole(value: Any) -> Any:
@@ -119,21 +127,18 @@ def _others(mapping: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]
     return {key: value for key, value in mapping.items() if key not in known} if not known.issuperset(mapping) else EMPTY
 
 
-def _entry_of(raw: msgspec.Raw, page_url: str) -> File | None:
-    """The file in *raw*; one that cannot be decoded, such as for a number of 5,000 digits, is none.  Raises MsgspecError."""
+def _entry(raw: msgspec.Raw) -> Any:
+    """The value of *raw*; one that cannot be decoded, such as for a number of 5,000 digits, is ``None``."""
     try:
-        entry = _entry.decode(raw)
-    except msgspec.ValidationError:
-        if bytes(raw)[:1] != b"{":
-            raise
-        return None
+        return _value.decode(raw)
     except _UNDECODABLE:
         return None
-    return _file(entry, page_url)
 
 
-def _file(entry: dict[str, Any], page_url: str) -> File | None:
+def _file(entry: Any, page_url: str) -> File | None:
     """One file, ``None`` for an entry that no client could use."""
+    if not isinstance(entry, dict):
+        return None
     get = entry.get
     filename, href = get("filename"), get("url")
     if not isinstance(filename, str) or not isinstance(href, str) or not is_filename(filename):

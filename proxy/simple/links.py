@@ -18,8 +18,8 @@ _ANY_USER = re.compile(r"^((?:[a-z0-9+.-]*:)?[/\\]*).*@", re.IGNORECASE | re.DOT
 _IS_URL = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
 _URL = re.compile(r"\bhttps?:[/\\][^\s'\"<>]+", re.IGNORECASE)
 
-_SAFE_IN_PATH = "/%:@!$&'()*+,;=~"
-_SAFE_IN_QUERY = _SAFE_IN_PATH + "?"
+_SAFE_IN_PATH = "/%:@!$&'()*,;=~"
+_SAFE_IN_QUERY = _SAFE_IN_PATH + "+?"
 _NETLOC = re.compile(r"""[^\s\x00-\x20\x7f/?#\\<>"^`{|}]+""")
 
 # The two shapes that nearly all links of large pages have are resolved without urllib, which takes many times as long.
@@ -32,22 +32,27 @@ _RELATIVE = re.compile(rf"((?:\.\./)*)({_PATH})", re.ASCII)
 def resolve(base: str, href: str) -> tuple[str, str] | None:
     """The absolute http(s) URL that *href* means on the page at *base*, and its fragment; ``None`` when there is none.
 
-    Characters that no URL may hold (spaces, non-ASCII) come out percent-encoded.
+    Characters that no URL may hold (spaces, non-ASCII) come out percent-encoded, and so does a ``+`` in the path: object stores
+    take it for a space, and pip encodes it.
     """
     if len(href) > LONGEST:
         return None
     if _ABSOLUTE.fullmatch(href):
-        return href, ""
+        return _without_plus(href), ""
     reference, _, fragment = href.strip().partition("#")
     if _ABSOLUTE.fullmatch(reference):
-        return reference, fragment
+        return _without_plus(reference), fragment
     relative = _RELATIVE.fullmatch(reference)
     if relative is not None:
         folder = join(base, relative[1] or ".")
         if folder is not None and folder.endswith("/"):
-            return folder + relative[2], fragment
+            return folder + _without_plus(relative[2]), fragment
     url = join_anew(base, reference) if reference else None
     return None if url is None else (url, fragment)
+
+
+def _without_plus(path: str) -> str:
+    return path.replace("+", "%2B") if "+" in path else path
 
 
 def beside(url: str, companion: str) -> str:

@@ -23,10 +23,17 @@ _NAMED = {
 }
 _BY_TYPE = {"text/*": (MediaType.TEXT_HTML,), "application/*": (MediaType.JSON, MediaType.HTML_V1)}
 _RICHEST_FIRST = tuple(MediaType)
-_JSON_TYPES = frozenset({"application/json", *(name for name in _NAMED if name.endswith("json"))})
+_JSON_TYPES = frozenset({"application/json", "text/json", *(name for name in _NAMED if name.endswith("json"))})
 _HTML_TYPES = frozenset({"application/xhtml+xml", *(name for name in _NAMED if name.endswith("html"))})
+#: What servers say of a file whose type they do not know (``index.v1_json``).
+_SAY_NOTHING = frozenset(
+    {"application/octet-stream", "binary/octet-stream", "text/plain", "application/unknown", "unknown/unknown"}
+)
+_UNCLEAR = "unclear"
+#: A media type, whatever surrounds it: parameters, quotes, no semicolon.
+_TYPE = re.compile(r"(?<![\w=.+-])[\w.+-]+/[\w.+-]+", re.ASCII)
 _QUALITY = re.compile(r"[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}")
-#: Headers up to this length are remembered with what they mean (characters).
+#: Headers up to this length are remembered with what they mean, and of a ``Content-Type`` no more is read (characters).
 _LONGEST_KEPT = 500
 
 
@@ -108,9 +115,20 @@ def _weighted(header: str) -> list[tuple[str, float]]:
     return members
 
 
-def media_of(content_type: str) -> str | None:
-    """Which parser a body of this ``Content-Type`` needs: ``"json"``, ``"html"``, or ``None`` when it is no page."""
-    media = content_type.partition(";")[0].strip().lower()
-    if media in _JSON_TYPES:
-        return "json"
-    return "html" if media in _HTML_TYPES else None
+def media_of(content_type: str, start: bytes) -> str | None:
+    """Which parser a body of this ``Content-Type`` needs: ``"json"``, ``"html"``, or ``None`` when it is no page.
+
+    Where the header says nothing, or two things, *start* decides: the first bytes of the body, in UTF-8 without a mark.
+    """
+    stated = _stated(content_type[:_LONGEST_KEPT])
+    return stated if stated != _UNCLEAR else {b"{": "json", b"<": "html"}.get(start.lstrip()[:1])
+
+
+@lru_cache(maxsize=256)
+def _stated(content_type: str) -> str | None:
+    """What *content_type* says, which may be a list where it was sent twice; :data:`_UNCLEAR` when the body has to tell."""
+    types = {match[0].lower() for match in map(_TYPE.search, content_type.split(",")) if match is not None}
+    kinds = {"json" for each in types if each in _JSON_TYPES} | {"html" for each in types if each in _HTML_TYPES}
+    if len(kinds) == 1:
+        return kinds.pop()
+    return _UNCLEAR if kinds or types <= _SAY_NOTHING else None

@@ -5,22 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import unquote
-
-from packaging.specifiers import SpecifierSet
 
 from proxy.model import DIGEST_LENGTHS, EMPTY, IMPOSSIBLE, File, strongest
 from proxy.simple.links import LONGEST
 from proxy.simple.numbers import in_bounds, whole
+from proxy.simple.requires_python import repaired
 
 #: How deep a value may nest that this proxy does not know and passes on.
 _DEEPEST = 32
 #: The longest version that is passed on (characters).
 _LONGEST_VERSION = 255
-#: Nobody writes a longer one in earnest, and the verdicts are cached.
-_LONGEST_SPECIFIER = 500
 
 #: What divides a fragment; clients look for digests behind a second ``#`` too.
 _FRAGMENT_PARTS = re.compile(r"[#&]")
@@ -96,20 +92,9 @@ def yanked(value: object) -> bool | str:
     return value if isinstance(value, str) and value else bool(value)
 
 
-@lru_cache(maxsize=1024)
-def _is_specifier(text: str) -> bool:
-    try:
-        SpecifierSet(text)
-    except ValueError:
-        return False
-    return True
-
-
 def requires_python(value: object) -> str | None:
     """A specifier that clients can read (PEP 345), or nothing: uv drops a file for one it cannot."""
-    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_SPECIFIER or not _is_specifier(value):
-        return None
-    return value
+    return repaired(value) if isinstance(value, str) else None
 
 
 def core_metadata(value: object) -> bool | Mapping[str, str] | None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from proxy.model import Page
-from proxy.simple.from_html import html_is_complete, parse_html
+from proxy.simple.charsets import text_of, utf8
+from proxy.simple.complete import is_closed, is_complete
+from proxy.simple.from_html import parse_html
 from proxy.simple.from_json import parse_json
 from proxy.simple.malformed import Malformed
 from proxy.simple.media import media_of
 
-__all__ = ["Malformed", "html_is_complete", "parse_page", "weight"]
+__all__ = ["Malformed", "is_whole", "parse_page", "says_its_end", "settled_type", "weight"]
 
 #: How much more a page takes in memory than its body, and what each file takes besides (bytes).
 _PER_BYTE, _PER_FILE = 6, 400
-
-#: What a static file server says of a file whose ending it does not know (``index.v1_json``): the body has to tell.
-_ANYTHING = ("", "application/octet-stream", "binary/octet-stream", "text/plain")
+#: Bytes of a page that tell what it is.
+_START = 1024
 
 
 def parse_page(body: bytes, content_type: str, url: str, project: str) -> Page:
@@ -22,19 +23,38 @@ def parse_page(body: bytes, content_type: str, url: str, project: str) -> Page:
 
     Raises Malformed when the body is not what *content_type* says, is no project page, or is another project's.
     """
-    start = body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    if not start and not body.strip():
+    if not body or body.isspace():
         raise Malformed("the page is empty")
-    kind = media_of(content_type)
-    if kind is None and content_type.partition(";")[0].strip().lower() in _ANYTHING:
-        kind = {b"{": "json", b"<": "html"}.get(start)
+    kind = _kind(body, content_type)
     if kind == "json":
-        return parse_json(body, url, project)
+        return parse_json(utf8(body), url, project)
     if kind == "html":
-        return parse_html(body, content_type, url, project)
+        return parse_html(text_of(body, content_type), url, project)
     raise Malformed(f"Content-Type {content_type[:100]!r} is no project page")
+
+
+def settled_type(body: bytes, content_type: str) -> str:
+    """*content_type*, or what *body* is when that does not say it."""
+    kind = _kind(body, content_type)
+    if kind is None or kind in content_type.lower():
+        return content_type
+    return {"json": "application/json", "html": "text/html"}[kind]
+
+
+def is_whole(body: bytes, content_type: str) -> bool:
+    """Whether *body*, which ended with its connection, can be whole: JSON that is not is found out when it is parsed."""
+    return _kind(body, content_type) != "html" or is_complete(text_of(body, content_type))
+
+
+def says_its_end(body: bytes, content_type: str) -> bool:
+    """Whether *body* is whole whatever else came: HTML that closes itself.  JSON is as for :func:`is_whole`."""
+    return _kind(body, content_type) != "html" or is_closed(text_of(body, content_type))
 
 
 def weight(page: Page, body: bytes) -> int:
     """What *page*, parsed from *body*, takes in memory: roughly, in bytes."""
     return _PER_BYTE * len(body) + _PER_FILE * len(page.files)
+
+
+def _kind(body: bytes, content_type: str) -> str | None:
+    return media_of(content_type, utf8(body[:_START]))

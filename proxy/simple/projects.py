@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
 
 import ijson
 import msgspec
@@ -30,6 +31,9 @@ Write = Callable[[bytes], object]
 #: HTML is parsed in pieces of about this size, for the parser takes the square of the number of a tag's attributes; what does
 #: not end a link for so long is none (bytes).
 _PIECE = 8 * KIB
+#: Bytes of a list that tell what it is.
+_START = 1024
+_BOM = b"\xef\xbb\xbf"
 #: HTML in which no link ends for so long, and JSON in which no value does, is no list of projects (bytes).
 _LONGEST_GAP = 1 * MIB
 #: How deep JSON may nest at the least, and how much deeper if all that is opened is closed soon.
@@ -39,6 +43,10 @@ _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 #: An entry with no more keys than these has the ones that indexes give: a name and a serial.
 _PLAIN_KEYS = 2
 _ANCHOR_END = re.compile(rb"</a\s*>", re.IGNORECASE)
+#: What static generators link to instead of the folder that it is in.
+_INDEX = re.compile(r"(?:^|(?<=/))index\.html?$", re.IGNORECASE)
+#: How web servers end a name that is too long for their listing.
+_SHORTENED = "..>"
 #: Entries that are written in one call.
 _BATCH = 2000
 
@@ -54,11 +62,15 @@ _named = msgspec.json.Decoder(_Named)
 
 def write_lines(body: BinaryIO, content_type: str, write: Write) -> int | None:
     """Turn upstream's *body* into lines; the serial it states.  Raises Malformed when it is no list of projects."""
-    kind = media_of(content_type)
+    start = body.read(_START)
+    begin = len(_BOM) if start.startswith(_BOM) else 0
+    kind = media_of(content_type, start[begin:])
+    body.seek(begin)
     if kind == "json":
         try:
-            meta, entries = _json_meta(body), _json_entries(body)
-            return _write(meta, entries, write)
+            meta = _json_meta(body)
+            body.seek(begin)
+            return _write(meta, _json_entries(body), write)
         except (ijson.JSONError, ValueError, OverflowError, RecursionError) as error:
             raise Malformed(f"the body is no JSON: {error}") from error
     if kind == "html":
@@ -86,11 +98,9 @@ def _write(meta: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], write:
 
 
 def _json_meta(body: BinaryIO) -> dict[str, Any]:
-    meta = _value_of_meta(body)
-    if not isinstance(meta, dict):
-        raise Malformed("the JSON has no meta")
+    value = _value_of_meta(body)
+    meta = value if isinstance(value, dict) else {}
     version = min(api_version(meta.get("api-version")), NEWEST)
-    body.seek(0)
     others = without_secrets(kept(meta))
     serial = mend.serial(others.pop("_last-serial", None))
     stated = {} if serial is None else {"_last-serial": serial}
@@ -98,7 +108,7 @@ def _json_meta(body: BinaryIO) -> dict[str, Any]:
 
 
 def _value_of_meta(body: BinaryIO) -> Any:
-    """The value of ``meta``, which may come after the list.  Raises Malformed when there is no list beside it."""
+    """The value of ``meta``, which may come after the list, and ``None`` without one.  Raises Malformed without a list."""
     fed = _Fed(body)
     builder: ijson.ObjectBuilder | None = None
     listed = False
@@ -111,7 +121,9 @@ def _value_of_meta(body: BinaryIO) -> Any:
             listed = listed or (prefix == "projects" and event == "start_array")
             if listed and builder is not None:
                 return builder.value
-    raise Malformed(f"the JSON has no {'meta' if listed else 'list of projects'}")
+    if not listed:
+        raise Malformed("the JSON has no list of projects")
+    return None
 
 
 def _json_entries(body: BinaryIO) -> Iterator[dict[str, Any]]:
@@ -165,7 +177,6 @@ class _Fed:
 
 def _write_html(body: BinaryIO, write: Write) -> int | None:
     states = states_version(body.read(4 * KIB).decode("latin-1"))
-    body.seek(0)
     serial = _html_serial(body)
     meta = {"api-version": "1.0"} if serial is None else {"api-version": "1.0", "_last-serial": serial}
     entries = _Anchors(body)
@@ -184,7 +195,7 @@ def _html_serial(body: BinaryIO) -> int | None:
 
 
 class _Anchors:
-    """The projects that the links of an HTML list lead to: those whose text is the last part of their path."""
+    """The projects that the links of an HTML list lead to: those that are called as the last folder of their path."""
 
     def __init__(self, body: BinaryIO) -> None:
         self._body = body
@@ -207,13 +218,27 @@ class _Anchors:
 
     def _entries(self, html: bytes) -> Iterator[dict[str, Any]]:
         for anchor in LexborHTMLParser(html.decode("utf-8", "replace")).css("a[href]"):
-            name = anchor.text().strip().rstrip("/")
-            target = (anchor.attributes.get("href") or "").partition("#")[0].rstrip("/").rpartition("/")[2]
+            target = _folder(anchor.attributes.get("href") or "")
+            if target is None:
+                continue
+            name = _INDEX.sub("", anchor.text().strip()).rstrip("/")
+            if name.endswith(_SHORTENED) and target.startswith(name.removesuffix(_SHORTENED)):
+                name = target
             if is_project_name(name) and normalize(name) == normalize(target):
                 self.projects += 1
                 yield {"name": name}
             else:
                 self.others += 1
+
+
+def _folder(href: str) -> str | None:
+    """The last folder of the path in *href*; ``None`` for a link to the list itself, in another order, or to what is above."""
+    try:
+        path = urlsplit(href.strip()).path
+    except ValueError:
+        return None
+    folder = unquote(_INDEX.sub("", path).rstrip("/").rpartition("/")[2])
+    return None if folder in ("", ".", "..") else folder
 
 
 def write_rendering(lines: Iterable[bytes], media: MediaType, write: Write) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from proxy.model import File, Page, strongest
+from proxy.simple.attributes import written
 from proxy.simple.media import MediaType
 
 Link = Callable[[File], str]
@@ -130,6 +131,12 @@ def _anchor(file: File, link: Link) -> str:
         attributes += f' data-core-metadata="{metadata}" data-dist-info-metadata="{metadata}"'
     if file.provenance is not None:
         attributes += f' data-provenance="{escape(file.provenance)}"'
+    if file.size is not None:
+        attributes += f' data-size="{file.size}"'
+    if file.upload_time is not None:
+        attributes += f' data-upload-time="{file.upload_time}"'
+    if file.extra:
+        attributes += written(file.extra)
     return f'<a href="{escape(link(file))}{fragment}"{attributes}>{escape(file.filename)}</a><br>'
 
 

@@ -66,14 +66,26 @@ class Proofs:
     """Which files are as they were when their digest was right.  May be used from any thread."""
 
     def __init__(self) -> None:
-        self._marks: BoundedTable[str, Mark] = BoundedTable(_REMEMBERED, lambda mark: 1)
+        #: The mark of each file, and the one that it had before its last use was noted.
+        self._marks: BoundedTable[str, tuple[Mark, ...]] = BoundedTable(_REMEMBERED, lambda marks: 1)
         self._lock = threading.Lock()
         self._settling = threading.Lock()
 
     def note(self, sha256: str, mark: Mark) -> None:
         """The file of *mark* has that digest."""
         with self._lock:
-            self._marks.put(sha256, mark)
+            self._marks.put(sha256, (mark,))
+
+    def renew(self, sha256: str, mark: Mark, coming: Mark) -> bool:
+        """Whether the file of *mark* is known to have that digest: it may then have the mark *coming* as well.
+
+        Told before its time is set: whoever looks at the file meanwhile, or has just looked, finds a mark that is known.
+        """
+        with self._lock:
+            known = mark in (self._marks.get(sha256) or ())
+            if known and mark != coming:
+                self._marks.put(sha256, (coming, mark))
+        return known
 
     def proven(self, sha256: str, descriptor: int, mark: Mark) -> Mark:
         """Note that the bytes of an open file were right while it had *mark*; the mark that it has now.
@@ -90,7 +102,7 @@ class Proofs:
     def hold(self, sha256: str, mark: Mark) -> bool:
         """Whether the file of *mark* is known to have that digest."""
         with self._lock:
-            return self._marks.get(sha256) == mark
+            return mark in (self._marks.get(sha256) or ())
 
 
 def opened(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tuple[CheckedFile, Mark] | Damage:

@@ -20,7 +20,7 @@ from typing import Any
 from diskcache import Cache, Disk, Timeout
 from diskcache.core import DBNAME, MODE_BINARY, MODE_RAW
 
-from proxy.errors import StorageFailed
+from proxy.errors import StorageFailed, is_of_the_disk
 
 #: What a database that was found damaged is called from then on: this after its own name, then when that was.
 SET_ASIDE = ".damaged-"
@@ -55,6 +55,18 @@ _OF_THE_FILE = frozenset((sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_
 
 class Refused(Exception):
     """A row in the database is not one that this proxy wrote."""
+
+
+class Unread(Exception):
+    """A value that may well be in order could not be read for now.  No OSError: diskcache takes those for a missing value."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.passing = not is_of_the_disk(error)
+
+
+class Starved(StorageFailed):
+    """A record could not be read because this process has no room for another open file: it is there, and not lost."""
 
 
 class Damaged(Exception):
@@ -94,7 +106,12 @@ class BytesOnly(Disk):  # type: ignore[misc]  # diskcache has no types
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:
         if read or mode not in (MODE_RAW, MODE_BINARY):
             raise Refused("a value in the record database is a pickle")
-        fetched = super().fetch(mode, filename, value, False)
+        try:
+            fetched = super().fetch(mode, filename, value, False)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise Refused("the file of a value in the record database is gone") from None
+        except OSError as error:
+            raise Unread(error) from error
         if not isinstance(fetched, bytes):
             raise Refused("a value in the record database is not bytes")
         if not fetched.startswith(_SEALED):
@@ -128,6 +145,15 @@ class _Alone(Cache):  # type: ignore[misc]  # diskcache has no types
             made.execute("PRAGMA mmap_size = 0")
         return made
 
+    def rolled_back(self) -> bool:
+        """Give up the transaction under way, if there is one; false if that fails."""
+        try:
+            if self._con.in_transaction:
+                self._con.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        return True
+
 
 class Readings:
     """The rows of the database in *directory* over *connection*, which need not be to the file that is there."""
@@ -148,8 +174,7 @@ class Readings:
             (key, time.time()),
         )
         for mode, filename, value in rows:
-            with suppress(FileNotFoundError):
-                return self._disk.fetch(mode, filename, value, False)
+            return self._disk.fetch(mode, filename, value, False)
         return None
 
     def iterkeys(self) -> Iterator[str]:

@@ -41,8 +41,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Bytes so far, their sha256, bytes in all if that is known.
 _MARK = re.compile(r"([0-9]{1,19}) ([0-9a-f]{64}) ([0-9]{1,19}|-)")
 _MARKS = ".marks"
-#: What opening a file may fail with that says nothing about the file.
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: What opening or reading a file fails with that is damaged, or no file.  All else speaks of its owner, a mount, this process.
+_OF_DAMAGE = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ELOOP, errno.ENXIO, errno.ENOTDIR)
 #: Large files that are checked at one time, in the background.
 _CHECKS = 2
 
@@ -218,22 +218,30 @@ class LocalFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
-                raise
-            return Damage(f"it cannot be opened: {error.strerror}")
+            return self._unreadable(error, path)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 found: tuple[CheckedFile, Mark] | Damage = Damage("it is no file")
             else:
                 found = opened(descriptor, path.name, size, self._proofs)
         except OSError as error:
-            found = Damage(f"it cannot be read: {error.strerror}")
+            os.close(descriptor)
+            return self._unreadable(error, path)
         except BaseException:
             os.close(descriptor)
             raise
         if isinstance(found, Damage):
             os.close(descriptor)
         return found
+
+    def _unreadable(self, error: OSError, path: Path) -> Damage | None:
+        """What is the matter with a file that gave *error*; ``None`` for one that counts as missing and is left where it is."""
+        if not is_of_the_disk(error):
+            raise error
+        if error.errno in _OF_DAMAGE:
+            return Damage(f"it cannot be read: {error.strerror}")
+        self.failed(error, path, reading=True)
+        return None
 
     async def _damaged(self, sha256: str, damage: Damage) -> None:
         """Take a damaged file away.  Where that is impossible it is as good as gone: whoever wants it fetches it again."""
@@ -249,7 +257,11 @@ class LocalFiles:
     def _being_checked(self, source: CheckedFile, sha256: str, mark: Mark) -> FileBeingChecked:
         """*source*, whose end waits until all of it has been read and its digest was right."""
         held = FileBeingChecked(source.fileno(), source.size, sha256, mark, self._proofs)
-        check = self._checks.join((sha256, mark), lambda: self._check(sha256, os.dup(held.fileno()), mark))
+        try:
+            check = self._checks.join((sha256, mark), lambda: self._check(sha256, os.dup(held.fileno()), mark))
+        except BaseException:
+            held.close()
+            raise
         check.addBoth(held.checked)
         return held
 
@@ -302,9 +314,12 @@ class LocalFiles:
         Called in a worker thread.
         """
         with self._moving:
+            if mark_of(os.fstat(descriptor)) != mark:
+                return False  # what stands there may be good
             os.rename(arrived, target)
             if mark_of(os.fstat(descriptor)) != mark:
                 os.unlink(target)
+                self.changed()
                 return False
             self._proofs.note(target.name, mark)
         self.changed()
@@ -402,10 +417,12 @@ class LocalFiles:
                 mark = mark_of(os.stat(path))
                 if (sha256, mark) in self._checks:
                     continue  # its time tells whether it is written to meanwhile
-                sound = self._proofs.hold(sha256, mark)
-                os.utime(path, (used, used))
-                if sound:
-                    self._proofs.note(sha256, mark_of(os.stat(path)))
+                coming = (*mark[:2], int(used * 1e9))
+                sound = self._proofs.renew(sha256, mark, coming)
+                os.utime(path, ns=(coming[2], coming[2]))
+                now = mark_of(os.stat(path))
+                if sound and now[:2] == mark[:2]:
+                    self._proofs.renew(sha256, coming, now)  # some file systems keep less of a time
             except FileNotFoundError:
                 pass
             except OSError as error:

@@ -196,11 +196,13 @@ class Place:
     # -- what is wrong -------------------------------------------------------------------------------------------------------
 
     def _folders(self) -> Iterator[Trouble]:
+        # Bytes are written only where some found no room lately: who fills the disk would miss them.
+        size = _PROBE_SIZE if any(failure.error in _NO_ROOM for failure in list(self._failures.values())) else 0
         for name in _FOLDERS:
             folder = self._root / name
             try:
                 folder.mkdir(mode=0o700, exist_ok=True)
-                _try_writing(folder)
+                _try_writing(folder, size)
                 os.listdir(folder) if name == "partial" else os.scandir(folder).close()
             except OSError as error:
                 yield _trouble(error.errno or errno.EIO, f"{name}/", reading=False)
@@ -220,7 +222,7 @@ class Place:
         if failure.reading:
             return False  # one file of many: only a look at that file could tell
         try:
-            _try_writing(folder)
+            _try_writing(folder, 0)
         except FileNotFoundError:
             return True  # it is made when it is needed
         except OSError:
@@ -250,12 +252,12 @@ def _identity(facts: os.stat_result | None) -> tuple[int, int] | None:
     return None if facts is None else (facts.st_dev, facts.st_ino)
 
 
-def _try_writing(folder: Path) -> None:
-    """Write a file there and remove it.  Raises OSError."""
+def _try_writing(folder: Path, size: int) -> None:
+    """Write a file of *size* bytes there and remove it.  Raises OSError."""
     probe = folder / _PROBE
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, bytes(_PROBE_SIZE))
+        os.write(descriptor, bytes(size))
     finally:
         os.close(descriptor)
         with suppress(FileNotFoundError):

@@ -10,7 +10,7 @@ from zope.interface import implementer
 from proxy.errors import NotHere
 from proxy.interfaces import IBodyReader, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageReply, Validators, Wanted
-from proxy.upstream.client import UpstreamState
+from proxy.upstream.pool.upstream import UpstreamState
 
 
 @implementer(IUpstreams)
@@ -45,7 +45,7 @@ class Offline:
     def last_modified(self) -> float | None:
         return None
 
-    def slow(self) -> None:
+    def slow(self, waited: float) -> None:
         pass
 
     async def close(self) -> None:

@@ -24,8 +24,8 @@ from proxy.flight import Flights
 from proxy.simple.links import shown
 from proxy.simple.media import MediaType
 from proxy.simple.numbers import whole
-from proxy.upstream.failures import cancelled, reason
-from proxy.upstream.heads import QuietPool
+from proxy.upstream.http.failures import cancelled, reason
+from proxy.upstream.http.heads import QuietPool
 from proxy.warm.choosing import Entry
 
 #: How often an answer that says "later" (503, 429) or a broken connection is tried again, and the longest pause (seconds).

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,8 +21,20 @@ def reason_phrase(text: str) -> str:
     return _NOT_IN_A_REASON.sub(" ", text)[:_REASON_LIMIT].strip()
 
 
-def problem(error: ProxyError) -> Answer:
-    """The answer for *error*.  It is never to be cached: an outage must not outlive itself."""
+def soon() -> int:
+    """Seconds until a client may ask again: 1 or 2, so that those who failed together do not come back together.
+
+    It says nothing about how long upstream is left alone.  pip obeys it five times without a word, so it has to be short; and
+    it has to be a whole number: pip ends in a traceback on a fraction, poetry on a date.
+    """
+    return random.choice((1, 2))  # noqa: S311  # spreads clients, no secret
+
+
+def problem(error: ProxyError, retry_after: Callable[[], int] = soon) -> Answer:
+    """The answer for *error*; *retry_after* draws the seconds in ``Retry-After``.
+
+    It is never to be cached: an outage must not outlive itself.
+    """
     detail = str(error) or error.title
     members: dict[str, object] = {
         "type": f"urn:pypiproxy:problem:{error.code}",
@@ -39,8 +53,8 @@ def problem(error: ProxyError) -> Answer:
         ("Cache-Control", "no-store"),
         ("Cache-Status", f"pypiproxy; detail={error.code}"),
     ]
-    if error.retry_after is not None:
-        headers.append(("Retry-After", str(error.retry_after)))
+    if error.passing:
+        headers.append(("Retry-After", str(retry_after())))
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", "GET, HEAD"))
     return Answer(error.status, headers, msgspec.json.encode(members), reason_phrase(f"{error.title}: {detail}"), error.code)

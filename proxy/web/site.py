@@ -16,7 +16,7 @@ from proxy.errors import LoopDetected, MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import is_digest, is_project_name, is_served_name, is_version, normalize
 from proxy.repository.offered import PROVENANCE
-from proxy.upstream.identity import Identity, entries, passed_through
+from proxy.upstream.http.identity import Identity, entries, passed_through
 from proxy.web.answers import Answer, Ask
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.files import Files

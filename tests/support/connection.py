@@ -134,6 +134,8 @@ class Connection(Protocol):
         await self._wait(fault.delay)
         if fault.drop:
             await self._end()
+        if fault.reset:
+            await self._reset()
         if fault.garbage is not None:
             self.transport.write(fault.garbage)
             await self._end()

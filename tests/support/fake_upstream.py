@@ -30,10 +30,11 @@ _NO_FAULT = Fault()
 
 
 class FakeUpstream:
-    """An upstream on 127.0.0.1.  ``content`` holds what it has and how it speaks; see `Content` for its settings.
+    """An upstream at *address*.  ``content`` holds what it has and how it speaks; see `Content` for its settings.
 
     *tls* is a Twisted context factory (see ``tests.support.certs``).  *file_host* is another `FakeUpstream` that serves this
-    one's files.  *rate* bounds every response, in bytes a second.
+    one's files.  *rate* bounds every response, in bytes per second.  *host* is the name that its URLs give it, the address by
+    default; ``tests.support.addresses`` has several of them under one name.
     """
 
     def __init__(
@@ -43,9 +44,13 @@ class FakeUpstream:
         file_host: FakeUpstream | None = None,
         rate: float | None = None,
         port: int = 0,
+        address: str = "127.0.0.1",
+        host: str | None = None,
         reactor: Any = default_reactor,
     ) -> None:
         self.content = Content()
+        self.address = address
+        self.host = host or address
         self.reactor = reactor
         self.rate = rate
         #: Every request so far, in order of arrival.
@@ -64,7 +69,9 @@ class FakeUpstream:
         self._file_host = file_host
         self._port: Any = None
         self._number: int = port
+        #: What keeps the port while nothing is accepted, and the connection that fills its queue.
         self._reserved: socket.socket | None = None
+        self._filler: socket.socket | None = None
         self._live: set[Connection] = set()
         self._script: list[tuple[Match, Fault, list[float]]] = []
         self._expected: list[tuple[Callable[[], bool], Deferred[None]]] = []
@@ -76,13 +83,11 @@ class FakeUpstream:
         factory = Factory.forProtocol(Connection)
         factory.noisy = False
         factory.upstream = self  # type: ignore[attr-defined]  # how the protocols find their way back
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
+        self._release()
         if self._tls is None:
-            self._port = self.reactor.listenTCP(self._number, factory, interface="127.0.0.1", backlog=1024)
+            self._port = self.reactor.listenTCP(self._number, factory, interface=self.address, backlog=1024)
         else:
-            self._port = self.reactor.listenSSL(self._number, factory, self._tls, interface="127.0.0.1", backlog=1024)
+            self._port = self.reactor.listenSSL(self._number, factory, self._tls, interface=self.address, backlog=1024)
         self._number = self._port.getHost().port
         return self
 
@@ -100,8 +105,22 @@ class FakeUpstream:
             await port.stopListening()
             self._reserved = socket.socket()
             self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._reserved.bind(("127.0.0.1", self._number))
+            self._reserved.bind((self.address, self._number))
         await self.until(lambda: not self._live)
+
+    async def deaf(self) -> None:
+        """Let attempts to connect hang from now on, as behind a firewall that drops packets, and reset what is open."""
+        await self.down()
+        assert self._reserved is not None
+        # Linux ignores whoever comes to a full queue, and one connection fills a queue of length 0.
+        self._reserved.listen(0)
+        self._filler = socket.create_connection((self.address, self._number))
+
+    def _release(self) -> None:
+        for each in (self._filler, self._reserved):
+            if each is not None:
+                each.close()
+        self._filler = self._reserved = None
 
     def silent(self, on: bool = True) -> None:
         """Accept connections and say nothing: the requests are counted and never answered.  Responses in progress stop."""
@@ -110,9 +129,7 @@ class FakeUpstream:
     async def close(self) -> None:
         """Be gone, and leave nothing behind in the reactor."""
         await self.down()
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
+        self._release()
 
     @property
     def port(self) -> int:
@@ -121,7 +138,7 @@ class FakeUpstream:
     @property
     def base(self) -> str:
         """``scheme://host:port``."""
-        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._number}"
+        return f"http{'s' if self._tls else ''}://{self.host}:{self._number}"
 
     @property
     def url(self) -> str:

@@ -81,10 +81,11 @@ class Fault:
     headers: Mapping[str, str | None] = field(factory=dict)
     #: ``Location``; the status is then 302 unless ``status`` says otherwise.
     redirect: str | None = None
-    #: Never answer; or answer with these bytes instead of HTTP; or with nothing but an end of the connection.
+    #: Never answer; or answer with these bytes instead of HTTP; or with nothing but an end (FIN) or a reset of the connection.
     silent: bool = False
     garbage: bytes | None = None
     drop: bool = False
+    reset: bool = False
     #: Wait before the status line, or between the headers and the first byte of the body.
     delay: float = 0.0
     first_byte_delay: float = 0.0

@@ -22,10 +22,13 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from tests.support.hosts import written
+
 reactor: Any = default_reactor
 
 ROOT = Path(__file__).parent.parent.parent
 _TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+_TWISTD_WITH_HOSTS = (sys.executable, "-m", "tests.support.hosts")
 _OWN_MOUNTS = (shutil.which("unshare") or "unshare", "--map-root-user", "--mount")
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
@@ -129,6 +132,7 @@ class ProxyProcess:
     *upstreams* are URLs, the preferred one first.  *config* is the text of a configuration file; upstreams may be left to it.
     After a restart the port is the same, so that what clients know of the proxy stays true.  With *disk*, its data directory is
     a file system of its own with room for that many bytes, gone with the process; `can_mount` says whether that can be.
+    *hosts* are addresses by name that it resolves (see ``tests.support.hosts``).
     """
 
     def __init__(
@@ -138,10 +142,12 @@ class ProxyProcess:
         config: str | None = None,
         options: Sequence[str] = (),
         disk: int | None = None,
+        hosts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.place = place
         self.data_dir = place / "data"
         self._disk = disk
+        self._twistd = _TWISTD if hosts is None else (*_TWISTD_WITH_HOSTS, *written(hosts), "--")
         #: A command that starts the proxy in place of itself.
         self.before: Sequence[str] = ()
         self._port = 0
@@ -200,7 +206,7 @@ class ProxyProcess:
         self.place.mkdir(exist_ok=True)
         listen = ["--listen", f"tcp:{self._port}:interface=127.0.0.1"]
         self.process = Running().spawn(
-            [*self._on_its_disk(), *self.before, *_TWISTD, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
+            [*self._on_its_disk(), *self.before, *self._twistd, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
             environment(self.place, PYTHONPATH=str(ROOT)),
             self.place,
         )

@@ -125,12 +125,17 @@ def sdist(
     name: str,
     version: str = "1.0",
     *,
+    size: int = 0,
+    seed: int = 0,
     requires: Iterable[str] = (),
     requires_python: str | None = None,
     build_requires: Iterable[str] = (),
     metadata_version: str = "2.1",
 ) -> Distribution:
-    """A source distribution that builds itself; *build_requires* is what it claims to need for that."""
+    """A source distribution that builds itself, with *size* random bytes of ballast.
+
+    *build_requires* is what it claims to need for that.
+    """
     module = name.replace("-", "_").replace(".", "_").lower()
     metadata = _metadata(name, version, requires, requires_python, {})
     metadata = metadata.replace(b"Metadata-Version: 2.1", f"Metadata-Version: {metadata_version}".encode(), 1)
@@ -142,6 +147,7 @@ def sdist(
         + b'build-backend = "in_tree_backend"\nbackend-path = ["."]\n',
         "in_tree_backend.py": backend.encode(),
         f"{module}.py": f'version = "{version}"\n'.encode(),
+        **({"ballast.bin": seeded(seed).randbytes(size)} if size else {}),
     }
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:

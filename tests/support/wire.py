@@ -53,14 +53,15 @@ def parse(raw: bytes, *, head: bool = False) -> Reply:
 
 
 def _dechunked(raw: bytes) -> tuple[bytes, bool]:
-    body = b""
-    while raw:
-        size, _, raw = raw.partition(b"\r\n")
-        length = int(size, 16)
+    pieces: list[bytes] = []
+    place = 0
+    while (end := raw.find(b"\r\n", place)) >= 0:
+        length = int(raw[place:end], 16)
         if length == 0:
-            return body, True
-        body, raw = body + raw[:length], raw[length + 2 :]
-    return body, False
+            return b"".join(pieces), True
+        pieces.append(raw[end + 2 : end + 2 + length])
+        place = end + 2 + length + 2
+    return b"".join(pieces), False
 
 
 class Client(Protocol):
@@ -134,8 +135,12 @@ class Client(Protocol):
 
     def _whole(self) -> bool:
         head, end, body = bytes(self.received).partition(b"\r\n\r\n")
+        if not end or self._head or re.match(rb"HTTP/1.1 (?:204|304) ", head):
+            return bool(end)
+        if re.search(rb"(?i)\r\ntransfer-encoding: chunked", head):
+            return body.endswith(b"0\r\n\r\n") and _dechunked(body)[1]
         length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        return bool(end) and length is not None and (self._head or len(body) >= int(length[1]))
+        return length is not None and len(body) >= int(length[1])
 
     async def close(self) -> None:
         """End the connection at once."""
@@ -144,9 +149,9 @@ class Client(Protocol):
             await self.ended
 
 
-async def connect(port: int, tls: Any = None) -> Client:
-    """A connection to *port* of 127.0.0.1."""
-    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+async def connect(port: int, tls: Any = None, address: str = "127.0.0.1") -> Client:
+    """A connection to *port* of *address*."""
+    endpoint: Any = TCP4ClientEndpoint(reactor, address, port)
     if tls is not None:
         endpoint = wrapClientTLS(tls, endpoint)
     client: Client = await connectProtocol(endpoint, Client())

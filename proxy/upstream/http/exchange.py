@@ -1,0 +1,109 @@
+"""One request's response from its headers on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from proxy.settings import KIB
+from proxy.simple.numbers import whole
+from proxy.upstream.http.body import Body
+from proxy.upstream.http.coding import codings_of
+from proxy.upstream.http.failures import Failed
+
+#: Seconds that a body may take which is read into memory, where others wait for room meanwhile.
+_LONGEST_READ = 300.0
+#: A rest of a body that is cheaper to read than a connection is to make (bytes).
+_SHORT = 64 * KIB
+
+
+class Exchange:
+    """The *response* to a request for *url* that came from *address* (``None``: an outbound proxy's)."""
+
+    def __init__(
+        self, url: str, response: Any, address: str | None, body: Callable[[], Body], clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
+        self.url = url
+        self.address = address
+        self.status: int = response.code
+        self._response = response
+        self._closed = False
+        self._make_body = body
+        self._body: Body | None = None
+
+    def header(self, name: str) -> str | None:
+        """The last value of a header, each byte a character; ``None`` without one."""
+        values: list[bytes] = self._response.headers.getRawHeaders(name.encode("ascii"))
+        return values[-1].decode("latin-1") if values else None
+
+    @property
+    def location(self) -> str | None:
+        """Where a redirect leads to, in UTF-8 if it is that."""
+        stated = self.header("location")
+        raw = (stated or "").encode("latin-1")
+        try:
+            return raw.decode() or None
+        except UnicodeDecodeError:
+            return stated
+
+    @property
+    def stated_length(self) -> int | None:
+        """``Content-Length``, which in the answer to a HEAD speaks of a body that does not come.
+
+        twisted.web keeps it among the headers in that case alone; else it is the body's length.
+        """
+        length = self.header("content-length")
+        if length is None:
+            return None if self._response.request.method == b"HEAD" else self.length
+        return whole(length)
+
+    @property
+    def length(self) -> int | None:
+        """Bytes the body will have on the wire, ``None`` when nobody said."""
+        length = self._response.length
+        return length if isinstance(length, int) else None
+
+    @property
+    def codings(self) -> tuple[str, ...]:
+        """The content codings that the header names and that can be undone, in the order they were applied in."""
+        return codings_of(", ".join(self._response.headers.getRawHeaders("content-encoding") or ()))
+
+    @property
+    def body(self) -> Body:
+        if self._body is None:
+            self._body = self._make_body()
+            self._response.deliverBody(self._body)
+        return self._body
+
+    async def read(self, limit: int, room: Callable[[int], Awaitable[None]] | None = None) -> bytes:
+        """The whole body; *room* is told how many bytes have come, and read on when it returns.
+
+        Raises Failed when it is larger than *limit* bytes or takes minutes, Broken when it was cut off.
+        """
+        chunks = []
+        size = 0
+        began = self._clock()
+        while chunk := await self.body.read():
+            size += len(chunk)
+            if size > limit:
+                raise Failed(f"sent more than {limit:,} bytes")
+            if self._clock() - began > _LONGEST_READ:
+                raise Failed(f"has not sent all of it within {_LONGEST_READ:g} s")
+            chunks.append(chunk)
+            if room is not None:
+                await room(size)
+        return b"".join(chunks)
+
+    def close(self) -> None:
+        """Have no more of the body; a short one is let in to its end, so that the connection can be used again.
+
+        May be called more than once.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self.length is not None and self.length - self.body.received <= _SHORT:
+            self.body.discard()
+        else:
+            self.body.close()

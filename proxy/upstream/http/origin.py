@@ -1,0 +1,76 @@
+"""Origins: to whom credentials may go, and which hosts and addresses may be asked at all."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+from attrs import frozen
+
+from proxy.simple.links import LONGEST, shown
+from proxy.upstream.http.failures import Failed
+
+#: Redirects followed for one request.
+MOST_REDIRECTS = 5
+
+_PORTS = {"http": 80, "https": 443}
+_SAFE = "%/:=&~+!$,;'@()*[]"
+_NO_HOST = re.compile(r"[\x00-\x20\x7f\\<>\"^`{|}]")
+
+
+@frozen(slots=True)
+class Origin:
+    """Scheme, host and port (RFC 6454)."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def origin_of(url: str) -> Origin:
+    """The origin of *url*.  Raises Failed for what is no http(s) URL with a host."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise Failed(f"points to {shown(url)}, which is no URL") from None
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise Failed(f"points to {shown(url)}, which is no http or https URL")
+    return Origin(parts.scheme, parts.hostname.lower(), port or _PORTS[parts.scheme])
+
+
+def redirected(url: str, location: str | None, status: int) -> str:
+    """The absolute URL that a redirect from *url* leads to.  Raises Failed for one that must not be followed.
+
+    Servers behind something that ends TLS for them redirect to http on their own host (Artifactory, without the slash): what
+    is meant is where they were asked.
+    """
+    if not location:
+        raise Failed(f"answered {status} without a Location")
+    if len(location) > LONGEST:
+        raise Failed(f"redirects to a URL of {len(location):,} characters")
+    try:
+        target = urljoin(url, location.strip())
+    except ValueError:
+        raise Failed(f"redirects to {shown(location)}, which is no URL") from None
+    before, after = origin_of(url), origin_of(target)
+    if before.scheme == "https" and after.scheme != "https":
+        if after.host != before.host:
+            raise Failed(f"redirects from https to {shown(target)}, which is not followed")
+        target = urlunsplit(("https", urlsplit(url).netloc, *urlsplit(target)[2:]))
+    return target.partition("#")[0]
+
+
+def sendable(url: str) -> bytes:
+    """*url* as it is asked for: without user information, and what has no place in a URL percent-encoded."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    path, query = quote(parts.path, safe=_SAFE), quote(parts.query, safe=_SAFE + "?")
+    if not netloc.isascii() or _NO_HOST.search(netloc):
+        raise Failed(f"points to {shown(url)}, which is no URL that can be asked for")
+    return urlunsplit((parts.scheme, netloc, path or "/", query, "")).encode("ascii")
+
+
+def host_allowed(host: str, patterns: tuple[str, ...]) -> bool:
+    """Whether *host* is one of *patterns* (``*.example.com`` matches everything below it)."""
+    return any(host == each or (each.startswith("*.") and host.endswith(each[1:])) for each in map(str.lower, patterns))

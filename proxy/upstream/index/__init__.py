@@ -1,0 +1,1 @@
+"""What is asked of one upstream, and how its answers are read: pages, files, documents."""

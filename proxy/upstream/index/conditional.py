@@ -1,0 +1,139 @@
+"""Asking one upstream for what is kept: conditional requests (RFC 9110 section 13), and what the answer's head says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from proxy.interfaces import IOffload
+from proxy.model import Head, PageMissing, PageUnchanged, Validators
+from proxy.offload import SMALL
+from proxy.settings import MIB
+from proxy.simple.links import bare
+from proxy.simple.numbers import whole
+from proxy.upstream.http.attempt import Attempt
+from proxy.upstream.http.coding import ACCEPTED, decoded
+from proxy.upstream.http.exchange import Exchange
+from proxy.upstream.http.failures import Failed, Missing
+
+R = TypeVar("R")
+
+
+#: The longest body in a content coding (bytes).
+_LARGEST_CODED = 16 * MIB
+#: How much larger a body hardly ever becomes when it is decoded.
+_USUAL_RATIO = 20
+
+_NOT_KEPT = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?=$|[\s,])")
+_MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})")
+
+
+async def ask_conditionally(
+    attempt: Attempt,
+    upstream: str,
+    url: str,
+    accept: str,
+    known: Validators | None,
+    read: Callable[[Exchange], Awaitable[R]],
+    now: float,
+    named_by: str | None = None,
+) -> R | PageUnchanged | PageMissing:
+    """What *read* makes of the answer of *upstream* to a GET of *url*; conditional when *known* is of that URL.
+
+    *named_by* is as for :meth:`Attempt.ask`.  A 404 is a :class:`PageMissing`; whether it is definite is for the pool to say.
+    Raises Failed when upstream says nothing of use.
+    """
+    headers = {"Accept": accept, "Accept-Encoding": ACCEPTED}
+    same = known is not None and (known.upstream, known.url) == (upstream, bare(url))
+    conditions = _conditions(known) if known is not None and same else {}
+    try:
+        exchange = await attempt.ask("GET", url, {**headers, **conditions}, named_by=named_by)
+    except Missing as missing:
+        return PageMissing(upstream, missing.url, now)
+    if exchange.status == 304 and conditions:
+        return PageUnchanged(upstream, now, _max_age(exchange), stated_serial(exchange))
+    if exchange.status != 200:
+        raise Failed(f"answered {exchange.status} to a request for a page")
+    return await read(exchange)
+
+
+def _conditions(known: Validators) -> dict[str, str]:
+    conditions = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in conditions.items() if value is not None}
+
+
+@asynccontextmanager
+async def whole_body(attempt: Attempt, exchange: Exchange, offload: IOffload, limit: int) -> AsyncIterator[bytes]:
+    """The body without its content codings, at most *limit* bytes.
+
+    A large one waits for its turn, to be read and to be decoded: what it takes in memory is held until the block ends.
+    """
+    async with offload.memory.of(0) as holding:
+        await exchange.body.ready()
+        attempt.manner.answering()
+
+        async def room(size: int) -> None:
+            if size > max(SMALL, holding.size):
+                await holding.grow(2 * size)
+
+        body = await exchange.read(min(limit, _LARGEST_CODED) if exchange.codings else limit, room)
+        if exchange.codings:
+            body, clear = await _decoded(body, exchange.codings, offload, limit, holding)
+            if not clear:
+                exchange.body.surplus = True
+        holding.shrink(len(body))
+        yield body
+
+
+async def _decoded(body: bytes, codings: Sequence[str], offload: IOffload, limit: int, holding: Any) -> tuple[bytes, bool]:
+    """What :func:`decoded` makes of *body*.  Raises Failed."""
+    for most in (SMALL, min(limit, _USUAL_RATIO * len(body)), limit):
+        if most > SMALL:
+            await holding.grow(most)
+        plain: tuple[bytes, bool] | None = await offload.run(decoded, body, codings, most)
+        if plain is not None:
+            return plain
+    raise Failed(f"sent more than {limit:,} bytes")
+
+
+def head_of(upstream: str, asked: str, exchange: Exchange, now: float, digest: str, serial: int | None, size: int = 0) -> Head:
+    """The head of a record whose body has *digest* and *size*, and came when the URL *asked* was asked for.
+
+    *serial* is the one that the body states.
+    """
+    stated = stated_serial(exchange)
+    return Head(
+        found=True,
+        upstream=upstream,
+        url=bare(exchange.url),
+        asked=bare(asked),
+        checked_at=now,
+        digest=digest,
+        content_type=exchange.header("content-type") or "",
+        etag=exchange.header("etag"),
+        last_modified=exchange.header("last-modified"),
+        max_age=_max_age(exchange),
+        serial=serial if stated is None else stated,
+        size=size,
+    )
+
+
+def _max_age(exchange: Exchange) -> float | None:
+    """What is left of upstream's ``max-age`` (RFC 9111 section 4.2); ``None`` when it states none.
+
+    ``no-store`` and ``no-cache`` count as 0: all pages are kept for outages.
+    """
+    stated = (exchange.header("cache-control") or "").lower()
+    if _NOT_KEPT.search(stated):
+        return 0.0
+    match = _MAX_AGE.search(stated)
+    if match is None:
+        return None
+    return max(0.0, float(match[1]) - (whole(exchange.header("age")) or 0))
+
+
+def stated_serial(exchange: Exchange) -> int | None:
+    """``X-PyPI-Last-Serial``."""
+    return whole(exchange.header("x-pypi-last-serial"))

@@ -1,0 +1,44 @@
+"""Who has a file, and where: the upstream whose page named it, and every other one that lists the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from proxy.interfaces import IOffload
+from proxy.model import Wanted
+from proxy.upstream.http.attempt import Manner
+from proxy.upstream.index.files import Place
+from proxy.upstream.pool.listing import Listing
+from proxy.upstream.pool.standing import Standing
+from proxy.upstream.pool.upstream import Upstream
+
+
+class Holders:
+    """Those among the upstreams in *standing*.  *count* is told of each thing worth counting."""
+
+    def __init__(self, standing: Standing, reactor: Any, offload: IOffload, count: Callable[[str], None]) -> None:
+        self._standing = standing
+        self._count = count
+        self._listing = Listing(reactor, offload, self.distrust)
+
+    def of(self, wanted: Wanted) -> list[Upstream]:
+        """Who may have *wanted*: whose page named it first, as long as it works; the others only where a digest vouches."""
+        clients = self._standing.order(wanted.project, files=True)
+        named = [client for client in clients if client.name == wanted.upstream]
+        if wanted.digest is None:
+            return named
+        if named and clients and named[0].works and named[0].marked is None:
+            clients = named + [client for client in clients if client is not named[0]]
+        return clients
+
+    async def place(self, client: Upstream, wanted: Wanted, manner: Manner) -> Place:
+        """Where *client*'s upstream has *wanted*.  Raises Failed."""
+        if client.name == wanted.upstream:
+            return Place(wanted.url, client.settings.url)
+        return await self._listing.place(client, wanted, manner)
+
+    def distrust(self, client: Upstream, wanted: Wanted, what: str) -> None:
+        """Mark *client*, which *what* (sent or lists other bytes)."""
+        client.mark(f"{what} {wanted.name} of {wanted.project}, which the index's page gives as {wanted.digest}")
+        self._count("mirror with other bytes")

@@ -1,0 +1,82 @@
+"""The list of all projects and its renderings on a disk that damages them: made again, never served as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from tests.inprocess import JSON, Start
+from tests.support.fake_upstream import FakeUpstream
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def _replace_with_a_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def _replace_with_a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a byte": _flip,
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-5]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "lengthened": lambda file: file.write_bytes(file.read_bytes() + b"]"),
+    "removed": Path.unlink,
+    "a directory": _replace_with_a_directory,
+    "a pipe": _replace_with_a_pipe,
+}
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest_twisted.ensureDeferred
+async def test_a_damaged_list_is_made_again(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, damage: Callable[[Path], object], restart: bool
+) -> None:
+    for name in ("six", "attrs", "flask"):
+        upstream.add_file(name, f"{name}-1.0.tar.gz", b"x")
+    proxy = await run(upstream)
+    before = await proxy.get("/simple/", Accept=JSON)
+    assert len(before.json["projects"]) == 3
+    if restart:
+        await proxy.stop()
+    files = [each for each in (tmp_path / "data" / "lists" / "pypi").iterdir() if each.suffix != ".sum"]
+    assert len(files) == 2
+    for each in files:
+        damage(each)
+    if restart:
+        proxy = await run(upstream)
+    for _ in range(3):
+        reply = await proxy.get("/simple/", Accept=JSON)
+        if reply.status == 200:
+            break
+        assert reply.status == 503
+    assert (reply.status, reply.json["projects"]) == (200, before.json["projects"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_lists_of_a_version_that_wrote_no_digests_are_served_on(
+    upstream: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    upstream.add_file("six", "six-1.0.tar.gz", b"x")
+    proxy = await run(upstream)
+    before = await proxy.get("/simple/", Accept=JSON)
+    await proxy.stop()
+    for each in (tmp_path / "data" / "lists" / "pypi").glob("*.sum"):
+        each.unlink()
+    await upstream.down()
+    again = await run(upstream)
+    assert (await again.get("/simple/", Accept=JSON)).body == before.body

@@ -1,0 +1,200 @@
+"""How an upstream's errors are understood: what it does not have, what it denies, and what it was asked in a wrong way."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import evolve
+from twisted.logger import LogEvent, formatEvent
+
+from proxy.settings import IndexSettings, PageLimits
+from tests.inprocess import JSON, Running, upstream_settings
+from tests.support.fake_upstream import FakeUpstream, Fault, Request
+
+Serve = Callable[..., Awaitable[Running]]
+
+STALE_AT_ONCE = PageLimits(ttl=0.0, soft_deadline=1.0)
+
+
+def wants_json(request: Request) -> bool:
+    return "json" in request.headers.get("accept", "")
+
+
+@pytest.fixture
+def six(upstream: FakeUpstream) -> FakeUpstream:
+    upstream.add_file("six", "six-1.0-py3-none-any.whl", b"wheel")
+    upstream.add_file("other", "other-1.0.tar.gz", b"sdist")
+    return upstream
+
+
+@pytest.mark.parametrize("status", [404, 406, 415, 500])
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_that_refuses_requests_for_json_is_asked_for_html(six: FakeUpstream, run: Serve, status: int) -> None:
+    six.script(wants_json, Fault(status=status))
+    proxy = await run(upstream_settings(six.url, "up0"))
+    assert [file["filename"] for file in (await proxy.page("six"))["files"]] == ["six-1.0-py3-none-any.whl"]
+    before = len(six.asked)
+    assert (await proxy.page("other"))["files"]
+    assert len(six.asked) == before + 1, "it is remembered"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_passing_error_does_not_make_an_upstream_one_of_html_alone(six: FakeUpstream, run: Serve) -> None:
+    six.script("*", Fault(status=500), times=1)
+    proxy = await run(upstream_settings(six.url, "up0"))
+    assert "size" in (await proxy.page("six"))["files"][0]
+    assert wants_json(six.asked[-1])
+
+
+@pytest.mark.parametrize("status", [404, 500])
+@pytest_twisted.ensureDeferred
+async def test_html_is_not_asked_for_once_a_request_for_json_was_answered(six: FakeUpstream, run: Serve, status: int) -> None:
+    proxy = await run(upstream_settings(six.url, "up0"))
+    await proxy.page("six")
+    six.script("/simple/nothing/", Fault(status=status))
+    await proxy.get("/simple/nothing/")
+    assert six.count("/simple/nothing/") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_configured_url_without_simple_is_no_index_without_projects(
+    six: FakeUpstream, run: Serve, logged: list[LogEvent]
+) -> None:
+    url = six.url.removesuffix("simple/")
+    proxy = await run(upstream_settings(url, "up0"))
+    for project in ("six", "other", "six"):
+        reply = await proxy.get(f"/simple/{project}/")
+        assert reply.status == 503
+        assert "upstream.up0.url is to end in simple/" in reply.json["detail"]
+    lines = [formatEvent(each) for each in logged if "set it to that" in formatEvent(each)]
+    assert len(lines) == 1
+    assert f"{url}simple/ has pages" in lines[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_index_that_has_no_such_project_is_not_taken_for_a_wrong_url(six: FakeUpstream, run: Serve) -> None:
+    proxy = await run(upstream_settings(six.url.removesuffix("simple/"), "up0"))
+    assert (await proxy.get("/simple/nothing/")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_403_is_passed_on_where_other_pages_work(six: FakeUpstream, run: Serve) -> None:
+    six.script("/simple/secret/", Fault(status=403))
+    proxy = await run(upstream_settings(six.url, "up0"))
+    reply = await proxy.get("/simple/secret/")
+    assert (reply.status, "credentials" in reply.json["detail"]) == (503, True), "nothing works yet: the credentials are wrong"
+    await proxy.page("six")
+    reply = await proxy.get("/simple/secret/")
+    assert (reply.status, reply.headers.get("retry-after")) == (403, None)
+    assert (await proxy.get("/simple/nothing/")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cached_page_is_served_instead_of_a_403(six: FakeUpstream, run: Serve) -> None:
+    proxy = await run(upstream_settings(six.url, "up0"), limits=STALE_AT_ONCE)
+    before = await proxy.page("six")
+    await proxy.page("other")
+    six.script("/simple/six/", Fault(status=403))
+    assert await proxy.page("six") == before
+
+
+@pytest.mark.parametrize(("forbidden", "status"), [("missing", 404), ("failure", 503), ("auto", 403)])
+@pytest_twisted.ensureDeferred
+async def test_what_a_403_means_can_be_configured(six: FakeUpstream, run: Serve, forbidden: str, status: int) -> None:
+    six.script("/simple/absent/", Fault(status=403))
+    proxy = await run(upstream_settings(six.url, "up0", forbidden=forbidden))
+    await proxy.page("six")
+    assert (await proxy.get("/simple/absent/")).status == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_upstream_answers_where_the_first_denies(make_upstream: Callable[..., FakeUpstream], run: Serve) -> None:
+    first, second = make_upstream(), make_upstream()
+    first.add_file("other", "other-1.0.tar.gz", b"x")
+    second.add_file("six", "six-1.0.tar.gz", b"x")
+    first.script("/simple/six/", Fault(status=403))
+    proxy = await run(upstream_settings(first.url, "up0"), upstream_settings(second.url, "up1"))
+    await proxy.page("other")
+    assert (await proxy.page("six"))["files"]
+    assert (await proxy.get("/simple/nothing/")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_401_names_the_setting_and_is_a_failure(six: FakeUpstream, run: Serve) -> None:
+    proxy = await run(upstream_settings(six.url, "up0"))
+    await proxy.page("six")
+    six.script("/simple/secret/", Fault(status=401))
+    reply = await proxy.get("/simple/secret/")
+    assert (reply.status, "check the credentials of upstream.up0" in reply.json["detail"]) == (503, True)
+
+
+@pytest.mark.parametrize(("settings", "status"), [({"username": "ci"}, 404), ({"token": "t"}, 404), ({}, 200)])
+@pytest_twisted.ensureDeferred
+async def test_a_private_index_that_redirects_to_another_host_does_not_become_a_public_one(
+    make_upstream: Callable[..., FakeUpstream], run: Serve, settings: dict[str, Any], status: int
+) -> None:
+    private, public = make_upstream(), make_upstream()
+    public.add_file("six", "six-1.0.tar.gz", b"public")
+    elsewhere = public.url.replace("127.0.0.1", "localhost")
+    private.script("/simple/six/", Fault(redirect=f"{elsewhere}six/"))
+    proxy = await run(upstream_settings(private.url, "up0", **settings))
+    assert (await proxy.get("/simple/six/", Accept=JSON)).status == status
+    assert public.count("*") == (0 if settings else 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_private_index_may_redirect_to_hosts_that_are_listed(
+    make_upstream: Callable[..., FakeUpstream], run: Serve
+) -> None:
+    private, other = make_upstream(), make_upstream()
+    other.add_file("six", "six-1.0.tar.gz", b"x")
+    private.script("/simple/six/", Fault(redirect=f"{other.url.replace('127.0.0.1', 'localhost')}six/"))
+    proxy = await run(upstream_settings(private.url, "up0", token="t", redirect_hosts=("localhost",)))
+    assert (await proxy.page("six"))["files"]
+
+
+@pytest.fixture
+def pair(make_upstream: Callable[..., FakeUpstream]) -> list[FakeUpstream]:
+    """The preferred upstream and its stand-in, which has nothing."""
+    made = [make_upstream(), make_upstream()]
+    made[0].add_file("six", "six-1.0.tar.gz", b"x")
+    return made
+
+
+def settings_of(pair: list[FakeUpstream], **second: Any) -> list[Any]:
+    first = upstream_settings(pair[0].url, "up0")
+    return [first, evolve(upstream_settings(pair[1].url, "up1"), **second)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stand_ins_404_does_not_take_a_page_away(pair: list[FakeUpstream], run: Serve) -> None:
+    proxy = await run(*settings_of(pair), limits=STALE_AT_ONCE)
+    before = await proxy.page("six")
+    await pair[0].down()
+    for _ in range(3):
+        assert await proxy.page("six") == before
+    pair[0].up()
+    assert await proxy.page("six") == before
+
+
+@pytest.mark.parametrize(("authoritative", "status"), [(False, 503), (True, 404)])
+@pytest_twisted.ensureDeferred
+async def test_what_only_a_stand_in_denies_is_an_outage_unless_it_is_authoritative(
+    pair: list[FakeUpstream], run: Serve, authoritative: bool, status: int
+) -> None:
+    await pair[0].down()
+    proxy = await run(*settings_of(pair, authoritative=authoritative))
+    assert (await proxy.get("/simple/six/")).status == status
+
+
+@pytest.mark.parametrize("down", [0, 1])
+@pytest_twisted.ensureDeferred
+async def test_among_equals_a_404_takes_all_of_them(pair: list[FakeUpstream], run: Serve, down: int) -> None:
+    index = IndexSettings(name="pypi", upstreams=("up0", "up1"), default=True, policy="fastest", prefetch=False)
+    proxy = await run(*settings_of(pair), indexes=(index,))
+    assert (await proxy.get("/simple/nothing/")).status == 404
+    await pair[down].down()
+    assert (await proxy.get("/simple/other/")).status == 503
