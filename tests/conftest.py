@@ -18,9 +18,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from proxy.settings import UpstreamSettings
+from tests.evidence import MakeAddresses, Names
 from tests.inprocess import Running, Start, start, upstream_settings
+from tests.support.addresses import Addresses
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.hosts import Hosts
 from tests.support.process import ProxyProcess
+from tests.support.resolving import resolving
 
 reactor: Any = default_reactor
 
@@ -152,3 +156,26 @@ def serve(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., Awaita
 def run(serve: Start) -> Start:
     """The same, by the name that tests of a single index use."""
     return serve
+
+
+@pytest.fixture
+def names(_clean_reactor: None) -> Iterator[Names]:
+    """Addresses of hosts below ``.example``, to be filled in."""
+    found: Names = {}
+    with resolving(Hosts(found), reactor):
+        yield found
+
+
+@pytest.fixture
+def at_addresses(names: Names) -> Iterator[MakeAddresses]:
+    """Makes fake upstreams that are known by a name and listen at 127.0.0.1, 127.0.0.2 and so on."""
+    made: list[Addresses[FakeUpstream]] = []
+
+    async def make(name: str = "up.example", count: int = 3, **options: Any) -> Addresses[FakeUpstream]:
+        names[name] = [f"127.0.0.{number}" for number in range(1, count + 1)]
+        made.append(await Addresses(name, names[name], FakeUpstream, **options).start())
+        return made[-1]
+
+    yield make
+    for each in made:
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.close()))

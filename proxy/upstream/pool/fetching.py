@@ -20,8 +20,10 @@ from proxy.upstream.pool.holders import Holders
 from proxy.upstream.pool.rounds import ROUNDS, Rounds
 from proxy.upstream.pool.upstream import Upstream
 
-#: Connections that may break in a row without a single byte of progress before an upstream is given up for a request.
+#: Connections that may break in a row without progress before an upstream is given up for a request.
 MOST_BREAKS = 3
+#: Bytes that a connection brings at least, if it is to count as progress: ten bytes at a time never come to an end.
+PROGRESS = 4096
 #: Times that a download begins again at byte 0, where what is here cannot be gone on with.
 MOST_BEGINNINGS = 3
 
@@ -112,7 +114,7 @@ class Fetching:
             return True
         except Broken as error:
             attempts.failed(client, error, began)
-            progressed = sink.offset > start
+            progressed = sink.offset >= start + PROGRESS
             breaks = download.breaks[client.name] = 0 if progressed else download.breaks.get(client.name, 0) + 1
             if wanted.digest is None and sink.offset and opened.said.condition is None:
                 await self._start_over(download)
