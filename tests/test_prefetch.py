@@ -123,7 +123,9 @@ async def test_what_is_known_is_not_asked_for_again(upstream: FakeUpstream, run:
 async def test_hundreds_of_requirements_that_are_known_already_are_passed_over(upstream: FakeUpstream, run: Start) -> None:
     names = [f"lib{number}" for number in range(450)]
     upstream.script("/simple/lib*", Fault(status=404))
+    add(upstream, "first")
     proxy = await run(patient(upstream), indexes=AHEAD)
+    await proxy.page("first")  # an upstream that never had a page is asked for HTML as well
     for name in names:
         assert (await proxy.get(f"/simple/{name}/")).status == 404
     gate = upstream.hold("/simple/slow*")
@@ -132,7 +134,7 @@ async def test_hundreds_of_requirements_that_are_known_already_are_passed_over(u
     await upstream.arrived("/simple/slow*", 16)
     gate.release()
     await upstream.arrived("/simple/last/")
-    assert len(pages(upstream)) == 450 + 16 + 2
+    assert len(pages(upstream)) == 1 + 450 + 16 + 2
 
 
 @pytest_twisted.ensureDeferred
@@ -170,7 +172,8 @@ async def test_when_upstream_fails_no_more_is_asked_ahead(upstream: FakeUpstream
     await upstream.until(lambda: upstream.answered >= 2 + 16)
     upstream.heal()
     assert (await proxy.get("/simple/app/")).status == 200
-    assert len(set(pages(upstream))) == 1 + 16
+    # One more may be asked for before the page that worked last has failed too.
+    assert 1 + 16 <= len(set(pages(upstream))) <= 1 + 17
 
 
 @pytest_twisted.ensureDeferred

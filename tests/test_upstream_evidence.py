@@ -109,7 +109,7 @@ async def test_a_silent_url_harms_nobody_else(upstream: FakeUpstream, serve: Ser
 async def test_names_that_upstream_chokes_on_harm_no_others(upstream: FakeUpstream, serve: Serve, length: int) -> None:
     healthy = [f"p{number}" for number in range(20)]
     fill(upstream, *healthy)
-    upstream.script(lambda request: len(request.path) > 100, Fault(status=500))
+    upstream.script(lambda request: len(request.path) > 150, Fault(status=500))
     proxy = await serve(upstream)
     wrong = []
     for number, project in enumerate(healthy):
@@ -216,7 +216,7 @@ async def test_without_a_page_that_worked_each_probe_is_for_another_url(upstream
     fill(upstream, "bad", "cold")
     proxy = await serve(upstream)
     await refused(upstream, proxy)
-    upstream.script("/simple/bad/", Fault(status=500))
+    upstream.script("/simple/bad/", Fault(status=502))
     upstream.up()
 
     reply = None

@@ -98,6 +98,8 @@ class Attempt:
         self.upstream = upstream
         self.permit = permit
         self.manner = manner
+        #: Whether the host that was asked last has other addresses.
+        self.elsewhere = False
         self._sender = sender
         self._file = file
         self._place: Place | None = None

@@ -149,6 +149,7 @@ class HttpClient:
         permit, origin = asked.attempt.permit, asked.origin
         permit.toward(origin)
         addresses = permit.order(origin, await self._addresses(origin))[:MOST_ADDRESSES]
+        asked.attempt.elsewhere = len(addresses) > 1
         if len(addresses) == 1:
             return await self._at(asked, addresses, last=True)
         chosen: list[str] = []

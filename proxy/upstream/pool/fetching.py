@@ -123,8 +123,8 @@ class Fetching:
                     download.left.clear()
             if breaks >= MOST_BREAKS and client in download.left:
                 download.left.remove(client)
-            elif isinstance(error, Silent) and client in download.left:
-                # Others are more likely to go on at once.
+            elif isinstance(error, Silent) and client in download.left and (breaks > 1 or not opened.attempt.elsewhere):
+                # Others are more likely to go on at once, unless there is another address to try first.
                 download.left.remove(client)
                 download.left.append(client)
         except DigestMismatch as error:
