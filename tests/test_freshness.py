@@ -45,7 +45,7 @@ def test_the_table(head: Head | None, age: float, condition: Condition, action: 
 def test_upstream_may_shorten_the_ttl_and_never_lengthen_it() -> None:
     assert lifetime(evolve(PAGE, max_age=30.0), LIMITS) == 30.0
     assert lifetime(evolve(PAGE, max_age=99_999.0), LIMITS) == 600.0
-    assert lifetime(evolve(PAGE, max_age=-5.0), LIMITS) == 0.0
+    assert lifetime(evolve(PAGE, max_age=-5.0), LIMITS) == 10.0  # and never below ten seconds
 
 
 def test_a_page_whose_refresh_just_failed_is_served_without_waiting() -> None:

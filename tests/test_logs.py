@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,14 @@ from proxy import logs
 from proxy.errors import ConfigError
 
 NOT_RUNNING = SimpleNamespace(running=False)
+
+
+@pytest.fixture(autouse=True)
+def _handler() -> Iterator[None]:
+    """The signal that rotates a file is left as it was found: its handler holds the file."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield
+    signal.signal(signal.SIGUSR1, before)
 
 
 class Recorder:
