@@ -20,9 +20,10 @@ from tests.support.fake_upstream import FakeUpstream, Fault
 @pytest_twisted.ensureDeferred
 async def test_requests_whose_clients_have_left_before_they_started_are_not_made(upstream: FakeUpstream, serve: Serve) -> None:
     honest = ["p0", "p1", "p2"]
-    fill(upstream, *honest)
+    fill(upstream, "first", *honest)
     gate = upstream.hold("/simple/left*")
     proxy = await serve(upstream_settings(upstream.url, max_connections=4, first_byte_timeout=30.0))
+    await proxy.page("first")  # an upstream that never had a page is asked for HTML as well
     for number in range(0, 1100, 100):
         clients = [await proxy.connect(f"/simple/left{number + each}/") for each in range(100)]
         if not number:
