@@ -333,6 +333,14 @@ def test_429s_on_several_urls_slow_the_origin_down_and_never_stop_it() -> None:
     assert case.evidence.pace(HOME, case.now) == 0.0
 
 
+def test_each_answer_makes_up_for_one_429() -> None:
+    case = Case()
+    for number in range(100):
+        assert case.fails(page(f"refused{number}"), Fault.THROTTLED, retry_after=60.0)
+        assert case.works(page(number))
+        assert case.evidence.pace(HOME, case.now) == 0.0
+
+
 def test_an_address_that_failed_is_tried_after_the_others_for_a_while() -> None:
     case = Case()
     addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]

@@ -42,6 +42,8 @@ LONGEST_URL_REST = 60.0
 FIRST_ADDRESS_REST, LONGEST_ADDRESS_REST = 10.0, 300.0
 #: 429s on so many different URLs within a minute slow the origin down; the pause between requests grows up to so many seconds.
 THROTTLED_URLS, FIRST_PACE, SLOWEST_PACE = 3, 0.1, 1.0
+#: 429s that are remembered of an origin; each answer makes up for one.
+MOST_THROTTLED = 8
 #: URLs that wait for an origin that is down, and URLs that were probes in vain, that are remembered; and for how long after
 #: a client was refused it still counts as waiting (seconds).
 MOST_WAITING, WAITS_FOR = 100, 10.0
@@ -277,6 +279,9 @@ class Evidence:
         self._urls.discard(url)
         known = self._origin(origin)
         self._note(known, url, now, good=True)
+        if known.throttled:
+            # Each answer makes up for one 429: an upstream that refuses few of its URLs is not slowed down for the others.
+            known.throttled.popitem(last=False)
         if origin == self._home:
             self.last_success_at = now
         if probe:
@@ -323,7 +328,7 @@ class Evidence:
         if fault is Fault.THROTTLED:
             known.throttled.pop(url, None)
             known.throttled[url] = now
-            while len(known.throttled) > 50:
+            while len(known.throttled) > MOST_THROTTLED:
                 known.throttled.popitem(last=False)
             if probe:
                 self._probe_succeeded(known, origin)  # it answers, and is slowed down
