@@ -85,6 +85,6 @@ async def test_bytes_that_no_header_should_have_on_one_page_harm_no_others(
     for project in healthy:
         reply = await proxy.get("/simple/bad/")
         # A redirect whose target can be spelled leads to where nothing is.
-        assert reply.status in (200, 404, 503), reply
+        assert reply.status in ((404,) if headers.get("Location") == "/simple/\xff/" else (200, 503)), reply
         assert await harm(proxy, project) == []
     assert [each for each in logged if "bug" in str(each.get("log_format"))] == []
