@@ -4,7 +4,8 @@ Three steps are foreseen.  After a page comes the metadata of its newest release
 and who went back from one release to the one before it goes on going back.  So a tree of dependencies costs a way to upstream
 for each level and not two for each project, and a conflict not one for each release that is tried.
 
-Nothing is asked for that is there already, and nothing while upstream fails or while requests have to wait there.
+Nothing is asked for that is there already, and nothing while upstream fails or while requests have to wait there.  Each failure
+halves what is under way at once and each success adds one, so that the first failure of many ends the crowd behind it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from proxy.bounded import BoundedTable
 from proxy.cache.pages import PageCache
 from proxy.cache.pins import PinBook
+from proxy.errors import ProxyError
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.model import File, Head, Page
@@ -36,7 +38,7 @@ _MOST_FILES = 2000
 _LARGEST_METADATA = 1 * MIB
 _LONGEST_LINE = 2000
 _MOST_REQUIRED = 500
-#: Prefetches under way at once, and how many more wait, over all projects of an index.
+#: The most prefetches under way at once, and how many more wait, over all projects of an index.
 _AT_ONCE = 16
 _MOST_WAITING = 500
 #: Releases that are fetched ahead of a resolver that goes back: so many at first, twice as many with each step.
@@ -85,6 +87,7 @@ class Prefetch:
         self._running: dict[object, Deferred[None]] = {}
         self._waiting: deque[tuple[object, Callable[[], Awaitable[None]]]] = deque()
         self._filling = False
+        self._at_once = _AT_ONCE
         self._tracks: BoundedTable[tuple[str, str], _Track] = BoundedTable(
             _TRACKS_MEMORY, lambda track: (2 + len(track.series)) * _PLACE
         )
@@ -182,14 +185,14 @@ class Prefetch:
         if self._filling:
             return
         self._filling = True
-        while self._waiting and len(self._running) < _AT_ONCE:
+        while self._waiting and len(self._running) < self._at_once:
             if not self._willing():
                 if not self._running:
                     self._waiting.clear()  # nothing would come back to it
                 break
             key, run = self._waiting.popleft()
             if key not in self._running:
-                running = self._running[key] = Deferred.fromCoroutine(_quietly(run))
+                running = self._running[key] = Deferred.fromCoroutine(self._quietly(run))
                 running.addBoth(self._ended, key)
                 swallow(running)
         self._filling = False
@@ -199,14 +202,17 @@ class Prefetch:
         self._fill()
         return result
 
-
-async def _quietly(run: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await run()
-    except CancelledError:
-        raise
-    except Exception:  # noqa: BLE001  # the client that asks will be told what is the matter
-        pass
+    async def _quietly(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Whoever asks for the same later is told what is the matter."""
+        try:
+            await run()
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  # nobody waits for it
+            if isinstance(error, ProxyError) and error.passing:
+                self._at_once = max(1, len(self._running) // 2)
+                return
+        self._at_once = min(_AT_ONCE, self._at_once + 1)
 
 
 def next_wanted(page: Page) -> File | None:
