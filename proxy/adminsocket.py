@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +23,12 @@ from twisted.internet.unix import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.accepting import Accepting
+from proxy.adminaddress import NAME, address
 from proxy.errors import ConfigError
 from proxy.troubles import Reason, Trouble
 
-NAME = "admin.sock"
-#: The longest path that the kernel takes as the address of a Unix socket (bytes, on Linux).
-LONGEST = 107
 #: What a directory may refuse a socket for that was fit for one before.
 _FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT)
-
-
-@contextmanager
-def address(data_dir: Path) -> Iterator[str]:
-    """A name of the socket in *data_dir* that ``bind`` and ``connect`` take, good while the context lasts.
-
-    A path that is too long for them is given by way of an open directory.  Raises OSError.
-    """
-    path = os.fspath(data_dir / NAME)
-    if len(os.fsencode(path)) <= LONGEST:
-        yield path
-        return
-    descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{NAME}"
-    finally:
-        os.close(descriptor)
-
-
-def connect(data_dir: Path) -> socket.socket:
-    """A connection to the proxy that runs on *data_dir*.
-
-    Raises FileNotFoundError or ConnectionRefusedError when none does, and other OSErrors.
-    """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with address(data_dir) as name:
-            connection.connect(name)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 class _Port(Port):
@@ -91,7 +55,6 @@ class AdminSocket(Service):
         self._factory = factory
         self._reactor = reactor
         self._port: _Port | None = None
-        self._accepting: Accepting | None = None
         self._held = ExitStack()
 
     def open(self) -> None:
@@ -146,9 +109,6 @@ class AdminSocket(Service):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        if self._accepting is not None:
-            self._accepting.stop()
-            self._accepting = None
         return self._closed()
 
     def _closed(self) -> Deferred[None]:

@@ -2,91 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 import proxy
-from proxy import config, listening
-from proxy.commands.client_config import client_config
-from proxy.commands.export import export
-from proxy.commands.import_ import import_
-from proxy.commands.pin import pin, pins, unpin
-from proxy.commands.purge import purge
-from proxy.commands.refresh import refresh
-from proxy.commands.stock import ls, stats
-from proxy.commands.upstreams import upstreams
-from proxy.commands.verify import verify
-from proxy.commands.warm import warm
-from proxy.errors import ConfigError
-from proxy.settings import IndexSettings, Settings
+from proxy.commands.lazily import Command, LazyGroup
+
+COMMANDS = {
+    "check-config": Command("proxy.commands.check_config:check_config", "Check a configuration file."),
+    "client-config": Command("proxy.commands.client_config:client_config", "Print the settings for a client."),
+    "export": Command("proxy.commands.export:export", "Write projects to a bundle file."),
+    "import": Command("proxy.commands.import_:import_", "Take over the contents of a bundle file."),
+    "ls": Command("proxy.commands.stock:ls", "List stored projects, or files of one."),
+    "pin": Command("proxy.commands.pin:pin", "Protect stored files from eviction."),
+    "pins": Command("proxy.commands.pin:pins", "List the pinned files."),
+    "purge": Command("proxy.commands.purge:purge", "Remove projects, releases or files."),
+    "refresh": Command("proxy.commands.refresh:refresh", "Ask upstream for a page now."),
+    "stats": Command("proxy.commands.stock:stats", "Show sizes and hit rates."),
+    "unpin": Command("proxy.commands.pin:unpin", "End the protection from eviction."),
+    "upstreams": Command("proxy.commands.upstreams:upstreams", "Show the state of the upstreams."),
+    "verify": Command("proxy.commands.verify:verify", "Check stored files against their digests."),
+    "warm": Command("proxy.commands.warm:warm", "Fill the cache from requirement files."),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(proxy.__version__, prog_name="pypiproxy", message="%(prog)s %(version)s")
 def main() -> None:
     """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
-
-
-main.add_command(export)
-main.add_command(import_)
-main.add_command(client_config)
-main.add_command(upstreams)
-main.add_command(stats)
-main.add_command(ls)
-main.add_command(purge)
-main.add_command(refresh)
-main.add_command(verify)
-main.add_command(pin)
-main.add_command(unpin)
-main.add_command(pins)
-main.add_command(warm)
-
-
-@main.command("check-config")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-def check_config(file: Path | None) -> None:
-    """Say whether FILE can be used and what would be served with it (without FILE: with the defaults).
-
-    Exits with status 1 and the message that the start would give when it cannot.  Looks at the file alone: whether a port
-    is free and the data directory can be written shows at the start.
-    """
-    # Some endpoints are made for a reactor; importing it installs one, which no other command needs.
-    from twisted.internet import reactor
-
-    try:
-        settings = config.load(file)
-        for description in settings.server.listen:
-            try:
-                listening.endpoint(description, reactor)
-            except ConfigError as error:
-                raise ConfigError(f"{file}: server.listen = {error}") from error
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(1) from None
-    click.echo(f"{file or 'defaults'}: fine")
-    for line in summary(settings):
-        click.echo(line)
-
-
-def summary(settings: Settings) -> list[str]:
-    """What *settings* serve, from what, and where; a line each."""
-    addresses = {upstream.name: upstream.url for upstream in settings.upstreams}
-    lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
-    for index in settings.indexes:
-        named = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams if not index.offline)
-        sources = "what is stored alone: it is offline" if index.offline else named
-        lines.append(f"  serves {' and '.join(_paths(index))} from {sources}")
-    lines += [
-        f"  note: upstream.{name}.url = {url} does not end in /simple/, as the URLs of most indexes do; "
-        f"if every project of it answers 404, set it to {url}simple/"
-        for name, url in addresses.items()
-        if not url.endswith("/simple/")
-    ]
-    return lines
-
-
-def _paths(index: IndexSettings) -> list[str]:
-    """Where clients find *index*."""
-    named = f"/index/{index.name}/simple/"
-    return ["/simple/", named] if index.default else [named]

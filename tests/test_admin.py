@@ -17,7 +17,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from proxy import adminsocket
+from proxy import adminaddress
 from proxy.commands import asking
 from tests.inprocess import Start
 from tests.support.fake_upstream import FakeUpstream
@@ -29,7 +29,7 @@ async def raw(data_dir: Path, request: bytes) -> bytes:
     """The bytes that come back on the admin socket for *request*, up to its end."""
 
     def talk() -> bytes:
-        with adminsocket.connect(data_dir) as connection:
+        with adminaddress.connect(data_dir) as connection:
             connection.settimeout(10)
             connection.sendall(request)
             return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -93,7 +93,7 @@ async def test_a_socket_left_by_a_killed_proxy_is_replaced(upstream: FakeUpstrea
 async def test_a_path_too_long_for_a_socket_works_all_the_same(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
     data = "d" * 120
     proxy = await run(upstream, data=data)
-    assert len(os.fspath(tmp_path / data / "admin.sock")) > adminsocket.LONGEST
+    assert len(os.fspath(tmp_path / data / "admin.sock")) > adminaddress.LONGEST
     assert await ask(tmp_path / data, "upstreams")
     assert stat.S_IMODE((tmp_path / data / "admin.sock").stat().st_mode) == 0o600
     before = len(os.listdir("/proc/self/fd"))

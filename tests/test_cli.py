@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 import proxy
-from proxy.cli import main
+from proxy.cli import COMMANDS, main
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "pypiproxy.toml"
 
@@ -19,6 +22,28 @@ def run(*arguments: str | Path) -> Result:
 
 def test_it_tells_its_version() -> None:
     assert run("--version").output == f"pypiproxy {proxy.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_listed_and_explains_itself(name: str) -> None:
+    assert len(COMMANDS[name].summary) <= 45
+    assert re.search(rf"^  {name} +{re.escape(COMMANDS[name].summary)}$", run("--help").output, re.MULTILINE)
+    explained = run(name, "--help")
+    assert explained.output.startswith(f"Usage: main {name} ")
+    assert explained.exit_code == 0
+
+
+def test_a_command_that_does_not_exist_is_refused() -> None:
+    refused = run("nonsense")
+    assert refused.exit_code == 2
+    assert "No such command 'nonsense'" in refused.stderr
+
+
+def test_listing_the_commands_imports_none_of_them() -> None:
+    listed = "from proxy.cli import main; import sys; main(['--help'], standalone_mode=False); print(sorted(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout
+    assert "'proxy.commands.lazily'" in output
+    assert not [each for each in ("'twisted'", "'rich'", "'proxy.config'") if each in output]
 
 
 def test_a_sound_file_is_fine_and_summed_up() -> None:

@@ -31,6 +31,7 @@ FLOORS = {
     # 1: the ports
     "interfaces": 1,
     # 2: mechanisms
+    "adminaddress": 2,
     "clocks": 2,
     "flight": 2,
     "nowhere": 2,

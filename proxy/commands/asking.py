@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from proxy import adminsocket
+from proxy import adminaddress
 
 #: How long a running proxy may be silent (seconds): a tree that is read at a low rate says something now and then.
 _PATIENCE = 300.0
@@ -36,11 +36,11 @@ def ask(data_dir: Path, operation: str, arguments: dict[str, Any], report: Calla
     Raises NotRunning, Failed.
     """
     try:
-        connected = adminsocket.connect(data_dir)
+        connected = adminaddress.connect(data_dir)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise NotRunning(f"no proxy runs on {data_dir}") from error
     except OSError as error:
-        raise Failed(f"{data_dir / adminsocket.NAME}: {error.strerror}; ask as the user who runs the proxy") from error
+        raise Failed(f"{data_dir / adminaddress.NAME}: {error.strerror}; ask as the user who runs the proxy") from error
     connected.settimeout(_PATIENCE)
     connection = _Connection(connected)
     try:

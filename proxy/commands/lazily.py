@@ -1,0 +1,41 @@
+"""A group of commands that imports the module of one when that one is run, and none to list them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+from attrs import frozen
+
+
+@frozen
+class Command:
+    """Where a command is defined, as ``module:name``, and what the list of commands says of it (at most 45 characters)."""
+
+    place: str
+    summary: str
+
+
+class LazyGroup(click.Group):
+    """A group of *commands*, by name."""
+
+    def __init__(self, *args: Any, commands: Mapping[str, Command], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._places = commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = self._places.get(cmd_name)
+        if found is None:
+            return None
+        module, _, name = found.place.partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._places[name].summary) for name in self.list_commands(ctx)])
