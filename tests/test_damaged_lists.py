@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,8 +76,82 @@ async def test_lists_of_a_version_that_wrote_no_digests_are_served_on(
     proxy = await run(upstream)
     before = await proxy.get("/simple/", Accept=JSON)
     await proxy.stop()
-    for each in (tmp_path / "data" / "lists" / "pypi").glob("*.sum"):
-        each.unlink()
+    _leave_as_an_earlier_version_did(_lists(tmp_path))
     await upstream.down()
-    again = await run(upstream)
-    assert (await again.get("/simple/", Accept=JSON)).body == before.body
+    for _ in range(2):
+        proxy = await run(upstream)
+        assert (await proxy.get("/simple/", Accept=JSON)).body == before.body
+        await proxy.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_without_a_digest_is_replaced_once_upstream_answers(
+    upstream: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    for name in ("six", "attrs"):
+        upstream.add_file(name, f"{name}-1.0.tar.gz", b"x")
+    proxy = await run(upstream)
+    before = await proxy.get("/simple/", Accept=JSON)
+    await proxy.stop()
+    _leave_as_an_earlier_version_did(_lists(tmp_path))
+    for each in _lists(tmp_path).iterdir():
+        each.write_bytes(each.read_bytes().replace(b"six", b"sex"))
+    proxy = await run(upstream, clock=lambda: time.time() + 60)
+    assert (await proxy.get("/simple/", Accept=JSON)).body == before.body
+
+
+@pytest.mark.parametrize("line", [b'{"name":"attrs', b'{"nome":"attrs"}\n', b'{"name":"at\xfftrs"}\n', b"\n"])
+@pytest_twisted.ensureDeferred
+async def test_a_list_without_a_digest_that_does_not_read_to_its_end_is_not_served(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, line: bytes
+) -> None:
+    upstream.add_file("six", "six-1.0.tar.gz", b"x")
+    proxy = await run(upstream)
+    await proxy.get("/simple/", Accept=JSON)
+    await proxy.stop()
+    _leave_as_an_earlier_version_did(_lists(tmp_path))
+    for each in _lists(tmp_path).iterdir():
+        each.write_bytes(each.read_bytes() + line)
+    await upstream.down()
+    proxy = await run(upstream)
+    assert (await proxy.get("/simple/", Accept=JSON)).status == 503
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, _replace_with_a_directory, _replace_with_a_pipe], ids=["none", "directory", "pipe"]
+)
+@pytest_twisted.ensureDeferred
+async def test_a_list_whose_digest_cannot_be_read_is_made_again(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    for name in ("six", "attrs", "flask"):
+        upstream.add_file(name, f"{name}-1.0.tar.gz", b"x")
+    proxy = await run(upstream)
+    before = await proxy.get("/simple/", Accept=JSON)
+    await proxy.stop()
+    for each in list(_lists(tmp_path).iterdir()):
+        if each.suffix == ".sum":
+            damage(each)
+        else:
+            # A whole list, were it not another one.
+            each.write_bytes(each.read_bytes().replace(b"flask", b"flusk"))
+    proxy = await run(upstream)
+    for _ in range(3):
+        reply = await proxy.get("/simple/", Accept=JSON)
+        if reply.status == 200:
+            break
+        assert reply.status == 503
+    assert (reply.status, reply.json["projects"]) == (200, before.json["projects"])
+
+
+def _lists(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "lists" / "pypi"
+
+
+def _leave_as_an_earlier_version_did(lists: Path) -> None:
+    """Lines under the name that they had, and no digests."""
+    for each in list(lists.iterdir()):
+        if each.suffix == ".projects":
+            each.rename(each.with_suffix(".lines"))
+        else:
+            each.unlink()

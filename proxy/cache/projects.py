@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
 import zstandard
-from attrs import frozen
+from attrs import evolve, frozen
 from isal import igzip
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -24,7 +24,7 @@ from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.settings import MIB, PageLimits
 from proxy.simple.malformed import Malformed
 from proxy.simple.media import MediaType
-from proxy.simple.projects import lines_of, write_lines, write_rendering
+from proxy.simple.projects import copy_lines, lines_of, write_lines, write_rendering
 from proxy.storage.lists import ListFiles
 from proxy.succession import Candidate, Doubts, doubt
 
@@ -35,6 +35,8 @@ _PIECE = 1 * MIB
 _LONGEST = 256 * MIB
 #: For how long a list that was made out of what is kept here is called fresh (seconds).
 _OWN_TTL = 60
+#: What the lines were called by versions that wrote them without a digest, or after them.
+_EARLIER_LINES = ".lines"
 
 
 @frozen
@@ -144,10 +146,38 @@ class ProjectList:
 
     async def load(self, key: str) -> Head | None:
         head = await self._records.head(key)
-        lines = await self._lists.open(_lines(head.digest)) if head is not None and head.found else None
+        if head is None or not head.found:
+            return None
+        if await self._has(head.digest):
+            return head
+        # It has no validators and is soon stale, so that one which is right takes its place when upstream answers.
+        earlier = evolve(head, digest=f"earlier-{head.digest}", etag=None, last_modified=None, max_age=0)
+        if await self._has(earlier.digest) or await self._take_over(head.digest, earlier.digest):
+            return earlier
+        return None
+
+    async def _has(self, digest: str) -> bool:
+        lines = await self._lists.open(_lines(digest))
         if lines is not None:
             lines.close()
-        return head if lines is not None else None
+        return lines is not None
+
+    async def _take_over(self, digest: str, name: str) -> bool:
+        """Keep the list *digest* of an earlier version, which may have noted no digest of its lines, as the list *name*.
+
+        Returns whether there is such a list and each of its lines can be read.
+        """
+        lines = await self._lists.open_earlier(f"{digest}{_EARLIER_LINES}")
+        if lines is None:
+            return False
+        try:
+            await self._lists.write(_lines(name), lambda file: _copy(lines.fileno(), file))
+        except (Malformed, OSError) as error:
+            self.log.warn("the list of projects that an earlier version kept cannot be used: {error}", error=error)
+            return False
+        finally:
+            lines.close()
+        return True
 
     async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None], *, forced: bool = False) -> None:
         validators = known.validators if known is not None and known.found and not forced else None
@@ -212,7 +242,12 @@ class ProjectList:
 
 
 def _lines(digest: str) -> str:
-    return f"{digest}.lines"
+    return f"{digest}.projects"
+
+
+def _copy(descriptor: int, out: BinaryIO) -> None:
+    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
+        copy_lines(lines, out.write)
 
 
 def _write(descriptor: int, media: MediaType, coding: str, out: BinaryIO) -> None:

@@ -85,6 +85,23 @@ def lines_of(names: Iterable[str]) -> bytes:
     return b"".join(chunks)
 
 
+def copy_lines(lines: Iterable[bytes], write: Write) -> None:
+    """Write *lines* that nothing vouches for once more.  Raises Malformed when one is not what is written here."""
+    key = "api-version"
+    for line in lines:
+        try:
+            value = msgspec.json.decode(line, type=dict)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Malformed(f"a line is no JSON: {error}") from error
+        text = value.get(key)
+        if not isinstance(text, str) or not line.endswith(b"\n") or (key == "name" and not is_project_name(text)):
+            raise Malformed(f"a line has no {key}, or not all of it")
+        write(line)
+        key = "name"
+    if key == "api-version":
+        raise Malformed("it is empty")
+
+
 def _write(meta: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], write: Write) -> int | None:
     write(_encode(meta) + b"\n")
     batch: list[bytes] = []

@@ -1,8 +1,9 @@
 """Files that are made here and can be made again: the list of an index's projects and its renderings, under ``lists/``.
 
-Beside each stands its digest (``<name>.sum``).  A file is held against it when it is opened for the first time since the start,
-and again whenever inode, size or time of change are not what they were then.  What cannot be read, and what is damaged, counts
-as missing; what cannot be written raises OSError.
+Beside each is its digest (``<name>.sum``), which is written first: a file without one was not made by this version, or not to
+its end.  A file is held against its digest when it is opened for the first time since the start, and again whenever inode, size
+or time of change are not what they were then.  What cannot be read, what is damaged and what has no digest counts as missing;
+what cannot be written raises OSError.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from proxy.storage.whole import WholeFile
 
 T = TypeVar("T")
 
+#: Bytes of a digest file that are read: a digest, and enough to see that there is more.
+_LONGEST_SUM = 100
+
 
 class ListFiles:
     """The files of one index below *folder*, which *prepare* makes where it is missing, or raises OSError."""
@@ -45,35 +49,41 @@ class ListFiles:
 
     def _open(self, name: str) -> WholeFile | None:
         path = self._folder / name
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
+        file = _opened(path)
+        if file is None:
             return None
         try:
-            if not self._is_whole(path, descriptor):
+            if not self._is_whole(path, file.fileno()):
                 self.log.error("{path} is damaged and is made again", path=path)
-                os.close(descriptor)
+                file.close()
                 return None
-            return WholeFile(descriptor, os.fstat(descriptor).st_size, None)
+            return file
         except OSError:
-            os.close(descriptor)
+            file.close()
             return None
+
+    async def open_earlier(self, name: str) -> WholeFile | None:
+        """The file *name* of a version that may have written no digests, open for reading, or ``None``.
+
+        Where it has no digest nothing vouches for its bytes.
+        """
+        return await owned(self._offload.run(self._open_earlier, name))
+
+    def _open_earlier(self, name: str) -> WholeFile | None:
+        path = self._folder / name
+        return self._open(name) if os.path.lexists(_sum_of(path)) else _opened(path)
 
     def _is_whole(self, path: Path, descriptor: int) -> bool:
         """Whether the bytes of the open file are those that were written.  Raises OSError."""
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            return False
-        mark = mark_of(facts)
+        mark = mark_of(os.fstat(descriptor))
         if self._proofs.hold(path.name, mark):
             return True
         digest, position = hashlib.sha256(), 0
         while data := os.pread(descriptor, MIB, position):
             digest.update(data)
             position += len(data)
-        with suppress(FileNotFoundError):  # earlier versions wrote none
-            if _sum_of(path).read_text("ascii", "replace").strip() != digest.hexdigest():
-                return False
+        if _read_sum(path) != digest.hexdigest().encode():
+            return False
         self._proofs.proven(path.name, descriptor, mark)
         return True
 
@@ -102,12 +112,12 @@ class ListFiles:
                 for there in (path, _sum_of(path)):
                     if there.is_dir() and not there.is_symlink():
                         shutil.rmtree(there)
-                _sum_of(path).unlink(missing_ok=True)
+                _write_sum(path, digest)
                 os.rename(file.name, path)
             except BaseException:
-                os.unlink(file.name)
+                with suppress(OSError):
+                    os.unlink(file.name)
                 raise
-        _sum_of(path).write_text(digest, "ascii")
         return made
 
     async def keep_only(self, start: str) -> None:
@@ -122,6 +132,41 @@ class ListFiles:
                         os.unlink(entry.path)
 
 
+def _opened(path: Path) -> WholeFile | None:
+    """The regular file at *path*; ``None`` for anything else, which must not keep a thread waiting."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        return None
+    return WholeFile(descriptor, facts.st_size, None)
+
+
 def _sum_of(path: Path) -> Path:
     """Where the digest of *path* is."""
     return path.with_name(path.name + ".sum")
+
+
+def _read_sum(path: Path) -> bytes | None:
+    """The digest that is noted for *path*, ``None`` without one.  Raises OSError."""
+    file = _opened(_sum_of(path))
+    if file is None:
+        return None
+    try:
+        return os.pread(file.fileno(), _LONGEST_SUM, 0).strip()
+    finally:
+        file.close()
+
+
+def _write_sum(path: Path, digest: str) -> None:
+    """Note the digest of *path*, in a new file: nothing is written into what another process may have put there."""
+    _sum_of(path).unlink(missing_ok=True)
+    descriptor = os.open(_sum_of(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, digest.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
