@@ -187,7 +187,10 @@ class IFileStore(Interface):
         """
 
     async def delete(sha256: str) -> bool:
-        """Remove a committed file; true if it was there.  Open readers keep what they have."""
+        """Remove a committed file; true if it was there.  Open readers keep what they have.
+
+        Raises StorageFailed, with its path and the reason, when it is there and cannot be removed.
+        """
 
     async def set_aside(sha256: str, source: Any = None) -> None:
         """Take a committed file that is damaged out of the tree; its bytes are kept for those who want to know why.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,44 @@ async def test_what_was_not_used_for_long_goes(asked: Asked) -> None:
     assert [each["filename"] for each in gone["pinned"]] == ["attrs-1.0.tar.gz"]
     assert asked.on_disk() == {sha256(NEW), sha256("attrs-1.0.tar.gz")}
     assert (await asked("purge_unused", seconds=5_000))["files"] == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_cannot_be_removed_is_reported_and_the_others_go(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = asked.data_dir / "files" / sha256(OLD)[:2] / sha256(OLD)
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path == stuck:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    gone = await asked("purge", project="six")
+    assert {each["filename"] for each in gone["removed"]} == {OLD, NEW}
+    assert gone["files"] == 1
+    (left,) = gone["left"]
+    assert (left["sha256"], left["size"]) == (sha256(OLD), 1_000)
+    assert left["error"].startswith(f"{stuck} cannot be removed: Permission denied")
+    assert asked.on_disk() == {sha256(OLD), sha256("attrs-1.0.tar.gz")}
+    gone = await asked("purge_unused", seconds=-1)
+    assert (gone["files"], [each["sha256"] for each in gone["left"]]) == (1, [sha256(OLD)])
+    with pytest.raises(asking.Failed, match=r"^no thing of six is kept here$"):
+        await asked("purge", project="six")
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_file_any_more_does_not_stop_a_purge(asked: Asked) -> None:
+    directory, beneath_a_file = (asked.data_dir / "files" / sha256(name)[:2] for name in (OLD, NEW))
+    (directory / sha256(OLD)).unlink()
+    (directory / sha256(OLD)).mkdir()
+    shutil.rmtree(beneath_a_file)
+    beneath_a_file.write_bytes(b"")
+    gone = await asked("purge", project="six")
+    assert ({each["filename"] for each in gone["removed"]}, gone["left"]) == ({OLD, NEW}, [])
+    assert not (directory / sha256(OLD)).exists()
 
 
 # -- refresh ---------------------------------------------------------------------------------------------------------------

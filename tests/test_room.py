@@ -15,6 +15,7 @@ from proxy.cache.kept import Kept, KeptBook
 from proxy.cache.pins import PinBook
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
+from proxy.errors import StorageFailed
 from proxy.model import NO_BYTES, Pin
 from proxy.offload import Inline
 from proxy.storage.memory import MemoryFiles, MemoryRecords
@@ -35,6 +36,8 @@ class Store(MemoryFiles):
         self.inventories = 0
         self.broken: OSError | None = None
         self.meanwhile: Any = None
+        #: What cannot be removed, by digest.
+        self.stuck: set[str] = set()
 
     async def touch(self, times: Mapping[str, float]) -> None:
         if self.broken is not None:
@@ -50,6 +53,8 @@ class Store(MemoryFiles):
         if self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
+        if sha256 in self.stuck:
+            raise StorageFailed(f"files/{sha256} cannot be removed: Permission denied")
         return await super().delete(sha256)
 
 
@@ -108,6 +113,26 @@ class RoomTests(Case):
         self.add("hcjaebgdfi")
         self.now(self.room(max_size=500).keep_within_limits())
         self.assertEqual(self.there(), "dfgi")
+
+    def test_others_go_in_place_of_what_cannot_be_removed(self) -> None:
+        self.add("abcdefghij")
+        self.store.stuck = {sha("a"), sha("c")}
+        room = self.room(max_size=999)
+        self.assertEqual(self.now(room.keep_within_limits()), 200)
+        self.assertEqual((self.there(), self.gone), ("acefghij", [100, 100]))
+        self.assertEqual(self.now(room.keep_within_limits()), 0)
+
+    def test_where_nothing_can_be_removed_eviction_rests(self) -> None:
+        self.add("abcdefghij")
+        self.store.stuck = {sha(name) for name in "abcdefghij"}
+        room = self.room(max_size=999)
+        self.assertEqual(self.now(room.keep_within_limits()), 0)
+        self.assertEqual((self.there(), self.gone), ("abcdefghij", []))
+        room.committed(sha("a"), 0)
+        self.assertEqual(self.store.inventories, 1)
+        self.clock.advance(600)
+        room.committed(sha("a"), 0)
+        self.assertEqual(self.store.inventories, 2)
 
     def test_up_to_a_quarter_more_than_min_free(self) -> None:
         self.add("abcdefgh")

@@ -351,6 +351,47 @@ class TestLocalFiles:
         source.close()
         assert now(store.walk()) == [(SHA256, len(DATA))]
 
+    def test_what_cannot_be_removed_from_the_partial_files_does_not_keep_the_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failures: list[Path] = []
+        store = LocalFiles(tmp_path, Inline(), failed=lambda error, path, needed=0, *, reading=False: failures.append(path))
+        for key in ("at.0", "at.2"):
+            arrive(store, key=key).close()
+        (tmp_path / "partial" / "at.1" / "inside").mkdir(parents=True)
+        stuck, unlink = tmp_path / "partial" / "at.0", Path.unlink
+
+        def refused(path: Path, missing_ok: bool = False) -> None:
+            if path == stuck:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            unlink(path, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", refused)
+        assert now(store.sweep()) == 2
+        assert (list((tmp_path / "partial").iterdir()), failures) == ([stuck], [stuck])
+        assert now(store.abandon(9e9)) == 0
+
+    def test_a_directory_in_the_place_of_marks_does_not_keep_a_file_from_being_stored(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        partial = arrive(store)
+        (tmp_path / "partial" / f"sha256-{SHA256}.marks").mkdir()
+        partial.commit(SHA256)
+        partial.close()
+        assert now(store.walk()) == [(SHA256, len(DATA))]
+
+    def test_a_directory_and_a_file_are_set_aside_in_any_order(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        for number in range(6):
+            partial = arrive(store)
+            partial.commit(SHA256)
+            partial.close()
+            path = tmp_path / "files" / SHA256[:2] / SHA256
+            if number % 3:
+                path.unlink()
+                (path / "inside").mkdir(parents=True)
+            now(store.set_aside(SHA256))
+            assert not path.exists()
+
     @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.ESTALE, errno.EIO])
     def test_only_a_file_that_is_damaged_is_set_aside_when_it_cannot_be_opened(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

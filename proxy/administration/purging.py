@@ -1,18 +1,20 @@
 """Taking things out: files with the pins of their names, and records of pages; what is in memory of them goes too.
 
 Names go first, then bytes that no name is left for: who asks in between is given what upstream states under the name now.  What
-an operator has pinned stays, and so do its names.
+an operator has pinned stays, and so do its names.  Bytes that cannot be removed lose their names and are reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from attrs import field, frozen
 
 from proxy.administration.parts import IndexParts, Parts, project_name
 from proxy.administration.stock import Named, by_project
 from proxy.cache.pins import means
-from proxy.errors import BadRequest, NotFound, ProxyError
+from proxy.errors import BadRequest, NotFound, ProxyError, StorageFailed
 from proxy.interfaces import Report
 
 
@@ -34,7 +36,7 @@ class Purging:
         wanted = project_name(project)
         indexes = self._parts.chosen(index)
         pages = [name for name, each in indexes.items() if which is None and await _forget_page(each, wanted)]
-        removed: dict[str, Any] = _summed([], [], [])
+        removed: dict[str, Any] = _summed([], [], _Deleted())
         if not page_only:
             removed = await self._remove(
                 [
@@ -56,9 +58,10 @@ class Purging:
         doomed = {file.sha256: file.size for file in files if file.used < before}
         named = [each async for found in by_project(self._parts) for each in found if each.pin.sha256 in doomed]
         removed = await self._remove(named)
-        unnamed = [sha256 for sha256 in doomed.keys() - {each.pin.sha256 for each in named} if await self._delete(sha256)]
-        removed["files"] += len(unnamed)
-        removed["bytes"] += sum(doomed[sha256] for sha256 in unnamed)
+        unnamed = await self._delete({sha256: doomed[sha256] for sha256 in doomed.keys() - {each.pin.sha256 for each in named}})
+        removed["files"] += len(unnamed.freed)
+        removed["bytes"] += sum(unnamed.freed)
+        removed["left"] += unnamed.left
         return {**removed, "pages": []}
 
     async def refresh(self, report: Report, project: str, index: str | None = None) -> list[dict[str, Any]]:
@@ -90,21 +93,36 @@ class Purging:
             async for found in by_project(self._parts):
                 for each in found:
                     sizes.pop(each.pin.sha256, None)  # it has another name
-        freed = [size for sha256, size in sizes.items() if await self._delete(sha256)]
-        return _summed(going, pinned, freed)
+        return _summed(going, pinned, await self._delete(sizes))
 
-    async def _delete(self, sha256: str) -> bool:
-        """Delete bytes, unless an operator has just pinned them."""
-        async with self._parts.kept.lock:
-            return not self._parts.kept.holds(sha256) and await self._parts.store.delete(sha256)
+    async def _delete(self, sizes: Mapping[str, int]) -> _Deleted:
+        """Delete bytes (digests with their sizes), but for those that an operator has just pinned."""
+        deleted = _Deleted()
+        for sha256, size in sizes.items():
+            async with self._parts.kept.lock:
+                try:
+                    if not self._parts.kept.holds(sha256) and await self._parts.store.delete(sha256):
+                        deleted.freed.append(size)
+                except StorageFailed as error:
+                    deleted.left.append({"sha256": sha256, "size": size, "error": str(error)})
+        return deleted
 
 
-def _summed(removed: Iterable[Named], pinned: Iterable[Named], freed: Collection[int]) -> dict[str, Any]:
+@frozen
+class _Deleted:
+    """The sizes of the files that went, and those that cannot be removed, with the reason."""
+
+    freed: list[int] = field(factory=list)
+    left: list[dict[str, Any]] = field(factory=list)
+
+
+def _summed(removed: Iterable[Named], pinned: Iterable[Named], deleted: _Deleted) -> dict[str, Any]:
     return {
         "removed": [each.values() for each in removed],
         "pinned": [each.values() for each in pinned],
-        "files": len(freed),
-        "bytes": sum(freed),
+        "files": len(deleted.freed),
+        "bytes": sum(deleted.freed),
+        "left": deleted.left,
     }
 
 

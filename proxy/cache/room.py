@@ -8,6 +8,7 @@ that goes reads it to its end.  What broken downloads left goes before any file.
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterator
 
@@ -40,11 +41,15 @@ _PIECE = 5_000
 
 @frozen
 class _Choice:
-    """What goes, oldest first, out of *stored* bytes; *missing* bytes more should go and nothing is left that may."""
+    """What goes, oldest first, out of *stored* bytes; *missing* bytes more should go and nothing is left that may.
+
+    *instead* are those that may go in place of what cannot be removed, in this order.
+    """
 
     going: list[StoredFile]
     stored: int
     missing: int
+    instead: Iterator[StoredFile]
 
 
 class Room:
@@ -166,13 +171,14 @@ class Room:
             kept = await self._kept.digests()
             choice = await self._offload.run(self._choose, files, kept, await self._store.free(), needed)
             self._stored = choice.stored
-            freed = await self._evict(choice.going)
-        if choice.missing and not needed:
+            freed, left = await self._evict(choice)
+        missing = choice.missing + left
+        if missing and not needed:
             self._rest_until = self._reactor.seconds() + _REST
             self.log.warn(
                 "{missing} bytes too many are on the disk and no file is left that may go: "
                 "unpin some, raise max_size, lower min_free or make room",
-                missing=choice.missing,
+                missing=missing,
             )
         return freed + abandoned
 
@@ -181,17 +187,16 @@ class Room:
         stored = sum(file.size for file in files)
         may_go = [file for file in files if file.sha256 not in kept]
         if needed > free + sum(file.size for file in may_go):
-            return _Choice([], stored, needed)  # it would not fit if everything went
+            return _Choice([], stored, needed, iter(()))  # it would not fit if everything went
         excess = max(needed, self._above_max_size(stored), self._below_min_free(free))
         # A file that is larger than all may be together goes before it drives out the rest.
         bearable = stored if self._max_size is None else self._max_size * _LOW_SIZE
         going = []
-        for file in _sorted(may_go, key=lambda file: (file.size <= bearable, file.used)):
-            if excess <= 0:
-                break
+        order = _sorted(may_go, key=lambda file: (file.size <= bearable, file.used))
+        while excess > 0 and (file := next(order, None)) is not None:
             going.append(file)
             excess -= file.size
-        return _Choice(going, stored, max(0, excess))
+        return _Choice(going, stored, max(0, excess), order)
 
     def _above_max_size(self, stored: int) -> int:
         limit = self._max_size
@@ -201,19 +206,38 @@ class Room:
         limit = self._min_free
         return 0 if limit is None or free >= limit else int(limit * _LOW_FREE) - free
 
-    async def _evict(self, going: list[StoredFile]) -> int:
+    async def _evict(self, choice: _Choice) -> tuple[int, int]:
+        """Let go what was chosen, and others in place of what cannot be removed.
+
+        Returns the bytes that went, and those that should have and in whose place nothing else may go.
+        """
         count = freed = 0
-        for file in going:
-            if not self._usage.used_since(file.sha256, file.used) and await self._remove(file):
-                count += 1
-                freed += file.size
+        due = sum(file.size for file in choice.going)
+        failures: list[StorageFailed] = []
+        for file in itertools.chain(choice.going, choice.instead):
+            if due <= 0:
+                break
+            try:
+                if not self._usage.used_since(file.sha256, file.used) and await self._remove(file):
+                    count += 1
+                    freed += file.size
+                due -= file.size
+            except StorageFailed as error:
+                failures.append(error)
+        assert self._stored is not None
+        self._stored -= freed
         if count:
-            assert self._stored is not None
-            self._stored -= freed
             self.log.info("evicted {count} files, {freed} bytes, not used for longest", count=count, freed=freed)
-        return freed
+        if failures:
+            self.log.error(
+                "{count} files cannot be evicted, others are evicted instead; the first: {error}",
+                count=len(failures),
+                error=failures[0],
+            )
+        return freed, max(0, due)
 
     async def _remove(self, file: StoredFile) -> bool:
+        """Whether the file went.  Raises StorageFailed when it should have and cannot be removed."""
         async with self._kept.lock:
             if self._kept.holds(file.sha256) or not await self._store.delete(file.sha256):
                 return False

@@ -48,9 +48,12 @@ def purge(
         say(gone)
     else:
         _tell(gone)
+    problems = [each["error"] for each in gone["left"]]
     if gone["pinned"] and unused_for is None:
         names = ", ".join(sorted({each["filename"] for each in gone["pinned"]}))
-        fail(f"pinned and left: {names}; pypiproxy unpin {project} lets them go")
+        problems.append(f"pinned and left: {names}; pypiproxy unpin {project} lets them go")
+    if problems:
+        fail("\n".join(problems))
 
 
 def _tell(gone: dict[str, Any]) -> None:

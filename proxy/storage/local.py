@@ -17,8 +17,10 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import stat
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -114,7 +116,8 @@ class LocalPartial:
             if not self._store.place(self._path, target, self._descriptor, self._mark):
                 raise self._written_by_others()
             self._committed_as = sha256
-            self._marks_path.unlink(missing_ok=True)
+            with suppress(OSError):  # nobody needs them any more
+                self._marks_path.unlink(missing_ok=True)
             _sync_directory(target.parent)
         except OSError as error:
             self._store.failed(error, target)
@@ -124,11 +127,11 @@ class LocalPartial:
         return OSError(errno.EIO, "others have written to the file while it arrived", str(self._path))
 
     def discard(self) -> None:
-        try:
-            self._path.unlink(missing_ok=True)
-            self._marks_path.unlink(missing_ok=True)
-        except OSError as error:
-            self._store.failed(error, self._path)
+        for path in (self._path, self._marks_path):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                self._store.failed(error, path)
 
     def suspend(self) -> None:
         pass
@@ -360,10 +363,27 @@ class LocalFiles:
             raise
 
     async def delete(self, sha256: str) -> bool:
+        path = self.path(sha256)
         try:
-            return await self._offload.run(_remove, self.path(sha256))
+            return await self._offload.run(self._delete, path)
+        except OSError as error:
+            raise StorageFailed(
+                f"{path} cannot be removed: {error.strerror}; check its owner, its mode and the mount"
+            ) from error
         finally:
             self.changed()
+
+    def _delete(self, path: Path) -> bool:
+        try:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except IsADirectoryError:
+            return self._set_aside(path, None)
+        except OSError as error:
+            self.failed(error, path)
+            raise
+        return True
 
     async def set_aside(self, sha256: str, source: IBytesSource | None = None) -> None:
         mark = None if source is None else mark_of(os.fstat(source.fileno()))
@@ -375,7 +395,11 @@ class LocalFiles:
             if mark is not None and os.stat(path).st_ino != mark[0]:
                 return False
             self.prepare(self._quarantine)
-            os.rename(path, self._quarantine / path.name)
+            target = self._quarantine / path.name
+            if os.path.lexists(target) and (target.is_dir() or path.is_dir()):
+                # No directory takes the place of a file, and no file that of a directory.
+                target = target.with_name(f"{target.name}.{time.time_ns()}")
+            os.rename(path, target)
             self.changed()
             return True
         return False
@@ -459,16 +483,28 @@ class LocalFiles:
     async def _remove_left(self, doomed: Iterable[Path]) -> list[Path]:
         """Remove partial files, and the marks of some, but for those that are being written; returns which were removed."""
         going = [path for path in doomed if path.with_name(path.name.removesuffix(_MARKS)) not in self._being_written]
-        await uninterrupted(self._remove_all(going))
-        return going
+        return list(await uninterrupted(self._remove_all(going)))
 
-    async def _remove_all(self, going: Collection[Path]) -> None:
+    async def _remove_all(self, going: Collection[Path]) -> list[Path]:
         # Whoever begins one of them now gets a file of its own.
         self._being_written.update(going)
         try:
-            await self._offload.run(_remove_all, going)
+            return await self._offload.run(self._removed, going)
         finally:
             self._being_written.difference_update(going)
+
+    def _removed(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of *paths* that could be removed, or had gone; one that cannot is no reason to leave the others."""
+        removed = []
+        for path in paths:
+            try:
+                _remove_anything(path)
+            except OSError as error:
+                self.failed(error, path)
+                self.log.warn("{path} cannot be removed: {error}", path=path, error=error.strerror)
+            else:
+                removed.append(path)
+        return removed
 
     async def close(self) -> None:
         self._checks.close()
@@ -496,17 +532,12 @@ def _facts(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _remove_all(paths: Iterable[Path]) -> None:
-    for path in paths:
-        _remove(path)
-
-
-def _remove(path: Path) -> bool:
+def _remove_anything(path: Path) -> None:
+    """Remove what is at *path*, be it a directory, if anything is.  Raises OSError."""
     try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    return True
+        path.unlink(missing_ok=True)
+    except IsADirectoryError:
+        shutil.rmtree(path)
 
 
 def _sync_directory(path: Path) -> None:
