@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
-from tests.support.wheels import data_of
+from tests.support.wheels import data_of, wheel
 
 OLD, NEW = "six-1.0-py3-none-any.whl", "six-2.0-py3-none-any.whl"
 DATA = {OLD: data_of(1_000, 1), NEW: data_of(2_000, 2), "attrs-1.0.tar.gz": data_of(3_000, 3)}
@@ -291,6 +293,29 @@ async def test_what_is_no_file_any_more_does_not_stop_a_purge(asked: Asked) -> N
     gone = await asked("purge", project="six")
     assert ({each["filename"] for each in gone["removed"]}, gone["left"]) == ({OLD, NEW}, [])
     assert not (directory / sha256(OLD)).exists()
+
+
+@pytest.mark.parametrize("which", [None, "1.0"])
+@pytest_twisted.ensureDeferred
+async def test_that_a_wheel_has_no_metadata_is_forgotten_with_it(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, which: str | None
+) -> None:
+    good = wheel("lib")
+    odd = io.BytesIO()
+    with zipfile.ZipFile(odd, "w") as archive:
+        archive.writestr("lib.py", b"pass")
+    upstream.add_file("lib", good.filename, odd.getvalue(), hashes={})
+    proxy = await run(upstream)
+    asked = Asked(proxy, tmp_path / "data")
+    path = f"{await proxy.link('lib', good.filename)}.metadata"
+    assert (await proxy.get(path)).status == 404
+    upstream.add_file("lib", good.filename, good.data, hashes={})
+    await asked("refresh", project="lib")
+    assert (await proxy.get(path)).status == 404
+    gone = await asked("purge", project="lib", which=which)
+    assert f"{good.filename}.metadata" in [each["filename"] for each in gone["removed"]]
+    reply = await proxy.get(path)
+    assert (reply.status, reply.body) == (200, good.metadata)
 
 
 # -- refresh ---------------------------------------------------------------------------------------------------------------

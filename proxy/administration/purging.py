@@ -12,10 +12,11 @@ from typing import Any
 from attrs import field, frozen
 
 from proxy.administration.parts import IndexParts, Parts, project_name
-from proxy.administration.stock import Named, by_project
+from proxy.administration.stock import Named, by_project, pinned_by_project
 from proxy.cache.pins import means
 from proxy.errors import BadRequest, NotFound, ProxyError, StorageFailed
 from proxy.interfaces import Report
+from proxy.model import NO_BYTES
 
 
 class Purging:
@@ -41,7 +42,7 @@ class Purging:
             removed = await self._remove(
                 [
                     each
-                    async for found in by_project(self._parts, index, wanted)
+                    async for found in pinned_by_project(self._parts, index, wanted)
                     for each in found
                     if means(which, each.filename)
                 ]
@@ -88,7 +89,7 @@ class Purging:
             places.setdefault((each.index, each.project), set()).add(each.name)
         for place, gone in places.items():
             await self._parts.pins.remove(*place, gone)
-        sizes = {each.pin.sha256: each.pin.size for each in going}
+        sizes = {each.pin.sha256: each.pin.size for each in going if each.pin.sha256 != NO_BYTES}
         if sizes:
             async for found in by_project(self._parts):
                 for each in found:

@@ -44,7 +44,7 @@ class Named:
             "index": self.index,
             "project": self.project,
             "filename": self.title,
-            "sha256": self.pin.sha256,
+            "sha256": self.pin.sha256 or None,
             "size": self.pin.size,
         }
 
@@ -54,12 +54,18 @@ async def by_project(parts: Parts, index: str | None = None, project: str | None
 
     An index may not be configured any more.  All names together may be too many for the memory.
     """
+    async for everything in pinned_by_project(parts, index, project):
+        found = [each for each in everything if each.pin.sha256 != NO_BYTES]
+        if found:
+            yield found
+
+
+async def pinned_by_project(parts: Parts, index: str | None = None, project: str | None = None) -> AsyncIterator[list[Named]]:
+    """As :func:`by_project`, with the companions of which it is known that they do not exist."""
     for place in await parts.pins.places():
         if index in (None, place[0]) and project in (None, place[1]):
             pins = await parts.pins.peek(*place)
-            found = [Named(*place, name, pin) for name, pin in pins.items() if pin.sha256 != NO_BYTES]
-            if found:
-                yield found
+            yield [Named(*place, name, pin) for name, pin in pins.items()]
 
 
 @define
