@@ -234,3 +234,51 @@ async def test_requests_that_only_head_fails_do_not_take_upstream_out(upstream: 
     for each in made:
         assert (await proxy.head(await proxy.link("many", each.filename))).status == 200
     assert b"left alone" not in (await wire.fetch(proxy.port, "/-/ready")).body
+
+
+# -- 416 ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("keys", "total"), [({}, SIZE), ({"hashes": {}}, "*")], ids=["digest", "no digest, and parts without a total"]
+)
+@pytest.mark.parametrize("claimed", [115, 4_000, SIZE * 2], ids=["an apology", "too short", "too long"])
+@pytest.mark.parametrize("how", ["HEAD", "a range of one byte"])
+@pytest.mark.parametrize("asked", ["bytes=5000-5999", f"bytes={SIZE - 1000}-", "bytes=-1000"])
+async def test_no_range_is_refused_or_counted_by_a_size_that_nothing_vouches_for(
+    upstream: FakeUpstream, run: Start, keys: dict[str, Any], total: object, claimed: int, how: str, asked: str
+) -> None:
+    def rest(start: int) -> Answer:
+        if start == 0 and how != "HEAD":
+            return Answer(206, {"Content-Range": f"bytes 0-0/{claimed}"}, DATA[:1])
+        stop = min(SIZE, start + 1_000)
+        return Answer(206, {"Content-Range": f"bytes {start}-{stop - 1}/{total}"}, DATA[start:stop])
+
+    upstream.content = Odd(rest)
+    upstream.add_file("demo", MADE.filename, DATA, size=None, **keys)
+    upstream.script("HEAD *", Fault(content_length=claimed) if how == "HEAD" else Fault(status=405))
+    proxy = await run(upstream)
+    path = await proxy.link("demo", MADE.filename)
+    start = 5_000 if "5000" in asked else SIZE - 1_000
+    reply = await proxy.get(path, Range=asked)
+    assert (reply.status, reply.body) in ((206, DATA[start : start + 1_000]), (200, DATA))
+    assert reply.headers.get("content-range", f"/{SIZE}").endswith(f"/{SIZE}")
+    assert (await proxy.get(path)).body == DATA
+    beyond = await proxy.get(path, Range=f"bytes={SIZE}-")
+    assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{SIZE}"), "it is stored by now"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_size_of_a_download_that_is_not_verified_refuses_no_range(upstream: FakeUpstream, run: Start) -> None:
+    upstream.content = Odd(lambda start: Answer(501), lambda answer: Answer(200, {}, bytes(10_000)))
+    upstream.add_file("demo", MADE.filename, DATA, size=None)
+    proxy = await run(upstream)
+    path = await proxy.link("demo", MADE.filename)
+    wrong = await proxy.get(path, Range="bytes=20000-20999")
+    assert wrong.status != 416
+    assert wrong.status != 200 or not wrong.complete
+    upstream.content = Odd(lambda start: Answer(501))
+    upstream.add_file("demo", MADE.filename, DATA, size=None)
+    right = await proxy.get(path, Range="bytes=20000-20999")
+    assert (right.status, right.body) in ((206, DATA[20_000:21_000]), (200, DATA))

@@ -272,10 +272,12 @@ class ProxyRepository:
         assert wanted is not None
         size = (await self.facts(located)).size
         reader = await self._upstreams.open_range(wanted, start, stop)
-        if reader.facts.size is not None and reader.facts.size != size:
+        # Where the page does not vouch for the size, each range has to.
+        if reader.facts.size != size and (reader.facts.size is not None or wanted.size is None):
             reader.close()
             self._facts.discard(identity(wanted))
-            reason = f"sent a range of {reader.facts.size:,} bytes where it had said that there are {size:,}"
+            said = "an unknown number of" if reader.facts.size is None else f"{reader.facts.size:,}"
+            reason = f"sent a range of {said} bytes where it had said that there are {size}"
             raise UpstreamFailed(wanted.name, [Attempt(wanted.upstream, reason, 0.0)])
         return reader
 

@@ -66,7 +66,7 @@ class Files:
             read, sha256 = located.stored.take_read(), located.stored.sha256
             if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
                 self._remember(repository, project, asked, name, sha256, read, headers, ask)
-            return _ranged(located.stored, located.etag, headers, ask, _MADE if located.made else _HIT)
+            return _ranged(located.stored, None, located.etag, headers, ask, _MADE if located.made else _HIT)
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
         part = await self._part(repository, located, headers, ask)
@@ -113,14 +113,14 @@ class Files:
         if size is None:
             return None
         span = parse_range(header, size)
-        if span is UNSATISFIABLE:
+        if span is UNSATISFIABLE and size == _stated_size(located):
             return _unsatisfiable(size)
         headers = _unverified(headers)
         if not isinstance(span, Span) or span.length > min(SMALL_RANGE, size // 2):
             return None
         arriving = repository.arriving(located)
         if arriving is not None:
-            if arriving.extent() >= span.stop:
+            if arriving.extent() >= span.stop and arriving.size == size:
                 return _partial(arriving, span, size, headers, Outcome(False, "miss", collapsed=True))
             arriving.close()
         try:
@@ -141,7 +141,7 @@ class Files:
         collapsed = repository.under_way(located)
         source = await repository.download(located, asked)
         outcome = Outcome(False, "miss", collapsed=collapsed, stored=True)
-        return _ranged(source, located.etag, headers, ask, outcome)
+        return _ranged(source, _stated_size(located), located.etag, headers, ask, outcome)
 
 
 async def _described(repository: IRepository, located: Located, headers: list[tuple[str, str]]) -> Answer:
@@ -152,13 +152,23 @@ async def _described(repository: IRepository, located: Located, headers: list[tu
     return Answer(200, [*headers, ("Cache-Status", Outcome(False, "miss").header())], word="head")
 
 
-def _ranged(source: IBytesSource, etag: str | None, headers: list[tuple[str, str]], ask: Ask, outcome: Outcome) -> Answer:
-    """The whole of *source* or the range that is asked for."""
+def _stated_size(located: Located) -> int | None:
+    """The size that the page states.  What upstream says to HEAD, or with another range, may be that of an apology."""
+    return None if located.wanted is None else located.wanted.size
+
+
+def _ranged(
+    source: IBytesSource, stated: int | None, etag: str | None, headers: list[tuple[str, str]], ask: Ask, outcome: Outcome
+) -> Answer:
+    """The whole of *source* or the range that is asked for.
+
+    A range that begins behind its end is refused only if that is where the file ends: *stated* by the page, or verified.
+    """
     size = source.size
     header = _range(ask)
     if size is not None and header is not None and if_range_matches(ask.header("if-range"), etag, None):
         span = parse_range(header, size)
-        if span is UNSATISFIABLE:
+        if span is UNSATISFIABLE and (size == stated or (source.sha256 is not None and source.extent() == size)):
             source.close()
             return _unsatisfiable(size)
         if isinstance(span, Span):
