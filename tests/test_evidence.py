@@ -320,6 +320,18 @@ def test_a_url_that_fails_again_and_again_is_asked_for_less_and_less_often() -> 
     assert case.works(page("bad")), "one failure is no reason to rest"
 
 
+def test_who_has_nobody_else_to_ask_cuts_the_rest_of_a_url_short_less_and_less_often() -> None:
+    case = Case()
+    assert case.fails(page("busy"), Fault.THROTTLED, retry_after=300.0)
+    began, asked = case.now, []
+    while case.now - began < 120.0:
+        case.now += 0.25
+        if isinstance(case.evidence.admit(page("busy"), HOME, case.now, insist=True), Admission):
+            case.evidence.failed(page("busy"), HOME, Fault.THROTTLED, "429", case.now, retry_after=300.0)
+            asked.append(case.now - began)
+    assert asked == [1.0, 3.0, 7.0, 15.0, 31.0, 63.0]
+
+
 def test_429s_on_several_urls_slow_the_origin_down_and_never_stop_it() -> None:
     case = Case()
     for number in range(100):

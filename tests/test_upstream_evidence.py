@@ -14,11 +14,12 @@ import pytest_twisted
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import ensureDeferred
 
-from tests.evidence import BROKEN, PESTERING, Make, MakeAddresses, Names, Serve, at_once, filename, fill, harm, pester
+from tests.evidence import BROKEN, PESTERING, SIZE, Make, MakeAddresses, Names, Serve, at_once, filename, fill, harm, pester
 from tests.inprocess import Running, upstream_settings
 from tests.support import wire
 from tests.support.addresses import sicken
 from tests.support.fake_upstream import FakeUpstream, Fault
+from tests.support.wheels import wheel
 
 reactor: Any = default_reactor
 
@@ -129,6 +130,23 @@ async def test_a_pause_that_one_url_asks_for_is_kept_for_that_url(upstream: Fake
         assert (reply.status, reply.headers["retry-after"] in ("1", "2")) == (503, True), reply
     assert upstream.count("/simple/bad/") == 1
     assert await harm(proxy, "good") == []
+
+
+@pytest.mark.parametrize("subject", ["page", "file"])
+@pytest_twisted.ensureDeferred
+async def test_a_pause_that_every_mirror_asks_for_is_cut_short_for_who_waits(
+    make_upstream: Make, serve: Serve, subject: str
+) -> None:
+    mirrors = [make_upstream(), make_upstream()]
+    for number, mirror in enumerate(mirrors):
+        fill(mirror, "p")
+        pause = Fault(status=429 if number else 503, headers={"Retry-After": "300"})
+        mirror.script("GET /simple/p/" if subject == "page" else "GET *.whl", pause, times=1)
+    proxy = await serve(*(upstream_settings(mirror.url, f"up{number}") for number, mirror in enumerate(mirrors)))
+    await wire.fetch_until(proxy.port, "/simple/p/", lambda reply: reply.status == 200, timeout=8.0)
+    link = await proxy.link("p", filename("p"))
+    reply = await wire.fetch_until(proxy.port, link, lambda reply: reply.status == 200, timeout=8.0)
+    assert (reply.complete, len(reply.body)) == (True, len(wheel("p", size=SIZE).data))
 
 
 @pytest_twisted.ensureDeferred

@@ -61,12 +61,14 @@ class Manner:
 
     ``silence``: a bound on pauses in the body that is tighter than the settings' (seconds).  ``answering`` is told when the
     first byte is in.  ``stagger``: seconds of silence after which another address of the same host is asked too.
+    ``insist``: ask although the URL rests, now and then, for nobody else has an answer.
     ``overtaken``: another upstream has answered first; set by whoever cancels the attempt for that.
     """
 
     silence: float | None = None
     answering: Callable[[], None] = lambda: None
     stagger: float | None = None
+    insist: bool = False
     overtaken: bool = False
 
 

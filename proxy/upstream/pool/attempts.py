@@ -44,6 +44,11 @@ class Attempts:
         )
 
     @property
+    def all_may_pass(self) -> bool:
+        """Whether there was an attempt, and nobody said no: each may have an answer a moment later."""
+        return bool(self._last) and not any(isinstance(error, (Missing, Denied)) for _, error in self._last.values())
+
+    @property
     def all_missing(self) -> bool:
         """Whether every answer was a definite no."""
         return bool(self._last) and all(isinstance(error, Missing) for _, error in self._last.values())

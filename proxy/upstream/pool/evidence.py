@@ -3,7 +3,9 @@
 Theory of operation.  An :class:`Evidence` only does book-keeping: it performs no I/O, holds no timer, and is told the time.
 
 *A URL* that failed twice in a row rests for a growing time; one that answered 429 or 503 rests as long as it asked, at most
-:data:`LONGEST_URL_REST`.  While it rests nobody asks for it, and nothing else is affected.
+:data:`LONGEST_URL_REST`.  While it rests nobody asks for it, and nothing else is affected.  Where none of
+several upstreams has an answer, the rest is cut short: a file whose URL asks for a pause at each of them is not lost for a
+minute.
 
 *An address* that refused, stayed silent, or broke a connection is tried after the others for a while.  It is never given up
 while there is no other one.
@@ -83,6 +85,8 @@ class Admission:
 class _Url:
     failures: int = 0
     rest_until: float = 0.0
+    #: When it may be asked all the same by who insists.
+    insist_from: float = 0.0
     reason: str = ""
 
 
@@ -179,10 +183,13 @@ class Evidence:
         """When the next probe may go out, ``None`` while the upstream is up."""
         return None if self._at_home.state is State.UP else max(now, self._at_home.paused_until)
 
-    def admit(self, url: str, origin: Origin, now: float) -> Admission | Refusal:
-        """Whether *url* may be asked now.  An admission must end in :meth:`succeeded`, :meth:`failed` or :meth:`abandoned`."""
+    def admit(self, url: str, origin: Origin, now: float, *, insist: bool = False) -> Admission | Refusal:
+        """Whether *url* may be asked now.  An admission must end in :meth:`succeeded`, :meth:`failed` or :meth:`abandoned`.
+
+        *insist*: no other upstream has an answer, so the rest of a URL is cut short, at growing intervals.
+        """
         rests = self._urls.get(url)
-        if rests is not None and rests.rest_until > now:
+        if rests is not None and rests.rest_until > now and not (insist and rests.insist_from <= now):
             return Refusal(f"{rests.reason}; this URL rests", rests.rest_until - now)
         known = self._origin(origin)
         if known.state is State.UP:
@@ -394,6 +401,7 @@ class Evidence:
         else:
             rest = 0.0
         known.rest_until = now + min(LONGEST_URL_REST, max(0.0, rest))
+        known.insist_from = now + min(LONGEST_URL_REST, FIRST_PAUSE * 2.0 ** min(known.failures - 1, 10))
         self._urls.put(url, known)
 
     @staticmethod

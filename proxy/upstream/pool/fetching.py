@@ -66,8 +66,9 @@ class Fetching:
             await self._rounds.pause(number)
             download.left = self._holders.of(wanted)
             download.breaks.clear()
+            insist = number > 0 and attempts.all_may_pass
             while True:
-                opened = await self._open(download, attempts) if download.left else None
+                opened = await self._open(download, attempts, insist=insist) if download.left else None
                 if opened is None:
                     if not await self._begin_anew(download):
                         break
@@ -80,7 +81,7 @@ class Fetching:
                 break
         raise attempts.error()
 
-    async def _open(self, download: _Download, attempts: Attempts) -> tuple[Upstream, Opened] | None:
+    async def _open(self, download: _Download, attempts: Attempts, *, insist: bool) -> tuple[Upstream, Opened] | None:
         wanted, sink = download.wanted, download.sink
 
         async def ask(client: Upstream, manner: Manner) -> tuple[Upstream, Opened]:
@@ -101,7 +102,7 @@ class Fetching:
                 raise
             return client, opened
 
-        return await self._rounds.first(list(download.left), attempts, ask)
+        return await self._rounds.first(list(download.left), attempts, ask, insist=insist)
 
     async def _pump(self, download: _Download, client: Upstream, opened: Opened, attempts: Attempts) -> bool:
         """Whether the download is complete; else *download* says who is left to go on with it."""

@@ -61,14 +61,14 @@ class Rounds:
         """A new list of attempts at *what*."""
         return Attempts(what, self._reactor.seconds)
 
-    async def first(self, clients: Sequence[Upstream], attempts: Attempts, ask: Ask[T]) -> T | None:
-        """What the first of *clients* answers that can, ``None`` when none can."""
+    async def first(self, clients: Sequence[Upstream], attempts: Attempts, ask: Ask[T], *, insist: bool = False) -> T | None:
+        """What the first of *clients* answers that can, ``None`` when none can; *insist*: nobody had an answer a moment ago."""
         manners: dict[int, Manner] = {}
 
         def entrant(number: int, client: Upstream) -> Callable[[Callable[[], None]], Awaitable[T]]:
             async def enter(answering: Callable[[], None]) -> T:
                 began = self._reactor.seconds()
-                manners[number] = manner = Manner(self.silence, answering, self._share)
+                manners[number] = manner = Manner(self.silence, answering, self._share, insist)
                 try:
                     return await ask(client, manner)
                 except Failed as error:
@@ -91,7 +91,7 @@ class Rounds:
         began = self._reactor.seconds()
         for number in range(ROUNDS):
             await self.pause(number)
-            answer = await self.first(holders(), attempts, ask)
+            answer = await self.first(holders(), attempts, ask, insist=attempts.all_may_pass)
             if answer is not None:
                 return answer
             if not self.may_go_on(attempts, began):

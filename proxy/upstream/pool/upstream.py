@@ -235,12 +235,12 @@ class Upstream:
     async def _attempt(self, url: str, manner: Manner, file: bool, excused: bool = False) -> Attempt:
         """An attempt at *url*.  Raises Refused."""
         origin = origin_of(url)
-        admission = self.evidence.admit(url, origin, self._reactor.seconds())
+        admission = self.evidence.admit(url, origin, self._reactor.seconds(), insist=manner.insist)
         if isinstance(admission, Refusal) and origin == self._home and not self.works:
             self.probe()
             if self._probe is not None:
                 await self._probe_outcome()
-                admission = self.evidence.admit(url, origin, self._reactor.seconds())
+                admission = self.evidence.admit(url, origin, self._reactor.seconds(), insist=manner.insist)
         if isinstance(admission, Refusal):
             raise Refused(admission.reason)
         return Attempt(self.name, self._client, _Permit(self, url, admission, excused=excused), manner, file=file)
