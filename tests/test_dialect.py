@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import pytest_twisted
 from attrs import evolve
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.settings import IndexSettings, PageLimits
 from tests.inprocess import JSON, Running, upstream_settings
-from tests.support.fake_upstream import FakeUpstream, Fault, Request
+from tests.support.fake_upstream import FakeUpstream, Fault, Gate, Request
 
 Serve = Callable[..., Awaitable[Running]]
 
@@ -57,6 +58,66 @@ async def test_html_is_not_asked_for_once_a_request_for_json_was_answered(six: F
     six.script("/simple/nothing/", Fault(status=status))
     await proxy.get("/simple/nothing/")
     assert six.count("/simple/nothing/") == 1
+
+
+async def deny(proxy: Running, projects: int) -> None:
+    """Have *projects* different projects denied."""
+    for number in range(projects):
+        assert (await proxy.get(f"/simple/nothing{number}/")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_upstream_without_a_page_denies_costs_one_request_after_a_few_projects(
+    six: FakeUpstream, run: Serve
+) -> None:
+    proxy = await run(upstream_settings(six.url, "up0"))
+    await deny(proxy, 20)
+    assert [six.count(f"/simple/nothing{number}/") for number in range(20)] == [2] * 5 + [1] * 15
+
+
+@pytest.mark.parametrize("status", [404, 406, 415, 500])
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_of_html_alone_is_understood_however_many_projects_it_did_not_have(
+    six: FakeUpstream, run: Serve, status: int
+) -> None:
+    proxy = await run(upstream_settings(six.url, "up0"))
+    await deny(proxy, 10)
+    six.script(wants_json, Fault(status=status))
+    assert [file["filename"] for file in (await proxy.page("six"))["files"]] == ["six-1.0-py3-none-any.whl"]
+    before = len(six.asked)
+    assert (await proxy.page("other"))["files"]
+    assert len(six.asked) == before + 1, "it is remembered"
+
+
+@pytest.mark.parametrize("status", [None, 406, 415])
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_of_json_is_asked_for_that_again_with_its_first_page(
+    six: FakeUpstream, run: Serve, status: int | None
+) -> None:
+    proxy = await run(upstream_settings(six.url, "up0"))
+    await deny(proxy, 10)
+    if status is not None:
+        six.script(lambda request: not wants_json(request), Fault(status=status))
+    assert "size" in (await proxy.page("six"))["files"][0]
+    before = len(six.asked)
+    assert "size" in (await proxy.page("other"))["files"][0]
+    assert (await proxy.get("/simple/nothing/")).status == 404
+    assert len(six.asked) == before + 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_asked_for_in_json_before_html_was_found_to_work_is_asked_for_in_html_too(
+    six: FakeUpstream, run: Serve
+) -> None:
+    gate = Gate()
+    six.script(lambda request: wants_json(request) and "other" in request.path, Fault(status=404, hold=gate), times=1)
+    six.script(wants_json, Fault(status=404))
+    proxy = await run(upstream_settings(six.url, "up0"))
+    other = ensureDeferred(proxy.page("other"))
+    await six.arrived("/simple/other/")
+    await proxy.page("six")
+    gate.release()
+    assert (await other)["files"]
 
 
 @pytest_twisted.ensureDeferred

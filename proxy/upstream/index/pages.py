@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from urllib.parse import quote
 
 from attrs import evolve
 from twisted.logger import Logger
 
 from proxy.interfaces import IOffload
-from proxy.model import Page, PageFound, PageMissing, PageReply, PageUnchanged, Record, Validators, body_digest
+from proxy.model import Page, PageFound, PageMissing, PageReply, Record, Validators, body_digest
 from proxy.settings import MIB, UpstreamSettings
 from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, is_whole, parse_page, says_its_end, settled_type
@@ -17,13 +19,16 @@ from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Failed, Fault
 from proxy.upstream.index.conditional import ask_conditionally, head_of, whole_body
-from proxy.upstream.index.dialect import NOT_UNDERSTOOD, Dialect
+from proxy.upstream.index.dialect import NOT_UNDERSTOOD, REFUSED_TYPE, Dialect
 
 #: What is asked of an upstream that answers requests for JSON with errors.
 HTML = "text/html"
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
 _log = Logger()
+
+#: Asks for a page, in a media type, conditional when something of it is known.
+_Ask = Callable[[str, Validators | None], Awaitable[PageReply]]
 
 #: The largest page that is read (bytes, decoded).
 LARGEST = 64 * MIB
@@ -47,60 +52,74 @@ async def ask_page(
 
     Raises Failed when upstream says nothing of use.
     """
-    url = page_url(upstream, project)
-    html = dialect.html_alone(now)
-    try:
-        reply = await _ask(attempt, upstream, url, HTML if html else ACCEPT, project, known, offload, now)
-        error = None
-    except Failed as failure:
-        if failure.status not in NOT_UNDERSTOOD or not dialect.may_want_html(now):
-            raise
-        reply, error = None, failure
-    if not isinstance(reply, PageFound) and not isinstance(reply, PageUnchanged) and dialect.may_want_html(now):
-        reply, html = await _as_html(attempt, upstream, url, project, offload, now, reply)
-    if isinstance(reply, PageFound) and (html is not dialect.html_alone(now) or not html):
-        dialect.worked(now, html=html)
-    if reply is None:
-        assert error is not None
-        raise error
+    ask = partial(_ask, attempt, upstream, page_url(upstream, project), project, offload, now)
+    reply = await _in_its_dialect(dialect, project, known, now, ask)
     if isinstance(reply, PageMissing):
         await _look_elsewhere(attempt, upstream, dialect, project, offload, now)
     return reply
 
 
-async def _as_html(
-    attempt: Attempt,
-    upstream: UpstreamSettings,
-    url: str,
-    project: str,
-    offload: IOffload,
-    now: float,
-    refused: PageReply | None,
-) -> tuple[PageReply | None, bool]:
-    """What comes of asking for HTML where a request for JSON was *refused*, and whether HTML is all that upstream has.
+async def _in_its_dialect(dialect: Dialect, project: str, known: Validators | None, now: float, ask: _Ask) -> PageReply:
+    """What comes of asking in the media type that *dialect* says, and in the other one where that may be of use."""
+    if dialect.html_alone(now):
+        return await ask(HTML, known)
+    if dialect.html_first():
+        return await _html_first(dialect, known, now, ask)
+    try:
+        reply = await ask(ACCEPT, known)
+        error = None
+    except Failed as failure:
+        if failure.status not in NOT_UNDERSTOOD:
+            raise
+        reply, error = None, failure
+    # Others may have found out meanwhile in what the upstream answers.
+    if (reply is None or isinstance(reply, PageMissing)) and dialect.may_want_html():
+        with suppress(Failed):
+            html = await ask(HTML, None)
+            if isinstance(html, PageFound):
+                return await _settled(dialect, html, now, ask)
+        dialect.in_vain(project)
+    elif isinstance(reply, PageFound):
+        dialect.worked(now, html=False)
+    if reply is None:
+        assert error is not None
+        raise error
+    return reply
 
-    When HTML comes, JSON is asked for once more: the error may have been a passing one.
-    """
-    replies: list[PageReply | None] = []
-    for accept in (HTML, ACCEPT):
-        try:
-            replies.append(await _ask(attempt, upstream, url, accept, project, None, offload, now))
-        except Failed:
-            replies.append(None)
-        if not isinstance(replies[0], PageFound):
-            return refused, False
-    found = replies[1] if isinstance(replies[1], PageFound) else replies[0]
-    return found, found is replies[0]
+
+async def _html_first(dialect: Dialect, known: Validators | None, now: float, ask: _Ask) -> PageReply:
+    """What comes of asking for HTML, where nothing is known to come of asking for JSON."""
+    try:
+        reply = await ask(HTML, known)
+    except Failed as failure:
+        if failure.status not in REFUSED_TYPE:
+            raise
+        reply = await ask(ACCEPT, known)
+        if isinstance(reply, PageFound):
+            dialect.worked(now, html=False)
+        return reply
+    return await _settled(dialect, reply, now, ask) if isinstance(reply, PageFound) else reply
+
+
+async def _settled(dialect: Dialect, html: PageFound, now: float, ask: _Ask) -> PageFound:
+    """*html*, or the page in JSON if that can be had after all: the error may have been a passing one."""
+    found: PageReply = html
+    with suppress(Failed):
+        found = await ask(ACCEPT, None)
+    if not isinstance(found, PageFound):
+        found = html
+    dialect.worked(now, html=found is html)
+    return found
 
 
 async def _look_elsewhere(
     attempt: Attempt, upstream: UpstreamSettings, dialect: Dialect, project: str, offload: IOffload, now: float
 ) -> None:
     """Make sure that a 404 is not about the configured URL.  Raises Failed when it is."""
-    if not upstream.url.endswith("/simple/") and dialect.may_be_elsewhere():
+    if not upstream.url.endswith("/simple/") and dialect.may_be_elsewhere(project, now):
         better = f"{upstream.url}simple/"
         with suppress(Failed):
-            reply = await _ask(attempt, upstream, f"{better}{quote(project)}/", ACCEPT, project, None, offload, now)
+            reply = await _ask(attempt, upstream, f"{better}{quote(project)}/", project, offload, now, ACCEPT, None)
             if isinstance(reply, PageFound):
                 dialect.better_url = better
                 _log.error(
@@ -118,11 +137,11 @@ async def _ask(
     attempt: Attempt,
     upstream: UpstreamSettings,
     url: str,
-    accept: str,
     project: str,
-    known: Validators | None,
     offload: IOffload,
     now: float,
+    accept: str,
+    known: Validators | None,
 ) -> PageReply:
     async def found(exchange: Exchange) -> PageFound:
         async with whole_body(attempt, exchange, offload, LARGEST) as body:
