@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 from attrs import evolve
+from click.testing import CliRunner, Result
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent
 
+from proxy.cli import main
 from proxy.settings import IndexSettings, PageLimits
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault, Gate, Request
@@ -133,6 +137,53 @@ async def test_a_configured_url_without_simple_is_no_index_without_projects(
     lines = [formatEvent(each) for each in logged if "set it to that" in formatEvent(each)]
     assert len(lines) == 1
     assert f"{url}simple/ has pages" in lines[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_check_config_tells_of_the_url_that_the_running_proxy_found_to_be_wrong(
+    six: FakeUpstream, run: Serve, tmp_path: Path
+) -> None:
+    wrong = six.url.removesuffix("simple/")
+    upstreams = f'[upstream.up0]\nurl = "{wrong}"\n[[index]]\nname = "main"\nupstreams = ["up0"]\n'
+    file = tmp_path / "proxy.toml"
+    file.write_text(f'[server]\ndata_dir = "data"\n{upstreams}')
+
+    async def lines(*command: str) -> list[str]:
+        ended: Result = await deferToThread(CliRunner().invoke, main, list(command))
+        assert ended.exit_code == 0, ended.output
+        return ended.output.splitlines()
+
+    check = ("check-config", str(file))
+    unproven = await lines(*check)
+    assert [line for line in unproven if "does not end in /simple/" in line]
+    proxy = await run(upstream_settings(wrong, "up0"))
+    assert await lines(*check) == unproven
+    assert (await proxy.get("/simple/six/")).status == 503
+    (warning,) = [line for line in await lines(*check) if wrong in line and "serves" not in line]
+    assert warning.startswith(f"  warning: upstream.up0.url = {wrong} has no pages, and {six.url} has: set it to that")
+    assert any(f"at {six.url}: set it to that" in line for line in await lines("upstreams", "--config", str(file)))
+    await proxy.stop()
+    assert await lines(*check) == unproven
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_url_that_was_put_right_at_upstream_is_believed_again(six: FakeUpstream, run: Serve) -> None:
+    proxy = await run(upstream_settings(six.url.removesuffix("simple/"), "up0"))
+    assert (await proxy.get("/simple/six/")).status == 503
+    six.add_path("/six/", b'<a href="/f/six-1.0.tar.gz">six-1.0.tar.gz</a>')
+    assert (await proxy.page("six"))["files"]
+    assert (await proxy.get("/simple/other/")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_an_earlier_run_was_told_is_missing_is_asked_for_again(six: FakeUpstream, run: Serve) -> None:
+    proxy = await run(upstream_settings(six.url, "up0"), limits=STALE_AT_ONCE)
+    await proxy.page("six")
+    six.script("/simple/six/", Fault(status=404), times=1)
+    assert (await proxy.get("/simple/six/")).status == 404
+    await proxy.stop()
+    proxy = await run(upstream_settings(six.url, "up0"), limits=STALE_AT_ONCE)
+    assert (await proxy.page("six"))["files"]
 
 
 @pytest_twisted.ensureDeferred

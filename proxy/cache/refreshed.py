@@ -219,6 +219,8 @@ class Refreshed:
 
     async def _load(self, key: str) -> _Entry:
         head = await self._source.load(key)
+        if head is not None and not head.found:
+            head = None  # an earlier run was told so, perhaps at another URL: it takes one request to know
         # What was confirmed in the future, by a clock that has been set back since, counts as confirmed now.
         age = 0.0 if head is None else max(0.0, self._clock() - head.checked_at)
         entry = _Entry(head, self._reactor.seconds() - age)

@@ -30,8 +30,16 @@ class _Connection(http.client.HTTPConnection):
         self.sock = made
 
 
-def ask(data_dir: Path, operation: str, arguments: dict[str, Any], report: Callable[[Any], None]) -> Any:
-    """What the proxy that runs on *data_dir* answers.  *report* is told what it says on its way.
+def ask(
+    data_dir: Path,
+    operation: str,
+    arguments: dict[str, Any],
+    report: Callable[[Any], None],
+    patience: float = _PATIENCE,
+) -> Any:
+    """What the proxy that runs on *data_dir* answers; it may be silent for *patience* seconds.
+
+    *report* is told what it says on its way.
 
     Raises NotRunning, Failed.
     """
@@ -41,7 +49,7 @@ def ask(data_dir: Path, operation: str, arguments: dict[str, Any], report: Calla
         raise NotRunning(f"no proxy runs on {data_dir}") from error
     except OSError as error:
         raise Failed(f"{data_dir / adminaddress.NAME}: {error.strerror}; ask as the user who runs the proxy") from error
-    connected.settimeout(_PATIENCE)
+    connected.settimeout(patience)
     connection = _Connection(connected)
     try:
         connection.request("POST", f"/{operation}", msgspec.json.encode(arguments), {"Content-Type": "application/json"})

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from proxy import config, listening
+from proxy.commands import asking
 from proxy.errors import ConfigError
 from proxy.settings import IndexSettings, Settings
+
+#: Seconds for which a running proxy may be silent.
+_PATIENCE = 5.0
 
 
 @click.command("check-config")
@@ -16,8 +21,8 @@ from proxy.settings import IndexSettings, Settings
 def check_config(file: Path | None) -> None:
     """Say whether FILE can be used and what would be served with it (without FILE: with the defaults).
 
-    Exits with status 1 and the message that the start would give when it cannot.  Looks at the file alone: whether a port
-    is free and the data directory can be written shows at the start.
+    Exits with status 1 and the message that the start would give when it cannot.  Does not look whether a port is free and
+    the data directory can be written.  If a proxy runs on that directory, says which URLs of upstreams it found to be wrong.
     """
     # Some endpoints are made for a reactor; importing it installs one, which no other command needs.
     from twisted.internet import reactor
@@ -33,12 +38,24 @@ def check_config(file: Path | None) -> None:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None
     click.echo(f"{file or 'defaults'}: fine")
-    for line in summary(settings):
+    for line in summary(settings, better_urls(settings)):
         click.echo(line)
 
 
-def summary(settings: Settings) -> list[str]:
-    """What *settings* serve, from what, and where; a line each."""
+def better_urls(settings: Settings) -> dict[str, str]:
+    """The URLs that have the pages which configured ones lack, by those, as found by the proxy that runs with *settings*.
+
+    Nothing when none runs or it does not answer soon: upstreams are not asked.
+    """
+    try:
+        states = asking.ask(settings.server.data_dir, "upstreams", {}, lambda said: None, _PATIENCE)
+    except (asking.NotRunning, asking.Failed):
+        return {}
+    return {state["url"]: better for state in states if (better := state.get("better_url")) is not None}
+
+
+def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
+    """What *settings* serve, from what, and where; a line each.  *better* is as for `better_urls`."""
     addresses = {upstream.name: upstream.url for upstream in settings.upstreams}
     lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
     for index in settings.indexes:
@@ -46,10 +63,15 @@ def summary(settings: Settings) -> list[str]:
         sources = "what is stored alone: it is offline" if index.offline else named
         lines.append(f"  serves {' and '.join(_paths(index))} from {sources}")
     lines += [
+        f"  warning: upstream.{name}.url = {url} has no pages, and {better[url]} has: set it to that (the running proxy found)"
+        for name, url in addresses.items()
+        if url in better
+    ]
+    lines += [
         f"  note: upstream.{name}.url = {url} does not end in /simple/, as the URLs of most indexes do; "
         f"if every project of it answers 404, set it to {url}simple/"
         for name, url in addresses.items()
-        if not url.endswith("/simple/")
+        if not url.endswith("/simple/") and url not in better
     ]
     return lines
 

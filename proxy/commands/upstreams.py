@@ -51,9 +51,14 @@ def _row(state: dict[str, Any]) -> list[str]:
 
 
 def _why(state: dict[str, Any]) -> str:
-    """The last failure; while its files are distrusted, the reason of that; and the addresses that failed lately."""
+    """The last failure; while its files are distrusted, the reason of that; and the addresses that failed lately.
+
+    Before all that, that its configured URL is not that of the index.
+    """
     why = "-"
-    if state["marked"]:
+    if state["better_url"]:
+        why = f"no pages at its url, but at {state['better_url']}: set it to that"
+    elif state["marked"]:
         why = str(state["marked"])
     elif state["last_failure"] is not None:
         why = f"{moment(state['last_failure_at'])} {state['last_failure']}"

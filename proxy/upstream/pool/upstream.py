@@ -67,6 +67,8 @@ class UpstreamState:
     marked: str | None
     #: Addresses of its host that are tried after the others, because they failed lately.
     resting: tuple[str, ...] = ()
+    #: The URL that has the pages which the configured one lacks, if that has been found out.
+    better_url: str | None = None
 
 
 class Upstream:
@@ -124,6 +126,7 @@ class Upstream:
             self.lag,
             self.marked,
             tuple(evidence.resting(now)),
+            self.dialect.better_url,
         )
 
     @property
