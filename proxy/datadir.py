@@ -75,6 +75,16 @@ def claim(path: Path) -> Claim:
     return claimed
 
 
+def is_there(path: Path) -> bool:
+    """Whether *path* is a directory.  Raises ConfigError when it cannot be looked at."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; expected a directory that can be read') from error
+
+
 def _lock(path: Path) -> int:
     """The descriptor of the lock file, locked; of the directory where there can be no such file, -1 where there is neither."""
     try:
@@ -85,8 +95,8 @@ def _lock(path: Path) -> int:
             raise ConfigError(f'"{path}": everybody may write there (mode {stat.S_IMODE(mode):04o}); expected 0700')
         fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        if error.errno not in _FOR_NOW and not (error.errno in _NOT_ALLOWED and (path / MARKER).is_file()):
-            raise ConfigError(f'"{path}": {error.strerror}; expected a directory that can be written') from error
+        if error.errno not in _FOR_NOW and not (error.errno in _NOT_ALLOWED and os.path.isfile(path / MARKER)):
+            raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; expected a directory that can be written') from error
         found = _readable(path)
         if found is None:
             return -1
@@ -100,6 +110,12 @@ def _lock(path: Path) -> int:
             raise ConfigError(f'"{path}": cannot be locked: {error.strerror}; expected a local file system') from error
         raise _in_use(path, owner) from error
     return fd
+
+
+def _where(path: Path) -> str:
+    """Which directory above *path* lets nobody through, as the rest of a clause, if one does not."""
+    closed = next((each for each in reversed(path.parents) if os.path.isdir(each) and not os.access(each, os.X_OK)), None)
+    return "" if closed is None else f' ("{closed}" may not be entered)'
 
 
 def _readable(path: Path) -> int | None:

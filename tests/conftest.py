@@ -119,11 +119,14 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_proxy(_clean_reactor: None, tmp_path: Path) -> Iterator[Callable[..., ProxyProcess]]:
-    """Makes proxies that run as processes of their own, not started yet; takes what `ProxyProcess` takes after its place."""
+    """Makes proxies that run as processes of their own, not started yet, each in a folder of its own below *place*.
+
+    Takes what `ProxyProcess` takes after its place.
+    """
     made: list[ProxyProcess] = []
 
-    def make(*upstreams: str, **options: Any) -> ProxyProcess:
-        made.append(ProxyProcess(tmp_path / f"proxy-{len(made)}", *upstreams, **options))
+    def make(*upstreams: str, place: Path = tmp_path, **options: Any) -> ProxyProcess:
+        made.append(ProxyProcess(place / f"proxy-{len(made)}", *upstreams, **options))
         return made[-1]
 
     yield make

@@ -512,3 +512,12 @@ def test_an_upstream_on_the_command_line_that_is_none_is_refused_without_its_sec
     with pytest.raises(ConfigError) as caught:
         load(None, CommandLine(upstreams=("https://ci:hunter2@corp.example/",)), {})
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_working_directory_that_has_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    place.rmdir()
+    with pytest.raises(ConfigError, match="the working directory cannot be found: No such file or directory"):
+        load(None, CommandLine())

@@ -75,3 +75,20 @@ def test_a_directory_that_everybody_may_write_to_is_refused(tmp_path: Path) -> N
     tmp_path.chmod(0o777)
     with pytest.raises(ConfigError, match=r"everybody may write there \(mode 0777\)"):
         datadir.claim(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("loop", "Too many levels of symbolic links|File exists"),
+        ("x" * 300, "File name too long"),
+        ("y/" * 2_500, "File name too long"),
+    ],
+    ids=["a loop", "a name that is too long", "a path that is too long"],
+)
+def test_a_path_that_leads_nowhere_is_told(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=f"({why}); expected a directory that can be written"):
+        datadir.claim(tmp_path / name)
+    with pytest.raises(ConfigError, match=f"({why}); expected a directory that can be read"):
+        datadir.is_there(tmp_path / name)

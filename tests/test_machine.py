@@ -6,7 +6,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin
@@ -20,7 +22,7 @@ from tests.inprocess import JSON, Running, Start
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
-from tests.support.process import ProxyProcess, can_mount
+from tests.support.process import ROOT, ProxyProcess, can_mount
 from tests.support.wheels import data_of, wheel
 
 MakeProxy = Callable[..., ProxyProcess]
@@ -333,28 +335,40 @@ async def test_the_proxy_serves_from_a_read_only_file_system(shop: Shop, make_pr
     assert "Traceback" not in proxy.log
 
 
-@pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="only root can start a proxy as somebody else")
+#: Another user than the one who runs the tests.
+NOBODY = 65534
+as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+needs_nobody = pytest.mark.skipif(
+    os.getuid() != 0 or shutil.which("setpriv") is None, reason="only root can start a proxy as somebody else"
+)
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user can enter; the parents of `tmp_path` are closed to others by each pytest that starts."""
+    with tempfile.TemporaryDirectory(prefix="pypiproxy-test-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@needs_nobody
 @pytest_twisted.ensureDeferred
 async def test_a_directory_that_the_user_may_not_write_any_more_is_served_from(
-    shop: Shop, make_proxy: MakeProxy, tmp_path: Path
+    shop: Shop, make_proxy: MakeProxy, tmp_path: Path, open_to_all: Path
 ) -> None:
-    proxy = await make_proxy(shop.upstream.url).started()
+    proxy = await make_proxy(shop.upstream.url, place=open_to_all).started()
     names = [shop.new() for _ in range(2)]
     for name in names:
         assert await file(proxy, name) == shop.bytes[name]
     await proxy.stop()
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and folder.name.startswith("pytest-"):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o755)
     for path in [proxy.place, *proxy.place.rglob("*")]:
-        os.chown(path, 65534, 65534)
+        os.chown(path, NOBODY, NOBODY)
     proxy.data_dir.chmod(0o500)
     (proxy.data_dir / "files").chmod(0o500)
     (unreadable,) = (proxy.data_dir / "files").glob(hashlib.sha256(shop.bytes[names[1]]).hexdigest()[:2])
     os.chown(unreadable, 0, 0)
     unreadable.chmod(0o700)
-    proxy.before = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    proxy.before = as_nobody
     await proxy.started()
     for name in [*names, shop.new()]:
         assert await file(proxy, name) == shop.bytes[name]
@@ -363,6 +377,26 @@ async def test_a_directory_that_the_user_may_not_write_any_more_is_served_from(
     await proxy.stop()
     assert (await Operator(tmp_path, proxy.data_dir).run("ls")).status == 0
     assert "Traceback" not in proxy.log
+
+
+@needs_nobody
+def test_a_directory_below_one_that_the_user_may_not_enter_is_refused_with_the_reason(open_to_all: Path) -> None:
+    closed = open_to_all / "closed"
+    for data in (closed / "data", closed / "none"):
+        closed.mkdir(mode=0o755, exist_ok=True)
+        if data.name == "data":
+            datadir.claim(data).release()
+        closed.chmod(0o700)
+        code = "import pathlib, sys, proxy.datadir as d\n" + (
+            "for ask in (d.claim, d.is_there):\n"
+            "    try: ask(pathlib.Path(sys.argv[1]))\n"
+            "    except d.ConfigError as error: print(error)\n"
+        )
+        ended = subprocess.run(
+            [*as_nobody, sys.executable, "-c", code, data], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        why = f'"{data}": Permission denied ("{closed}" may not be entered); expected a directory that can be '
+        assert ended.stdout.splitlines() == [f"{why}written", f"{why}read"]
 
 
 @needs_mounts

@@ -11,7 +11,7 @@ import click
 import msgspec
 from attrs import frozen
 
-from proxy import config
+from proxy import config, datadir
 from proxy.commands import asking
 from proxy.errors import ConfigError, ProxyError
 from proxy.settings import Settings
@@ -31,7 +31,7 @@ class Place:
     def settings(self) -> Settings:
         """What a proxy started with the same options would use.  Raises ConfigError."""
         settings = config.load(self.config, config.CommandLine(data_dir=self.data_dir))
-        if not settings.server.data_dir.is_dir():
+        if not datadir.is_there(settings.server.data_dir):
             raise ConfigError(
                 f"{settings.server.data_dir}: there is no such directory; name the proxy's own with --data-dir or --config"
             )

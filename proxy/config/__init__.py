@@ -48,7 +48,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     """
     source = str(path)
     values = {} if path is None else _parse(path)
-    base = Path.cwd() if path is None else path.absolute().parent
+    base = _absolute(Path() if path is None else path.parent)
     mistakes: list[str] = []
     root = Table(values, source, "", mistakes)
 
@@ -84,12 +84,19 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     used = {name for index in indexes if not index.offline for name in index.upstreams}
     return Settings(
         server=evolve(
-            server, listen=command_line.listen or server.listen, data_dir=(command_line.data_dir or server.data_dir).absolute()
+            server, listen=command_line.listen or server.listen, data_dir=_absolute(command_line.data_dir or server.data_dir)
         ),
         upstreams=tuple(upstream for name, upstream in upstreams.items() if name in used),
         indexes=tuple(indexes),
         warm=warm,
     )
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise ConfigError(f"the working directory cannot be found: {error.strerror}; expected one that is there") from error
 
 
 def _parse(path: Path) -> dict[str, Any]:

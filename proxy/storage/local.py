@@ -309,7 +309,7 @@ class LocalFiles:
         return await self._offload.run(self._present, digests)
 
     def _present(self, digests: Collection[str]) -> frozenset[str]:
-        return frozenset(sha256 for sha256 in digests if self.path(sha256).is_file())
+        return frozenset(sha256 for sha256 in digests if os.path.isfile(self.path(sha256)))
 
     def place(self, arrived: Path, target: Path, descriptor: int, mark: Mark) -> bool:
         """Make the partial file *arrived* the committed file *target*, unless it has another *mark* by now; whether it is.
@@ -416,7 +416,7 @@ class LocalFiles:
     def _inventory(self) -> list[StoredFile]:
         found = []
         for directory in self._entries(self._files):
-            if directory.is_dir():
+            if os.path.isdir(directory):
                 entries = self._entries(Path(directory.path))
                 there = [(entry.name, _facts(entry)) for entry in entries if _SHA256.fullmatch(entry.name)]
                 found += [StoredFile(name, facts.st_size, facts.st_mtime) for name, facts in there if facts is not None]
