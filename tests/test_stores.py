@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import pickle
+import resource
 import sqlite3
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
@@ -370,6 +371,23 @@ class TestLocalFiles:
         assert now(store.sweep()) == 2
         assert (list((tmp_path / "partial").iterdir()), failures) == ([stuck], [stuck])
         assert now(store.abandon(9e9)) == 0
+
+    def test_what_the_disk_took_a_part_of_is_gone_on_with_once_there_is_room(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path, Inline())
+        partial = arrive(store, DATA[:10])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) // 2, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                partial.write(DATA[10:])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert partial.size == len(DATA) // 2
+        assert partial.unchanged(partial.fileno()), "who reads it gets all of it"
+        partial.write(DATA[partial.size :])
+        partial.commit(SHA256)
+        partial.close()
+        assert now(store.walk()) == [(SHA256, len(DATA))]
 
     def test_a_directory_in_the_place_of_marks_does_not_keep_a_file_from_being_stored(self, tmp_path: Path) -> None:
         store = LocalFiles(tmp_path, Inline())

@@ -72,15 +72,17 @@ class LocalPartial:
     def write(self, data: bytes) -> None:
         self._foreign = self._foreign or mark_of(os.fstat(self._descriptor)) != self._mark
         rest = memoryview(data)
-        while rest:
-            try:
+        try:
+            while rest:
                 written = os.pwrite(self._descriptor, rest, self.size)
-            except OSError as error:
-                self._store.failed(error, self._path, self.size + len(rest))
-                raise
-            self.size += written
-            rest = rest[written:]
-        self._mark = settled(self._descriptor)
+                self.size += written
+                rest = rest[written:]
+        except OSError as error:
+            self._store.failed(error, self._path, self.size + len(rest))
+            raise
+        finally:
+            # A disk that is full may have taken a part of it: that was not written by others.
+            self._mark = settled(self._descriptor)
 
     def truncate(self, size: int = 0) -> None:
         os.ftruncate(self._descriptor, size)
