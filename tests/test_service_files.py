@@ -13,7 +13,7 @@ import pytest_twisted
 from twisted.internet import reactor as default_reactor
 from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, LogLevel
 
@@ -439,12 +439,22 @@ async def test_a_body_that_upstream_leaves_hanging_is_cut_off_and_goes_on_for_wh
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_pauses_is_not_taken_for_a_silent_upstream(big: FakeUpstream, run: Start) -> None:
+async def test_a_client_that_pauses_is_not_taken_for_a_silent_upstream(
+    big: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers = Clock()
     proxy = await run(big)
     path = await proxy.link("big", WHEEL)
-    proxy.service.front.silence_within = 0.05
+    monkeypatch.setattr(proxy.service.front, "_reactor", timers)
+    gate = big.hold("/packages/*", after=len(BIG) // 2)
     client = await proxy.connect(path)
     client.transport.pauseProducing()
-    await big.until(lambda: big.answered >= 2)
+    other = await proxy.connect(path)
+    await other.got(len(BIG) // 2)
+    gate.release()
+    assert (await other.reply()).body == BIG
+    # Upstream has sent all there is, and the one who pauses has not taken it.
+    for _ in range(3):
+        timers.advance(proxy.service.front.silence_within)
     client.transport.resumeProducing()
     assert (await client.reply()).body == BIG

@@ -19,7 +19,7 @@ from proxy.settings import IndexSettings, PageLimits
 from proxy.upstream.pool import evidence
 from proxy.upstream.pool.upstreams import Upstreams
 from tests.inprocess import JSON, Running, upstream_settings
-from tests.support.fake_upstream import FakeUpstream, Fault
+from tests.support.fake_upstream import FakeUpstream, Fault, Gate
 from tests.support.wheels import data_of
 
 BIG = data_of(2_000_000)
@@ -140,9 +140,14 @@ async def test_without_a_digest_or_a_validator_a_file_that_clients_have_seen_is_
     upstream: FakeUpstream, serve: Serve
 ) -> None:
     upstream.add_file("old", "old-1.0.zip", BIG, hashes={})
-    upstream.script("/packages/*", Fault(reset_after=1_000_000, headers={"ETag": None}), times=1)
+    gate = Gate()
+    fault = Fault(hold=gate, hold_after=700_000, reset_after=1_000_000, headers={"ETag": None})
+    upstream.script("/packages/*", fault, times=1)
     proxy = await serve(upstream)
-    reply = await proxy.get(await proxy.link("old", "old-1.0.zip"))
+    client = await proxy.connect(await proxy.link("old", "old-1.0.zip"))
+    await client.got(600_000)
+    gate.release()
+    reply = await client.reply()
     assert not reply.complete
     assert BIG.startswith(reply.body)
     assert upstream.count("/packages/*") == 1
