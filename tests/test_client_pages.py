@@ -114,6 +114,12 @@ IN_HTML = {
         '<a href="../">up</a><a href="README.txt">readme</a>',
     ),
     "MD5": (TITLED, '<a href="/f/{file}#md5={md5}" data-requires-python="{escaped}" rel="internal">x</a>', ""),
+    "unknown attributes": (
+        TITLED,
+        PLAIN.replace(" data", ' data-gpg-sig="false" data-license="MIT" class="a b" onclick="x()" data', 1),
+        "",
+    ),
+    "not UTF-16": ("<html><head><meta charset=utf-16></head><body>", PLAIN, "</body></html>"),
     "signed": ("", '<a href="/f/{coded}?sig=a%2Fb&amp;e=1#sha256={sha256}" data-requires-python="{python}">x</a>', ""),
     "entities": (
         "",
@@ -271,6 +277,26 @@ async def chosen(scratch: Scratch, index: str, projects: list[str], *options: st
 
 def url_of(proxy: Running) -> str:
     return f"http://127.0.0.1:{proxy.port}/simple/"
+
+
+@pytest_twisted.ensureDeferred
+async def test_pip_reads_the_same_from_the_running_proxy(upstream: FakeUpstream, serve: Start) -> None:
+    published = Published(upstream)
+    proxy = await serve(upstream)
+
+    def read(project: str, body: bytes, content_type: str, url: str) -> list[tuple[Any, ...]]:
+        """All that pip goes by but the URLs, which are the proxy's own, and that there is metadata, which there always is."""
+        made = Made(project, upstream.base)
+        return [(name, *rest[1:-1]) for name, *rest in (facts(made, link) for link in links(body, content_type, url))]
+
+    for project, form in published.projects.items():
+        content_type, body = written(form, Made(project, upstream.base))
+        direct = read(project, body, content_type, f"{upstream.url}{project}/")
+        assert len(direct) == 3
+        for media in MediaType:
+            reply = await proxy.get(f"/simple/{project}/", Accept=media.value)
+            through = read(project, reply.body, reply.headers["content-type"], f"{url_of(proxy)}{project}/")
+            assert through == direct, (form, media)
 
 
 @pytest_twisted.ensureDeferred
