@@ -238,6 +238,20 @@ class PageCacheTests(SynchronousTestCase):
         self.assertEqual((self.files(served), served.head.serial), (["six-1.0.tar.gz"], 20))
         self.assertIn("page older than the cached one", self.events)
 
+    def test_what_one_upstream_states_for_ten_minutes_is_taken_although_it_looks_like_a_step_back(self) -> None:
+        for files, serial in ((SIX, LATER), 19), ((), None):
+            with self.subTest(files=files, serial=serial):
+                self.start()
+                self.successResultOf(Deferred.fromCoroutine(self.cache.forget("six")))
+                self.warm(age=601, serial=20)
+                shown = []
+                for _ in range(11):
+                    again = self.get()
+                    self.upstreams.answer(self.found(*files, serial=serial))
+                    shown.append(len(self.files(self.successResultOf(again))))
+                    self.clock.advance(60)
+                self.assertEqual(shown, [1] * 10 + [len(files)])
+
     def test_a_client_that_leaves_does_not_stop_the_refresh(self) -> None:
         leaving = self.get()
         leaving.cancel()
