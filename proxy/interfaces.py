@@ -211,7 +211,7 @@ class IFileStore(Interface):
         """Called once at start: remove partial files that cannot be resumed and nobody writes.  Returns how many went."""
 
     async def free() -> int:
-        """Bytes that can still be stored."""
+        """Bytes that can still be stored.  Raises StorageFailed when the file system does not say."""
 
     async def abandon(before: float) -> int:
         """Remove partial files that nobody writes and nobody has gone on with since *before*.  Returns their bytes."""

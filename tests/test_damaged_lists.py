@@ -20,6 +20,12 @@ def _flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def _flip_unseen(file: Path) -> None:
+    facts = file.stat()
+    _flip(file)
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
 def _replace_with_a_directory(file: Path) -> None:
     file.unlink()
     file.mkdir()
@@ -32,6 +38,7 @@ def _replace_with_a_pipe(file: Path) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "a byte": _flip,
+    "a byte, without a trace": _flip_unseen,
     "cut short": lambda file: file.write_bytes(file.read_bytes()[:-5]),
     "emptied": lambda file: file.write_bytes(b""),
     "lengthened": lambda file: file.write_bytes(file.read_bytes() + b"]"),

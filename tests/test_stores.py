@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from proxy.errors import StorageFailed
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.model import StoredFile
 from proxy.offload import Inline
@@ -388,6 +389,15 @@ class TestLocalFiles:
         partial.commit(SHA256)
         partial.close()
         assert now(store.walk()) == [(SHA256, len(DATA))]
+
+    def test_there_is_room_where_the_folder_of_files_is_missing(self, tmp_path: Path) -> None:
+        store = LocalFiles(tmp_path / "data", Inline())
+        (tmp_path / "data" / "files").rmdir()
+        assert now(store.free()) > 0
+        (tmp_path / "data" / "partial").rmdir()
+        (tmp_path / "data").rmdir()
+        with pytest.raises(StorageFailed, match="cannot be looked at: No such file or directory"):
+            now(store.free())
 
     def test_a_directory_in_the_place_of_marks_does_not_keep_a_file_from_being_stored(self, tmp_path: Path) -> None:
         store = LocalFiles(tmp_path, Inline())

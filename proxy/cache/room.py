@@ -147,6 +147,8 @@ class Room:
                 await self.keep_within_limits()
         except CancelledError:
             raise
+        except (StorageFailed, OSError) as error:
+            self.log.error("the stored files cannot be kept within their limits: {error}", error=error)
         except Exception:  # noqa: BLE001  # whatever went wrong is logged, and the next look may do better
             self.log.failure("the stored files cannot be kept within their limits", Failure())
 
@@ -155,7 +157,7 @@ class Room:
             if self.limited:
                 await self._usage.follow()
             await self._usage.write()
-        except OSError as error:
+        except (StorageFailed, OSError) as error:
             self.log.error("the stored files cannot be looked at: {error}", error=error)
         self._look()
 

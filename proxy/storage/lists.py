@@ -1,9 +1,9 @@
 """Files that are made here and can be made again: the list of an index's projects and its renderings, under ``lists/``.
 
 Beside each is its digest (``<name>.sum``), which is written first: a file without one was not made by this version, or not to
-its end.  A file is held against its digest when it is opened for the first time since the start, and again whenever inode, size
-or time of change are not what they were then.  What cannot be read, what is damaged and what has no digest counts as missing;
-what cannot be written raises OSError.
+its end.  A file is held against its digest when it is opened: a small one always, others for the first time since the start and
+whenever inode, size or time of change are not what they were then.  What cannot be read, what is damaged and what has no digest
+counts as missing; what cannot be written raises OSError.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from proxy.flight import owned
 from proxy.interfaces import IOffload
 from proxy.settings import MIB
-from proxy.storage.checked import Proofs, mark_of
+from proxy.storage.checked import SMALL, Proofs, mark_of
 from proxy.storage.whole import WholeFile
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class ListFiles:
     def _is_whole(self, path: Path, descriptor: int) -> bool:
         """Whether the bytes of the open file are those that were written.  Raises OSError."""
         mark = mark_of(os.fstat(descriptor))
-        if self._proofs.hold(path.name, mark):
+        if mark[1] > SMALL and self._proofs.hold(path.name, mark):
             return True
         digest, position = hashlib.sha256(), 0
         while data := os.pread(descriptor, MIB, position):

@@ -464,14 +464,23 @@ class LocalFiles:
     def capacity(self) -> int | None:
         """Bytes that the file system has in all, ``None`` when it does not say.  Blocks."""
         try:
-            facts = os.statvfs(self._files)
+            facts = self._file_system()
         except OSError:
             return None
         return facts.f_blocks * facts.f_frsize
 
     async def free(self) -> int:
-        facts = await self._offload.run(os.statvfs, self._files)
+        try:
+            facts = await self._offload.run(self._file_system)
+        except OSError as error:
+            raise StorageFailed(f"the file system of {self._files} cannot be looked at: {error.strerror}") from error
         return facts.f_bavail * facts.f_frsize
+
+    def _file_system(self) -> os.statvfs_result:
+        try:
+            return os.statvfs(self._files)
+        except FileNotFoundError:
+            return os.statvfs(self._files.parent)  # it is made when it is needed
 
     async def abandon(self, before: float) -> int:
         left = await self._offload.run(self._left)
