@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -458,3 +459,19 @@ async def test_a_client_that_pauses_is_not_taken_for_a_silent_upstream(
         timers.advance(proxy.service.front.silence_within)
     client.transport.resumeProducing()
     assert (await client.reply()).body == BIG
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_new_upstream_is_no_404_while_its_page_cannot_be_refreshed(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    await proxy.page("big")
+    await proxy.stop()
+    new = sdist("big", "2.0")
+    digest = hashlib.sha256(new.data).hexdigest()
+    big.add_file("big", new.filename, new.data)
+    proxy = await run(big, clock=lambda: time.time() + 3_600)
+    path = f"/files/big/sha256-{digest}/{new.filename}"
+    big.script("/simple/*", Fault(status=500))
+    unknown = await proxy.get(path)
+    assert (unknown.status, "retry-after" in unknown.headers) == (503, True)
+    assert "cannot be asked for again now" in unknown.reason

@@ -22,6 +22,11 @@ class Outcome:
     detail: str | None = None
 
     @property
+    def unconfirmed(self) -> bool:
+        """Whether it is stale, or upstream was asked whether it still holds and has not answered."""
+        return self.hit and ((self.ttl is not None and self.ttl <= 0) or (self.detail or "").startswith("upstream-"))
+
+    @property
     def word(self) -> str:
         """One word for logs and metrics: ``hit``, ``stale``, ``collapsed``, ``refreshed`` or ``miss``."""
         if self.hit:

@@ -311,6 +311,10 @@ class ProxyRepository:
             page = await self._pages.parsed(project, served.head)
             if any(each.filename == filename for each in page.unverifiable):
                 raise NotFound(f"{filename} is not served: its digest on upstream's page of {project} cannot be one")
+            if self._presence is None and served.outcome.unconfirmed:
+                # What is new since then may well be there: an outage is no 404.
+                reason = f"its page of {project} lists no such file and cannot be asked for again now"
+                raise UpstreamFailed(filename, [Attempt(served.head.upstream, reason, 0.0)])
             raise NotFound(f"{filename} is not on the page of {project}")
         if filename in pins:
             self._count("changed digest refused")
