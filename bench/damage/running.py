@@ -346,13 +346,15 @@ class _Stage:
                     return False
                 await deferLater(reactor, 0.1)
 
-        await had("/simple/", self._crowd.names)
         for project in self._world.projects.values():
             if project.kind in ("replaced", "swapped"):
                 # What was committed first may be lost for ever, by design; an operator lets it go.
                 await self._crowd.operate("purge", project=project.name)
                 self._world.unsettle(project.name)
             await self._project_available(project, had)
+        # Of what is new, this alone needs room on the disk.
+        self._wrecker.give_room()
+        await had("/simple/", self._crowd.names)
         return lost
 
     async def _project_available(self, project: TrueProject, had: Callable[..., Awaitable[bool]]) -> None:

@@ -166,9 +166,7 @@ class Wrecker:
     def fill(self, root: Path) -> None:
         """Leave next to no room on the disk, or give the room back."""
         if self._ballast is not None:
-            self._ballast.unlink(missing_ok=True)
-            self._ballast = None
-            self._journal.note(WORLD, "damage: the disk has room again")
+            self.give_room()
             return
         self._ballast = root / "ballast"
         facts = os.statvfs(root)
@@ -182,6 +180,13 @@ class Wrecker:
                     file.flush()
             except OSError:
                 pass
+
+    def give_room(self) -> None:
+        """Let the disk have room, if that was taken."""
+        if self._ballast is not None:
+            self._ballast.unlink(missing_ok=True)
+            self._ballast = None
+            self._journal.note(WORLD, "damage: the disk has room again")
 
     def empty_disk(self) -> None:
         """The disk is gone, and what was on it."""
