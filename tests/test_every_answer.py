@@ -16,11 +16,11 @@ PLAN = Plan(
     projects=8,
     wide=6,
     largest=200_000,
-    round=50,
+    round=75,
     bomb=20 * MB,
     endless=1 * MB,
     patience="300ms",
-    chances={"kill": 0.4, "restart": 0.3, "database": 0.5, "down": 0.05},
+    chances={"kill": 0.3, "restart": 0.3, "database": 0.5, "down": 0.0},
 )
 
 

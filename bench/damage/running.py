@@ -9,6 +9,7 @@ from typing import Any
 from attrs import field, frozen
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 
 from bench.damage.crowd import Crowd
@@ -201,6 +202,10 @@ class _Stage:
                 await each.down()
                 each.up()
         await self._rest()
+        await self._revive()
+
+    async def _revive(self) -> None:
+        """Start it again if it has ended by itself, which is a violation."""
         if self._watched.dead():
             self._watched.died()
             await self._watched.kill()
@@ -337,7 +342,11 @@ class _Stage:
         async def had(subject: str, ask: Callable[[], Awaitable[Reply]], right: tuple[int, ...] = (200, 206)) -> bool:
             refusals = 0
             while True:
-                reply = await ask()
+                try:
+                    reply = await ask()
+                except ConnectError:
+                    await self._revive()
+                    continue
                 if reply.status in right and reply.complete:
                     return True
                 refusals += reply.status not in (0, 503) and reply.complete
