@@ -182,6 +182,7 @@ class _Stage:
 
     async def _round(self, requests: int) -> None:
         rng, chances = self._rng, self._plan.chances
+        rng.seed(f"{self._plan.seed} {self._chapter.name} {self._journal.round}")
         share = rng.choice([0.0, 0.0, 0.15, 0.15, 0.15, 0.3, 0.3, 0.7])
         is_down = rng.random() < chances["down"]
         if rng.random() < 0.5:
