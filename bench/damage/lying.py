@@ -96,6 +96,8 @@ class LyingUpstream(FakeUpstream):
         self.lied[subject.name] = self._journal.round
         if fault.status in (404, 410):
             self._world.denied.add(subject.name)
+        if fault.status == 403:
+            self._world.forbidden[subject.name] = self._journal.round
         return fault
 
     def _subject(self, request: Request) -> Subject:

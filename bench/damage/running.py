@@ -362,8 +362,9 @@ class _Stage:
                 await self._crowd.operate("purge", project=project.name)
                 self._world.unsettle(project.name)
             await self._project_available(project, had)
-        # Of what is new, this alone needs room on the disk.
+        # Of what is new, this alone needs room on the disk, and a folder that can be written.
         self._wrecker.give_room()
+        self._wrecker.open_lists(self._watched.root)
         await had("/simple/", self._crowd.names)
         return lost
 

@@ -124,7 +124,15 @@ class Verdicts:
             refusals.append(409)
         if file.since >= self._journal.round - 1:
             refusals.append(404)  # a page that is seconds old does not list it, and is not asked for again
+        if self._world.forbidden.get(file.subject, -9) >= self._journal.round - 1:
+            refusals.append(403)
         return tuple(refusals)
+
+    def _replaced(self, file: TrueFile) -> bool:
+        """Whether its metadata may be lost until an operator purges it: what was committed first is pinned, and upstream has
+        other bytes under the same URL, which no digest tells apart.
+        """
+        return file.algorithm is None and len(file.versions) > 1
 
     def head(self, file: TrueFile, version: Version, asked: str, reply: Reply) -> None:
         """An answer to a HEAD."""
@@ -183,7 +191,7 @@ class Verdicts:
     def metadata(self, file: TrueFile, version: Version, asked: str, reply: Reply) -> None:
         """An answer to a GET of ``.metadata``."""
         refusals = self._refusals(file)
-        if not file.is_wheel:
+        if not file.is_wheel or self._replaced(file):
             refusals = (*refusals, 404)
         if not self.judged("metadata", file.subject, asked, reply, (200, *refusals)):
             return
@@ -246,7 +254,7 @@ class Verdicts:
         metadata = listed.metadata
         if isinstance(metadata, str) and metadata not in _digests_of_metadata(file):
             wrong.append(f"metadata {metadata}")
-        if metadata is False and file.is_wheel:
+        if metadata is False and file.is_wheel and not self._replaced(file):
             wrong.append("no metadata")
         if listed.yanked != file.yanked:
             wrong.append(f"yanked {listed.yanked!r}")

@@ -188,6 +188,12 @@ class Wrecker:
             self._ballast = None
             self._journal.note(WORLD, "damage: the disk has room again")
 
+    def open_lists(self, root: Path) -> None:
+        """Let the folders of lists be written again: a list that cannot be written anywhere is not served."""
+        for folder in (root / "lists", *(root / "lists").rglob("*")):
+            if folder.is_dir() and not folder.is_symlink():
+                folder.chmod(0o700)
+
     def empty_disk(self) -> None:
         """The disk is gone, and what was on it."""
         self._ballast = None
