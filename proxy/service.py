@@ -159,25 +159,25 @@ class ProxyService(MultiService):
             )
         )
         default = next((index.name for index in settings.indexes if index.default), None)
-        hot = HotRequests(clock, via, int(server.page_memory * _FOR_HOT))
         self._routes = Routes(
             {name: index.repository for name, index in self.indexes.items()},
             default,
-            Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS)), hot),
-            Files(hot, int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
+            Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS))),
+            Files(int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
             JsonDocuments(self._work, int(server.page_memory * _FOR_DOCUMENTS)),
             Operations(lambda: not self._stopping, self._watch.look, self.metrics.exposition),
             identity,
         )
+        hot = HotRequests(clock, via, int(server.page_memory * _FOR_HOT))
         self.front = Front(
-            self._routes, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
+            self._routes, hot, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
         upstream = sum(each.max_connections for each in settings.upstreams)
         self._descriptors = _raise_descriptor_limit()
         limit = _affordable(server.max_connections, self._descriptors, upstream)
         self._lowered = limit < server.max_connections
-        self._site = BoundedSite(self.front, hot, reactor, limit, server.idle_timeout, self._full)
+        self._site = BoundedSite(self.front, reactor, limit, server.idle_timeout, self._full)
         self._admin = Admin(self.administration.operations)
         self.listenings = [
             Listening(description, self._site, reactor, self._site.make_room) for description in server.listen if serving

@@ -72,11 +72,11 @@ class House:
 
     def __init__(self, limit: int = 100) -> None:
         self.clock = Clock()
-        self.hot = HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 22)
+        hot = HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 22)
         self.gate: Deferred[None] = Deferred()
         self.full: list[bool] = []
-        front = Front(self.route, self.clock, Inline(), via="pypiproxy-test", stall_timeout=STALL, answer_within=1e9)
-        self.site = BoundedSite(front, self.hot, self.clock, limit, IDLE, self.full.append)
+        front = Front(self.route, hot, self.clock, Inline(), via="pypiproxy-test", stall_timeout=STALL, answer_within=1e9)
+        self.site = BoundedSite(front, self.clock, limit, IDLE, self.full.append)
         self.clients: list[Client] = []
 
     def route(self, ask: Ask) -> Awaitable[Answer]:
@@ -85,9 +85,10 @@ class House:
     async def _route(self, ask: Ask) -> Answer:
         if ask.path == "/slow":
             await self.gate
+        answer = self.answer(ask)
         if ask.path.startswith("/hot"):
-            self.hot.remember(ask, lambda: (1, lambda: self.answer(ask)))
-        return self.answer(ask)
+            answer.again = lambda: (1, lambda: self.answer(ask))
+        return answer
 
     def answer(self, ask: Ask) -> Answer:
         return Answer(200, [], BIG if "big" in ask.path else b"small")

@@ -15,9 +15,9 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.offload import Inline
-from proxy.web.answers import Answer, Ask
+from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.channel import BoundedSite
-from proxy.web.hot import HotRequests, Ready
+from proxy.web.hot import HotRequests
 from proxy.web.serving import Front
 
 
@@ -26,7 +26,6 @@ class Farm:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.hot = HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 20)
         self.version = 1
         self.ready = True
         self.routed: list[str] = []
@@ -37,13 +36,14 @@ class Farm:
         self.logged: list[tuple[str, int, str]] = []
         front = Front(
             self.route,
+            HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 20),
             self.clock,
             Inline(),
             via="pypiproxy-test",
             stall_timeout=60.0,
             observe=lambda method, path, status, size, seconds, word: self.logged.append((method, size, word)),
         )
-        self.site = BoundedSite(front, self.hot, self.clock, 100, 60, lambda full: None)
+        self.site = BoundedSite(front, self.clock, 100, 60, lambda full: None)
 
     def route(self, ask: Ask) -> Awaitable[Answer]:
         return self._route(ask)
@@ -54,9 +54,10 @@ class Farm:
         gate = self.gates.get(ask.path)
         if gate is not None:
             await gate
+        answer = self.answer(ask)
         if self.remembers and ask.path.startswith("/hot/"):
-            self.hot.remember(ask, lambda: self.at_once(ask))
-        return self.answer(ask)
+            answer.again = lambda: self.at_once(ask)
+        return answer
 
     def at_once(self, ask: Ask) -> Ready | None:
         return (self.version, lambda: self.answer(ask)) if self.ready else None

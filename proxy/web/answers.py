@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from urllib.parse import unquote_to_bytes
 
 from attrs import define, field, frozen
@@ -70,8 +70,15 @@ class Answer:
     body: Body = b""
     reason: str | None = None
     word: str = "-"
-    #: Whether to close the connection afterwards.
-    close: bool = False
+    #: Gives the answer to the same request again; ``None`` when each one has to be routed.
+    again: Source | None = field(default=None, repr=False)
+
+
+#: A name for the very bytes of an answer (the same name, the same bytes), and the function that makes it.
+Ready = tuple[Hashable, Callable[[], Answer]]
+
+#: Says what the answer is at this moment; ``None`` when that takes waiting, or parsing, or asking anybody.
+Source = Callable[[], Ready | None]
 
 
 def printable(raw: bytes) -> str:

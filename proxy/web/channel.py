@@ -37,7 +37,7 @@ from proxy.settings import KIB
 from proxy.waiters import Waiters
 from proxy.web import heads
 from proxy.web.heads import RequestHead
-from proxy.web.hot import Hit, HotRequests
+from proxy.web.hot import Hit
 from proxy.web.responding import PIECE
 from proxy.web.serving import Front
 
@@ -95,7 +95,7 @@ class Channel(HTTPChannel):
         if self._closing:
             return
         self._spoke = True
-        if self._at_rest() and not self._held and self.site.has_room and (hit := self.site.hot.seen(data)) is not None:
+        if self._at_rest() and not self._held and self.site.has_room and (hit := self.site.front.hot.seen(data)) is not None:
             self._send(hit)
             return
         self._held += data
@@ -170,7 +170,7 @@ class Channel(HTTPChannel):
         except ProxyError as error:
             self._refuse(error, head)
             return
-        hit = self.site.hot.answer(head)
+        hit = self.site.front.hot.answer(head)
         if hit is not None:
             self._send(hit)
             return
@@ -291,11 +291,8 @@ class BoundedSite(Site):
     protocol = Channel  # type: ignore[assignment]  # without the wrapper that could negotiate HTTP/2
     noisy = False
 
-    def __init__(
-        self, front: Front, hot: HotRequests, reactor: Any, limit: int, idle_timeout: float, full: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, front: Front, reactor: Any, limit: int, idle_timeout: float, full: Callable[[bool], None]) -> None:
         self.front = front
-        self.hot = hot
         self.limit = limit
         self.idle_timeout = idle_timeout
         #: Whether one more request may be answered.

@@ -19,8 +19,7 @@ from proxy.ranges import (
 )
 from proxy.repository.located import Located
 from proxy.settings import KIB, MIB
-from proxy.web.answers import Answer, Ask, FileBody, StreamBody
-from proxy.web.hot import HotRequests, Ready
+from proxy.web.answers import Answer, Ask, FileBody, Ready, Source, StreamBody
 
 #: A range of a file that is not here yet is asked of upstream by itself up to this size; a larger one waits for the download.
 SMALL_RANGE = 8 * MIB
@@ -39,8 +38,7 @@ class Files:
     *memory* bounds the small files that are kept at hand, in bytes.  *used* is told the sha256 of each of these that is served.
     """
 
-    def __init__(self, hot: HotRequests, memory: int, used: Callable[[str], None]) -> None:
-        self._hot = hot
+    def __init__(self, memory: int, used: Callable[[str], None]) -> None:
         self._used = used
         self._small: BoundedTable[str, bytes] = BoundedTable(memory, lambda data: len(data) + 500)
 
@@ -64,15 +62,16 @@ class Files:
                 return Answer(304, headers, word="hit")
         if located.stored is not None:
             read, sha256 = located.stored.take_read(), located.stored.sha256
+            answer = _ranged(located.stored, None, located.etag, headers, ask, _MADE if located.made else _HIT)
             if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
-                self._remember(repository, project, asked, name, sha256, read, headers, ask)
-            return _ranged(located.stored, None, located.etag, headers, ask, _MADE if located.made else _HIT)
+                answer.again = self._at_hand(repository, project, asked, name, sha256, read, headers)
+            return answer
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
         part = await self._part(repository, located, headers, ask)
         return part if part is not None else await self._whole(repository, located, asked, headers, ask)
 
-    def _remember(
+    def _at_hand(
         self,
         repository: IRepository,
         project: str,
@@ -81,9 +80,8 @@ class Files:
         sha256: str,
         read: bytes,
         headers: list[tuple[str, str]],
-        ask: Ask,
-    ) -> None:
-        """Keep a small file at hand, and how to answer this request again.  Its digest has been checked when it was *read*."""
+    ) -> Source:
+        """Keep a small file at hand, and say how to answer with it.  Its digest has been checked when it was *read*."""
         if self._small.get(sha256) is None:
             self._small.put(sha256, read)
         answered = [*headers, ("Cache-Status", _HIT.header())]
@@ -96,7 +94,7 @@ class Files:
             used(sha256)
             return (sha256, lambda: Answer(200, answered, data, word="hit"))
 
-        self._hot.remember(ask, at_once)
+        return at_once
 
     async def _part(self, repository: IRepository, located: Located, headers: list[tuple[str, str]], ask: Ask) -> Answer | None:
         """The answer to a small range of a file that is not stored; ``None`` when the download serves it better.

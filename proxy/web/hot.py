@@ -1,32 +1,25 @@
 """Answers to requests seen before: no coroutine, no request object, one write.
 
-Theory of operation. The agents of a farm ask for the same pages and files over and over. A route that has answered a plain
-GET may leave a :data:`Source` under what that request *means* (its target and the three headers that pages and files depend
-on): a function that says at once what the answer is *now*, or that it cannot say at once. What is remembered is how to
-answer, never the answer: freshness, pins and policy are asked each time. Requests that are the same to the last byte, as
-those of one client on one image are, are not even looked into a second time; the bytes that are known are those of heads that
-:mod:`proxy.web.heads` has taken.
+Theory of operation. The agents of a farm ask for the same pages and files over and over. A route that answers a plain GET
+may give a :data:`~proxy.web.answers.Source` with its answer: a function that says at once what the answer is *now*, or that
+it cannot say at once. It is kept under what the request *means*: its target and the three headers that pages and files depend
+on. What is remembered is how to answer, never the answer: freshness, pins and policy are asked each time. Requests that are
+the same to the last byte, as those of one client on one image are, are not even looked into a second time; the bytes that are
+known are those of heads that :mod:`proxy.web.heads` has taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable
 from http import HTTPStatus
-from typing import Any
 
 from attrs import define, field, frozen
 from twisted.web.http import datetimeToString
 
 from proxy.bounded import BoundedTable
 from proxy.interfaces import Clock
-from proxy.web.answers import Answer, Ask, printable
+from proxy.web.answers import Answer, Ask, Source, printable
 from proxy.web.heads import RequestHead
-
-#: A name for the very bytes of an answer, and the function that makes it.
-Ready = tuple[Any, Callable[[], Answer]]
-
-#: Says what the answer is at this moment; ``None`` when that takes waiting, or parsing, or asking anybody.
-Source = Callable[[], Ready | None]
 
 #: Requests longer than this are not remembered (bytes).
 _LONGEST = 4096
@@ -38,7 +31,7 @@ class _Known:
 
     source: Source
     path: str
-    name: Any = None
+    name: Hashable = None
     second: int = -1
     head: bytes = b""
     answer: Answer | None = None

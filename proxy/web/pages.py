@@ -10,8 +10,7 @@ from proxy.names import normalize
 from proxy.ranges import none_match
 from proxy.repository.located import PageView
 from proxy.simple.media import MediaType, choose_coding, negotiate
-from proxy.web.answers import Answer, Ask
-from proxy.web.hot import HotRequests, Ready
+from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.renderings import CODINGS, Rendering, Renderings
 
 VARY = ("Vary", "Accept, Accept-Encoding")
@@ -25,9 +24,8 @@ def redirect(location: str) -> Answer:
 class Pages:
     """The project pages of every index."""
 
-    def __init__(self, renderings: Renderings, hot: HotRequests) -> None:
+    def __init__(self, renderings: Renderings) -> None:
         self._renderings = renderings
-        self._hot = hot
 
     async def page(self, repository: IRepository, project: str, slash: bool, ask: Ask) -> Answer:
         """Answer a request for ``…/simple/<project>/``; *slash* is whether the path ended in one."""
@@ -41,9 +39,10 @@ class Pages:
         known = ask.header("if-none-match")
         view = await repository.page(normal, no_cache=ask.no_cache)
         rendering = await self._renderings.get(repository.name, view, media, coding)
+        answer = _answer(view, rendering, media, coding, known)
         if not ask.no_cache:
-            self._hot.remember(ask, lambda: self._at_once(repository, normal, media, coding, known))
-        return _answer(view, rendering, media, coding, known)
+            answer.again = lambda: self._at_once(repository, normal, media, coding, known)
+        return answer
 
     def _at_once(self, repository: IRepository, project: str, media: MediaType, coding: str, known: str | None) -> Ready | None:
         view = repository.ready(project)

@@ -21,7 +21,7 @@ from proxy.interfaces import IOffload
 from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, printable, split_path
 from proxy.web.heads import RequestHead
-from proxy.web.hot import Hit, written
+from proxy.web.hot import Hit, HotRequests, written
 from proxy.web.problems import problem
 from proxy.web.responding import Response
 
@@ -44,13 +44,14 @@ Observe = Callable[[str, str, int, int, float, str], None]
 
 
 class Front(Resource):
-    """The whole site as one resource: *route* answers everything."""
+    """The whole site as one resource: *route* answers everything that *hot* does not know an answer to."""
 
     isLeaf = True
 
     def __init__(
         self,
         route: Route,
+        hot: HotRequests,
         reactor: IReactorTime,
         offload: IOffload,
         *,
@@ -64,6 +65,7 @@ class Front(Resource):
         self.answer_within = answer_within
         self.silence_within = silence_within
         self._route = route
+        self.hot = hot
         self._reactor = reactor
         self._offload = offload
         self._via = via
@@ -90,6 +92,8 @@ class Front(Resource):
         ask = _ask(request)
         try:
             answer = await self._in_time(ask)
+            if answer.again is not None:
+                self.hot.remember(ask, answer.again)
         except ProxyError as error:
             answer = self._told(ask, error)
         except CancelledError:
