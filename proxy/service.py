@@ -56,7 +56,7 @@ from proxy.upstream.pool.upstream import Upstream
 from proxy.upstream.pool.upstreams import Upstreams
 from proxy.watch import Watch
 from proxy.web.admin import Admin, site
-from proxy.web.channel import RESERVE, BoundedSite
+from proxy.web.connections import RESERVE, BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests

@@ -21,7 +21,8 @@ from twisted.logger import LogEvent
 
 from proxy.offload import Inline
 from proxy.web.answers import Answer, Ask
-from proxy.web.channel import HEAD_WITHIN, RESERVE, BoundedSite
+from proxy.web.connection import HEAD_WITHIN
+from proxy.web.connections import RESERVE, BoundedSite
 from proxy.web.hot import HotRequests
 from proxy.web.serving import Front
 from tests.inprocess import JSON, LOOPBACK, Running, Start, upstream_settings

@@ -16,9 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.offload import Inline
 from proxy.web.answers import Answer, Ask, Ready
-from proxy.web.channel import BoundedSite
+from proxy.web.connections import BoundedSite
 from proxy.web.hot import HotRequests
 from proxy.web.serving import Front
+from proxy.web.site import refuse_body
 
 
 class Farm:
@@ -49,6 +50,7 @@ class Farm:
         return self._route(ask)
 
     async def _route(self, ask: Ask) -> Answer:
+        refuse_body(ask)
         self.routed.append(ask.path)
         self.asks.append(ask)
         gate = self.gates.get(ask.path)

@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 
 from proxy.interfaces import IBodyReader, IBytesSource
 from proxy.ranges import Span
+from proxy.web.bodies import RequestBody
 from proxy.web.heads import RequestHead
 
 Headers = Sequence[tuple[str, str]]
@@ -16,17 +17,21 @@ Headers = Sequence[tuple[str, str]]
 
 @frozen(slots=True)
 class Ask:
-    """One request: method, decoded path segments, raw query, and its headers (names in lower case, first value of each)."""
+    """One request: method, decoded path segments, raw query, and its headers (names in lower case, values joined)."""
 
     method: str
     segments: tuple[str, ...]
     path: str
     query: str
     headers: dict[str, str]
+    #: The head that came, for those who remember requests.
+    head: RequestHead = field(repr=False)
+    #: The address of the client.
+    peer: str
     #: Whether it came over TLS.
     secure: bool = False
-    #: The head that came, for those who remember requests.
-    head: RequestHead | None = field(default=None, repr=False)
+    #: What follows the head, for a route to read; ``None`` when nothing does.
+    body: RequestBody | None = field(default=None, repr=False)
 
     @property
     def target(self) -> str:
@@ -72,6 +77,21 @@ class Answer:
     word: str = "-"
     #: Gives the answer to the same request again; ``None`` when each one has to be routed.
     again: Source | None = field(default=None, repr=False)
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body; ``None`` while that is unknown."""
+        body = self.body
+        if isinstance(body, bytes):
+            return len(body)
+        if isinstance(body, StreamBody):
+            return body.length
+        size: int | None = body.source.size if body.span is None else body.span.length
+        return size
+
+    def states(self, name: str) -> bool:
+        """Whether the header *name* (in lower case) is among the headers."""
+        return any(each.lower() == name for each, _ in self.headers)
 
 
 #: A name for the very bytes of an answer (the same name, the same bytes), and the function that makes it.

@@ -1,9 +1,8 @@
 """Request heads: what is one, and why anything else is refused (RFC 9112), decided once for every way to an answer.
 
-:func:`read` is the only parser whose word counts.  What it takes, ``twisted.web`` is given in the plainest form
-(:attr:`RequestHead.plain`: an origin-form target, one ``Host``), and the table of requests seen before is asked with the same
-value: a request that one of them would refuse can never be answered by the other.  No expression here costs more than one
-look at each byte.
+:func:`read` is the only parser.  The value it returns is what a route is asked with, and what the table of requests seen before
+is asked with: a request that one way refuses can never be answered by another.  No expression here costs more than one look at
+each byte.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ _TARGET = re.compile(rb"[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]+")
 _ABSOLUTE = re.compile(rb"(?:[Hh][Tt][Tt][Pp][Ss]?)://(?:[^/?@]*@)?([^/?@]*)(/[^?]*)?(\?.*)?")
 #: A host with its port, or nothing (RFC 9110 section 7.2).
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]{0,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
-_NO_LENGTH = re.compile(rb"0{1,20}")
 _LENGTH = re.compile(rb"[0-9]{1,20}")
 
 #: The first two bytes of a TLS record with a handshake; older clients begin with the length of a ``ClientHello`` of SSLv2.
@@ -64,18 +62,27 @@ class RequestHead:
     fields: Sequence[tuple[bytes, bytes]]
     #: The bytes that came.
     raw: bytes = field(repr=False)
+    #: Whether a body follows, of which nothing is known but this if it has neither a length nor comes in chunks.
     has_body: bool = False
+    #: Bytes of the body.
+    body_length: int | None = None
+    #: Whether the body comes in chunks.
+    chunked: bool = False
     #: The host in the target, which goes before the field ``Host`` (RFC 9112 section 3.2.2).
     host: bytes | None = None
 
     @property
-    def plain(self) -> bytes:
-        """The same request with an origin-form target and one ``Host``."""
-        if self.host is None:
-            return self.raw
-        fields = [(b"host", self.host), *(each for each in self.fields if each[0] != b"host")]
-        lines = [b"%s %s HTTP/1.%d" % (self.method, self.target, self.minor), *(b"%s: %s" % each for each in fields)]
-        return b"\r\n".join(lines) + END
+    def closes(self) -> bool:
+        """Whether the connection ends with the answer (RFC 9112 section 9.3); HTTP/1.0 is never kept alive."""
+        if not self.minor:
+            return True
+        stated = b",".join([value for name, value in self.fields if name == b"connection"])
+        return b"close" in [each.strip(b" \t") for each in stated.lower().split(b",")]
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits to be told that its body is wanted (RFC 9110 section 10.1.1)."""
+        return bool(self.minor) and (self.get(b"expect") or b"").lower() == b"100-continue"
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of the field *name* (in lower case)."""
@@ -98,9 +105,12 @@ def read(raw: bytes) -> RequestHead:
     framing = [each for each in fields if each[0] in _FRAMING]
     hosts = [value for name, value in framing if name == b"host"]
     _check_host(hosts, version)
-    has_body = len(framing) > len(hosts) and _announces_body(framing)
     target, host = _target(method, stated)
-    return RequestHead(method, target, 1 if version == b"HTTP/1.1" else 0, fields, raw, has_body, host)
+    minor = 1 if version == b"HTTP/1.1" else 0
+    if len(framing) == len(hosts):
+        return RequestHead(method, target, minor, fields, raw, host=host)
+    length, chunked = _framing(framing, minor)
+    return RequestHead(method, target, minor, fields, raw, length != 0, length, chunked, host)
 
 
 def _request_line(line: bytes) -> list[bytes]:
@@ -125,14 +135,17 @@ def _check_host(hosts: Sequence[bytes], version: bytes) -> None:
         raise BadRequest("the request's Host is no host name or address with an optional port")
 
 
-def _announces_body(framing: Sequence[tuple[bytes, bytes]]) -> bool:
+def _framing(framing: Sequence[tuple[bytes, bytes]], minor: int) -> tuple[int | None, bool]:
+    """The length of the body, ``None`` if it is coded, and whether it comes in chunks (RFC 9112 section 6.3)."""
     lengths = [value for name, value in framing if name == b"content-length"]
-    coded = any(name == b"transfer-encoding" for name, _ in framing)
-    if len(lengths) + coded > 1:
+    codings = [value for name, value in framing if name == b"transfer-encoding"]
+    if len(lengths) + len(codings) > 1:
         raise BadRequest("the request states the length of its body more than once")
-    if lengths and not _LENGTH.fullmatch(lengths[0]):
+    if codings:
+        return None, minor > 0 and codings[0].lower() == b"chunked"
+    if not _LENGTH.fullmatch(lengths[0]):
         raise BadRequest("the request's Content-Length is no number of at most 20 digits")
-    return coded or (bool(lengths) and not _NO_LENGTH.fullmatch(lengths[0]))
+    return int(lengths[0]), False
 
 
 def _target(method: bytes, stated: bytes) -> tuple[bytes, bytes | None]:

@@ -11,14 +11,13 @@ known are those of heads that :mod:`proxy.web.heads` has taken.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from http import HTTPStatus
 
 from attrs import define, field, frozen
-from twisted.web.http import datetimeToString
 
 from proxy.bounded import BoundedTable
 from proxy.interfaces import Clock
 from proxy.web.answers import Answer, Ask, Source, printable
+from proxy.web.encoding import encoded_head
 from proxy.web.heads import RequestHead
 
 #: Requests longer than this are not remembered (bytes).
@@ -104,7 +103,7 @@ class HotRequests:
     def remember(self, ask: Ask, source: Source) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
         head = ask.head
-        if head is None or len(head.raw) > _LONGEST or (meant := meaning(head)) is None:
+        if len(head.raw) > _LONGEST or (meant := meaning(head)) is None:
             return
         known = _Known(source, ask.target)
         self._by_meaning.put(meant[0], known)
@@ -133,22 +132,7 @@ class HotRequests:
             known.answer = make()
             known.name = name
             known.second = second
-            known.head = written(known.answer, self._via)
+            known.head = encoded_head(known.answer, self._via)
         body = known.answer.body
         assert isinstance(body, bytes)
         return Hit(known.path, agent, known.answer, known.head, body)
-
-
-def written(answer: Answer, via: str, *more: tuple[str, str]) -> bytes:
-    """The head of *answer*, whose body is bytes, as it stands on the wire; *via* and *more* go into its headers."""
-    assert isinstance(answer.body, bytes)
-    lines = [f"HTTP/1.1 {answer.status} {answer.reason or HTTPStatus(answer.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in (*standing_headers(via), *answer.headers, *more)]
-    if answer.status != HTTPStatus.NOT_MODIFIED:
-        lines.append(f"Content-Length: {len(answer.body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def standing_headers(via: str) -> list[tuple[str, str]]:
-    """The headers that every answer bears."""
-    return [("Server", "pypiproxy"), ("Date", datetimeToString().decode("ascii")), ("Via", f"1.1 {via}")]

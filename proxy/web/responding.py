@@ -1,93 +1,118 @@
 """One answer on its way out: head and body, at the client's pace, aborted rather than ended when it cannot be completed.
 
-``finish()`` is never called after a disconnect.  A client that takes no byte for the stall time is dropped: a response in
-progress has no other timeout.
+Nothing is written after a disconnect.  A client that takes no byte for the stall time is dropped: a response in progress has
+no other timeout.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import Any
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IProducer, IPushProducer, IReactorTime, ITransport
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request
+from zope.interface import implementer
 
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
-from proxy.web.answers import Answer, FileBody, StreamBody, printable
-from proxy.web.hot import standing_headers
+from proxy.settings import KIB
+from proxy.web.answers import Answer, Body, FileBody, StreamBody
+from proxy.web.encoding import BODILESS, encoded_head
 from proxy.web.sending import CopySender, SendfileSender, Silence
 
 _errors = Logger(namespace="proxy.web")
 
 #: Bytes that are handed to a client's connection at once.
-PIECE = 128 * 1024
+PIECE = 128 * KIB
 
 
+class Outlet(Protocol):
+    """The connection that a response goes out on.  It is a push producer towards its *transport*."""
+
+    transport: ITransport
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the transport wants no more bytes at present."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def must_end(self, response: Response) -> bool:
+        """Whether the connection ends with *response*."""
+
+    def write(self, data: bytes) -> None:
+        """Hand *data* to the transport."""
+
+    def completed(self, response: Response, *, last: bool) -> None:
+        """The last byte of *response* has been handed over; *last*: the client was told that the connection ends."""
+
+
+@implementer(IConsumer)
 class Response:
-    """One answer on its way out."""
+    """The answer to one request.  *path* is for the log; *minor* is the client's version, ``1.``\\ *minor*."""
 
     def __init__(
-        self, request: Request, reactor: IReactorTime, offload: IOffload, stall_timeout: float, silence_within: float
+        self,
+        outlet: Outlet,
+        reactor: IReactorTime,
+        offload: IOffload,
+        *,
+        path: str,
+        to_head: bool,
+        minor: int,
+        stall_timeout: float,
+        silence_within: float,
     ) -> None:
-        self._request = request
+        #: The connection, ``None`` once it is lost.
+        self.channel: Outlet | None = outlet
         self._reactor = reactor
         self._offload = offload
+        self._path = path
+        self._to_head = to_head
+        self._minor = minor
         self._stall_timeout = stall_timeout
-        self._gone = False
         self._silence_within = silence_within
-        self._stall: Any = None
+        self._stall: IDelayedCall | None = None
+        self._producer: IPushProducer | None = None
+        self._chunked = False
+        #: Whether nothing more is sent: the client has left, or its connection is aborted.
+        self._aborted = False
         self.began = reactor.seconds()
         self.status = 0
         self.sent = 0
         self.word = "-"
         self.cut_off = False
-        request.notifyFinish().addBoth(self._left)
-
-    def _left(self, _: object) -> None:
-        self._gone = True
-
-    def _there(self) -> bool:
-        return not self._gone
 
     async def send(self, answer: Answer, via: str) -> None:
         """Send *answer* to its end, or as far as it goes; *via* is this instance's pseudonym.  Raises nothing."""
-        request = self._request
         body = answer.body
         self.status = answer.status
         self.word = answer.word
-        if self._gone:
+        channel = self.channel
+        if channel is None:
             _close(body)
             return
-        reason = answer.reason or HTTPStatus(answer.status).phrase
-        request.setResponseCode(answer.status, reason.encode("ascii", "replace"))
-        headers = request.responseHeaders
-        for name, value in standing_headers(via):
-            headers.setRawHeaders(name, [value])
-        for name, value in answer.headers:
-            headers.addRawHeader(name, value)
-        length = _length(body)
-        if length is not None and answer.status not in (204, 304) and not headers.hasHeader(b"Content-Length"):
-            headers.setRawHeaders(b"Content-Length", [b"%d" % length])
-        if request.method == b"HEAD" or answer.status in (204, 304):
-            _close(body)
-            request.write(b"")
-            request.finish()
-            return
+        bodiless = self._to_head or answer.status in BODILESS
+        unsized = not bodiless and answer.length is None
+        self._chunked = unsized and self._minor > 0
+        last = channel.must_end(self) or (unsized and not self._chunked)
+        head = encoded_head(answer, via, chunked=self._chunked, close=last)
         try:
-            if isinstance(body, bytes) and len(body) <= PIECE:
+            if bodiless:
+                channel.write(head)
+            elif isinstance(body, bytes) and len(body) <= PIECE:
                 self.sent = len(body)
-                request.write(body)
+                channel.write(head + body)
             else:
+                channel.write(head)
                 self._moved()
                 await self._send_body(body)
         except (CancelledError, ConnectionLost):
-            self.cut_off = self._gone = True
+            self._aborted = True
         except Exception as error:  # noqa: BLE001  # logged, and the client must see a cut-off body
             self._cut_off(error)
         finally:
@@ -95,26 +120,71 @@ class Response:
                 self._stall.cancel()
                 self._stall = None
             _close(body)
-        if not self._gone:
-            request.finish()
+        if self._is_there():
+            if self._chunked:
+                channel.write(b"0\r\n\r\n")
+            channel.completed(self, last=last)
+        else:
+            self.cut_off = True
+
+    def _is_there(self) -> bool:
+        """Whether the client can be sent something."""
+        return self.channel is not None and not self._aborted
+
+    # -- told by the channel
+
+    def lost(self) -> None:
+        """The connection is lost."""
+        self.channel = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+
+    def pause(self) -> None:
+        """The transport wants no more bytes."""
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resume(self) -> None:
+        """The transport wants bytes again."""
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    # -- what senders write to
+
+    def write(self, data: bytes) -> None:
+        """Hand on a piece of the body, in a chunk if it is sent in chunks."""
+        if self._is_there() and data:
+            assert self.channel is not None
+            self.channel.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """Have *producer*, an IPushProducer, paused and resumed as the transport wants bytes."""
+        assert streaming
+        self._producer = producer = IPushProducer(producer)
+        if self.channel is None:
+            self.lost()
+        elif self.channel.blocked:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        self._producer = None
+
+    # -- the end of what cannot be completed
 
     def _cut_off(self, error: Exception) -> None:
         """The body cannot be completed: make sure that it does not look complete."""
-        self.cut_off = True
         if not isinstance(error, ProxyError):
-            _errors.failure("bug: {path} was cut off", Failure(), path=printable(self._request.uri))
+            _errors.failure("bug: {path} was cut off", Failure(), path=self._path)
         else:
-            _errors.error("{path} was cut off: {error}", path=printable(self._request.uri), error=error)
+            _errors.error("{path} was cut off: {error}", path=self._path, error=error)
         self._abort()
 
     def _abort(self) -> None:
-        if not self._gone:
-            self._transport().abortConnection()
-            self._gone = True
-
-    def _transport(self) -> Any:
-        """The transport of the client's connection, itself and not the channel that stands for it."""
-        return self._request.channel.transport
+        if self.channel is not None and not self._aborted:
+            self.channel.abort()
+        self._aborted = True
 
     def _moved(self) -> None:
         """A byte went out: the client is alive."""
@@ -125,14 +195,12 @@ class Response:
 
     def _stalled(self) -> None:
         self._stall = None
-        _errors.info(
-            "{path}: client took no byte for {seconds} s and is dropped",
-            path=printable(self._request.uri),
-            seconds=self._stall_timeout,
-        )
+        _errors.info("{path}: client took no byte for {seconds} s and is dropped", path=self._path, seconds=self._stall_timeout)
         self._abort()
 
-    async def _send_body(self, body: bytes | FileBody | StreamBody) -> None:
+    # -- bodies
+
+    async def _send_body(self, body: Body) -> None:
         if isinstance(body, FileBody):
             await self._send_file(body)
         elif isinstance(body, StreamBody):
@@ -142,21 +210,21 @@ class Response:
 
     async def _send_pieces(self, body: bytes) -> None:
         """Send *body* as the client takes it, so that one that takes nothing of it is told from one that is slow."""
-        flow = _Flow(self._request)
+        flow = _Flow(self)
         try:
             for start in range(0, len(body), PIECE):
-                if not self._there():
+                if not self._is_there():
                     return
-                self._request.write(body[start : start + PIECE])
+                self.write(body[start : start + PIECE])
                 self.sent = min(start + PIECE, len(body))
                 self._moved()
                 await flow.room()
         finally:
-            flow.close()
+            self.unregisterProducer()
 
     async def _send_file(self, body: FileBody) -> None:
-        request = self._request
-        request.write(b"")
+        channel = self.channel
+        assert channel is not None
         span = body.span
         start = 0 if span is None else span.start
         stop = body.source.size if span is None else span.stop
@@ -167,12 +235,12 @@ class Response:
             silence.moved()
 
         about = (body.source, start, stop, self._offload, moved)
-        transport = self._transport()
+        transport = channel.transport
         sender: SendfileSender | CopySender
-        if isinstance(transport, Connection) and not transport.TLS and not request.chunked:
-            sender = SendfileSender(transport, request.channel, *about)
+        if isinstance(transport, Connection) and not transport.TLS and not self._chunked:
+            sender = SendfileSender(transport, channel, *about)
         else:
-            sender = CopySender(request, *about)
+            sender = CopySender(self, *about)
         silence.watch(sender)
         try:
             await sender.start()
@@ -181,30 +249,30 @@ class Response:
             self.sent = sender.sent
 
     async def _send_stream(self, body: StreamBody) -> None:
-        flow = _Flow(self._request)
+        flow = _Flow(self)
         left = body.length
         try:
-            while left and self._there():
+            while left and self._is_there():
                 data = await body.reader.read()
                 if not data:
                     raise ProxyError(f"upstream's range ended {left:,} bytes early")
                 data = data[:left]
                 left -= len(data)
                 self.sent += len(data)
-                self._request.write(data)
+                self.write(data)
                 self._moved()
                 await flow.room()
         finally:
-            flow.close()
+            self.unregisterProducer()
 
 
+@implementer(IPushProducer)
 class _Flow:
-    """Back-pressure for a coroutine that writes to a request."""
+    """Back-pressure for a coroutine that writes to *response*."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, response: Response) -> None:
         self._paused: Deferred[None] | None = None
-        request.registerProducer(self, True)
+        response.registerProducer(self, True)
 
     def pauseProducing(self) -> None:
         if self._paused is None:
@@ -222,21 +290,8 @@ class _Flow:
         if self._paused is not None:
             await self._paused
 
-    def close(self) -> None:
-        if self._request.channel is not None:  # there is none after a disconnect
-            self._request.unregisterProducer()
 
-
-def _length(body: Any) -> int | None:
-    if isinstance(body, bytes):
-        return len(body)
-    if isinstance(body, StreamBody):
-        return body.length
-    size: int | None = body.source.size if body.span is None else body.span.length
-    return size
-
-
-def _close(body: Any) -> None:
+def _close(body: Body) -> None:
     if isinstance(body, FileBody):
         body.source.close()
     elif isinstance(body, StreamBody):

@@ -1,4 +1,4 @@
-"""The one place where coroutines meet ``twisted.web``: runs a route for each request, has its answer sent, logs one line.
+"""The one place where coroutines meet connections: runs a route for each request, has its answer sent, logs one line.
 
 A client that leaves cancels its route (which cancels nothing that others share).
 """
@@ -6,24 +6,24 @@ A client that leaves cancels its route (which cancels nothing that others share)
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
-from proxy.errors import Overloaded, ProxyError, SlowUpstream
+from proxy.errors import Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload
 from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, printable, split_path
+from proxy.web.bodies import RequestBody
+from proxy.web.encoding import encoded_head
 from proxy.web.heads import RequestHead
-from proxy.web.hot import Hit, HotRequests, written
+from proxy.web.hot import Hit, HotRequests
 from proxy.web.problems import problem
-from proxy.web.responding import Response
+from proxy.web.responding import Outlet, Response
 
 #: An answer that has not begun after this long becomes a 503 (seconds): pip gives up after 15 s without a byte, and what is
 #: under way goes on and is there when it asks again.
@@ -43,10 +43,8 @@ _USED_UP = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 Observe = Callable[[str, str, int, int, float, str], None]
 
 
-class Front(Resource):
-    """The whole site as one resource: *route* answers everything that *hot* does not know an answer to."""
-
-    isLeaf = True
+class Front:
+    """The whole site: *route* answers every request that *hot* does not know an answer to."""
 
     def __init__(
         self,
@@ -61,7 +59,6 @@ class Front(Resource):
         answer_within: float = ANSWER_WITHIN,
         silence_within: float = SILENCE_WITHIN,
     ) -> None:
-        super().__init__()
         self.answer_within = answer_within
         self.silence_within = silence_within
         self._route = route
@@ -74,22 +71,41 @@ class Front(Resource):
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
 
-    def render(self, request: Request) -> int:
-        request.defaultContentType = None  # type: ignore[attr-defined]  # twisted.web would call every body text/html
-        response = Response(request, self._reactor, self._offload, self.stall_timeout, self.silence_within)
-        self.in_progress += 1
-        work = Deferred.fromCoroutine(self._respond(request, response))
-        request.notifyFinish().addErrback(lambda _: work.cancel())
-        work.addErrback(lambda failure: _errors.failure("a response failed", failure))
-        work.addBoth(self._ended, request, response)
-        return NOT_DONE_YET
-
     def quiet(self) -> Deferred[None]:
         """Fires when no response is in progress."""
         return self._quiet.wait() if self.in_progress else succeed(None)
 
-    async def _respond(self, request: Request, response: Response) -> None:
-        ask = _ask(request)
+    # -- the long way to an answer: a route
+
+    def response(self, head: RequestHead, outlet: Outlet) -> Response:
+        """What will answer *head* on *outlet*."""
+        return Response(
+            outlet,
+            self._reactor,
+            self._offload,
+            path=printable(head.target),
+            to_head=head.method == b"HEAD",
+            minor=head.minor,
+            stall_timeout=self.stall_timeout,
+            silence_within=self.silence_within,
+        )
+
+    def serve(self, ask: Ask, response: Response) -> Deferred[None]:
+        """Answer *ask* with *response*.  Whoever cancels what is returned, because the client has left, cancels the route."""
+        return self._begin(self._respond(ask, response), ask.head, ask.peer, response)
+
+    def repeat(self, hit: Hit, head: RequestHead, peer: str, response: Response) -> Deferred[None]:
+        """Answer *head* with *hit*, which is too large for one write."""
+        return self._begin(response.send(hit.answer, self._via), head, peer, response)
+
+    def _begin(self, work: Coroutine[Any, Any, None], head: RequestHead, peer: str, response: Response) -> Deferred[None]:
+        self.in_progress += 1
+        begun = Deferred.fromCoroutine(work)
+        begun.addErrback(lambda failure: _errors.failure("a response failed", failure))
+        begun.addBoth(self._ended, head, peer, response)
+        return begun
+
+    async def _respond(self, ask: Ask, response: Response) -> None:
         try:
             answer = await self._in_time(ask)
             if answer.again is not None:
@@ -114,52 +130,60 @@ class Front(Resource):
         return answer
 
     async def _in_time(self, ask: Ask) -> Answer:
-        """The route's answer.  Raises SlowUpstream when it takes too long; nothing that others share is cancelled by that."""
-        late = False
-        routed = Deferred.fromCoroutine(_started(self._route(ask)))
+        """The route's answer.  Raises SlowUpstream when it takes too long; nothing that others share is cancelled by that.
 
-        def give_up() -> None:
-            nonlocal late
+        A body that is still coming is given the same time again from its last byte.  Raises SlowRequest when it stops coming.
+        """
+        late = False
+        deadline: IDelayedCall
+        routed = Deferred.fromCoroutine(_started(self._route(ask)))
+        body = ask.body
+
+        def look() -> None:
+            nonlocal late, deadline
+            left = 0.0 if body is None else body.moved_at + self.answer_within - self._reactor.seconds()
+            if left > 0:
+                deadline = self._reactor.callLater(left, look)
+                return
             late = True
             routed.cancel()
 
-        deadline = self._reactor.callLater(self.answer_within, give_up)
+        deadline = self._reactor.callLater(self.answer_within, look)
         try:
             return await routed
         except CancelledError:
-            if late:
-                raise SlowUpstream(
-                    f"{ask.path} is still on its way after {self.answer_within:g} s: upstream is slow, ask again"
-                ) from None
-            raise
+            if not late:
+                raise
+            if body is not None and not body.over:
+                raise SlowRequest(f"nothing of the request's body came for {self.answer_within:g} s") from None
+            raise SlowUpstream(
+                f"{ask.path} is still on its way after {self.answer_within:g} s: upstream is slow, ask again"
+            ) from None
         finally:
             if deadline.active():
                 deadline.cancel()
 
-    def _ended(self, _: object, request: Request, response: Response) -> None:
+    def _ended(self, _: object, head: RequestHead, peer: str, response: Response) -> None:
         seconds = self._reactor.seconds() - response.began
-        method, path, agent = (
-            printable(part) for part in (request.method, request.uri, request.getHeader(b"user-agent") or b"-")
-        )
-        client = request.getClientAddress()
-        self._account(client, method, path, agent, response.status, response.sent, seconds, response.word, response.cut_off)
+        method, path, agent = _logged(head)
+        self._account(peer, method, path, agent, response.status, response.sent, seconds, response.word, response.cut_off)
         self.in_progress -= 1
         if not self.in_progress:
             self._quiet.wake(None)
 
-    def answered_at_once(self, hit: Hit, client: object) -> None:
+    # -- the short ways: what is known already, and what is refused
+
+    def answered_at_once(self, hit: Hit, client: str) -> None:
         """Account for an answer that went out without a request object."""
         answer = hit.answer
         self._account(client, "GET", hit.path, hit.agent, answer.status, len(hit.body), 0.0, answer.word, False)
 
-    def turn_away(self, error: ProxyError, head: RequestHead | None, client: object) -> bytes:
+    def turn_away(self, error: ProxyError, head: RequestHead | None, client: str) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
 
         *head* is ``None`` when there is none that can be read.
         """
-        method, path, agent = "-", "-", "-"
-        if head is not None:
-            method, path, agent = map(printable, (head.method, head.target, head.get(b"user-agent") or b"-"))
+        method, path, agent = ("-", "-", "-") if head is None else _logged(head)
         self._account(client, method, path, agent, error.status, 0, 0.0, error.code, False)
         return self.refusal(error, bodiless=method == "HEAD")
 
@@ -167,16 +191,16 @@ class Front(Resource):
         """*error* as a whole answer that says that the connection ends with it; without its body when *bodiless*."""
         answer = problem(error)
         assert isinstance(answer.body, bytes)
-        return written(answer, self._via, ("Connection", "close")) + (b"" if bodiless else answer.body)
+        return encoded_head(answer, self._via, close=True) + (b"" if bodiless else answer.body)
 
     def _account(
-        self, client: object, method: str, path: str, agent: str, status: int, sent: int, seconds: float, word: str, cut: bool
+        self, client: str, method: str, path: str, agent: str, status: int, sent: int, seconds: float, word: str, cut: bool
     ) -> None:
         """One response has ended: count it, and write its line in the access log."""
         self._observe(method, path, status, sent, seconds, word)
         _access.info(
             '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
-            client=getattr(client, "host", "-"),
+            client=client,
             method=method,
             path=path,
             status=status,
@@ -199,21 +223,23 @@ def _shortage(error: Exception) -> Overloaded | None:
     return None
 
 
-def _ask(request: Request) -> Ask:
-    raw, _, query = request.uri.partition(b"?")
-    headers = {
-        name.decode("latin-1").lower(): ", ".join(value.decode("latin-1") for value in values)
-        for name, values in request.requestHeaders.getAllRawHeaders()
-    }
-    return Ask(
-        printable(request.method),
-        split_path(raw),
-        printable(raw),
-        printable(query),
-        headers,
-        head=getattr(request.channel, "head", None),
-        secure=bool(request.isSecure()),
-    )
+def asked(head: RequestHead, peer: str, *, secure: bool, body: RequestBody | None) -> Ask:
+    """The request with the head *head*."""
+    raw, _, query = head.target.partition(b"?")
+    headers: dict[str, str] = {}
+    for each, value in head.fields:
+        if head.host is not None and each == b"host":
+            value = head.host
+        name, text = each.decode("latin-1"), value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    if head.host is not None:
+        headers.setdefault("host", head.host.decode("latin-1"))
+    return Ask(printable(head.method), split_path(raw), printable(raw), printable(query), headers, head, peer, secure, body)
+
+
+def _logged(head: RequestHead) -> tuple[str, str, str]:
+    """Method, target and agent, fit for a log."""
+    return printable(head.method), printable(head.target), printable(head.get(b"user-agent") or b"-")
 
 
 async def _started(route: Awaitable[Answer]) -> Answer:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from attrs import frozen
 
-from proxy.errors import LoopDetected, MethodNotAllowed, NotFound
+from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import is_digest, is_project_name, is_served_name, is_version, normalize
 from proxy.repository.offered import PROVENANCE
@@ -37,6 +37,12 @@ CLAIMS: Mapping[str, Callable[[str], bool]] = {
     "{digest}": is_digest,
     "{file}": is_served_name,
 }
+
+
+def refuse_body(ask: Ask) -> None:
+    """Raise ContentTooLarge if *ask* has a body: no route here takes one."""
+    if ask.body is not None:
+        raise ContentTooLarge("this proxy takes no request bodies: only GET and HEAD are answered")
 
 
 @frozen(slots=True)
@@ -87,6 +93,7 @@ class Routes:
 
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
+        refuse_body(ask)
         if ask.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{ask.method} {ask.path[:_SHOWN]}: only GET and HEAD are answered here")
         self._refuse_loop(ask)

@@ -1,0 +1,98 @@
+"""How connections end: what a client is told arrives, whatever the client is sending meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from tests.inprocess import LOOPBACK, Running, Start
+from tests.support import certs, wire
+from tests.support.fake_upstream import FakeUpstream
+
+#: More than the buffers of two sockets hold.
+MUCH = 8 << 20
+HEAD = b"GET /simple/six/ HTTP/1.1\r\nHost: proxy.example\r\n"
+
+
+def talked(connection: socket.socket, said: bytes) -> bytes:
+    """Say all of *said*, and only then read what is answered, to the end of the stream."""
+    with connection:
+        connection.settimeout(20)
+        connection.sendall(said)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+async def answer(proxy: Running, said: bytes) -> bytes:
+    return await deferToThread(lambda: talked(socket.create_connection(("127.0.0.1", proxy.port)), said))
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (413, HEAD + b"Content-Length: %d\r\n\r\n" % MUCH + b"x" * MUCH),
+        (413, HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % MUCH + b"x" * MUCH + b"\r\n0\r\n\r\n"),
+        (431, HEAD + b"X: " + b"x" * MUCH),
+        (414, b"GET /" + b"x" * MUCH),
+        (400, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n" + b"x" * MUCH),
+        (405, b"CONNECT files.example:443 HTTP/1.1\r\nHost: files.example:443\r\n\r\n" + b"x" * MUCH),
+    ],
+    ids=["413", "413 in chunks", "431", "414", "400", "405"],
+)
+async def test_who_is_refused_can_say_all_and_then_read_why(
+    upstream: FakeUpstream, run: Start, status: int, said: bytes
+) -> None:
+    reply = wire.parse(await answer(await run(upstream), said))
+    assert (reply.status, reply.complete) == (status, True)
+    assert reply.headers["connection"] == "close"
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_takes_too_long_is_told_so(upstream: FakeUpstream, run: Start) -> None:
+    reply = wire.parse(await answer(await run(upstream, idle_timeout=0.2), HEAD))
+    assert (reply.status, reply.complete) == (408, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_over_tls_as_well(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    made = certs.server("127.0.0.1")
+    certificate, key = made.write(tmp_path, "server")
+    proxy = await run(upstream, listen=(f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}", LOOPBACK))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def talk() -> bytes:
+        plain = socket.create_connection(("127.0.0.1", proxy.port))
+        return talked(context.wrap_socket(plain), HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000)
+
+    reply = wire.parse(await deferToThread(talk))
+    assert (reply.status, reply.complete) == (413, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_sent_behind_a_last_request_does_not_destroy_its_answer(upstream: FakeUpstream, run: Start) -> None:
+    said = HEAD + b"Connection: close\r\n\r\n" + HEAD * 100_000
+    raw = await answer(await run(upstream), said)
+    assert raw.count(b"HTTP/1.1 404 ") == 1
+    assert wire.parse(raw).complete
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_stops_says_so_with_its_last_answers(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("six", "six-1.0.tar.gz", b"six")
+    proxy = await run(upstream)
+    gate = upstream.hold("/simple/six/")
+    client = await proxy.connect("/simple/six/")
+    await upstream.arrived("/simple/six/")
+    stopped: Deferred[None] = ensureDeferred(proxy.stop())
+    gate.release()
+    await client.ended
+    reply = wire.parse(bytes(client.received))
+    assert (reply.status, reply.complete, reply.headers.get("connection")) == (200, True, "close")
+    await stopped
