@@ -21,6 +21,7 @@ from bench.resolving import RESOLVING
 from bench.rounds import measure
 from bench.scenarios import SCENARIOS, Settings
 from bench.servers import Direct, Nginx, Pypiproxy, Server
+from bench.stampede import STAMPEDE
 from bench.table import Row, table
 from bench.upstream import ROOT, Upstream
 from bench.wrk import Wrk
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _arguments(arguments)
     if asked.quick:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
-    scenarios = [each for each in (*SCENARIOS, *RESOLVING) if any(part in each.name for part in asked.only or [""])]
+    scenarios = [each for each in (*SCENARIOS, STAMPEDE, *RESOLVING) if any(part in each.name for part in asked.only or [""])]
     if asked.quick and not asked.only:
         scenarios = [each for each in scenarios if not each.long]
     if asked.list:

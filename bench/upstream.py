@@ -22,6 +22,8 @@ HUGE_PAGE = ("huge", 40_000)
 ALL_PROJECTS = 800_000
 #: Releases of each project that the resolving scenarios meet.
 RELEASES = 40
+#: Files on each page that the stampede meets.
+INSTALL_PAGE = 300
 
 #: Bytes a second that the upstream sends on each connection.
 RATE = 200_000_000
@@ -52,7 +54,7 @@ class Upstream:
         self._process = Pinned(
             [
                 *(sys.executable, "-m", "tests.support.fake_upstream", "--standalone", f"--rate={RATE}"),
-                *(f"--landscape={RELEASES}", *pages, *files),
+                *(f"--landscape={RELEASES}", f"--install={INSTALL_PAGE}", *pages, *files),
             ],
             core,
             place / "upstream.log",
@@ -74,6 +76,10 @@ class Upstream:
         _get(f"{self.base}/-/heal")
         if seconds:
             _get(f"{self.base}/-/fault?delay={seconds}")
+
+    def rate(self, per_second: int | None) -> None:
+        """Send that many bytes a second on each connection from now on; ``None``: as at first."""
+        _get(f"{self.base}/-/rate?bytes={per_second or RATE}")
 
     def list_names(self, projects: int) -> None:
         """List that many made-up names as all projects from now on; 0: those that are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import environments
+from bench.reply import Reply
 from bench.rounds import measure
 from bench.scenarios import Metric, Scenario, Settings
 from bench.servers import Server
@@ -114,3 +116,27 @@ def test_an_environment_is_made_once_and_one_that_cannot_be_made_says_why(
     assert "installing" not in capsys.readouterr().err
     with pytest.raises(environments.CannotInstallError, match=r"not exist|No such file|not found"):
         environments.environment("some-peer", str(tmp_path / "gone-1.0-py3-none-any.whl"))
+
+
+def reply(expected: bytes | None, *pieces: bytes) -> Reply:
+    taken = Reply(expected)
+    for each in pieces:
+        taken.take(memoryview(each))
+    return taken
+
+
+def test_an_answer_is_right_when_each_of_its_bytes_is_what_was_expected() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+    assert reply(b"abcd", head[:20], head[20:] + b"ab", b"cd").is_right()
+    assert not reply(b"abcd", head, b"ab").is_right()
+    assert not reply(b"abcd", head, b"ab", b"xd").is_right()
+    assert not reply(b"abcde", head, b"abcd").is_right()
+    assert not reply(b"abcd", head.replace(b"200 OK", b"503 No"), b"abcd").is_right()
+
+
+def test_an_answer_in_chunks_is_joined_and_its_coding_is_undone() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n"
+    packed = gzip.compress(b"a page")
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in (packed[:5], packed[5:], b""))
+    assert reply(None, head + chunks[:9], chunks[9:]).decoded() == b"a page"
+    assert reply(None, head + chunks[:9]).decoded() == b""

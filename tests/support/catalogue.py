@@ -11,7 +11,7 @@ import random
 
 from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.wheels import seeded, wheel
+from tests.support.wheels import Distribution, seeded, wheel
 
 #: Each project's latest major, the number of wheels for other platforms that a release has beside the one for all, and its
 #: requirements.
@@ -103,10 +103,21 @@ REQUIREMENTS = (
     *("fastapi", "uvicorn", "httpx", "alembic", "psycopg", "jinja2", "pandas", "scikit-learn", "boto3", "aiobotocore"),
 )
 
+#: What one data service installs, and the size of each wheel in kB: 44 MB in all, as of late 2026.
+_INSTALL = """
+numpy 16600  pandas 12400  lxml 5200  cryptography 4200  pydantic-core 2000  pyyaml 767  greenlet 610  pytz 508
+pydantic 444  uvloop 390  tzdata 347  python-dateutil 230  certifi 163  charset-normalizer 148  urllib3 129  click 103
+anyio 100  fastapi 95  httpx 74  starlette 72  idna 70  requests 65  h11 37  six 11  sniffio 10
+"""
+
 #: aiobotocore's every release fits one of botocore that is some releases back, boto3's only the one of its own number.
 _BEHIND = 6
 #: Bytes of description in METADATA, as long as a README.
 _DESCRIPTION = 6_000
+
+_SIZED = _INSTALL.split()
+#: What is installed, under names of its own, and the bytes of each.
+INSTALL = {f"installed-{name}": int(size) * 1000 for name, size in zip(_SIZED[::2], _SIZED[1::2], strict=True)}
 
 
 def fill_page(upstream: FakeUpstream, project: str, files: int) -> None:
@@ -114,6 +125,19 @@ def fill_page(upstream: FakeUpstream, project: str, files: int) -> None:
     rng = seeded(project)
     for number in range(files):
         _list(upstream, project, f"{project.replace('-', '_')}-1.{number}.0-py3-none-any.whl", rng, number)
+
+
+def fill_install(upstream: FakeUpstream, files: int) -> None:
+    """Add the projects of :data:`INSTALL`, with *files* other files on each page."""
+    for project in INSTALL:
+        fill_page(upstream, project, files)
+        made = installed(project)
+        upstream.add_file(project, made.filename, made.data, metadata=made.metadata)
+
+
+def installed(project: str) -> Distribution:
+    """The release of one of :data:`INSTALL` that is installed: the newest."""
+    return wheel(project, "2.0", size=INSTALL[project], seed=len(project), description="Words. " * 500)
 
 
 def list_names(upstream: FakeUpstream, projects: int) -> None:

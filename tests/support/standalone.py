@@ -3,7 +3,7 @@
 It prints ``{"port": …, "url": …}`` as one JSON line once it listens.  ``GET /-/asked`` answers its counts as JSON,
 ``GET /-/reset`` forgets them, ``GET /-/fault?match=GLOB&status=503&delay=1…`` scripts a fault (``times=N`` for N responses),
 ``GET /-/heal`` forgets all faults, ``GET /-/names?projects=N`` makes the root page list N made-up names (0: the real ones
-again).  None of these is counted.
+again), ``GET /-/rate?bytes=N`` changes what ``--rate`` said.  None of these is counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tests.support.addresses import SICK, Addresses, sicken
-from tests.support.catalogue import fill_landscape, fill_page, list_names
+from tests.support.catalogue import fill_install, fill_landscape, fill_page, list_names
 from tests.support.fake_upstream import Answer, FakeUpstream, Fault, Request
 from tests.support.faults import matches
 from tests.support.wheels import data_of, seeded, wheel
@@ -135,6 +135,8 @@ class StandaloneUpstream(FakeUpstream):
             self.heal()
         elif url.path == "/-/names":
             list_names(self, int(dict(parse_qsl(url.query))["projects"]))
+        elif url.path == "/-/rate":
+            self.rate = float(dict(parse_qsl(url.query))["bytes"])
         elif url.path == "/-/fault":
             options = dict(parse_qsl(url.query))
             times = options.pop("times", None)
@@ -189,6 +191,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--elsewhere", action="append", default=[], metavar="PROJECT=HOST:PORT", help="a wheel 1.0 that is linked on that host"
     )
     parser.add_argument("--landscape", type=int, metavar="RELEASES", help="sixty projects that require each other")
+    parser.add_argument(
+        "--install", type=int, metavar="FILES", help="25 projects of an install, with that many files on each page"
+    )
     parser.add_argument("--folder", action="append", default=[], type=Path, help="serve the wheels and sdists in it")
     return parser.parse_args(arguments)
 
@@ -225,6 +230,8 @@ def _fill(asked: argparse.Namespace, upstream: StandaloneUpstream) -> None:
         fill_page(upstream, project, int(files))
     if asked.landscape:
         fill_landscape(upstream, asked.landscape)
+    if asked.install:
+        fill_install(upstream, asked.install)
     for each in asked.file:
         name, _, size = each.partition("=")
         project, _, filename = name.partition("/")
