@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -86,6 +87,11 @@ class Page:
     extra: Mapping[str, Any] = EMPTY
     meta_extra: Mapping[str, Any] = EMPTY
     unverifiable: tuple[File, ...] = ()
+
+    @cached_property
+    def by_name(self) -> Mapping[str, File]:
+        """``files`` by file name, the first one of each."""
+        return {file.filename: file for file in reversed(self.files)}
 
 
 def strongest(hashes: Mapping[str, str]) -> Digest | None:

@@ -92,7 +92,9 @@ def may_be_there(page: Page, pins: Mapping[str, Pin]) -> frozenset[str]:
 
 def find(page: Page, filename: str, pins: Mapping[str, Pin]) -> File | None:
     """The file that is offered as *filename* on *page*, with the bytes it is pinned to."""
-    file = next((each for each in _listed(page, pins) if each.filename == filename), None)
+    file = page.by_name.get(filename)
+    if file is None and page.unverifiable:
+        file = next((each for each in _listed(page, pins) if each.filename == filename), None)
     return None if file is None else as_pinned(file, pins.get(filename))
 
 
