@@ -82,7 +82,9 @@ class IBytesSource(Interface):
         """A descriptor for ``pread`` and ``sendfile``; valid until :meth:`close`."""
 
     def take_read() -> bytes | None:
-        """All bytes, where opening has read them already (a small file).  Given once: a slow client must not keep them."""
+        """All bytes, where opening has read them already, or they have just arrived (a small file).  Given once: a slow client
+        must not keep them.  Raises StorageFailed as :meth:`confirm`.
+        """
 
     def confine(start: int, stop: int) -> None:
         """Told before any byte is asked for: only bytes *start* to *stop* (exclusive) will be."""

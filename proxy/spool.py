@@ -1,7 +1,9 @@
 """The growing file: one writer, many readers, each at its own pace.
 
 Theory of operation.  A pool delivers a download by calling :meth:`Spool.write` on the reactor.  Chunks wait in a short queue;
-one coroutine takes all that is queued to a worker thread, which hashes and writes it.  What is on disk becomes visible to
+one coroutine takes all that is queued to a worker thread, which hashes and writes it.  The first chunk goes there at once, and
+so does one that follows after :data:`PACE`; of a file that arrives faster, :data:`STEP` bytes are gathered first, because each
+such step costs every reader as much as a small file does.  What is on disk becomes visible to
 readers, less the last :data:`HOLD` bytes: they are shown when the digest of the whole file has matched, or, where there is
 none, when every other sign of completeness has been looked at.  Readers read the file itself (``sendfile``), so memory grows
 neither with the file nor with the number of readers.
@@ -45,7 +47,12 @@ from proxy.window import Window
 HOLD = 4 * KIB
 #: Bytes that may wait for the disk before upstream is asked to pause, and at which it may go on.
 QUEUE_HIGH = 1 * MIB
-QUEUE_LOW = 256 * KIB
+QUEUE_LOW = 512 * KIB
+#: Bytes to gather before they are written and shown, and for how long at most (seconds).
+STEP = 512 * KIB
+PACE = 0.05
+#: Files up to this size are read for all who waited for them at once (bytes).
+SMALL = 64 * KIB
 #: Bytes kept in memory when the disk takes no more.
 WINDOW = 4 * MIB
 #: How long a reader may hold up others on a full disk (seconds): it is dropped if it takes less than a window in that time.
@@ -143,6 +150,10 @@ class Spool:
         self._queue: list[bytes] = []
         self._queued = 0
         self._draining = False
+        #: Whether a step has been taken within the last `PACE`, and no more is taken for little.
+        self._resting: IDelayedCall | None = None
+        #: Whether somebody waits until all is written.
+        self._flushing = False
         self._idle: Waiters[None] = Waiters()
         self._broken: Failure | None = None
         self._producer: Any = None
@@ -150,7 +161,10 @@ class Spool:
         self._closed = False
         self._window: Window | None = None
         self._readers: set[SpoolReader] = set()
+        #: A small file that has arrived, for those who waited for it.
+        self._whole: bytes | None = None
         self._begun: Waiters[None] = Waiters()
+        self._telling = False
         self._changed: list[Callable[[], None]] = []
         #: Asked when the disk takes no more for room for that many bytes; true: it may take them now.
         self.make_room: Callable[[int], Awaitable[bool]] = _no_room
@@ -245,13 +259,35 @@ class Spool:
         self._queued += len(data)
         if self._queued > QUEUE_HIGH:
             self._pause()
-        if not self._draining:
+        self._take_step()
+
+    def _take_step(self) -> None:
+        """Have what is queued written if that is due and not under way already."""
+        if not self._draining and self._due():
             self._draining = True
             Deferred.fromCoroutine(self._drain())
 
+    def _due(self) -> bool:
+        """Whether there is something to write, and it is enough, or has waited for long enough."""
+        return bool(self._queue) and (self._resting is None or self._flushing or self._queued >= STEP)
+
+    def _rest(self) -> None:
+        if self._resting is None and self._later is not None:
+            self._resting = self._later(PACE, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._take_step()
+
+    def _stop_resting(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
     async def _drain(self) -> None:
         try:
-            while self._queue:
+            while self._due():
+                self._rest()
                 chunk = b"".join(self._queue)
                 self._queue.clear()
                 if self._window is None:
@@ -273,8 +309,12 @@ class Spool:
 
     async def _drained(self) -> None:
         """Wait until every accepted byte is written (or writing has failed)."""
+        self._flushing = True
+        self._take_step()
         if self._draining:
             await self._idle.wait()
+        self._flushing = False
+        self._stop_resting()
 
     async def _to_disk(self, chunk: bytes) -> None:
         rest = b""
@@ -573,7 +613,7 @@ class Spool:
             self.on_abandoned()
 
     def _moved(self) -> None:
-        if self._window is not None and self.state is State.ARRIVING:
+        if self._window is not None and self.state is State.ARRIVING and not self._telling:
             self._maybe_resume()
 
     def window_bytes(self, position: int, limit: int) -> bytes:
@@ -587,13 +627,24 @@ class Spool:
         visible = self.visible()
         return visible if self._window is None else min(visible, self._partial.size)
 
+    def read_whole(self) -> bytes | None:
+        """All bytes of a small file that has just come to its end, read once for all readers; else ``None``."""
+        if self.state is not State.COMPLETE or self._window is not None or self._written > SMALL or self._closed:
+            return None
+        if self._whole is None:
+            self._whole = os.pread(self._partial.fileno(), self._written, 0)
+        return self._whole if len(self._whole) == self._written else None
+
     def unchanged(self, descriptor: int) -> bool:
         """Whether the file behind *descriptor*, a reader's, is what was received (as long as more arrives nobody can tell)."""
         return self.state is not State.COMPLETE or self._partial.unchanged(descriptor)
 
     def _tell(self) -> None:
         if self._showing and self.failure is None:
+            # Whoever waited for the beginning becomes a reader in here, and some are sent to at once: the window waits for all.
+            self._telling = True
             self._begun.wake(None)
+            self._telling = False
         listeners, self._changed = self._changed, []
         for listener in listeners:
             listener()
@@ -627,7 +678,11 @@ class SpoolReader:
         return self._descriptor
 
     def take_read(self) -> bytes | None:
-        return None
+        data = self._spool.read_whole() if self._fits() else None
+        if data is not None:
+            self.confirm()
+            self.advanced(len(data))
+        return data
 
     def confine(self, start: int, stop: int) -> None:
         self.position = start

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.errors import DigestMismatch, Overloaded, UpstreamFailed
 from proxy.model import Digest, FileFacts, Wanted
 from proxy.offload import Inline
-from proxy.spool import HOLD, QUEUE_HIGH, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
+from proxy.spool import HOLD, PACE, QUEUE_HIGH, SMALL, STEP, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
 from proxy.storage.memory import MemoryFiles, MemoryPartial
 from proxy.upstream.http.failures import Unfit
 from proxy.upstream.index.files import Opened, Said, pump
@@ -551,6 +551,90 @@ class BackPressureTests(SynchronousTestCase):
         self.assertTrue(transport.paused)
         disk.go()
         self.assertEqual(transport.calls, ["pause", "resume"])
+
+
+class StepTests(SynchronousTestCase):
+    """How much is gathered before it is written and shown."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        partial = MemoryPartial(MemoryFiles(), KEY, b"")
+        self.data = os.urandom(3 * STEP)
+        self.spool = Spool("big.whl", partial, digest(self.data), Inline(), later=self.clock.callLater)
+        self.addCleanup(self.spool.close)
+        self.reader = self.spool.reader()
+        self.addCleanup(self.reader.close)
+        self.spool.begin(FileFacts(len(self.data)))
+        self.sent = 0
+
+    def write(self, count: int) -> None:
+        self.spool.write(self.data[self.sent : self.sent + count])
+        self.sent += count
+
+    def test_the_first_bytes_are_shown_at_once_and_few_more_after_a_moment(self) -> None:
+        self.write(HOLD)
+        self.assertEqual(self.reader.extent(), HOLD)
+        self.write(HOLD)
+        self.write(HOLD)
+        self.assertEqual(self.reader.extent(), HOLD)
+        self.clock.advance(PACE)
+        self.assertEqual(self.reader.extent(), 3 * HOLD)
+
+    def test_bytes_that_come_after_a_pause_are_shown_at_once(self) -> None:
+        self.write(HOLD)
+        self.clock.advance(PACE)
+        self.write(HOLD)
+        self.assertEqual(self.reader.extent(), 2 * HOLD)
+
+    def test_enough_bytes_are_shown_at_once(self) -> None:
+        told: list[int] = []
+
+        def listen() -> None:
+            told.append(self.reader.extent())
+            self.reader.on_change(listen)
+
+        self.write(HOLD)
+        self.reader.on_change(listen)
+        for _ in range(STEP // HOLD):
+            self.write(HOLD)
+        self.assertEqual(told, [HOLD + STEP])
+
+    def test_the_end_waits_for_nothing(self) -> None:
+        self.write(HOLD)
+        self.write(len(self.data) - HOLD)
+        self.successResultOf(Deferred.fromCoroutine(self.spool.finish()))
+        self.assertEqual(readable(self.reader), self.data)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_download_that_fails_or_begins_anew_leaves_no_timer(self) -> None:
+        self.write(2 * HOLD)
+        self.write(HOLD)
+        self.successResultOf(Deferred.fromCoroutine(self.spool.restart()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.spool.write(self.data[: 2 * HOLD])
+        self.successResultOf(Deferred.fromCoroutine(self.spool.fail(Failure(UpstreamFailed("big.whl", [])))))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class WholeTests(SynchronousTestCase):
+    """A small file that has arrived, for those who waited for it."""
+
+    def arrive(self, data: bytes) -> SpoolReader:
+        spool = Spool("small.whl", MemoryPartial(MemoryFiles(), KEY, b""), digest(data), Inline())
+        self.addCleanup(spool.close)
+        reader = spool.reader()
+        self.addCleanup(reader.close)
+        spool.write(data)
+        self.assertIsNone(reader.take_read())
+        self.successResultOf(Deferred.fromCoroutine(spool.finish()))
+        return reader
+
+    def test_all_of_it_can_be_taken_when_it_is_right(self) -> None:
+        data = os.urandom(SMALL)
+        self.assertEqual(self.arrive(data).take_read(), data)
+
+    def test_a_larger_file_is_read_as_it_is_sent(self) -> None:
+        self.assertIsNone(self.arrive(os.urandom(SMALL + 1)).take_read())
 
 
 @given(st.lists(st.binary(max_size=3 * HOLD), max_size=12), st.booleans())

@@ -61,11 +61,13 @@ class Files:
                     located.stored.close()
                 return Answer(304, headers, word="hit")
         if located.stored is not None:
+            outcome = _MADE if located.made else _HIT
             read, sha256 = located.stored.take_read(), located.stored.sha256
-            answer = _ranged(located.stored, None, located.etag, headers, ask, _MADE if located.made else _HIT)
             if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
+                answer = _at_once(located.stored, read, headers, outcome)
                 answer.again = self._at_hand(repository, project, asked, name, sha256, read, headers)
-            return answer
+                return answer
+            return _ranged(located.stored, None, located.etag, headers, ask, outcome)
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
         part = await self._part(repository, located, headers, ask)
@@ -139,6 +141,13 @@ class Files:
         collapsed = repository.under_way(located)
         source = await repository.download(located, asked)
         outcome = Outcome(False, "miss", collapsed=collapsed, stored=True)
+        try:
+            read = source.take_read() if _range(ask) is None else None
+        except BaseException:
+            source.close()
+            raise
+        if read is not None and len(read) <= SMALL_FILE:
+            return _at_once(source, read, headers, outcome)
         return _ranged(source, _stated_size(located), located.etag, headers, ask, outcome)
 
 
@@ -153,6 +162,12 @@ async def _described(repository: IRepository, located: Located, headers: list[tu
 def _stated_size(located: Located) -> int | None:
     """The size that the page states.  What upstream says to HEAD, or with another range, may be that of an apology."""
     return None if located.wanted is None else located.wanted.size
+
+
+def _at_once(source: IBytesSource, read: bytes, headers: list[tuple[str, str]], outcome: Outcome) -> Answer:
+    """All of *source*, which has been *read*: a small file goes out with its head."""
+    source.close()
+    return Answer(200, [*headers, ("Cache-Status", outcome.header())], read, word=outcome.word)
 
 
 def _ranged(

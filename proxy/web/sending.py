@@ -3,8 +3,11 @@
 Theory of operation.  A sender is the transport's producer while it has the floor.  :class:`SendfileSender` registers as a
 *pull* producer on the TCP transport itself, whose ``resumeProducing`` Twisted calls exactly when its own buffer is empty and
 the socket takes more; it then hands the kernel (file, offset, count), so no byte of the file enters this process and a slow
-client costs a socket and an offset. :class:`CopySender` is a *push* producer for everything else (TLS, chunked coding).  Before
+client costs a socket and an offset.  It goes on until the socket is full, up to :data:`TURN` bytes, and needs the reactor only
+then: a file that is small, or arrives no faster than it is sent, goes out without a word to ``epoll``.
+:class:`CopySender` is a *push* producer for everything else (TLS, chunked coding).  Before
 either reads a window that is not in the page cache, a worker thread reads it in, so that the reactor never waits for a disk.
+What has just arrived is in there: whoever waited for it does not ask.
 
 Both end by firing ``done``: with ``None`` after the last byte, or with the failure that cut the body off; the connection is
 then aborted, because a body that ended early must never look complete.
@@ -31,6 +34,8 @@ from proxy.settings import KIB, MIB
 
 #: Bytes to hand to the kernel, or to look at in the page cache, at once.
 WINDOW = 1 * MIB
+#: Bytes to hand to the kernel before others have their turn.
+TURN = 2 * MIB
 #: Bytes that the system reads ahead at least (``read_ahead_kb``).
 _RUN = 128 * KIB
 #: Bytes copied through this process at once.
@@ -39,6 +44,9 @@ COPY = 64 * KIB
 
 class _Sender:
     """What both senders share: where they are, waiting for more bytes, and the page cache."""
+
+    #: Bytes to send at once.
+    _piece = COPY
 
     def __init__(
         self, source: IBytesSource, start: int, stop: int | None, offload: IOffload, moved: Callable[[], None]
@@ -66,6 +74,23 @@ class _Sender:
         self._source.advanced(self._position)
         self._moved()
 
+    def _step(self) -> bool:
+        """Send one piece; whether another one may follow at once."""
+        if self._at_end():
+            self._end(None)
+            return False
+        goal = min(self._goal(), self._position + self._piece)
+        if goal > self._position:
+            if not self._warm(goal):
+                return False
+            self._confirmed(goal)
+            return self._send(goal - self._position)
+        if data := self._from_memory():
+            self._advance(len(data))
+            return self._write(data)
+        self._wait()
+        return False
+
     def _at_end(self) -> bool:
         if self._stop is not None and self._position >= self._stop:
             return True
@@ -87,7 +112,12 @@ class _Sender:
         """Be called again when the source has more."""
         if not self._waiting:
             self._waiting = self._hungry = True
-            self._source.on_change(self._woken)
+            self._source.on_change(self._more)
+
+    def _more(self) -> None:
+        # Everything up to here had gone out, so what there is now was written a moment ago.
+        self._warm_to = max(self._warm_to, self._goal())
+        self._woken()
 
     def _woken(self) -> None:
         self._waiting = self._hungry = False
@@ -130,6 +160,14 @@ class _Sender:
     def _go_on(self) -> None:
         raise NotImplementedError
 
+    def _send(self, count: int) -> bool:
+        """Send *count* bytes of the file, or as many as go out now; whether more may follow at once."""
+        raise NotImplementedError
+
+    def _write(self, data: bytes) -> bool:
+        """Send *data*; whether more may follow at once."""
+        raise NotImplementedError
+
     def _release(self) -> None:
         raise NotImplementedError
 
@@ -152,6 +190,8 @@ class SendfileSender(_Sender):
     *channel* is the producer that has to be put back on the transport afterwards.  *moved* is called after each progress.
     """
 
+    _piece = WINDOW
+
     def __init__(self, transport: Connection, channel: Any, *args: Any) -> None:
         super().__init__(*args)
         self._transport: Any = transport
@@ -164,7 +204,9 @@ class SendfileSender(_Sender):
         self._waiting = True
         self._transport.registerProducer(self, False)
         self._waiting = False
-        self._transport.startWriting()
+        # The headers, without a turn of the reactor; it meets the error if there is one.
+        if self._transport.doWrite():
+            self._transport.startWriting()
         return self.done
 
     def resumeProducing(self) -> None:
@@ -174,38 +216,36 @@ class SendfileSender(_Sender):
 
     def _go_on(self) -> None:
         try:
-            if self._at_end():
-                self._end(None)
-            elif (goal := min(self._goal(), self._position + WINDOW)) > self._position:
-                if self._warm(goal):
-                    self._confirmed(goal)
-                    self._send(goal - self._position)
-            elif data := self._from_memory():
-                self._advance(len(data))
-                self._transport.write(data)
-            else:
-                self._wait()
+            stop = self._position + TURN
+            while self._step():
+                if self._position >= stop:
+                    self._transport.startWriting()
+                    return
         except Exception:  # noqa: BLE001  # whoever waits for `done` is told
             self._end(Failure())
 
-    def _send(self, count: int) -> None:
+    def _send(self, count: int) -> bool:
+        # If not all goes out, the transport asks for more when the socket takes more.
         try:
             sent = os.sendfile(self._out, self._source.fileno(), self._position, count)
         except BlockingIOError:
             self._transport.startWriting()
-            return
+            return False
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
                 self._transport.abortConnection()  # connectionLost follows and ends everything
-                return
+                return False
             raise
         if sent == 0:
             raise _shorter()
         self._advance(sent)
-        if self._at_end():
-            self._end(None)
-        else:
+        if sent < count:
             self._transport.startWriting()
+        return sent == count
+
+    def _write(self, data: bytes) -> bool:
+        self._transport.write(data)
+        return False  # the transport asks for more when this has gone out
 
     def _release(self) -> None:
         if self._transport.producer is self:
@@ -252,25 +292,14 @@ class CopySender(_Sender):
     def _may_send(self) -> bool:
         return not (self._paused or self._over)
 
-    def _step(self) -> bool:
-        """Send one piece; whether to go on at once."""
-        if self._at_end():
-            self._end(None)
-            return False
-        goal = min(self._goal(), self._position + COPY)
-        if goal > self._position:
-            if not self._warm(goal):
-                return False
-            self._confirmed(goal)
-            data = os.pread(self._source.fileno(), goal - self._position, self._position)
-            if not data:
-                raise _shorter()
-        else:
-            data = self._from_memory()
-            if not data:
-                self._wait()
-                return False
+    def _send(self, count: int) -> bool:
+        data = os.pread(self._source.fileno(), count, self._position)
+        if not data:
+            raise _shorter()
         self._advance(len(data))
+        return self._write(data)
+
+    def _write(self, data: bytes) -> bool:
         self._consumer.write(data)
         return True
 

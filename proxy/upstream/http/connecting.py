@@ -21,7 +21,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from proxy.settings import UpstreamSettings
+from proxy.settings import KIB, UpstreamSettings
 from proxy.upstream.http.addresses import ATTEMPT_DELAY, Addresses, FirstOf
 from proxy.upstream.http.guard import Forbidden, Guard, is_address
 from proxy.upstream.http.trust import Trust
@@ -29,6 +29,8 @@ from proxy.upstream.http.tunnel import Tunnel
 
 #: Stands for the addresses of a host that is asked through an outbound proxy: there is one.
 THE_PROXY = "the outbound proxy"
+#: Bytes to receive at once.  What has arrived by then comes in few pieces, each of which has a cost of its own.
+_RECEIVE = 256 * KIB
 #: An outbound proxy's port when its URL names none.
 _PROXY_PORT = 3128
 
@@ -261,4 +263,5 @@ class _Watched:
 
     def _made(self, protocol: Any) -> Any:
         self._watch.connected()
+        protocol.transport.bufferSize = _RECEIVE
         return protocol
