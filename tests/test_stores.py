@@ -67,6 +67,13 @@ class TestRecords:
             now(records.set(key, b""))
         assert now(records.keys("pins/a/")) == ["pins/a/attrs", "pins/a/six"]
 
+    def test_a_prefix_ends_where_it_ends(self, records: IRecordStore) -> None:
+        within = ["a/", "a/\U0010fffe", "a/b", "a/é", "a/\uffff"]
+        for key in (*within, "a", "a0", "A/b", "b/b", "_/"):
+            now(records.set(key, b""))
+        assert now(records.keys("a/")) == sorted(within)
+        assert len(now(records.keys(""))) == 10
+
 
 class TestDiskRecords:
     def test_records_survive_a_restart(self, tmp_path: Path) -> None:

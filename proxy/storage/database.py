@@ -32,6 +32,8 @@ _PATIENCE = 0.2
 _SEALED = b"\xc1"
 _SEAL = len(_SEALED) + 4
 _SEALED_FILE = ".sealed.val"
+#: The last character there is: behind all text that begins with a prefix.
+_LAST = "\U0010ffff"
 
 #: Result codes of SQLite that speak of the machine (https://sqlite.org/rescode.html).  All others speak of what is in the file.
 _OF_THE_MACHINE = frozenset(
@@ -145,6 +147,9 @@ class _Alone(Cache):  # type: ignore[misc]  # diskcache has no types
             made.execute("PRAGMA mmap_size = 0")
         return made
 
+    def beginning(self, prefix: str) -> list[str]:
+        return _beginning(self._con, prefix)
+
     def rolled_back(self) -> bool:
         """Give up the transaction under way, if there is one; false if that fails."""
         try:
@@ -177,9 +182,8 @@ class Readings:
             return self._disk.fetch(mode, filename, value, False)
         return None
 
-    def iterkeys(self) -> Iterator[str]:
-        for key, raw in self._connection.execute("SELECT key, raw FROM Cache"):
-            yield self._disk.get(key, raw)
+    def beginning(self, prefix: str) -> list[str]:
+        return _beginning(self._connection, prefix)
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
@@ -320,9 +324,13 @@ def identity(file: Path) -> tuple[int, int] | None:
     return (facts.st_dev, facts.st_ino) if facts.st_size else None
 
 
-def beginning(rows: Any, prefix: str) -> list[str]:
-    """The keys of *rows* (a cache, or readings) that begin with *prefix*, sorted; what begins with a dot is not listed."""
-    return sorted({key for key in rows.iterkeys() if key and not key.startswith(".") and key.startswith(prefix)})
+def _beginning(connection: sqlite3.Connection, prefix: str) -> list[str]:
+    """The keys that begin with *prefix*, sorted; a key that begins with a dot is not listed.
+
+    The index on (key, raw), which diskcache makes, has the range; diskcache's own iterators go through all rows.
+    """
+    rows = connection.execute("SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ?", (prefix, prefix + _LAST))
+    return sorted(key for (key,) in rows if isinstance(key, str) and key and not key.startswith("."))
 
 
 def set_aside(directory: Path, now: float) -> Path:

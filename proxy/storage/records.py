@@ -33,7 +33,6 @@ from proxy.storage.database import (
     Refused,
     Starved,
     Unread,
-    beginning,
     copied,
     identity,
     opened,
@@ -118,7 +117,7 @@ class DiskRecords:
         return value
 
     def _keys(self, prefix: str) -> list[str]:
-        found: list[str] = self._read(lambda rows: beginning(rows, prefix))
+        found: list[str] = self._read(lambda rows: rows.beginning(prefix))
         return found
 
     def _read(self, question: Callable[[Any], Any]) -> Any:
@@ -278,7 +277,7 @@ class CopiedRecords:
 
     def _keys(self, prefix: str) -> list[str]:
         try:
-            return beginning(self._rows, prefix) if self._rows is not None else []
+            return self._rows.beginning(prefix) if self._rows is not None else []
         except sqlite3.Error as error:
             raise StorageFailed(f"the record database cannot be read: {error}") from error
 
