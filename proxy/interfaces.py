@@ -6,12 +6,12 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from zope.interface import Attribute, Interface
 
-from proxy.model import Condition, DocumentReply, FileFacts, PageReply, StoredFile, Validators, Wanted
+from proxy.model import Change, Condition, DocumentReply, FileFacts, PageReply, StoredFile, Validators, Versioned, Wanted
 
 T = TypeVar("T")
 
@@ -67,6 +67,34 @@ class IRecordStore(Interface):
 
     async def keys(prefix: str) -> list[str]:
         """All keys that start with *prefix*, sorted."""
+
+    async def close() -> None:
+        """Release what the store holds.  No call may follow."""
+
+
+class IVersionedRecords(Interface):
+    """Records that nothing can bring back once they are lost, each with a version.
+
+    What cannot be told for now raises StorageFailed; it never counts as missing.  Keys are text, values bytes.
+    """
+
+    async def read(key: str) -> Versioned | None:
+        """The record of *key*, ``None`` if there is none, or it has expired."""
+
+    async def scan(prefix: str, after: str = "", limit: int | None = None) -> list[Versioned]:
+        """At most *limit* records whose keys begin with *prefix* and come after *after*, by key in the order of their code
+        points.  Costs what it returns.
+        """
+
+    async def branches(prefix: str) -> list[str]:
+        """What follows *prefix* in keys up to the next slash, once each, sorted.  Costs what it returns."""
+
+    async def apply(changes: Sequence[Change]) -> int | None:
+        """Make all *changes*, or none of them if one expects another version than its record has.
+
+        Returns the version that the changed records have from now on, or ``None``.  They are durable against a crash of this
+        process when the coroutine ends.
+        """
 
     async def close() -> None:
         """Release what the store holds.  No call may follow."""

@@ -288,3 +288,29 @@ class Pin:
     stated: Mapping[str, str]
     url: str
     committed_at: float
+
+
+# -- versioned records ------------------------------------------------------------------------------------------------------
+
+
+@frozen(slots=True)
+class Versioned:
+    """A record as it was read.  ``version`` is another number after each change, and never one that it had before."""
+
+    key: str
+    value: bytes
+    version: int
+
+
+@frozen(slots=True)
+class Change:
+    """A record to be written, or with ``value`` ``None`` removed.
+
+    ``expects`` is the version that it must have now (0: it must not be there), or ``None`` when that does not matter.  Until
+    ``expires`` (seconds since the epoch, ``None``: for ever) it is there, and no longer.
+    """
+
+    key: str
+    value: bytes | None
+    expects: int | None = None
+    expires: float | None = None

@@ -33,7 +33,7 @@ _SEALED = b"\xc1"
 _SEAL = len(_SEALED) + 4
 _SEALED_FILE = ".sealed.val"
 #: The last character there is: behind all text that begins with a prefix.
-_LAST = "\U0010ffff"
+LAST = "\U0010ffff"
 
 #: Result codes of SQLite that speak of the machine (https://sqlite.org/rescode.html).  All others speak of what is in the file.
 _OF_THE_MACHINE = frozenset(
@@ -140,7 +140,7 @@ class _Alone(Cache):  # type: ignore[misc]  # diskcache has no types
     def _con(self) -> sqlite3.Connection:
         made: sqlite3.Connection | None = getattr(self._local, "con", None)
         if made is None:
-            made = self._local.con = _locked(Path(self._directory) / DBNAME)
+            made = self._local.con = locked(Path(self._directory) / DBNAME)
             made.execute("PRAGMA synchronous = NORMAL")
             made.execute("PRAGMA cache_size = 8192")
             # A file that is truncated under a memory map kills the process.
@@ -192,7 +192,7 @@ class Readings:
             self._copy.cleanup()
 
 
-def _locked(file: Path) -> sqlite3.Connection:
+def locked(file: Path) -> sqlite3.Connection:
     """A connection that locks *file* for itself with the first statement."""
     connection = sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -216,7 +216,7 @@ def opened(directory: Path) -> Cache:
             raise Damaged(f"{other.name} is no file")
     with plain_errors():
         # diskcache would wait a minute for a database that is locked.
-        connection = _locked(file)
+        connection = locked(file)
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
@@ -258,7 +258,7 @@ def plain_errors() -> Iterator[None]:
 def readings(directory: Path) -> Readings | None:
     """What can be read of a database that cannot be opened for writing, ``None``: nothing."""
     with suppress(sqlite3.Error, OSError):
-        connection = _locked(directory / DBNAME) if (directory / DBNAME).is_file() else None
+        connection = locked(directory / DBNAME) if (directory / DBNAME).is_file() else None
         if connection is not None:
             try:
                 connection.execute("SELECT count(*) FROM Cache")
@@ -272,12 +272,26 @@ def readings(directory: Path) -> Readings | None:
 
 
 def copied(directory: Path) -> Readings | None:
-    """The rows of a copy of the database, ``None`` when there is no database.  Raises StorageFailed.
+    """The rows of a copy of the database, ``None`` when there is no database.  Raises StorageFailed."""
+    copy = copy_of(directory / DBNAME)
+    if copy is None:
+        return None
+    try:
+        connection = sqlite3.connect(Path(copy.name) / DBNAME, isolation_level=None, check_same_thread=False)
+        connection.execute("SELECT count(*) FROM Cache")
+    except sqlite3.Error as error:
+        copy.cleanup()
+        raise StorageFailed(f"the record database {directory} cannot be copied: {error}") from error
+    return Readings(directory, connection, copy)
+
+
+def copy_of(file: Path) -> tempfile.TemporaryDirectory[str] | None:
+    """A directory with a copy of the database *file* and its log, ``None`` when there is no database.  Raises StorageFailed.
 
     The file changes only when the log is written back to it, and then the log begins anew: a copy is whole when both are as
     they were before.
     """
-    file, log = directory / DBNAME, directory / f"{DBNAME}-wal"
+    directory, log = file.parent, file.with_name(f"{file.name}-wal")
     try:
         copy = tempfile.TemporaryDirectory(prefix="pypiproxy-records-")
     except OSError as error:
@@ -288,17 +302,15 @@ def copied(directory: Path) -> Readings | None:
                 copy.cleanup()
                 return None
             before = _state(file), _head(log)
-            shutil.copyfile(file, Path(copy.name) / DBNAME)
+            shutil.copyfile(file, Path(copy.name) / file.name)
             with suppress(FileNotFoundError):
                 shutil.copyfile(log, Path(copy.name) / log.name)
             if (_state(file), _head(log)) == before:
                 break
-        connection = sqlite3.connect(Path(copy.name) / DBNAME, isolation_level=None, check_same_thread=False)
-        connection.execute("SELECT count(*) FROM Cache")
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         copy.cleanup()
         raise StorageFailed(f"the record database {directory} cannot be copied: {error}") from error
-    return Readings(directory, connection, copy)
+    return copy
 
 
 def _state(file: Path) -> tuple[int, ...]:
@@ -329,7 +341,7 @@ def _beginning(connection: sqlite3.Connection, prefix: str) -> list[str]:
 
     The index on (key, raw), which diskcache makes, has the range; diskcache's own iterators go through all rows.
     """
-    rows = connection.execute("SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ?", (prefix, prefix + _LAST))
+    rows = connection.execute("SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ?", (prefix, prefix + LAST))
     return sorted(key for (key,) in rows if isinstance(key, str) and key and not key.startswith("."))
 
 

@@ -120,7 +120,7 @@ class LocalPartial:
             self._committed_as = sha256
             with suppress(OSError):  # nobody needs them any more
                 self._marks_path.unlink(missing_ok=True)
-            _sync_directory(target.parent)
+            sync(target.parent)
         except OSError as error:
             self._store.failed(error, target)
             raise
@@ -551,8 +551,9 @@ def _remove_anything(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Have the file or the entries of the directory at *path* on the disk.  Blocks.  Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

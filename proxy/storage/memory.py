@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from zope.interface import implementer
 
 from proxy.bounded import BoundedTable
-from proxy.interfaces import IBytesSource, IFileStore, IPartialFile, IRecordStore
-from proxy.model import StoredFile
+from proxy.interfaces import Clock, IBytesSource, IFileStore, IPartialFile, IRecordStore, IVersionedRecords
+from proxy.model import Change, StoredFile, Versioned
 from proxy.settings import MIB
 from proxy.storage.whole import WholeFile, anonymous
 
@@ -61,6 +62,48 @@ class RecentRecords:
 
     async def close(self) -> None:
         self._values = BoundedTable(0, len)
+
+
+@implementer(IVersionedRecords)
+class MemoryVersioned:
+    """A dictionary.  *clock* tells the time, in seconds since the epoch."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._version = 0
+        self._records: dict[str, tuple[Versioned, float]] = {}
+
+    async def read(self, key: str) -> Versioned | None:
+        return self._there(key)
+
+    async def scan(self, prefix: str, after: str = "", limit: int | None = None) -> list[Versioned]:
+        keys = sorted(key for key in self._records if key.startswith(prefix) and key > after)
+        return [found for key in keys if (found := self._there(key)) is not None][:limit]
+
+    async def branches(self, prefix: str) -> list[str]:
+        rest = (each.key.removeprefix(prefix).partition("/") for each in await self.scan(prefix))
+        return sorted({head for head, slash, _ in rest if slash})
+
+    async def apply(self, changes: Sequence[Change]) -> int | None:
+        for each in changes:
+            found = self._there(each.key)
+            if each.expects not in (None, 0 if found is None else found.version):
+                return None
+        self._version += 1
+        for each in changes:
+            if each.value is None:
+                self._records.pop(each.key, None)
+            else:
+                expires = math.inf if each.expires is None else each.expires
+                self._records[each.key] = Versioned(each.key, bytes(each.value), self._version), expires
+        return self._version
+
+    async def close(self) -> None:
+        self._records.clear()
+
+    def _there(self, key: str) -> Versioned | None:
+        record, expires = self._records.get(key, (None, 0.0))
+        return record if expires > self._clock() else None
 
 
 @implementer(IPartialFile)

@@ -1,0 +1,269 @@
+"""One SQLite file of versioned records: a table of our own, locked for this process.
+
+Every transaction gets the next number of the file's *sequence*, and each record it writes bears that number as its version.  A
+deleted record leaves its key and version behind until :meth:`Table.prune`, so that another file can be brought up to date by
+versions alone.  Each record has a checksum.  Everything here blocks, and may raise sqlite3.Error;
+:func:`proxy.storage.database.plain_errors` tells damage from trouble.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from attrs import frozen
+
+from proxy.model import Change, Versioned
+from proxy.storage.database import LAST, Damaged, locked
+from proxy.storage.local import sync
+
+#: The file in the directory of a table.
+FILE = "records.db"
+#: What SQLite's header says of the file: ``pypx``, and the layout below.
+_APPLICATION = 0x70797078
+_LAYOUT = 1
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE record (
+    key TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, expires REAL, seal INTEGER NOT NULL, value BLOB
+) WITHOUT ROWID;
+CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL;
+CREATE INDEX record_gone ON record (version) WHERE value IS NULL;
+CREATE TABLE state (sequence INTEGER NOT NULL);
+INSERT INTO state VALUES (0);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_LAYOUT};
+COMMIT;
+"""
+_THERE = "value IS NOT NULL AND (expires IS NULL OR expires > ?)"
+_COLUMNS = "key, version, expires, seal, value"
+_UPSERT = (
+    f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET version = excluded.version, "
+    "expires = excluded.expires, seal = excluded.seal, value = excluded.value WHERE excluded.version > record.version"
+)
+#: Behind a slash, to pass over all that begins with what stands before it.
+_AFTER_SLASH = chr(ord("/") + 1)
+
+
+@frozen(slots=True)
+class Row:
+    """A record as it is in the file; *value* is ``None`` where it was deleted."""
+
+    key: str
+    version: int
+    expires: float | None
+    seal: int
+    value: bytes | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is what was written."""
+        return self.value is None or (isinstance(self.value, bytes) and self.seal == seal(self.key, self.value))
+
+    def columns(self) -> tuple[str, int, float | None, int, bytes | None]:
+        """In the order of the table."""
+        return self.key, self.version, self.expires, self.seal, self.value
+
+
+def seal(key: str, value: bytes) -> int:
+    """The checksum of a record."""
+    return zlib.crc32(value, zlib.crc32(key.encode("utf-8", "surrogatepass")))
+
+
+def rows_of(changes: Iterable[Change], version: int) -> list[Row]:
+    """What *changes* leave in the file when they are made as *version*."""
+    return [
+        Row(each.key, version, each.expires, 0 if each.value is None else seal(each.key, each.value), each.value)
+        for each in changes
+    ]
+
+
+class Table:
+    """The records of the file behind *connection*.  *sequence* is the number of its last transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        try:
+            ((self.sequence,),) = connection.execute("SELECT sequence FROM state").fetchall()
+        except ValueError:
+            raise Damaged("it has no sequence, or several") from None
+        if not isinstance(self.sequence, int):
+            raise Damaged("its sequence is no number")
+
+    # -- reading -------------------------------------------------------------------------------------------------------------
+
+    def get(self, key: str, now: float) -> Row | None:
+        """The record of *key* that has not expired at *now*, sound or not."""
+        found = self._connection.execute(f"SELECT {_COLUMNS} FROM record WHERE key = ? AND {_THERE}", (key, now)).fetchone()
+        return None if found is None else Row(*found)
+
+    def scan(self, prefix: str, after: str, limit: int | None, now: float) -> list[Row]:
+        """At most *limit* records whose keys begin with *prefix* and come after *after*, by key, sound or not."""
+        found = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM record WHERE key >= ? AND key > ? AND key < ? AND {_THERE} ORDER BY key LIMIT ?",
+            (prefix, after, prefix + LAST, now, -1 if limit is None else limit),
+        )
+        return [Row(*each) for each in found]
+
+    def branches(self, prefix: str, now: float) -> list[str]:
+        """What follows *prefix* in keys up to the next slash, once each, sorted; what ends without one is no branch."""
+        found: list[str] = []
+        start = prefix
+        while True:
+            row = self._connection.execute(
+                f"SELECT key FROM record WHERE key >= ? AND key < ? AND {_THERE} ORDER BY key LIMIT 1",
+                (start, prefix + LAST, now),
+            ).fetchone()
+            if row is None:
+                return sorted(found)
+            head, slash, _ = row[0][len(prefix) :].partition("/")
+            if slash:
+                found.append(head)
+                start = prefix + head + _AFTER_SLASH
+            else:
+                start = row[0] + "\0"
+
+    def everything(self) -> Iterator[Row]:
+        """All rows, deleted ones too."""
+        for each in self._connection.execute(f"SELECT {_COLUMNS} FROM record"):
+            yield Row(*each)
+
+    # -- writing -------------------------------------------------------------------------------------------------------------
+
+    def apply(self, changes: Sequence[Change], now: float) -> int | None:
+        """Make all *changes*, or none if one of them expects another version than there is; their version, or ``None``."""
+        version: int
+        with self._transaction():
+            for each in changes:
+                if each.expects is not None:
+                    found = self._connection.execute(
+                        f"SELECT version FROM record WHERE key = ? AND {_THERE}", (each.key, now)
+                    ).fetchone()
+                    if each.expects != (0 if found is None else found[0]):
+                        return None
+            version = self.sequence + 1
+            self._take(rows_of(changes, version), version)
+        self.sequence = version
+        return version
+
+    def take(self, rows: Iterable[Row], sequence: int) -> None:
+        """Have what is newer in *rows*, those of a file that has come to *sequence*; what is not sound is left out."""
+        with self._transaction():
+            self._take((each for each in rows if each.sound), max(sequence, self.sequence))
+        self.sequence = max(sequence, self.sequence)
+
+    def put_back(self, row: Row) -> None:
+        """Have *row* in place of what its key has, which is damaged."""
+        with self._transaction():
+            self._connection.execute(f"REPLACE INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", row.columns())
+
+    def prune(self, now: float) -> None:
+        """Forget what was deleted, and what has expired."""
+        with self._transaction():
+            self._connection.execute("DELETE FROM record WHERE value IS NULL")
+            self._connection.execute("DELETE FROM record WHERE expires <= ?", (now,))
+
+    def _take(self, rows: Iterable[Row], sequence: int) -> None:
+        self._connection.executemany(_UPSERT, (row.columns() for row in rows))
+        self._connection.execute("UPDATE state SET sequence = ?", (sequence,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    # -- the file ------------------------------------------------------------------------------------------------------------
+
+    def copy_to(self, directory: Path) -> None:
+        """Make a table of the same records in *directory*, where there is nothing; whole after a crash, or not there."""
+        made = directory.with_name(f"{directory.name}.new")
+        made.mkdir(mode=0o700, exist_ok=True)
+        for left in made.iterdir():
+            left.unlink()
+        target = sqlite3.connect(made / FILE)
+        try:
+            self._connection.backup(target)
+        finally:
+            target.close()
+        sync(made / FILE)
+        os.rename(made, directory)
+        sync(directory.parent)
+
+    def close(self) -> None:
+        """Let the file go."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+
+def opened(directory: Path) -> Table | None:
+    """The table in *directory*, ``None`` when there is none.  Raises Damaged, and sqlite3.Error and OSError for the machine."""
+    if not directory.exists() and not directory.is_symlink():
+        return None
+    if not directory.is_dir() and directory.exists():
+        raise Damaged("it is no directory")
+    os.chmod(directory, 0o700)
+    file = directory / FILE
+    others = [each for each in directory.iterdir() if each != file]
+    if file.exists() and not file.is_file():
+        raise Damaged(f"{FILE} is no file")
+    if not (file.exists() and file.stat().st_size):
+        if others or file.exists():
+            raise Damaged(f"{FILE} is missing or empty")
+        return None
+    for beside in ("-wal", "-shm", "-journal"):
+        if (other := directory / f"{FILE}{beside}").exists() and not other.is_file():
+            raise Damaged(f"{other.name} is no file")
+    return _of(locked(file))
+
+
+def made(directory: Path) -> None:
+    """Make an empty table in *directory*, where there is none.  Raises as :func:`opened`."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(_SCHEMA)
+    table = Table(connection)
+    try:
+        table.copy_to(directory)
+    finally:
+        table.close()
+
+
+def read_only(file: Path) -> Table:
+    """The table in *file*, which nobody writes to."""
+    return Table(sqlite3.connect(file, isolation_level=None, check_same_thread=False))
+
+
+def _of(connection: sqlite3.Connection) -> Table:
+    try:
+        ((application,),) = connection.execute("PRAGMA application_id")
+        ((layout,),) = connection.execute("PRAGMA user_version")
+        if (application, layout) != (_APPLICATION, _LAYOUT):
+            raise Damaged("it is a database of another kind")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -16384")
+        # A file that is truncated under a memory map kills the process.
+        connection.execute("PRAGMA mmap_size = 0")
+        # The first write would find out too late that another process holds it.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+        return Table(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def versioned(row: Row) -> Versioned:
+    """*row*, which is sound and not deleted, as the port has it."""
+    assert row.value is not None
+    return Versioned(row.key, row.value, row.version)
