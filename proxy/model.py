@@ -277,7 +277,7 @@ class StoredFile(NamedTuple):
 
 
 @frozen(slots=True)
-class Pin:
+class LedgerEntry:
     """What is known of a file that was once committed under (index, project, filename): its identity for ever after.
 
     ``stated`` are the digests its page stated then (``algorithm -> hex``), so that a later page can be held against them.

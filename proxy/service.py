@@ -21,9 +21,9 @@ from proxy.administration.parts import IndexParts, Parts
 from proxy.adminsocket import AdminSocket
 from proxy.cache.documents import DocumentCache
 from proxy.cache.files import FileCache
-from proxy.cache.kept import KeptBook
+from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import PinBook
+from proxy.cache.pinned import PinnedBook
 from proxy.cache.precious import precious
 from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords, remove_missing
@@ -111,9 +111,9 @@ class ProxyService(MultiService):
         self._precious = precious(records, copy)
         self._store = LocalFiles(server.data_dir, self._disk, self.metrics.count, self._place.prepare, self._place.failed)
         via = f"pypiproxy-{self._place.name}"
-        self._pins = pins = PinBook(self._precious, int(server.page_memory * _FOR_PINS))
+        self._pins = pins = Ledger(self._precious, int(server.page_memory * _FOR_PINS))
         self.usage = UsageBook(self._store, self._disk, clock)
-        self.kept = KeptBook(self._precious, pins, self._store)
+        self.kept = PinnedBook(self._precious, pins, self._store)
         self.room = self._room(server)
         self._files = FileCache(
             self._store, self._disk, self.metrics.count, self.usage.used, self.room, later=reactor.callLater
@@ -249,7 +249,7 @@ class ProxyService(MultiService):
             clock=self._clock,
         )
 
-    def _index(self, index: IndexSettings, pins: PinBook, page_memory: int) -> IndexParts:
+    def _index(self, index: IndexSettings, pins: Ledger, page_memory: int) -> IndexParts:
         pool: Offline | Upstreams = Offline(index.name) if index.offline else self._pool(index)
         pages = PageCache(
             index.name,

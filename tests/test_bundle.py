@@ -31,13 +31,13 @@ from proxy.bundle.cache import IndexCache
 from proxy.bundle.exporting import export, together
 from proxy.bundle.format import Entry, Kind, entry_of
 from proxy.bundle.importing import Imported, open_bundle
-from proxy.cache.kept import KeptBook
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
+from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cli import main
 from proxy.commands.directory import completed, index_cache
 from proxy.errors import BadBundle, StorageFailed
-from proxy.model import Head, Pin, Record, body_digest
+from proxy.model import Head, LedgerEntry, Record, body_digest
 from proxy.offload import Inline
 from proxy.settings import IndexSettings
 from proxy.storage.local import LocalPartial
@@ -249,8 +249,10 @@ async def test_a_bundle_goes_through_a_pipe(serve: Start, upstream: FakeUpstream
 def cache(name: str = "pypi") -> IndexCache:
     """An empty one, in memory."""
     records, offload = MemoryRecords(), Inline()
-    pins, store = PinBook(records, 2**20), MemoryFiles()
-    return IndexCache(name, HeadedRecords(PAGES, name, records, offload), pins, KeptBook(records, pins, store), store, offload)
+    pins, store = Ledger(records, 2**20), MemoryFiles()
+    return IndexCache(
+        name, HeadedRecords(PAGES, name, records, offload), pins, PinnedBook(records, pins, store), store, offload
+    )
 
 
 def files(there: IndexCache) -> dict[str, bytes]:
@@ -282,7 +284,7 @@ def filled(size: int = 10, **more: Any) -> IndexCache:
     names = {f"app-{number}.0.tar.gz": put(there, data) for number, data in enumerate(bodies)}
     body = "".join(f'<a href="{name}#sha256={sha256}">{name}</a>' for name, sha256 in names.items()).encode()
     completed(there.pages.keep("app", Record(head(body, **more), body), None))
-    pins = {name: Pin(sha256, size, {"sha256": sha256}, "", 0.0) for name, sha256 in names.items()}
+    pins = {name: LedgerEntry(sha256, size, {"sha256": sha256}, "", 0.0) for name, sha256 in names.items()}
     completed(there.pins.add_all("pypi", "app", pins))
     return there
 
@@ -667,7 +669,7 @@ def test_a_page_that_is_damaged_here_is_replaced() -> None:
 
 
 def test_a_name_that_is_here_with_other_bytes_keeps_them() -> None:
-    other, mine = cache(), Pin("5" * 64, 1, {}, "", 0.0)
+    other, mine = cache(), LedgerEntry("5" * 64, 1, {}, "", 0.0)
     completed(other.pins.add("pypi", "app", "app-0.0.tar.gz", mine))
     imported = take(bundle_of(filled()), other)
     (problem,) = imported.problems

@@ -19,11 +19,11 @@ import pytest_twisted
 from diskcache import Cache
 from twisted.logger import LogEvent
 
-from proxy.cache.kept import Kept, KeptBook
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
+from proxy.cache.pinned import PinnedBook, PinnedFile
 from proxy.cache.precious import precious
 from proxy.errors import StorageFailed
-from proxy.model import Pin
+from proxy.model import LedgerEntry
 from proxy.offload import Inline
 from proxy.storage.doubled import DoubledRecords, SpareRecords
 from proxy.storage.memory import MemoryFiles, MemoryRecords, RecentRecords
@@ -274,24 +274,24 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def many_pins() -> dict[str, Pin]:
+def many_pins() -> dict[str, LedgerEntry]:
     """So many that their record is a file of its own."""
     return {f"six-{number}-py3-none-any.whl": pin(number) for number in range(600)}
 
 
-def pin(number: int) -> Pin:
-    return Pin(sha256=f"{number:064x}", size=number, stated={}, url=f"https://files.example/{number}", committed_at=0.0)
+def pin(number: int) -> LedgerEntry:
+    return LedgerEntry(sha256=f"{number:064x}", size=number, stated={}, url=f"https://files.example/{number}", committed_at=0.0)
 
 
 def test_first_seen_digests_survive_that_there_is_no_room_to_read_them(tmp_path: Path) -> None:
     databases = DiskRecords(tmp_path / "records", Inline()), DiskRecords(tmp_path / "pins", Inline())
-    now(PinBook(precious(*databases), 0).add_all("pypi", "six", many_pins()))
-    book = PinBook(precious(*databases), 0)
+    now(Ledger(precious(*databases), 0).add_all("pypi", "six", many_pins()))
+    book = Ledger(precious(*databases), 0)
     with no_descriptors():
         now(book.add("pypi", "six", "new.whl", pin(1_000)))
         assert set(now(book.of("pypi", "six"))) == {"new.whl"}
     now(book.mend())
-    assert now(book.of("pypi", "six")) == now(PinBook(precious(*databases), 0).of("pypi", "six"))
+    assert now(book.of("pypi", "six")) == now(Ledger(precious(*databases), 0).of("pypi", "six"))
     assert now(book.of("pypi", "six")) == {**many_pins(), "new.whl": pin(1_000)}
     for database in databases:
         now(database.close())
@@ -300,11 +300,11 @@ def test_first_seen_digests_survive_that_there_is_no_room_to_read_them(tmp_path:
 def test_nothing_counts_as_evictable_while_the_book_of_kept_files_cannot_be_read(tmp_path: Path) -> None:
     databases = DiskRecords(tmp_path / "records", Inline()), DiskRecords(tmp_path / "pins", Inline())
     records = precious(*databases)
-    pins = PinBook(records, 0)
-    kept = [Kept("pypi", "six", name, each.sha256) for name, each in many_pins().items()]
+    pins = Ledger(records, 0)
+    kept = [PinnedFile("pypi", "six", name, each.sha256) for name, each in many_pins().items()]
     now(pins.add_all("pypi", "six", {**many_pins(), "later.whl": pin(1_000)}))
-    now(KeptBook(records, pins, MemoryFiles()).add(kept))
-    book = KeptBook(records, pins, MemoryFiles())
+    now(PinnedBook(records, pins, MemoryFiles()).add(kept))
+    book = PinnedBook(records, pins, MemoryFiles())
     with no_descriptors(), pytest.raises(StorageFailed):
         now(book.digests())
     assert now(book.kept()) == sorted(kept)
@@ -409,7 +409,7 @@ def test_nor_does_one_with_a_damaged_record(pair: Pair) -> None:
 def test_that_pins_cannot_be_read_is_logged_once_a_minute(logged: list[LogEvent]) -> None:
     records, moments = Failing(), iter([0.0, 1.0, 59.0, 60.0, 61.0])
     records.gives = False
-    book = PinBook(records, 0, lambda: next(moments))
+    book = Ledger(records, 0, lambda: next(moments))
     for number in range(5):
         assert not now(book.of("pypi", f"project{number}"))
     assert [event["project"] for event in logged if "project" in event] == ["project0", "project3"]
@@ -428,14 +428,14 @@ def test_first_seen_digests_survive_a_lost_database_while_the_other_one_is_held(
 
     databases = both()
     records = precious(*databases)
-    now(PinBook(records, 0).add("pypi", "six", "six-1.whl", pin(1)))
+    now(Ledger(records, 0).add("pypi", "six", "six-1.whl", pin(1)))
     now(records.mend())
     for database in databases:
         now(database.close())
     damage(tmp_path / "records" / "cache.db")
     databases = both()
     records = precious(*databases)
-    book = PinBook(records, 0)
+    book = Ledger(records, 0)
     (tmp_path / "pins").rename(tmp_path / "elsewhere")
     (tmp_path / "pins").symlink_to(tmp_path / "nowhere" / "pins")
     now(book.add("pypi", "six", "six-1.whl", pin(2)))
@@ -445,7 +445,7 @@ def test_first_seen_digests_survive_a_lost_database_while_the_other_one_is_held(
         now(database.look())
     now(records.mend())
     now(book.mend())
-    for each in (book, PinBook(records, 0)):
+    for each in (book, Ledger(records, 0)):
         assert now(each.of("pypi", "six")) == {"six-1.whl": pin(1)}
     for database in databases:
         now(database.close())
@@ -454,12 +454,12 @@ def test_first_seen_digests_survive_a_lost_database_while_the_other_one_is_held(
 def test_a_record_that_was_lost_alone_is_not_written_over_while_its_copy_cannot_be_read(tmp_path: Path) -> None:
     first, second = DiskRecords(tmp_path, Inline()), Failing()
     records = precious(first, second)
-    now(PinBook(records, 0).add_all("pypi", "six", many_pins()))
+    now(Ledger(records, 0).add_all("pypi", "six", many_pins()))
     now(records.mend())
     (value,) = tmp_path.rglob("*.sealed.val")
     value.unlink()
     second.gives = False
-    book = PinBook(records, 0)
+    book = Ledger(records, 0)
     now(book.add("pypi", "six", "new.whl", pin(1_000)))
     second.gives = True
     now(book.mend())

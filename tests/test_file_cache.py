@@ -9,10 +9,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.cache.files import FileCache
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
 from proxy.errors import Attempt, DigestMismatch, NotFound, ProxyError, UpstreamFailed
 from proxy.interfaces import IBytesSource
-from proxy.model import Digest, FileFacts, Pin, Wanted
+from proxy.model import Digest, FileFacts, LedgerEntry, Wanted
 from proxy.offload import Inline
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 from tests.twins import ScriptedUpstreams
@@ -146,13 +146,13 @@ class FileCacheTests(SynchronousTestCase):
 class PinBookTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.records = MemoryRecords()
-        self.pins = PinBook(self.records, 10_000)
+        self.pins = Ledger(self.records, 10_000)
 
     def add(self, name: str, sha256: str) -> None:
-        pin = Pin(sha256, 1, {"md5": "0" * 32}, "https://files.example/x", 0.0)
+        pin = LedgerEntry(sha256, 1, {"md5": "0" * 32}, "https://files.example/x", 0.0)
         self.successResultOf(Deferred.fromCoroutine(self.pins.add("pypi", "six", name, pin)))
 
-    def of(self, pins: PinBook) -> dict[str, str]:
+    def of(self, pins: Ledger) -> dict[str, str]:
         return {name: pin.sha256 for name, pin in self.successResultOf(Deferred.fromCoroutine(pins.of("pypi", "six"))).items()}
 
     def test_the_first_bytes_under_a_name_stay(self) -> None:
@@ -163,14 +163,14 @@ class PinBookTests(SynchronousTestCase):
 
     def test_pins_survive_a_restart(self) -> None:
         self.add("a.whl", "a" * 64)
-        self.assertEqual(self.of(PinBook(self.records, 10_000)), {"a.whl": "a" * 64})
+        self.assertEqual(self.of(Ledger(self.records, 10_000)), {"a.whl": "a" * 64})
 
     def test_a_removed_pin_is_free_again(self) -> None:
         self.add("a.whl", "a" * 64)
         self.successResultOf(Deferred.fromCoroutine(self.pins.remove("pypi", "six", ["a.whl"])))
         self.assertEqual(self.of(self.pins), {})
         self.add("a.whl", "b" * 64)
-        self.assertEqual(self.of(PinBook(self.records, 10_000)), {"a.whl": "b" * 64})
+        self.assertEqual(self.of(Ledger(self.records, 10_000)), {"a.whl": "b" * 64})
 
     def test_damaged_pins_start_anew(self) -> None:
         self.successResultOf(Deferred.fromCoroutine(self.records.set("pins/pypi/six", b"damaged")))

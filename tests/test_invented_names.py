@@ -10,10 +10,10 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.task import Clock
 
+from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import PinBook
 from proxy.cache.records import DOCUMENTS, PAGES, HeadedRecords
-from proxy.model import Head, PageMissing, Pin, Record, body_digest
+from proxy.model import Head, LedgerEntry, PageMissing, Record, body_digest
 from proxy.offload import Inline
 from proxy.settings import PageLimits
 from proxy.storage.memory import MemoryRecords
@@ -138,8 +138,8 @@ def test_a_page_in_memory_outlives_any_number_of_names_that_are_not_there() -> N
 
 
 def test_pins_in_memory_outlive_any_number_of_projects_without_pins() -> None:
-    book = PinBook(MemoryRecords(), 100_000)
-    result(book.add("pypi", "six", SIX.filename, Pin("ab" * 32, 1, {}, "", 0.0)))
+    book = Ledger(MemoryRecords(), 100_000)
+    result(book.add("pypi", "six", SIX.filename, LedgerEntry("ab" * 32, 1, {}, "", 0.0)))
     for number in range(1000):
         result(book.of("pypi", f"invented-{number}"))
     pins = book.at_hand("pypi", "six")

@@ -11,12 +11,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.cache import room
-from proxy.cache.kept import Kept, KeptBook
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
+from proxy.cache.pinned import PinnedBook, PinnedFile
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.errors import StorageFailed
-from proxy.model import NO_BYTES, Pin
+from proxy.model import NO_BYTES, LedgerEntry
 from proxy.offload import Inline
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 
@@ -66,9 +66,9 @@ class Case(SynchronousTestCase):
         self.clock.advance(1_000_000_000)
         self.store = Store()
         self.records = MemoryRecords()
-        self.pins = PinBook(self.records, 1_000_000)
+        self.pins = Ledger(self.records, 1_000_000)
         self.usage = UsageBook(self.store, Inline(), self.clock.seconds)
-        self.kept = KeptBook(self.records, self.pins, self.store)
+        self.kept = PinnedBook(self.records, self.pins, self.store)
         self.gone: list[int] = []
         self.store.space = 1_000
 
@@ -98,7 +98,7 @@ class Case(SynchronousTestCase):
         return self.successResultOf(Deferred.fromCoroutine(awaitable))
 
     def pin(self, project: str, name: str, content: str) -> None:
-        self.now(self.pins.add("pypi", project, name, Pin(sha(content), 100, {}, "https://files.example/", 0.0)))
+        self.now(self.pins.add("pypi", project, name, LedgerEntry(sha(content), 100, {}, "https://files.example/", 0.0)))
 
 
 class RoomTests(Case):
@@ -190,7 +190,7 @@ class RoomTests(Case):
 
     def test_a_limit_that_cannot_be_met_is_told_of_and_left_alone_for_a_while(self) -> None:
         self.add("abcd")
-        self.now(self.kept.add(Kept("pypi", "p", f"{name}.whl", sha(name)) for name in "abc"))
+        self.now(self.kept.add(PinnedFile("pypi", "p", f"{name}.whl", sha(name)) for name in "abc"))
         room = self.room(max_size=250)
         room.start()
         self.assertEqual((self.there(), self.store.inventories), ("abc", 1))
@@ -283,7 +283,7 @@ class KeptTests(Case):
         self.pin("p", "p-2.0-py3-none-any.whl", "c")
         self.pin("p", f"sha256-{sha('a')}/p-1.0-py3-none-any.whl.metadata", "d")
         self.pin("p", "p.exe", "e")
-        nothing = Pin(NO_BYTES, 0, {}, "https://files.example/", 0.0)
+        nothing = LedgerEntry(NO_BYTES, 0, {}, "https://files.example/", 0.0)
         self.now(self.pins.add("pypi", "p", f"sha256-{sha('c')}/p-2.0-py3-none-any.whl.metadata", nothing))
 
     def keep(self, which: str | None = None, project: str = "p") -> Any:
@@ -312,7 +312,7 @@ class KeptTests(Case):
     def test_what_is_not_stored_is_not_kept(self) -> None:
         self.add("b")
         self.assertEqual(self.keep("1.0"), ["p-1.0.tar.gz"])
-        self.assertEqual(self.now(self.kept.kept()), [Kept("pypi", "p", "p-1.0.tar.gz", sha("b"))])
+        self.assertEqual(self.now(self.kept.kept()), [PinnedFile("pypi", "p", "p-1.0.tar.gz", sha("b"))])
 
     def test_metadata_that_comes_later_is_kept_with_its_file(self) -> None:
         self.add("a")
@@ -331,8 +331,8 @@ class KeptTests(Case):
     def test_a_restart_and_a_record_that_cannot_be_read(self) -> None:
         self.add("c")
         self.keep("2.0")
-        self.kept = KeptBook(self.records, self.pins, self.store)
+        self.kept = PinnedBook(self.records, self.pins, self.store)
         self.assertEqual(self.digests(), "c")
         self.now(self.records.set("kept", b"\xc1"))
-        self.kept = KeptBook(self.records, self.pins, self.store)
+        self.kept = PinnedBook(self.records, self.pins, self.store)
         self.assertEqual(self.digests(), "")

@@ -17,9 +17,9 @@ from twisted.internet.defer import CancelledError, ensureDeferred, gatherResults
 from twisted.internet.task import Clock
 
 from proxy.cache.files import FileCache
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
 from proxy.completeness import is_metadata_of
-from proxy.model import Pin
+from proxy.model import LedgerEntry
 from proxy.offload import Inline
 from proxy.repository.metadata import Sidecars
 from proxy.settings import PageLimits
@@ -200,11 +200,11 @@ async def test_failing_metadata_does_not_take_upstream_out(upstream: FakeUpstrea
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("kept", [SIGN_IN, b"", FOREIGN])
 async def test_what_an_earlier_version_kept_for_metadata_is_looked_into_and_forgotten(kept: bytes) -> None:
-    files, pins = FileCache(MemoryFiles(), Inline()), PinBook(MemoryRecords(), 10_000)
+    files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryRecords(), 10_000)
     sidecars = Sidecars(files, pins, Inline(), time.time, Clock(), lambda event: None)
     for data in (MADE.metadata, kept):
         sha256 = await files.keep(data)
-        await pins.put("pypi", "demo", "none/a.whl.metadata", Pin(sha256, len(data), {}, "", 0.0))
+        await pins.put("pypi", "demo", "none/a.whl.metadata", LedgerEntry(sha256, len(data), {}, "", 0.0))
         found = await sidecars.stored("pypi", "demo", "none", "a.whl")
         assert (found is not None) == (data == MADE.metadata)
         if found is not None:
@@ -220,10 +220,10 @@ async def test_who_leaves_while_stored_metadata_is_looked_into_leaves_no_open_fi
                 raise CancelledError
             return await super().run(function, *args)
 
-    files, pins = FileCache(MemoryFiles(), Inline()), PinBook(MemoryRecords(), 10_000)
+    files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryRecords(), 10_000)
     sidecars = Sidecars(files, pins, Leaving(), time.time, Clock(), lambda event: None)
     sha256 = await files.keep(MADE.metadata)
-    await pins.put("pypi", "demo", "none/a.whl.metadata", Pin(sha256, len(MADE.metadata), {}, "", 0.0))
+    await pins.put("pypi", "demo", "none/a.whl.metadata", LedgerEntry(sha256, len(MADE.metadata), {}, "", 0.0))
     before = os.listdir("/proc/self/fd")
     with pytest.raises(CancelledError):
         await sidecars.stored("pypi", "demo", "none", "a.whl")

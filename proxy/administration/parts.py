@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import frozen
 
-from proxy.cache.kept import KeptBook
+from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import PinBook
+from proxy.cache.pinned import PinnedBook
 from proxy.cache.usage import UsageBook
 from proxy.errors import BadRequest, NotFound
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
@@ -44,8 +44,8 @@ class Parts:
     indexes: Mapping[str, IndexParts]
     store: IFileStore
     records: IRecordStore
-    pins: PinBook
-    kept: KeptBook
+    pins: Ledger
+    kept: PinnedBook
     usage: UsageBook
     #: For what waits for the disk, and for what is long work.
     disk: IOffload

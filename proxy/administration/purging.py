@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from proxy.administration.parts import IndexParts, Parts, project_name
 from proxy.administration.stock import Named, by_project, pinned_by_project
-from proxy.cache.pins import means
+from proxy.cache.ledger import means
 from proxy.errors import BadRequest, NotFound, ProxyError, StorageFailed
 from proxy.interfaces import Report
 from proxy.model import NO_BYTES

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 from proxy.administration.parts import IndexParts, Parts
 from proxy.administration.stock import Named
-from proxy.cache.pins import METADATA, companion_name
+from proxy.cache.ledger import METADATA, companion_name
 from proxy.errors import NotFound, ProxyError
-from proxy.model import File, Pin, strongest
+from proxy.model import File, LedgerEntry, strongest
 from proxy.names import UNSTATED
 from proxy.repository.metadata import whole
 from proxy.repository.offered import segment
@@ -56,7 +56,7 @@ async def _named(parts: Parts, name: str, index: IndexParts, project: str, unnam
     now = parts.clock()
     stated = await parts.work.run(_stated, page.files, unnamed)
     return [
-        Named(name, project, pinned, Pin(sha256, unnamed[sha256], {"sha256": sha256}, url, now))
+        Named(name, project, pinned, LedgerEntry(sha256, unnamed[sha256], {"sha256": sha256}, url, now))
         for pinned, sha256, url in stated
     ]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from proxy.cache.kept import KeptBook
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
+from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import HeadedRecords
 from proxy.interfaces import IFileStore, IOffload
 
@@ -16,7 +16,7 @@ class IndexCache:
 
     name: str
     pages: HeadedRecords
-    pins: PinBook
-    kept: KeptBook
+    pins: Ledger
+    kept: PinnedBook
     files: IFileStore
     offload: IOffload

@@ -10,9 +10,9 @@ from attrs import define, evolve, field, frozen
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
 from proxy.bundle.writing import BundleWriter
-from proxy.cache.pins import filename_of
+from proxy.cache.ledger import filename_of
 from proxy.interfaces import Clock
-from proxy.model import NO_BYTES, Page, Pin, Record
+from proxy.model import NO_BYTES, LedgerEntry, Page, Record
 from proxy.repository.offered import bytes_of, metadata_of
 from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, parse_page
@@ -37,7 +37,7 @@ class _Choice:
 
     files: Mapping[str, str]
     metadata: frozenset[str]
-    pins: Mapping[str, Pin]
+    pins: Mapping[str, LedgerEntry]
 
 
 def together(one: Wanted, other: Wanted) -> Wanted:

@@ -23,7 +23,7 @@ import msgspec
 from attrs import frozen
 
 from proxy.errors import BadBundle
-from proxy.model import NO_BYTES, Head, Pin
+from proxy.model import NO_BYTES, Head, LedgerEntry
 from proxy.names import is_digest, is_project_name, is_served_name, normalize
 
 FORMAT = "pypiproxy-bundle"
@@ -89,7 +89,7 @@ encode = msgspec.json.Encoder().encode
 
 _manifest = msgspec.json.Decoder(Manifest)
 _head = msgspec.json.Decoder(Head)
-_pins = msgspec.json.Decoder(dict[str, Pin])
+_pins = msgspec.json.Decoder(dict[str, LedgerEntry])
 _end = msgspec.json.Decoder(End)
 
 
@@ -117,7 +117,7 @@ def read_head(entry: Entry, data: bytes) -> Head:
         raise _unreadable(str(entry), error) from error
 
 
-def read_pins(entry: Entry, data: bytes) -> dict[str, Pin]:
+def read_pins(entry: Entry, data: bytes) -> dict[str, LedgerEntry]:
     """Pins by the names they have in the book of pins.  Raises BadBundle."""
     try:
         pins = _pins.decode(data)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from proxy.cache import kept, pins
+from proxy.cache import ledger, pinned
 from proxy.interfaces import IRecordStore
 from proxy.storage.doubled import DoubledRecords
 
 
 def precious(records: IRecordStore, copy: IRecordStore) -> DoubledRecords:
     """Those of *records* that nothing can bring back, with their second copy in *copy*."""
-    return DoubledRecords(records, copy, _readable, (f"{pins.FOLDER}/", kept.KEY))
+    return DoubledRecords(records, copy, _readable, (f"{ledger.FOLDER}/", pinned.KEY))
 
 
 def _readable(key: str, value: bytes) -> bool:
-    return kept.readable(value) if key == kept.KEY else pins.readable(value)
+    return pinned.readable(value) if key == pinned.KEY else ledger.readable(value)

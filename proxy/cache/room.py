@@ -1,7 +1,7 @@
 """Room on the disk: the files that were not used for longest go when the store is over its limits.
 
 Files go in the background, down to a low-water mark, so that this is a rare run and not a cost of each download.  Without a
-limit nothing ever goes.  What is kept (:mod:`proxy.cache.kept`) and what is still arriving never goes; who is reading a file
+limit nothing ever goes.  What is kept (:mod:`proxy.cache.pinned`) and what is still arriving never goes; who is reading a file
 that goes reads it to its end.  What broken downloads left goes before any file.
 """
 
@@ -19,7 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.cache.kept import KeptBook
+from proxy.cache.pinned import PinnedBook
 from proxy.cache.usage import UsageBook
 from proxy.errors import StorageFailed
 from proxy.flight import Flights, swallow
@@ -65,7 +65,7 @@ class Room:
         self,
         store: IFileStore,
         usage: UsageBook,
-        kept: KeptBook,
+        kept: PinnedBook,
         offload: IOffload,
         reactor: IReactorTime,
         *,

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from proxy import config, datadir
 from proxy.bundle.cache import IndexCache
-from proxy.cache.kept import KeptBook
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
+from proxy.cache.pinned import PinnedBook
 from proxy.cache.precious import precious
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.errors import ConfigError, InUse, StorageFailed
@@ -46,8 +46,8 @@ def index_cache(
             raise ConfigError(f"{directory}: {error}") from error
         try:
             pages = HeadedRecords(PAGES, chosen.name, records, offload)
-            pins, files = PinBook(kept, settings.server.page_memory), LocalFiles(directory, offload)
-            yield IndexCache(chosen.name, pages, pins, KeptBook(kept, pins, files), files, offload)
+            pins, files = Ledger(kept, settings.server.page_memory), LocalFiles(directory, offload)
+            yield IndexCache(chosen.name, pages, pins, PinnedBook(kept, pins, files), files, offload)
         finally:
             completed(kept.close())
 

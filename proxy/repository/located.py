@@ -9,7 +9,7 @@ from attrs import frozen
 
 from proxy.cache.outcome import Outcome
 from proxy.interfaces import IBytesSource
-from proxy.model import File, Page, Pin, Wanted
+from proxy.model import File, LedgerEntry, Page, Wanted
 
 C = TypeVar("C")
 
@@ -50,4 +50,4 @@ class Listed:
 
     file: File
     upstream: str
-    metadata: Pin | None
+    metadata: LedgerEntry | None

@@ -19,12 +19,12 @@ from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache
-from proxy.cache.pins import PinBook
+from proxy.cache.ledger import Ledger
 from proxy.completeness import is_metadata_of
 from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IOffload
-from proxy.model import NO_BYTES, Digest, FileFacts, Pin, body_digest
+from proxy.model import NO_BYTES, Digest, FileFacts, LedgerEntry, body_digest
 from proxy.repository.gathered import matches
 from proxy.repository.located import Listed, Located
 from proxy.repository.offered import is_wheel, metadata_digest, metadata_name, stated_metadata
@@ -118,7 +118,7 @@ class Sidecars:
     def __init__(
         self,
         files: FileCache,
-        pins: PinBook,
+        pins: Ledger,
         offload: IOffload,
         clock: Clock,
         reactor: IReactorTime,
@@ -336,7 +336,7 @@ class Sidecars:
         expected = search.expected
         if sha256 != NO_BYTES and (expected is None or stated != {expected.algorithm: expected.hex}):
             stated = {}  # it is not by the page's word that these bytes are right
-        pin = Pin(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._clock())
+        pin = LedgerEntry(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._clock())
         await self._pins.put(key.index, key.project, metadata_name(key.asked, key.filename), pin)
 
     async def _within(self, seconds: float, key: _Key, work: Coroutine[Any, Any, T]) -> T:

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import evolve, frozen
 from msgspec.structs import replace
 
-from proxy.cache.pins import METADATA, companion_name
-from proxy.model import NO_BYTES, Digest, File, Page, Pin, strongest
+from proxy.cache.ledger import METADATA, companion_name
+from proxy.model import NO_BYTES, Digest, File, LedgerEntry, Page, strongest
 from proxy.names import UNSTATED
 from proxy.simple.legacy import version_of
 from proxy.simple.links import bare, without_secrets
@@ -29,7 +29,7 @@ def segment(file: File) -> str:
     return UNSTATED if digest is None else str(digest)
 
 
-def pin_holds(pin: Pin, asked: str) -> bool:
+def pin_holds(pin: LedgerEntry, asked: str) -> bool:
     """Whether the URL segment *asked* names the bytes that *pin* holds."""
     if asked == UNSTATED:
         return True
@@ -37,7 +37,7 @@ def pin_holds(pin: Pin, asked: str) -> bool:
     return value == (pin.sha256 if algorithm == "sha256" else pin.stated.get(algorithm))
 
 
-def changed(file: File, pin: Pin) -> Digest | None:
+def changed(file: File, pin: LedgerEntry) -> Digest | None:
     """The digest that *file*'s page states now, when it contradicts *pin*; ``None`` when all is well."""
     digest = file.digest
     if digest is None or pin_holds(pin, str(digest)):
@@ -52,10 +52,10 @@ class Offer:
     """A page as clients may see it, and which of its files now state other digests than they are pinned to."""
 
     page: Page
-    changes: tuple[tuple[File, Pin, Digest], ...] = ()
+    changes: tuple[tuple[File, LedgerEntry, Digest], ...] = ()
 
 
-def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None = None) -> Offer:
+def offered(page: Page, pins: Mapping[str, LedgerEntry], there: Collection[str] | None = None) -> Offer:
     """*page* as clients may see it.  Takes milliseconds for thousands of files: for a worker thread.
 
     A quarantined project offers no file (PEP 792).  A file whose digest changed upstream is offered with the bytes it is pinned
@@ -84,13 +84,13 @@ def offered(page: Page, pins: Mapping[str, Pin], there: Collection[str] | None =
     return Offer(_upgraded(evolve(page, files=tuple(_offered(file, pins) for file in files))), changes)
 
 
-def may_be_there(page: Page, pins: Mapping[str, Pin]) -> frozenset[str]:
+def may_be_there(page: Page, pins: Mapping[str, LedgerEntry]) -> frozenset[str]:
     """The sha256 of all that is served under names on *page* (files and their metadata), as far as pins and page tell."""
     known = (each for file in _listed(page, pins) for each in (bytes_of(file, pins), metadata_of(file, pins)))
     return frozenset(each for each in known if each is not None)
 
 
-def find(page: Page, filename: str, pins: Mapping[str, Pin]) -> File | None:
+def find(page: Page, filename: str, pins: Mapping[str, LedgerEntry]) -> File | None:
     """The file that is offered as *filename* on *page*, with the bytes it is pinned to."""
     file = page.by_name.get(filename)
     if file is None and page.unverifiable:
@@ -98,7 +98,7 @@ def find(page: Page, filename: str, pins: Mapping[str, Pin]) -> File | None:
     return None if file is None else as_pinned(file, pins.get(filename))
 
 
-def _listed(page: Page, pins: Mapping[str, Pin]) -> Iterator[File]:
+def _listed(page: Page, pins: Mapping[str, LedgerEntry]) -> Iterator[File]:
     """The files on *page* that can be offered."""
     yield from page.files
     if page.unverifiable:
@@ -109,7 +109,7 @@ def _listed(page: Page, pins: Mapping[str, Pin]) -> Iterator[File]:
                 yield _committed(file, pin)
 
 
-def bytes_of(file: File, pins: Mapping[str, Pin]) -> str | None:
+def bytes_of(file: File, pins: Mapping[str, LedgerEntry]) -> str | None:
     """The sha256 of the bytes that *file* is served with; ``None`` when only its download can tell."""
     pin = pins.get(file.filename)
     if pin is not None and (pin_holds(pin, segment(file)) or changed(file, pin) is not None):
@@ -117,7 +117,7 @@ def bytes_of(file: File, pins: Mapping[str, Pin]) -> str | None:
     return _sha256(file.digest)
 
 
-def metadata_of(file: File, pins: Mapping[str, Pin]) -> str | None:
+def metadata_of(file: File, pins: Mapping[str, LedgerEntry]) -> str | None:
     """The sha256 of the metadata that is served beside *file*; ``None`` when there is none, or none yet."""
     file = as_pinned(file, pins.get(file.filename))
     pin = metadata_pin(file, pins)
@@ -132,13 +132,13 @@ def stated_metadata(file: File) -> dict[str, str]:
     return {} if digest is None else {digest.algorithm: digest.hex}
 
 
-def metadata_pin(file: File, pins: Mapping[str, Pin]) -> Pin | None:
+def metadata_pin(file: File, pins: Mapping[str, LedgerEntry]) -> LedgerEntry | None:
     """The pin of the metadata of *file*.  That there is none holds only as long as upstream's page states the same of it."""
     pin = pins.get(metadata_name(segment(file), file.filename)) if pins else None
     return None if pin is None or (pin.sha256 == NO_BYTES and pin.stated != stated_metadata(file)) else pin
 
 
-def metadata_digest(file: File, pin: Pin | None) -> Digest | None:
+def metadata_digest(file: File, pin: LedgerEntry | None) -> Digest | None:
     """The digest that the metadata of *file* is offered with, where there is any; *pin* is that of the metadata.
 
     What was once served stays, whatever upstream's page says of it later.
@@ -153,12 +153,12 @@ def _sha256(digest: Digest | None) -> str | None:
     return digest.hex if digest is not None and digest.algorithm == "sha256" else None
 
 
-def _from_store(file: File, pins: Mapping[str, Pin], there: Collection[str]) -> File:
+def _from_store(file: File, pins: Mapping[str, LedgerEntry], there: Collection[str]) -> File:
     """*file* without what may not be there: provenance, and metadata (a wheel's is read out of it when it is asked for)."""
     return replace(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, pins) in there else None)
 
 
-def _offered(file: File, pins: Mapping[str, Pin]) -> File:
+def _offered(file: File, pins: Mapping[str, LedgerEntry]) -> File:
     if file.extra or file.provenance is not None:
         file = _without_secrets(file)
     pin = pins.get(file.filename)
@@ -200,11 +200,11 @@ def metadata_name(asked: str, filename: str) -> str:
     return companion_name(asked, filename, METADATA)
 
 
-def as_pinned(file: File, pin: Pin | None) -> File:
+def as_pinned(file: File, pin: LedgerEntry | None) -> File:
     """*file* with the bytes that *pin* holds, when its page now states others."""
     return file if pin is None or changed(file, pin) is None else _committed(file, pin)
 
 
-def _committed(file: File, pin: Pin) -> File:
+def _committed(file: File, pin: LedgerEntry) -> File:
     """*file* with the bytes that *pin* holds."""
     return replace(file, hashes={**pin.stated, "sha256": pin.sha256}, size=pin.size, core_metadata=None)

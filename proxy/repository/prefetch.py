@@ -22,8 +22,8 @@ from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.bounded import BoundedTable
+from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import PinBook
 from proxy.errors import ProxyError
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
@@ -73,7 +73,7 @@ class Prefetch:
         self,
         index: str,
         pages: PageCache,
-        pins: PinBook,
+        pins: Ledger,
         offload: IOffload,
         metadata: Callable[[str, str, str], Awaitable[IBytesSource]],
         willing: Callable[[], bool],

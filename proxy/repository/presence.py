@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from attrs import frozen
 
 from proxy.bounded import BoundedTable
-from proxy.cache.pins import Pins
+from proxy.cache.ledger import Entries
 from proxy.interfaces import IFileStore, IOffload
 from proxy.model import Page
 from proxy.repository.offered import may_be_there
@@ -32,7 +32,7 @@ class _Known:
 
     changes: int
     page: str
-    pins: Pins
+    pins: Entries
     there: There
 
 
@@ -46,14 +46,14 @@ class Presence:
             _MEMORY, lambda known: _ENTRY + _DIGEST * len(known.there.digests)
         )
 
-    def at_hand(self, project: str, page: str, pins: Pins) -> There | None:
+    def at_hand(self, project: str, page: str, pins: Entries) -> There | None:
         """What is there of *project*, whose page has the digest *page*, if no file came or went since it was looked for."""
         known = self._known.get(project)
         if known is None or known.changes != self._store.changes or known.page != page or known.pins is not pins:
             return None
         return known.there
 
-    async def of(self, project: str, page: str, pins: Pins, load: Callable[[], Awaitable[Page]]) -> There:
+    async def of(self, project: str, page: str, pins: Entries, load: Callable[[], Awaitable[Page]]) -> There:
         """The same, looked for if need be; *load* gives the page."""
         there = self.at_hand(project, page, pins)
         if there is None:

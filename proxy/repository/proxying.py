@@ -10,13 +10,13 @@ from zope.interface import implementer
 
 from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache, identity
+from proxy.cache.ledger import METADATA, Entries, Ledger
 from proxy.cache.pages import PageCache
-from proxy.cache.pins import METADATA, PinBook, Pins
 from proxy.cache.refreshed import Served
 from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFailed
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IOffload, IRepository, IUpstreams
-from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, Page, Pin, Wanted
+from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, LedgerEntry, Page, Wanted
 from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.gathered import Gathered
 from proxy.repository.hosts import FileHosts
@@ -52,7 +52,7 @@ class ProxyRepository:
         upstreams: IUpstreams,
         pages: PageCache,
         files: FileCache,
-        pins: PinBook,
+        pins: Ledger,
         metadata: Sidecars,
         documents: Documents,
         offload: IOffload,
@@ -100,7 +100,7 @@ class ProxyRepository:
         assert source is not None
         return source
 
-    async def _there(self, presence: Presence, project: str, served: Served, pins: Pins) -> There:
+    async def _there(self, presence: Presence, project: str, served: Served, pins: Entries) -> There:
         return await presence.of(project, served.head.digest, pins, lambda: self._pages.parsed(project, served.head))
 
     def ready(self, project: str) -> PageView | None:
@@ -115,7 +115,7 @@ class ProxyRepository:
                 return None
         return self._view(project, served, pins, there)
 
-    def _view(self, project: str, served: Served, pins: Pins, there: There | None) -> PageView:
+    def _view(self, project: str, served: Served, pins: Entries, there: There | None) -> PageView:
         head = served.head
         # A page out of HTML states no sizes: they become known file by file.
         known = pins.companions if head.states_sizes else f"{pins.companions}.{len(pins)}"
@@ -125,7 +125,7 @@ class ProxyRepository:
             state, digests = f"{state}/{there.state}", there.digests
         return View(project, state, served.outcome, head.serial, lambda: self._load(project, served, pins, digests))
 
-    async def _load(self, project: str, served: Served, pins: Pins, there: frozenset[str] | None) -> Page:
+    async def _load(self, project: str, served: Served, pins: Entries, there: frozenset[str] | None) -> Page:
         page = await self._pages.parsed(project, served.head)
         if there is None and self._hosts.limit(served.head.upstream):
             page = await self._on_allowed_hosts(project, page, served.head)
@@ -348,7 +348,7 @@ class ProxyRepository:
         pins = await self._pins.of(self.name, project)
         return find(await self._pages.parsed(project, head), filename, pins)
 
-    def _as_listed(self, file: File, head: Head, pins: Pins) -> Listed:
+    def _as_listed(self, file: File, head: Head, pins: Entries) -> Listed:
         return Listed(file, head.upstream, metadata_pin(file, pins))
 
     def _wanted(self, project: str, listed: Listed) -> Wanted:
@@ -357,7 +357,7 @@ class ProxyRepository:
 
     async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
         stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
-        pin = Pin(sha256, size, stated, bare(wanted.url), self._clock())
+        pin = LedgerEntry(sha256, size, stated, bare(wanted.url), self._clock())
         await self._pins.add(self.name, wanted.project, wanted.filename, pin)
 
 
@@ -382,7 +382,7 @@ def _quarantined(project: str, name: str) -> NotFound:
     return NotFound(f"{name}: project {project} is quarantined upstream, none of its files is served")
 
 
-def _pinned(pins: Pins, asked: str, filename: str) -> Pin | None:
+def _pinned(pins: Entries, asked: str, filename: str) -> LedgerEntry | None:
     """The pin for what a file URL asks for, if it holds those bytes."""
     pin = pins.get(filename)
     return pin if pin is not None and pin_holds(pin, asked) else None

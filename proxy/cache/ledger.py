@@ -1,4 +1,4 @@
-"""Pins: under which digest each file name was first committed, for ever after.
+"""The ledger: under which digest each file name was first committed, for ever after.
 
 One record a project (``pins/<index>/<project>``), kept in memory once read; changes are serialised per project.  What is pinned
 while its record can be neither read nor written is held in memory; what the record says when it can be read again goes first.
@@ -20,7 +20,7 @@ from proxy.bounded import BoundedTable, DividedTable
 from proxy.errors import StorageFailed
 from proxy.flight import Flights
 from proxy.interfaces import IRecordStore
-from proxy.model import EMPTY, NO_BYTES, Pin
+from proxy.model import EMPTY, NO_BYTES, LedgerEntry
 from proxy.names import is_version
 from proxy.simple.legacy import version_of
 
@@ -28,13 +28,13 @@ from proxy.simple.legacy import version_of
 _PIN_WEIGHT = 600
 
 
-class Pins(dict[str, Pin]):
+class Entries(dict[str, LedgerEntry]):
     """The pins of one project by file name, companions under :func:`companion_name`.  Never changed once made.
 
     *removals*: how often names were removed from them.
     """
 
-    def __init__(self, pins: Mapping[str, Pin] = EMPTY, removals: int = 0) -> None:
+    def __init__(self, pins: Mapping[str, LedgerEntry] = EMPTY, removals: int = 0) -> None:
         super().__init__(pins)
         # What a page states of a companion is no news when it has been fetched; that it is not to be had is.
         known = [pin for name, pin in pins.items() if "/" in name and (not pin.stated or pin.sha256 == NO_BYTES)]
@@ -43,7 +43,7 @@ class Pins(dict[str, Pin]):
         self.companions = f"{len(known)}.{sum(pin.size for pin in known)}.{removals}"
 
 
-NO_PINS = Pins()
+NO_ENTRIES = Entries()
 
 #: The companion that is pinned beside its file (PEP 658).
 METADATA = ".metadata"
@@ -72,7 +72,7 @@ def means(which: str | None, filename: str) -> bool:
         return False
 
 
-_decoder = msgspec.msgpack.Decoder(dict[str, Pin])
+_decoder = msgspec.msgpack.Decoder(dict[str, LedgerEntry])
 _encoder = msgspec.msgpack.Encoder()
 
 #: The part of the memory for projects without pins: clients can ask for any number of those.
@@ -81,7 +81,7 @@ _FOR_NONE = 0.1
 _SAID_EVERY = 60.0
 
 
-class PinBook:
+class Ledger:
     """All pins of a data directory.  *memory* bounds what is kept at hand, in bytes; *steady* tells a time that never jumps.
 
     While the pins of a project cannot be read, nothing is written over them: its files are held against what its page states.
@@ -94,41 +94,41 @@ class PinBook:
         self._steady = steady
         #: When it may be logged again that pins cannot be read.
         self._say_at = -math.inf
-        self._known: DividedTable[tuple[str, str], Pins] = DividedTable(
+        self._known: DividedTable[tuple[str, str], Entries] = DividedTable(
             _table(int(memory * (1 - _FOR_NONE))), _table(int(memory * _FOR_NONE)), bool
         )
         self._locks: dict[tuple[str, str], DeferredLock] = {}
         # One waits for the lock on behalf of all who read: a lock that is handed on a thousand times nests a thousand calls.
-        self._reads: Flights[Pins] = Flights()
+        self._reads: Flights[Entries] = Flights()
         self._removals: Counter[tuple[str, str]] = Counter()
         #: What no record says yet.
-        self._unwritten: dict[tuple[str, str], dict[str, Pin]] = {}
+        self._unwritten: dict[tuple[str, str], dict[str, LedgerEntry]] = {}
 
     async def places(self) -> list[tuple[str, str]]:
         """(index, project) of all that have pins, sorted.  Raises StorageFailed."""
         parts = [key.split("/") for key in await self._records.keys(f"{FOLDER}/")]
         return [(index, project) for _, index, project in (each for each in parts if len(each) == 3)]
 
-    async def peek(self, index: str, project: str) -> Pins:
+    async def peek(self, index: str, project: str) -> Entries:
         """The pins of a project, for those who go through all of them: memory stays as it is.  Raises StorageFailed."""
         return await self._certain(index, project)
 
-    def at_hand(self, index: str, project: str) -> Pins | None:
+    def at_hand(self, index: str, project: str) -> Entries | None:
         """The pins of a project if they are in memory."""
         return self._known.get((index, project))
 
-    async def of(self, index: str, project: str) -> Pins:
+    async def of(self, index: str, project: str) -> Entries:
         """The pins of a project; while they cannot be read, what was pinned meanwhile, and that is asked for anew each time."""
         pins = self._known.get((index, project))
         return pins if pins is not None else await self._reads.join((index, project), lambda: self._looked_up(index, project))
 
-    async def _looked_up(self, index: str, project: str) -> Pins:
+    async def _looked_up(self, index: str, project: str) -> Entries:
         async with _Lock(self._locks, (index, project)):
             try:
                 pins = await self._certain(index, project)
             except StorageFailed as error:
                 self._say(project, error)
-                return Pins(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
+                return Entries(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
             self._known.put((index, project), pins)
         return pins
 
@@ -138,8 +138,8 @@ class PinBook:
             self._say_at = now + _SAID_EVERY
             self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
 
-    async def add(self, index: str, project: str, name: str, pin: Pin) -> None:
-        """Pin *name*, unless it is pinned already: the first committed bytes stay.  What cannot be written now is later."""
+    async def add(self, index: str, project: str, name: str, pin: LedgerEntry) -> None:
+        """Enter *name*, unless it is there already: the first committed bytes stay.  What cannot be written now is later."""
         async with _Lock(self._locks, (index, project)):
             try:
                 pins = await self._certain(index, project)
@@ -148,22 +148,22 @@ class PinBook:
             except StorageFailed as error:
                 self._hold(index, project, {name: pin, **self._unwritten.get((index, project), EMPTY)}, error)
 
-    async def add_all(self, index: str, project: str, pins: Mapping[str, Pin]) -> None:
-        """Pin what is in *pins* and not pinned already, for good.  Raises StorageFailed."""
+    async def add_all(self, index: str, project: str, pins: Mapping[str, LedgerEntry]) -> None:
+        """Enter what is in *pins* and not there already, for good.  Raises StorageFailed."""
         async with _Lock(self._locks, (index, project)):
             known = await self._certain(index, project)
             if not pins.keys() <= known.keys():
                 await self._write(index, project, {**pins, **known})
 
-    async def put(self, index: str, project: str, name: str, pin: Pin) -> None:
-        """Pin *name* in place of what it was pinned to.  What cannot be written now is later."""
+    async def put(self, index: str, project: str, name: str, pin: LedgerEntry) -> None:
+        """Enter *name* in place of what is there.  What cannot be written now is later."""
         async with _Lock(self._locks, (index, project)):
             try:
                 await self._write(index, project, {**await self._certain(index, project), name: pin})
             except StorageFailed as error:
                 self._hold(index, project, {**self._unwritten.get((index, project), EMPTY), name: pin}, error)
 
-    async def remove(self, index: str, project: str, names: Collection[str]) -> dict[str, Pin]:
+    async def remove(self, index: str, project: str, names: Collection[str]) -> dict[str, LedgerEntry]:
         """Forget the pins of *names*; returns those that there were.  Raises StorageFailed."""
         async with _Lock(self._locks, (index, project)):
             pins = await self._certain(index, project)
@@ -179,39 +179,39 @@ class PinBook:
             async with _Lock(self._locks, (index, project)):
                 await self._write(index, project, await self._load(index, project))
 
-    async def _certain(self, index: str, project: str) -> Pins:
+    async def _certain(self, index: str, project: str) -> Entries:
         """The pins of a project.  Raises StorageFailed while they cannot be read."""
         known = self._known.get((index, project))
         return known if known is not None else await self._load(index, project)
 
-    async def _load(self, index: str, project: str) -> Pins:
+    async def _load(self, index: str, project: str) -> Entries:
         data = await self._records.get(f"{FOLDER}/{index}/{project}")
-        pins: dict[str, Pin] = {}
+        pins: dict[str, LedgerEntry] = {}
         if data is not None:
             try:
                 pins = _decoder.decode(data)
             except msgspec.MsgspecError as error:
                 self.log.error("the pins of {project} cannot be read and start anew: {error}", project=project, error=error)
         pins = {**self._unwritten.get((index, project), EMPTY), **pins}
-        return Pins(pins, self._removals[index, project]) if pins or (index, project) in self._removals else NO_PINS
+        return Entries(pins, self._removals[index, project]) if pins or (index, project) in self._removals else NO_ENTRIES
 
-    def _hold(self, index: str, project: str, pins: dict[str, Pin], error: StorageFailed) -> None:
+    def _hold(self, index: str, project: str, pins: dict[str, LedgerEntry], error: StorageFailed) -> None:
         """Go by *pins* beside those that the record has, until both can be written."""
         self._unwritten[index, project] = pins
         self._known.discard((index, project))
         self.log.error("new pins of {project} are in memory until they can be written: {error}", project=project, error=error)
 
-    async def _write(self, index: str, project: str, pins: Mapping[str, Pin]) -> None:
+    async def _write(self, index: str, project: str, pins: Mapping[str, LedgerEntry]) -> None:
         key = f"{FOLDER}/{index}/{project}"
         if pins:
             await self._records.set(key, _encoder.encode(pins))
         else:
             await self._records.delete(key)
         self._unwritten.pop((index, project), None)
-        self._known.put((index, project), Pins(pins, self._removals[index, project]))
+        self._known.put((index, project), Entries(pins, self._removals[index, project]))
 
 
-def _table(limit: int) -> BoundedTable[tuple[str, str], Pins]:
+def _table(limit: int) -> BoundedTable[tuple[str, str], Entries]:
     return BoundedTable(limit, lambda pins: pins.weight, lambda place: len(place[0]) + len(place[1]))
 
 

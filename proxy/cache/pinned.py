@@ -1,7 +1,4 @@
-"""Files that are never evicted: what an operator pinned on the command line, and what nothing can fetch again.
-
-("Pin" means something else in this code: see :mod:`proxy.cache.pins`.)  One record holds them all.
-"""
+"""Pinned files, which are never evicted: those that an operator pinned, and what nothing can fetch again."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from attrs import frozen
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.cache.pins import PinBook, filename_of, means
+from proxy.cache.ledger import Ledger, filename_of, means
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.model import NO_BYTES
 
@@ -21,8 +18,8 @@ KEY = "kept"
 
 
 @frozen(slots=True, order=True)
-class Kept:
-    """One name that is kept, and the bytes it stands for.  A file and its companions are kept under the file's name."""
+class PinnedFile:
+    """One pinned name, and the bytes it stands for.  A file and its companions are pinned under the file's name."""
 
     index: str
     project: str
@@ -31,19 +28,19 @@ class Kept:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Kept])
+_decoder = msgspec.msgpack.Decoder(list[PinnedFile])
 
 
-class KeptBook:
-    """All kept files of a data directory."""
+class PinnedBook:
+    """All pinned files of a data directory."""
 
     log = Logger()
 
-    def __init__(self, records: IRecordStore, pins: PinBook, store: IFileStore) -> None:
+    def __init__(self, records: IRecordStore, pins: Ledger, store: IFileStore) -> None:
         self._records = records
         self._pins = pins
         self._store = store
-        self._kept: frozenset[Kept] | None = None
+        self._kept: frozenset[PinnedFile] | None = None
         self._bytes: frozenset[str] = frozenset()
         #: Held while a file is evicted and while the book changes: what is told to be kept has not just gone.
         self.lock = DeferredLock()
@@ -55,7 +52,7 @@ class KeptBook:
         """
         pins = await self._pins.peek(index, project)
         wanted = [
-            Kept(index, project, filename, pin.sha256)
+            PinnedFile(index, project, filename, pin.sha256)
             for name, pin in pins.items()
             if pin.sha256 != NO_BYTES and means(which, filename := filename_of(name))
         ]
@@ -64,7 +61,7 @@ class KeptBook:
             await self._write((await self._all()) | there)
         return sorted({each.filename for each in there})
 
-    async def add(self, files: Iterable[Kept]) -> None:
+    async def add(self, files: Iterable[PinnedFile]) -> None:
         """Keep *files*, whether they are stored yet or not (for those that are made here and can be fetched nowhere)."""
         async with self.lock:
             await self._write((await self._all()) | frozenset(files))
@@ -77,7 +74,7 @@ class KeptBook:
             await self._write(kept - gone)
         return sorted({each.filename for each in gone})
 
-    async def kept(self) -> list[Kept]:
+    async def kept(self) -> list[PinnedFile]:
         """All that is kept, sorted by index, project and file name."""
         return sorted(await self._all())
 
@@ -100,7 +97,7 @@ class KeptBook:
         """Whether these bytes are kept under any name, as far as the book has been read (as it has after `digests`)."""
         return sha256 in self._bytes
 
-    async def _all(self) -> frozenset[Kept]:
+    async def _all(self) -> frozenset[PinnedFile]:
         if self._kept is None:
             data = await self._records.get(KEY)
             try:
@@ -111,11 +108,11 @@ class KeptBook:
         assert self._kept is not None
         return self._kept
 
-    def _set(self, kept: frozenset[Kept]) -> None:
+    def _set(self, kept: frozenset[PinnedFile]) -> None:
         self._kept = kept
         self._bytes = frozenset(each.sha256 for each in kept)
 
-    async def _write(self, kept: frozenset[Kept]) -> None:
+    async def _write(self, kept: frozenset[PinnedFile]) -> None:
         if kept != self._kept:
             await self._records.set(KEY, _encoder.encode(sorted(kept)))
             self._set(kept)
