@@ -15,6 +15,7 @@ HOUSE = ROOT / "proxy"
 FLOORS = {
     # 0: pure
     "model": 0,
+    "policy": 0,
     "names": 0,
     "ranges": 0,
     "errors": 0,

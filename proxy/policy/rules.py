@@ -1,0 +1,71 @@
+"""What a rule is, and what it is asked about.
+
+A rule is one module with one class and has one test module.  It overrides the questions that it answers and leaves the others
+to :class:`Rule`, which hides nothing.  Rules are pure: they read no clock and perform no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import frozen
+
+from proxy.model import File
+from proxy.policy.verdicts import VISIBLE, Verdict
+
+
+@frozen(slots=True)
+class Viewpoint:
+    """Where the question comes from: ``index`` is the name of the index that is looked at."""
+
+    index: str
+
+
+@frozen(slots=True)
+class Project:
+    """A project: its normalised name, and the status that its page states (PEP 792), if it is kept and states any."""
+
+    name: str
+    status: str | None = None
+
+
+class Facts(Protocol):
+    """What the ledger recorded of a file when its bytes were first served."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def committed_at(self) -> float:
+        """When the bytes were first committed, in seconds since the epoch."""
+
+
+class Rule:
+    """A rule that hides nothing.
+
+    ``repr()`` of a rule names it together with its parameters: rules with the same one decide alike.
+    """
+
+    #: What verdicts and operators call it.
+    name: str
+
+    def project(self, name: str, now: float, view: Viewpoint) -> Verdict:
+        """Whether the project *name* exists for clients.  It is asked for each entry of the list, without any page at hand."""
+        return VISIBLE
+
+    def files(self, project: Project, now: float, view: Viewpoint) -> Verdict:
+        """Whether any file of *project* may be seen, whatever the file."""
+        return VISIBLE
+
+    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+        """Whether *file* may be seen.
+
+        *file* is what the page states of it now, or the ledger where the page no longer lists it.  *facts* are the ledger's
+        and are ``None`` for a file that was never served; they hold where the two differ.
+        """
+        return VISIBLE
+
+    def hides(self, why: str, until: float | None = None) -> Verdict:
+        """The verdict that this rule hides something; *why* and *until* are as in :class:`Verdict`."""
+        return Verdict(self.name, why, until)

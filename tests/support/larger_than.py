@@ -1,0 +1,29 @@
+"""A rule as anybody may write one: it hides large files, from some moment on."""
+
+from __future__ import annotations
+
+import math
+
+from attrs import frozen
+
+from proxy.model import File
+from proxy.policy.rules import Facts, Project, Rule, Viewpoint
+from proxy.policy.verdicts import VISIBLE, Verdict
+
+
+@frozen
+class LargerThan(Rule):
+    """Hides files of more than *size* bytes, from *since* on (seconds since the epoch), and none whose size is unknown."""
+
+    name = "larger-than"
+
+    size: int
+    since: float = -math.inf
+
+    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+        size = file.size if facts is None else facts.size
+        if size is None or size <= self.size:
+            return VISIBLE
+        if now < self.since:
+            return Verdict(until=self.since)
+        return self.hides(f"larger than {self.size:,} bytes")
