@@ -76,7 +76,7 @@ class Page:
     ``project`` is normalised.  ``versions`` is ``None`` on a page of version 1.0 (PEP 700 made it mandatory from 1.1 on).
     ``status`` is PEP 792's ``project-status`` mapping or ``None``.  ``extra`` holds unknown top-level keys, ``meta_extra``
     unknown keys of ``meta`` (``_last-serial`` among them).  ``unverifiable`` are the files with :data:`IMPOSSIBLE` hashes; none
-    of them is in ``files``.
+    of them is in ``files``.  ``withheld`` are the versions (normalised) that had files before the hidden ones were taken out.
     """
 
     project: str
@@ -87,6 +87,7 @@ class Page:
     extra: Mapping[str, Any] = EMPTY
     meta_extra: Mapping[str, Any] = EMPTY
     unverifiable: tuple[File, ...] = ()
+    withheld: frozenset[str] = frozenset()
 
     @cached_property
     def by_name(self) -> Mapping[str, File]:
@@ -137,11 +138,6 @@ class Head:
     size: int = 0
     #: The URL that was asked, redirects not followed; empty in records of earlier versions.
     asked: str = ""
-
-    @property
-    def quarantined(self) -> bool:
-        """PEP 792: no file of a quarantined project may be offered, a cached one neither."""
-        return self.status == "quarantined"
 
     @property
     def states_sizes(self) -> bool:

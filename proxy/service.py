@@ -36,6 +36,7 @@ from proxy.listening import Listening
 from proxy.metrics import Metrics
 from proxy.model import Condition, DocumentReply, Validators
 from proxy.offload import Offload
+from proxy.policy.policy import STANDARD, Policy
 from proxy.repository.documents import Documents, ProvenancePlaces
 from proxy.repository.hosts import FileHosts
 from proxy.repository.metadata import Sidecars
@@ -90,8 +91,11 @@ class ProxyService(MultiService):
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, clock: Clock, *, serving: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, clock: Clock, *, policy: Policy = STANDARD, serving: bool = True
+    ) -> None:
         super().__init__()
+        self._policy = policy
         server = settings.server
         self._reactor = reactor
         self._drain_time = server.drain_time
@@ -265,23 +269,28 @@ class ProxyService(MultiService):
         documents = self._documents(index, pool, pages)
         metadata = Sidecars(self._files, pins, self._work, self._clock, self._reactor, self.metrics.count)
         self._closing += [pages, documents, metadata]
-        repository = ProxyRepository(
-            index.name,
-            pool,
-            pages,
-            self._files,
-            pins,
-            metadata,
-            documents,
-            self._work,
-            self._clock,
-            self.metrics.count,
-            Presence(self._store, self._work) if index.offline else None,
-            prefetch=index.prefetch and not index.offline,
-            hosts=self._hosts,
-        )
-        self._closing.append(repository)
-        return IndexParts(repository, pages, documents, pool)
+
+        def repository(policy: Policy, *, prefetch: bool) -> ProxyRepository:
+            return ProxyRepository(
+                index.name,
+                pool,
+                pages,
+                self._files,
+                pins,
+                metadata,
+                documents,
+                self._work,
+                self._clock,
+                policy,
+                self.metrics.count,
+                Presence(self._store, self._work) if index.offline else None,
+                prefetch=prefetch,
+                hosts=self._hosts,
+            )
+
+        offered = repository(self._policy, prefetch=index.prefetch and not index.offline)
+        self._closing.append(offered)
+        return IndexParts(offered, repository(Policy(), prefetch=False), pages, documents, pool)
 
     def _pool(self, index: IndexSettings) -> Upstreams:
         return Upstreams(
@@ -310,7 +319,9 @@ class ProxyService(MultiService):
             DocumentCache(pool, pool.document, documents, self._reactor, limits, count, clock),
             DocumentCache(pool, provenance, documents, self._reactor, limits, count, clock),
             places,
-            ProjectList(name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, count, clock),
+            ProjectList(
+                name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, self._policy, count, clock
+            ),
         )
 
     def startService(self) -> None:
@@ -398,13 +409,16 @@ class ProxyService(MultiService):
             )
 
 
-def build(settings: Settings, reactor: Any, clock: Clock = time.time, *, serving: bool = True) -> ProxyService:
+def build(
+    settings: Settings, reactor: Any, clock: Clock = time.time, *, policy: Policy = STANDARD, serving: bool = True
+) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
 
-    *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what can never be right.
+    *policy* says what clients may see.  *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises
+    ConfigError for what can never be right.
     """
     steady(reactor)
-    return ProxyService(settings, reactor, clock, serving=serving)
+    return ProxyService(settings, reactor, clock, policy=policy, serving=serving)
 
 
 def _database_trouble(name: str, why: str) -> Trouble:

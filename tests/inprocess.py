@@ -12,6 +12,7 @@ from attrs import evolve
 from twisted.internet import reactor as default_reactor
 
 from proxy.interfaces import Clock
+from proxy.policy.policy import STANDARD, Policy
 from proxy.service import ProxyService, build
 from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
 from tests.support import wire
@@ -71,11 +72,12 @@ async def start(
     limits: PageLimits | None = None,
     indexes: tuple[IndexSettings, ...] | None = None,
     clock: Clock = time.time,
+    policy: Policy = STANDARD,
     **server: Any,
 ) -> Running:
     """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise.
 
-    *clock* is what it takes for the wall time.
+    *clock* is what it takes for the wall time, *policy* what it goes by.
     """
     names = tuple(each.name for each in upstreams)
     limits = limits or PageLimits(soft_deadline=0.1)
@@ -86,7 +88,7 @@ async def start(
         upstreams=upstreams,
         indexes=indexes or (index,),
     )
-    service = build(settings, default_reactor, clock)
+    service = build(settings, default_reactor, clock, policy=policy)
     service.startService()
     return Running(service)
 

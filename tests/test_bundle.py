@@ -39,6 +39,7 @@ from proxy.commands.directory import completed, index_cache
 from proxy.errors import BadBundle, StorageFailed
 from proxy.model import Head, LedgerEntry, Record, body_digest
 from proxy.offload import Inline
+from proxy.policy.policy import Policy
 from proxy.settings import IndexSettings
 from proxy.storage.local import LocalPartial
 from proxy.storage.memory import MemoryFiles, MemoryRecords
@@ -47,6 +48,7 @@ from tests.support import wire
 from tests.support.clients import pip_install, uv_pip_install
 from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.larger_than import LargerThan
 from tests.support.process import ROOT, Ended, ProxyProcess, Running, environment
 from tests.support.wheels import sdist, seeded, wheel
 
@@ -369,6 +371,14 @@ def test_a_quarantined_project_goes_without_its_files() -> None:
     exported = completed(export(there, None, out, lambda: 0.0))
     assert (exported.pages, exported.files) == (1, 0)
     assert exported.problems == ["app: it is quarantined upstream, its files stay here"]
+
+
+def test_what_a_rule_hides_stays_where_it_is_and_is_told() -> None:
+    there, out = filled(), io.BytesIO()
+    hidden = evolve(there, policy=Policy((LargerThan(0),)))
+    exported = completed(export(hidden, {"app": {"app-0.0.tar.gz"}}, out, lambda: 0.0))
+    assert (exported.pages, exported.files) == (0, 0)
+    assert exported.problems == ["app-0.0.tar.gz: it is larger than 0 bytes, it stays here"]
 
 
 def test_a_stored_file_that_is_damaged_is_named_at_export_and_refused_at_import() -> None:

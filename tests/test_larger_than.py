@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.model import File, Pin
+from proxy.model import File, LedgerEntry
 from proxy.policy.policy import Policy
 from proxy.policy.rules import Project, Viewpoint
 from proxy.policy.verdicts import Verdict
@@ -30,5 +30,5 @@ def test_files_larger_than_some_size_are_hidden_from_some_moment_on(
 ) -> None:
     policy = Policy((LargerThan(100, since=50.0),))
     file = File("six-1.0.tar.gz", "https://up.example/six-1.0.tar.gz", size=stated)
-    facts = None if recorded is None else Pin("ab" * 32, recorded, {}, file.url, 1.0)
+    facts = None if recorded is None else LedgerEntry("ab" * 32, recorded, {}, file.url, 1.0)
     assert policy.visible(file, Project("six"), facts, now, Viewpoint("pypi")) == verdict

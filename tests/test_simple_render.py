@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from proxy.model import ALGORITHMS, DIGEST_LENGTHS, File, Page
+from proxy.policy.policy import STANDARD
+from proxy.policy.rules import Viewpoint
+from proxy.repository.gate import seen
 from proxy.simple.media import MediaType
 from proxy.simple.parse import is_whole, parse_page
 from proxy.simple.render import render
@@ -94,7 +97,7 @@ def test_no_page_promises_more_than_it_keeps(page: Page, version: str) -> None:
 
 
 def test_a_quarantined_project_offers_no_file() -> None:
-    page = evolve(PAGE, status={"status": "quarantined", "reason": "malware"})
+    page = seen(STANDARD, evolve(PAGE, status={"status": "quarantined", "reason": "malware"}), {}, 0.0, Viewpoint("pypi")).page
     assert as_json(page)["files"] == []
     assert "<a " not in as_html(page)
     assert '<meta name="pypi:project-status-reason" content="malware">' in as_html(page)

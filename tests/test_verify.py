@@ -22,9 +22,11 @@ from twisted.internet.threads import deferToThread
 from proxy.administration.verifying import Verifying, _Pace
 from proxy.cli import main
 from proxy.commands import asking
+from proxy.policy.policy import Policy
 from tests.inprocess import Running, Start
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.larger_than import LargerThan
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
 from tests.support.wheels import Distribution, wheel
@@ -123,6 +125,21 @@ async def test_a_repair_fetches_what_is_damaged_and_what_is_missing(stocked: Fak
     assert tree.good(SIX)
     assert tree.good(ATTRS)
     assert (await verify(tree.data_dir))[0]["left"] == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_repair_fetches_what_clients_may_not_see(stocked: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "data")
+    proxy = await served(stocked, run)
+    path = await proxy.link("six", SIX.filename)
+    await proxy.stop()
+    proxy = await run(stocked, policy=Policy((LargerThan(1_000),)))
+    assert (await proxy.get(path)).status == 404
+    tree.damage(SIX)
+    tally, _ = await verify(tree.data_dir, repair=True)
+    assert (tally["damaged"], tally["repaired"], tally["left"]) == (1, 1, 0)
+    assert tree.good(SIX)
+    assert (await proxy.get(path)).status == 404
 
 
 @pytest_twisted.ensureDeferred

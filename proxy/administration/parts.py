@@ -29,9 +29,10 @@ def project_name(asked: str) -> str:
 
 @frozen
 class IndexParts:
-    """One index."""
+    """One index.  *everything* is it without anything hidden: operators see it all."""
 
     repository: IRepository
+    everything: IRepository
     pages: PageCache
     documents: Documents
     upstreams: Upstreams | Offline

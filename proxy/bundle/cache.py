@@ -8,11 +8,15 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import HeadedRecords
 from proxy.interfaces import IFileStore, IOffload
+from proxy.policy.policy import STANDARD, Policy
 
 
 @frozen
 class IndexCache:
-    """What is kept of the index *name*.  *offload* is where the bundle itself is read and written."""
+    """What is kept of the index *name*.
+
+    *offload* is where the bundle itself is read and written.  *policy* says what may leave in one.
+    """
 
     name: str
     pages: HeadedRecords
@@ -20,3 +24,4 @@ class IndexCache:
     kept: PinnedBook
     files: IFileStore
     offload: IOffload
+    policy: Policy = STANDARD

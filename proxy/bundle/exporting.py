@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import BinaryIO
 
 from attrs import define, evolve, field, frozen
@@ -12,8 +12,10 @@ from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
 from proxy.bundle.writing import BundleWriter
 from proxy.cache.ledger import filename_of
 from proxy.interfaces import Clock
-from proxy.model import NO_BYTES, LedgerEntry, Page, Record
-from proxy.repository.offered import bytes_of, metadata_of
+from proxy.model import NO_BYTES, File, LedgerEntry, Page, Record
+from proxy.policy.rules import Project, Viewpoint
+from proxy.repository.gate import recorded
+from proxy.repository.offered import as_pinned, bytes_of, metadata_of
 from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, parse_page
 
@@ -38,6 +40,9 @@ class _Choice:
     files: Mapping[str, str]
     metadata: frozenset[str]
     pins: Mapping[str, LedgerEntry]
+
+
+_NOTHING = _Choice({}, frozenset(), {})
 
 
 def together(one: Wanted, other: Wanted) -> Wanted:
@@ -97,16 +102,26 @@ class _Export:
         record = await self._record(project)
         if record is None:
             self._problem(f"{project}: index {self._cache.name} has no page of it; fetch it first: pypiproxy warm {project}")
-            return _Choice({}, frozenset(), {})
+            return _NOTHING
         head = record.head
         try:
             page = await self._cache.offload.run(parse_page, record.body, head.content_type, head.url, project)
         except Malformed as error:
             self._problem(f"{project}: its page cannot be read ({error}); fetch it again: pypiproxy refresh {project}")
-            return _Choice({}, frozenset(), {})
-        choice = await self._choose(page, names, head.quarantined)
-        if not choice.files and not head.quarantined:
-            return choice
+            return _NOTHING
+        policy, now, view = self._cache.policy, self._clock(), Viewpoint(self._cache.name)
+        hidden = policy.project(project, now, view)
+        if not hidden.visible:
+            self._problem(f"{project}: it is {hidden.why}, it stays here")
+            return _NOTHING
+        withheld = policy.files(Project(project, head.status), now, view)
+        if withheld.visible:
+            choice = await self._choose(page, names, Project(project, head.status))
+            if not choice.files:
+                return choice
+        else:
+            choice = _NOTHING
+            self._problem(f"{project}: it is {withheld.why}, its files stay here")
         await self._cache.offload.run(writer.head, project, encode(evolve(head, url=bare(head.url))), record.body)
         if choice.pins:
             pins = {name: evolve(pin, url=bare(pin.url)) for name, pin in choice.pins.items()}
@@ -119,17 +134,21 @@ class _Export:
         body = await self._cache.pages.body(project, head) if head is not None and head.found else None
         return Record(head, body) if head is not None and body is not None else None
 
-    async def _choose(self, page: Page, names: Collection[str] | None, quarantined: bool) -> _Choice:
+    async def _choose(self, page: Page, names: Collection[str] | None, of: Project) -> _Choice:
         project, pins = page.project, await self._cache.pins.of(self._cache.name, page.project)
-        if quarantined:
-            self._problem(f"{project}: it is quarantined upstream, its files stay here")
-            return _Choice({}, frozenset(), {})
         listed = {file.filename: file for file in page.files}
         known = {name: pin.sha256 for name, pin in pins.items() if "/" not in name}
         known |= {name: sha256 for name, file in listed.items() if (sha256 := bytes_of(file, pins)) is not None}
         there = await self._cache.files.present([sha256 for sha256 in known.values() if sha256])
         chosen = {name for name, sha256 in known.items() if sha256 in there and (names is None or name in names)}
-        for name in sorted(set(names or ()) - chosen):
+        missing = set(names or ()) - chosen
+        hidden = await self._cache.offload.run(
+            self._hidden, [listed.get(name) or recorded(name, pins[name]) for name in chosen], pins, of
+        )
+        for name, why in sorted(hidden.items()):
+            self._problem(f"{name}: it is {why}, it stays here")
+        chosen -= hidden.keys()
+        for name in sorted(missing):
             self._problem(f"{name}: index {self._cache.name} has no such file of {project}; ask the proxy for it first")
         if names is None and not chosen and self._picky:
             self._problem(f"{project}: none of its files is stored; fetch those you need first: pypiproxy warm {project}")
@@ -140,6 +159,15 @@ class _Export:
         kept = {name: pins[name] for name in chosen if name in pins}
         kept |= {name: pin for name, pin in companions.items() if pin.sha256 in metadata or pin.sha256 == NO_BYTES}
         return _Choice({known[name]: name for name in sorted(chosen)}, metadata, dict(sorted(kept.items())))
+
+    def _hidden(self, files: Iterable[File], pins: Mapping[str, LedgerEntry], of: Project) -> dict[str, str]:
+        """The names of those of *files* that may not be seen, and why."""
+        policy, now, view = self._cache.policy, self._clock(), Viewpoint(self._cache.name)
+        verdicts = (
+            (file.filename, policy.visible(as_pinned(file, pins.get(file.filename)), of, pins.get(file.filename), now, view))
+            for file in files
+        )
+        return {name: verdict.why for name, verdict in verdicts if not verdict.visible}
 
     async def _file(self, writer: BundleWriter, sha256: str, name: str) -> None:
         source = await self._cache.files.unchecked(sha256)

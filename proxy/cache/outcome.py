@@ -27,6 +27,11 @@ class Outcome:
         return self.hit and ((self.ttl is not None and self.ttl <= 0) or (self.detail or "").startswith("upstream-"))
 
     @property
+    def max_age(self) -> int:
+        """For how long it stays fresh (seconds), 0 when it is stale."""
+        return max(0, self.ttl or 0)
+
+    @property
     def word(self) -> str:
         """One word for logs and metrics: ``hit``, ``stale``, ``collapsed``, ``refreshed`` or ``miss``."""
         if self.hit:

@@ -7,24 +7,22 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
-import zstandard
-from attrs import evolve, frozen
-from isal import igzip
+from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from proxy.cache.listing import ProjectsSource, ShownList, lines_file
 from proxy.cache.outcome import Outcome
 from proxy.cache.pages import PageCache, renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
-from proxy.errors import NotFound, Overloaded, StorageFailed
-from proxy.flight import Flights
-from proxy.interfaces import Clock, IBytesSource, IOffload, IUpstreams
+from proxy.errors import NotFound, StorageFailed
+from proxy.interfaces import Clock, IOffload, IUpstreams
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
+from proxy.policy.policy import Policy
 from proxy.settings import MIB, PageLimits
 from proxy.simple.malformed import Malformed
-from proxy.simple.media import MediaType
-from proxy.simple.projects import copy_lines, lines_of, write_lines, write_rendering
+from proxy.simple.projects import copy_lines, lines_of, write_lines
 from proxy.storage.lists import ListFiles
 from proxy.succession import Candidate, Doubts, doubt
 
@@ -39,18 +37,8 @@ _OWN_TTL = 60
 _EARLIER_LINES = ".lines"
 
 
-@frozen
-class ProjectsSource:
-    """The list as it is now; *state* names it.  *open* gives a rendering, made if it is not there."""
-
-    state: str
-    outcome: Outcome
-    serial: int | None
-    open: Callable[[MediaType, str], Awaitable[IBytesSource]]
-
-
 class ProjectList:
-    """The projects of *index*.  Where upstream has no list, those whose *pages* are kept."""
+    """The projects of *index* that *policy* lets be seen.  Where upstream has no list, those whose *pages* are kept."""
 
     log = Logger()
     thing = "list of projects"
@@ -65,6 +53,7 @@ class ProjectList:
         offload: IOffload,
         reactor: IReactorTime,
         limits: PageLimits,
+        policy: Policy,
         count: Callable[[str], None] = lambda event: None,
         clock: Clock = time.time,
     ) -> None:
@@ -77,12 +66,12 @@ class ProjectList:
         self._reactor = reactor
         self._doubts = Doubts()
         self._refreshed = Refreshed(self, upstreams, reactor, limits, count, clock=clock)
-        self._renders: Flights[None] = Flights()
+        self._shown = ShownList(index, policy, lists, offload, clock, lambda: self._refreshed.forget(_KEY))
 
     def close(self) -> None:
         """Stop what is under way."""
         self._refreshed.close()
-        self._renders.close()
+        self._shown.close()
 
     async def get(self, *, no_cache: bool = False) -> ProjectsSource:
         """The list.  Raises UpstreamFailed when there is none yet and upstream does not answer.
@@ -96,48 +85,23 @@ class ProjectList:
         except NotFound:
             return await self._own()
         head = served.head
-        return self._source(head.digest, served.outcome, head.serial)
-
-    def _source(self, digest: str, outcome: Outcome, serial: int | None) -> ProjectsSource:
-        return ProjectsSource(digest, outcome, serial, lambda media, coding: self._open(digest, media, coding))
+        return await self._shown.source(head.digest, served.outcome, head.serial)
 
     async def _own(self) -> ProjectsSource:
         """The list of what is kept here."""
         names = await self._pages.known()
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        lines = await self._lists.open(_lines(digest))
+        lines = await self._lists.open(lines_file(digest))
         if lines is None:
             try:
-                await self._lists.write(_lines(digest), lambda file: file.write(lines_of(names)))
+                await self._lists.write(lines_file(digest), lambda file: file.write(lines_of(names)))
             except OSError as error:
                 raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
             await self._lists.keep_only(digest)
         else:
             lines.close()
         outcome = Outcome(True, ttl=_OWN_TTL, detail="known-projects")
-        return self._source(digest, outcome, None)
-
-    async def _open(self, digest: str, media: MediaType, coding: str) -> IBytesSource:
-        media = MediaType.HTML_V1 if media is MediaType.TEXT_HTML else media  # the same bytes
-        name = f"{digest}.{media.name.lower()}.{coding}"
-        for _ in range(2):
-            rendering = await self._lists.open(name)
-            if rendering is not None:
-                return rendering
-            await self._renders.join(name, lambda: self._render(digest, media, coding, name))
-        raise Overloaded("the list of projects has just been replaced: ask again")
-
-    async def _render(self, digest: str, media: MediaType, coding: str, name: str) -> None:
-        lines = await self._lists.open(_lines(digest))
-        if lines is None:
-            self._refreshed.forget(_KEY)
-            raise Overloaded("the list of projects has just been replaced: ask again")
-        try:
-            await self._lists.write(name, lambda file: _write(lines.fileno(), media, coding, file))
-        except OSError as error:
-            raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
-        finally:
-            lines.close()
+        return await self._shown.source(digest, outcome, None)
 
     # -- what Refreshed asks -----------------------------------------------------------------------------------------------
 
@@ -157,7 +121,7 @@ class ProjectList:
         return None
 
     async def _has(self, digest: str) -> bool:
-        lines = await self._lists.open(_lines(digest))
+        lines = await self._lists.open(lines_file(digest))
         if lines is not None:
             lines.close()
         return lines is not None
@@ -171,7 +135,7 @@ class ProjectList:
         if lines is None:
             return False
         try:
-            await self._lists.write(_lines(name), lambda file: _copy(lines.fileno(), file))
+            await self._lists.write(lines_file(name), lambda file: _copy(lines.fileno(), file))
         except (Malformed, OSError) as error:
             self.log.warn("the list of projects that an earlier version kept cannot be used: {error}", error=error)
             return False
@@ -209,7 +173,7 @@ class ProjectList:
             body = await self._lists.temporary()
             try:
                 digest = await self._to_disk(body, read)
-                serial = await self._lists.write(_lines(digest), lambda file: write_lines(body, content_type, file.write))
+                serial = await self._lists.write(lines_file(digest), lambda file: write_lines(body, content_type, file.write))
             finally:
                 body.close()
         except OSError as error:
@@ -241,23 +205,6 @@ class ProjectList:
         return digest.hexdigest()
 
 
-def _lines(digest: str) -> str:
-    return f"{digest}.projects"
-
-
 def _copy(descriptor: int, out: BinaryIO) -> None:
     with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
         copy_lines(lines, out.write)
-
-
-def _write(descriptor: int, media: MediaType, coding: str, out: BinaryIO) -> None:
-    """Write the rendering of the lines behind *descriptor*."""
-    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
-        if coding == "gzip":
-            with igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as gzip:
-                write_rendering(lines, media, gzip.write)
-        elif coding == "zstd":
-            with zstandard.ZstdCompressor(level=3).stream_writer(out, closefd=False) as zstd:
-                write_rendering(lines, media, zstd.write)
-        else:
-            write_rendering(lines, media, out.write)

@@ -6,11 +6,12 @@ from attrs import frozen
 
 from proxy.bounded import BoundedTable
 from proxy.cache.documents import DocumentCache
-from proxy.cache.outcome import Outcome
-from proxy.cache.projects import ProjectList, ProjectsSource
+from proxy.cache.listing import ProjectsSource
+from proxy.cache.projects import ProjectList
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.model import Page, Wanted
 from proxy.names import normal_version
+from proxy.repository.gate import Moment
 from proxy.repository.located import PageView, View
 from proxy.repository.offered import PROVENANCE
 from proxy.settings import MIB
@@ -63,23 +64,25 @@ class Documents:
             served = await self._legacy.get(key)
         except (NotFound, UpstreamFailed):
             # Most mirrors have no such API; what the page says will do.
-            return View(view.project, f"page/{view.state}", view.outcome, view.serial, lambda: self._made(view, version))
+            state = f"page/{view.state}"
+            return View(view.project, state, view.outcome, view.serial, view.seen, lambda: self._made(view, version))
 
         async def load() -> LegacyDocument:
             return LegacyDocument(await self._legacy.body(key, served.head), await view.load(), version)
 
         state = f"{served.head.digest}/{view.state}"
-        return View(view.project, state, served.outcome, served.head.serial, load)
+        return View(view.project, state, served.outcome, served.head.serial, view.seen, load)
 
     async def _made(self, view: PageView, version: str | None) -> LegacyDocument:
         return LegacyDocument(None, await view.load(), version)
 
-    async def provenance(self, wanted: Wanted) -> View[bytes]:
-        """The provenance at ``wanted.url``.  Raises NotFound, UpstreamFailed."""
+    async def provenance(self, wanted: Wanted, seen: Moment) -> View[bytes]:
+        """The provenance at ``wanted.url`` of a file that was *seen*.  Raises NotFound, UpstreamFailed."""
         key = self._places.key(wanted)
         served = await self._provenance.get(key)
-        outcome: Outcome = served.outcome
-        return View(wanted.project, served.head.digest, outcome, None, lambda: self._provenance.body(key, served.head))
+        return View(
+            wanted.project, served.head.digest, served.outcome, None, seen, lambda: self._provenance.body(key, served.head)
+        )
 
 
 class ProvenancePlaces:

@@ -10,19 +10,29 @@ from attrs import frozen
 from proxy.cache.outcome import Outcome
 from proxy.interfaces import IBytesSource
 from proxy.model import File, LedgerEntry, Page, Wanted
+from proxy.repository.gate import Moment
 
 C = TypeVar("C")
 
 
 @frozen(slots=True)
 class View(Generic[C]):
-    """Something as it may be seen now.  ``state`` names this very content; ``load`` gives it: a page parsed and filtered."""
+    """Something as it may be seen now.  ``state`` names this very content; ``load`` gives it: a page parsed and filtered.
+
+    ``seen`` is when it was looked at, and until when that holds.
+    """
 
     project: str
     state: str
     outcome: Outcome
     serial: int | None
+    seen: Moment
     load: Callable[[], Awaitable[C]]
+
+    @property
+    def max_age(self) -> int:
+        """For how long clients may keep it (seconds): as long as it is fresh and no verdict on it changes."""
+        return self.seen.bounded(self.outcome.max_age)
 
 
 PageView = View[Page]
@@ -30,20 +40,21 @@ PageView = View[Page]
 
 @frozen(slots=True)
 class Located:
-    """A file that exists: open already when it is in the store, else what to fetch.
+    """A file that may be seen: open already when it is in the store, else what to fetch.
 
-    ``made``: it had to be made for this request.
+    ``seen`` is when it was looked at, and until when it may be.  ``made``: it had to be made for this request.
     """
 
     stored: IBytesSource | None
     wanted: Wanted | None
     etag: str | None
+    seen: Moment
     made: bool = False
 
 
 @frozen(slots=True)
 class Listed:
-    """A file as the page of ``upstream`` lists it, with the bytes it is pinned to.
+    """A file that may be seen as the page of ``upstream`` lists it, with the bytes it is pinned to; ``seen`` says until when.
 
     ``metadata`` is the pin of its metadata, if there is one that goes with what the page states.
     """
@@ -51,3 +62,4 @@ class Listed:
     file: File
     upstream: str
     metadata: LedgerEntry | None
+    seen: Moment

@@ -1,6 +1,7 @@
-"""What of an upstream page is offered: policy, applied when a page is read and never when it is stored.
+"""How what may be seen of an upstream page is offered: with which digests, metadata and sizes.
 
-Whatever is decided here holds for the page, the file and its companions alike, because all three ask the same functions.
+What may be seen is decided before (:mod:`proxy.repository.gate`).  Whatever is decided here holds for the page, the file and
+its companions alike, because all three ask the same functions.
 """
 
 from __future__ import annotations
@@ -56,17 +57,15 @@ class Offer:
 
 
 def offered(page: Page, pins: Mapping[str, LedgerEntry], there: Collection[str] | None = None) -> Offer:
-    """*page* as clients may see it.  Takes milliseconds for thousands of files: for a worker thread.
+    """*page*, without what is hidden, as clients get it.  Takes milliseconds for thousands of files: for a worker thread.
 
-    A quarantined project offers no file (PEP 792).  A file whose digest changed upstream is offered with the bytes it is pinned
-    to: a build that was green stays green, and the new bytes are refused by name.  A file whose digest cannot be one is not
-    offered, unless its bytes were verified when its page stated another.  Wheels are offered with metadata whether upstream has
-    it or not (PEP 658).  Where all sizes are known by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
+    A file whose digest changed upstream is offered with the bytes it is pinned to: a build that was green stays green, and the
+    new bytes are refused by name.  A file whose digest cannot be one is not offered, unless its bytes were verified when its
+    page stated another.  Wheels are offered with metadata whether upstream has it or not (PEP 658).  Where all sizes are known
+    by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
     On an offline index, files are offered whose bytes are *there* (their sha256, of those that :func:`may_be_there` names).
     No URL on the page bears user information or a query.
     """
-    if (page.status or {}).get("status") == "quarantined":
-        return Offer(evolve(page, files=()))
     changes = tuple(
         (file, pin, digest)
         for file in page.files
@@ -78,7 +77,7 @@ def offered(page: Page, pins: Mapping[str, LedgerEntry], there: Collection[str] 
         extra=without_secrets(page.extra),
         meta_extra=without_secrets(page.meta_extra),
     )
-    files = tuple(_listed(page, pins))
+    files = tuple(listed(page, pins))
     if there is not None:
         files = tuple(_from_store(file, pins, there) for file in files if bytes_of(file, pins) in there)
     return Offer(_upgraded(evolve(page, files=tuple(_offered(file, pins) for file in files))), changes)
@@ -86,7 +85,7 @@ def offered(page: Page, pins: Mapping[str, LedgerEntry], there: Collection[str] 
 
 def may_be_there(page: Page, pins: Mapping[str, LedgerEntry]) -> frozenset[str]:
     """The sha256 of all that is served under names on *page* (files and their metadata), as far as pins and page tell."""
-    known = (each for file in _listed(page, pins) for each in (bytes_of(file, pins), metadata_of(file, pins)))
+    known = (each for file in listed(page, pins) for each in (bytes_of(file, pins), metadata_of(file, pins)))
     return frozenset(each for each in known if each is not None)
 
 
@@ -94,11 +93,11 @@ def find(page: Page, filename: str, pins: Mapping[str, LedgerEntry]) -> File | N
     """The file that is offered as *filename* on *page*, with the bytes it is pinned to."""
     file = page.by_name.get(filename)
     if file is None and page.unverifiable:
-        file = next((each for each in _listed(page, pins) if each.filename == filename), None)
+        file = next((each for each in listed(page, pins) if each.filename == filename), None)
     return None if file is None else as_pinned(file, pins.get(filename))
 
 
-def _listed(page: Page, pins: Mapping[str, LedgerEntry]) -> Iterator[File]:
+def listed(page: Page, pins: Mapping[str, LedgerEntry]) -> Iterator[File]:
     """The files on *page* that can be offered."""
     yield from page.files
     if page.unverifiable:

@@ -23,12 +23,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.bounded import BoundedTable
 from proxy.cache.ledger import Ledger
-from proxy.cache.pages import PageCache
 from proxy.errors import ProxyError
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.model import File, Head, Page
 from proxy.names import is_project_name, normalize
+from proxy.repository.gate import Gate
 from proxy.repository.offered import is_wheel, metadata_name, segment
 from proxy.settings import MIB
 
@@ -65,21 +65,22 @@ class _Track:
 class Prefetch:
     """Ahead of the clients of *index*.
 
-    *metadata* returns the metadata of a file, whole; it is told the project, the digest segment and the file's name.
+    *gate* gives the pages: what is hidden is not asked for ahead either.  *metadata* returns the metadata of a file, whole; it
+    is told the project, the digest segment and the file's name.
     *willing* is asked whether upstream may be asked for what nobody waits for.
     """
 
     def __init__(
         self,
         index: str,
-        pages: PageCache,
+        gate: Gate,
         pins: Ledger,
         offload: IOffload,
         metadata: Callable[[str, str, str], Awaitable[IBytesSource]],
         willing: Callable[[], bool],
     ) -> None:
         self._index = index
-        self._pages = pages
+        self._gate = gate
         self._pins = pins
         self._offload = offload
         self._metadata = metadata
@@ -121,7 +122,7 @@ class Prefetch:
     # -- from a page to what it leads to -----------------------------------------------------------------------------------
 
     async def _after_page(self, project: str, head: Head) -> None:
-        page = await self._pages.parsed(project, head)
+        page = await self._gate.parsed(project, head)
         if len(page.files) > _MOST_FILES:
             return
         file = await self._offload.run(next_wanted, page)
@@ -136,18 +137,18 @@ class Prefetch:
             self._start(name, partial(self._required, name))
 
     async def _required(self, project: str) -> None:
-        if await self._pages.remembered(project) is None:
-            served = await self._pages.get(project)
+        if await self._gate.remembered(project) is None:
+            served = await self._gate.get(project)
             await self._after_page(project, served.head)
 
     # -- back through the releases -----------------------------------------------------------------------------------------
 
     async def _learn(self, key: tuple[str, str], track: _Track, before: str) -> None:
         project = key[0]
-        head = await self._pages.remembered(project)
+        head = await self._gate.remembered(project)
         if head is None or not head.found:
             return
-        page = await self._pages.parsed(project, head)
+        page = await self._gate.parsed(project, head)
         found = await self._offload.run(series, page, track.last)
         places = {filename: place for place, (_, filename) in enumerate(found)}
         track.series, track.places = found, places

@@ -17,7 +17,9 @@ from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFail
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IOffload, IRepository, IUpstreams
 from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, LedgerEntry, Page, Wanted
+from proxy.policy.policy import Policy
 from proxy.repository.documents import Documents, LegacyDocument
+from proxy.repository.gate import Gate, Moment
 from proxy.repository.gathered import Gathered
 from proxy.repository.hosts import FileHosts
 from proxy.repository.located import Listed, Located, PageView, View
@@ -38,7 +40,7 @@ _SIGNATURE = ".asc"
 
 @implementer(IRepository)
 class ProxyRepository:
-    """The index *name*.  *count* is told of each thing worth counting.
+    """The index *name*, of which *policy* says what may be seen.  *count* is told of each thing worth counting.
 
     *presence* is given if the index is offline: what is not there is then not offered, neither by page nor by name.
     *hosts*: those that files may be fetched from.
@@ -57,6 +59,7 @@ class ProxyRepository:
         documents: Documents,
         offload: IOffload,
         clock: Clock,
+        policy: Policy,
         count: Callable[[str], None] = lambda event: None,
         presence: Presence | None = None,
         *,
@@ -79,7 +82,8 @@ class ProxyRepository:
             _FACTS, lambda facts: _FACTS_WEIGHT + len(facts.etag or "") + len(facts.last_modified or "")
         )
         self._asking: Flights[FileFacts] = Flights()
-        self._prefetch = Prefetch(name, pages, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
+        self._gate = gate = Gate(policy, name, pages, pins, offload, clock)
+        self._prefetch = Prefetch(name, gate, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
 
     def close(self) -> None:
         """Stop what goes on beside requests."""
@@ -87,12 +91,17 @@ class ProxyRepository:
             self._prefetch.close()
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
-        served = await self._pages.get(project, no_cache=no_cache)
+        served = await self._gate.get(project, no_cache=no_cache)
         pins = await self._pins.of(self.name, project)
-        there = None if self._presence is None else await self._there(self._presence, project, served, pins)
+        moment = await self._gate.moment(project, served.head, pins)
+        there = None
+        if self._presence is not None:
+            there = await self._presence.of(
+                project, f"{served.head.digest}/{moment.mark}", pins, lambda: self._seen(served, moment, pins, project)
+            )
         if self._prefetch is not None and served.outcome.fwd == "miss":
             self._prefetch.page_is_new(project, served.head)
-        return self._view(project, served, pins, there)
+        return self._view(project, served, pins, moment, there)
 
     async def _have_metadata(self, project: str, asked: str, filename: str) -> IBytesSource:
         """The metadata that a client is about to ask for, whole."""
@@ -100,33 +109,38 @@ class ProxyRepository:
         assert source is not None
         return source
 
-    async def _there(self, presence: Presence, project: str, served: Served, pins: Entries) -> There:
-        return await presence.of(project, served.head.digest, pins, lambda: self._pages.parsed(project, served.head))
+    async def _seen(self, served: Served, moment: Moment, pins: Entries, project: str) -> Page:
+        return (await self._gate.seen(project, served.head, moment.now, pins)).page
 
     def ready(self, project: str) -> PageView | None:
         served = self._pages.ready(project)
         pins = self._pins.at_hand(self.name, project)
         if served is None or pins is None:
             return None
+        moment = self._gate.moment_at_hand(project, served.head, pins)
+        if moment is None:
+            return None
         there = None
         if self._presence is not None:
-            there = self._presence.at_hand(project, served.head.digest, pins)
+            there = self._presence.at_hand(project, f"{served.head.digest}/{moment.mark}", pins)
             if there is None:
                 return None
-        return self._view(project, served, pins, there)
+        return self._view(project, served, pins, moment, there)
 
-    def _view(self, project: str, served: Served, pins: Entries, there: There | None) -> PageView:
+    def _view(self, project: str, served: Served, pins: Entries, moment: Moment, there: There | None) -> PageView:
         head = served.head
         # A page out of HTML states no sizes: they become known file by file.
         known = pins.companions if head.states_sizes else f"{pins.companions}.{len(pins)}"
-        state = f"{head.digest}/{known}"
+        state = f"{head.digest}/{moment.mark}/{known}"
         digests = None
         if there is not None:
             state, digests = f"{state}/{there.state}", there.digests
-        return View(project, state, served.outcome, head.serial, lambda: self._load(project, served, pins, digests))
+        return View(
+            project, state, served.outcome, head.serial, moment, lambda: self._load(project, served, pins, moment, digests)
+        )
 
-    async def _load(self, project: str, served: Served, pins: Entries, there: frozenset[str] | None) -> Page:
-        page = await self._pages.parsed(project, served.head)
+    async def _load(self, project: str, served: Served, pins: Entries, moment: Moment, there: frozenset[str] | None) -> Page:
+        page = await self._seen(served, moment, pins, project)
         if there is None and self._hosts.limit(served.head.upstream):
             page = await self._on_allowed_hosts(project, page, served.head)
         offer = await self._offload.run_first(offered, page, pins, there)
@@ -164,23 +178,21 @@ class ProxyRepository:
         return await self._documents.legacy(await self.page(project), version)
 
     async def provenance(self, project: str, asked: str, filename: str) -> View[bytes]:
-        if _withheld(await self._pages.remembered(project)):
-            raise _quarantined(project, filename)
+        await self._gate.require(project, filename, filename)
         await self._require(project, asked, filename)
         listed = await self.listed(project, asked, filename)
         place = None if listed.file.provenance is None else resolve("", listed.file.provenance)
         if place is None:
             raise NotFound(f"upstream offers no provenance for {filename}")
-        return await self._documents.provenance(
-            Wanted(self.name, project, filename, place[0], listed.upstream, companion=PROVENANCE)
-        )
+        wanted = Wanted(self.name, project, filename, place[0], listed.upstream, companion=PROVENANCE)
+        return await self._documents.provenance(wanted, listed.seen)
 
     def vouched(self, project: str, asked: str, name: str) -> str | None:
         head = self._pages.at_hand(project)
         pins = self._pins.at_hand(self.name, project)
-        if head is None or pins is None or _withheld(head[0]):
-            return None
         filename, companion = _companion(name)
+        if head is None or pins is None or not self._gate.visible_at_once(project, filename, head[0], pins):
+            return None
         pin = pins.get(metadata_name(asked, filename)) if companion else _pinned(pins, asked, filename)
         if pin is None or pin.sha256 == NO_BYTES:
             return None
@@ -199,13 +211,12 @@ class ProxyRepository:
         filename, companion = _companion(name)
         if companion:
             return await self._beside(project, asked, filename)
-        if _withheld(await self._pages.remembered(project)):
-            raise _quarantined(project, filename)
+        moment = await self._gate.require(project, filename, filename)
         pin = _pinned(await self._pins.of(self.name, project), asked, filename)
         if pin is not None:
             stored = await self._files.stored(pin.sha256, pin.size)
             if stored is not None:
-                return Located(stored, None, _etag(asked, pin.sha256))
+                return Located(stored, None, _etag(asked, pin.sha256), moment)
         listed = await self.listed(project, asked, filename)
         wanted = self._wanted(project, listed)
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":
@@ -216,10 +227,10 @@ class ProxyRepository:
                 except BaseException:
                     stored.close()
                     raise
-                return Located(stored, None, _etag(asked))
+                return Located(stored, None, _etag(asked), listed.seen)
         if self._presence is not None:
             raise NotHere(self.name, filename)
-        return Located(None, wanted, _etag(asked))
+        return Located(None, wanted, _etag(asked), listed.seen)
 
     async def _require(self, project: str, asked: str, filename: str) -> None:
         """On an offline index companions are there with their file or not at all.  Raises NotFound."""
@@ -230,14 +241,13 @@ class ProxyRepository:
 
     async def _beside(self, project: str, asked: str, filename: str) -> Located:
         """The metadata of a file."""
-        if _withheld(await self._pages.remembered(project)):
-            raise _quarantined(project, filename + METADATA)
+        moment = await self._gate.require(project, filename, filename + METADATA)
         await self._require(project, asked, filename)
         stored = await self._metadata.stored(self.name, project, asked, filename)
         if stored is not None:
-            return Located(stored, None, f'"{stored.sha256}"')
+            return Located(stored, None, f'"{stored.sha256}"', moment)
         found = await self._metadata.of(self, project, asked, filename)
-        return Located(found, None, f'"{found.sha256}"', made=True)
+        return Located(found, None, f'"{found.sha256}"', moment, made=True)
 
     async def download(self, located: Located, asked: str) -> IBytesSource:
         assert located.wanted is not None
@@ -288,7 +298,7 @@ class ProxyRepository:
         if head is None or not head.found:
             return None
         file = await self._on_page(project, head, filename)
-        return self._as_listed(file, head, await self._pins.of(self.name, project)) if _is(file, asked) else None
+        return self._as_listed(project, file, head, await self._pins.of(self.name, project)) if _is(file, asked) else None
 
     async def listed(self, project: str, asked: str, filename: str) -> Listed:
         """The file that the page lists under *filename* with the digest *asked*.
@@ -301,10 +311,10 @@ class ProxyRepository:
         pins = await self._pins.of(self.name, project)
         file: File | None = None
         for no_cache in (False, True):
-            served = await self._pages.get(project, no_cache=no_cache)
+            served = await self._gate.get(project, no_cache=no_cache)
             file = await self._on_page(project, served.head, filename)
             if _is(file, asked):
-                return self._as_listed(file, served.head, pins)
+                return self._as_listed(project, file, served.head, pins)
             if file is None and filename.endswith(_SIGNATURE):
                 raise NotFound(f"{filename}: signatures are not served here; no page announces any")
         if file is None:
@@ -340,7 +350,7 @@ class ProxyRepository:
         return gathered.data
 
     def missing(self, project: str, asked: str, listed: Listed) -> Located:
-        return Located(None, self._wanted(project, listed), _etag(asked))
+        return Located(None, self._wanted(project, listed), _etag(asked), listed.seen)
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
@@ -348,8 +358,10 @@ class ProxyRepository:
         pins = await self._pins.of(self.name, project)
         return find(await self._pages.parsed(project, head), filename, pins)
 
-    def _as_listed(self, file: File, head: Head, pins: Entries) -> Listed:
-        return Listed(file, head.upstream, metadata_pin(file, pins))
+    def _as_listed(self, project: str, file: File, head: Head, pins: Entries) -> Listed:
+        """*file* as the page of *head* lists it.  Raises NotFound when it is hidden."""
+        moment = self._gate.require_listed(project, head, file, pins)
+        return Listed(file, head.upstream, metadata_pin(file, pins), moment)
 
     def _wanted(self, project: str, listed: Listed) -> Wanted:
         file = listed.file
@@ -371,15 +383,6 @@ def _companion(name: str) -> tuple[str, str]:
     if name.endswith(METADATA):
         return name.removesuffix(METADATA), METADATA
     return name, ""
-
-
-def _withheld(head: Head | None) -> bool:
-    """Whether no file of the project may be served, stored ones neither (PEP 792)."""
-    return head is not None and head.found and head.quarantined
-
-
-def _quarantined(project: str, name: str) -> NotFound:
-    return NotFound(f"{name}: project {project} is quarantined upstream, none of its files is served")
 
 
 def _pinned(pins: Entries, asked: str, filename: str) -> LedgerEntry | None:

@@ -6,7 +6,7 @@ out of the page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from packaging.version import InvalidVersion, Version
 
 from proxy.model import File, Page
+from proxy.names import normal_version
 from proxy.simple.from_json import of_few_values
 from proxy.simple.links import without_secrets, without_users
 
@@ -26,8 +27,8 @@ _encode = msgspec.json.Encoder().encode
 def rewritten(body: bytes, page: Page, link: Link) -> bytes:
     """Upstream's document *body* with the files that *page* offers, their URLs as *link* gives them.
 
-    A file that the page does not list is left out.  No URL in it bears user information.  Raises ValueError when *body* is no
-    such document.
+    A file that the page does not list is left out, and so are versions that it withholds.  No URL in it bears user information.
+    Raises ValueError when *body* is no such document, or describes a version that is withheld.
     """
     try:
         return _encode(_rewritten(_document.decode(of_few_values(body)), page, link))
@@ -48,13 +49,23 @@ def _rewritten(document: dict[str, Any], page: Page, link: Link) -> dict[str, An
             and (file := offered.get(name)) is not None
         ]
 
+    info = document.get("info")
+    if isinstance(info, dict) and _version_in(info.get("version"), page.withheld):
+        raise ValueError("it describes a version that is withheld")
     document = {key: value if key in ("urls", "releases") else without_users(value) for key, value in document.items()}
     if "urls" in document:
         document["urls"] = entries(document["urls"])
     releases = document.get("releases")
     if isinstance(releases, dict):
-        document["releases"] = {version: entries(stated) for version, stated in releases.items()}
+        document["releases"] = {
+            version: entries(stated) for version, stated in releases.items() if not _version_in(version, page.withheld)
+        }
     return document
+
+
+def _version_in(version: object, versions: Collection[str]) -> bool:
+    """Whether *version* as upstream spells it is one of *versions*."""
+    return bool(versions) and isinstance(version, str) and normal_version(version) in versions
 
 
 def _linked(entry: Mapping[str, Any], file: File, link: Link) -> dict[str, Any]:

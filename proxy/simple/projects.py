@@ -258,6 +258,22 @@ def _folder(href: str) -> str | None:
     return None if folder in ("", ".", "..") else folder
 
 
+def names_in(lines: Iterable[bytes]) -> Iterator[str]:
+    """The normalised names of the projects in *lines*."""
+    rest = iter(lines)
+    next(rest)
+    return (normalize(_named.decode(line).name) for line in rest)
+
+
+def lines_without(lines: Iterable[bytes], hidden: Callable[[str], bool]) -> Iterator[bytes]:
+    """*lines* without the projects that are *hidden*, which is asked for each normalised name."""
+    rest = iter(lines)
+    yield next(rest)
+    for line in rest:
+        if not hidden(normalize(_named.decode(line).name)):
+            yield line
+
+
 def write_rendering(lines: Iterable[bytes], media: MediaType, write: Write) -> None:
     """Make *lines* the document that clients get in *media*."""
     rest = iter(lines)

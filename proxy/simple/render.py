@@ -28,9 +28,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def render(page: Page, media: MediaType, link: Link) -> bytes:
-    """*page* in *media*; *link* gives each file's URL relative to the page.  A quarantined project offers no file (PEP 792)."""
-    files = () if (page.status or {}).get("status") == "quarantined" else page.files
-    return _json(page, files, link) if media is MediaType.JSON else _html(page, files, link)
+    """*page* in *media*; *link* gives each file's URL relative to the page."""
+    return _json(page, link) if media is MediaType.JSON else _html(page, link)
 
 
 def version_of(page: Page) -> tuple[int, int]:
@@ -40,7 +39,7 @@ def version_of(page: Page) -> tuple[int, int]:
     return min(page.api_version, NEWEST)
 
 
-def _json(page: Page, files: tuple[File, ...], link: Link) -> bytes:
+def _json(page: Page, link: Link) -> bytes:
     version = version_of(page)
     head: dict[str, Any] = {
         "meta": {**kept(page.meta_extra), "api-version": f"{version[0]}.{version[1]}"},
@@ -51,7 +50,8 @@ def _json(page: Page, files: tuple[File, ...], link: Link) -> bytes:
     if page.status is not None:
         head["project-status"] = dict(page.status)
     batches = (
-        _encode([_entry(file, link) for file in files[start : start + _BATCH]])[1:-1] for start in range(0, len(files), _BATCH)
+        _encode([_entry(file, link) for file in page.files[start : start + _BATCH]])[1:-1]
+        for start in range(0, len(page.files), _BATCH)
     )
     return b"".join((_encode(kept(page.extra) | head)[:-1], b',"files":[', b",".join(batches), b"]}"))
 
@@ -90,7 +90,7 @@ def _entry(file: File, link: Link) -> _Entry | dict[str, Any]:
     return kept(file.extra) | msgspec.to_builtins(entry) if file.extra else entry
 
 
-def _html(page: Page, files: tuple[File, ...], link: Link) -> bytes:
+def _html(page: Page, link: Link) -> bytes:
     version = version_of(page)
     title = escape(page.project)
     status = page.status or {}
@@ -109,7 +109,7 @@ def _html(page: Page, files: tuple[File, ...], link: Link) -> bytes:
         "</head>",
         "<body>",
         f"<h1>Links for {title}</h1>",
-        *(_anchor(file, link) for file in files),
+        *(_anchor(file, link) for file in page.files),
         "</body>",
         "</html>",
         *([f"<!--SERIAL {serial}-->"] if isinstance(serial, int) else []),

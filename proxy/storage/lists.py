@@ -122,12 +122,16 @@ class ListFiles:
 
     async def keep_only(self, start: str) -> None:
         """Remove all files whose names do not begin with *start*, as far as possible; open readers keep what they have."""
-        await self._offload.run(self._keep_only, start)
+        await self._offload.run(self._remove, lambda name: not name.startswith(start))
 
-    def _keep_only(self, start: str) -> None:
+    async def remove(self, start: str) -> None:
+        """Remove all files whose names begin with *start*, as far as possible; open readers keep what they have."""
+        await self._offload.run(self._remove, lambda name: name.startswith(start))
+
+    def _remove(self, unwanted: Callable[[str], bool]) -> None:
         with suppress(OSError):
             for entry in os.scandir(self._folder):
-                if not entry.name.startswith(start):
+                if unwanted(entry.name):
                     with suppress(OSError):
                         os.unlink(entry.path)
 

@@ -10,12 +10,12 @@ from urllib.parse import quote
 from attrs import frozen
 
 from proxy.bounded import BoundedTable
-from proxy.cache.outcome import Outcome
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload, IRepository
 from proxy.model import File
 from proxy.ranges import none_match
 from proxy.repository.documents import LegacyDocument
+from proxy.repository.located import View
 from proxy.repository.offered import segment
 from proxy.simple.legacy import from_page, rewritten
 from proxy.simple.media import choose_coding
@@ -63,13 +63,13 @@ class JsonDocuments:
                 raise NotFound(f"there is no version {version} of {view.project}")
             made = _Made(view.state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
             self._made.put(key, made)
-        return _answer(made.body, made.etag, view.outcome, view.serial, coding, ask)
+        return _answer(view, made.body, made.etag, coding, ask)
 
     async def provenance(self, repository: IRepository, project: str, asked: str, filename: str, ask: Ask) -> Answer:
         """Answer a request for ``…/<filename>.provenance``: it may change, so it is kept no longer than a page."""
         view = await repository.provenance(project, asked, filename)
         body = await view.load()
-        return _answer(body, f'"{view.state[:32]}"', view.outcome, None, "identity", ask)
+        return _answer(view, body, f'"{view.state[:32]}"', "identity", ask)
 
 
 def last_modified(repository: IRepository) -> Answer:
@@ -107,18 +107,18 @@ def _written(document: LegacyDocument, base: str, coding: str) -> bytes | None:
     return None if body is None else encoded(body, coding)
 
 
-def _answer(body: bytes, etag: str, outcome: Outcome, serial: int | None, coding: str, ask: Ask) -> Answer:
+def _answer(view: View[LegacyDocument] | View[bytes], body: bytes, etag: str, coding: str, ask: Ask) -> Answer:
     headers = [
         ("Vary", "Accept-Encoding, Host"),
         ("ETag", etag),
-        ("Cache-Control", f"max-age={max(0, outcome.ttl or 0)}"),
-        ("Cache-Status", outcome.header()),
+        ("Cache-Control", f"max-age={view.max_age}"),
+        ("Cache-Status", view.outcome.header()),
     ]
-    if serial is not None:
-        headers.append(("X-PyPI-Last-Serial", str(serial)))
+    if view.serial is not None:
+        headers.append(("X-PyPI-Last-Serial", str(view.serial)))
     if none_match(ask.header("if-none-match"), etag):
-        return Answer(304, headers, word=outcome.word)
+        return Answer(304, headers, word=view.outcome.word)
     headers.append(("Content-Type", "application/json"))
     if coding != "identity":
         headers.append(("Content-Encoding", coding))
-    return Answer(200, headers, body, word=outcome.word)
+    return Answer(200, headers, body, word=view.outcome.word)

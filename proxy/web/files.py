@@ -27,7 +27,8 @@ SMALL_RANGE = 8 * MIB
 #: Files up to this size are kept in memory while they are asked for (bytes).
 SMALL_FILE = 64 * KIB
 
-_IMMUTABLE = ("Cache-Control", "public, immutable, max-age=31536000")
+#: The longest time that anything is kept by clients (seconds): a year.
+_FOR_EVER = 31_536_000
 _HIT = Outcome(True)
 _MADE = Outcome(False, "miss", stored=True)
 
@@ -53,7 +54,11 @@ class Files:
             raise
 
     async def _answer(self, repository: IRepository, project: str, asked: str, name: str, located: Located, ask: Ask) -> Answer:
-        headers = [_IMMUTABLE, ("Accept-Ranges", "bytes"), ("Content-Type", "application/octet-stream")]
+        headers = [
+            ("Cache-Control", _lifetime(located)),
+            ("Accept-Ranges", "bytes"),
+            ("Content-Type", "application/octet-stream"),
+        ]
         if located.etag is not None:
             headers.append(("ETag", located.etag))
             if none_match(ask.header("if-none-match"), located.etag):
@@ -65,7 +70,8 @@ class Files:
             read, sha256 = located.stored.take_read(), located.stored.sha256
             if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
                 answer = _at_once(located.stored, read, headers, outcome)
-                answer.again = self._at_hand(repository, project, asked, name, sha256, read, headers)
+                if located.seen.until is None:
+                    answer.again = self._at_hand(repository, project, asked, name, sha256, read, headers)
                 return answer
             return _ranged(located.stored, None, located.etag, headers, ask, outcome)
         if ask.method == "HEAD":
@@ -149,6 +155,13 @@ class Files:
         if read is not None and len(read) <= SMALL_FILE:
             return _at_once(source, read, headers, outcome)
         return _ranged(source, _stated_size(located), located.etag, headers, ask, outcome)
+
+
+def _lifetime(located: Located) -> str:
+    """How long caches may keep a file: its bytes never change, but it may be hidden at a moment that is known."""
+    if located.seen.until is None:
+        return f"public, immutable, max-age={_FOR_EVER}"
+    return f"public, max-age={located.seen.bounded(_FOR_EVER)}"
 
 
 async def _described(repository: IRepository, located: Located, headers: list[tuple[str, str]]) -> Answer:

@@ -55,11 +55,10 @@ class Pages:
 
 
 def _answer(view: PageView, rendering: Rendering, media: MediaType, coding: str, known: str | None) -> Answer:
-    ttl = max(0, view.outcome.ttl or 0)
     headers = [
         VARY,
         ("ETag", rendering.etag),
-        ("Cache-Control", f"max-age={ttl}"),
+        ("Cache-Control", f"max-age={view.max_age}"),
         ("Cache-Status", view.outcome.header()),
     ]
     if view.serial is not None:

@@ -24,7 +24,7 @@ async def projects(repository: IRepository, slash: bool, ask: Ask) -> Answer:
     headers = [
         VARY,
         ("ETag", etag),
-        ("Cache-Control", f"max-age={max(0, there.outcome.ttl or 0)}"),
+        ("Cache-Control", f"max-age={there.max_age}"),
         ("Cache-Status", there.outcome.header()),
     ]
     if there.serial is not None:

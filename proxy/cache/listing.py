@@ -1,0 +1,169 @@
+"""The list of all projects as it may be seen: rendered to files, once for each media type and content coding.
+
+The lines that renderings are made of hold all that upstream lists.  What is hidden is left out when they are rendered.  Rules
+that look at names of projects make the lines be gone through once; what comes of that holds until a verdict changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import BinaryIO
+
+import zstandard
+from attrs import frozen
+from isal import igzip
+
+from proxy.cache.outcome import Outcome
+from proxy.errors import Overloaded, StorageFailed
+from proxy.flight import Flights
+from proxy.interfaces import Clock, IBytesSource, IOffload
+from proxy.policy.policy import Policy
+from proxy.policy.rules import Viewpoint
+from proxy.settings import MIB
+from proxy.simple.media import MediaType
+from proxy.simple.projects import lines_without, names_in, write_rendering
+from proxy.storage.lists import ListFiles
+
+#: What is read from disk, and compressed, at a time (bytes).
+_PIECE = 1 * MIB
+
+
+@frozen
+class ProjectsSource:
+    """The list as it may be seen now; *state* names it.  *open* gives a rendering, made if it is not there.
+
+    Clients may keep it for *max_age* seconds.
+    """
+
+    state: str
+    outcome: Outcome
+    serial: int | None
+    max_age: int
+    open: Callable[[MediaType, str], Awaitable[IBytesSource]]
+
+
+@frozen(slots=True)
+class _Shown:
+    """The list of this *digest* as it may be seen from *since* until *until*; files of its renderings begin with *start*."""
+
+    digest: str
+    start: str
+    since: float
+    until: float | None
+
+    def holds(self, digest: str, now: float) -> bool:
+        """Whether it says what may be seen at *now* of the list of this *digest*."""
+        return self.digest == digest and self.since <= now and (self.until is None or now < self.until)
+
+
+class ShownList:
+    """The lists of *index* that are kept in *lists*, by digest, as *policy* lets them be seen.
+
+    *lost* is called when the lines that renderings are made of are missing.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        policy: Policy,
+        lists: ListFiles,
+        offload: IOffload,
+        clock: Clock,
+        lost: Callable[[], None],
+    ) -> None:
+        self._view = Viewpoint(index)
+        self._policy = policy
+        self._lists = lists
+        self._offload = offload
+        self._clock = clock
+        self._lost = lost
+        self._shown: _Shown | None = None
+        self._renders: Flights[None] = Flights()
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        self._renders.close()
+
+    async def source(self, digest: str, outcome: Outcome, serial: int | None) -> ProjectsSource:
+        """The list of this *digest* as it may be seen now.  Raises Overloaded when it is gone."""
+        now, max_age = self._clock(), outcome.max_age
+        shown = _Shown(digest, digest, now, None)
+        if self._policy.judges_projects:
+            shown = await self._gone_through(digest, now)
+            max_age = max_age if shown.until is None else int(min(max_age, max(0.0, shown.until - now)))
+        state = shown.start.rpartition(".")[2]
+        return ProjectsSource(state, outcome, serial, max_age, lambda media, coding: self._open(shown, media, coding))
+
+    async def _gone_through(self, digest: str, now: float) -> _Shown:
+        """What may be seen at *now* of the list of this *digest*, and until when that holds."""
+        before = self._shown
+        if before is not None and before.holds(digest, now):
+            return before
+        lines = await self._lines(digest)
+        try:
+            until = await self._offload.run(_next_change, lines.fileno(), self._policy, now, self._view)
+        finally:
+            lines.close()
+        state = hashlib.sha256(f"{digest}/{self._policy.name}/{until}".encode()).hexdigest()
+        shown = self._shown = _Shown(digest, f"{digest}.{state}", now, until)
+        if before is not None and before.start != shown.start:
+            await self._lists.remove(before.start)
+        return shown
+
+    async def _lines(self, digest: str) -> IBytesSource:
+        lines = await self._lists.open(lines_file(digest))
+        if lines is None:
+            self._lost()
+            raise Overloaded("the list of projects has just been replaced: ask again")
+        return lines
+
+    async def _open(self, shown: _Shown, media: MediaType, coding: str) -> IBytesSource:
+        media = MediaType.HTML_V1 if media is MediaType.TEXT_HTML else media  # the same bytes
+        name = f"{shown.start}.{media.name.lower()}.{coding}"
+        for _ in range(2):
+            rendering = await self._lists.open(name)
+            if rendering is not None:
+                return rendering
+            await self._renders.join(name, lambda: self._render(shown, media, coding, name))
+        raise Overloaded("the list of projects has just been replaced: ask again")
+
+    async def _render(self, shown: _Shown, media: MediaType, coding: str, name: str) -> None:
+        lines = await self._lines(shown.digest)
+
+        def hidden(project: str) -> bool:
+            return not self._policy.project(project, shown.since, self._view).visible
+
+        leave_out = hidden if self._policy.judges_projects else None
+        try:
+            await self._lists.write(name, lambda file: _write(lines.fileno(), media, coding, leave_out, file))
+        except OSError as error:
+            raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
+        finally:
+            lines.close()
+
+
+def lines_file(digest: str) -> str:
+    """The name of the file with the lines of the list of this *digest*."""
+    return f"{digest}.projects"
+
+
+def _next_change(descriptor: int, policy: Policy, now: float, view: Viewpoint) -> float | None:
+    """The next moment at which a verdict on a project in the lines behind *descriptor* changes."""
+    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
+        moments = (policy.project(name, now, view).until for name in names_in(lines))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _write(descriptor: int, media: MediaType, coding: str, hidden: Callable[[str], bool] | None, out: BinaryIO) -> None:
+    """Write the rendering of the lines behind *descriptor*, without the projects that are *hidden*."""
+    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as all_lines:
+        lines = all_lines if hidden is None else lines_without(all_lines, hidden)
+        if coding == "gzip":
+            with igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as gzip:
+                write_rendering(lines, media, gzip.write)
+        elif coding == "zstd":
+            with zstandard.ZstdCompressor(level=3).stream_writer(out, closefd=False) as zstd:
+                write_rendering(lines, media, zstd.write)
+        else:
+            write_rendering(lines, media, out.write)

@@ -1,0 +1,291 @@
+"""The gate of one index: what of its upstream's pages, and which of its files, may be seen at this moment.
+
+``policy`` decides and is pure; this module brings together what the decision is about (page, ledger, time) and remembers until
+when it holds.  Whoever is behind the gate reads pages through it, so that no route can forget to ask.
+
+Only a rule that looks at single files makes a page be gone through.  What comes of that is remembered by page: the moment up to
+which nothing on it changes.  That moment is part of what names a rendering, so that a hot page costs a look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from weakref import ref
+
+from attrs import evolve, frozen
+
+from proxy.bounded import BoundedTable
+from proxy.cache.ledger import Entries, Ledger
+from proxy.cache.pages import PageCache
+from proxy.cache.refreshed import Served
+from proxy.errors import NotFound, ProxyError
+from proxy.interfaces import Clock, IOffload
+from proxy.model import File, Head, LedgerEntry, Page
+from proxy.names import normal_version
+from proxy.policy.policy import Policy
+from proxy.policy.rules import Project, Viewpoint
+from proxy.policy.verdicts import Verdict, earliest
+from proxy.repository.offered import as_pinned, find, listed
+from proxy.settings import MIB
+from proxy.simple.legacy import version_of
+
+#: What may be remembered of verdicts on projects, pages and files, and what one weighs besides its text (bytes).
+_PROJECTS, _PAGES, _FILES, _WEIGHT = 8 * MIB, 4 * MIB, 8 * MIB, 400
+
+
+@frozen(slots=True)
+class Seen:
+    """A page without what is hidden; ``until`` is the next moment at which it may change, ``None``: never."""
+
+    page: Page
+    until: float | None
+
+
+@frozen(slots=True)
+class Moment:
+    """When something is looked at: at ``now``, after which no verdict on it changes before ``until`` (``None``: never).
+
+    ``mark`` is the same for all moments between two such changes.
+    """
+
+    now: float
+    until: float | None
+    mark: str = ""
+
+    def bounded(self, seconds: int) -> int:
+        """As many of *seconds* as are certain to pass before a verdict changes."""
+        return seconds if self.until is None else int(min(seconds, max(0.0, self.until - self.now)))
+
+
+def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float, view: Viewpoint) -> Seen:
+    """*page* as *policy* lets it be seen.  Takes some microseconds a file where rules look at single files."""
+    project = _project(page.project, (page.status or {}).get("status"))
+    verdict = policy.files(project, now, view)
+    if not verdict.visible:
+        return Seen(evolve(page, files=(), unverifiable=()), verdict.until)
+    if not policy.judges_files:
+        return Seen(page, verdict.until)
+    until, hidden = verdict.until, set[str]()
+    for file in listed(page, pins):
+        pin = pins.get(file.filename)
+        verdict = policy.visible(as_pinned(file, pin), project, pin, now, view)
+        until = earliest(until, verdict.until)
+        if not verdict.visible:
+            hidden.add(file.filename)
+    if not hidden:
+        return Seen(page, until)
+    files = tuple(file for file in page.files if file.filename not in hidden)
+    unverifiable = tuple(file for file in page.unverifiable if file.filename not in hidden)
+    left = {version_of(file.filename) for file in (*files, *unverifiable)}
+    withheld = frozenset(str(version) for name in hidden if (version := version_of(name)) is not None and version not in left)
+    versions = page.versions and tuple(each for each in page.versions if normal_version(each) not in withheld)
+    page = evolve(page, files=files, unverifiable=unverifiable, versions=versions, withheld=withheld)
+    return Seen(page, until)
+
+
+@frozen(slots=True)
+class _ProjectVerdict:
+    """What was said at *moment* of the project whose page has this *head*: whether it exists, and what of all its files.
+
+    ``visible`` is that of the verdict.
+    """
+
+    head: Head | None
+    exists: bool
+    verdict: Verdict
+    visible: bool
+    moment: Moment
+
+
+@frozen(slots=True)
+class _PageVerdict:
+    """From *since* until *until*, nothing changed or changes on the page *digest* beside these *pins*."""
+
+    digest: str
+    pins: ref[Entries]
+    since: float
+    until: float | None
+
+
+@frozen(slots=True)
+class _FileVerdict:
+    """What was said at *since* of a file on the page *digest*, whose bytes are pinned by *pin*."""
+
+    digest: str
+    pin: LedgerEntry | None
+    since: float
+    verdict: Verdict
+
+
+class Gate:
+    """What of the index *name* may be seen; *clock* tells when."""
+
+    def __init__(self, policy: Policy, name: str, pages: PageCache, pins: Ledger, offload: IOffload, clock: Clock) -> None:
+        self.policy = policy
+        self._judges_files = policy.judges_files
+        self._view = Viewpoint(name)
+        self._pages = pages
+        self._pins = pins
+        self._offload = offload
+        self._clock = clock
+        self._of_projects: BoundedTable[str, _ProjectVerdict] = BoundedTable(_PROJECTS, lambda verdict: _WEIGHT, len)
+        self._of_pages: BoundedTable[str, _PageVerdict] = BoundedTable(_PAGES, lambda verdict: _WEIGHT, len)
+        self._of_files: BoundedTable[tuple[str, str], _FileVerdict] = BoundedTable(
+            _FILES, lambda each: _WEIGHT + len(each.verdict.why), lambda key: len(key[0]) + len(key[1])
+        )
+
+    # -- projects ------------------------------------------------------------------------------------------------------------
+
+    def require_project(self, project: str) -> None:
+        """Raise NotFound for a project that is hidden: nobody else need be asked."""
+        if self.policy.judges_projects:
+            verdict = self.policy.project(project, self._clock(), self._view)
+            if not verdict.visible:
+                raise NotFound(f"no project named {project} on index {self._view.index}: it is {verdict.why}")
+
+    # -- pages ---------------------------------------------------------------------------------------------------------------
+
+    async def get(self, project: str, *, no_cache: bool = False) -> Served:
+        """As :meth:`PageCache.get`, of what may be seen."""
+        self.require_project(project)
+        return await self._pages.get(project, no_cache=no_cache)
+
+    async def remembered(self, project: str) -> Head | None:
+        """As :meth:`PageCache.remembered`."""
+        return await self._pages.remembered(project)
+
+    async def parsed(self, project: str, head: Head) -> Page:
+        """As :meth:`PageCache.parsed`, of what may be seen."""
+        return (await self.seen(project, head, self._clock(), await self._pins.of(self._view.index, project))).page
+
+    async def seen(self, project: str, head: Head, now: float, pins: Entries) -> Seen:
+        """The page of *head* as it may be seen at *now*.  Raises as :meth:`PageCache.parsed`."""
+        page = await self._pages.parsed(project, head)
+        if not self._judges_files:
+            return seen(self.policy, page, pins, now, self._view)
+        return await self._offload.run_first(seen, self.policy, page, pins, now, self._view)
+
+    async def moment(self, project: str, head: Head, pins: Entries) -> Moment:
+        """This moment for the page of *head*.  Raises as :meth:`PageCache.parsed`."""
+        moment = self.moment_at_hand(project, head, pins)
+        if moment is None:
+            now = self._clock()
+            until = (await self.seen(project, head, now, pins)).until
+            self._of_pages.put(project, _PageVerdict(head.digest, ref(pins), now, until))
+            moment = self._moment(now, until)
+        return moment
+
+    def moment_at_hand(self, project: str, head: Head, pins: Entries) -> Moment | None:
+        """What :meth:`moment` would return if it need not go through the page, else ``None``: for hidden projects too."""
+        of_all = self._of_project(project, head)
+        if not self._judges_files:
+            return of_all.moment if of_all.exists else None
+        known, now = self._of_pages.get(project), self._clock()
+        if not of_all.exists or known is None or known.digest != head.digest or known.pins() is not pins:
+            return None
+        return self._moment(now, known.until) if _holds(known.since, now, known.until) else None
+
+    # -- files ---------------------------------------------------------------------------------------------------------------
+
+    async def require(self, project: str, filename: str, name: str) -> Moment:
+        """Raise NotFound if a file is hidden, as *name*; else return until when it is visible.
+
+        It is judged by what is known of it without asking anybody: the page that is kept, else the ledger.  A file of which
+        nothing is known is visible.
+        """
+        head = await self._pages.remembered(project)
+        pins = await self._pins.of(self._view.index, project)
+        verdict = self._at_once(project, filename, head, pins)
+        if verdict is None:
+            file = await self._file(project, filename, head, pins)
+            now, pin = self._clock(), pins.get(filename)
+            of = _project(project, _status(head))
+            if file is None:
+                verdict = self.policy.files(of, now, self._view)
+            else:
+                verdict = self.policy.visible(file, of, pin, now, self._view)
+            self._of_files.put((project, filename), _FileVerdict(_digest(head), pin, now, verdict))
+        return self._passed(verdict, project, head, name)
+
+    def require_listed(self, project: str, head: Head, file: File, pins: Entries) -> Moment:
+        """As :meth:`require`, for a *file* that the page of *head* lists."""
+        of, pin = _project(project, head.status), pins.get(file.filename)
+        verdict = self.policy.visible(file, of, pin, self._clock(), self._view)
+        return self._passed(verdict, project, head, file.filename)
+
+    def visible_at_once(self, project: str, filename: str, head: Head | None, pins: Entries) -> bool:
+        """Whether it is known without waiting that a file may be seen."""
+        if not self._judges_files:
+            return self._of_project(project, head).visible
+        verdict = self._at_once(project, filename, head, pins)
+        return verdict is not None and verdict.visible
+
+    # -- inside --------------------------------------------------------------------------------------------------------------
+
+    def _of_project(self, project: str, head: Head | None) -> _ProjectVerdict:
+        """What is said of *project* and all its files together.  Every hot request asks: what never changes is looked up."""
+        known = self._of_projects.get(project)
+        if known is not None and known.head is head and known.moment.until is None:
+            return known
+        now = self._clock()
+        itself = self.policy.project(project, now, self._view)
+        files = self.policy.files(_project(project, _status(head)), now, self._view)
+        moment = self._moment(now, earliest(itself.until, files.until))
+        known = _ProjectVerdict(head, itself.visible, files, files.visible, moment)
+        self._of_projects.put(project, known)
+        return known
+
+    def _moment(self, now: float, until: float | None) -> Moment:
+        return Moment(now, until, f"{self.policy.name}@{until}")
+
+    def _at_once(self, project: str, filename: str, head: Head | None, pins: Entries) -> Verdict | None:
+        if not self._judges_files:
+            return self._of_project(project, head).verdict
+        known, now = self._of_files.get((project, filename)), self._clock()
+        if known is None or known.digest != _digest(head) or known.pin is not pins.get(filename):
+            return None
+        return known.verdict if _holds(known.since, now, known.verdict.until) else None
+
+    async def _file(self, project: str, filename: str, head: Head | None, pins: Entries) -> File | None:
+        """What is known of a file: what the page of *head* says of it, else what is in the ledger."""
+        pin = pins.get(filename)
+        if head is not None and head.found:
+            try:
+                file = find(await self._pages.parsed(project, head), filename, pins)
+            except ProxyError:
+                file = None  # the page is damaged and cannot be had again now
+            if file is not None:
+                return file
+        return None if pin is None else recorded(filename, pin)
+
+    def _passed(self, verdict: Verdict, project: str, head: Head | None, name: str) -> Moment:
+        """Until when a file is visible by *verdict*.  Raises NotFound when it is not, and says what is hidden with it."""
+        if verdict.visible:
+            return Moment(self._clock(), verdict.until)
+        self.require_project(project)
+        of_all = self.policy.files(_project(project, _status(head)), self._clock(), self._view)
+        if not of_all.visible:
+            raise NotFound(f"{name}: project {project} is {of_all.why}, none of its files is served")
+        raise NotFound(f"{name} is not served: it is {verdict.why}")
+
+
+def recorded(filename: str, pin: LedgerEntry) -> File:
+    """The file *filename* as the ledger knows it."""
+    return File(filename, pin.url, {**pin.stated, "sha256": pin.sha256}, size=pin.size)
+
+
+def _project(name: str, status: object) -> Project:
+    return Project(name, status if isinstance(status, str) else None)
+
+
+def _status(head: Head | None) -> str | None:
+    return None if head is None or not head.found else head.status
+
+
+def _digest(head: Head | None) -> str:
+    return "" if head is None else head.digest
+
+
+def _holds(since: float, now: float, until: float | None) -> bool:
+    """Whether what was said at *since* and may change at *until* holds at *now*.  A clock may have been set back."""
+    return since <= now and (until is None or now < until)
