@@ -14,6 +14,7 @@ HOUSE = ROOT / "proxy"
 #: Module or folder directly below ``proxy`` -> floor (docs/design.md, "The house").
 FLOORS = {
     # 0: pure
+    "core": 0,
     "model": 0,
     "policy": 0,
     "names": 0,

@@ -75,12 +75,12 @@ class PageCacheTests(SynchronousTestCase):
         self.upstreams.answer(self.found(SIX))
         for asker in askers:
             self.assertEqual(self.files(self.successResultOf(asker)), ["six-1.0.tar.gz"])
-        self.assertEqual(self.successResultOf(self.get()).outcome.word, "hit")
+        self.assertEqual(self.successResultOf(self.get()).status.word, "hit")
 
     def test_a_fresh_page_asks_nothing(self) -> None:
         self.warm(age=479)
         served = self.successResultOf(self.get())
-        self.assertEqual((served.outcome.word, served.outcome.ttl), ("hit", 121))
+        self.assertEqual((served.status.word, served.status.ttl), ("hit", 121))
         self.assertEqual(len(self.upstreams.pages), 1)
 
     def test_a_hot_page_is_refreshed_before_it_expires(self) -> None:
@@ -96,21 +96,21 @@ class PageCacheTests(SynchronousTestCase):
         self.assertEqual(self.upstreams.pages[-1][1], served.head.validators)
         self.upstreams.answer(PageUnchanged("pypi", self.clock.seconds(), None, None))
         renewed = self.successResultOf(again)
-        self.assertEqual((renewed.outcome.word, self.files(renewed)), ("refreshed", ["six-1.0.tar.gz"]))
-        self.assertEqual(self.successResultOf(self.get()).outcome.ttl, 600)
+        self.assertEqual((renewed.status.word, self.files(renewed)), ("refreshed", ["six-1.0.tar.gz"]))
+        self.assertEqual(self.successResultOf(self.get()).status.ttl, 600)
 
     def test_records_survive_a_restart(self) -> None:
         self.warm(age=10)
         self.start()
         served = self.successResultOf(self.get())
-        self.assertEqual((served.outcome.ttl, self.files(served)), (590, ["six-1.0.tar.gz"]))
+        self.assertEqual((served.status.ttl, self.files(served)), (590, ["six-1.0.tar.gz"]))
         self.assertEqual(self.upstreams.pages, [])
 
     def test_whoever_sets_the_clock_makes_no_page_older_or_newer(self) -> None:
         self.warm(age=100)
         for jump in (-86_400, 10, 365 * 86_400):
             self.ahead += jump
-            self.assertEqual(self.successResultOf(self.get()).outcome.ttl, 500)
+            self.assertEqual(self.successResultOf(self.get()).status.ttl, 500)
         self.clock.advance(501)
         self.assertFalse(self.get().called)
 
@@ -118,7 +118,7 @@ class PageCacheTests(SynchronousTestCase):
         self.warm()
         self.ahead = -86_400
         self.start()
-        self.assertEqual(self.successResultOf(self.get()).outcome.ttl, 600)
+        self.assertEqual(self.successResultOf(self.get()).status.ttl, 600)
         self.clock.advance(601)
         self.assertFalse(self.get().called)
         self.assertEqual(len(self.upstreams.pages), 1)
@@ -130,7 +130,7 @@ class PageCacheTests(SynchronousTestCase):
         self.upstreams.state = Condition.DOWN
         served = self.successResultOf(self.get())
         self.assertEqual(self.files(served), ["six-1.0.tar.gz"])
-        self.assertEqual((served.outcome.hit, served.outcome.ttl), (True, 600 - 365 * 86_400))
+        self.assertEqual((served.status.hit, served.status.ttl), (True, 600 - 365 * 86_400))
 
     def of_mirror(self, *files: File) -> Any:
         """A page as the upstream ``mirror`` would deliver it."""
@@ -164,9 +164,9 @@ class PageCacheTests(SynchronousTestCase):
         first = self.get()
         self.assertNoResult(first)
         self.clock.advance(2.0)
-        self.assertEqual(self.successResultOf(first).outcome.word, "stale")
+        self.assertEqual(self.successResultOf(first).status.word, "stale")
         self.assertEqual(self.upstreams.told_slow, 1)
-        self.assertEqual(self.successResultOf(self.get()).outcome.word, "stale")
+        self.assertEqual(self.successResultOf(self.get()).status.word, "stale")
         self.assertEqual(len(self.upstreams.pages), 2)
         self.upstreams.state = Condition.UP
         self.upstreams.answer(self.found(LATER))
@@ -176,9 +176,9 @@ class PageCacheTests(SynchronousTestCase):
         self.warm(age=601)
         first = self.get()
         self.upstreams.answer(self.failed())
-        self.assertEqual(self.successResultOf(first).outcome.header(), "pypiproxy; hit; ttl=-1; detail=upstream-failed")
+        self.assertEqual(self.successResultOf(first).status.header(), "pypiproxy; hit; ttl=-1; detail=upstream-failed")
         for _ in range(50):
-            self.assertEqual(self.successResultOf(self.get()).outcome.word, "stale")
+            self.assertEqual(self.successResultOf(self.get()).status.word, "stale")
         self.assertEqual(len(self.upstreams.pages), 2)
         self.clock.advance(5)
         self.successResultOf(self.get())
@@ -187,7 +187,7 @@ class PageCacheTests(SynchronousTestCase):
     def test_while_every_breaker_is_open_nothing_is_asked(self) -> None:
         self.warm(age=601)
         self.upstreams.state, self.upstreams.pause = Condition.DOWN, 12.0
-        self.assertEqual(self.successResultOf(self.get()).outcome.word, "stale")
+        self.assertEqual(self.successResultOf(self.get()).status.word, "stale")
         self.assertEqual(len(self.upstreams.pages), 1)
 
     def test_a_cold_page_that_fails_is_an_error_and_is_not_remembered(self) -> None:
@@ -204,7 +204,7 @@ class PageCacheTests(SynchronousTestCase):
             self.clock.advance(61)
             served = self.get()
             self.upstreams.answer(self.failed())
-            self.assertEqual(self.successResultOf(served).outcome.word, "stale")
+            self.assertEqual(self.successResultOf(served).status.word, "stale")
 
     def test_a_cold_page_is_the_same_error_however_often_it_is_asked_for(self) -> None:
         for _ in range(1_100):
@@ -257,16 +257,16 @@ class PageCacheTests(SynchronousTestCase):
         leaving.cancel()
         self.failureResultOf(leaving, CancelledError)
         self.upstreams.answer(self.found(SIX))
-        self.assertEqual(self.successResultOf(self.get()).outcome.word, "hit")
+        self.assertEqual(self.successResultOf(self.get()).status.word, "hit")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_cache_refreshes_once_in_five_seconds_however_many_ask(self) -> None:
         self.warm(age=6)
         askers = [self.get(no_cache=True) for _ in range(10)]
         self.upstreams.answer(self.found(LATER))
-        self.assertEqual({self.successResultOf(asker).outcome.fwd for asker in askers}, {"request"})
+        self.assertEqual({self.successResultOf(asker).status.fwd for asker in askers}, {"request"})
         self.clock.advance(4)
-        self.assertEqual(self.successResultOf(self.get(no_cache=True)).outcome.word, "hit")
+        self.assertEqual(self.successResultOf(self.get(no_cache=True)).status.word, "hit")
         self.assertEqual(len(self.upstreams.pages), 2)
 
     def test_a_body_that_was_damaged_on_disk_is_fetched_again(self) -> None:

@@ -14,7 +14,7 @@ import zstandard
 from attrs import frozen
 from isal import igzip
 
-from proxy.cache.outcome import Outcome
+from proxy.core.cache_status import CacheStatus
 from proxy.errors import Overloaded, StorageFailed
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IOffload
@@ -37,7 +37,7 @@ class ProjectsSource:
     """
 
     state: str
-    outcome: Outcome
+    status: CacheStatus
     serial: int | None
     max_age: int
     open: Callable[[MediaType, str], Awaitable[IBytesSource]]
@@ -85,15 +85,15 @@ class ShownList:
         """Stop what is under way."""
         self._renders.close()
 
-    async def source(self, digest: str, outcome: Outcome, serial: int | None) -> ProjectsSource:
+    async def source(self, digest: str, status: CacheStatus, serial: int | None) -> ProjectsSource:
         """The list of this *digest* as it may be seen now.  Raises Overloaded when it is gone."""
-        now, max_age = self._clock(), outcome.max_age
+        now, max_age = self._clock(), status.max_age
         shown = _Shown(digest, digest, now, None)
         if self._policy.judges_projects:
             shown = await self._gone_through(digest, now)
             max_age = max_age if shown.until is None else int(min(max_age, max(0.0, shown.until - now)))
         state = shown.start.rpartition(".")[2]
-        return ProjectsSource(state, outcome, serial, max_age, lambda media, coding: self._open(shown, media, coding))
+        return ProjectsSource(state, status, serial, max_age, lambda media, coding: self._open(shown, media, coding))
 
     async def _gone_through(self, digest: str, now: float) -> _Shown:
         """What may be seen at *now* of the list of this *digest*, and until when that holds."""

@@ -12,10 +12,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxy.cache.listing import ProjectsSource, ShownList, lines_file
-from proxy.cache.outcome import Outcome
 from proxy.cache.pages import PageCache, renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.core.cache_status import CacheStatus
 from proxy.errors import NotFound, StorageFailed
 from proxy.interfaces import Clock, IOffload, IUpstreams
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
@@ -85,7 +85,7 @@ class ProjectList:
         except NotFound:
             return await self._own()
         head = served.head
-        return await self._shown.source(head.digest, served.outcome, head.serial)
+        return await self._shown.source(head.digest, served.status, head.serial)
 
     async def _own(self) -> ProjectsSource:
         """The list of what is kept here."""
@@ -100,8 +100,8 @@ class ProjectList:
             await self._lists.keep_only(digest)
         else:
             lines.close()
-        outcome = Outcome(True, ttl=_OWN_TTL, detail="known-projects")
-        return await self._shown.source(digest, outcome, None)
+        status = CacheStatus(True, ttl=_OWN_TTL, detail="known-projects")
+        return await self._shown.source(digest, status, None)
 
     # -- what Refreshed asks -----------------------------------------------------------------------------------------------
 

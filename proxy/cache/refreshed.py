@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxy.bounded import BoundedTable, DividedTable
-from proxy.cache.outcome import Outcome
+from proxy.core.cache_status import CacheStatus
 from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
 from proxy.flight import Flights, swallow
 from proxy.freshness import Action, Decision, decide
@@ -43,7 +43,7 @@ class Served:
     """What a client gets: the head of a record with something in it, and how the cache came by it."""
 
     head: Head
-    outcome: Outcome
+    status: CacheStatus
 
 
 class OlderThanKept(Exception):
@@ -154,7 +154,7 @@ class Refreshed:
         if not head.found:
             raise self._source.missing(key)
         left = self._decide(entry, False).ttl
-        return Served(head, Outcome(False, fwd, round(left), collapsed=collapsed, stored=head is not before))
+        return Served(head, CacheStatus(False, fwd, round(left), collapsed=collapsed, stored=head is not before))
 
     def ready(self, key: str) -> Served | None:
         """What :meth:`get` would return if it need not wait for anything, else ``None``."""
@@ -206,12 +206,12 @@ class Refreshed:
     def _hit(self, entry: _Entry, decision: Decision, detail: str | None = None) -> Served:
         assert entry.head is not None
         if self._upstreams.condition() is Condition.OFFLINE:
-            return Served(entry.head, Outcome(True, detail="offline"))
+            return Served(entry.head, CacheStatus(True, detail="offline"))
         if decision.ttl <= 0:
             self._count(f"{self._source.thing} served stale")
             if detail is None and self._upstreams.condition() is not Condition.UP:
                 detail = f"upstream-{self._upstreams.condition().value}"
-        return Served(entry.head, Outcome(True, ttl=round(decision.ttl), detail=detail))
+        return Served(entry.head, CacheStatus(True, ttl=round(decision.ttl), detail=detail))
 
     async def _entry(self, key: str) -> _Entry:
         entry = self._entries.get(key)

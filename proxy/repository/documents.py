@@ -65,13 +65,13 @@ class Documents:
         except (NotFound, UpstreamFailed):
             # Most mirrors have no such API; what the page says will do.
             state = f"page/{view.state}"
-            return View(view.project, state, view.outcome, view.serial, view.seen, lambda: self._made(view, version))
+            return View(view.project, state, view.status, view.serial, view.seen, lambda: self._made(view, version))
 
         async def load() -> LegacyDocument:
             return LegacyDocument(await self._legacy.body(key, served.head), await view.load(), version)
 
         state = f"{served.head.digest}/{view.state}"
-        return View(view.project, state, served.outcome, served.head.serial, view.seen, load)
+        return View(view.project, state, served.status, served.head.serial, view.seen, load)
 
     async def _made(self, view: PageView, version: str | None) -> LegacyDocument:
         return LegacyDocument(None, await view.load(), version)
@@ -81,7 +81,7 @@ class Documents:
         key = self._places.key(wanted)
         served = await self._provenance.get(key)
         return View(
-            wanted.project, served.head.digest, served.outcome, None, seen, lambda: self._provenance.body(key, served.head)
+            wanted.project, served.head.digest, served.status, None, seen, lambda: self._provenance.body(key, served.head)
         )
 
 

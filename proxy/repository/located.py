@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
-from proxy.cache.outcome import Outcome
+from proxy.core.cache_status import CacheStatus
 from proxy.interfaces import IBytesSource
 from proxy.model import File, LedgerEntry, Page, Wanted
 from proxy.repository.gate import Moment
@@ -24,7 +24,7 @@ class View(Generic[C]):
 
     project: str
     state: str
-    outcome: Outcome
+    status: CacheStatus
     serial: int | None
     seen: Moment
     load: Callable[[], Awaitable[C]]
@@ -32,7 +32,7 @@ class View(Generic[C]):
     @property
     def max_age(self) -> int:
         """For how long clients may keep it (seconds): as long as it is fresh and no verdict on it changes."""
-        return self.seen.bounded(self.outcome.max_age)
+        return self.seen.bounded(self.status.max_age)
 
 
 PageView = View[Page]

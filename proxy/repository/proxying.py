@@ -99,7 +99,7 @@ class ProxyRepository:
             there = await self._presence.of(
                 project, f"{served.head.digest}/{moment.mark}", pins, lambda: self._seen(served, moment, pins, project)
             )
-        if self._prefetch is not None and served.outcome.fwd == "miss":
+        if self._prefetch is not None and served.status.fwd == "miss":
             self._prefetch.page_is_new(project, served.head)
         return self._view(project, served, pins, moment, there)
 
@@ -136,7 +136,7 @@ class ProxyRepository:
         if there is not None:
             state, digests = f"{state}/{there.state}", there.digests
         return View(
-            project, state, served.outcome, head.serial, moment, lambda: self._load(project, served, pins, moment, digests)
+            project, state, served.status, head.serial, moment, lambda: self._load(project, served, pins, moment, digests)
         )
 
     async def _load(self, project: str, served: Served, pins: Entries, moment: Moment, there: frozenset[str] | None) -> Page:
@@ -321,7 +321,7 @@ class ProxyRepository:
             page = await self._pages.parsed(project, served.head)
             if any(each.filename == filename for each in page.unverifiable):
                 raise NotFound(f"{filename} is not served: its digest on upstream's page of {project} cannot be one")
-            if self._presence is None and served.outcome.unconfirmed:
+            if self._presence is None and served.status.unconfirmed:
                 # What is new since then may well be there: an outage is no 404.
                 reason = f"its page of {project} lists no such file and cannot be asked for again now"
                 raise UpstreamFailed(filename, [Attempt(served.head.upstream, reason, 0.0)])

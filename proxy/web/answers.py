@@ -68,7 +68,7 @@ Body = bytes | FileBody | StreamBody
 
 @define(slots=True)
 class Answer:
-    """Status, headers and body.  ``Content-Length`` follows from the body; ``word`` is the cache outcome for the log."""
+    """Status, headers and body.  ``Content-Length`` follows from the body; ``word`` is the cache status for the log."""
 
     status: int
     headers: Headers

@@ -112,13 +112,13 @@ def _answer(view: View[LegacyDocument] | View[bytes], body: bytes, etag: str, co
         ("Vary", "Accept-Encoding, Host"),
         ("ETag", etag),
         ("Cache-Control", f"max-age={view.max_age}"),
-        ("Cache-Status", view.outcome.header()),
+        ("Cache-Status", view.status.header()),
     ]
     if view.serial is not None:
         headers.append(("X-PyPI-Last-Serial", str(view.serial)))
     if none_match(ask.header("if-none-match"), etag):
-        return Answer(304, headers, word=view.outcome.word)
+        return Answer(304, headers, word=view.status.word)
     headers.append(("Content-Type", "application/json"))
     if coding != "identity":
         headers.append(("Content-Encoding", coding))
-    return Answer(200, headers, body, word=view.outcome.word)
+    return Answer(200, headers, body, word=view.status.word)

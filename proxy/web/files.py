@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.bounded import BoundedTable
-from proxy.cache.outcome import Outcome
+from proxy.core.cache_status import CacheStatus
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IBytesSource, IRepository
 from proxy.ranges import (
@@ -29,8 +29,8 @@ SMALL_FILE = 64 * KIB
 
 #: The longest time that anything is kept by clients (seconds): a year.
 _FOR_EVER = 31_536_000
-_HIT = Outcome(True)
-_MADE = Outcome(False, "miss", stored=True)
+_HIT = CacheStatus(True)
+_MADE = CacheStatus(False, "miss", stored=True)
 
 
 class Files:
@@ -66,14 +66,14 @@ class Files:
                     located.stored.close()
                 return Answer(304, headers, word="hit")
         if located.stored is not None:
-            outcome = _MADE if located.made else _HIT
+            status = _MADE if located.made else _HIT
             read, sha256 = located.stored.take_read(), located.stored.sha256
             if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
-                answer = _at_once(located.stored, read, headers, outcome)
+                answer = _at_once(located.stored, read, headers, status)
                 if located.seen.until is None:
                     answer.again = self._at_hand(repository, project, asked, name, sha256, read, headers)
                 return answer
-            return _ranged(located.stored, None, located.etag, headers, ask, outcome)
+            return _ranged(located.stored, None, located.etag, headers, ask, status)
         if ask.method == "HEAD":
             return await _described(repository, located, headers)
         part = await self._part(repository, located, headers, ask)
@@ -127,16 +127,16 @@ class Files:
         arriving = repository.arriving(located)
         if arriving is not None:
             if arriving.extent() >= span.stop and arriving.size == size:
-                return _partial(arriving, span, size, headers, Outcome(False, "miss", collapsed=True))
+                return _partial(arriving, span, size, headers, CacheStatus(False, "miss", collapsed=True))
             arriving.close()
         try:
             reader = await repository.open_range(located, span.start, span.stop)
         except (NotFound, UpstreamFailed):
             return None
-        outcome = Outcome(False, "partial")
+        status = CacheStatus(False, "partial")
         return Answer(
             206,
-            [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", outcome.header())],
+            [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", status.header())],
             StreamBody(reader, span.length),
             word="range",
         )
@@ -146,15 +146,15 @@ class Files:
     ) -> Answer:
         collapsed = repository.under_way(located)
         source = await repository.download(located, asked)
-        outcome = Outcome(False, "miss", collapsed=collapsed, stored=True)
+        status = CacheStatus(False, "miss", collapsed=collapsed, stored=True)
         try:
             read = source.take_read() if _range(ask) is None else None
         except BaseException:
             source.close()
             raise
         if read is not None and len(read) <= SMALL_FILE:
-            return _at_once(source, read, headers, outcome)
-        return _ranged(source, _stated_size(located), located.etag, headers, ask, outcome)
+            return _at_once(source, read, headers, status)
+        return _ranged(source, _stated_size(located), located.etag, headers, ask, status)
 
 
 def _lifetime(located: Located) -> str:
@@ -169,7 +169,7 @@ async def _described(repository: IRepository, located: Located, headers: list[tu
     facts = await repository.facts(located)
     if facts.size is not None:
         headers.append(("Content-Length", str(facts.size)))
-    return Answer(200, [*headers, ("Cache-Status", Outcome(False, "miss").header())], word="head")
+    return Answer(200, [*headers, ("Cache-Status", CacheStatus(False, "miss").header())], word="head")
 
 
 def _stated_size(located: Located) -> int | None:
@@ -177,14 +177,14 @@ def _stated_size(located: Located) -> int | None:
     return None if located.wanted is None else located.wanted.size
 
 
-def _at_once(source: IBytesSource, read: bytes, headers: list[tuple[str, str]], outcome: Outcome) -> Answer:
+def _at_once(source: IBytesSource, read: bytes, headers: list[tuple[str, str]], status: CacheStatus) -> Answer:
     """All of *source*, which has been *read*: a small file goes out with its head."""
     source.close()
-    return Answer(200, [*headers, ("Cache-Status", outcome.header())], read, word=outcome.word)
+    return Answer(200, [*headers, ("Cache-Status", status.header())], read, word=status.word)
 
 
 def _ranged(
-    source: IBytesSource, stated: int | None, etag: str | None, headers: list[tuple[str, str]], ask: Ask, outcome: Outcome
+    source: IBytesSource, stated: int | None, etag: str | None, headers: list[tuple[str, str]], ask: Ask, status: CacheStatus
 ) -> Answer:
     """The whole of *source* or the range that is asked for.
 
@@ -200,8 +200,8 @@ def _ranged(
         if isinstance(span, Span):
             # Of what is still arriving only the end waits for the digest.
             certain = source.sha256 is not None or span.stop == size
-            return _partial(source, span, size, headers if certain else _unverified(headers), outcome)
-    return Answer(200, [*headers, ("Cache-Status", outcome.header())], FileBody(source, None), word=outcome.word)
+            return _partial(source, span, size, headers if certain else _unverified(headers), status)
+    return Answer(200, [*headers, ("Cache-Status", status.header())], FileBody(source, None), word=status.word)
 
 
 def _range(ask: Ask) -> str | None:
@@ -214,10 +214,10 @@ def _unverified(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [("Cache-Control", "no-store"), *((name, value) for name, value in headers if name not in ("Cache-Control", "ETag"))]
 
 
-def _partial(source: IBytesSource, span: Span, size: int, headers: list[tuple[str, str]], outcome: Outcome) -> Answer:
+def _partial(source: IBytesSource, span: Span, size: int, headers: list[tuple[str, str]], status: CacheStatus) -> Answer:
     source.confine(span.start, span.stop)
-    ranged = [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", outcome.header())]
-    return Answer(206, ranged, FileBody(source, span), word=outcome.word)
+    ranged = [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", status.header())]
+    return Answer(206, ranged, FileBody(source, span), word=status.word)
 
 
 def _unsatisfiable(size: int) -> Answer:

@@ -51,7 +51,7 @@ class Pages:
         rendering = self._renderings.at_hand(repository.name, view, media, coding)
         if rendering is None:
             return None
-        return (rendering.etag, view.outcome.ttl), lambda: _answer(view, rendering, media, coding, known)
+        return (rendering.etag, view.status.ttl), lambda: _answer(view, rendering, media, coding, known)
 
 
 def _answer(view: PageView, rendering: Rendering, media: MediaType, coding: str, known: str | None) -> Answer:
@@ -59,16 +59,16 @@ def _answer(view: PageView, rendering: Rendering, media: MediaType, coding: str,
         VARY,
         ("ETag", rendering.etag),
         ("Cache-Control", f"max-age={view.max_age}"),
-        ("Cache-Status", view.outcome.header()),
+        ("Cache-Status", view.status.header()),
     ]
     if view.serial is not None:
         headers.append(("X-PyPI-Last-Serial", str(view.serial)))
     if none_match(known, rendering.etag):
-        return Answer(304, headers, word=view.outcome.word)
+        return Answer(304, headers, word=view.status.word)
     headers.append(("Content-Type", content_type(media)))
     if coding != "identity":
         headers.append(("Content-Encoding", coding))
-    return Answer(200, headers, rendering.body, word=view.outcome.word)
+    return Answer(200, headers, rendering.body, word=view.status.word)
 
 
 def media_type(ask: Ask) -> MediaType:

@@ -25,13 +25,13 @@ async def projects(repository: IRepository, slash: bool, ask: Ask) -> Answer:
         VARY,
         ("ETag", etag),
         ("Cache-Control", f"max-age={there.max_age}"),
-        ("Cache-Status", there.outcome.header()),
+        ("Cache-Status", there.status.header()),
     ]
     if there.serial is not None:
         headers.append(("X-PyPI-Last-Serial", str(there.serial)))
     if none_match(ask.header("if-none-match"), etag):
-        return Answer(304, headers, word=there.outcome.word)
+        return Answer(304, headers, word=there.status.word)
     headers.append(("Content-Type", content_type(media)))
     if coding != "identity":
         headers.append(("Content-Encoding", coding))
-    return Answer(200, headers, FileBody(await there.open(media, coding), None), word=there.outcome.word)
+    return Answer(200, headers, FileBody(await there.open(media, coding), None), word=there.status.word)

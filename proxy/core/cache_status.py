@@ -6,7 +6,7 @@ from attrs import frozen
 
 
 @frozen(slots=True)
-class Outcome:
+class CacheStatus:
     """One answer's cache status.
 
     ``hit``: served without waiting for upstream.  ``fwd``: why upstream was asked (``miss``, ``stale``, ``request``), ``None``

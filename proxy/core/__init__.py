@@ -1,0 +1,1 @@
+"""Values and decisions that every room speaks of.  Pure: no Twisted, no I/O."""
