@@ -19,8 +19,9 @@ class Metrics:
         self._requests = Counter(
             "pypiproxy_requests", "Requests answered.", ["method", "status", "cache"], registry=self.registry
         )
-        #: The counters behind their labels: looking these up is half of counting.
-        self._by_kind: dict[tuple[str, int, str], Counter] = {}
+        #: Plain numbers that are added to the counters before these are shown: a hot page is answered in microseconds.
+        self._by_kind: Counts[tuple[str, int, str]] = Counts()
+        self._more_bytes = 0
         self._bytes = Counter("pypiproxy_sent_bytes", "Body bytes sent to clients.", registry=self.registry)
         self._seconds = Histogram(
             "pypiproxy_request_seconds",
@@ -38,19 +39,14 @@ class Metrics:
         self.degraded(())
         self._evicted_files = Counter("pypiproxy_evicted_files", "Files evicted to make room.", registry=self.registry)
         self._evicted_bytes = Counter("pypiproxy_evicted_bytes", "Bytes of files evicted to make room.", registry=self.registry)
-        #: Plain numbers: a hot page is answered in microseconds.
         self._answers: Counts[tuple[str, str, str]] = Counts()
         self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
 
     def observe(self, method: str, status: int, size: int, seconds: float, word: str) -> None:
         """Count one response: *size* in bytes, *word* its cache outcome."""
         method = method if method in ("GET", "HEAD") else "other"
-        kind = (method, status, word)
-        counter = self._by_kind.get(kind)
-        if counter is None:
-            counter = self._by_kind[kind] = self._requests.labels(method, str(status), word)
-        counter.inc()
-        self._bytes.inc(size)
+        self._by_kind[method, status, word] += 1
+        self._more_bytes += size
         self._seconds.observe(seconds)
 
     def answered(self, index: str, kind: str, word: str) -> None:
@@ -81,4 +77,9 @@ class Metrics:
 
     def exposition(self) -> tuple[str, bytes]:
         """Content type and body in Prometheus' text format."""
+        for (method, status, word), count in self._by_kind.items():
+            self._requests.labels(method, str(status), word).inc(count)
+        self._by_kind.clear()
+        self._bytes.inc(self._more_bytes)
+        self._more_bytes = 0
         return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self.registry)

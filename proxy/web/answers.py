@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from urllib.parse import unquote_to_bytes
 
@@ -11,6 +12,8 @@ from proxy.interfaces import IBodyReader, IBytesSource
 from proxy.ranges import Span
 from proxy.web.bodies import RequestBody
 from proxy.web.heads import RequestHead
+
+_AGENT = re.compile(rb"\r\n[Uu][Ss][Ee][Rr]-[Aa][Gg][Ee][Nn][Tt]:[\t ]*+([^\r\n]*+)")
 
 Headers = Sequence[tuple[str, str]]
 
@@ -103,7 +106,16 @@ Source = Callable[[], Ready | None]
 
 def printable(raw: bytes) -> str:
     """Bytes from the wire, fit for one line of a log and for one field in quotes on it."""
-    return raw.decode("latin-1").encode("unicode_escape").decode("ascii").replace('"', "\\x22")
+    text = raw.decode("latin-1")
+    if not (text.isascii() and text.isprintable()) or "\\" in text:
+        text = text.encode("unicode_escape").decode("ascii")
+    return text.replace('"', "\\x22")
+
+
+def agent_of(raw: bytes) -> str:
+    """What the head *raw* says first of its sender, fit for a log; ``-`` if it says nothing."""
+    found = _AGENT.search(raw)
+    return "-" if found is None else printable(found[1].rstrip(b" \t")) or "-"
 
 
 def split_path(raw: bytes) -> tuple[str, ...]:

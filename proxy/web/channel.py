@@ -131,8 +131,8 @@ class Channel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         state = self.state
         self._spoke = True
-        if state is _IDLE and not self._held and self.site.has_room and (hit := self.site.front.hot.seen(data)) is not None:
-            self._send(hit, data)
+        if state is _IDLE and not self._held and self.site.has_room and (found := self.site.front.hot.seen(data)) is not None:
+            self._send(*found, data)
             return
         if state in table.DISCARDING:
             if state is State.LINGERING and self.site.clock.seconds() < self._lingers_until:
@@ -184,13 +184,13 @@ class Channel(Protocol):
             self._refuse(error, head)
             return
         front = self.site.front
-        hit = front.hot.answer(head)
-        if hit is None:
+        found = front.hot.answer(head)
+        if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
             ask = asked(head, self.peer, secure=ISSLTransport.providedBy(self.transport), body=self._body)
             self._begin(head, lambda response: front.serve(ask, response))
         else:
-            self._send(hit, raw)
+            self._send(*found, raw)
 
     def _begin(self, head: RequestHead, answer: Callable[[Response], Deferred[None]]) -> None:
         """Let *answer* give a response to the request *head*, which takes more than one write."""
@@ -208,8 +208,8 @@ class Channel(Protocol):
 
     # -- answers
 
-    def _send(self, hit: Hit, raw: bytes) -> None:
-        """Answer the request with the head *raw* with *hit*."""
+    def _send(self, hit: Hit, agent: str, raw: bytes) -> None:
+        """Answer the request of *agent* with the head *raw* with *hit*."""
         body = hit.body
         if len(body) > PIECE:
             head = heads.read(raw)
@@ -217,7 +217,7 @@ class Channel(Protocol):
             return
         self.write(hit.head + body)
         self._happened(_ANSWERED)
-        self.site.front.answered_at_once(hit, self.peer)
+        self.site.front.answered_at_once(hit, agent, self.peer)
 
     def write(self, data: bytes) -> None:
         """Send *data* at once, or as soon as the transport takes it."""

@@ -1,47 +1,51 @@
-"""Answers to requests seen before: no coroutine, no request object, one write.
+"""Answers to requests seen before: no coroutine, no response object, one write.
 
 Theory of operation. The agents of a farm ask for the same pages and files over and over. A route that answers a plain GET
 may give a :data:`~proxy.web.answers.Source` with its answer: a function that says at once what the answer is *now*, or that
 it cannot say at once. It is kept under what the request *means*: its target and the three headers that pages and files depend
-on. What is remembered is how to answer, never the answer: freshness, pins and policy are asked each time. Requests that are
-the same to the last byte, as those of one client on one image are, are not even looked into a second time; the bytes that are
-known are those of heads that :mod:`proxy.web.heads` has taken.
+on. What is remembered is how to answer, never the answer: freshness, pins and policy are asked each time.
+
+A request is recognised in three ways, the cheapest first: by its very bytes, as those of one client on one image are; by its
+bytes without the lines of no matter (:func:`essence`), as those of clients that say different things about themselves are; and
+by what it means, once :mod:`proxy.web.heads` has parsed it. The first two know only bytes that came from heads which that
+module has taken, so that none of them can take a request that it refuses.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 
 from attrs import define, field, frozen
 
 from proxy.bounded import BoundedTable
 from proxy.interfaces import Clock
-from proxy.web.answers import Answer, Ask, Source, printable
+from proxy.web.answers import Answer, Ask, Source, agent_of
 from proxy.web.encoding import encoded_head
-from proxy.web.heads import RequestHead
+from proxy.web.heads import END, MOST_FIELDS, RequestHead
 
 #: Requests longer than this are not remembered (bytes).
 _LONGEST = 4096
+#: How many of those that were recognised by their essence are told from new ones.
+_NOTICED = 4096
 
 
 @define
 class _Known:
-    """How to answer a request, and the head of its last answer, good for one second."""
+    """How to answer a request, and its last answer, whose head is good for one second."""
 
     source: Source
     path: str
     name: Hashable = None
     second: int = -1
-    head: bytes = b""
-    answer: Answer | None = None
+    hit: Hit | None = None
 
 
 @frozen(slots=True)
 class Hit:
-    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes; *path* and *agent* are for the log."""
+    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes; *path* is for the log."""
 
     path: str
-    agent: str
     answer: Answer
     head: bytes = field(repr=False)
     body: bytes = field(repr=False)
@@ -50,7 +54,7 @@ class Hit:
 #: Target, ``Accept``, ``Accept-Encoding`` and ``If-None-Match`` of a request.
 Meaning = tuple[bytes, bytes, bytes, bytes]
 
-_MATTERS = (b"accept", b"accept-encoding", b"if-none-match", b"user-agent")
+_MATTERS = (b"accept", b"accept-encoding", b"if-none-match")
 #: Headers that no answer to a GET depends on.
 _OF_NO_MATTER = frozenset(
     {
@@ -65,12 +69,35 @@ _OF_NO_MATTER = frozenset(
         b"x-request-id",
         b"traceparent",
         b"tracestate",
+        b"user-agent",
     }
 )
 
 
-def meaning(head: RequestHead) -> tuple[Meaning, bytes] | None:
-    """What a GET without a body asks for, and its ``User-Agent``; ``None`` when anything else in it might matter."""
+def _in_any_case(name: bytes) -> bytes:
+    """An expression for the field *name* as clients write it, each word with a capital or without."""
+    words = [b"[%c%c]%b" % (*word[:1].upper(), *word[:1], word[1:]) for word in name.split(b"-")]
+    return b"-".join(words)
+
+
+#: A whole line of no matter; nothing in it can be taken for the end of a line (RFC 9112 section 5).
+_LINE_OF_NO_MATTER = re.compile(
+    rb"\r\n(?:" + b"|".join(map(_in_any_case, sorted(_OF_NO_MATTER - {b"host"}))) + rb"):[\t -~\x80-\xff]*+(?=\r\n)"
+)
+
+
+def essence(raw: bytes) -> bytes | None:
+    """The head *raw* without its lines of no matter; ``None`` if that says nothing about the rest of it.
+
+    If the result is that of a head which was taken, so is *raw*: whole lines have been left out, and nothing else.
+    """
+    if len(raw) > _LONGEST or raw.find(END) != len(raw) - len(END) or raw.count(b"\r\n") > MOST_FIELDS:
+        return None
+    return _LINE_OF_NO_MATTER.sub(b"", raw)
+
+
+def meaning(head: RequestHead) -> Meaning | None:
+    """What a GET without a body asks for; ``None`` when anything else in it might matter."""
     if head.method != b"GET" or head.minor != 1:
         return None
     depends: dict[bytes, bytes] = {}
@@ -87,8 +114,8 @@ def meaning(head: RequestHead) -> tuple[Meaning, bytes] | None:
                 return None
         elif name not in _OF_NO_MATTER:
             return None
-    accept, coding, known, agent = (depends.get(name, b"") for name in _MATTERS)
-    return (head.target, accept, coding, known), agent
+    accept, coding, known = (depends.get(name, b"") for name in _MATTERS)
+    return head.target, accept, coding, known
 
 
 class HotRequests:
@@ -97,42 +124,73 @@ class HotRequests:
     def __init__(self, clock: Clock, via: str, memory: int) -> None:
         self._clock = clock
         self._via = via
-        self._by_meaning: BoundedTable[Meaning, _Known] = BoundedTable(memory // 2, lambda known: _LONGEST)
-        self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 2, lambda known: _LONGEST)
+
+        #: With what each request says of its sender, fit for a log.
+        self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 3, lambda known: _LONGEST)
+        self._by_essence: BoundedTable[bytes, _Known] = BoundedTable(memory // 3, lambda known: _LONGEST)
+        self._by_meaning: BoundedTable[Meaning, _Known] = BoundedTable(memory // 3, lambda known: _LONGEST)
+        #: Hashes of what was recognised by its essence: what comes again is worth knowing by its bytes.
+        self._once: set[int] = set()
 
     def remember(self, ask: Ask, source: Source) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
-        head = ask.head
-        if len(head.raw) > _LONGEST or (meant := meaning(head)) is None:
+        raw = ask.head.raw
+        if len(raw) > _LONGEST or (meant := meaning(ask.head)) is None:
             return
         known = _Known(source, ask.target)
-        self._by_meaning.put(meant[0], known)
-        self._by_bytes.put(head.raw, (known, printable(meant[1]) or "-"))
+        self._by_meaning.put(meant, known)
+        self._learn(raw, known)
 
-    def seen(self, raw: bytes) -> Hit | None:
-        """The answer to the request with the head *raw*, if these very bytes are known and it can be given at once."""
+    def seen(self, raw: bytes) -> tuple[Hit, str] | None:
+        """The answer to the request with the head *raw*, if its bytes are known and it can be given at once, and its sender."""
         found = self._by_bytes.get(raw)
-        return None if found is None else self._answer(*found)
+        if found is None:
+            essential = essence(raw)
+            if essential is None or (known := self._by_essence.get(essential)) is None:
+                return None
+            found = known, agent_of(raw)
+            self._noticed(raw, found)
+        hit = self._answer(found[0])
+        return None if hit is None else (hit, found[1])
 
-    def answer(self, head: RequestHead) -> Hit | None:
-        """The answer to the request *head*, if what it means is known and it can be given at once."""
-        if len(head.raw) > _LONGEST or (meant := meaning(head)) is None or (known := self._by_meaning.get(meant[0])) is None:
+    def answer(self, head: RequestHead) -> tuple[Hit, str] | None:
+        """The answer to the request *head*, if what it means is known and it can be given at once, and its sender."""
+        if len(head.raw) > _LONGEST or (meant := meaning(head)) is None or (known := self._by_meaning.get(meant)) is None:
             return None
-        agent = printable(meant[1]) or "-"
-        self._by_bytes.put(head.raw, (known, agent))
-        return self._answer(known, agent)
+        agent = self._learn(head.raw, known)
+        hit = self._answer(known)
+        return None if hit is None else (hit, agent)
 
-    def _answer(self, known: _Known, agent: str) -> Hit | None:
+    def _learn(self, raw: bytes, known: _Known) -> str:
+        agent = agent_of(raw)
+        self._by_bytes.put(raw, (known, agent))
+        essential = essence(raw)
+        if essential is not None:
+            self._by_essence.put(essential, known)
+        return agent
+
+    def _noticed(self, raw: bytes, found: tuple[_Known, str]) -> None:
+        """Keep *raw* by its bytes when it comes for the second time; most that differ in some line never do."""
+        mark = hash(raw)
+        if mark in self._once:
+            self._once.discard(mark)
+            self._by_bytes.put(raw, found)
+            return
+        if len(self._once) >= _NOTICED:
+            self._once.clear()
+        self._once.add(mark)
+
+    def _answer(self, known: _Known) -> Hit | None:
         ready = known.source()
         if ready is None:
             return None
         name, make = ready
         second = int(self._clock())
-        if known.answer is None or known.second != second or known.name != name:
-            known.answer = make()
+        hit = known.hit
+        if hit is None or known.second != second or known.name != name:
+            answer = make()
+            assert isinstance(answer.body, bytes)
+            known.hit = hit = Hit(known.path, answer, encoded_head(answer, self._via), answer.body)
             known.name = name
             known.second = second
-            known.head = encoded_head(known.answer, self._via)
-        body = known.answer.body
-        assert isinstance(body, bytes)
-        return Hit(known.path, agent, known.answer, known.head, body)
+        return hit
