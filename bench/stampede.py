@@ -76,8 +76,8 @@ class _Stampede:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        #: What the page says of each project's file, read out of the first of fifty equal pages.
-        self._pages: dict[str, bytes] = {}
+        #: The first of fifty equal pages, as it came and decoded, and what it says of the project's file.
+        self._pages: dict[str, tuple[bytes, bytes]] = {}
         self._urls: dict[str, str] = {}
         self._piece = bytearray(_PIECE)
         self._view = memoryview(self._piece)
@@ -157,11 +157,13 @@ class _Stampede:
         """Find the file on a page, or see that it is the page that it was found on."""
         body = bytes(reply.body)
         if project not in self._pages:
-            page = json.loads(reply.decoded())
+            decoded = reply.decoded()
+            page = json.loads(decoded)
             [url] = [each["url"] for each in page["files"] if each["filename"] == _releases()[project].filename]
-            self._pages[project], self._urls[project] = body, urljoin(self._server.page(project), url)
-        elif self._pages[project] != body:
-            self.wrong += 1
+            self._pages[project], self._urls[project] = (body, decoded), urljoin(self._server.page(project), url)
+        elif self._pages[project][0] != body:
+            # Chunks may have been cut in another way.
+            self.wrong += self._pages[project][1] != reply.decoded()
 
     def _set_to_work(self, agent: _Agent) -> None:
         for each in agent.connections:
