@@ -4,6 +4,10 @@ Theory of operation.  Two locks are held.  The lock file inside the directory ke
 whatever path.  It goes when the directory does, so the path itself is reserved too: with an abstract Unix socket, which belongs
 to no file system.  Its name contains the mount namespace, in which a path means one directory; elsewhere the lock file decides.
 Both belong to what is open, so they live on in the child when the process that claimed becomes a daemon.
+
+The marker states the format of the directory (:mod:`proxy.storage.marker`).  An earlier one is brought into the present one as
+soon as the directory is locked; a newer one is refused.  Versions of format 0 do not look at the format, but want a *file*
+called ``lock``: from format 1 on that is a directory, with the lock file in it, and they end with an error at once.
 """
 
 from __future__ import annotations
@@ -20,10 +24,19 @@ from pathlib import Path
 
 from attrs import define, field
 
+from proxy.cache.migration import Migration
 from proxy.errors import ConfigError, InUse
-from proxy.storage.place import MARKER
+from proxy.storage.marker import FORMAT, MARKER, Marker, new_name, read_marker, write_marker
 
 _LOCK = "lock"
+#: What is in the directory of the lock: the file that is locked, and what tells an operator why a version does not start.
+_LOCK_FILE = "pid"
+_README = "README"
+_WHY = (
+    "A newer version of pypiproxy has written this data directory. Versions that do not know its format expect a file\n"
+    'where this directory is, and end with "Is a directory". Nothing is lost: start the newer version again, or see\n'
+    '"Returning to an earlier version" in docs/disk.md.\n'
+)
 #: Why a directory that is the right one may not take a file: the proxy serves what it can read, and passes the rest through.
 _FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -60,12 +73,14 @@ class Claim:
 def claim(path: Path) -> Claim:
     """Make sure that *path* is a directory (created with mode 0700) of this process's own, and lock it.
 
-    A directory that carries the marker of an earlier start need not take any file, nor is one needed on a full disk.  Raises
-    ConfigError when it cannot be used, is open to everybody, or another instance uses it (InUse).
+    A directory that carries the marker of an earlier start need not take any file, nor is one needed on a full disk.  One of an
+    earlier version is brought into the present format, which takes some seconds per 100,000 files.  Raises ConfigError when it
+    cannot be used, is open to everybody, has a newer format, or another instance uses it (InUse).
     """
+    refuse_newer(path)
     name = _reserve(path)
     try:
-        fd = _lock(path)
+        fd = _present(path, _lock(path))
     except BaseException:
         if name is not None:
             name.close()
@@ -85,6 +100,48 @@ def is_there(path: Path) -> bool:
         raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; expected a directory that can be read') from error
 
 
+def refuse_newer(path: Path) -> None:
+    """Raise ConfigError when the format of the data directory *path* is newer than the present one."""
+    marker = read_marker(path)
+    if marker is not None and marker.format > FORMAT:
+        raise ConfigError(
+            f'"{path}": a newer version of pypiproxy wrote it (format {marker.format}; this version knows {FORMAT}); '
+            "expected the data directory of this version or an earlier one: start the newer version, or restore its backup"
+        )
+
+
+def _present(path: Path, fd: int) -> int:
+    """Bring *path*, locked with *fd*, into the present format; the descriptor that it is locked with afterwards."""
+    try:
+        marker = read_marker(path)
+        migration = Migration(path)
+        if marker is None or marker.format < FORMAT:
+            if marker is None and not any((path / each).exists() for each in migration.SOURCES):
+                return fd  # it is new, and gets its marker when it is used
+            migration.fill()
+            fd = _locked_anew(path, fd)
+            write_marker(path, Marker(new_name() if marker is None else marker.name, FORMAT))
+        migration.clean()
+    except BaseException as error:
+        with suppress(OSError):  # there may be none
+            os.close(fd)
+        if isinstance(error, OSError):
+            raise ConfigError(f'"{path}": cannot be brought into format {FORMAT}: {error}; make room or mend it') from error
+        raise
+    return fd
+
+
+def _locked_anew(path: Path, fd: int) -> int:
+    """Have a directory in place of the lock file that *fd* is; the new descriptor, locked.  Raises OSError, InUse."""
+    if (path / _LOCK).is_dir():
+        return fd
+    with suppress(FileNotFoundError):
+        os.unlink(path / _LOCK)
+    made = _lock(path)
+    os.close(fd)
+    return made
+
+
 def _lock(path: Path) -> int:
     """The descriptor of the lock file, locked; of the directory where there can be no such file, -1 where there is neither."""
     try:
@@ -93,7 +150,7 @@ def _lock(path: Path) -> int:
         if mode & stat.S_IWOTH:
             # The caches below are as trustworthy as the directory they stand in.
             raise ConfigError(f'"{path}": everybody may write there (mode {stat.S_IMODE(mode):04o}); expected 0700')
-        fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno not in _FOR_NOW and not (error.errno in _NOT_ALLOWED and os.path.isfile(path / MARKER)):
             raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; expected a directory that can be written') from error
@@ -118,10 +175,21 @@ def _where(path: Path) -> str:
     return "" if closed is None else f' ("{closed}" may not be entered)'
 
 
+def _lock_file(path: Path) -> Path:
+    """The file to be locked; its directory is made unless there is the lock file of an earlier version.  Raises OSError."""
+    place = path / _LOCK
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        place.mkdir(mode=0o700, exist_ok=True)
+        (place / _README).write_text(_WHY, "utf-8")
+    return place / _LOCK_FILE
+
+
 def _readable(path: Path) -> int | None:
-    for each, flags in ((path / _LOCK, os.O_RDONLY), (path, os.O_RDONLY | os.O_DIRECTORY)):
+    for each in (path / _LOCK / _LOCK_FILE, path / _LOCK, path):
         with suppress(OSError):
-            return os.open(each, flags | os.O_CLOEXEC)
+            return os.open(each, os.O_RDONLY | os.O_CLOEXEC)
     return None
 
 

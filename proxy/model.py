@@ -272,11 +272,13 @@ class StoredFile(NamedTuple):
     used: float
 
 
-@frozen(slots=True)
-class LedgerEntry:
-    """What is known of a file that was once committed under (index, project, filename): its identity for ever after.
+class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known for ever of a file that was once committed under (index, project, file name), and what was known then.
 
-    ``stated`` are the digests its page stated then (``algorithm -> hex``), so that a later page can be held against them.
+    ``sha256`` (hex, or :data:`NO_BYTES`) and ``size`` are of the bytes.  ``stated`` are the digests that the page stated
+    (``algorithm -> hex``), so that a later page can be held against them.  ``first_seen`` is when a page first listed the file,
+    as far as that is known.  ``upload_time`` (PEP 700), ``requires_python`` and ``yanked`` (PEP 592) are as the page stated
+    them at the commit, ``version`` and ``kind`` (``wheel``, ``sdist``, …) as the file name says.
     """
 
     sha256: str
@@ -284,6 +286,12 @@ class LedgerEntry:
     stated: Mapping[str, str]
     url: str
     committed_at: float
+    first_seen: float | None = None
+    upload_time: str | None = None
+    version: str | None = None
+    kind: str | None = None
+    requires_python: str | None = None
+    yanked: bool | str = False
 
 
 # -- versioned records ------------------------------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ from proxy.adminsocket import AdminSocket
 from proxy.cache.documents import DocumentCache
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
+from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pages import PageCache
 from proxy.cache.pinned import PinnedBook
-from proxy.cache.precious import precious
 from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords, remove_missing
 from proxy.cache.room import Room
@@ -43,12 +43,13 @@ from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
 from proxy.settings import MIB, IndexSettings, ServerSettings, Settings
-from proxy.storage.doubled import SpareRecords
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import RecentRecords
+from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.place import Place
 from proxy.storage.records import DiskRecords
+from proxy.storage.spare import SpareRecords
 from proxy.supervisor import tell_ready
 from proxy.troubles import Reason, Trouble
 from proxy.upstream.http.identity import Identity
@@ -70,8 +71,6 @@ from proxy.web.site import Routes
 #: Threads that wait for the disk, and threads that parse, render and compress.
 _DISK_THREADS = 8
 _WORK_THREADS = 2
-#: The databases: all records, and a second copy of those that nothing can bring back.
-_DATABASES = ("records", "pins")
 #: Memory for pages and documents that cannot be written (bytes), and indexes named in one line.
 _UNWRITTEN = 32 * MIB
 _NAMED = 10
@@ -108,16 +107,14 @@ class ProxyService(MultiService):
         self._clock = clock
         self._place = Place(server.data_dir, clock, reactor.seconds)
         # SQLite wants one thread each.
-        self._database_threads = [Offload(reactor, 1, name) for name in _DATABASES]
-        self._databases = [self._database(server.data_dir / each.name, each) for each in self._database_threads]
-        records, copy = self._databases
+        self._database_threads = [Offload(reactor, 1, name) for name in ("records", "ledger")]
+        self._databases = records, ledger = self._open_databases(server.data_dir, *self._database_threads)
         self._records = SpareRecords(records, RecentRecords(_UNWRITTEN))
-        self._precious = precious(records, copy)
         self._store = LocalFiles(server.data_dir, self._disk, self.metrics.count, self._place.prepare, self._place.failed)
         via = f"pypiproxy-{self._place.name}"
-        self._pins = pins = Ledger(self._precious, int(server.page_memory * _FOR_PINS))
+        self._pins = pins = Ledger(ledger, int(server.page_memory * _FOR_PINS), self._work)
         self.usage = UsageBook(self._store, self._disk, clock)
-        self.kept = PinnedBook(self._precious, pins, self._store)
+        self.kept = PinnedBook(ledger, pins, self._store)
         self.room = self._room(server)
         self._files = FileCache(
             self._store, self._disk, self.metrics.count, self.usage.used, self.room, later=reactor.callLater
@@ -198,28 +195,28 @@ class ProxyService(MultiService):
         if place is not None:
             self.metrics.answered(*place, word)
 
-    def _database(self, directory: Path, offload: Offload) -> DiskRecords:
-        return DiskRecords(
-            directory,
-            offload,
-            clock=self._clock,
-            steady=self._reactor.seconds,
-            ours=self._place.is_ours,
-            count=self.metrics.count,
+    def _open_databases(self, data_dir: Path, for_records: Offload, for_ledger: Offload) -> tuple[DiskRecords, MirroredRecords]:
+        """The database of what can be fetched again, and that of what cannot."""
+        clock, steady, ours, count = self._clock, self._reactor.seconds, self._place.is_ours, self.metrics.count
+        return (
+            DiskRecords(data_dir / "records", for_records, clock=clock, steady=steady, ours=ours, count=count),
+            MirroredRecords(
+                data_dir / LEDGER, data_dir / LEDGER_COPY, for_ledger, clock=clock, steady=steady, ours=ours, count=count
+            ),
         )
 
     async def _look_at_place(self) -> Sequence[Trouble]:
         return await self._disk.run(self._place.look)
 
     async def _look_at_databases(self) -> Sequence[Trouble]:
-        looks = [Deferred.fromCoroutine(each.look()) for each in self._databases]
-        reasons = {each.name: await look for each, look in zip(self._databases, looks, strict=True)}
+        records, ledger = self._databases
+        looks = [Deferred.fromCoroutine(records.look()), Deferred.fromCoroutine(ledger.look())]
+        reasons = {name: await look for name, look in zip((records.name, ledger.name), looks, strict=True)}
         if not any(reasons.values()):
             try:
-                await self._precious.mend()
                 await self._pins.mend()
             except StorageFailed as error:
-                reasons["pins"] = str(error)
+                reasons[LEDGER] = str(error)
         troubles = [_database_trouble(name, why) for name, why in reasons.items() if why is not None]
         return [*troubles, *await self._disk.run(self._place.news)]
 

@@ -42,7 +42,7 @@ from proxy.offload import Inline
 from proxy.policy.policy import Policy
 from proxy.settings import IndexSettings
 from proxy.storage.local import LocalPartial
-from proxy.storage.memory import MemoryFiles, MemoryRecords
+from proxy.storage.memory import MemoryFiles, MemoryRecords, MemoryVersioned
 from tests.inprocess import Start
 from tests.support import wire
 from tests.support.clients import pip_install, uv_pip_install
@@ -251,9 +251,10 @@ async def test_a_bundle_goes_through_a_pipe(serve: Start, upstream: FakeUpstream
 def cache(name: str = "pypi") -> IndexCache:
     """An empty one, in memory."""
     records, offload = MemoryRecords(), Inline()
-    pins, store = Ledger(records, 2**20), MemoryFiles()
+    precious = MemoryVersioned()
+    pins, store = Ledger(precious, 2**20, offload), MemoryFiles()
     return IndexCache(
-        name, HeadedRecords(PAGES, name, records, offload), pins, PinnedBook(records, pins, store), store, offload
+        name, HeadedRecords(PAGES, name, records, offload), pins, PinnedBook(precious, pins, store), store, offload
     )
 
 

@@ -21,13 +21,14 @@ from twisted.logger import LogEvent
 
 from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook, PinnedFile
-from proxy.cache.precious import precious
 from proxy.errors import StorageFailed
-from proxy.model import LedgerEntry
+from proxy.interfaces import IVersionedRecords
+from proxy.model import LedgerEntry, Versioned
 from proxy.offload import Inline
-from proxy.storage.doubled import DoubledRecords, SpareRecords
-from proxy.storage.memory import MemoryFiles, MemoryRecords, RecentRecords
+from proxy.storage.memory import MemoryFiles, MemoryRecords, MemoryVersioned, RecentRecords
+from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
+from proxy.storage.spare import SpareRecords
 from tests.inprocess import Running, Start
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
@@ -108,6 +109,9 @@ DAMAGES: list[Damage] = [
     a_file_in_place_of_the_directory,
 ]
 each_damage = pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+each_damage_of_a_file = pytest.mark.parametrize(
+    "damage", [each for each in DAMAGES if each is not senseless_settings], ids=lambda damage: damage.__name__
+)
 
 
 def filled(directory: Path) -> DiskRecords:
@@ -144,9 +148,7 @@ def test_a_database_that_is_damaged_between_two_runs_is_set_aside(tmp_path: Path
     now(again.close())
 
 
-@pytest.mark.parametrize(
-    "damage", [each for each in DAMAGES if each is not senseless_settings], ids=lambda damage: damage.__name__
-)
+@each_damage_of_a_file
 def test_a_database_that_is_damaged_while_it_is_open_goes_on(tmp_path: Path, damage: Damage) -> None:
     store = filled(tmp_path / "records")
     damage(tmp_path / "records" / "cache.db")
@@ -283,35 +285,49 @@ def pin(number: int) -> LedgerEntry:
     return LedgerEntry(sha256=f"{number:064x}", size=number, stated={}, url=f"https://files.example/{number}", committed_at=0.0)
 
 
+def ledger_in(place: Path) -> MirroredRecords:
+    return MirroredRecords(place / "ledger", place / "ledger-copy", Inline(), steady=lambda: 0.0)
+
+
+def book_of(records: IVersionedRecords) -> Ledger:
+    return Ledger(records, 0, Inline())
+
+
 def test_first_seen_digests_survive_that_there_is_no_room_to_read_them(tmp_path: Path) -> None:
-    databases = DiskRecords(tmp_path / "records", Inline()), DiskRecords(tmp_path / "pins", Inline())
-    now(Ledger(precious(*databases), 0).add_all("pypi", "six", many_pins()))
-    book = Ledger(precious(*databases), 0)
+    records = ledger_in(tmp_path)
+    now(book_of(records).add_all("pypi", "six", many_pins()))
+    now(records.close())
+    records = ledger_in(tmp_path)
+    book = book_of(records)
     with no_descriptors():
         now(book.add("pypi", "six", "new.whl", pin(1_000)))
         assert set(now(book.of("pypi", "six"))) == {"new.whl"}
+    assert now(records.look()) is None
     now(book.mend())
-    assert now(book.of("pypi", "six")) == now(Ledger(precious(*databases), 0).of("pypi", "six"))
+    assert now(book.of("pypi", "six")) == now(book_of(records).of("pypi", "six"))
     assert now(book.of("pypi", "six")) == {**many_pins(), "new.whl": pin(1_000)}
-    for database in databases:
-        now(database.close())
+    now(records.close())
 
 
 def test_nothing_counts_as_evictable_while_the_book_of_kept_files_cannot_be_read(tmp_path: Path) -> None:
-    databases = DiskRecords(tmp_path / "records", Inline()), DiskRecords(tmp_path / "pins", Inline())
-    records = precious(*databases)
-    pins = Ledger(records, 0)
+    records = ledger_in(tmp_path)
+    pins = book_of(records)
     kept = [PinnedFile("pypi", "six", name, each.sha256) for name, each in many_pins().items()]
     now(pins.add_all("pypi", "six", {**many_pins(), "later.whl": pin(1_000)}))
     now(PinnedBook(records, pins, MemoryFiles()).add(kept))
-    book = PinnedBook(records, pins, MemoryFiles())
+    now(records.close())
+    records = ledger_in(tmp_path)
+    book = PinnedBook(records, book_of(records), MemoryFiles())
     with no_descriptors(), pytest.raises(StorageFailed):
         now(book.digests())
+    assert now(records.look()) is None
     assert now(book.kept()) == sorted(kept)
+    now(records.close())
     with no_descriptors(), pytest.raises(StorageFailed):
-        now(book.digests())  # the pins tell what came later under the same names
-    for database in databases:
-        now(database.close())
+        now(book.digests())  # the ledger tells what came later under the same names
+    assert now(records.look()) is None
+    assert pin(1_000).sha256 not in {each.sha256 for each in kept}
+    now(records.close())
 
 
 def test_a_page_is_not_lost_because_there_is_no_room_to_read_it(tmp_path: Path) -> None:
@@ -323,7 +339,7 @@ def test_a_page_is_not_lost_because_there_is_no_room_to_read_it(tmp_path: Path) 
     now(database.close())
 
 
-# -- two databases ---------------------------------------------------------------------------------------------------------
+# -- the ledger ---------------------------------------------------------------------------------------------------------
 
 
 class Failing(MemoryRecords):
@@ -342,183 +358,66 @@ class Failing(MemoryRecords):
         await super().set(key, value)
 
 
-class Pair:
-    """Two stores and what is made of them.  A value is readable unless it is ``broken``."""
+class Unreadable(MemoryVersioned):
+    """Records that nobody can read."""
 
-    def __init__(self) -> None:
-        self.first, self.second = Failing(), Failing()
-        self.both = DoubledRecords(self.first, self.second, lambda key, value: value != b"broken", ("pins/",))
-
-    def stored(self, key: str = "pins/a/six") -> tuple[bytes | None, bytes | None]:
-        return now(self.first.get(key)), now(self.second.get(key))
-
-
-@pytest.fixture
-def pair() -> Pair:
-    return Pair()
-
-
-def test_what_one_database_lost_the_other_one_knows(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    for lost in (lambda: pair.first.delete("pins/a/six"), lambda: pair.first.set("pins/a/six", b"broken")):
-        now(lost())
-        assert now(pair.both.get("pins/a/six")) == b"1"
-        assert pair.stored() == (b"1", b"1")
-
-
-def test_what_was_deleted_is_in_neither(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    assert now(pair.both.delete("pins/a/six")) is True
-    assert pair.stored() == (None, None)
-    assert now(pair.both.get("pins/a/six")) is None
-
-
-def test_while_neither_can_say_nobody_is_told_that_there_is_nothing(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    pair.first.gives = False
-    assert now(pair.both.get("pins/a/six")) == b"1"
-    with pytest.raises(StorageFailed):
-        now(pair.both.get("pins/a/other"))
-    pair.second.gives = False
-    with pytest.raises(StorageFailed):
-        now(pair.both.get("pins/a/six"))
-    pair.first.gives = True
-    assert now(pair.both.get("pins/a/six")) == b"1"
-
-
-def test_a_new_database_does_not_speak_for_a_second_one_that_cannot_be_read(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    now(pair.both.mend())
-    now(pair.first.close())
-    pair.second.gives = False
-    with pytest.raises(StorageFailed):
-        now(pair.both.get("pins/a/six"))
-    pair.second.gives = True
-    assert now(pair.both.get("pins/a/six")) == b"1"
-
-
-def test_nor_does_one_with_a_damaged_record(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    now(pair.both.mend())
-    now(pair.first.set("pins/a/six", b"broken"))
-    pair.second.gives = False
-    with pytest.raises(StorageFailed):
-        now(pair.both.get("pins/a/six"))
+    async def scan(self, prefix: str, after: str = "", limit: int | None = None) -> list[Versioned]:
+        raise StorageFailed("it gives nothing")
 
 
 def test_that_pins_cannot_be_read_is_logged_once_a_minute(logged: list[LogEvent]) -> None:
-    records, moments = Failing(), iter([0.0, 1.0, 59.0, 60.0, 61.0])
-    records.gives = False
-    book = Ledger(records, 0, lambda: next(moments))
+    moments = iter([0.0, 1.0, 59.0, 60.0, 61.0])
+    book = Ledger(Unreadable(), 0, Inline(), lambda: next(moments))
     for number in range(5):
         assert not now(book.of("pypi", f"project{number}"))
     assert [event["project"] for event in logged if "project" in event] == ["project0", "project3"]
 
 
-def test_one_that_is_complete_says_what_there_is_not(pair: Pair) -> None:
-    now(pair.both.mend())
-    pair.second.gives = False
-    assert now(pair.both.get("pins/a/six")) is None
+@contextmanager
+def taken_away(directory: Path) -> Iterator[None]:
+    """*directory* cannot be opened, as on a disk that does not answer."""
+    away = directory.with_name("elsewhere")
+    directory.rename(away)
+    directory.symlink_to(directory.parent / "nowhere" / "x")
+    yield
+    directory.unlink()
+    away.rename(directory)
 
 
-@each_damage
+@each_damage_of_a_file
 def test_first_seen_digests_survive_a_lost_database_while_the_other_one_is_held(tmp_path: Path, damage: Damage) -> None:
-    def both() -> list[DiskRecords]:
-        return [DiskRecords(tmp_path / name, Inline(), steady=lambda: 0.0) for name in ("records", "pins")]
-
-    databases = both()
-    records = precious(*databases)
-    now(Ledger(records, 0).add("pypi", "six", "six-1.whl", pin(1)))
-    now(records.mend())
-    for database in databases:
-        now(database.close())
-    damage(tmp_path / "records" / "cache.db")
-    databases = both()
-    records = precious(*databases)
-    book = Ledger(records, 0)
-    (tmp_path / "pins").rename(tmp_path / "elsewhere")
-    (tmp_path / "pins").symlink_to(tmp_path / "nowhere" / "pins")
-    now(book.add("pypi", "six", "six-1.whl", pin(2)))
-    (tmp_path / "pins").unlink()
-    (tmp_path / "elsewhere").rename(tmp_path / "pins")
-    for database in databases:
-        now(database.look())
-    now(records.mend())
+    records = ledger_in(tmp_path)
+    now(book_of(records).add("pypi", "six", "six-1.whl", pin(1)))
+    now(records.close())
+    damage(tmp_path / "ledger" / "records.db")
+    records = ledger_in(tmp_path)
+    book = book_of(records)
+    with taken_away(tmp_path / "ledger-copy"):
+        now(book.add("pypi", "six", "six-1.whl", pin(2)))
+    assert now(records.look()) is None
     now(book.mend())
-    for each in (book, Ledger(records, 0)):
+    for each in (book, book_of(records)):
         assert now(each.of("pypi", "six")) == {"six-1.whl": pin(1)}
-    for database in databases:
-        now(database.close())
+    now(records.close())
 
 
-def test_a_record_that_was_lost_alone_is_not_written_over_while_its_copy_cannot_be_read(tmp_path: Path) -> None:
-    first, second = DiskRecords(tmp_path, Inline()), Failing()
-    records = precious(first, second)
-    now(Ledger(records, 0).add_all("pypi", "six", many_pins()))
-    now(records.mend())
-    (value,) = tmp_path.rglob("*.sealed.val")
-    value.unlink()
-    second.gives = False
-    book = Ledger(records, 0)
-    now(book.add("pypi", "six", "new.whl", pin(1_000)))
-    second.gives = True
+def test_a_record_that_was_damaged_alone_is_not_written_over_while_its_copy_cannot_be_read(tmp_path: Path) -> None:
+    records = ledger_in(tmp_path)
+    now(book_of(records).add_all("pypi", "six", many_pins()))
+    now(records.close())
+    database = sqlite3.connect(tmp_path / "ledger" / "records.db")
+    database.execute("UPDATE record SET value = X'00' WHERE key LIKE '%six-17-%'")
+    database.commit()
+    database.close()
+    records = ledger_in(tmp_path)
+    book = book_of(records)
+    with taken_away(tmp_path / "ledger-copy"):
+        now(book.add("pypi", "six", "new.whl", pin(1_000)))
+        now(book.add("pypi", "six", "six-17-py3-none-any.whl", pin(1_001)))
+    assert now(records.look()) is None
     now(book.mend())
     assert now(book.of("pypi", "six")) == {**many_pins(), "new.whl": pin(1_000)}
-    now(first.close())
-
-
-def test_a_copy_that_could_not_be_written_is_written_later(pair: Pair) -> None:
-    now(pair.both.mend())
-    pair.second.takes = False
-    now(pair.both.set("pins/a/six", b"1"))
-    pair.second.takes = True
-    assert pair.stored() == (b"1", None)
-    now(pair.both.mend())
-    assert pair.stored() == (b"1", b"1")
-
-
-def again(pair: Pair) -> DoubledRecords:
-    """What a restart makes of the two databases."""
-    return DoubledRecords(pair.first, pair.second, lambda key, value: value != b"broken", ("pins/",))
-
-
-def test_and_after_a_restart_too(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    now(pair.both.mend())
-    pair.second.takes = False
-    now(pair.both.set("pins/a/six", b"2"))
-    pair.second.takes = True
-    assert pair.stored() == (b"2", b"1")
-    now(again(pair).mend())
-    assert pair.stored() == (b"2", b"2")
-
-
-def test_a_copy_that_a_crash_left_behind_is_written_after_the_restart(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    now(pair.both.mend())
-    now(pair.both.set("pins/a/six", b"2"))
-    now(pair.second.set("pins/a/six", b"1"))  # it was not on the disk yet
-    restarted = again(pair)
-    now(restarted.set("pins/a/other", b"1"))
-    now(restarted.mend())
-    assert pair.stored() == (b"2", b"2")
-
-
-def test_a_damaged_copy_is_replaced_when_databases_are_compared(pair: Pair) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    now(pair.second.set("pins/a/six", b"broken"))
-    now(pair.both.mend())
-    assert pair.stored() == (b"1", b"1")
-
-
-@pytest.mark.parametrize("lost", ["first", "second"])
-def test_a_database_that_was_lost_is_filled_from_the_other_one(pair: Pair, lost: str) -> None:
-    now(pair.both.set("pins/a/six", b"1"))
-    now(pair.both.mend())
-    now(getattr(pair, lost).close())
-    assert now(pair.both.keys("pins/")) == ["pins/a/six"]
-    now(pair.both.mend())
-    assert pair.stored() == (b"1", b"1")
+    now(records.close())
 
 
 def test_what_can_be_fetched_again_is_in_memory_while_nothing_can_be_written() -> None:
@@ -551,10 +450,17 @@ async def metric(proxy: Running, reason: str) -> str:
     return line.rpartition(" ")[2]
 
 
-@each_damage
+@pytest.mark.parametrize(
+    ("database", "damage"),
+    [
+        *(("records/cache.db", damage) for damage in DAMAGES),
+        *(("ledger/records.db", damage) for damage in (garbage, gone, a_file_in_place_of_the_directory)),
+    ],
+    ids=lambda value: value.partition("/")[0] if isinstance(value, str) else value.__name__,
+)
 @pytest_twisted.ensureDeferred
 async def test_the_service_starts_on_a_damaged_database_and_no_name_gets_other_bytes(
-    upstream: FakeUpstream, run: Start, tmp_path: Path, damage: Damage
+    upstream: FakeUpstream, run: Start, tmp_path: Path, database: str, damage: Damage
 ) -> None:
     upstream.add_file("six", NAME, FIRST)
     first = await run(upstream)
@@ -562,7 +468,7 @@ async def test_the_service_starts_on_a_damaged_database_and_no_name_gets_other_b
     assert (await first.get(path)).body == FIRST
     assert (await first.get("/-/ready")).body == b"ready\n"
     await first.stop()
-    damage(tmp_path / "data" / "records" / "cache.db")
+    damage(tmp_path / "data" / database)
     await other_bytes(upstream)
     second = await run(upstream)
     page = await second.page("six")
@@ -575,16 +481,17 @@ async def test_the_service_starts_on_a_damaged_database_and_no_name_gets_other_b
     ready = await second.get("/-/ready")
     assert ready.status == 200
     if damage not in (gone, emptied, without_its_directory):  # of which there is nothing to set aside
-        assert b"degraded: set aside within the last day: a damaged database (records.damaged-" in ready.body
+        assert b"degraded: set aside within the last day: a damaged database (" in ready.body
+        assert f"{database.partition('/')[0]}.damaged-" in ready.body.decode()
         assert await metric(second, "damaged-entries") == "1.0"
-        for each in (tmp_path / "data").glob("records.damaged-*"):
+        for each in (tmp_path / "data").glob("*.damaged-*"):
             shutil.rmtree(each) if each.is_dir() else each.unlink()
     assert (await second.get("/-/ready")).body == b"ready\n"
     assert await metric(second, "damaged-entries") == "0.0"
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_older_data_directory_gets_its_second_copy_at_the_first_start(
+async def test_a_data_directory_without_a_second_copy_gets_one_at_the_first_start(
     upstream: FakeUpstream, run: Start, tmp_path: Path
 ) -> None:
     upstream.add_file("six", NAME, FIRST)
@@ -593,11 +500,11 @@ async def test_an_older_data_directory_gets_its_second_copy_at_the_first_start(
     await first.get(path)
     assert await first.service.kept.keep("pypi", "six") == [NAME]
     await first.stop()
-    shutil.rmtree(tmp_path / "data" / "pins")
+    shutil.rmtree(tmp_path / "data" / "ledger-copy")
     second = await run(upstream)
     assert (await second.get("/-/ready")).body == b"ready\n"
     await second.stop()
-    garbage(tmp_path / "data" / "records" / "cache.db")
+    garbage(tmp_path / "data" / "ledger" / "records.db")
     await other_bytes(upstream)
     third = await run(upstream)
     assert (await third.get(path)).body == FIRST
@@ -648,7 +555,8 @@ async def test_a_database_that_is_held_by_another_process_stops_no_start(
     await first.get(path)
     await first.stop()
     data = tmp_path / "data"
-    with held(data / "records" / "cache.db"), held(data / "pins" / "cache.db"):
+    files = [data / name for name in ("records/cache.db", "ledger/records.db", "ledger-copy/records.db")]
+    with held(files[0]), held(files[1]), held(files[2]):
         second = await run(upstream)
         await other_bytes(upstream)
         assert (await second.get(path)).body == FIRST

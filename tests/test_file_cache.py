@@ -12,9 +12,9 @@ from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.errors import Attempt, DigestMismatch, NotFound, ProxyError, UpstreamFailed
 from proxy.interfaces import IBytesSource
-from proxy.model import Digest, FileFacts, LedgerEntry, Wanted
+from proxy.model import Change, Digest, FileFacts, LedgerEntry, Wanted
 from proxy.offload import Inline
-from proxy.storage.memory import MemoryFiles, MemoryRecords
+from proxy.storage.memory import MemoryFiles, MemoryVersioned
 from tests.twins import ScriptedUpstreams
 
 DATA = os.urandom(40_000)
@@ -143,10 +143,10 @@ class FileCacheTests(SynchronousTestCase):
         self.assertEqual(self.store.left, {f"sha256-{SHA256}": DATA[:10_000]})
 
 
-class PinBookTests(SynchronousTestCase):
+class LedgerTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.records = MemoryRecords()
-        self.pins = Ledger(self.records, 10_000)
+        self.records = MemoryVersioned()
+        self.pins = Ledger(self.records, 10_000, Inline())
 
     def add(self, name: str, sha256: str) -> None:
         pin = LedgerEntry(sha256, 1, {"md5": "0" * 32}, "https://files.example/x", 0.0)
@@ -163,16 +163,21 @@ class PinBookTests(SynchronousTestCase):
 
     def test_pins_survive_a_restart(self) -> None:
         self.add("a.whl", "a" * 64)
-        self.assertEqual(self.of(Ledger(self.records, 10_000)), {"a.whl": "a" * 64})
+        self.assertEqual(self.of(Ledger(self.records, 10_000, Inline())), {"a.whl": "a" * 64})
 
     def test_a_removed_pin_is_free_again(self) -> None:
         self.add("a.whl", "a" * 64)
         self.successResultOf(Deferred.fromCoroutine(self.pins.remove("pypi", "six", ["a.whl"])))
         self.assertEqual(self.of(self.pins), {})
         self.add("a.whl", "b" * 64)
-        self.assertEqual(self.of(Ledger(self.records, 10_000)), {"a.whl": "b" * 64})
+        self.assertEqual(self.of(Ledger(self.records, 10_000, Inline())), {"a.whl": "b" * 64})
 
     def test_damaged_pins_start_anew(self) -> None:
-        self.successResultOf(Deferred.fromCoroutine(self.records.set("pins/pypi/six", b"damaged")))
-        self.assertEqual(self.of(self.pins), {})
+        self.add("a.whl", "a" * 64)
+        self.successResultOf(Deferred.fromCoroutine(self.records.apply([Change("entry/pypi/six/b.whl", b"damaged")])))
+        again = Ledger(self.records, 10_000, Inline())
+        self.assertEqual(self.of(again), {"a.whl": "a" * 64})
+        self.pins = again
+        self.add("b.whl", "b" * 64)
+        self.assertEqual(self.of(Ledger(self.records, 10_000, Inline())), {"a.whl": "a" * 64, "b.whl": "b" * 64})
         self.assertEqual(self.flushLoggedErrors(), [])

@@ -16,7 +16,7 @@ from proxy.cache.records import DOCUMENTS, PAGES, HeadedRecords
 from proxy.model import Head, LedgerEntry, PageMissing, Record, body_digest
 from proxy.offload import Inline
 from proxy.settings import PageLimits
-from proxy.storage.memory import MemoryRecords
+from proxy.storage.memory import MemoryRecords, MemoryVersioned
 from proxy.storage.records import DiskRecords
 from tests.inprocess import JSON, Running, Start
 from tests.support.fake_upstream import FakeUpstream
@@ -138,7 +138,7 @@ def test_a_page_in_memory_outlives_any_number_of_names_that_are_not_there() -> N
 
 
 def test_pins_in_memory_outlive_any_number_of_projects_without_pins() -> None:
-    book = Ledger(MemoryRecords(), 100_000)
+    book = Ledger(MemoryVersioned(), 100_000, Inline())
     result(book.add("pypi", "six", SIX.filename, LedgerEntry("ab" * 32, 1, {}, "", 0.0)))
     for number in range(1000):
         result(book.of("pypi", f"invented-{number}"))

@@ -92,7 +92,7 @@ async def ready(proxy: Running) -> str:
 # -- folders ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", [*FOLDERS, "records", "pins"])
+@pytest.mark.parametrize("folder", [*FOLDERS, "records", "ledger", "ledger-copy"])
 @pytest_twisted.ensureDeferred
 async def test_a_folder_that_is_missing_is_made_again(shop: Shop, run: Start, tmp_path: Path, folder: str) -> None:
     proxy = await run(shop.upstream)

@@ -23,7 +23,7 @@ from proxy.model import LedgerEntry
 from proxy.offload import Inline
 from proxy.repository.metadata import Sidecars
 from proxy.settings import PageLimits
-from proxy.storage.memory import MemoryFiles, MemoryRecords
+from proxy.storage.memory import MemoryFiles, MemoryVersioned
 from tests.inprocess import Running, Start, upstream_settings
 from tests.support import certs
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -200,7 +200,7 @@ async def test_failing_metadata_does_not_take_upstream_out(upstream: FakeUpstrea
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("kept", [SIGN_IN, b"", FOREIGN])
 async def test_what_an_earlier_version_kept_for_metadata_is_looked_into_and_forgotten(kept: bytes) -> None:
-    files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryRecords(), 10_000)
+    files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryVersioned(), 10_000, Inline())
     sidecars = Sidecars(files, pins, Inline(), time.time, Clock(), lambda event: None)
     for data in (MADE.metadata, kept):
         sha256 = await files.keep(data)
@@ -220,7 +220,7 @@ async def test_who_leaves_while_stored_metadata_is_looked_into_leaves_no_open_fi
                 raise CancelledError
             return await super().run(function, *args)
 
-    files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryRecords(), 10_000)
+    files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryVersioned(), 10_000, Inline())
     sidecars = Sidecars(files, pins, Leaving(), time.time, Clock(), lambda event: None)
     sha256 = await files.keep(MADE.metadata)
     await pins.put("pypi", "demo", "none/a.whl.metadata", LedgerEntry(sha256, len(MADE.metadata), {}, "", 0.0))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import BinaryIO
 
 from attrs import define, evolve, field, frozen
+from msgspec.structs import replace
 
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
@@ -124,7 +125,7 @@ class _Export:
             self._problem(f"{project}: it is {withheld.why}, its files stay here")
         await self._cache.offload.run(writer.head, project, encode(evolve(head, url=bare(head.url))), record.body)
         if choice.pins:
-            pins = {name: evolve(pin, url=bare(pin.url)) for name, pin in choice.pins.items()}
+            pins = {name: replace(pin, url=bare(pin.url)) for name, pin in choice.pins.items()}
             await self._cache.offload.run(writer.pins, project, encode(pins))
         self._exported.pages += 1
         return choice

@@ -1,7 +1,8 @@
 """The ledger: under which digest each file name was first committed, for ever after.
 
-One record a project (``pins/<index>/<project>``), kept in memory once read; changes are serialised per project.  What is pinned
-while its record can be neither read nor written is held in memory; what the record says when it can be read again goes first.
+One record a file (``entry/<index>/<project>/<name>``); the entries of a project are kept in memory once read, and changes are
+serialised per project.  What is entered while the records can be neither read nor written is held in memory; what they say when
+they can be read again goes first.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from packaging.version import InvalidVersion, Version
@@ -17,39 +19,22 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable, DividedTable
+from proxy.cache.entries import NO_ENTRIES, Entries
 from proxy.errors import StorageFailed
 from proxy.flight import Flights
-from proxy.interfaces import IRecordStore
-from proxy.model import EMPTY, NO_BYTES, LedgerEntry
+from proxy.interfaces import IOffload, IVersionedRecords
+from proxy.model import EMPTY, Change, LedgerEntry, Versioned
 from proxy.names import is_version
 from proxy.simple.legacy import version_of
 
-#: What a pin weighs in memory besides its text, roughly, in bytes; a project without pins weighs one.
-_PIN_WEIGHT = 600
-
-
-class Entries(dict[str, LedgerEntry]):
-    """The pins of one project by file name, companions under :func:`companion_name`.  Never changed once made.
-
-    *removals*: how often names were removed from them.
-    """
-
-    def __init__(self, pins: Mapping[str, LedgerEntry] = EMPTY, removals: int = 0) -> None:
-        super().__init__(pins)
-        # What a page states of a companion is no news when it has been fetched; that it is not to be had is.
-        known = [pin for name, pin in pins.items() if "/" in name and (not pin.stated or pin.sha256 == NO_BYTES)]
-        self.weight = _PIN_WEIGHT * (1 + len(pins)) + sum(len(name) + len(pin.url) for name, pin in pins.items())
-        #: Names what is known of companions beyond their page, and which removals came before: another state, another offer.
-        self.companions = f"{len(known)}.{sum(pin.size for pin in known)}.{removals}"
-
-
-NO_ENTRIES = Entries()
+#: (index, project) of entries.
+Place = tuple[str, str]
 
 #: The companion that is pinned beside its file (PEP 658).
 METADATA = ".metadata"
 
-#: Where the pins are in the record store.
-FOLDER = "pins"
+#: The first part of the keys of all entries.
+_FOLDER = "entry"
 
 
 def companion_name(asked: str, filename: str, companion: str) -> str:
@@ -72,65 +57,77 @@ def means(which: str | None, filename: str) -> bool:
         return False
 
 
-_decoder = msgspec.msgpack.Decoder(dict[str, LedgerEntry])
+_decoder = msgspec.msgpack.Decoder(LedgerEntry)
 _encoder = msgspec.msgpack.Encoder()
 
 #: The part of the memory for projects without pins: clients can ask for any number of those.
 _FOR_NONE = 0.1
-#: How often it is logged that pins cannot be read (seconds): clients ask for many projects.
+#: How often it is logged that entries cannot be read (seconds): clients ask for many projects.
 _SAID_EVERY = 60.0
 
 
-class Ledger:
-    """All pins of a data directory.  *memory* bounds what is kept at hand, in bytes; *steady* tells a time that never jumps.
+#: Entries of one project that are decoded where they are needed; more are decoded in a worker thread (0.3 ms).
+_FEW = 100
 
-    While the pins of a project cannot be read, nothing is written over them: its files are held against what its page states.
+
+class Ledger:
+    """The ledger of a data directory.  *memory* bounds what is kept at hand, in bytes; *steady* tells a time that never jumps.
+
+    While the entries of a project cannot be read, nothing is written over them: its files are held against its page.
     """
 
     log = Logger()
 
-    def __init__(self, records: IRecordStore, memory: int, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        records: IVersionedRecords,
+        memory: int,
+        offload: IOffload,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._records = records
+        self._offload = offload
         self._steady = steady
-        #: When it may be logged again that pins cannot be read.
+        #: When it may be logged again that entries cannot be read.
         self._say_at = -math.inf
-        self._known: DividedTable[tuple[str, str], Entries] = DividedTable(
+        self._known: DividedTable[Place, Entries] = DividedTable(
             _table(int(memory * (1 - _FOR_NONE))), _table(int(memory * _FOR_NONE)), bool
         )
-        self._locks: dict[tuple[str, str], DeferredLock] = {}
+        self._locks: dict[Place, DeferredLock] = {}
         # One waits for the lock on behalf of all who read: a lock that is handed on a thousand times nests a thousand calls.
         self._reads: Flights[Entries] = Flights()
-        self._removals: Counter[tuple[str, str]] = Counter()
+        self._removals: Counter[Place] = Counter()
         #: What no record says yet.
-        self._unwritten: dict[tuple[str, str], dict[str, LedgerEntry]] = {}
+        self._unwritten: dict[Place, dict[str, LedgerEntry]] = {}
 
-    async def places(self) -> list[tuple[str, str]]:
-        """(index, project) of all that have pins, sorted.  Raises StorageFailed."""
-        parts = [key.split("/") for key in await self._records.keys(f"{FOLDER}/")]
-        return [(index, project) for _, index, project in (each for each in parts if len(each) == 3)]
+    async def places(self) -> list[Place]:
+        """(index, project) of all that have entries, sorted.  Raises StorageFailed."""
+        indexes = await self._records.branches(f"{_FOLDER}/")
+        return [(index, project) for index in indexes for project in await self._records.branches(f"{_FOLDER}/{index}/")]
 
     async def peek(self, index: str, project: str) -> Entries:
-        """The pins of a project, for those who go through all of them: memory stays as it is.  Raises StorageFailed."""
-        return await self._certain(index, project)
+        """The entries of a project, for those who go through all of them: memory stays as it is.  Raises StorageFailed."""
+        return await self._certain((index, project))
 
     def at_hand(self, index: str, project: str) -> Entries | None:
-        """The pins of a project if they are in memory."""
+        """The entries of a project if they are in memory."""
         return self._known.get((index, project))
 
     async def of(self, index: str, project: str) -> Entries:
-        """The pins of a project; while they cannot be read, what was pinned meanwhile, and that is asked for anew each time."""
-        pins = self._known.get((index, project))
-        return pins if pins is not None else await self._reads.join((index, project), lambda: self._looked_up(index, project))
+        """The entries of a project; while they cannot be read, what was entered meanwhile: that is asked for anew each time."""
+        place = index, project
+        entries = self._known.get(place)
+        return entries if entries is not None else await self._reads.join(place, lambda: self._looked_up(place))
 
-    async def _looked_up(self, index: str, project: str) -> Entries:
-        async with _Lock(self._locks, (index, project)):
+    async def _looked_up(self, place: Place) -> Entries:
+        async with _Lock(self._locks, place):
             try:
-                pins = await self._certain(index, project)
+                entries = await self._certain(place)
             except StorageFailed as error:
-                self._say(project, error)
-                return Entries(self._unwritten.get((index, project), EMPTY), self._removals[index, project])
-            self._known.put((index, project), pins)
-        return pins
+                self._say(place[1], error)
+                return Entries(self._unwritten.get(place, EMPTY), self._removals[place])
+            self._known.put(place, entries)
+        return entries
 
     def _say(self, project: str, error: StorageFailed) -> None:
         now = self._steady()
@@ -138,96 +135,141 @@ class Ledger:
             self._say_at = now + _SAID_EVERY
             self.log.error("which bytes {project} had cannot be read for now: {error}", project=project, error=error)
 
-    async def add(self, index: str, project: str, name: str, pin: LedgerEntry) -> None:
+    async def add(self, index: str, project: str, name: str, entry: LedgerEntry) -> None:
         """Enter *name*, unless it is there already: the first committed bytes stay.  What cannot be written now is later."""
-        async with _Lock(self._locks, (index, project)):
+        place = index, project
+        async with _Lock(self._locks, place):
             try:
-                pins = await self._certain(index, project)
-                if name not in pins:
-                    await self._write(index, project, {**pins, name: pin})
+                await self._change(place, lambda entries: {} if name in entries else {name: entry})
             except StorageFailed as error:
-                self._hold(index, project, {name: pin, **self._unwritten.get((index, project), EMPTY)}, error)
+                self._hold(place, {name: entry, **self._unwritten.get(place, EMPTY)}, error)
 
-    async def add_all(self, index: str, project: str, pins: Mapping[str, LedgerEntry]) -> None:
-        """Enter what is in *pins* and not there already, for good.  Raises StorageFailed."""
+    async def add_all(self, index: str, project: str, entries: Mapping[str, LedgerEntry]) -> None:
+        """Enter what is in *entries* and not there already, for good.  Raises StorageFailed."""
+
+        def new(known: Entries) -> dict[str, LedgerEntry | None]:
+            return {name: entry for name, entry in entries.items() if name not in known}
+
         async with _Lock(self._locks, (index, project)):
-            known = await self._certain(index, project)
-            if not pins.keys() <= known.keys():
-                await self._write(index, project, {**pins, **known})
+            await self._change((index, project), new)
 
-    async def put(self, index: str, project: str, name: str, pin: LedgerEntry) -> None:
+    async def put(self, index: str, project: str, name: str, entry: LedgerEntry) -> None:
         """Enter *name* in place of what is there.  What cannot be written now is later."""
-        async with _Lock(self._locks, (index, project)):
+        place = index, project
+        async with _Lock(self._locks, place):
             try:
-                await self._write(index, project, {**await self._certain(index, project), name: pin})
+                await self._change(place, lambda entries: {name: entry})
             except StorageFailed as error:
-                self._hold(index, project, {**self._unwritten.get((index, project), EMPTY), name: pin}, error)
+                self._hold(place, {**self._unwritten.get(place, EMPTY), name: entry}, error)
 
     async def remove(self, index: str, project: str, names: Collection[str]) -> dict[str, LedgerEntry]:
-        """Forget the pins of *names*; returns those that there were.  Raises StorageFailed."""
-        async with _Lock(self._locks, (index, project)):
-            pins = await self._certain(index, project)
-            gone = {each: pin for each, pin in pins.items() if each in names}
-            if gone:
-                self._removals[index, project] += 1
-                await self._write(index, project, {each: pin for each, pin in pins.items() if each not in gone})
+        """Forget the entries of *names*; returns those that there were.  Raises StorageFailed."""
+        place = index, project
+        gone: dict[str, LedgerEntry] = {}
+
+        def without(entries: Entries) -> dict[str, LedgerEntry | None]:
+            gone.clear()
+            gone.update({name: entry for name, entry in entries.items() if name in names})
+            return dict.fromkeys(gone)
+
+        async with _Lock(self._locks, place):
+            self._removals[place] += 1
+            await self._change(place, without)
+            if not gone:
+                self._removals[place] -= 1
         return gone
 
     async def mend(self) -> None:
         """Write what could not be written when it was new.  Raises StorageFailed."""
-        for index, project in list(self._unwritten):
-            async with _Lock(self._locks, (index, project)):
-                await self._write(index, project, await self._load(index, project))
+        for place in list(self._unwritten):
+            async with _Lock(self._locks, place):
+                self._known.discard(place)
+                await self._change(place, lambda entries: {})
 
-    async def _certain(self, index: str, project: str) -> Entries:
-        """The pins of a project.  Raises StorageFailed while they cannot be read."""
-        known = self._known.get((index, project))
-        return known if known is not None else await self._load(index, project)
+    async def _certain(self, place: Place) -> Entries:
+        """The entries of a project.  Raises StorageFailed while they cannot be read."""
+        known = self._known.get(place)
+        return known if known is not None else await self._load(place)
 
-    async def _load(self, index: str, project: str) -> Entries:
-        data = await self._records.get(f"{FOLDER}/{index}/{project}")
-        pins: dict[str, LedgerEntry] = {}
-        if data is not None:
-            try:
-                pins = _decoder.decode(data)
-            except msgspec.MsgspecError as error:
-                self.log.error("the pins of {project} cannot be read and start anew: {error}", project=project, error=error)
-        pins = {**self._unwritten.get((index, project), EMPTY), **pins}
-        return Entries(pins, self._removals[index, project]) if pins or (index, project) in self._removals else NO_ENTRIES
-
-    def _hold(self, index: str, project: str, pins: dict[str, LedgerEntry], error: StorageFailed) -> None:
-        """Go by *pins* beside those that the record has, until both can be written."""
-        self._unwritten[index, project] = pins
-        self._known.discard((index, project))
-        self.log.error("new pins of {project} are in memory until they can be written: {error}", project=project, error=error)
-
-    async def _write(self, index: str, project: str, pins: Mapping[str, LedgerEntry]) -> None:
-        key = f"{FOLDER}/{index}/{project}"
-        if pins:
-            await self._records.set(key, _encoder.encode(pins))
+    async def _load(self, place: Place) -> Entries:
+        rows = await self._records.scan(_key(place, ""))
+        start = len(_key(place, ""))
+        if len(rows) <= _FEW:
+            entries, lost = _decoded(rows, start)
         else:
-            await self._records.delete(key)
-        self._unwritten.pop((index, project), None)
-        self._known.put((index, project), Entries(pins, self._removals[index, project]))
+            entries, lost = await self._offload.run(_decoded, rows, start)
+        if lost:
+            self.log.error(
+                "{count} ledger entries make no sense and start anew: {names}", count=len(lost), names=", ".join(lost)
+            )
+            with suppress(StorageFailed):  # whoever writes them is told
+                await self._records.apply([Change(_key(place, name), None) for name in lost])
+        unwritten = {name: entry for name, entry in self._unwritten.get(place, EMPTY).items() if name not in entries}
+        if unwritten or place in self._removals:
+            return entries.changed(unwritten, self._removals[place])
+        return entries or NO_ENTRIES
+
+    def _hold(self, place: Place, entries: dict[str, LedgerEntry], error: StorageFailed) -> None:
+        """Go by *entries* beside those that the records have, until both can be written."""
+        self._unwritten[place] = entries
+        self._known.discard(place)
+        self.log.error(
+            "new files of {project} are entered in memory until they can be written: {error}", project=place[1], error=error
+        )
+
+    async def _change(self, place: Place, wanted: Callable[[Entries], Mapping[str, LedgerEntry | None]]) -> None:
+        """Make the changes that are *wanted* of the entries that there are, and those that are not written yet."""
+        entries = await self._certain(place)
+        while True:
+            # What was held is in the entries as it is, unless a record says otherwise.
+            held = {name: each for name, each in self._unwritten.get(place, EMPTY).items() if entries.get(name) is each}
+            changes: dict[str, LedgerEntry | None] = {**held, **wanted(entries)}
+            if not changes or await self._records.apply(_changes(place, changes, entries.keys() - held.keys())) is not None:
+                break
+            self._known.discard(place)
+            entries = await self._load(place)  # somebody else has changed them
+        self._unwritten.pop(place, None)
+        if changes:
+            self._known.put(place, entries.changed(changes, self._removals[place]))
 
 
-def _table(limit: int) -> BoundedTable[tuple[str, str], Entries]:
-    return BoundedTable(limit, lambda pins: pins.weight, lambda place: len(place[0]) + len(place[1]))
+def _changes(place: Place, changes: Mapping[str, LedgerEntry | None], there: Collection[str]) -> list[Change]:
+    """The changes of records; a name that is not *there* must not be there."""
+    return [
+        Change(
+            _key(place, name),
+            None if entry is None else _encoder.encode(entry),
+            None if entry is None or name in there else 0,
+        )
+        for name, entry in changes.items()
+    ]
 
 
-def readable(value: bytes) -> bool:
-    """Whether *value* is a record of pins."""
-    try:
-        _decoder.decode(value)
-    except msgspec.MsgspecError:
-        return False
-    return True
+def _decoded(rows: Sequence[Versioned], start: int) -> tuple[Entries, list[str]]:
+    """The entries in *rows*, whose names begin at *start* in their keys, and the names of those that make no sense."""
+    found: dict[str, LedgerEntry] = {}
+    lost = []
+    for row in rows:
+        try:
+            found[row.key[start:]] = _decoder.decode(row.value)
+        except msgspec.MsgspecError:
+            lost.append(row.key[start:])
+    return Entries(found), lost
+
+
+def _key(place: Place, name: str) -> str:
+    index, project = place
+    return f"{_FOLDER}/{index}/{project}/{name}"
+
+
+def _table(limit: int) -> BoundedTable[Place, Entries]:
+    return BoundedTable(limit, lambda entries: entries.weight, lambda place: len(place[0]) + len(place[1]))
 
 
 class _Lock:
     """A lock per key that leaves nothing behind when nobody holds or wants it."""
 
-    def __init__(self, locks: dict[tuple[str, str], DeferredLock], key: tuple[str, str]) -> None:
+    def __init__(self, locks: dict[Place, DeferredLock], key: Place) -> None:
         self._locks = locks
         self._key = key
         self._lock = locks.setdefault(key, DeferredLock())

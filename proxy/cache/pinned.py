@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
 from attrs import frozen
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxy.cache.ledger import Ledger, filename_of, means
-from proxy.interfaces import IFileStore, IRecordStore
-from proxy.model import NO_BYTES
+from proxy.interfaces import IFileStore, IVersionedRecords
+from proxy.model import NO_BYTES, Change
 
-#: Where the book is in the record store.
-KEY = "kept"
+#: The first part of the keys of the book: one record for each of them, which says nothing more.
+_FOLDER = "pinned"
 
 
 @frozen(slots=True, order=True)
@@ -27,16 +26,12 @@ class PinnedFile:
     sha256: str
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[PinnedFile])
-
-
 class PinnedBook:
     """All pinned files of a data directory."""
 
     log = Logger()
 
-    def __init__(self, records: IRecordStore, pins: Ledger, store: IFileStore) -> None:
+    def __init__(self, records: IVersionedRecords, pins: Ledger, store: IFileStore) -> None:
         self._records = records
         self._pins = pins
         self._store = store
@@ -99,12 +94,8 @@ class PinnedBook:
 
     async def _all(self) -> frozenset[PinnedFile]:
         if self._kept is None:
-            data = await self._records.get(KEY)
-            try:
-                self._set(frozenset(_decoder.decode(data) if data is not None else ()))
-            except msgspec.MsgspecError as error:
-                self._set(frozenset())
-                self.log.error("which files are pinned cannot be read and starts anew, pin them again: {error}", error=error)
+            rows = await self._records.scan(f"{_FOLDER}/")
+            self._set(frozenset(PinnedFile(*row.key.split("/")[1:]) for row in rows if row.key.count("/") == 4))
         assert self._kept is not None
         return self._kept
 
@@ -113,8 +104,10 @@ class PinnedBook:
         self._bytes = frozenset(each.sha256 for each in kept)
 
     async def _write(self, kept: frozenset[PinnedFile]) -> None:
-        if kept != self._kept:
-            await self._records.set(KEY, _encoder.encode(sorted(kept)))
+        before = await self._all()
+        changes = [Change(_key(each), b"") for each in kept - before] + [Change(_key(each), None) for each in before - kept]
+        if changes:
+            await self._records.apply(changes)
             self._set(kept)
 
     async def _is_stored(self, sha256: str) -> bool:
@@ -124,10 +117,5 @@ class PinnedBook:
         return source is not None
 
 
-def readable(value: bytes) -> bool:
-    """Whether *value* is a record of kept files."""
-    try:
-        _decoder.decode(value)
-    except msgspec.MsgspecError:
-        return False
-    return True
+def _key(pinned: PinnedFile) -> str:
+    return f"{_FOLDER}/{pinned.index}/{pinned.project}/{pinned.filename}/{pinned.sha256}"

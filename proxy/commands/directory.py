@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +14,16 @@ from twisted.python.failure import Failure
 from proxy import config, datadir
 from proxy.bundle.cache import IndexCache
 from proxy.cache.ledger import Ledger
+from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
-from proxy.cache.precious import precious
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.errors import ConfigError, InUse, StorageFailed
 from proxy.offload import Inline
 from proxy.settings import IndexSettings, Settings
+from proxy.storage.copied import CopiedVersioned
 from proxy.storage.local import LocalFiles
+from proxy.storage.marker import FORMAT, read_marker
+from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
 
 T = TypeVar("T")
@@ -36,20 +40,21 @@ def index_cache(
     """
     settings, chosen = named(file, data_dir, index, new=new)
     directory = settings.server.data_dir
-    database = CopiedRecords if reading else DiskRecords
-    with nullcontext() if reading else claimed(directory):
+    with unclaimed(directory) if reading else claimed(directory):
         offload = Inline()
         try:
-            records = database(directory / "records", offload)
-            kept = precious(records, database(directory / "pins", offload))
+            records = (CopiedRecords if reading else DiskRecords)(directory / "records", offload)
+            places = directory / LEDGER, directory / LEDGER_COPY
+            ledger = CopiedVersioned(*places, offload, time.time) if reading else MirroredRecords(*places, offload)
         except StorageFailed as error:
             raise ConfigError(f"{directory}: {error}") from error
         try:
             pages = HeadedRecords(PAGES, chosen.name, records, offload)
-            pins, files = Ledger(kept, settings.server.page_memory), LocalFiles(directory, offload)
-            yield IndexCache(chosen.name, pages, pins, PinnedBook(kept, pins, files), files, offload)
+            pins, files = Ledger(ledger, settings.server.page_memory, offload), LocalFiles(directory, offload)
+            yield IndexCache(chosen.name, pages, pins, PinnedBook(ledger, pins, files), files, offload)
         finally:
-            completed(kept.close())
+            completed(ledger.close())
+            completed(records.close())
 
 
 def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False) -> tuple[Settings, IndexSettings]:
@@ -73,6 +78,16 @@ def claimed(directory: Path) -> Iterator[None]:
         yield
     finally:
         claim.release()
+
+
+@contextmanager
+def unclaimed(directory: Path) -> Iterator[None]:
+    """*directory* may be read, whether a proxy runs on it or not.  Raises ConfigError when it has another format."""
+    datadir.refuse_newer(directory)
+    marker = read_marker(directory)
+    if marker is not None and marker.format < FORMAT:
+        raise ConfigError(f"{directory}: an earlier version wrote it; start the proxy on it once, and do this again")
+    yield
 
 
 def _chosen(settings: Settings, index: str | None, file: Path | None) -> IndexSettings:

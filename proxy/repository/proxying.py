@@ -9,8 +9,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from proxy.bounded import BoundedTable
+from proxy.cache.entries import Entries
 from proxy.cache.files import FileCache, identity
-from proxy.cache.ledger import METADATA, Entries, Ledger
+from proxy.cache.ledger import METADATA, Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFailed

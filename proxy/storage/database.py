@@ -293,7 +293,7 @@ def copy_of(file: Path) -> tempfile.TemporaryDirectory[str] | None:
     """
     directory, log = file.parent, file.with_name(f"{file.name}-wal")
     try:
-        copy = tempfile.TemporaryDirectory(prefix="pypiproxy-records-")
+        copy = tempfile.TemporaryDirectory(prefix="pypiproxy-records-", ignore_cleanup_errors=True)
     except OSError as error:
         raise StorageFailed(f"the record database {directory} cannot be copied: {error.strerror}") from error
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from zope.interface import implementer
@@ -68,7 +69,7 @@ class RecentRecords:
 class MemoryVersioned:
     """A dictionary.  *clock* tells the time, in seconds since the epoch."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock = time.time) -> None:
         self._clock = clock
         self._version = 0
         self._records: dict[str, tuple[Versioned, float]] = {}

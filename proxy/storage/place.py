@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -25,12 +23,9 @@ from attrs import define
 from twisted.logger import Logger
 
 from proxy.storage.database import SET_ASIDE
+from proxy.storage.marker import FORMAT, Marker, new_name, read_marker, write_marker
 from proxy.troubles import Reason, Trouble
 
-#: The marker, and what a name in it looks like.
-MARKER = "instance"
-_LONGEST_NAME = 64
-_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_NAME}}}")
 #: The directories that are made where they are missing, and looked at.
 _FOLDERS = ("files", "partial", "lists")
 #: The name of the file that is written to see whether that can be done, and its size (bytes): a page of most file systems.
@@ -80,7 +75,7 @@ class Place:
         self._identity = None if self._held is None else _identity(os.fstat(self._held))
         self._failures: dict[str, _Failure] = {}
         #: This instance's name, the same after a restart as long as the directory can keep it.
-        self.name = self._read_marker() or secrets.token_hex(6)
+        self.name = self._read_marker() or new_name()
         self._mark()
 
     # -- asked and told from any thread ------------------------------------------------------------------------------------
@@ -172,26 +167,15 @@ class Place:
             return False
 
     def _read_marker(self) -> str | None:
-        """The name in the marker; ``None`` when there is none, or it was not written to its end."""
-        try:
-            with (self._root / MARKER).open("rb") as file:
-                data = file.read(_LONGEST_NAME + 1)
-        except OSError:
-            return None
-        name, end, rest = data.decode("ascii", "replace").partition("\n")
-        return name if end and not rest and _NAME.fullmatch(name) else None
+        found = read_marker(self._root)
+        return None if found is None else found.name
 
     def _mark(self) -> None:
         """Write the marker unless it is there.  A directory that takes none is noted by what is tried next."""
         if self._held is None or self._read_marker() is not None:
             return
-        written = self._root / f"{MARKER}.new"
-        try:
-            written.write_text(f"{self.name}\n", "ascii")
-            written.rename(self._root / MARKER)
-        except OSError:
-            with suppress(OSError):
-                written.unlink()
+        with suppress(OSError):
+            write_marker(self._root, Marker(self.name, FORMAT))
 
     # -- what is wrong -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,186 @@
+"""What earlier versions wrote, brought into the present format: digests and pinned files out of two diskcache databases.
+
+Theory of operation.  In format 0 ``pins/<index>/<project>`` holds the digests of a project and ``kept`` the pinned files, both
+in the database ``records`` and, as a second copy, in ``pins``.  They are written to a backup first, which is complete or not
+there.  Then the ledger is filled; what it has already stays.  Then the marker says which format it is, and at last what has
+moved is removed.  Killed anywhere, it is done again from the beginning at the next start, and nothing is lost or replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from proxy.cache.ledger import Ledger
+from proxy.cache.pinned import PinnedBook, PinnedFile
+from proxy.errors import ConfigError, StorageFailed
+from proxy.interfaces import IVersionedRecords
+from proxy.model import LedgerEntry
+from proxy.offload import Inline
+from proxy.storage.local import LocalFiles, sync
+from proxy.storage.mirrored import MirroredRecords
+from proxy.storage.records import DiskRecords
+
+T = TypeVar("T")
+
+#: The directories of the ledger.
+LEDGER, LEDGER_COPY = "ledger", "ledger-copy"
+#: Where what is replaced is kept.
+BACKUP = "backup-format-0"
+
+_RECORDS, _PINS = "records", "pins"
+_FOLDER, _KEPT = "pins/", "kept"
+#: What the comparison of the two databases left in each of them.
+_NOTES = (".compared", ".unequal")
+
+_entries = msgspec.msgpack.Decoder(dict[str, LedgerEntry])
+_pinned = msgspec.msgpack.Decoder(list[PinnedFile])
+
+
+@define
+class _Found:
+    """What the two databases of format 0 say."""
+
+    values: dict[str, bytes] = field(factory=dict)
+    entries: dict[tuple[str, str], Mapping[str, LedgerEntry]] = field(factory=dict)
+    pinned: list[PinnedFile] = field(factory=list)
+    unreadable: list[str] = field(factory=list)
+
+
+class Migration:
+    """The data directory at *root*, which nobody else uses, on its way from format 0.  Blocks.
+
+    Raises ConfigError when that is not possible now; the directory is then as usable for the earlier version as it was before.
+    """
+
+    log = Logger()
+    #: What there is of format 0.
+    SOURCES = (_RECORDS, _PINS)
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def fill(self) -> None:
+        """Make the backup, and the ledger out of what it holds."""
+        try:
+            found = self._read()
+            if found.values:
+                self._back_up(found)
+                self._enter(found)
+        except (OSError, StorageFailed) as error:
+            raise ConfigError(
+                f'"{self._root}": it was written by an earlier version and cannot be brought into the present format: {error}; '
+                "nothing in it was changed: make room or mend the disk and start again, or start the earlier version"
+            ) from error
+        if found.values:
+            self.log.warn(
+                "the data directory was brought into format 1: {entries} files of {projects} projects are in the ledger; what "
+                "that replaces is in {backup} (docs/disk.md says how to return to the earlier version)",
+                entries=sum(map(len, found.entries.values())),
+                projects=len(found.entries),
+                backup=str(self._root / BACKUP),
+            )
+        for key in found.unreadable:
+            self.log.error(
+                "{key} cannot be read in either database and is not in the ledger; see {backup}", key=key, backup=BACKUP
+            )
+
+    def clean(self) -> None:
+        """Remove what is in the ledger and the backup.  What cannot be removed now is at the next start."""
+        if not (self._root / _PINS).exists():
+            return
+        try:
+            records = self._database(self._root / _RECORDS)
+            try:
+                for key in [*_now(records.keys(_FOLDER)), _KEPT, *_NOTES]:
+                    _now(records.delete(key))
+            finally:
+                _now(records.close())
+            shutil.rmtree(self._root / _PINS)
+        except (OSError, StorageFailed) as error:
+            self.log.warn("what the ledger replaces cannot be removed yet: {error}", error=error)
+
+    def _read(self) -> _Found:
+        databases = [self._database(self._root / name) for name in self.SOURCES if (self._root / name).exists()]
+        found = _Found()
+        try:
+            keys = sorted({key for each in databases for key in (*_now(each.keys(_FOLDER)), *_now(each.keys(_KEPT)))})
+            for key in keys:
+                for value in [value for each in databases if (value := _now(each.get(key))) is not None]:
+                    if self._understood(found, key, value):
+                        found.values[key] = value
+                        break
+                else:
+                    found.unreadable.append(key)
+        finally:
+            for each in databases:
+                _now(each.close())
+        return found
+
+    def _understood(self, found: _Found, key: str, value: bytes) -> bool:
+        try:
+            if key == _KEPT:
+                found.pinned = _pinned.decode(value)
+            else:
+                _, index, project = key.split("/")
+                found.entries[index, project] = _entries.decode(value)
+        except (msgspec.MsgspecError, ValueError):
+            return False
+        return True
+
+    def _back_up(self, found: _Found) -> None:
+        """Write what the earlier version needs to go on: its second database, complete, and its marker."""
+        backup, made = self._root / BACKUP, self._root / f"{BACKUP}.new"
+        for old in (made, backup):  # of a migration that did not come to its end
+            shutil.rmtree(old, ignore_errors=True)
+        made.mkdir(mode=0o700)
+        copy = self._database(made / _PINS)
+        try:
+            for key, value in found.values.items():
+                _now(copy.set(key, value))
+        finally:
+            _now(copy.close())
+        for file in [each for each in made.rglob("*") if each.is_file()]:
+            sync(file)
+        sync(made / _PINS)
+        sync(made)
+        os.rename(made, backup)
+        sync(self._root)
+
+    def _enter(self, found: _Found) -> None:
+        offload = Inline()
+        records: IVersionedRecords = MirroredRecords(self._root / LEDGER, self._root / LEDGER_COPY, offload)
+        try:
+            ledger = Ledger(records, 0, offload)
+            for (index, project), entries in found.entries.items():
+                _now(ledger.add_all(index, project, entries))
+            _now(PinnedBook(records, ledger, LocalFiles(self._root, offload)).add(found.pinned))
+        finally:
+            _now(records.close())
+        for name in (LEDGER, LEDGER_COPY):
+            for file in (self._root / name).iterdir():
+                sync(file)
+
+    def _database(self, directory: Path) -> DiskRecords:
+        return DiskRecords(directory, Inline(), clock=time.time)
+
+
+def _now(question: Awaitable[T]) -> T:
+    """The result of a coroutine that waits for nothing: the stores work in this thread."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(question).addBoth(results.append)  # type: ignore[arg-type]  # stores return coroutines
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    done: T = result
+    return done

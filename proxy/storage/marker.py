@@ -1,0 +1,67 @@
+"""The marker of a data directory: a file that says which instance it belongs to, and the format of what is in it.
+
+Format 0 is of versions before the ledger: their marker is the name alone.  Format 1 has the ledger in ``ledger/``, and ``lock``
+is a directory: versions of format 0 cannot lock it, and so do not start.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import frozen
+
+from proxy.storage.local import sync
+
+#: The file, and what a name in it looks like.
+MARKER = "instance"
+_LONGEST_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_NAME}}}")
+#: The present format, which the marker states in its second line.
+FORMAT = 1
+_FORMAT = re.compile(r"format ([0-9]{1,9})\n", re.ASCII)
+
+
+@frozen
+class Marker:
+    """What the marker of a data directory says: the name of the instance, and the format of what is in the directory."""
+
+    name: str
+    format: int
+
+
+def read_marker(root: Path) -> Marker | None:
+    """The marker of the data directory *root*; ``None`` when there is none, or it was not written to its end."""
+    try:
+        with (root / MARKER).open("rb") as file:
+            data = file.read(2 * _LONGEST_NAME)
+    except OSError:
+        return None
+    name, end, rest = data.decode("ascii", "replace").partition("\n")
+    if not end or _NAME.fullmatch(name) is None:
+        return None
+    stated = _FORMAT.fullmatch(rest)
+    if rest and stated is None:
+        return None
+    return Marker(name, 0 if stated is None else int(stated.group(1)))
+
+
+def write_marker(root: Path, marker: Marker) -> None:
+    """Write *marker*: all of it, or none.  Raises OSError."""
+    written = root / f"{MARKER}.new"
+    try:
+        written.write_text(f"{marker.name}\nformat {marker.format}\n", "ascii")
+        sync(written)
+        written.rename(root / MARKER)
+        sync(root)
+    except OSError:
+        with suppress(OSError):
+            written.unlink()
+        raise
+
+
+def new_name() -> str:
+    """A name for a data directory that has none."""
+    return secrets.token_hex(6)

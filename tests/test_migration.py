@@ -1,0 +1,147 @@
+"""Data directories of earlier versions are brought into the present format; no version takes one that it does not know.
+
+``data/format-0.tar.xz`` was written by the last version before the ledger: three files of two projects, two with metadata, one
+of them pinned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.logger import LogEvent
+
+from proxy import datadir
+from proxy.errors import ConfigError
+from proxy.offload import Inline
+from proxy.storage.records import DiskRecords
+from tests.inprocess import Start
+from tests.support import process
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.migrating import contents, extracted
+from tests.support.operator import Operator
+from tests.support.wheels import data_of, wheel
+from tests.test_stores import now
+
+ARCHIVE = Path(__file__).parent / "data" / "format-0.tar.xz"
+SIX, SEVEN = wheel("six"), wheel("seven")
+SDIST, SDIST_DATA = "six-0.9.tar.gz", data_of(3000, 1)
+ENTRIES = {
+    f"pypi/six/{SIX.filename}": SIX.sha256,
+    f"pypi/six/{SDIST}": hashlib.sha256(SDIST_DATA).hexdigest(),
+    f"pypi/seven/{SEVEN.filename}": SEVEN.sha256,
+    f"pypi/six/sha256-{SIX.sha256}/{SIX.filename}.metadata": hashlib.sha256(SIX.metadata).hexdigest(),
+    f"pypi/seven/sha256-{SEVEN.sha256}/{SEVEN.filename}.metadata": hashlib.sha256(SEVEN.metadata).hexdigest(),
+}
+PINNED = sorted(f"{SEVEN.filename} {digest}" for name, digest in ENTRIES.items() if name.startswith("pypi/seven/"))
+#: What is there afterwards, beside what every start makes.
+AFTERWARDS = {"backup-format-0", "files", "instance", "ledger", "ledger-copy", "lock", "records"}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return extracted(ARCHIVE, tmp_path / "data")
+
+
+def test_what_an_earlier_version_knew_is_in_the_ledger(old: Path, logged: list[LogEvent]) -> None:
+    name = (old / "instance").read_text()
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}
+    assert (old / "instance").read_text() == f"{name}format 1\n"
+    assert AFTERWARDS <= set(os.listdir(old)) <= {*AFTERWARDS, "partial", "lists"}
+    (told,) = [event for event in logged if "format 1" in event["log_format"]]
+    assert (told["entries"], told["projects"], told["backup"]) == (5, 2, str(old / "backup-format-0"))
+    records = DiskRecords(old / "records", Inline())
+    assert [key for key in now(records.keys("")) if not key.startswith(("page1/", "document1/", "projects1/", "missing"))] == []
+    now(records.close())
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}
+
+
+def test_the_backup_is_what_the_earlier_version_goes_on_with(old: Path) -> None:
+    datadir.claim(old).release()
+    backup = DiskRecords(old / "backup-format-0" / "pins", Inline())
+    assert now(backup.keys("")) == ["kept", "pins/pypi/seven", "pins/pypi/six"]
+    assert SIX.sha256.encode() in now(backup.get("pins/pypi/six"))
+    now(backup.close())
+
+
+@pytest.mark.parametrize("lost", ["records", "pins"])
+def test_one_of_the_two_old_databases_is_enough(old: Path, lost: str) -> None:
+    (old / lost / "cache.db").write_bytes(b"no database" * 1000)
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}
+
+
+@pytest_twisted.ensureDeferred
+async def test_killed_at_any_point_nothing_is_lost(tmp_path: Path) -> None:
+    points = 8
+    command = [sys.executable, "-m", "tests.support.migrating", str(ARCHIVE), str(tmp_path), str(points)]
+    ended = await process.run(command, process.environment(tmp_path), process.ROOT)
+    assert ended.status == 0, ended.output
+    reports = [json.loads(line) for line in ended.output.splitlines() if line.startswith("{")]
+    assert len(reports) == points
+    for report in reports:
+        assert report["status"] == -9
+        assert report["entries"] == ENTRIES
+        assert report["pinned"] == PINNED
+        assert set(report["left"]) >= AFTERWARDS
+        assert "pins" not in report["left"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_service_goes_on_where_the_earlier_version_ended(upstream: FakeUpstream, run: Start, old: Path) -> None:
+    """With the bytes that it had, although upstream has others by now, and what was pinned."""
+    upstream.add_file("six", SIX.filename, data_of(1000, 9))
+    datadir.claim(old).release()
+    proxy = await run(upstream)
+    assert [file["hashes"]["sha256"] for file in (await proxy.page("six"))["files"]] == [SIX.sha256]
+    assert (await proxy.get(await proxy.link("six", SIX.filename))).body == SIX.data
+    assert (await proxy.get(await proxy.link("six", SIX.filename) + ".metadata")).body == SIX.metadata
+    assert {each.filename for each in await proxy.service.kept.kept()} == {SEVEN.filename}
+    assert (await proxy.get("/-/ready")).body == b"ready\n"
+
+
+def test_a_version_before_the_ledger_cannot_lock_the_directory(old: Path) -> None:
+    """It opens ``lock`` like this, and ends with an error when that fails with EISDIR."""
+    for place in (old, old.parent / "new"):
+        claim = datadir.claim(place)
+        with pytest.raises(IsADirectoryError):
+            os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        claim.release()
+        assert "Returning to an earlier version" in (place / "lock" / "README").read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_newer_format_is_refused_and_left_alone(old: Path) -> None:
+    (old / "instance").write_text("abc\nformat 2\n")
+    before = sorted(old.rglob("*"))
+    with pytest.raises(ConfigError, match=r"a newer version of pypiproxy wrote it \(format 2; this version knows 1\)"):
+        datadir.claim(old)
+    ended = await Operator(old.parent, old).run("ls")
+    assert ended.status == 1
+    assert "a newer version of pypiproxy wrote it" in ended.output
+    assert sorted(old.rglob("*")) == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_command_that_only_reads_says_that_the_directory_is_old(old: Path) -> None:
+    ended = await Operator(old.parent, old).run("export", "--all", "-o", str(old.parent / "bundle"))
+    assert ended.status == 1
+    assert "an earlier version wrote it; start the proxy on it once" in ended.output
+
+
+def test_a_directory_that_cannot_be_brought_up_is_left_as_it_was(old: Path) -> None:
+    (old / "ledger").symlink_to(old / "nowhere" / "x")
+    with pytest.raises(ConfigError, match="nothing in it was changed"):
+        datadir.claim(old)
+    assert (old / "lock").is_file()
+    assert (old / "pins").is_dir()
+    (old / "ledger").unlink()
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}
