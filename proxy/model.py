@@ -234,6 +234,7 @@ class Wanted:
     ``digest`` is ``None`` when the page states none.  ``upstream`` is the one whose page named it; other mirrors may be asked
     for the same (``project``, ``filename``) when the digest is known.  ``companion`` is ``".metadata"`` or ``".provenance"``
     when what is wanted is that companion of ``filename`` rather than the file itself; ``url`` then names the companion.
+    ``listed`` is the file as the page lists it, for what is noted of it when it is committed.
     """
 
     index: str
@@ -244,6 +245,7 @@ class Wanted:
     digest: Digest | None = None
     size: int | None = None
     companion: str = ""
+    listed: File | None = field(default=None, eq=False, repr=False)
 
     @property
     def name(self) -> str:

@@ -32,6 +32,14 @@ _LONGEST_VERSION = _LONGEST - len("a-.tar.gz")
 #: What the names of a file's companions end in (PEP 658, PEP 740).
 _COMPANIONS = (".metadata", ".provenance")
 
+#: Kinds of distributions by the endings of their names.
+_KINDS = {
+    "wheel": (".whl",),
+    "sdist": (".tar.gz", ".zip", ".tgz", ".tar.bz2", ".tar.xz", ".tar.z", ".tar"),
+    "egg": (".egg",),
+    "installer": (".exe", ".msi", ".rpm", ".deb", ".dmg"),
+}
+
 #: The digest segment of a file's URL when its page states no digest.
 UNSTATED = "none"
 
@@ -76,6 +84,12 @@ def is_served_name(name: str) -> bool:
     """Whether *name* is that of a file, or of one of its companions, which may be longer than a file's."""
     stems = (name.removesuffix(each) for each in _COMPANIONS if name.endswith(each))
     return is_filename(name) or any(map(is_filename, stems))
+
+
+def kind_of(filename: str) -> str | None:
+    """What kind of distribution *filename* is, by its ending: ``wheel``, ``sdist``, ``egg`` or ``installer``."""
+    ending = filename.lower()
+    return next((kind for kind, endings in _KINDS.items() if ending.endswith(endings)), None)
 
 
 def is_plain(name: str) -> bool:

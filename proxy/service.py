@@ -112,7 +112,7 @@ class ProxyService(MultiService):
         self._records = SpareRecords(records, RecentRecords(_UNWRITTEN))
         self._store = LocalFiles(server.data_dir, self._disk, self.metrics.count, self._place.prepare, self._place.failed)
         via = f"pypiproxy-{self._place.name}"
-        self._pins = pins = Ledger(ledger, int(server.page_memory * _FOR_PINS), self._work)
+        self.ledger = pins = Ledger(ledger, int(server.page_memory * _FOR_PINS), self._work)
         self.usage = UsageBook(self._store, self._disk, clock)
         self.kept = PinnedBook(ledger, pins, self._store)
         self.room = self._room(server)
@@ -214,7 +214,7 @@ class ProxyService(MultiService):
         reasons = {name: await look for name, look in zip((records.name, ledger.name), looks, strict=True)}
         if not any(reasons.values()):
             try:
-                await self._pins.mend()
+                await self.ledger.mend()
             except StorageFailed as error:
                 reasons[LEDGER] = str(error)
         troubles = [_database_trouble(name, why) for name, why in reasons.items() if why is not None]
@@ -369,7 +369,7 @@ class ProxyService(MultiService):
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self.clients.values()], consumeErrors=True)
         await self.room.stop()
         with suppress(StorageFailed):
-            await self._pins.mend()
+            await self.ledger.mend()
         await self._store.close()
         for database in self._databases:
             await database.close()

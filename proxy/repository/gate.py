@@ -15,7 +15,8 @@ from weakref import ref
 from attrs import evolve, frozen
 
 from proxy.bounded import BoundedTable
-from proxy.cache.ledger import Entries, Ledger
+from proxy.cache.entries import Entries
+from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.errors import NotFound, ProxyError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
+from msgspec.structs import replace
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -18,6 +19,7 @@ from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFail
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IOffload, IRepository, IUpstreams
 from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, LedgerEntry, Page, Wanted
+from proxy.names import kind_of
 from proxy.policy.policy import Policy
 from proxy.repository.documents import Documents, LegacyDocument
 from proxy.repository.gate import Gate, Moment
@@ -29,6 +31,7 @@ from proxy.repository.offered import PROVENANCE, find, metadata_name, metadata_p
 from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
 from proxy.settings import MIB
+from proxy.simple.legacy import version_of
 from proxy.simple.links import bare, beside, resolve
 
 #: What may be remembered of files that are not stored, and whose page states no size; an entry's text comes on top (bytes).
@@ -366,12 +369,28 @@ class ProxyRepository:
 
     def _wanted(self, project: str, listed: Listed) -> Wanted:
         file = listed.file
-        return Wanted(self.name, project, file.filename, file.url, listed.upstream, file.digest, file.size or None)
+        return Wanted(self.name, project, file.filename, file.url, listed.upstream, file.digest, file.size or None, listed=file)
 
     async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
-        stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
-        pin = LedgerEntry(sha256, size, stated, bare(wanted.url), self._clock())
-        await self._pins.add(self.name, wanted.project, wanted.filename, pin)
+        await self._pins.add(self.name, wanted.project, wanted.filename, _entry(wanted, sha256, size, self._clock()))
+
+
+def _entry(wanted: Wanted, sha256: str, size: int, now: float) -> LedgerEntry:
+    """What is to be known for ever of *wanted*, which is committed *now* with these bytes."""
+    stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
+    version, file = version_of(wanted.filename), wanted.listed
+    entry = LedgerEntry(
+        sha256,
+        size,
+        stated,
+        bare(wanted.url),
+        now,
+        version=None if version is None else str(version),
+        kind=kind_of(wanted.filename),
+    )
+    if file is None:
+        return entry
+    return replace(entry, upload_time=file.upload_time, requires_python=file.requires_python, yanked=file.yanked)
 
 
 def _is(file: File | None, asked: str) -> TypeGuard[File]:
