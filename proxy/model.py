@@ -299,8 +299,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 # -- versioned records ------------------------------------------------------------------------------------------------------
 
 
-@frozen(slots=True)
-class Versioned:
+class Versioned(NamedTuple):
     """A record as it was read.  ``version`` is another number after each change, and never one that it had before."""
 
     key: str

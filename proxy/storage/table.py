@@ -14,8 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from attrs import frozen
+from typing import NamedTuple
 
 from proxy.model import Change, Versioned
 from proxy.storage.database import LAST, Damaged, locked
@@ -50,9 +49,8 @@ _UPSERT = (
 _AFTER_SLASH = chr(ord("/") + 1)
 
 
-@frozen(slots=True)
-class Row:
-    """A record as it is in the file; *value* is ``None`` where it was deleted."""
+class Row(NamedTuple):
+    """A record as it is in the file; *value* is ``None`` where it was deleted.  A tuple: thousands are made at a time."""
 
     key: str
     version: int
@@ -65,14 +63,10 @@ class Row:
         """Whether it is what was written."""
         return self.value is None or (isinstance(self.value, bytes) and self.seal == seal(self.key, self.value))
 
-    def columns(self) -> tuple[str, int, float | None, int, bytes | None]:
-        """In the order of the table."""
-        return self.key, self.version, self.expires, self.seal, self.value
-
 
 def seal(key: str, value: bytes) -> int:
     """The checksum of a record."""
-    return zlib.crc32(value, zlib.crc32(key.encode("utf-8", "surrogatepass")))
+    return zlib.crc32(value, zlib.crc32(key.encode()))
 
 
 def rows_of(changes: Iterable[Change], version: int) -> list[Row]:
@@ -108,7 +102,7 @@ class Table:
             f"SELECT {_COLUMNS} FROM record WHERE key >= ? AND key > ? AND key < ? AND {_THERE} ORDER BY key LIMIT ?",
             (prefix, after, prefix + LAST, now, -1 if limit is None else limit),
         )
-        return [Row(*each) for each in found]
+        return list(map(Row._make, found))
 
     def branches(self, prefix: str, now: float) -> list[str]:
         """What follows *prefix* in keys up to the next slash, once each, sorted; what ends without one is no branch."""
@@ -130,8 +124,7 @@ class Table:
 
     def everything(self) -> Iterator[Row]:
         """All rows, deleted ones too."""
-        for each in self._connection.execute(f"SELECT {_COLUMNS} FROM record"):
-            yield Row(*each)
+        yield from map(Row._make, self._connection.execute(f"SELECT {_COLUMNS} FROM record"))
 
     # -- writing -------------------------------------------------------------------------------------------------------------
 
@@ -160,7 +153,7 @@ class Table:
     def put_back(self, row: Row) -> None:
         """Have *row* in place of what its key has, which is damaged."""
         with self._transaction():
-            self._connection.execute(f"REPLACE INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", row.columns())
+            self._connection.execute(f"REPLACE INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", row)
 
     def prune(self, now: float) -> None:
         """Forget what was deleted, and what has expired."""
@@ -169,7 +162,7 @@ class Table:
             self._connection.execute("DELETE FROM record WHERE expires <= ?", (now,))
 
     def _take(self, rows: Iterable[Row], sequence: int) -> None:
-        self._connection.executemany(_UPSERT, (row.columns() for row in rows))
+        self._connection.executemany(_UPSERT, rows)
         self._connection.execute("UPDATE state SET sequence = ?", (sequence,))
 
     @contextmanager
