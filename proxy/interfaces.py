@@ -7,19 +7,24 @@ thread.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
 
+from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
+from proxy.core.cache_status import CacheStatus
+from proxy.core.views import DocumentName, DocumentView, Moment, PageView
 from proxy.model import Change, Condition, DocumentReply, FileFacts, PageReply, StoredFile, Validators, Versioned, Wanted
+from proxy.simple.media import MediaType
 
 T = TypeVar("T")
 
 #: Told what a long operation wants to say on its way, as a value that JSON can carry.
-Report = Callable[[Any], None]
+Report = Callable[[object], None]
 
 #: What operators may ask for: called with a :data:`Report` and its arguments by name; returns a value that JSON can carry.
-Operation = Callable[..., Awaitable[Any]]
+Operation = Callable[..., Awaitable[object]]
 
 
 class Clock(Protocol):
@@ -36,18 +41,37 @@ class Clock(Protocol):
 Receive = Callable[[str, Callable[[], Awaitable[bytes]]], Awaitable[tuple[str, int | None]]]
 
 
+class IHolding(Interface):
+    """A share of memory."""
+
+    size: int = Attribute("Bytes that are held.")
+
+    async def grow(size: int) -> None:
+        """Hold *size* bytes instead, once they are there.  What was held is given back meanwhile."""
+
+    def shrink(size: int) -> None:
+        """Hold no more than *size* bytes from now on."""
+
+
+class IMemory(Interface):
+    """Memory that is handed out in shares, so that not everything that is large is in it at once."""
+
+    def of(size: int) -> AbstractAsyncContextManager[IHolding]:
+        """A share of *size* bytes: entering waits until it is there, leaving gives it back."""
+
+
 class IOffload(Interface):
     """A bounded pool of worker threads for all that would make the reactor wait."""
 
-    memory: Any = Attribute("The :class:`proxy.offload.Memory` that work on large things shares.")
+    memory: IMemory = Attribute("What work on large things shares.")
 
-    async def run(function: Callable[..., T], *args: Any) -> T:
+    async def run(function: Callable[..., T], *args: object) -> T:
         """Run *function* in a worker thread and return what it returns.
 
         Cancelling the caller does not stop the function; its result is dropped.
         """
 
-    async def run_first(function: Callable[..., T], *args: Any) -> T:
+    async def run_first(function: Callable[..., T], *args: object) -> T:
         """As :meth:`run`, ahead of all that waits for a thread: for the last steps to an answer, so that it is not overtaken by
         the first steps of others.
         """
@@ -196,14 +220,14 @@ class IFileStore(Interface):
 
     changes: int = Attribute("Another number after each file that was committed or removed: never one that was there before.")
 
-    async def open(sha256: str, size: int | None = None) -> Any:
+    async def open(sha256: str, size: int | None = None) -> IBytesSource | None:
         """Open a committed file as an :class:`IBytesSource`, ``None`` if it is not there.
 
         A file that is not what its digest says, or not *size* bytes long, is not there: it is set aside.  Of a large file that
         may turn out while it is read; the source then raises StorageFailed before its end.
         """
 
-    async def unchecked(sha256: str) -> Any:
+    async def unchecked(sha256: str) -> IBytesSource | None:
         """As :meth:`open`, whatever its bytes are: for those who check them."""
 
     async def present(digests: Collection[str]) -> frozenset[str]:
@@ -222,7 +246,7 @@ class IFileStore(Interface):
         Raises StorageFailed, with its path and the reason, when it is there and cannot be removed.
         """
 
-    async def set_aside(sha256: str, source: Any = None) -> None:
+    async def set_aside(sha256: str, source: IBytesSource | None = None) -> None:
         """Take a committed file that is damaged out of the tree; its bytes are kept for those who want to know why.
 
         With *source*, only if it is still the file that was opened there.
@@ -268,7 +292,7 @@ class ISink(Interface):
     def write(data: bytes) -> None:
         """Accept *data* at :attr:`offset`.  Never blocks; asks the registered producer to pause when it falls behind."""
 
-    def registerProducer(producer: Any, streaming: bool) -> None:
+    def registerProducer(producer: IPushProducer, streaming: bool) -> None:
         """The transport (IPushProducer) that is delivering; as in twisted's IConsumer."""
 
     def unregisterProducer() -> None:
@@ -326,8 +350,8 @@ class IUpstreams(Interface):
     async def projects(known: Validators | None, receive: Receive) -> DocumentReply:
         """Ask for the list of all projects, which *receive* takes in.  Raises as `page`."""
 
-    async def fetch(wanted: Wanted, sink: Any) -> None:
-        """Deliver *wanted* to *sink* (an :class:`ISink`) completely, or raise.
+    async def fetch(wanted: Wanted, sink: ISink) -> None:
+        """Deliver *wanted* to *sink* completely, or raise.
 
         Raises :class:`proxy.errors.NotFound` when upstream definitely has no such file, :class:`proxy.errors.DigestMismatch`
         when only wrong bytes were to be had, :class:`proxy.errors.UpstreamFailed` otherwise.  Errors that the sink raises
@@ -337,8 +361,8 @@ class IUpstreams(Interface):
     async def facts(wanted: Wanted) -> FileFacts:
         """Size and validators of a file without its body: HEAD, or a one-byte range where HEAD fails.  Raises as `fetch`."""
 
-    async def open_range(wanted: Wanted, start: int, stop: int) -> Any:
-        """An :class:`IBodyReader` of bytes *start* to *stop* (exclusive).  Raises as `fetch`."""
+    async def open_range(wanted: Wanted, start: int, stop: int) -> IBodyReader:
+        """A reader of bytes *start* to *stop* (exclusive).  Raises as `fetch`."""
 
     def outranks(upstream: str, other: str) -> bool:
         """Whether what *upstream* states counts for more than what *other* stated: it is preferred."""
@@ -358,53 +382,85 @@ class IUpstreams(Interface):
         """Drop idle connections and cancel what is under way."""
 
 
-class IRepository(Interface):
-    """One index as the web floor sees it: what exists and may be seen.
+class IProjectsView(Interface):
+    """The list of all projects of an index as it may be seen now."""
 
-    *project* is normalised.  *asked* is the digest segment of a file URL (``<algorithm>-<hex>`` or ``none``).
+    state: str = Attribute("Names this very list.")
+    status: CacheStatus = Attribute("How the cache came by it.")
+    serial: int | None = Attribute("Upstream's ``X-PyPI-Last-Serial``, ``None`` where it states none.")
+    max_age: int = Attribute("For how long clients may keep it, in seconds.")
+
+    async def open(media: MediaType, coding: str) -> IBytesSource:
+        """The list as a document (PEP 503, PEP 691), which the caller closes.  Raises Overloaded, StorageFailed."""
+
+
+class IFileHandle(Interface):
+    """One file as a client may have it now: stored, arriving or not here yet.
+
+    Whoever answers a request for a file asks :meth:`IRepository.file` once, and then talks to the handle, which the holder
+    closes.
     """
+
+    etag: str | None = Attribute("A strong validator (RFC 9110 section 8.8.3), the same before and after the file is stored.")
+    seen: Moment = Attribute("When it was found, and until when it may be seen.")
+    stored: bool = Attribute("Whether it is in the store: nothing is asked of upstream for it.")
+    size: int | None = Attribute("Bytes of the stored file, or as the page states them; ``None`` when neither is known.")
+    in_progress: bool = Attribute("Whether a download is under way that another asker can share.")
+    status: CacheStatus = Attribute("How the cache comes by it, for one who opens it now.")
+
+    async def find_size() -> int | None:
+        """The size of the file; what the page does not state is asked of upstream, without the body.
+
+        Raises NotFound, UpstreamFailed.
+        """
+
+    async def open() -> IBytesSource:
+        """The whole file, which the caller closes: the stored one, or as it arrives, once upstream's headers are in.
+
+        May be called once.  Raises as :meth:`IUpstreams.fetch`.
+        """
+
+    def growing() -> IBytesSource | None:
+        """A reader of the download that is under way, which the caller closes; ``None`` when none is."""
+
+    async def open_range(start: int, stop: int) -> IBodyReader:
+        """Bytes *start* to *stop* (exclusive) of a file that is not stored, unverified.  Raises as :meth:`IUpstreams.fetch`."""
+
+    def is_current() -> bool:
+        """Whether asking for the file again would find the same stored bytes, as far as that is known without waiting.
+
+        May be asked after :meth:`close`.
+        """
+
+    def close() -> None:
+        """Give back what :meth:`open` did not hand over.  May be called more than once."""
+
+
+class IRepository(Interface):
+    """One index as the web floor sees it: what exists and may be seen.  *project* is normalised."""
 
     name: str = Attribute("The index's name.")
 
-    async def page(project: str, *, no_cache: bool = False) -> Any:
-        """The page as a :data:`proxy.repository.located.PageView`.  Raises NotFound, UpstreamFailed."""
+    async def page(project: str, *, no_cache: bool = False) -> PageView:
+        """The page of *project*.  Raises NotFound, UpstreamFailed."""
 
-    def ready(project: str) -> Any:
+    def page_at_hand(project: str) -> PageView | None:
         """What :meth:`page` would return if it need not wait for anything, else ``None``."""
 
-    def last_modified() -> float | None:
-        """When this index was last in step with its source, in seconds since the epoch (PEP 381); ``None``: not known yet."""
+    async def projects(*, no_cache: bool = False) -> IProjectsView:
+        """The list of projects.  Raises UpstreamFailed."""
 
-    async def projects(*, no_cache: bool = False) -> Any:
-        """The list of projects as a :class:`proxy.cache.projects.ProjectsSource`.  Raises UpstreamFailed."""
+    async def document(name: DocumentName) -> DocumentView:
+        """A document beside the pages.  Raises as :meth:`page`."""
 
-    async def legacy(project: str, version: str | None) -> Any:
-        """A view of a :class:`proxy.repository.documents.LegacyDocument`.  Raises as :meth:`page`."""
+    async def file(project: str, digest: str, name: str) -> IFileHandle:
+        """The file or the metadata (PEP 658) *name*, without asking upstream for a byte of a file.
 
-    async def provenance(project: str, asked: str, filename: str) -> Any:
-        """A view of the bytes of a file's provenance (PEP 740).  Raises as :meth:`page`."""
-
-    def vouched(project: str, asked: str, name: str) -> str | None:
-        """The sha256 of the stored file that :meth:`locate` would find, if that is known at once, else ``None``."""
-
-    async def locate(project: str, asked: str, name: str) -> Any:
-        """A :class:`proxy.repository.located.Located` for the file or the metadata *name*, without asking upstream for a byte
-        of a file; metadata is found wherever it can be had, and open.
+        *digest* is the digest segment of its URL (``<algorithm>-<hex>`` or ``none``).  Metadata is found wherever it can be
+        had, and is stored then.
 
         Raises NotFound, DigestChanged, UpstreamFailed (its page was needed and could not be had).
         """
 
-    async def download(located: Any, asked: str) -> IBytesSource:
-        """A reader of a file that is not in the store, once upstream's headers are in.  Raises as :meth:`IUpstreams.fetch`."""
-
-    def under_way(located: Any) -> bool:
-        """Whether a download of the file is under way that another asker can share."""
-
-    def arriving(located: Any) -> IBytesSource | None:
-        """A reader of a file whose download is under way, or ``None``."""
-
-    async def facts(located: Any) -> FileFacts:
-        """Size and validators of a file that is not in the store.  Raises as :meth:`IUpstreams.facts`."""
-
-    async def open_range(located: Any, start: int, stop: int) -> Any:
-        """An :class:`IBodyReader` of a part of a file that is not in the store.  Raises as :meth:`IUpstreams.open_range`."""
+    def last_modified() -> float | None:
+        """When this index was last in step with its source, in seconds since the epoch (PEP 381); ``None``: not known yet."""

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.interfaces import IOffload
+from proxy.interfaces import IHolding, IMemory, IOffload
 from proxy.settings import KIB, MIB
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class _Task:
     done: Deferred[Any] = field(factory=Deferred)
 
 
+@implementer(IMemory)
 class Memory:
     """What work on large things may take in memory at one time: *total* bytes, held by who works on them.
 
@@ -93,6 +94,7 @@ class Memory:
             turn.callback(None)
 
 
+@implementer(IHolding)
 class Holding:
     """*size* bytes of *memory*."""
 

@@ -134,7 +134,7 @@ async def test_how_far_a_mirror_is_behind_is_looked_at_when_somebody_asks(upstre
     hour_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     upstream.content.mirrored_at = hour_ago.strftime("%Y%m%dT%H:%M:%S")
     proxy = await run(upstream)
-    shown = proxy.service.administration.operations["upstreams"]
+    shown: Any = proxy.service.administration.operations["upstreams"]
     for _ in range(2):
         (state,) = await shown(lambda said: None)
         assert 3500 < state["lag"] < 3700

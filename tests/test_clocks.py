@@ -8,6 +8,7 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -182,7 +183,7 @@ async def test_operators_are_told_times_of_the_wall_clock(upstream: FakeUpstream
     upstream.add_file("six", NAME, DATA)
     proxy = await run(upstream, clock=lambda: time.time() + YEAR)
     assert (await proxy.get(await proxy.link("six", NAME))).body == DATA
-    operations = proxy.service.administration.operations
+    operations: Any = proxy.service.administration.operations
     (row,) = await operations["ls"](lambda said: None, project="six")
     modified = (await proxy.get("/last-modified")).body.decode()
     await upstream.down()

@@ -96,7 +96,7 @@ async def test_a_new_version_is_fetched_when_it_appears(stocked: FakeUpstream, r
     assert await looked(proxy, settings, tmp_path) == {OLD.filename: "there"}
     stocked.add_file("lib", NEW.filename, NEW.data, metadata=NEW.metadata)
     assert await looked(proxy, settings, tmp_path) == {NEW.filename: "fetched"}
-    pinned = await proxy.service.administration.operations["pins"](lambda said: None)
+    pinned: Any = await proxy.service.administration.operations["pins"](lambda said: None)
     assert {each["filename"] for each in pinned} == {OLD.filename, NEW.filename}
 
 

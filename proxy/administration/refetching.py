@@ -22,8 +22,7 @@ async def refetch(parts: Parts, lost: Named) -> None:
         raise NotFound(f"the index {lost.index} is not configured any more")
     asked, _, name = lost.name.rpartition("/")
     asked = asked or str(strongest(lost.pin.stated) or UNSTATED)
-    located = await index.everything.locate(lost.project, asked, name)
-    source = located.stored or await index.everything.download(located, asked)
+    source = await (await index.everything.file(lost.project, asked, name)).open()
     try:
         await whole(source, name)
     finally:

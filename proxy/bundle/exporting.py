@@ -183,7 +183,7 @@ class _Export:
             self._problem(f"{name}: the stored file is damaged; remove {sha256[:2]}/{sha256} below files/ and fetch it again")
             return
         self._exported.files += 1
-        self._exported.size += source.size
+        self._exported.size += source.size or 0
 
     def _problem(self, what: str) -> None:
         self._exported.problems.append(what)

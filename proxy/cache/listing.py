@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import BinaryIO
 
 import zstandard
 from attrs import frozen
 from isal import igzip
+from zope.interface import implementer
 
 from proxy.core.cache_status import CacheStatus
+from proxy.core.views import Moment
 from proxy.errors import Overloaded, StorageFailed
 from proxy.flight import Flights
-from proxy.interfaces import Clock, IBytesSource, IOffload
+from proxy.interfaces import Clock, IBytesSource, IOffload, IProjectsView
 from proxy.policy.policy import Policy
 from proxy.policy.rules import Viewpoint
 from proxy.settings import MIB
@@ -29,18 +32,19 @@ from proxy.storage.lists import ListFiles
 _PIECE = 1 * MIB
 
 
+@implementer(IProjectsView)
 @frozen
-class ProjectsSource:
-    """The list as it may be seen now; *state* names it.  *open* gives a rendering, made if it is not there.
-
-    Clients may keep it for *max_age* seconds.
-    """
+class ProjectsView:
+    """The list as it may be seen now."""
 
     state: str
     status: CacheStatus
     serial: int | None
     max_age: int
-    open: Callable[[MediaType, str], Awaitable[IBytesSource]]
+    _open: Callable[[MediaType, str], Awaitable[IBytesSource]]
+
+    async def open(self, media: MediaType, coding: str) -> IBytesSource:
+        return await self._open(media, coding)
 
 
 @frozen(slots=True)
@@ -85,15 +89,12 @@ class ShownList:
         """Stop what is under way."""
         self._renders.close()
 
-    async def source(self, digest: str, status: CacheStatus, serial: int | None) -> ProjectsSource:
+    async def view(self, digest: str, status: CacheStatus, serial: int | None) -> IProjectsView:
         """The list of this *digest* as it may be seen now.  Raises Overloaded when it is gone."""
-        now, max_age = self._clock(), status.max_age
-        shown = _Shown(digest, digest, now, None)
-        if self._policy.judges_projects:
-            shown = await self._gone_through(digest, now)
-            max_age = max_age if shown.until is None else int(min(max_age, max(0.0, shown.until - now)))
-        state = shown.start.rpartition(".")[2]
-        return ProjectsSource(state, status, serial, max_age, lambda media, coding: self._open(shown, media, coding))
+        now = self._clock()
+        shown = await self._gone_through(digest, now) if self._policy.judges_projects else _Shown(digest, digest, now, None)
+        max_age = Moment(now, shown.until).bounded(status.max_age)
+        return ProjectsView(shown.start.rpartition(".")[2], status, serial, max_age, partial(self._open, shown))
 
     async def _gone_through(self, digest: str, now: float) -> _Shown:
         """What may be seen at *now* of the list of this *digest*, and until when that holds."""

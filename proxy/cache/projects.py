@@ -11,13 +11,13 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxy.cache.listing import ProjectsSource, ShownList, lines_file
+from proxy.cache.listing import ShownList, lines_file
 from proxy.cache.pages import PageCache, renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.core.cache_status import CacheStatus
 from proxy.errors import NotFound, StorageFailed
-from proxy.interfaces import Clock, IOffload, IUpstreams
+from proxy.interfaces import Clock, IOffload, IProjectsView, IUpstreams
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
 from proxy.settings import MIB, PageLimits
@@ -73,7 +73,7 @@ class ProjectList:
         self._refreshed.close()
         self._shown.close()
 
-    async def get(self, *, no_cache: bool = False) -> ProjectsSource:
+    async def get(self, *, no_cache: bool = False) -> IProjectsView:
         """The list.  Raises UpstreamFailed when there is none yet and upstream does not answer.
 
         An offline index lists what it has: of what upstream once listed, most is not there.
@@ -85,9 +85,9 @@ class ProjectList:
         except NotFound:
             return await self._own()
         head = served.head
-        return await self._shown.source(head.digest, served.status, head.serial)
+        return await self._shown.view(head.digest, served.status, head.serial)
 
-    async def _own(self) -> ProjectsSource:
+    async def _own(self) -> IProjectsView:
         """The list of what is kept here."""
         names = await self._pages.known()
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -101,7 +101,7 @@ class ProjectList:
         else:
             lines.close()
         status = CacheStatus(True, ttl=_OWN_TTL, detail="known-projects")
-        return await self._shown.source(digest, status, None)
+        return await self._shown.view(digest, status, None)
 
     # -- what Refreshed asks -----------------------------------------------------------------------------------------------
 

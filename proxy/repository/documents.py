@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from proxy.bounded import BoundedTable
 from proxy.cache.documents import DocumentCache
-from proxy.cache.listing import ProjectsSource
 from proxy.cache.projects import ProjectList
+from proxy.core.views import Document, DocumentView, Moment, PageView, View
 from proxy.errors import NotFound, UpstreamFailed
-from proxy.model import Page, Wanted
+from proxy.interfaces import IProjectsView
+from proxy.model import Wanted
 from proxy.names import normal_version
-from proxy.repository.gate import Moment
-from proxy.repository.located import PageView, View
 from proxy.repository.offered import PROVENANCE
 from proxy.settings import MIB
 from proxy.simple.links import bare
 
 #: What the places of provenance may take in memory, and what one weighs besides its text (bytes).
 _PLACES, _PLACE = 2 * MIB, 500
-
-
-@frozen(slots=True)
-class LegacyDocument:
-    """What a document of the legacy API is made of: upstream's own (``None``: it has none), and what the index offers."""
-
-    body: bytes | None
-    page: Page
-    version: str | None
 
 
 class Documents:
@@ -51,11 +39,11 @@ class Documents:
         await self._legacy.forget(f"pypi/{project}/")
         await self._provenance.forget(f"{project} ")
 
-    async def projects(self, *, no_cache: bool = False) -> ProjectsSource:
+    async def projects(self, *, no_cache: bool = False) -> IProjectsView:
         """The list of projects.  Raises UpstreamFailed."""
         return await self._projects.get(no_cache=no_cache)
 
-    async def legacy(self, view: PageView, version: str | None) -> View[LegacyDocument]:
+    async def legacy(self, view: PageView, version: str | None) -> DocumentView:
         """The legacy document of the project of *view*, or of one *version*.  Raises NotFound."""
         # Spellings of one version share a record.
         middle = "" if version is None else f"{normal_version(version)}/"
@@ -64,25 +52,27 @@ class Documents:
             served = await self._legacy.get(key)
         except (NotFound, UpstreamFailed):
             # Most mirrors have no such API; what the page says will do.
-            state = f"page/{view.state}"
-            return View(view.project, state, view.status, view.serial, view.seen, lambda: self._made(view, version))
+            return View(view.project, f"page/{view.state}", view.status, view.serial, view.seen, lambda: _made_of(view))
 
-        async def load() -> LegacyDocument:
-            return LegacyDocument(await self._legacy.body(key, served.head), await view.load(), version)
+        async def load() -> Document:
+            return Document(await self._legacy.body(key, served.head), await view.load())
 
         state = f"{served.head.digest}/{view.state}"
         return View(view.project, state, served.status, served.head.serial, view.seen, load)
 
-    async def _made(self, view: PageView, version: str | None) -> LegacyDocument:
-        return LegacyDocument(None, await view.load(), version)
-
-    async def provenance(self, wanted: Wanted, seen: Moment) -> View[bytes]:
+    async def provenance(self, wanted: Wanted, seen: Moment) -> DocumentView:
         """The provenance at ``wanted.url`` of a file that was *seen*.  Raises NotFound, UpstreamFailed."""
         key = self._places.key(wanted)
         served = await self._provenance.get(key)
-        return View(
-            wanted.project, served.head.digest, served.status, None, seen, lambda: self._provenance.body(key, served.head)
-        )
+
+        async def load() -> Document:
+            return Document(await self._provenance.body(key, served.head))
+
+        return View(wanted.project, served.head.digest, served.status, None, seen, load)
+
+
+async def _made_of(view: PageView) -> Document:
+    return Document(None, await view.load())
 
 
 class ProvenancePlaces:

@@ -19,6 +19,7 @@ from proxy.cache.entries import Entries
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
+from proxy.core.views import Moment
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Clock, IOffload
 from proxy.model import File, Head, LedgerEntry, Page
@@ -40,22 +41,6 @@ class Seen:
 
     page: Page
     until: float | None
-
-
-@frozen(slots=True)
-class Moment:
-    """When something is looked at: at ``now``, after which no verdict on it changes before ``until`` (``None``: never).
-
-    ``mark`` is the same for all moments between two such changes.
-    """
-
-    now: float
-    until: float | None
-    mark: str = ""
-
-    def bounded(self, seconds: int) -> int:
-        """As many of *seconds* as are certain to pass before a verdict changes."""
-        return seconds if self.until is None else int(min(seconds, max(0.0, self.until - self.now)))
 
 
 def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float, view: Viewpoint) -> Seen:

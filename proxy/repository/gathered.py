@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
+from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from proxy.errors import Attempt, DigestMismatch
@@ -43,7 +43,7 @@ class Gathered:
         if size > self._limit:
             raise ValueError(f"more than {self._limit:,} bytes")
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """Nobody has to pause: all of it fits."""
 
     def unregisterProducer(self) -> None:

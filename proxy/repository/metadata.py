@@ -23,10 +23,10 @@ from proxy.cache.ledger import Ledger
 from proxy.completeness import is_metadata_of
 from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import Flights
-from proxy.interfaces import Clock, IBytesSource, IOffload
-from proxy.model import NO_BYTES, Digest, FileFacts, LedgerEntry, body_digest
+from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload
+from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
 from proxy.repository.gathered import matches
-from proxy.repository.located import Listed, Located
+from proxy.repository.located import Listed
 from proxy.repository.offered import is_wheel, metadata_digest, metadata_name, stated_metadata
 from proxy.sdists import is_reliable, is_sdist, read_pkg_info
 from proxy.settings import KIB
@@ -67,17 +67,8 @@ class Holder(Protocol):
     async def sidecar(self, project: str, listed: Listed, expected: Digest | None) -> bytes:
         """Upstream's own metadata of the file.  Raises as :meth:`proxy.interfaces.IUpstreams.fetch`."""
 
-    def missing(self, project: str, asked: str, listed: Listed) -> Located:
-        """The file, for the methods below."""
-
-    async def facts(self, located: Located) -> FileFacts:
-        """See :class:`proxy.interfaces.IRepository`."""
-
-    async def open_range(self, located: Located, start: int, stop: int) -> Any:
-        """See :class:`proxy.interfaces.IRepository`."""
-
-    async def download(self, located: Located, asked: str) -> IBytesSource:
-        """See :class:`proxy.interfaces.IRepository`."""
+    def missing(self, project: str, asked: str, listed: Listed) -> IFileHandle:
+        """The file, if it is not in the store."""
 
 
 @frozen
@@ -246,17 +237,17 @@ class Sidecars:
         assert search.listed is not None
         if not is_wheel(key.filename) and not is_sdist(key.filename):
             return None
-        located = holder.missing(key.project, key.asked, search.listed)
+        missing = holder.missing(key.project, key.asked, search.listed)
         if is_wheel(key.filename):
             try:
-                data = await self._within(_RANGES_WITHIN, key, self._by_ranges(holder, located, key.filename))
+                data = await self._within(_RANGES_WITHIN, key, self._by_ranges(missing, key.filename))
                 if await self._fits(search, data, "what ranges of it have as METADATA"):
                     return await self._kept(search, data)
             except Unreadable as error:
                 search.rejected.append(str(error))  # nobody vouches for ranges: the download is held against its digest
             except ProxyError:
                 pass  # ranges do not work there, or nothing does: the download will tell
-        return await self._read_out(search, await holder.download(located, key.asked))
+        return await self._read_out(search, await missing.open())
 
     async def _read_out(self, search: _Search, source: IBytesSource) -> tuple[bytes, str] | None:
         """The metadata in the file *source*, which is closed."""
@@ -280,15 +271,15 @@ class Sidecars:
         self._count("metadata read out of a wheel")
         return await self._kept(search, data)
 
-    async def _by_ranges(self, holder: Holder, located: Located, filename: str) -> bytes:
+    async def _by_ranges(self, wheel: IFileHandle, filename: str) -> bytes:
         """The METADATA of a wheel.  Raises Unreadable."""
-        size = (await holder.facts(located)).size
+        size = await wheel.find_size()
         if size is None:
             raise UpstreamFailed(filename, [Attempt("upstream", "does not say how long it is", 0.0)])
         parts = Parts(size)
         start, stop = max(0, size - _TAIL), size
         for _ in range(_MOST_RANGES):
-            parts.add(start, await _part(holder, located, start, stop))
+            parts.add(start, await _part(wheel, start, stop))
             try:
                 data: bytes = await self._offload.run(read_metadata, parts, filename)
             except Absent as absent:
@@ -362,8 +353,8 @@ class Sidecars:
                 deadline.cancel()
 
 
-async def _part(holder: Holder, located: Located, start: int, stop: int) -> bytes:
-    reader = await holder.open_range(located, start, stop)
+async def _part(wheel: IFileHandle, start: int, stop: int) -> bytes:
+    reader = await wheel.open_range(start, stop)
     chunks = []
     try:
         while chunk := await reader.read():

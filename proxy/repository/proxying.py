@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from functools import partial
+from typing import TypeGuard
 
 from msgspec.structs import replace
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.bounded import BoundedTable
 from proxy.cache.entries import Entries
-from proxy.cache.files import FileCache, identity
+from proxy.cache.files import FileCache
 from proxy.cache.ledger import METADATA, Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
+from proxy.core.views import DocumentName, DocumentView, LegacyName, Moment, PageView, ProvenanceName, View
 from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFailed
-from proxy.flight import Flights
-from proxy.interfaces import Clock, IBytesSource, IOffload, IRepository, IUpstreams
-from proxy.model import NO_BYTES, Digest, File, FileFacts, Head, LedgerEntry, Page, Wanted
+from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRepository, IUpstreams
+from proxy.model import NO_BYTES, Digest, File, Head, LedgerEntry, Page, Wanted
 from proxy.names import kind_of
 from proxy.policy.policy import Policy
-from proxy.repository.documents import Documents, LegacyDocument
-from proxy.repository.gate import Gate, Moment
+from proxy.repository.documents import Documents
+from proxy.repository.gate import Gate
 from proxy.repository.gathered import Gathered
+from proxy.repository.handles import RemoteFile, RemoteFiles, StoredFile
 from proxy.repository.hosts import FileHosts
-from proxy.repository.located import Listed, Located, PageView, View
+from proxy.repository.located import Listed
 from proxy.repository.metadata import Sidecars
 from proxy.repository.offered import PROVENANCE, find, metadata_name, metadata_pin, offered, pin_holds, segment
 from proxy.repository.prefetch import Prefetch
@@ -34,8 +35,6 @@ from proxy.settings import MIB
 from proxy.simple.legacy import version_of
 from proxy.simple.links import bare, beside, resolve
 
-#: What may be remembered of files that are not stored, and whose page states no size; an entry's text comes on top (bytes).
-_FACTS, _FACTS_WEIGHT = 4 * MIB, 400
 #: The largest metadata that is taken from upstream (bytes).
 _LARGEST_METADATA = 16 * MIB
 #: The companion that few indexes have any more, and this one has not (PEP 503: ``data-gpg-sig``).
@@ -82,10 +81,7 @@ class ProxyRepository:
         self._pins = pins
         self._clock = clock
         self._count = count
-        self._facts: BoundedTable[str, FileFacts] = BoundedTable(
-            _FACTS, lambda facts: _FACTS_WEIGHT + len(facts.etag or "") + len(facts.last_modified or "")
-        )
-        self._asking: Flights[FileFacts] = Flights()
+        self._remote = RemoteFiles(files, upstreams, self._committed)
         self._gate = gate = Gate(policy, name, pages, pins, offload, clock)
         self._prefetch = Prefetch(name, gate, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
 
@@ -109,14 +105,12 @@ class ProxyRepository:
 
     async def _have_metadata(self, project: str, asked: str, filename: str) -> IBytesSource:
         """The metadata that a client is about to ask for, whole."""
-        source = (await self._beside(project, asked, filename)).stored
-        assert source is not None
-        return source
+        return await (await self._beside(project, asked, filename)).open()
 
     async def _seen(self, served: Served, moment: Moment, pins: Entries, project: str) -> Page:
         return (await self._gate.seen(project, served.head, moment.now, pins)).page
 
-    def ready(self, project: str) -> PageView | None:
+    def page_at_hand(self, project: str) -> PageView | None:
         served = self._pages.ready(project)
         pins = self._pins.at_hand(self.name, project)
         if served is None or pins is None:
@@ -175,13 +169,17 @@ class ProxyRepository:
     def last_modified(self) -> float | None:
         return self._upstreams.last_modified()
 
-    async def projects(self, *, no_cache: bool = False) -> Any:
+    async def projects(self, *, no_cache: bool = False) -> IProjectsView:
         return await self._documents.projects(no_cache=no_cache)
 
-    async def legacy(self, project: str, version: str | None) -> View[LegacyDocument]:
-        return await self._documents.legacy(await self.page(project), version)
+    async def document(self, name: DocumentName) -> DocumentView:
+        match name:
+            case LegacyName(project, version):
+                return await self._documents.legacy(await self.page(project), version)
+            case ProvenanceName(project, asked, filename):
+                return await self._provenance(project, asked, filename)
 
-    async def provenance(self, project: str, asked: str, filename: str) -> View[bytes]:
+    async def _provenance(self, project: str, asked: str, filename: str) -> DocumentView:
         await self._gate.require(project, filename, filename)
         await self._require(project, asked, filename)
         listed = await self.listed(project, asked, filename)
@@ -191,7 +189,8 @@ class ProxyRepository:
         wanted = Wanted(self.name, project, filename, place[0], listed.upstream, companion=PROVENANCE)
         return await self._documents.provenance(wanted, listed.seen)
 
-    def vouched(self, project: str, asked: str, name: str) -> str | None:
+    def _vouched(self, project: str, asked: str, name: str) -> str | None:
+        """The sha256 of the stored file that :meth:`file` would find, if that is known at once, else ``None``."""
         head = self._pages.at_hand(project)
         pins = self._pins.at_hand(self.name, project)
         filename, companion = _companion(name)
@@ -204,23 +203,29 @@ class ProxyRepository:
             return None  # whether its file is there takes a look at the store
         return pin.sha256
 
-    async def locate(self, project: str, asked: str, name: str) -> Located:
-        located = await self._locate(project, asked, name)
+    async def file(self, project: str, digest: str, name: str) -> IFileHandle:
         filename, companion = _companion(name)
-        if companion and self._prefetch is not None:
+        if not companion:
+            return await self._file(project, digest, filename)
+        beside = await self._beside(project, digest, filename)
+        if self._prefetch is not None:
             self._prefetch.metadata_asked(project, filename)
-        return located
+        return beside
 
-    async def _locate(self, project: str, asked: str, name: str) -> Located:
-        filename, companion = _companion(name)
-        if companion:
-            return await self._beside(project, asked, filename)
+    def _stored(
+        self, source: IBytesSource, etag: str | None, seen: Moment, of: tuple[str, str, str], *, made: bool = False
+    ) -> IFileHandle:
+        """The stored file *of* a project, with a digest and a name in its URL."""
+        return StoredFile(source, etag, seen, partial(self._vouched, *of), made=made)
+
+    async def _file(self, project: str, asked: str, filename: str) -> IFileHandle:
+        of = project, asked, filename
         moment = await self._gate.require(project, filename, filename)
         pin = _pinned(await self._pins.of(self.name, project), asked, filename)
         if pin is not None:
             stored = await self._files.stored(pin.sha256, pin.size)
             if stored is not None:
-                return Located(stored, None, _etag(asked, pin.sha256), moment)
+                return self._stored(stored, _etag(asked, pin.sha256), moment, of)
         listed = await self.listed(project, asked, filename)
         wanted = self._wanted(project, listed)
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":
@@ -231,69 +236,26 @@ class ProxyRepository:
                 except BaseException:
                     stored.close()
                     raise
-                return Located(stored, None, _etag(asked), listed.seen)
+                return self._stored(stored, _etag(asked), listed.seen, of)
         if self._presence is not None:
             raise NotHere(self.name, filename)
-        return Located(None, wanted, _etag(asked), listed.seen)
+        return RemoteFile(_etag(asked), listed.seen, wanted, self._remote)
 
     async def _require(self, project: str, asked: str, filename: str) -> None:
         """On an offline index companions are there with their file or not at all.  Raises NotFound."""
         if self._presence is not None:
-            stored = (await self.locate(project, asked, filename)).stored
-            assert stored is not None
-            stored.close()
+            (await self._file(project, asked, filename)).close()
 
-    async def _beside(self, project: str, asked: str, filename: str) -> Located:
+    async def _beside(self, project: str, asked: str, filename: str) -> IFileHandle:
         """The metadata of a file."""
+        of = project, asked, filename + METADATA
         moment = await self._gate.require(project, filename, filename + METADATA)
         await self._require(project, asked, filename)
         stored = await self._metadata.stored(self.name, project, asked, filename)
         if stored is not None:
-            return Located(stored, None, f'"{stored.sha256}"', moment)
+            return self._stored(stored, f'"{stored.sha256}"', moment, of)
         found = await self._metadata.of(self, project, asked, filename)
-        return Located(found, None, f'"{found.sha256}"', moment, made=True)
-
-    async def download(self, located: Located, asked: str) -> IBytesSource:
-        assert located.wanted is not None
-        return await self._files.download(located.wanted, self._upstreams, self._committed)
-
-    def under_way(self, located: Located) -> bool:
-        assert located.wanted is not None
-        return self._files.arriving(located.wanted) is not None
-
-    def arriving(self, located: Located) -> IBytesSource | None:
-        assert located.wanted is not None
-        spool = self._files.arriving(located.wanted)
-        return None if spool is None else spool.reader()
-
-    async def facts(self, located: Located) -> FileFacts:
-        assert located.wanted is not None
-        if located.wanted.size is not None:
-            return FileFacts(located.wanted.size, ranges=True)
-        name = identity(located.wanted)
-        known = self._facts.get(name)
-        return known if known is not None else await self._asking.join(name, lambda: self._ask_facts(name, located))
-
-    async def _ask_facts(self, name: str, located: Located) -> FileFacts:
-        assert located.wanted is not None
-        facts = await self._upstreams.facts(located.wanted)
-        if located.wanted.digest is not None:
-            self._facts.put(name, facts)
-        return facts
-
-    async def open_range(self, located: Located, start: int, stop: int) -> Any:
-        wanted = located.wanted
-        assert wanted is not None
-        size = (await self.facts(located)).size
-        reader = await self._upstreams.open_range(wanted, start, stop)
-        # Where the page does not vouch for the size, each range has to.
-        if reader.facts.size != size and (reader.facts.size is not None or wanted.size is None):
-            reader.close()
-            self._facts.discard(identity(wanted))
-            said = "an unknown number of" if reader.facts.size is None else f"{reader.facts.size:,}"
-            reason = f"sent a range of {said} bytes where it had said that there are {size}"
-            raise UpstreamFailed(wanted.name, [Attempt(wanted.upstream, reason, 0.0)])
-        return reader
+        return self._stored(found, f'"{found.sha256}"', moment, of, made=True)
 
     # -- what Sidecars asks -------------------------------------------------------------------------------------------------
 
@@ -353,8 +315,8 @@ class ProxyRepository:
         await self._upstreams.fetch(wanted, gathered)
         return gathered.data
 
-    def missing(self, project: str, asked: str, listed: Listed) -> Located:
-        return Located(None, self._wanted(project, listed), _etag(asked), listed.seen)
+    def missing(self, project: str, asked: str, listed: Listed) -> IFileHandle:
+        return RemoteFile(_etag(asked), listed.seen, self._wanted(project, listed), self._remote)
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -22,7 +23,7 @@ from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.interfaces import Operation
 
 
-def error_line(error: ProxyError) -> dict[str, Any]:
+def error_line(error: ProxyError) -> dict[str, object]:
     """What a client of the admin interface is told of *error*."""
     return {"code": error.code, "detail": str(error) or error.title, "status": error.status}
 
@@ -70,7 +71,7 @@ class Admin(Resource):
         lines.write(last)
         lines.finish()
 
-    def _called(self, request: Request, name: str) -> tuple[Operation, dict[str, Any]]:
+    def _called(self, request: Request, name: str) -> tuple[Operation, dict[str, object]]:
         operation = self._operations.get(name)
         if operation is None:
             raise NotFound(f"there is no operation {name!r}; there is {', '.join(sorted(self._operations))}")
@@ -104,7 +105,7 @@ class _Lines:
         if not self._request.startedWriting:
             self._request.setResponseCode(status)
 
-    def write(self, line: Mapping[str, Any]) -> None:
+    def write(self, line: Mapping[str, object]) -> None:
         if not self._gone:
             self._request.write(msgspec.json.encode(line) + b"\n")
 
@@ -119,7 +120,7 @@ class _Lines:
             channel.transport.abortConnection()
 
 
-def site(admin: Admin, reactor: Any) -> Site:
+def site(admin: Admin, reactor: IReactorTime) -> Site:
     """What listens for operators: without a limit on how long an operation may take."""
     made = Site(admin, timeout=None, reactor=reactor)
     made.displayTracebacks = False

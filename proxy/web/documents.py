@@ -10,12 +10,11 @@ from urllib.parse import quote
 from attrs import frozen
 
 from proxy.bounded import BoundedTable
+from proxy.core.views import Document, DocumentView, LegacyName, ProvenanceName
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload, IRepository
 from proxy.model import File
 from proxy.ranges import none_match
-from proxy.repository.documents import LegacyDocument
-from proxy.repository.located import View
 from proxy.repository.offered import segment
 from proxy.simple.legacy import from_page, rewritten
 from proxy.simple.media import choose_coding
@@ -50,7 +49,7 @@ class JsonDocuments:
 
         *files* is the path that the files' URLs begin with.  These are absolute, as this API has no relative ones.
         """
-        view = await repository.legacy(project, version)
+        view = await repository.document(LegacyName(project, version))
         base = _origin(ask) + files
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         key = (repository.name, view.project, version or "", base, coding)
@@ -58,7 +57,7 @@ class JsonDocuments:
         if made is None or made.state != view.state:
             document = await view.load()
             async with self._offload.memory.of(len(document.body or b"")):
-                body = await self._offload.run(_written, document, base, coding)
+                body = await self._offload.run(_written, document, version, base, coding)
             if body is None:
                 raise NotFound(f"there is no version {version} of {view.project}")
             made = _Made(view.state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
@@ -67,8 +66,8 @@ class JsonDocuments:
 
     async def provenance(self, repository: IRepository, project: str, asked: str, filename: str, ask: Ask) -> Answer:
         """Answer a request for ``…/<filename>.provenance``: it may change, so it is kept no longer than a page."""
-        view = await repository.provenance(project, asked, filename)
-        body = await view.load()
+        view = await repository.document(ProvenanceName(project, asked, filename))
+        body = (await view.load()).body or b""
         return _answer(view, body, f'"{view.state[:32]}"', "identity", ask)
 
 
@@ -89,8 +88,9 @@ def _origin(ask: Ask) -> str:
     return f"{scheme}://{host if len(host) <= _LONGEST_HOST and _HOST.fullmatch(host) else 'localhost'}"
 
 
-def _written(document: LegacyDocument, base: str, coding: str) -> bytes | None:
+def _written(document: Document, version: str | None, base: str, coding: str) -> bytes | None:
     page = document.page
+    assert page is not None
 
     def link(file: File) -> str:
         # quoted as pip quotes links, for pip-tools compares URLs
@@ -103,11 +103,11 @@ def _written(document: LegacyDocument, base: str, coding: str) -> bytes | None:
         except ValueError:
             body = None  # upstream has something else there
     if body is None:
-        body = from_page(page, document.version, link)
+        body = from_page(page, version, link)
     return None if body is None else encoded(body, coding)
 
 
-def _answer(view: View[LegacyDocument] | View[bytes], body: bytes, etag: str, coding: str, ask: Ask) -> Answer:
+def _answer(view: DocumentView, body: bytes, etag: str, coding: str, ask: Ask) -> Answer:
     headers = [
         ("Vary", "Accept-Encoding, Host"),
         ("ETag", etag),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from proxy.bounded import BoundedTable
 from proxy.core.cache_status import CacheStatus
 from proxy.errors import NotFound, UpstreamFailed
-from proxy.interfaces import IBytesSource, IRepository
+from proxy.interfaces import IBytesSource, IFileHandle, IRepository
 from proxy.ranges import (
     UNSATISFIABLE,
     Span,
@@ -17,7 +17,6 @@ from proxy.ranges import (
     parse_range,
     unsatisfied_range,
 )
-from proxy.repository.located import Located
 from proxy.settings import KIB, MIB
 from proxy.web.answers import Answer, Ask, FileBody, Ready, Source, StreamBody
 
@@ -30,7 +29,6 @@ SMALL_FILE = 64 * KIB
 #: The longest time that anything is kept by clients (seconds): a year.
 _FOR_EVER = 31_536_000
 _HIT = CacheStatus(True)
-_MADE = CacheStatus(False, "miss", stored=True)
 
 
 class Files:
@@ -45,50 +43,44 @@ class Files:
 
     async def file(self, repository: IRepository, project: str, asked: str, name: str, ask: Ask) -> Answer:
         """Answer a request for ``…/files/<project>/<algorithm>-<hex>/<name>``; *project* is normalised."""
-        located = await repository.locate(project, asked, name)
+        file = await repository.file(project, asked, name)
         try:
-            return await self._answer(repository, project, asked, name, located, ask)
-        except BaseException:
-            if located.stored is not None:
-                located.stored.close()
-            raise
+            return await self._answer(file, ask)
+        finally:
+            file.close()
 
-    async def _answer(self, repository: IRepository, project: str, asked: str, name: str, located: Located, ask: Ask) -> Answer:
+    async def _answer(self, file: IFileHandle, ask: Ask) -> Answer:
         headers = [
-            ("Cache-Control", _lifetime(located)),
+            ("Cache-Control", _lifetime(file)),
             ("Accept-Ranges", "bytes"),
             ("Content-Type", "application/octet-stream"),
         ]
-        if located.etag is not None:
-            headers.append(("ETag", located.etag))
-            if none_match(ask.header("if-none-match"), located.etag):
-                if located.stored is not None:
-                    located.stored.close()
+        if file.etag is not None:
+            headers.append(("ETag", file.etag))
+            if none_match(ask.header("if-none-match"), file.etag):
                 return Answer(304, headers, word="hit")
-        if located.stored is not None:
-            status = _MADE if located.made else _HIT
-            read, sha256 = located.stored.take_read(), located.stored.sha256
-            if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
-                answer = _at_once(located.stored, read, headers, status)
-                if located.seen.until is None:
-                    answer.again = self._at_hand(repository, project, asked, name, sha256, read, headers)
-                return answer
-            return _ranged(located.stored, None, located.etag, headers, ask, status)
+        if file.stored:
+            source = await file.open()
+            try:
+                return self._of_stored(file, source, headers, ask)
+            except BaseException:
+                source.close()
+                raise
         if ask.method == "HEAD":
-            return await _described(repository, located, headers)
-        part = await self._part(repository, located, headers, ask)
-        return part if part is not None else await self._whole(repository, located, asked, headers, ask)
+            return await _described(file, headers)
+        part = await _part(file, headers, ask)
+        return part if part is not None else await _whole(file, headers, ask)
 
-    def _at_hand(
-        self,
-        repository: IRepository,
-        project: str,
-        asked: str,
-        name: str,
-        sha256: str,
-        read: bytes,
-        headers: list[tuple[str, str]],
-    ) -> Source:
+    def _of_stored(self, file: IFileHandle, source: IBytesSource, headers: list[tuple[str, str]], ask: Ask) -> Answer:
+        read, sha256 = source.take_read(), source.sha256
+        if _range(ask) is None and read is not None and sha256 is not None and len(read) <= SMALL_FILE:
+            answer = _at_once(source, read, headers, file.status)
+            if file.seen.until is None:
+                answer.again = self._at_hand(file, sha256, read, headers)
+            return answer
+        return _ranged(source, None, file.etag, headers, ask, file.status)
+
+    def _at_hand(self, file: IFileHandle, sha256: str, read: bytes, headers: list[tuple[str, str]]) -> Source:
         """Keep a small file at hand, and say how to answer with it.  Its digest has been checked when it was *read*."""
         if self._small.get(sha256) is None:
             self._small.put(sha256, read)
@@ -96,7 +88,7 @@ class Files:
         used = self._used
 
         def at_once() -> Ready | None:
-            data = self._small.get(sha256) if repository.vouched(project, asked, name) == sha256 else None
+            data = self._small.get(sha256) if file.is_current() else None
             if data is None:
                 return None
             used(sha256)
@@ -104,77 +96,71 @@ class Files:
 
         return at_once
 
-    async def _part(self, repository: IRepository, located: Located, headers: list[tuple[str, str]], ask: Ask) -> Answer | None:
-        """The answer to a small range of a file that is not stored; ``None`` when the download serves it better.
 
-        Nothing vouches for its bytes: the digest is that of the whole file.
-        """
-        header = _range(ask)
-        if header is None or not if_range_matches(ask.header("if-range"), located.etag, None):
-            return None
-        try:
-            size = (await repository.facts(located)).size
-        except (NotFound, UpstreamFailed):
-            return None
-        if size is None:
-            return None
-        span = parse_range(header, size)
-        if span is UNSATISFIABLE and size == _stated_size(located):
-            return _unsatisfiable(size)
-        headers = _unverified(headers)
-        if not isinstance(span, Span) or span.length > min(SMALL_RANGE, size // 2):
-            return None
-        arriving = repository.arriving(located)
-        if arriving is not None:
-            if arriving.extent() >= span.stop and arriving.size == size:
-                return _partial(arriving, span, size, headers, CacheStatus(False, "miss", collapsed=True))
-            arriving.close()
-        try:
-            reader = await repository.open_range(located, span.start, span.stop)
-        except (NotFound, UpstreamFailed):
-            return None
-        status = CacheStatus(False, "partial")
-        return Answer(
-            206,
-            [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", status.header())],
-            StreamBody(reader, span.length),
-            word="range",
-        )
+async def _part(file: IFileHandle, headers: list[tuple[str, str]], ask: Ask) -> Answer | None:
+    """The answer to a small range of a file that is not stored; ``None`` when the download serves it better.
 
-    async def _whole(
-        self, repository: IRepository, located: Located, asked: str, headers: list[tuple[str, str]], ask: Ask
-    ) -> Answer:
-        collapsed = repository.under_way(located)
-        source = await repository.download(located, asked)
-        status = CacheStatus(False, "miss", collapsed=collapsed, stored=True)
-        try:
-            read = source.take_read() if _range(ask) is None else None
-        except BaseException:
-            source.close()
-            raise
-        if read is not None and len(read) <= SMALL_FILE:
-            return _at_once(source, read, headers, status)
-        return _ranged(source, _stated_size(located), located.etag, headers, ask, status)
+    Nothing vouches for its bytes: the digest is that of the whole file.
+    """
+    header = _range(ask)
+    if header is None or not if_range_matches(ask.header("if-range"), file.etag, None):
+        return None
+    try:
+        size = await file.find_size()
+    except (NotFound, UpstreamFailed):
+        return None
+    if size is None:
+        return None
+    span = parse_range(header, size)
+    if span is UNSATISFIABLE and size == file.size:
+        return _unsatisfiable(size)
+    headers = _unverified(headers)
+    if not isinstance(span, Span) or span.length > min(SMALL_RANGE, size // 2):
+        return None
+    arriving = file.growing()
+    if arriving is not None:
+        if arriving.extent() >= span.stop and arriving.size == size:
+            return _partial(arriving, span, size, headers, CacheStatus(False, "miss", collapsed=True))
+        arriving.close()
+    try:
+        reader = await file.open_range(span.start, span.stop)
+    except (NotFound, UpstreamFailed):
+        return None
+    status = CacheStatus(False, "partial")
+    return Answer(
+        206,
+        [*headers, ("Content-Range", content_range(span, size)), ("Cache-Status", status.header())],
+        StreamBody(reader, span.length),
+        word="range",
+    )
 
 
-def _lifetime(located: Located) -> str:
+async def _whole(file: IFileHandle, headers: list[tuple[str, str]], ask: Ask) -> Answer:
+    status = file.status
+    source = await file.open()
+    try:
+        read = source.take_read() if _range(ask) is None else None
+    except BaseException:
+        source.close()
+        raise
+    if read is not None and len(read) <= SMALL_FILE:
+        return _at_once(source, read, headers, status)
+    return _ranged(source, file.size, file.etag, headers, ask, status)
+
+
+def _lifetime(file: IFileHandle) -> str:
     """How long caches may keep a file: its bytes never change, but it may be hidden at a moment that is known."""
-    if located.seen.until is None:
+    if file.seen.until is None:
         return f"public, immutable, max-age={_FOR_EVER}"
-    return f"public, max-age={located.seen.bounded(_FOR_EVER)}"
+    return f"public, max-age={file.seen.bounded(_FOR_EVER)}"
 
 
-async def _described(repository: IRepository, located: Located, headers: list[tuple[str, str]]) -> Answer:
+async def _described(file: IFileHandle, headers: list[tuple[str, str]]) -> Answer:
     """HEAD of a file that is not stored: truthful, without fetching it."""
-    facts = await repository.facts(located)
-    if facts.size is not None:
-        headers.append(("Content-Length", str(facts.size)))
+    size = await file.find_size()
+    if size is not None:
+        headers.append(("Content-Length", str(size)))
     return Answer(200, [*headers, ("Cache-Status", CacheStatus(False, "miss").header())], word="head")
-
-
-def _stated_size(located: Located) -> int | None:
-    """The size that the page states.  What upstream says to HEAD, or with another range, may be that of an apology."""
-    return None if located.wanted is None else located.wanted.size
 
 
 def _at_once(source: IBytesSource, read: bytes, headers: list[tuple[str, str]], status: CacheStatus) -> Answer:

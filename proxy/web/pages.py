@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
+from proxy.core.views import PageView
 from proxy.errors import NotAcceptable
 from proxy.interfaces import IRepository
 from proxy.names import normalize
 from proxy.ranges import none_match
-from proxy.repository.located import PageView
 from proxy.simple.media import MediaType, choose_coding, negotiate
 from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.renderings import CODINGS, Rendering, Renderings
@@ -45,7 +45,7 @@ class Pages:
         return answer
 
     def _at_once(self, repository: IRepository, project: str, media: MediaType, coding: str, known: str | None) -> Ready | None:
-        view = repository.ready(project)
+        view = repository.page_at_hand(project)
         if view is None:
             return None
         rendering = self._renderings.at_hand(repository.name, view, media, coding)

@@ -11,11 +11,11 @@ from attrs import field, frozen
 from isal import igzip
 
 from proxy.bounded import BoundedTable
+from proxy.core.views import PageView
 from proxy.flight import Flights
 from proxy.interfaces import IOffload
 from proxy.model import File, Page
 from proxy.names import is_plain
-from proxy.repository.located import PageView
 from proxy.repository.offered import segment
 from proxy.simple.media import MediaType
 from proxy.simple.render import render
