@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -26,7 +26,7 @@ from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
 from proxy.repository.gathered import matches
-from proxy.repository.located import Listed
+from proxy.repository.listed import Listed, ListedFiles
 from proxy.repository.offered import is_wheel, metadata_digest, metadata_name, stated_metadata
 from proxy.sdists import is_reliable, is_sdist, read_pkg_info
 from proxy.settings import KIB
@@ -50,27 +50,6 @@ _RANGES_WITHIN = 2.5
 _LOOKED_INTO = 50_000
 
 
-class Holder(Protocol):
-    """The index that a file belongs to.  *asked* is the digest segment of the file's URL."""
-
-    name: str
-
-    async def remembered(self, project: str, asked: str, filename: str) -> Listed | None:
-        """What the page that is kept says of the file, whatever its age; ``None`` when that is nothing."""
-
-    async def listed(self, project: str, asked: str, filename: str) -> Listed:
-        """What the page says of the file.  Raises NotFound, UpstreamFailed."""
-
-    async def stored(self, project: str, asked: str, filename: str, listed: Listed | None) -> IBytesSource | None:
-        """The file, if it is in the store."""
-
-    async def sidecar(self, project: str, listed: Listed, expected: Digest | None) -> bytes:
-        """Upstream's own metadata of the file.  Raises as :meth:`proxy.interfaces.IUpstreams.fetch`."""
-
-    def missing(self, project: str, asked: str, listed: Listed) -> IFileHandle:
-        """The file, if it is not in the store."""
-
-
 @frozen
 class _Key:
     """Whose metadata is sought."""
@@ -86,7 +65,7 @@ class _Search:
     """What is known on the way to the metadata of one file."""
 
     key: _Key
-    holder: Holder
+    holder: ListedFiles
     listed: Listed | None
     #: Why what was found is not it.
     rejected: list[str] = field(factory=list)
@@ -155,7 +134,7 @@ class Sidecars:
         await self._pins.remove(index, project, (name,))
         return None
 
-    async def of(self, holder: Holder, project: str, asked: str, filename: str) -> IBytesSource:
+    async def of(self, holder: ListedFiles, project: str, asked: str, filename: str) -> IBytesSource:
         """The metadata of *filename*, whose URL on *holder* has the digest segment *asked*.
 
         Raises NotFound when there is none, UpstreamFailed when it cannot be had now.
@@ -167,7 +146,7 @@ class Sidecars:
 
     # -- the search --------------------------------------------------------------------------------------------------------
 
-    async def _find(self, key: _Key, holder: Holder) -> tuple[bytes, str]:
+    async def _find(self, key: _Key, holder: ListedFiles) -> tuple[bytes, str]:
         search = _Search(key, holder, await self._remembered(key, holder))
         found = await self._from_here(search)
         if found is None:
@@ -184,7 +163,7 @@ class Sidecars:
         await self._remember(search, NO_BYTES, 0)
         raise NotFound(f"{key.filename} has no metadata: {'; '.join(search.rejected)}")
 
-    async def _remembered(self, key: _Key, holder: Holder) -> Listed | None:
+    async def _remembered(self, key: _Key, holder: ListedFiles) -> Listed | None:
         try:
             return await self._within(_PAGE_WITHIN, key, holder.remembered(key.project, key.asked, key.filename))
         except ProxyError:

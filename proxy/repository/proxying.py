@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeGuard
 
 from msgspec.structs import replace
 from twisted.logger import Logger
@@ -16,24 +15,23 @@ from proxy.cache.ledger import METADATA, Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.core.views import DocumentName, DocumentView, LegacyName, Moment, PageView, ProvenanceName, View
-from proxy.errors import Attempt, DigestChanged, NotFound, NotHere, UpstreamFailed
+from proxy.errors import NotFound, NotHere
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRepository, IUpstreams
-from proxy.model import NO_BYTES, Digest, File, Head, LedgerEntry, Page, Wanted
+from proxy.model import NO_BYTES, Head, LedgerEntry, Page, Wanted
 from proxy.names import kind_of
 from proxy.policy.policy import Policy
 from proxy.repository.documents import Documents
 from proxy.repository.gate import Gate
-from proxy.repository.gathered import Gathered
 from proxy.repository.handles import RemoteFile, RemoteFiles, StoredFile
 from proxy.repository.hosts import FileHosts
-from proxy.repository.located import Listed
+from proxy.repository.listed import ListedFiles, etag_of, pinned
 from proxy.repository.metadata import Sidecars
-from proxy.repository.offered import PROVENANCE, find, metadata_name, metadata_pin, offered, pin_holds, segment
+from proxy.repository.offered import PROVENANCE, metadata_name, offered
 from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
 from proxy.settings import MIB
 from proxy.simple.legacy import version_of
-from proxy.simple.links import bare, beside, resolve
+from proxy.simple.links import bare, resolve
 
 #: The largest metadata that is taken from upstream (bytes).
 _LARGEST_METADATA = 16 * MIB
@@ -83,6 +81,9 @@ class ProxyRepository:
         self._count = count
         self._remote = RemoteFiles(files, upstreams, self._committed)
         self._gate = gate = Gate(policy, name, pages, pins, offload, clock)
+        self._listed = ListedFiles(
+            name, upstreams, pages, files, pins, gate, self._remote, offload, count, offline=presence is not None
+        )
         self._prefetch = Prefetch(name, gate, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
 
     def close(self) -> None:
@@ -182,7 +183,7 @@ class ProxyRepository:
     async def _provenance(self, project: str, asked: str, filename: str) -> DocumentView:
         await self._gate.require(project, filename, filename)
         await self._require(project, asked, filename)
-        listed = await self.listed(project, asked, filename)
+        listed = await self._listed.listed(project, asked, filename)
         place = None if listed.file.provenance is None else resolve("", listed.file.provenance)
         if place is None:
             raise NotFound(f"upstream offers no provenance for {filename}")
@@ -196,7 +197,7 @@ class ProxyRepository:
         filename, companion = _companion(name)
         if head is None or pins is None or not self._gate.visible_at_once(project, filename, head[0], pins):
             return None
-        pin = pins.get(metadata_name(asked, filename)) if companion else _pinned(pins, asked, filename)
+        pin = pins.get(metadata_name(asked, filename)) if companion else pinned(pins, asked, filename)
         if pin is None or pin.sha256 == NO_BYTES:
             return None
         if self._presence is not None and companion:
@@ -221,13 +222,13 @@ class ProxyRepository:
     async def _file(self, project: str, asked: str, filename: str) -> IFileHandle:
         of = project, asked, filename
         moment = await self._gate.require(project, filename, filename)
-        pin = _pinned(await self._pins.of(self.name, project), asked, filename)
+        pin = pinned(await self._pins.of(self.name, project), asked, filename)
         if pin is not None:
             stored = await self._files.stored(pin.sha256, pin.size)
             if stored is not None:
-                return self._stored(stored, _etag(asked, pin.sha256), moment, of)
-        listed = await self.listed(project, asked, filename)
-        wanted = self._wanted(project, listed)
+                return self._stored(stored, etag_of(asked, pin.sha256), moment, of)
+        listed = await self._listed.listed(project, asked, filename)
+        wanted = self._listed.wanted(project, listed)
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":
             stored = await self._files.stored(wanted.digest.hex)
             if stored is not None:
@@ -236,10 +237,10 @@ class ProxyRepository:
                 except BaseException:
                     stored.close()
                     raise
-                return self._stored(stored, _etag(asked), listed.seen, of)
+                return self._stored(stored, etag_of(asked), listed.seen, of)
         if self._presence is not None:
             raise NotHere(self.name, filename)
-        return RemoteFile(_etag(asked), listed.seen, wanted, self._remote)
+        return RemoteFile(etag_of(asked), listed.seen, wanted, self._remote)
 
     async def _require(self, project: str, asked: str, filename: str) -> None:
         """On an offline index companions are there with their file or not at all.  Raises NotFound."""
@@ -254,84 +255,10 @@ class ProxyRepository:
         stored = await self._metadata.stored(self.name, project, asked, filename)
         if stored is not None:
             return self._stored(stored, f'"{stored.sha256}"', moment, of)
-        found = await self._metadata.of(self, project, asked, filename)
+        found = await self._metadata.of(self._listed, project, asked, filename)
         return self._stored(found, f'"{found.sha256}"', moment, of, made=True)
 
-    # -- what Sidecars asks -------------------------------------------------------------------------------------------------
-
-    async def remembered(self, project: str, asked: str, filename: str) -> Listed | None:
-        head = await self._pages.remembered(project)
-        if head is None or not head.found:
-            return None
-        file = await self._on_page(project, head, filename)
-        return self._as_listed(project, file, head, await self._pins.of(self.name, project)) if _is(file, asked) else None
-
-    async def listed(self, project: str, asked: str, filename: str) -> Listed:
-        """The file that the page lists under *filename* with the digest *asked*.
-
-        A page that is at hand is believed, whatever its age: digests vouch for bytes.  One that lacks the file is refreshed.
-        """
-        known = await self.remembered(project, asked, filename)
-        if known is not None:
-            return known
-        pins = await self._pins.of(self.name, project)
-        file: File | None = None
-        for no_cache in (False, True):
-            served = await self._gate.get(project, no_cache=no_cache)
-            file = await self._on_page(project, served.head, filename)
-            if _is(file, asked):
-                return self._as_listed(project, file, served.head, pins)
-            if file is None and filename.endswith(_SIGNATURE):
-                raise NotFound(f"{filename}: signatures are not served here; no page announces any")
-        if file is None:
-            page = await self._pages.parsed(project, served.head)
-            if any(each.filename == filename for each in page.unverifiable):
-                raise NotFound(f"{filename} is not served: its digest on upstream's page of {project} cannot be one")
-            if self._presence is None and served.status.unconfirmed:
-                # What is new since then may well be there: an outage is no 404.
-                reason = f"its page of {project} lists no such file and cannot be asked for again now"
-                raise UpstreamFailed(filename, [Attempt(served.head.upstream, reason, 0.0)])
-            raise NotFound(f"{filename} is not on the page of {project}")
-        if filename in pins:
-            self._count("changed digest refused")
-            raise DigestChanged(
-                f"{filename} was committed as sha256-{pins[filename].sha256} and is not served as {asked}: "
-                "purge the file from the proxy to accept other bytes"
-            )
-        raise NotFound(f"{filename} has the digest {segment(file)} on the page of {project}, not {asked}")
-
-    async def stored(self, project: str, asked: str, filename: str, listed: Listed | None) -> IBytesSource | None:
-        pin = _pinned(await self._pins.of(self.name, project), asked, filename)
-        if pin is not None:
-            return await self._files.stored(pin.sha256, pin.size)
-        sha256 = None if listed is None else listed.file.hashes.get("sha256")
-        return None if sha256 is None else await self._files.stored(sha256)
-
-    async def sidecar(self, project: str, listed: Listed, expected: Digest | None) -> bytes:
-        file = listed.file
-        url = beside(file.url, METADATA)
-        wanted = Wanted(self.name, project, file.filename, url, listed.upstream, expected, None, METADATA)
-        gathered = Gathered(wanted.name, expected, _LARGEST_METADATA, self._offload)
-        await self._upstreams.fetch(wanted, gathered)
-        return gathered.data
-
-    def missing(self, project: str, asked: str, listed: Listed) -> IFileHandle:
-        return RemoteFile(_etag(asked), listed.seen, self._wanted(project, listed), self._remote)
-
     # -- inside ----------------------------------------------------------------------------------------------------------
-
-    async def _on_page(self, project: str, head: Head, filename: str) -> File | None:
-        pins = await self._pins.of(self.name, project)
-        return find(await self._pages.parsed(project, head), filename, pins)
-
-    def _as_listed(self, project: str, file: File, head: Head, pins: Entries) -> Listed:
-        """*file* as the page of *head* lists it.  Raises NotFound when it is hidden."""
-        moment = self._gate.require_listed(project, head, file, pins)
-        return Listed(file, head.upstream, metadata_pin(file, pins), moment)
-
-    def _wanted(self, project: str, listed: Listed) -> Wanted:
-        file = listed.file
-        return Wanted(self.name, project, file.filename, file.url, listed.upstream, file.digest, file.size or None, listed=file)
 
     async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
         await self._pins.add(self.name, wanted.project, wanted.filename, _entry(wanted, sha256, size, self._clock()))
@@ -355,26 +282,8 @@ def _entry(wanted: Wanted, sha256: str, size: int, now: float) -> LedgerEntry:
     return replace(entry, upload_time=file.upload_time, requires_python=file.requires_python, yanked=file.yanked)
 
 
-def _is(file: File | None, asked: str) -> TypeGuard[File]:
-    """Whether *file* is the one whose URL has the digest segment *asked*."""
-    return file is not None and segment(file) == asked
-
-
 def _companion(name: str) -> tuple[str, str]:
     """A file name and the companion of it that *name* asks for (``.metadata`` or nothing)."""
     if name.endswith(METADATA):
         return name.removesuffix(METADATA), METADATA
     return name, ""
-
-
-def _pinned(pins: Entries, asked: str, filename: str) -> LedgerEntry | None:
-    """The pin for what a file URL asks for, if it holds those bytes."""
-    pin = pins.get(filename)
-    return pin if pin is not None and pin_holds(pin, asked) else None
-
-
-def _etag(asked: str, sha256: str | None = None) -> str | None:
-    """A strong validator, the same before and after the file is in the store; *sha256* is that of a stored file."""
-    if asked.partition("-")[2]:
-        return f'"{asked}"'
-    return None if sha256 is None else f'"{sha256}"'
