@@ -55,8 +55,16 @@ class Policy:
 
     def visible(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
         """Whether *file* of *project* may be seen; *facts* are what the ledger has of it."""
-        verdict = self.files(project, now, view)
-        return united((verdict, *(rule.file(file, project, facts, now, view) for rule in self._of_single_files)))
+        return self.visible_among(self.files(project, now, view), file, project, facts, now, view)
+
+    def visible_among(
+        self, files: Verdict, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint
+    ) -> Verdict:
+        """As :meth:`visible`, for who asks about many files of a project: *files* is what :meth:`files` has said of all."""
+        rules = self._of_single_files
+        if files is VISIBLE and len(rules) == 1:
+            return rules[0].file(file, project, facts, now, view)
+        return united((files, *(rule.file(file, project, facts, now, view) for rule in rules)))
 
     @cached_property
     def _of_projects(self) -> tuple[Rule, ...]:

@@ -46,15 +46,15 @@ class Seen:
 def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float, view: Viewpoint) -> Seen:
     """*page* as *policy* lets it be seen.  Takes some microseconds a file where rules look at single files."""
     project = _project(page.project, (page.status or {}).get("status"))
-    verdict = policy.files(project, now, view)
-    if not verdict.visible:
-        return Seen(evolve(page, files=(), unverifiable=()), verdict.until)
+    of_all = policy.files(project, now, view)
+    if not of_all.visible:
+        return Seen(evolve(page, files=(), unverifiable=()), of_all.until)
     if not policy.judges_files:
-        return Seen(page, verdict.until)
-    until, hidden = verdict.until, set[str]()
+        return Seen(page, of_all.until)
+    until, hidden = of_all.until, set[str]()
     for file in listed(page, pins):
         pin = pins.get(file.filename)
-        verdict = policy.visible(as_pinned(file, pin), project, pin, now, view)
+        verdict = policy.visible_among(of_all, as_pinned(file, pin), project, pin, now, view)
         until = earliest(until, verdict.until)
         if not verdict.visible:
             hidden.add(file.filename)
