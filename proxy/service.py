@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, succe
 from twisted.logger import Logger
 
 import proxy
+from proxy.access.forwarded import TrustedProxies
 from proxy.administration.operations import Administration
 from proxy.administration.parts import IndexParts, Parts
 from proxy.adminsocket import AdminSocket
@@ -58,6 +59,7 @@ from proxy.upstream.pool.upstream import Upstream
 from proxy.upstream.pool.upstreams import Upstreams
 from proxy.watch import Watch
 from proxy.web.admin import Admin, site
+from proxy.web.callers import Callers
 from proxy.web.connections import RESERVE, BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
@@ -170,8 +172,9 @@ class ProxyService(MultiService):
             identity,
         )
         hot = HotRequests(clock, via, int(server.page_memory * _FOR_HOT))
+        callers = Callers(TrustedProxies(server.trusted_proxies))
         self.front = Front(
-            self._routes, hot, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
+            self._routes, hot, callers, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
         upstream = sum(each.max_connections for each in settings.upstreams)

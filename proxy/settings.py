@@ -103,6 +103,8 @@ class ServerSettings:
     idle_timeout: float = 75.0
     #: A client that takes no byte of its response for this long is dropped.
     stall_timeout: float = 60.0
+    #: Addresses and networks of reverse proxies that are believed when they state the address of a client.
+    trusted_proxies: tuple[str, ...] = ()
     #: Bytes that all stored files may have together, and bytes that stay free on their file system; the files that were not
     #: used for longest go for it.  ``None``: no limit, files stay for ever.
     max_size: int | None = None

@@ -195,6 +195,7 @@ def test_every_value_arrives(file: Path) -> None:
         max_connections = 7
         idle_timeout = "500ms"
         stall_timeout = "2h"
+        trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]
         page_memory = "20MB"
         max_size = "200GB"
         min_free = "20GiB"
@@ -237,6 +238,7 @@ def test_every_value_arrives(file: Path) -> None:
         max_connections=7,
         idle_timeout=0.5,
         stall_timeout=7200,
+        trusted_proxies=("127.0.0.1/32", "10.0.0.0/8"),
         page_memory=20_000_000,
         max_size=200_000_000_000,
         min_free=20 * 1024**3,
@@ -300,6 +302,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("[server]\nlisten = 3143", ["server.listen = 3143", "a list"]),
         ("[server]\nlisten = []", ["server.listen = []", "a list"]),
         ('[server]\nlisten = ["tcp:1", "tcp:1"]', ["server.listen", "only once"]),
+        ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', ["server.trusted_proxies", "10.0.0.0/8"]),
+        ('[server]\ntrusted_proxies = ["nginx"]', ["server.trusted_proxies", "IP addresses"]),
         ("[server]\nidle_timeout = 10", ["server.idle_timeout = 10", '"10s"']),
         ('[server]\nidle_timeout = "0s"', ['server.idle_timeout = "0s"', "above 0"]),
         ("[server]\nmax_connections = true", ["server.max_connections = true", "at least 1"]),

@@ -19,8 +19,10 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent
 
+from proxy.access.forwarded import TrustedProxies
 from proxy.offload import Inline
 from proxy.web.answers import Answer, Ask
+from proxy.web.callers import Callers
 from proxy.web.connection import HEAD_WITHIN
 from proxy.web.connections import RESERVE, BoundedSite
 from proxy.web.hot import HotRequests
@@ -76,7 +78,16 @@ class House:
         hot = HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 22)
         self.gate: Deferred[None] = Deferred()
         self.full: list[bool] = []
-        front = Front(self.route, hot, self.clock, Inline(), via="pypiproxy-test", stall_timeout=STALL, answer_within=1e9)
+        front = Front(
+            self.route,
+            hot,
+            Callers(TrustedProxies([])),
+            self.clock,
+            Inline(),
+            via="pypiproxy-test",
+            stall_timeout=STALL,
+            answer_within=1e9,
+        )
         self.site = BoundedSite(front, self.clock, limit, IDLE, self.full.append)
         self.clients: list[Client] = []
 

@@ -14,6 +14,7 @@ HOUSE = ROOT / "proxy"
 #: Module or folder directly below ``proxy`` -> floor (docs/design.md, "The house").
 FLOORS = {
     # 0: pure
+    "access": 0,
     "core": 0,
     "model": 0,
     "policy": 0,

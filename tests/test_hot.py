@@ -14,8 +14,10 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from proxy.access.forwarded import TrustedProxies
 from proxy.offload import Inline
 from proxy.web.answers import Answer, Ask, Ready
+from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.hot import HotRequests
 from proxy.web.serving import Front
@@ -38,6 +40,7 @@ class Farm:
         front = Front(
             self.route,
             HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 20),
+            Callers(TrustedProxies([])),
             self.clock,
             Inline(),
             via="pypiproxy-test",

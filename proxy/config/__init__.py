@@ -126,6 +126,7 @@ def _server(table: Table, base: Path) -> ServerSettings:
         max_connections=table.take("max_connections", read.whole(1), known.max_connections),
         idle_timeout=table.take("idle_timeout", read.duration(), known.idle_timeout),
         stall_timeout=table.take("stall_timeout", read.duration(), known.stall_timeout),
+        trusted_proxies=table.take("trusted_proxies", read.several(read.network), known.trusted_proxies),
         page_memory=table.take("page_memory", read.size, known.page_memory),
         max_size=table.take("max_size", read.unless("unlimited", read.room), known.max_size),
         min_free=table.take("min_free", read.unless("off", read.room), known.min_free),

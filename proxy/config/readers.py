@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from distlib.index import DEFAULT_INDEX
 from packaging.requirements import InvalidRequirement, Requirement
 
+from proxy.access import forwarded
 from proxy.config import quantities
 from proxy.config.tables import Reader, Unacceptable
 from proxy.simple.links import shown
@@ -180,6 +181,17 @@ def file_host(value: Any) -> str:
 
 
 # -- addresses ----------------------------------------------------------------------------------------------------------------
+
+
+def network(value: Any) -> str:
+    """An IP address or a network."""
+    expected = 'IP addresses or networks, such as "127.0.0.1" or "10.0.0.0/8"'
+    if not isinstance(value, str):
+        raise Unacceptable(expected)
+    try:
+        return str(forwarded.network(value))
+    except ValueError:
+        raise Unacceptable(expected) from None
 
 
 def redacted(url: str) -> str:

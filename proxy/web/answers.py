@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 from proxy.interfaces import IBodyReader, IBytesSource
 from proxy.ranges import Span
 from proxy.web.bodies import RequestBody
+from proxy.web.callers import Caller
 from proxy.web.heads import RequestHead
 
 _AGENT = re.compile(rb"\r\n[Uu][Ss][Ee][Rr]-[Aa][Gg][Ee][Nn][Tt]:[\t ]*+([^\r\n]*+)")
@@ -29,8 +30,8 @@ class Ask:
     headers: dict[str, str]
     #: The head that came, for those who remember requests.
     head: RequestHead = field(repr=False)
-    #: The address of the client.
-    peer: str
+    #: Who asks.
+    caller: Caller
     #: Whether it came over TLS.
     secure: bool = False
     #: What follows the head, for a route to read; ``None`` when nothing does.

@@ -53,8 +53,8 @@ class Channel(Protocol):
     def __init__(self, site: BoundedSite) -> None:
         self.site = site
         self.state = State.IDLE
-        #: The address of the client.
-        self.peer = "-"
+        #: The client, as far as the connection tells, and who asked last.
+        self._connected = self._caller = site.front.callers.at("-")
         #: What has come and belongs to no request yet.
         self._held = Incoming()
         #: The answer under way, what ends when it is cancelled, and the body of its request.
@@ -74,7 +74,7 @@ class Channel(Protocol):
         transport = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self.peer = getattr(transport.getPeer(), "host", None) or "-"
+        self._connected = self._caller = self.site.front.callers.at(getattr(transport.getPeer(), "host", None) or "-")
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream transport is a consumer
         self._deadline.set(self.site.limits[table.LIMITS[State.IDLE]])
         self.site.joined(self)
@@ -98,7 +98,7 @@ class Channel(Protocol):
             self._refuse(SlowRequest(f"the request was not complete {HEAD_WITHIN:g} s after its first byte"))
         elif action is Action.ABORT:
             if before is State.SENDING:
-                _log.info("{client} took no byte and is dropped", client=self.peer)
+                _log.info("{client} took no byte and is dropped", client=self._connected.address)
             self.abort()
         else:
             self._close(lingering=action is Action.LINGER)
@@ -131,9 +131,12 @@ class Channel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         state = self.state
         self._spoke = True
-        if state is _IDLE and not self._held and self.site.has_room and (found := self.site.front.hot.seen(data)) is not None:
-            self._send(*found, data)
-            return
+        if state is _IDLE and not self._held and self.site.has_room:
+            front = self.site.front
+            self._caller = caller = front.callers.of(data, self._connected)
+            if (found := front.hot.seen(data, caller.principal)) is not None:
+                self._send(*found, data)
+                return
         if state in table.DISCARDING:
             if state is State.LINGERING and self.site.clock.seconds() < self._lingers_until:
                 self._deadline.set(LINGERS_WITHIN)  # the client is still there
@@ -160,7 +163,7 @@ class Channel(Protocol):
         try:
             raw = self._held.next_head()
         except TlsSpoken as error:
-            self.site.spoken_tls(self.peer)
+            self.site.spoken_tls(self._connected.address)
             self.write(self.site.front.refusal(error))
             self._happened(Event.CUT_SHORT)
             return None
@@ -174,6 +177,7 @@ class Channel(Protocol):
     def _take(self, raw: bytes) -> None:
         """Answer the request with the head *raw*, or begin to."""
         head = None
+        self._caller = caller = self.site.front.callers.of(raw, self._connected)
         try:
             head = heads.read(raw)
             if not self.site.has_room and head.target not in PROBES:
@@ -184,10 +188,10 @@ class Channel(Protocol):
             self._refuse(error, head)
             return
         front = self.site.front
-        found = front.hot.answer(head)
+        found = front.hot.answer(head, caller.principal)
         if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
-            ask = asked(head, self.peer, secure=ISSLTransport.providedBy(self.transport), body=self._body)
+            ask = asked(head, caller, secure=ISSLTransport.providedBy(self.transport), body=self._body)
             self._begin(head, lambda response: front.serve(ask, response))
         else:
             self._send(*found, raw)
@@ -202,8 +206,10 @@ class Channel(Protocol):
             self._work = work
 
     def _refuse(self, error: ProxyError, head: RequestHead | None = None) -> None:
-        """Answer *error* and end the connection."""
-        self.write(self.site.front.turn_away(error, head, self.peer))
+        """Answer *error* and end the connection.  Without a *head* nobody knows who asks."""
+        if head is None:
+            self._caller = self._connected
+        self.write(self.site.front.turn_away(error, head, self._caller.address))
         self._happened(Event.CUT_SHORT)
 
     # -- answers
@@ -213,11 +219,11 @@ class Channel(Protocol):
         body = hit.body
         if len(body) > PIECE:
             head = heads.read(raw)
-            self._begin(head, lambda response: self.site.front.repeat(hit, head, self.peer, response))
+            self._begin(head, lambda response: self.site.front.repeat(hit, head, self._caller.address, response))
             return
         self.write(hit.head + body)
         self._happened(_ANSWERED)
-        self.site.front.answered_at_once(hit, agent, self.peer)
+        self.site.front.answered_at_once(hit, agent, self._caller.address)
 
     def write(self, data: bytes) -> None:
         """Send *data* at once, or as soon as the transport takes it."""
@@ -280,4 +286,4 @@ class Channel(Protocol):
         if work is not None:
             work.cancel()
         if not self._spoke and isinstance(reason.value, TlsError):
-            self.site.failed_tls(self.peer, reason.value)
+            self.site.failed_tls(self._connected.address, reason.value)

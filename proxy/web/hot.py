@@ -18,6 +18,7 @@ from collections.abc import Hashable
 
 from attrs import define, field, frozen
 
+from proxy.access.principals import Principal
 from proxy.bounded import BoundedTable
 from proxy.interfaces import Clock
 from proxy.web.answers import Answer, Ask, Source, agent_of
@@ -36,6 +37,7 @@ class _Known:
 
     source: Source
     path: str
+    principal: Principal
     name: Hashable = None
     second: int = -1
     hit: Hit | None = None
@@ -53,6 +55,9 @@ class Hit:
 
 #: Target, ``Accept``, ``Accept-Encoding`` and ``If-None-Match`` of a request.
 Meaning = tuple[bytes, bytes, bytes, bytes]
+
+#: What is asked, and by whom.
+_Asked = tuple[Meaning, Principal]
 
 _MATTERS = (b"accept", b"accept-encoding", b"if-none-match")
 #: Headers that no answer to a GET depends on.
@@ -128,7 +133,7 @@ class HotRequests:
         #: With what each request says of its sender, fit for a log.
         self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 3, lambda known: _LONGEST)
         self._by_essence: BoundedTable[bytes, _Known] = BoundedTable(memory // 3, lambda known: _LONGEST)
-        self._by_meaning: BoundedTable[Meaning, _Known] = BoundedTable(memory // 3, lambda known: _LONGEST)
+        self._by_meaning: BoundedTable[_Asked, _Known] = BoundedTable(memory // 3, lambda known: _LONGEST)
         #: Hashes of what was recognised by its essence: what comes again is worth knowing by its bytes.
         self._once: set[int] = set()
 
@@ -137,12 +142,16 @@ class HotRequests:
         raw = ask.head.raw
         if len(raw) > _LONGEST or (meant := meaning(ask.head)) is None:
             return
-        known = _Known(source, ask.target)
-        self._by_meaning.put(meant, known)
+        principal = ask.caller.principal
+        known = _Known(source, ask.target, principal)
+        self._by_meaning.put((meant, principal), known)
         self._learn(raw, known)
 
-    def seen(self, raw: bytes) -> tuple[Hit, str] | None:
-        """The answer to the request with the head *raw*, if its bytes are known and it can be given at once, and its sender."""
+    def seen(self, raw: bytes, principal: Principal) -> tuple[Hit, str] | None:
+        """The answer to the request of *principal* with the head *raw*, and its ``User-Agent``, fit for a log.
+
+        ``None`` if its bytes are not known, or the answer cannot be given at once.
+        """
         found = self._by_bytes.get(raw)
         if found is None:
             essential = essence(raw)
@@ -150,12 +159,15 @@ class HotRequests:
                 return None
             found = known, agent_of(raw)
             self._noticed(raw, found)
-        hit = self._answer(found[0])
+        hit = self._answer(found[0]) if found[0].principal == principal else None
         return None if hit is None else (hit, found[1])
 
-    def answer(self, head: RequestHead) -> tuple[Hit, str] | None:
-        """The answer to the request *head*, if what it means is known and it can be given at once, and its sender."""
-        if len(head.raw) > _LONGEST or (meant := meaning(head)) is None or (known := self._by_meaning.get(meant)) is None:
+    def answer(self, head: RequestHead, principal: Principal) -> tuple[Hit, str] | None:
+        """The answer to the request *head* of *principal*, if what it means is known; else as :meth:`seen`."""
+        if len(head.raw) > _LONGEST or (meant := meaning(head)) is None:
+            return None
+        known = self._by_meaning.get((meant, principal))
+        if known is None:
             return None
         agent = self._learn(head.raw, known)
         hit = self._answer(known)

@@ -20,6 +20,7 @@ from proxy.interfaces import IOffload
 from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, agent_of, printable, split_path
 from proxy.web.bodies import RequestBody
+from proxy.web.callers import Caller, Callers
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit, HotRequests
@@ -53,6 +54,7 @@ class Front:
         self,
         route: Route,
         hot: HotRequests,
+        callers: Callers,
         reactor: IReactorTime,
         offload: IOffload,
         *,
@@ -66,6 +68,7 @@ class Front:
         self.silence_within = silence_within
         self._route = route
         self.hot = hot
+        self.callers = callers
         self._reactor = reactor
         self._offload = offload
         self._via = via
@@ -95,7 +98,7 @@ class Front:
 
     def serve(self, ask: Ask, response: Response) -> Deferred[None]:
         """Answer *ask* with *response*.  Whoever cancels what is returned, because the client has left, cancels the route."""
-        return self._begin(self._respond(ask, response), ask.head, ask.peer, response)
+        return self._begin(self._respond(ask, response), ask.head, ask.caller.address, response)
 
     def repeat(self, hit: Hit, head: RequestHead, peer: str, response: Response) -> Deferred[None]:
         """Answer *head* with *hit*, which is too large for one write."""
@@ -231,7 +234,7 @@ def _shortage(error: Exception) -> Overloaded | None:
     return None
 
 
-def asked(head: RequestHead, peer: str, *, secure: bool, body: RequestBody | None) -> Ask:
+def asked(head: RequestHead, caller: Caller, *, secure: bool, body: RequestBody | None) -> Ask:
     """The request with the head *head*."""
     raw, _, query = head.target.partition(b"?")
     headers: dict[str, str] = {}
@@ -242,7 +245,7 @@ def asked(head: RequestHead, peer: str, *, secure: bool, body: RequestBody | Non
         headers[name] = f"{headers[name]}, {text}" if name in headers else text
     if head.host is not None:
         headers.setdefault("host", head.host.decode("latin-1"))
-    return Ask(printable(head.method), split_path(raw), printable(raw), printable(query), headers, head, peer, secure, body)
+    return Ask(printable(head.method), split_path(raw), printable(raw), printable(query), headers, head, caller, secure, body)
 
 
 def _logged(head: RequestHead) -> tuple[str, str, str]:

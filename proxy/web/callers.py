@@ -1,0 +1,42 @@
+"""Who sends a request: determined here alone, from its head and its connection, before any way to an answer is taken."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+from proxy.access.forwarded import TrustedProxies
+from proxy.access.principals import ANONYMOUS, Principal
+
+_X_FORWARDED_FOR = re.compile(rb"(?i:\r\nx-forwarded-for):([^\r\n]*+)")
+_FORWARDED = re.compile(rb"(?i:\r\nforwarded):([^\r\n]*+)")
+
+
+@frozen(slots=True)
+class Caller:
+    """*address* is the client's as far as it is known; *by_proxy*: whether it is that of a proxy which may name another."""
+
+    address: str
+    principal: Principal
+    by_proxy: bool = False
+
+
+class Callers:
+    """Tells callers, behind proxies that are *trusted* by the address that these state."""
+
+    def __init__(self, trusted: TrustedProxies) -> None:
+        self._trusted = trusted
+
+    def at(self, peer: str) -> Caller:
+        """Who sends a request on a connection from the address *peer*, as far as the connection tells."""
+        return Caller(peer, ANONYMOUS, self._trusted.trusts(peer))
+
+    def of(self, raw: bytes, connected: Caller) -> Caller:
+        """Who sends the request with the head *raw* on the connection of *connected*."""
+        if not connected.by_proxy:
+            return connected
+        stated, forwarded = (
+            [each.decode("latin-1") for each in field.findall(raw)] for field in (_X_FORWARDED_FOR, _FORWARDED)
+        )
+        return Caller(self._trusted.client(connected.address, stated, forwarded), connected.principal)
