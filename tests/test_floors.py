@@ -37,10 +37,8 @@ FLOORS = {
     "adminaddress": 2,
     "clocks": 2,
     "flight": 2,
-    "nowhere": 2,
     "spool": 2,
     "waiters": 2,
-    "window": 2,
     "offload": 2,
     # 3: adapters
     "storage": 3,

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.errors import DigestMismatch, Overloaded, UpstreamFailed
 from proxy.model import Digest, FileFacts, Wanted
 from proxy.offload import Inline
-from proxy.spool import HOLD, PACE, QUEUE_HIGH, SMALL, STEP, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
+from proxy.spool.spooling import HOLD, PACE, QUEUE_HIGH, SMALL, STEP, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
 from proxy.storage.memory import MemoryFiles, MemoryPartial
 from proxy.upstream.http.failures import Unfit
 from proxy.upstream.index.files import Opened, Said, pump

@@ -24,8 +24,8 @@ from proxy.flight import uninterrupted
 from proxy.flight import wanted as anybody_waits
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import FileFacts, Wanted
-from proxy.nowhere import Nowhere
-from proxy.spool import FULL, UNKNOWN_SIZE, Later, Spool
+from proxy.spool.nowhere import Nowhere
+from proxy.spool.spooling import FULL, UNKNOWN_SIZE, Later, Spool
 from proxy.waiters import Waiters
 
 T = TypeVar("T")

@@ -39,9 +39,9 @@ from proxy.flight import uninterrupted
 from proxy.interfaces import IBytesSource, IOffload, IPartialFile, ISink
 from proxy.model import Digest, FileFacts
 from proxy.settings import KIB, MIB
+from proxy.spool.window import Window
 from proxy.waiters import Waiters
 from proxy.wheels import OpenFile, Parts
-from proxy.window import Window
 
 #: Bytes at the end that nobody sees before the digest matched.
 HOLD = 4 * KIB
