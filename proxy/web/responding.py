@@ -21,7 +21,8 @@ from proxy.interfaces import IOffload
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Body, FileBody, StreamBody
 from proxy.web.encoding import BODILESS, encoded_head
-from proxy.web.sending import CopySender, SendfileSender, Silence
+from proxy.web.sending import CopySender, SendfileSender
+from proxy.web.silence import Silence
 
 _errors = Logger(namespace="proxy.web")
 
