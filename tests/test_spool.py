@@ -20,7 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.errors import DigestMismatch, Overloaded, UpstreamFailed
 from proxy.model import Digest, FileFacts, Wanted
 from proxy.offload import Inline
-from proxy.spool.spooling import HOLD, PACE, QUEUE_HIGH, SMALL, STEP, UNKNOWN_SIZE, WINDOW, Spool, SpoolReader
+from proxy.spool.arrival import SMALL
+from proxy.spool.passing import WINDOW
+from proxy.spool.reader import HOLD, SpoolReader
+from proxy.spool.spooling import Spool
+from proxy.spool.steps import PACE, QUEUE_HIGH, STEP
+from proxy.spool.writer import UNKNOWN_SIZE
 from proxy.storage.memory import MemoryFiles, MemoryPartial
 from proxy.upstream.http.failures import Unfit
 from proxy.upstream.index.files import Opened, Said, pump
@@ -87,14 +92,14 @@ def readable(reader: SpoolReader, position: int = 0) -> bytes:
 
 
 class SpoolTests(SynchronousTestCase):
-    def spool(self, expected: Digest | None, store: MemoryFiles | None = None, room: int | None = None) -> Spool:
+    def spool(self, expected: Digest | None, store: MemoryFiles | None = None, room: int | None = None, **told: Any) -> Spool:
         self.store = store or MemoryFiles()
         if room is None:
-            partial: MemoryPartial = self.successResultOf(Deferred.fromCoroutine(self.store.begin(KEY, resume=True)))
+            self.partial: MemoryPartial = self.successResultOf(Deferred.fromCoroutine(self.store.begin(KEY, resume=True)))
         else:
-            partial = self.partial = FullDisk(self.store, KEY, b"")
-            partial.room = room
-        spool = Spool("big.whl", partial, expected, Inline())
+            self.partial = full = FullDisk(self.store, KEY, b"")
+            full.room = room
+        spool = Spool("big.whl", self.partial, expected, Inline(), **told)
         self.addCleanup(spool.close)
         self.successResultOf(Deferred.fromCoroutine(spool.recover()))
         return spool
@@ -151,13 +156,13 @@ class SpoolTests(SynchronousTestCase):
         spool = self.spool(digest(b"x"))
         reader = self.reader(spool)
         seen: list[bool] = []
-        discard = spool._partial.discard
+        discard = self.partial.discard
 
         def discarded() -> None:
             seen.append(reader.ended())
             discard()
 
-        self.patch(spool._partial, "discard", discarded)
+        self.patch(self.partial, "discard", discarded)
         self.successResultOf(Deferred.fromCoroutine(spool.fail(Failure(DigestMismatch("big.whl", [])))))
         self.assertEqual(seen, [False])
         self.assertRaises(DigestMismatch, reader.ended)
@@ -169,7 +174,7 @@ class SpoolTests(SynchronousTestCase):
         def broken() -> None:
             raise OSError(errno.EIO, "broken")
 
-        self.patch(spool._partial, "discard", broken)
+        self.patch(self.partial, "discard", broken)
         self.failureResultOf(Deferred.fromCoroutine(spool.fail(Failure(UpstreamFailed("big.whl", [])))), OSError)
         self.assertRaises(UpstreamFailed, reader.ended)
 
@@ -463,15 +468,15 @@ class SpoolTests(SynchronousTestCase):
 
     def test_where_room_is_made_the_file_is_kept(self) -> None:
         data = os.urandom(300_000)
-        spool = self.spool(digest(data), room=100_000)
         asked: list[int] = []
 
         async def make_room(needed: int) -> bool:
             asked.append(needed)
+            assert isinstance(self.partial, FullDisk)
             self.partial.room += 150_000
             return True
 
-        spool.make_room = make_room
+        spool = self.spool(digest(data), room=100_000, make_room=make_room)
         reader = self.reader(spool)
         spool.begin(FileFacts(len(data)))
         for start in range(0, len(data), 90_000):
@@ -483,14 +488,13 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual(asked, [200_000, 50_000])
 
     def test_room_is_not_asked_for_for_ever(self) -> None:
-        spool = self.spool(None, room=1_000)
         asked: list[int] = []
 
         async def promise(needed: int) -> bool:
             asked.append(needed)
             return True
 
-        spool.make_room = promise
+        spool = self.spool(None, room=1_000, make_room=promise)
         reader = self.reader(spool)
         spool.begin(FileFacts(None))
         spool.write(data := os.urandom(50_000))
@@ -500,13 +504,12 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual(asked, [UNKNOWN_SIZE] * 3)
 
     def test_a_file_larger_than_files_may_be_asks_for_no_room(self) -> None:
-        spool = self.spool(None, room=1_000)
-        self.partial.errno = errno.EFBIG
-
         async def unasked(needed: int) -> bool:
             raise AssertionError("asked for room")
 
-        spool.make_room = unasked
+        spool = self.spool(None, room=1_000, make_room=unasked)
+        assert isinstance(self.partial, FullDisk)
+        self.partial.errno = errno.EFBIG
         reader = self.reader(spool)
         spool.write(data := os.urandom(50_000))
         self.successResultOf(self.finish(spool))
@@ -528,9 +531,8 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual(self.store.files, {})
 
     def test_a_download_that_is_not_kept_ends_with_its_last_reader(self) -> None:
-        spool = self.spool(None, room=0)
         abandoned: list[bool] = []
-        spool.on_abandoned = lambda: abandoned.append(True)
+        spool = self.spool(None, room=0, abandoned=lambda: abandoned.append(True))
         reader = self.reader(spool)
         spool.begin(FileFacts(None))
         spool.write(bytes(10))

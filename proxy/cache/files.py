@@ -25,7 +25,9 @@ from proxy.flight import wanted as anybody_waits
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
 from proxy.model import FileFacts, Wanted
 from proxy.spool.nowhere import Nowhere
-from proxy.spool.spooling import FULL, UNKNOWN_SIZE, Later, Spool
+from proxy.spool.spooling import Spool
+from proxy.spool.steps import Later
+from proxy.spool.writer import FULL, UNKNOWN_SIZE, no_room
 from proxy.waiters import Waiters
 
 T = TypeVar("T")
@@ -205,12 +207,11 @@ class FileCache:
             before_commit,
             size=wanted.size,
             check=functools.partial(check, wanted.filename),
+            make_room=no_room if self._room is None else self._room.make_room,
+            abandoned=download.stop,
             later=self._later,
         )
-        if self._room is not None:
-            spool.make_room = self._room.make_room
         await spool.recover()
-        spool.on_abandoned = download.stop
         download.spool = spool
         download.opened.wake(None)
         return spool
