@@ -82,6 +82,20 @@ class FileCacheTests(SynchronousTestCase):
         self.assertEqual(self.content(late), DATA)
         self.assertEqual(len(self.upstreams.fetches), 1)
 
+    def test_a_file_that_is_still_arriving_is_not_looked_for_in_the_store(self) -> None:
+        looked_for: list[str] = []
+
+        async def opened(sha256: str, size: int | None = None) -> None:
+            looked_for.append(sha256)
+
+        self.patch(self.store, "open", opened)
+        self.ask()
+        self.assertIsNone(self.successResultOf(Deferred.fromCoroutine(self.cache.stored(SHA256))))
+        self.assertEqual(looked_for, [])
+        self.upstreams.deliver(DATA)
+        self.successResultOf(Deferred.fromCoroutine(self.cache.stored(SHA256)))
+        self.assertEqual(looked_for, [SHA256])
+
     def test_the_download_goes_on_when_its_first_client_leaves(self) -> None:
         first = self.ask()
         first.cancel()

@@ -85,7 +85,13 @@ class FileCache:
         self._downloads: dict[str, _Download] = {}
 
     async def stored(self, sha256: str, size: int | None = None) -> IBytesSource | None:
-        """A committed file (of *size* bytes, if given), open for reading; ``None`` if it is not there, or damaged."""
+        """A committed file (of *size* bytes, if given), open for reading; ``None`` if it is not there, or damaged.
+
+        One that is being downloaded is not there, without a look: many ask for it just then.
+        """
+        arriving = self._joinable(f"sha256-{sha256}")
+        if arriving is not None and arriving.sha256 is None:
+            return None
         source: IBytesSource | None = await self._store.open(sha256, size)
         if source is not None:
             self._used(sha256)
@@ -110,7 +116,10 @@ class FileCache:
 
     def arriving(self, wanted: Wanted) -> Spool | None:
         """The spool of *wanted* if its download is under way and can still be joined."""
-        download = self._downloads.get(identity(wanted))
+        return self._joinable(identity(wanted))
+
+    def _joinable(self, key: str) -> Spool | None:
+        download = self._downloads.get(key)
         if download is None or download.spool is None or not download.spool.joinable:
             return None
         return download.spool
