@@ -26,6 +26,7 @@ from attrs import define, field
 
 from proxy.cache.migration import Migration
 from proxy.errors import ConfigError, InUse
+from proxy.storage.local import sync
 from proxy.storage.marker import FORMAT, MARKER, Marker, new_name, read_marker, write_marker
 
 _LOCK = "lock"
@@ -121,6 +122,8 @@ def _present(path: Path, fd: int) -> int:
             migration.fill()
             fd = _locked_anew(path, fd)
             write_marker(path, Marker(new_name() if marker is None else marker.name, FORMAT))
+            sync(path / MARKER)
+            sync(path)
         migration.clean()
     except BaseException as error:
         with suppress(OSError):  # there may be none

@@ -23,6 +23,11 @@ class Entries(dict[str, LedgerEntry]):
         self.weight = _ENTRY_WEIGHT
         for name, entry in entries.items():
             self._count(name, entry, 1)
+        self._name_state()
+
+    def _name_state(self) -> None:
+        #: Names what is known of companions beyond their page, and which removals came before: another state, another offer.
+        self.companions = f"{self._known}.{self._known_size}.{self._removals}"
 
     def _count(self, name: str, entry: LedgerEntry, sign: int) -> None:
         self.weight += sign * (_ENTRY_WEIGHT + len(name) + len(entry.url))
@@ -30,11 +35,6 @@ class Entries(dict[str, LedgerEntry]):
         if "/" in name and (not entry.stated or entry.sha256 == NO_BYTES):
             self._known += sign
             self._known_size += sign * entry.size
-
-    @property
-    def companions(self) -> str:
-        """Names what is known of companions beyond their page, and which removals came before: another state, another offer."""
-        return f"{self._known}.{self._known_size}.{self._removals}"
 
     def changed(self, changes: Mapping[str, LedgerEntry | None], removals: int) -> Entries:
         """These entries with *changes* (``None``: without the name).  Looks at those alone, however many there are."""
@@ -48,6 +48,7 @@ class Entries(dict[str, LedgerEntry]):
             if entry is not None:
                 changed[name] = entry
                 changed._count(name, entry, 1)
+        changed._name_state()
         return changed
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from attrs import frozen
 
-from proxy.storage.local import sync
-
 #: The file, and what a name in it looks like.
 MARKER = "instance"
 _LONGEST_NAME = 64
@@ -53,9 +51,7 @@ def write_marker(root: Path, marker: Marker) -> None:
     written = root / f"{MARKER}.new"
     try:
         written.write_text(f"{marker.name}\nformat {marker.format}\n", "ascii")
-        sync(written)
         written.rename(root / MARKER)
-        sync(root)
     except OSError:
         with suppress(OSError):
             written.unlink()

@@ -189,9 +189,11 @@ class Table:
             self._connection.backup(target)
         finally:
             target.close()
-        sync(made / FILE)
+        if self.sequence:  # an empty one can be made again
+            sync(made / FILE)
         os.rename(made, directory)
-        sync(directory.parent)
+        if self.sequence:
+            sync(directory.parent)
 
     def close(self) -> None:
         """Let the file go."""
