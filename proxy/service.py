@@ -265,6 +265,7 @@ class ProxyService(MultiService):
             page_memory,
             self.metrics.count,
             self._clock,
+            pins.sightings,
         )
         documents = self._documents(index, pool, pages)
         metadata = Sidecars(self._files, pins, self._work, self._clock, self._reactor, self.metrics.count)
@@ -371,6 +372,7 @@ class ProxyService(MultiService):
         await DeferredList(pools, consumeErrors=True)
         await DeferredList([Deferred.fromCoroutine(client.close()) for client in self.clients.values()], consumeErrors=True)
         await self.room.stop()
+        await self.ledger.sightings.write()
         with suppress(StorageFailed):
             await self.ledger.mend()
         await self._store.close()

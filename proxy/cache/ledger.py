@@ -14,12 +14,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
+from msgspec.structs import replace
 from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxy.bounded import BoundedTable, DividedTable
 from proxy.cache.entries import NO_ENTRIES, Entries
+from proxy.cache.sightings import Sightings
 from proxy.errors import StorageFailed
 from proxy.flight import Flights
 from proxy.interfaces import IOffload, IVersionedRecords
@@ -87,6 +89,7 @@ class Ledger:
     ) -> None:
         self._records = records
         self._offload = offload
+        self.sightings = Sightings(records, offload)
         self._steady = steady
         #: When it may be logged again that entries cannot be read.
         self._say_at = -math.inf
@@ -138,6 +141,7 @@ class Ledger:
     async def add(self, index: str, project: str, name: str, entry: LedgerEntry) -> None:
         """Enter *name*, unless it is there already: the first committed bytes stay.  What cannot be written now is later."""
         place = index, project
+        entry = await self._dated(place, name, entry)
         async with _Lock(self._locks, place):
             try:
                 await self._change(place, lambda entries: {} if name in entries else {name: entry})
@@ -185,6 +189,15 @@ class Ledger:
             async with _Lock(self._locks, place):
                 self._known.discard(place)
                 await self._change(place, lambda entries: {})
+
+    async def _dated(self, place: Place, name: str, entry: LedgerEntry) -> LedgerEntry:
+        """*entry* with the moment at which the file *name* was first seen on a page, if that is known."""
+        if entry.first_seen is not None or "/" in name:
+            return entry
+        try:
+            return replace(entry, first_seen=(await self.sightings.first_seen(*place)).get(name))
+        except StorageFailed:
+            return entry
 
     async def _certain(self, place: Place) -> Entries:
         """The entries of a project.  Raises StorageFailed while they cannot be read."""

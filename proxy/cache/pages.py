@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from proxy.bounded import BoundedTable
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.cache.sightings import Sightings
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IOffload, IRecordStore, IUpstreams
@@ -34,7 +35,8 @@ class _Parsed:
 class PageCache:
     """The pages of *index* as *upstreams* state them.
 
-    *memory* bounds the parsed pages kept at hand, in bytes.  *count* is told ``(event)`` for each thing worth counting.
+    *memory* bounds the parsed pages kept at hand, in bytes.  *count* is told ``(event)`` for each thing worth counting,
+    *sightings* which files are on a new page.
     """
 
     log = Logger()
@@ -51,8 +53,10 @@ class PageCache:
         memory: int,
         count: Callable[[str], None] = lambda event: None,
         clock: Clock = time.time,
+        sightings: Sightings | None = None,
     ) -> None:
         self._index = index
+        self._sightings = sightings
         self._reactor = reactor
         self._doubts = Doubts()
         self._upstreams = upstreams
@@ -112,6 +116,7 @@ class PageCache:
                 if page.unverifiable and (known is None or known.digest != record.head.digest):
                     self._tell_of(page)
                 head = evolve(record.head, status=(page.status or {}).get("status"))
+                self._note_files(project, page, head, known)
                 self._keep_parsed(head, record.body, page)
                 adopt(head)
                 await self._keep(project, self._records.keep(project, evolve(record, head=head), known))
@@ -154,6 +159,21 @@ class PageCache:
         return Candidate(preferred, stands_in, changed is not None, lacks, emptied and bool(kept.files))
 
     # -- inside ----------------------------------------------------------------------------------------------------------
+
+    def _note_files(self, project: str, page: Page, head: Head, known: Head | None) -> None:
+        """Note when the files of a new page were seen; *known* is the head of the page that it takes the place of."""
+        if self._sightings is None or (known is not None and known.digest == head.digest):
+            return
+        before = known.checked_at if known is not None and known.found else None
+        earlier = None if known is None else self._parsed.get(known.digest)
+        self._sightings.note(
+            (self._index, project),
+            page,
+            head.checked_at,
+            self._reactor.callLater,
+            before,
+            None if earlier is None else earlier.page,
+        )
 
     def _tell_of(self, page: Page) -> None:
         """Say which files are not offered.  Once for each state of a page: it stays as it is for hours."""
