@@ -22,7 +22,7 @@ from proxy.settings import PageLimits
 from tests.inprocess import Start
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream, Fault
-from tests.support.wheels import data_of, sdist
+from tests.support.wheels import data_of, sdist, wheel
 
 reactor: Any = default_reactor
 
@@ -331,6 +331,26 @@ async def test_on_a_full_disk_the_end_of_a_large_file_can_be_asked_for_alone(
     _fill_up(monkeypatch, 0)
     reply = await proxy.get(path, Range="bytes=20000000-")
     assert (reply.status, reply.body == huge[20_000_000:]) == (206, True)
+
+
+@pytest.mark.parametrize("size", [20_000, 9_000_000])
+@pytest.mark.parametrize("cut", [True, False], ids=["cut off", "whole"])
+@pytest_twisted.ensureDeferred
+async def test_on_a_full_disk_a_wheel_that_nobody_bounds_is_not_whole_because_its_connection_ended(
+    upstream: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch, size: int, cut: bool
+) -> None:
+    """The page states no digest and no size, and upstream no length.  Of a small one the archive itself tells."""
+    made = wheel("six", size=size)
+    upstream.add_file("six", made.filename, made.data, hashes={}, size=None)
+    upstream.script("/packages/*.whl", Fault(no_content_length=True, cut_after=len(made.data) // 2 if cut else None))
+    proxy = await run(upstream)
+    path = await proxy.link("six", made.filename)
+    _fill_up(monkeypatch, 0)
+    reply = await proxy.get(path)
+    whole = not cut and size < 4_000_000
+    assert (reply.status == 200 and reply.complete) == whole
+    assert made.data.startswith(reply.body) or reply.status == 503
+    assert (reply.body == made.data) == whole
 
 
 def _fill_up(monkeypatch: pytest.MonkeyPatch, room: int) -> None:

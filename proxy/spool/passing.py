@@ -70,7 +70,12 @@ class Passing:
         return self._window.read(position, stop)
 
     def is_full(self) -> bool:
-        """Whether upstream has to wait, once what every reader has passed is forgotten (all that may be seen, without any)."""
+        """Whether upstream has to wait, once what every reader has passed is forgotten (all that may be seen, without any).
+
+        Nothing is forgotten before there is a window of it: a small file can be looked at as a whole when it ends.
+        """
+        if len(self._window) <= WINDOW:
+            return False
         visible = self._visible()
         passed = min((reader.position for reader in self._readers), default=visible)
         self._window.move(min(passed, visible))

@@ -197,16 +197,24 @@ class Spool:
             if self._writer.expected is not None:
                 self._writer.verify()
                 return True
-            plausible = self._check is not None and await self._writer.run(self._looked_at, self._check)
+            bounded = framed or self.total is not None
+            plausible = self._check is not None and await self._writer.run(self._looked_at, self._check, bounded)
         except (DigestMismatch, ValueError):
             self._file.happened(Event.REFUTED)
             raise
-        return plausible or framed or self.total is not None
+        return plausible or bounded
 
-    def _looked_at(self, check: Check) -> bool:
-        """Whether *check* was shown all that has arrived, and finds that it is whole.  Raises ValueError when it cannot be."""
+    def _looked_at(self, check: Check, bounded: bool) -> bool:
+        """Whether *check* was shown all that has arrived, and finds that it is whole.  Raises ValueError when it cannot be.
+
+        *bounded*: upstream has said where it ends.  Otherwise what has passed by unseen may have been cut off.
+        """
         file = self._file.to_look_at()
-        return file is not None and check(file)
+        if file is None:
+            if not bounded:
+                raise ValueError("the disk has no room for it, and nothing else tells its end from an interruption")
+            return False
+        return check(file)
 
     async def restart(self) -> None:
         assert self.released == 0, "bytes that clients have seen cannot be taken back"
