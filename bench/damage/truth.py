@@ -140,7 +140,7 @@ class World:
         self.purges: dict[str, int] = {}
         #: What upstream has said that it does not have, by subject.
         self.denied: set[str] = set()
-        #: The round in which upstream last answered 403 for a file: that is passed on.
+        #: The round in which upstream last answered 403 for a file or a page: that is passed on.
         self.forbidden: dict[str, int] = {}
         self._made = 0
         self._wide = wide

@@ -124,9 +124,11 @@ class Verdicts:
             refusals.append(409)
         if file.since >= self._journal.round - 1:
             refusals.append(404)  # a page that is seconds old does not list it, and is not asked for again
-        if self._world.forbidden.get(file.subject, -9) >= self._journal.round - 1:
-            refusals.append(403)
-        return tuple(refusals)
+        return (*refusals, *self._passed_on(file.subject))
+
+    def _passed_on(self, subject: str) -> tuple[int, ...]:
+        """403, if upstream has just answered that for *subject*."""
+        return (403,) if self._world.forbidden.get(subject, -9) >= self._journal.round - 1 else ()
 
     def _replaced(self, file: TrueFile) -> bool:
         """Whether its metadata may be lost until an operator purges it: what was committed first is pinned, and upstream has
@@ -216,7 +218,7 @@ class Verdicts:
     def page(self, project: TrueProject, asked: str, reply: Reply, purges: int, sent_etag: str = "") -> None:
         """An answer to a GET of a project page, in whatever media type and coding."""
         subject = f"page of {project.name}"
-        allowed = (200, 304) if sent_etag else (200,)
+        allowed = (*((200, 304) if sent_etag else (200,)), *self._passed_on(subject))
         if project.kind == "vanishing":
             allowed = (*allowed, 404)
         if not self.judged("page", subject, asked, reply, allowed):
