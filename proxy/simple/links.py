@@ -14,6 +14,8 @@ LONGEST, _SHOWN = 8192, 300
 _REST = re.compile(r"[?#].*", re.DOTALL)
 _USER = re.compile(r"(\s*(?:https?:)?//)[^/\\]*@", re.IGNORECASE)
 #: What stands before the last ``@`` wherever it is: a password that nobody quoted may hold slashes and question marks.
+_SCHEME = re.compile(r"(?:https?:)?(?://)?", re.IGNORECASE)
+_USER_OR_QUERY = re.compile(r"[?#][^@]*@")
 _ANY_USER = re.compile(r"^((?:[a-z0-9+.-]*:)?[/\\]*).*@", re.IGNORECASE | re.DOTALL)
 _IS_URL = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
 _URL = re.compile(r"\bhttps?:[/\\][^\s'\"<>]+", re.IGNORECASE)
@@ -70,7 +72,12 @@ def bare(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """*url* as people may see it, in messages and logs: what may be a secret in it is starred out, and it fits on a line."""
+    """*url* as people may see it, in messages and logs: what may be a secret in it is starred out, and it fits on a line.
+
+    Of ``?`` before ``@`` nobody can tell whether it is a part of the user information or the ``@`` one of the query.
+    """
+    if _USER_OR_QUERY.search(url):
+        return f"{_SCHEME.match(url)[0]}***"  # type: ignore[index]  # it matches anything
     text = _REST.sub("?***", _ANY_USER.sub(r"\1***@", url))
     return text[:_SHOWN].encode("unicode_escape").decode("ascii")
 
