@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from proxy.errors import ProxyError
 from proxy.web import heads
+from proxy.web.answers import agent_of
 from proxy.web.hot import essence
 from tests.test_hot import Farm
 
@@ -71,9 +72,11 @@ def test_what_is_known_and_what_is_routed_is_answered_alike(asked: list[bytes], 
 @given(requests(), requests())
 def test_two_heads_with_one_essence_are_taken_or_refused_together(one: bytes, other: bytes) -> None:
     for raw in (one, one + other):
-        left = essence(raw)
-        if left is None:
+        found = essence(raw)
+        if found is None:
             continue
+        left, agent = found
+        assert agent == agent_of(raw)
         try:
             taken = heads.read(left)
         except ProxyError:

@@ -14,6 +14,8 @@ from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller
 from proxy.web.heads import RequestHead
 
+#: What is no other in a log: visible ASCII but the backslash.
+_PLAIN = bytes({*range(0x20, 0x7F)} - {0x5C})
 _AGENT = re.compile(rb"\r\n[Uu][Ss][Ee][Rr]-[Aa][Gg][Ee][Nn][Tt]:[\t ]*+([^\r\n]*+)")
 
 Headers = Sequence[tuple[str, str]]
@@ -107,10 +109,9 @@ Source = Callable[[], Ready | None]
 
 def printable(raw: bytes) -> str:
     """Bytes from the wire, fit for one line of a log and for one field in quotes on it."""
-    text = raw.decode("latin-1")
-    if not (text.isascii() and text.isprintable()) or "\\" in text:
-        text = text.encode("unicode_escape").decode("ascii")
-    return text.replace('"', "\\x22")
+    if raw.translate(None, _PLAIN):
+        raw = raw.decode("latin-1").encode("unicode_escape")
+    return raw.replace(b'"', b"\\x22").decode("ascii")
 
 
 def agent_of(raw: bytes) -> str:

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from proxy.access.principals import Principal
 from proxy.bounded import BoundedTable
 from proxy.interfaces import Clock
-from proxy.web.answers import Answer, Ask, Source, agent_of
+from proxy.web.answers import Answer, Ask, Source, agent_of, printable
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import END, MOST_FIELDS, RequestHead
 
@@ -85,20 +85,25 @@ def _in_any_case(name: bytes) -> bytes:
     return b"-".join(words)
 
 
-#: A whole line of no matter; nothing in it can be taken for the end of a line (RFC 9112 section 5).
+_OTHERS = b"|".join(map(_in_any_case, sorted(_OF_NO_MATTER - {b"host", b"user-agent"})))
+#: A whole line of no matter, with the value if it is a ``User-Agent``; no value can be taken for the end of a line (RFC 9112
+#: section 5).
 _LINE_OF_NO_MATTER = re.compile(
-    rb"\r\n(?:" + b"|".join(map(_in_any_case, sorted(_OF_NO_MATTER - {b"host"}))) + rb"):[\t -~\x80-\xff]*+(?=\r\n)"
+    rb"\r\n(?:[Uu]ser-[Aa]gent:([\t -~\x80-\xff]*+)|(?:" + _OTHERS + rb"):[\t -~\x80-\xff]*+)(?=\r\n)"
 )
 
 
-def essence(raw: bytes) -> bytes | None:
-    """The head *raw* without its lines of no matter; ``None`` if that says nothing about the rest of it.
+def essence(raw: bytes) -> tuple[bytes, str] | None:
+    """The head *raw* without its lines of no matter, and its ``User-Agent``, fit for a log.
 
-    If the result is that of a head which was taken, so is *raw*: whole lines have been left out, and nothing else.
+    ``None`` if that says nothing about the rest of it.  If what is left is what is left of a head which was taken, so is *raw*:
+    whole lines have been left out, and nothing else.
     """
     if len(raw) > _LONGEST or raw.find(END) != len(raw) - len(END) or raw.count(b"\r\n") > MOST_FIELDS:
         return None
-    return _LINE_OF_NO_MATTER.sub(b"", raw)
+    parts = _LINE_OF_NO_MATTER.split(raw)
+    agents = [each for each in parts[1::2] if each is not None]
+    return b"".join(parts[::2]), (printable(agents[0].strip(b" \t")) or "-") if agents else agent_of(raw)
 
 
 def meaning(head: RequestHead) -> Meaning | None:
@@ -155,9 +160,9 @@ class HotRequests:
         found = self._by_bytes.get(raw)
         if found is None:
             essential = essence(raw)
-            if essential is None or (known := self._by_essence.get(essential)) is None:
+            if essential is None or (known := self._by_essence.get(essential[0])) is None:
                 return None
-            found = known, agent_of(raw)
+            found = known, essential[1]
             self._noticed(raw, found)
         hit = self._answer(found[0]) if found[0].principal == principal else None
         return None if hit is None else (hit, found[1])
@@ -178,7 +183,7 @@ class HotRequests:
         self._by_bytes.put(raw, (known, agent))
         essential = essence(raw)
         if essential is not None:
-            self._by_essence.put(essential, known)
+            self._by_essence.put(essential[0], known)
         return agent
 
     def _noticed(self, raw: bytes, found: tuple[_Known, str]) -> None:
