@@ -17,7 +17,7 @@ QUEUE_HIGH = 1 * MIB
 QUEUE_LOW = 512 * KIB
 #: Bytes to gather before they are written and shown, and for how long at most (seconds).
 STEP = 512 * KIB
-PACE = 0.05
+PACE = 0.02
 
 #: Calls a function after so many seconds, as ``IReactorTime.callLater`` does.
 Later = Callable[[float, Callable[[], None]], IDelayedCall]
