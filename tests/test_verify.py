@@ -186,7 +186,7 @@ async def test_bytes_whose_record_was_lost_get_their_name_back(stocked: FakeUpst
     tree = Tree(tmp_path / "data")
     proxy = await served(stocked, run)
     await proxy.stop()
-    for database in ("records", "pins"):
+    for database in ("records", "ledger", "ledger-copy"):
         shutil.rmtree(tree.data_dir / database)
     proxy = await run(stocked)
     nobodys = hashlib.sha256(b"nobody's").hexdigest()
