@@ -10,10 +10,10 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.model import File
+from proxy.model import File, LedgerEntry
 from proxy.policy.policy import STANDARD, Policy
 from proxy.policy.quarantine import Quarantine
-from proxy.policy.rules import Facts, Project, Rule, Viewpoint
+from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict, united
 
 FILE = File("six-1.0.tar.gz", "https://up.example/six-1.0.tar.gz")
@@ -66,7 +66,7 @@ class Between(Rule):
     def files(self, project: Project, now: float, view: Viewpoint) -> Verdict:
         return self._at(now, "files")
 
-    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+    def file(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         return self._at(now, "file")
 
     def _at(self, now: float, level: str) -> Verdict:

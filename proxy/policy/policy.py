@@ -16,9 +16,9 @@ from functools import cached_property
 
 from attrs import frozen
 
-from proxy.model import File
+from proxy.model import File, LedgerEntry
 from proxy.policy.quarantine import Quarantine
-from proxy.policy.rules import Facts, Project, Rule, Viewpoint
+from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict, united
 
 
@@ -53,12 +53,12 @@ class Policy:
         verdict = self.project(project.name, now, view)
         return united((verdict, *(rule.files(project, now, view) for rule in self._of_files)))
 
-    def visible(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+    def visible(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         """Whether *file* of *project* may be seen; *facts* are what the ledger has of it."""
         return self.visible_among(self.files(project, now, view), file, project, facts, now, view)
 
     def visible_among(
-        self, files: Verdict, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint
+        self, files: Verdict, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint
     ) -> Verdict:
         """As :meth:`visible`, for who asks about many files of a project: *files* is what :meth:`files` has said of all."""
         rules = self._of_single_files

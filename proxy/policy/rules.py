@@ -6,11 +6,9 @@ to :class:`Rule`, which hides nothing.  Rules are pure: they read no clock and p
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from attrs import frozen
 
-from proxy.model import File
+from proxy.model import File, LedgerEntry
 from proxy.policy.verdicts import VISIBLE, Verdict
 
 
@@ -27,18 +25,6 @@ class Project:
 
     name: str
     status: str | None = None
-
-
-class Facts(Protocol):
-    """What the ledger recorded of a file when its bytes were first served."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    @property
-    def committed_at(self) -> float:
-        """When the bytes were first committed, in seconds since the epoch."""
 
 
 class Rule:
@@ -58,7 +44,7 @@ class Rule:
         """Whether any file of *project* may be seen, whatever the file."""
         return VISIBLE
 
-    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+    def file(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         """Whether *file* may be seen.
 
         *file* is what the page states of it now, or the ledger where the page no longer lists it.  *facts* are the ledger's

@@ -257,7 +257,15 @@ class Gate:
 
 def recorded(filename: str, pin: LedgerEntry) -> File:
     """The file *filename* as the ledger knows it."""
-    return File(filename, pin.url, {**pin.stated, "sha256": pin.sha256}, size=pin.size)
+    return File(
+        filename,
+        pin.url,
+        {**pin.stated, "sha256": pin.sha256},
+        size=pin.size,
+        requires_python=pin.requires_python,
+        upload_time=pin.upload_time,
+        yanked=pin.yanked,
+    )
 
 
 def _project(name: str, status: object) -> Project:

@@ -58,8 +58,6 @@ class ListedFiles:
         remote: RemoteFiles,
         offload: IOffload,
         count: Callable[[str], None],
-        *,
-        offline: bool,
     ) -> None:
         self.name = name
         self._upstreams = upstreams
@@ -70,7 +68,6 @@ class ListedFiles:
         self._remote = remote
         self._offload = offload
         self._count = count
-        self._offline = offline
 
     async def remembered(self, project: str, asked: str, filename: str) -> Listed | None:
         """What the page that is kept says of the file, whatever its age; ``None`` when that is nothing.
@@ -104,7 +101,7 @@ class ListedFiles:
             page = await self._pages.parsed(project, served.head)
             if any(each.filename == filename for each in page.unverifiable):
                 raise NotFound(f"{filename} is not served: its digest on upstream's page of {project} cannot be one")
-            if not self._offline and served.status.unconfirmed:
+            if served.status.unconfirmed:
                 # What is new since then may well be there: an outage is no 404.
                 reason = f"its page of {project} lists no such file and cannot be asked for again now"
                 raise UpstreamFailed(filename, [Attempt(served.head.upstream, reason, 0.0)])

@@ -6,8 +6,8 @@ import math
 
 from attrs import frozen
 
-from proxy.model import File
-from proxy.policy.rules import Facts, Project, Rule, Viewpoint
+from proxy.model import File, LedgerEntry
+from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict
 
 
@@ -20,7 +20,7 @@ class LargerThan(Rule):
     size: int
     since: float = -math.inf
 
-    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+    def file(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         size = file.size if facts is None else facts.size
         if size is None or size <= self.size:
             return VISIBLE
