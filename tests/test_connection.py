@@ -71,6 +71,16 @@ def test_the_transport_may_be_full_and_empty_again_in_every_state() -> None:
         assert again in (state, State.IDLE) or state is State.BLOCKED
 
 
+def test_an_answer_that_fills_the_transport_ends_as_it_would_have_otherwise() -> None:
+    """The transport says that it is full while the answer is being written, and only then is the answer complete."""
+    for (state, event), (_, action) in TRANSITIONS.items():
+        if event in OF_ANSWERS:
+            full, _ = TRANSITIONS[state, Event.FULL]
+            then, end = TRANSITIONS[full, event]
+            assert end in (action, Action.NOTHING)
+            assert (STANDINGS[then] is Standing.LEAVING) == (event is not Event.ANSWERED)
+
+
 def test_whatever_is_limited_in_time_says_what_happens_then_and_only_answers_are_not() -> None:
     assert set(LIMITS) == set(STANDINGS) == set(State)
     unlimited = {state for state in State if LIMITS[state] is Limit.NONE}

@@ -9,6 +9,9 @@ One request is answered at a time.  ``ANSWERING`` begins with the head of a requ
 byte of the answer has been handed to the transport; ``SENDING`` follows if the transport has more of it than it wants to have.
 What comes meanwhile is held, and belongs to the next request.
 
+Whatever is written may be the byte that fills the transport, which says so before the write returns.  So an answer that is
+written in one state may be complete in the one that ``FULL`` leads to, and the table has its end there, too.
+
 A connection ends in one of three ways.  It is *closed* when all that the client sent has been read: the transport sends what it
 has and closes.  It *lingers* when there may be more to read (a refused request may have a body): a socket that is closed with
 unread bytes sends a reset, which destroys what the client has not read yet, so the answer is followed by the end of the
@@ -160,6 +163,7 @@ def _rows() -> Mapping[tuple[State, Event], tuple[State, Action]]:
         ],
         s.SENDING: [
             (e.ANSWERED, s.SENDING, a.NOTHING),
+            (e.CUT_SHORT, s.LINGERING, a.LINGER),
             (e.FULL, s.SENDING, a.NOTHING),
             (e.DRAINED, s.IDLE, a.TAKE_NEXT),
             (e.OVERDUE, s.CLOSING, a.ABORT),

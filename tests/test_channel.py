@@ -1,0 +1,186 @@
+"""Channels and their transport: whatever comes, and whenever the transport is full, every request is answered in its order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+
+from proxy.access.forwarded import TrustedProxies
+from proxy.offload import Inline
+from proxy.web.answers import Answer, Ask
+from proxy.web.callers import Callers
+from proxy.web.connections import BoundedSite
+from proxy.web.hot import HotRequests
+from proxy.web.serving import Front
+from proxy.web.site import refuse_body
+
+
+class Narrow(StringTransportWithDisconnection):
+    """A transport that is full when more than *room* bytes wait in it, and says so while they are written, as Twisted's do."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._waiting = 0
+        self._paused = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self._waiting += len(data)
+        producer: Any = self.producer
+        if producer is not None and self._waiting > self._room:
+            self._paused = True
+            producer.pauseProducing()
+
+    def drain(self) -> None:
+        """Send all that waits."""
+        self._waiting = 0
+        producer: Any = self.producer
+        if producer is not None and self._paused:
+            self._paused = False
+            producer.resumeProducing()
+
+
+class Yard:
+    """A site with one client; ``/hot`` is remembered, ``/slow`` waits until it is let go."""
+
+    def __init__(self, room: int) -> None:
+        self.clock = Clock()
+        self.routed: list[str] = []
+        self.waiting: list[Deferred[None]] = []
+        front = Front(
+            self.route,
+            HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 20),
+            Callers(TrustedProxies([])),
+            self.clock,
+            Inline(),
+            via="pypiproxy-test",
+            stall_timeout=30.0,
+            answer_within=1e9,
+        )
+        self.site = BoundedSite(front, self.clock, 1, 60.0, lambda full: None)
+        self.transport = Narrow(room)
+        channel = self.site.buildProtocol(None)
+        self.transport.protocol = self.channel = channel
+        channel.makeConnection(self.transport)
+
+    def route(self, ask: Ask) -> Awaitable[Answer]:
+        return self._route(ask)
+
+    async def _route(self, ask: Ask) -> Answer:
+        self.routed.append(ask.path)
+        refuse_body(ask)
+        if ask.path == "/slow":
+            self.waiting.append(Deferred())
+            await self.waiting[-1]
+        answer = Answer(200, [], f"<{ask.path}>".encode() + bytes(300_000 if ask.path == "/large" else 0))
+        if ask.path == "/hot":
+            answer.again = lambda: (1, lambda: Answer(200, [], b"</hot>"))
+        return answer
+
+    def say(self, data: bytes) -> None:
+        if self.transport.connected and self.transport.producerState == "producing":
+            self.channel.dataReceived(data)
+
+    def let_go(self) -> None:
+        if self.waiting:
+            waiting = self.waiting.pop(0)
+            if not waiting.called:
+                waiting.callback(None)
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(each) for each in re.findall(rb"HTTP/1\.1 (\d+) ", self.transport.value())]
+
+
+HOST = b"Host: proxy.example\r\n\r\n"
+HOT, SLOW, LARGE, SECRET = (b"GET /%b HTTP/1.1\r\n" % name + HOST for name in (b"hot", b"slow", b"large", b"secret"))
+#: What is refused, and then something that looks like a request but belongs to the body of what was refused.
+REFUSED = {
+    400: b"POST / HTTP/1.1\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n" % len(SECRET) + HOST + SECRET,
+    413: b"POST / HTTP/1.1\r\nContent-Length: %d\r\n" % len(SECRET) + HOST + SECRET,
+    505: b"GET / HTTP/9.9\r\n" + HOST + SECRET,
+}
+
+
+@pytest.mark.parametrize("status", REFUSED)
+@pytest.mark.parametrize("before", [b"", HOT, b"HEAD /hot HTTP/1.1\r\n" + HOST], ids=["nothing", "hot", "head"])
+def test_who_is_refused_is_told_so_although_that_fills_the_transport(status: int, before: bytes) -> None:
+    yard = Yard(0)
+    yard.say(before + REFUSED[status])
+    yard.transport.drain()
+    yard.transport.drain()
+    assert yard.statuses[-1] == status
+    assert not yard.transport.connected
+    assert "/secret" not in yard.routed
+
+
+def test_nothing_follows_a_refusal_that_begins_while_an_answer_is_completed() -> None:
+    yard = Yard(250)
+    yard.say(SLOW + REFUSED[400])
+    yard.let_go()
+    yard.transport.drain()
+    assert yard.statuses == [200, 400]
+    assert "/secret" not in yard.routed
+
+
+SAID = (
+    HOT,
+    SLOW,
+    LARGE,
+    *REFUSED.values(),
+    HOT[:20],
+    HOT[20:],
+    b"\r",
+    b"\n",
+    b"GET / HTTP/1.1\r\nConnection: close\r\n" + HOST,
+)
+EVENTS = st.one_of(st.sampled_from(SAID), st.sampled_from(["drain", "let go", "wait", "stay", "make room", "another"]))
+
+
+@given(st.sampled_from([0, 250, 1_000, 100_000]), st.lists(EVENTS, max_size=25))
+def test_no_course_of_events_surprises_a_channel(room: int, course: list[bytes | str]) -> None:
+    bugs: list[LogEvent] = []
+    heard: ILogObserver = bugs.append  # type: ignore[assignment]  # a function is one, if not to the type checker
+    globalLogPublisher.addObserver(heard)
+    try:
+        yard = Yard(room)
+        others = []
+        for each in course:
+            if isinstance(each, bytes):
+                yard.say(each)
+            elif each == "drain":
+                yard.transport.drain()
+            elif each == "let go":
+                yard.let_go()
+            elif each == "make room":
+                yard.site.make_room()
+            elif each == "another":
+                others.append(yard.site.buildProtocol(None))
+                transport = StringTransportWithDisconnection()
+                transport.protocol = others[-1]
+                others[-1].makeConnection(transport)
+            else:
+                yard.clock.advance(61.0 if each == "wait" else 1.0)
+        while yard.waiting:
+            yard.let_go()
+            yard.transport.drain()
+        for _ in range(20):
+            yard.transport.drain()
+            yard.clock.advance(11.0)
+        assert not yard.transport.connected
+    finally:
+        globalLogPublisher.removeObserver(heard)
+    assert [event for event in bugs if "log_failure" in event] == []
+    refusals = [number for number, status in enumerate(yard.statuses) if status != 200]
+    assert refusals in ([], [len(yard.statuses) - 1])
+    assert "/secret" not in yard.routed
