@@ -190,6 +190,15 @@ class SlowUpstream(ProxyError):
     passing = True
 
 
+class GivenUp(ProxyError):
+    """What the request waited for was given up before it was done, for no fault of the request."""
+
+    status = 503
+    code = "given-up"
+    title = "Given up"
+    passing = True
+
+
 class StorageFailed(ProxyError):
     """The data directory could not be read or written."""
 

@@ -134,7 +134,7 @@ class ProxyService(MultiService):
             for each in settings.upstreams
         }
         self._cleaning: Deferred[None] = succeed(None)
-        self._closing: list[PageCache | Documents | Sidecars | ProxyRepository] = []
+        self._closing: list[PageCache | Documents | Sidecars | ProxyRepository | Watch] = []
         self._data_dir = server.data_dir
         self._hosts = FileHosts(settings.upstreams)
         page_memory = int(server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
@@ -144,6 +144,7 @@ class ProxyService(MultiService):
             reactor,
             self.metrics.degraded,
         )
+        self._closing.append(self._watch)
         self.administration = Administration(
             Parts(
                 indexes=self.indexes,

@@ -73,9 +73,13 @@ class Watch(Service):
         self._loop.start(_INTERVAL)
 
     def stopService(self) -> None:
+        """Look no more, unless somebody asks."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
+
+    def close(self) -> None:
+        """Stop looking: nobody asks any more."""
         self._under_way.close()
 
     # -- inside ------------------------------------------------------------------------------------------------------------

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import implementer
 
 from proxy.access.forwarded import TrustedProxies
+from proxy.errors import NotFound
+from proxy.interfaces import IBodyReader
+from proxy.model import FileFacts
 from proxy.offload import Inline
-from proxy.web.answers import Answer, Ask
+from proxy.web.answers import Answer, Ask, StreamBody
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.hot import HotRequests
@@ -51,9 +57,10 @@ class Narrow(StringTransportWithDisconnection):
 
 
 class Yard:
-    """A site with one client; ``/hot`` is remembered, ``/slow`` waits until it is let go."""
+    """A site with one client; ``/hot`` is remembered, ``/slow`` waits until it is let go, ``/broken`` is *broken*."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, broken: Callable[[], Answer] | None = None) -> None:
+        self._broken = broken
         self.clock = Clock()
         self.routed: list[str] = []
         self.waiting: list[Deferred[None]] = []
@@ -79,6 +86,8 @@ class Yard:
     async def _route(self, ask: Ask) -> Answer:
         self.routed.append(ask.path)
         refuse_body(ask)
+        if ask.path == "/broken" and self._broken is not None:
+            return self._broken()
         if ask.path == "/slow":
             self.waiting.append(Deferred())
             await self.waiting[-1]
@@ -103,7 +112,9 @@ class Yard:
 
 
 HOST = b"Host: proxy.example\r\n\r\n"
-HOT, SLOW, LARGE, SECRET = (b"GET /%b HTTP/1.1\r\n" % name + HOST for name in (b"hot", b"slow", b"large", b"secret"))
+HOT, SLOW, LARGE, SECRET, BROKEN = (
+    b"GET /%b HTTP/1.1\r\n" % name + HOST for name in (b"hot", b"slow", b"large", b"secret", b"broken")
+)
 #: What is refused, and then something that looks like a request but belongs to the body of what was refused.
 REFUSED = {
     400: b"POST / HTTP/1.1\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n" % len(SECRET) + HOST + SECRET,
@@ -184,3 +195,67 @@ def test_no_course_of_events_surprises_a_channel(room: int, course: list[bytes |
     refusals = [number for number, status in enumerate(yard.statuses) if status != 200]
     assert refusals in ([], [len(yard.statuses) - 1])
     assert "/secret" not in yard.routed
+
+
+# -- routes that fail ---------------------------------------------------------------------------------------------------------
+
+
+def raising(error: BaseException) -> Callable[[], Answer]:
+    def broken() -> Answer:
+        raise error
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFound("no"), 404),
+        (CancelledError(), 503),
+        (MemoryError(), 503),
+        (OSError(errno.EMFILE, "Too many open files"), 503),
+        (OSError(errno.EIO, "Input/output error"), 500),
+        (ConnectionLost(), 500),
+        (ZeroDivisionError(), 500),
+    ],
+    ids=repr,
+)
+def test_whatever_a_route_raises_its_client_is_answered_and_can_go_on(error: Exception, status: int) -> None:
+    yard = Yard(100_000, raising(error))
+    yard.say(BROKEN + HOT)
+    assert yard.statuses == [status, 200]
+    assert yard.transport.connected
+
+
+@implementer(IBodyReader)
+class Broken:
+    """The body of a range, of which nothing comes."""
+
+    facts, length = FileFacts(10), 10
+    closed = False
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    async def read(self) -> bytes:
+        raise self._error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    "error", [CancelledError(), ConnectionLost(), NotFound("no"), ZeroDivisionError(), SystemExit()], ids=repr
+)
+def test_a_body_that_cannot_be_completed_ends_the_connection(error: BaseException) -> None:
+    reader = Broken(error)
+    yard = Yard(100_000, lambda: Answer(200, [], StreamBody(reader, 10)))
+    yard.say(BROKEN + HOT)
+    assert (yard.statuses, yard.transport.connected, reader.closed) == ([200], False, True)
+
+
+@pytest.mark.parametrize("broken", [raising(SystemExit()), lambda: Answer(999, [], StreamBody(Broken(ValueError()), 10))])
+def test_what_cannot_be_answered_at_all_ends_the_connection(broken: Callable[[], Answer]) -> None:
+    yard = Yard(100_000, broken)
+    yard.say(BROKEN + HOT)
+    assert (yard.statuses, yard.transport.connected) == ([], False)

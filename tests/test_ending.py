@@ -5,15 +5,20 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.inprocess import LOOPBACK, Running, Start
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream
+
+reactor: Any = default_reactor
 
 #: More than the buffers of two sockets hold.
 MUCH = 8 << 20
@@ -95,4 +100,18 @@ async def test_a_service_that_stops_says_so_with_its_last_answers(upstream: Fake
     await client.ended
     reply = wire.parse(bytes(client.received))
     assert (reply.status, reply.complete, reply.headers.get("connection")) == (200, True, "close")
+    await stopped
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_asks_how_it_is_while_it_stops_is_answered(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream)
+    await proxy.get("/-/metrics")
+    client = await proxy.connect("/-/metrics")  # waits a little, as somebody has just looked
+    while not proxy.service.front.in_progress:
+        await deferLater(reactor, 0.001)
+    stopped: Deferred[None] = ensureDeferred(proxy.stop())
+    await client.ended
+    reply = wire.parse(bytes(client.received))
+    assert (reply.status, reply.complete) == (200, True)
     await stopped

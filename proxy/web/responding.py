@@ -101,8 +101,8 @@ class Response:
         unsized = not bodiless and answer.length is None
         self._chunked = unsized and self._minor > 0
         last = channel.must_end(self) or (unsized and not self._chunked)
-        head = encoded_head(answer, via, chunked=self._chunked, close=last)
         try:
+            head = encoded_head(answer, via, chunked=self._chunked, close=last)
             if bodiless:
                 channel.write(head)
             elif isinstance(body, bytes) and len(body) <= PIECE:
@@ -113,7 +113,7 @@ class Response:
                 self._moved()
                 await self._send_body(body)
         except (CancelledError, ConnectionLost):
-            self._aborted = True
+            self.abort()  # the client has left, or what the body comes from was given up
         except Exception as error:  # noqa: BLE001  # logged, and the client must see a cut-off body
             self._cut_off(error)
         finally:
@@ -180,9 +180,10 @@ class Response:
             _errors.failure("bug: {path} was cut off", Failure(), path=self._path)
         else:
             _errors.error("{path} was cut off: {error}", path=self._path, error=error)
-        self._abort()
+        self.abort()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """End the connection at once, unless it is lost or ended already."""
         if self.channel is not None and not self._aborted:
             self.channel.abort()
         self._aborted = True
@@ -197,7 +198,7 @@ class Response:
     def _stalled(self) -> None:
         self._stall = None
         _errors.info("{path}: client took no byte for {seconds} s and is dropped", path=self._path, seconds=self._stall_timeout)
-        self._abort()
+        self.abort()
 
     # -- bodies
 

@@ -1,6 +1,7 @@
 """The one place where coroutines meet connections: runs a route for each request, has its answer sent, logs one line.
 
-A client that leaves cancels its route (which cancels nothing that others share).
+A client that leaves cancels its route (which cancels nothing that others share).  Whatever else ends a route, its client is
+answered, or sees the connection end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
-from proxy.errors import Overloaded, ProxyError, SlowRequest, SlowUpstream
+from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload
 from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, agent_of, printable, split_path
@@ -107,9 +108,14 @@ class Front:
     def _begin(self, work: Coroutine[Any, Any, None], head: RequestHead, peer: str, response: Response) -> Deferred[None]:
         self.in_progress += 1
         begun = Deferred.fromCoroutine(work)
-        begun.addErrback(lambda failure: _errors.failure("a response failed", failure))
+        begun.addErrback(self._failed, response)
         begun.addBoth(self._ended, head, peer, response)
         return begun
+
+    def _failed(self, failure: Failure, response: Response) -> None:
+        """Nobody knows how far *response* has come, so nothing may follow it."""
+        _errors.failure("a response failed", failure)
+        response.abort()
 
     async def _respond(self, ask: Ask, response: Response) -> None:
         try:
@@ -119,7 +125,9 @@ class Front:
         except ProxyError as error:
             answer = self._told(ask, error)
         except CancelledError:
-            return
+            if response.channel is None:
+                return  # the client has left
+            answer = self._told(ask, GivenUp("what this request waited for was given up, as when this proxy stops: ask again"))
         except Exception as error:  # noqa: BLE001  # a bug in one route is a 500 for one client
             if (short := _shortage(error)) is not None:
                 answer = self._told(ask, short)
