@@ -399,6 +399,24 @@ async def test_over_tls_a_file_is_the_same_arriving_and_stored_and_a_slow_reader
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_connection_goes_on_after_a_file_whose_head_filled_the_transport(
+    big: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when answers that were sent before have left no room: whoever sends the file is told that there is room again."""
+    proxy = await run(big, stall_timeout=1.0)
+    path = await proxy.link("big", WHEEL)
+    await proxy.get(path)
+    monkeypatch.setattr("proxy.web.channel.send_now", lambda transport, data: data)
+    monkeypatch.setattr("twisted.internet.tcp.Server.bufferSize", 100)
+    client = await wire.connect(proxy.port)
+    client.ask(path)
+    await client.got_body(len(BIG))
+    client.ask("/-/live")
+    assert (await client.reply()).status == 200
+    await client.close()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_file_of_unknown_size_is_streamed_in_chunks(upstream: FakeUpstream, run: Start) -> None:
     upstream.add_file("old", "old-1.0.zip", BIG, size=None)
     upstream.script("GET /packages/*", Fault(chunked=True))

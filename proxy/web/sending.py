@@ -60,6 +60,9 @@ class SendfileSender(Sender):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty and the socket takes bytes (or may)."""
         if not self._waiting and not self._over:
+            if self._channel.blocked:
+                # The head filled the transport, which told the channel; that there is room again, it tells this sender.
+                self._channel.resumeProducing()
             self._go_on()
 
     def _go_on(self) -> None:
