@@ -361,6 +361,7 @@ class ProxyService(MultiService):
         closed = super().stopService()
         if closed is not None:
             await closed
+        self._site.wind_down()
         until = self._reactor.seconds() + self._drain_time
         await self._drain()
         await self._site.close(max(0.0, until - self._reactor.seconds()))

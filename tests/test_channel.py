@@ -197,6 +197,21 @@ def test_no_course_of_events_surprises_a_channel(room: int, course: list[bytes |
     assert "/secret" not in yard.routed
 
 
+def test_who_comes_while_the_site_winds_down_is_told_that_the_connection_ends_although_the_request_is_known() -> None:
+    """It was accepted just before the port was closed."""
+    yard = Yard(100_000)
+    yard.say(HOT)
+    yard.site.wind_down()
+    assert not yard.transport.connected
+    for said in (HOT, b"\r\n" + HOT):
+        late = StringTransportWithDisconnection()
+        late.protocol = channel = yard.site.buildProtocol(None)
+        channel.makeConnection(late)
+        channel.dataReceived(said)
+        assert b"\r\nConnection: close\r\n" in late.value()
+        assert not late.connected
+
+
 # -- routes that fail ---------------------------------------------------------------------------------------------------------
 
 

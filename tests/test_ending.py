@@ -89,17 +89,28 @@ async def test_what_was_sent_behind_a_last_request_does_not_destroy_its_answer(u
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_service_that_stops_says_so_with_its_last_answers(upstream: FakeUpstream, run: Start) -> None:
+async def test_a_service_that_stops_says_so_with_its_last_answers_and_ends_connections_without_a_request(
+    upstream: FakeUpstream, run: Start
+) -> None:
     upstream.add_file("six", "six-1.0.tar.gz", b"six")
     proxy = await run(upstream)
-    gate = upstream.hold("/simple/six/")
-    client = await proxy.connect("/simple/six/")
+    idle, busy, last = [await wire.connect(proxy.port) for _ in range(3)]
+    idle.ask("/-/live")
+    await idle.reply()
+    gates = [upstream.hold(f"/simple/{project}/") for project in ("six", "attrs")]
+    busy.ask("/simple/six/")
+    last.ask("/simple/attrs/")
     await upstream.arrived("/simple/six/")
+    await upstream.arrived("/simple/attrs/")
     stopped: Deferred[None] = ensureDeferred(proxy.stop())
-    gate.release()
-    await client.ended
-    reply = wire.parse(bytes(client.received))
+    await idle.ended
+    gates[0].release()
+    await busy.ended
+    reply = wire.parse(bytes(busy.received))
     assert (reply.status, reply.complete, reply.headers.get("connection")) == (200, True, "close")
+    gates[1].release()  # it was not only told so because nobody else was left
+    await last.ended
+    assert wire.parse(bytes(last.received)).headers.get("connection") == "close"
     await stopped
 
 

@@ -131,7 +131,7 @@ class Channel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         state = self.state
         self._spoke = True
-        if state is _IDLE and not self._held and self.site.has_room:
+        if state is _IDLE and not self._held and self.site.as_before:
             front = self.site.front
             self._caller = caller = front.callers.of(data, self._connected)
             if (found := front.hot.seen(data, caller.principal)) is not None:
@@ -188,7 +188,8 @@ class Channel(Protocol):
             self._refuse(error, head)
             return
         front = self.site.front
-        found = front.hot.answer(head, caller.principal)
+        # What a request was answered with before says that the connection goes on.
+        found = None if self.site.stopping else front.hot.answer(head, caller.principal)
         if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
             ask = asked(head, caller, secure=ISSLTransport.providedBy(self.transport), body=self._body)

@@ -58,6 +58,8 @@ class BoundedSite(Factory):
         self.has_room = True
         #: Whether each connection ends with its present answer.
         self.stopping = False
+        #: Whether requests may be answered as they were before: there is room, and connections go on.
+        self.as_before = True
         self._full = full
         self._is_full = False
         self._making_room = False
@@ -87,7 +89,7 @@ class BoundedSite(Factory):
         elif standing is Standing.BUSY:
             self._idle.pop(channel, None)
             self._busy.add(channel)
-            self.has_room = len(self._busy) < self.limit
+            self._count_busy()
         elif standing is Standing.LEAVING:
             self._forget(channel)
             self._leaving.setdefault(channel, self.clock.seconds())
@@ -97,7 +99,7 @@ class BoundedSite(Factory):
     def _waits(self, channel: Channel) -> None:
         if self._idle.pop(channel, None) is None:
             self._busy.discard(channel)
-            self.has_room = len(self._busy) < self.limit
+            self._count_busy()
         self._idle[channel] = self.clock.seconds()  # the last one, as the oldest are looked for at the other end
         if self.stopping:
             channel.dismiss()
@@ -115,7 +117,11 @@ class BoundedSite(Factory):
     def _forget(self, channel: Channel) -> None:
         self._idle.pop(channel, None)
         self._busy.discard(channel)
+        self._count_busy()
+
+    def _count_busy(self) -> None:
         self.has_room = len(self._busy) < self.limit
+        self.as_before = self.has_room and not self.stopping
 
     # -- room
 
@@ -160,15 +166,20 @@ class BoundedSite(Factory):
                 break
             channel.abort()
 
-    async def close(self, within: float) -> None:
-        """Close every connection once what is being sent there has gone out, or after *within* seconds."""
+    def wind_down(self) -> None:
+        """Have each connection end with its present answer, and those that wait for a request end now."""
         self.stopping = True
+        self._count_busy()
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        idle = list(self._idle)
-        for channel in idle:
+        for channel in list(self._idle):
             channel.dismiss()
+
+    async def close(self, within: float) -> None:
+        """Close every connection once what is being sent there has gone out, or after *within* seconds."""
+        idle = list(self._idle)
+        self.wind_down()
         if self._busy or self._leaving:
             gone = self._gone.wait()
             deadlines = [
