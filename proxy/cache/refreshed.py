@@ -205,12 +205,13 @@ class Refreshed:
 
     def _hit(self, entry: _Entry, decision: Decision, detail: str | None = None) -> Served:
         assert entry.head is not None
-        if self._upstreams.condition() is Condition.OFFLINE:
-            return Served(entry.head, CacheStatus(True, detail="offline"))
         if decision.ttl <= 0:
+            condition = self._upstreams.condition()
+            if condition is Condition.OFFLINE:
+                return Served(entry.head, CacheStatus(True, detail="offline"))
             self._count(f"{self._source.thing} served stale")
-            if detail is None and self._upstreams.condition() is not Condition.UP:
-                detail = f"upstream-{self._upstreams.condition().value}"
+            if detail is None and condition is not Condition.UP:
+                detail = f"upstream-{condition.value}"
         return Served(entry.head, CacheStatus(True, ttl=round(decision.ttl), detail=detail))
 
     async def _entry(self, key: str) -> _Entry:

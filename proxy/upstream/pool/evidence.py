@@ -66,6 +66,10 @@ class State(enum.Enum):
     PROBING = "probing"
 
 
+#: For each hot request: in Python 3.11 a member of an enumeration takes longer to find than the rest of the answer.
+_UP, _ALL_WELL = State.UP, Condition.UP
+
+
 @frozen(slots=True)
 class Refusal:
     """Why a request may not go out now, and for how many seconds."""
@@ -124,6 +128,12 @@ class _Origin:
     last_failure_at: float | None = None
     last_answer_at: float | None = None
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last two different URLs failed."""
+        lately = reversed(self.outcomes.values())
+        return len(self.outcomes) > 1 and not next(lately)[1] and not next(lately)[1]
+
 
 class Evidence:
     """All evidence about the upstream at *home*.
@@ -166,11 +176,10 @@ class Evidence:
 
     def condition(self) -> Condition:
         """As the freshness decision sees the upstream: suspect when its last two different URLs failed, or it is slow."""
-        if self._at_home.state is not State.UP:
+        home = self._at_home
+        if home.state is not _UP:
             return Condition.DOWN
-        last = [good for _, good in list(self._at_home.outcomes.values())[-2:]]
-        failing = len(last) == 2 and not any(last)
-        return Condition.SUSPECT if failing or self._slow or self._at_home.doubted else Condition.UP
+        return Condition.SUSPECT if self._slow or home.doubted or home.failing else _ALL_WELL
 
     def retry_in(self, now: float) -> float:
         """Seconds until the upstream may be asked; 0.0: now."""
