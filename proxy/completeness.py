@@ -19,9 +19,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from proxy.names import normalize
+from proxy.names import normalize, packing_of
 from proxy.settings import MIB
 
 #: Bytes whose checksums are compared in a zip archive; beyond these its directory and its headers are the witness.
@@ -65,10 +65,10 @@ def check(filename: str, file: io.RawIOBase) -> bool:
     beginning = _at(file, 0, 512)
     if not size:
         raise Incomplete("it is empty")
-    for endings, read in _READERS:
-        if name.endswith(endings):
-            read(file)
-            return True
+    packing = packing_of(filename)
+    if packing is not None:
+        _READERS[packing](file)
+        return True
     for ending, expected in _BEGINNINGS.items():
         if name.endswith(ending) and not beginning.startswith(expected):
             raise Incomplete(f"it does not begin as a {ending} file does{_apology(beginning)}")
@@ -208,10 +208,11 @@ def _xz(file: io.RawIOBase) -> io.BufferedIOBase:
     return lzma.LZMAFile(file)  # type: ignore[arg-type]  # it reads and seeks
 
 
-_READERS: tuple[tuple[tuple[str, ...], Callable[[io.RawIOBase], None]], ...] = (
-    ((".whl", ".zip", ".egg"), _zip),
-    ((".tar.gz", ".tgz"), _compressed_tar(_gzip, "tar.gz")),
-    ((".tar.bz2", ".tbz2", ".tbz"), _compressed_tar(_bzip2, "tar.bz2")),
-    ((".tar.xz", ".txz", ".tar.lzma", ".tlz"), _compressed_tar(_xz, "tar.xz")),
-    ((".tar",), _plain_tar),
-)
+#: By :func:`proxy.names.packing_of`.
+_READERS: Mapping[str, Callable[[io.RawIOBase], None]] = {
+    "zip": _zip,
+    "tar.gz": _compressed_tar(_gzip, "tar.gz"),
+    "tar.bz2": _compressed_tar(_bzip2, "tar.bz2"),
+    "tar.xz": _compressed_tar(_xz, "tar.xz"),
+    "tar": _plain_tar,
+}

@@ -1,12 +1,15 @@
-"""What text from outside must be before it becomes part of a URL, a key or a path: names, versions, digests.
+"""Names: what text from outside must be before it becomes part of a URL, a key or a path; what a file name says.
 
-Each ``is_…`` function takes any text, however long, in time proportional to its length.
+Each ``is_…`` function takes any text, however long, in time proportional to its length.  The name of a distribution file states
+its project, its version, and of a wheel the tags (PEP 427, PEP 625); its companions are named after it (PEP 658, PEP 740).
 """
 
 from __future__ import annotations
 
 import re
 
+from packaging.tags import Tag
+from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from proxy.model import DIGEST_LENGTHS
@@ -30,15 +33,32 @@ _LONGEST_PROJECT = _LONGEST - len("-0.tar.gz")
 _LONGEST_VERSION = _LONGEST - len("a-.tar.gz")
 
 #: What the names of a file's companions end in (PEP 658, PEP 740).
-_COMPANIONS = (".metadata", ".provenance")
+METADATA = ".metadata"
+PROVENANCE = ".provenance"
+_COMPANIONS = (METADATA, PROVENANCE)
 
+_WHEEL = ".whl"
 #: Kinds of distributions by the endings of their names.
 _KINDS = {
-    "wheel": (".whl",),
+    "wheel": (_WHEEL,),
     "sdist": (".tar.gz", ".zip", ".tgz", ".tar.bz2", ".tar.xz", ".tar.z", ".tar"),
     "egg": (".egg",),
     "installer": (".exe", ".msi", ".rpm", ".deb", ".dmg"),
 }
+
+#: How distributions are packed, by the endings of their names.
+_PACKINGS = {
+    "zip": (_WHEEL, ".zip", ".egg"),
+    "tar.gz": (".tar.gz", ".tgz"),
+    "tar.bz2": (".tar.bz2", ".tbz2", ".tbz"),
+    "tar.xz": (".tar.xz", ".txz", ".tar.lzma", ".tlz"),
+    "tar": (".tar",),
+}
+#: Endings of what indexes hold, the oldest kinds included; everything else that a page links to is no file.
+_HELD = (
+    *(ending for endings in _KINDS.values() for ending in endings),
+    *(".tbz", ".txz", ".tar.lz", ".tar.lzma", ".tar.zst"),
+)
 
 #: The digest segment of a file's URL when its page states no digest.
 UNSTATED = "none"
@@ -82,14 +102,76 @@ def is_filename(name: str) -> bool:
 
 def is_served_name(name: str) -> bool:
     """Whether *name* is that of a file, or of one of its companions, which may be longer than a file's."""
-    stems = (name.removesuffix(each) for each in _COMPANIONS if name.endswith(each))
-    return is_filename(name) or any(map(is_filename, stems))
+    return is_filename(name) or any(is_filename(companion_of(name, each) or "") for each in _COMPANIONS)
 
 
 def kind_of(filename: str) -> str | None:
     """What kind of distribution *filename* is, by its ending: ``wheel``, ``sdist``, ``egg`` or ``installer``."""
     ending = filename.lower()
     return next((kind for kind, endings in _KINDS.items() if ending.endswith(endings)), None)
+
+
+def packing_of(filename: str) -> str | None:
+    """How the distribution *filename* is packed, by its ending: ``zip``, ``tar`` or ``tar.gz``, ``tar.bz2``, ``tar.xz``."""
+    ending = filename.lower()
+    return next((packing for packing, endings in _PACKINGS.items() if ending.endswith(endings)), None)
+
+
+def is_distribution(filename: str) -> bool:
+    """Whether *filename* ends as distributions of any kind do, those included that no installer has taken for long."""
+    return filename.lower().endswith(_HELD)
+
+
+def is_wheel(filename: str) -> bool:
+    """Whether *filename* is that of a wheel, by its ending as installers look at it."""
+    return filename.endswith(_WHEEL)
+
+
+def version_of(filename: str) -> Version | None:
+    """The version that the name of a wheel (PEP 427) or sdist (PEP 625) states, ``None`` when it states none."""
+    try:
+        return parse_wheel_filename(filename)[1] if is_wheel(filename) else parse_sdist_filename(filename)[1]
+    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        return None
+
+
+def project_of(filename: str) -> str:
+    """The normalised name of the project that the name of a wheel begins with."""
+    return normalize(filename.partition("-")[0])
+
+
+def tags_of(filename: str) -> str | None:
+    """The tags of a wheel (PEP 425) as its name has them, ``py3-none-any``; ``None`` for what is no wheel."""
+    return "-".join(filename.split("-")[-3:]).removesuffix(_WHEEL) if is_wheel(filename) and filename.count("-") >= 4 else None
+
+
+def build_and_tags(filename: str) -> tuple[tuple[()] | tuple[int, str], frozenset[Tag]] | None:
+    """The build number of a wheel (``()`` for none) and each of its tags (PEP 427); ``None`` for what is no wheel."""
+    try:
+        _, _, build, tags = parse_wheel_filename(filename)
+    except InvalidWheelFilename:
+        return None
+    return build, tags
+
+
+def companion_name(asked: str, filename: str, companion: str) -> str:
+    """The name of a companion in the ledger.  *asked*, the digest segment, says of which bytes it is."""
+    return f"{asked}/{filename}{companion}"
+
+
+def metadata_name(asked: str, filename: str) -> str:
+    """:func:`companion_name` of the metadata of *filename*."""
+    return companion_name(asked, filename, METADATA)
+
+
+def filename_of(name: str) -> str:
+    """The file that *name* in the ledger belongs to: its own name, or that of the file it is a companion of."""
+    return name.partition("/")[2].removesuffix(METADATA) if "/" in name else name
+
+
+def companion_of(name: str, companion: str) -> str | None:
+    """The file whose *companion* the last segment of a URL asks for, ``None`` when *name* asks for something else."""
+    return name.removesuffix(companion) if name.endswith(companion) and name != companion else None
 
 
 def is_plain(name: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from packaging.metadata import parse_email
 from packaging.version import InvalidVersion, Version
 
+from proxy.names import kind_of, packing_of
 from proxy.settings import MIB
 from proxy.wheels import Unreadable
 
@@ -27,24 +28,24 @@ _MOST_UNPACKED = 256 * MIB
 #: From this version of the format on, what is not called dynamic holds for every wheel that is built of the archive (PEP 643).
 _RELIABLE = Version("2.2")
 
+#: By :func:`proxy.names.packing_of`; a zip file is no stream.
 _OPENERS: Mapping[str, Callable[[Any], Any]] = {
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-    ".tar": lambda file: file,
+    "tar.gz": gzip.open,
+    "tar.bz2": bz2.open,
+    "tar.xz": lzma.open,
+    "tar": lambda file: file,
 }
 
 
 def is_sdist(filename: str) -> bool:
     """Whether *filename* is that of an archive which :func:`read_pkg_info` can look into."""
-    return filename.endswith((".zip", *_OPENERS))
+    return kind_of(filename) == "sdist" and packing_of(filename) is not None
 
 
 def read_pkg_info(file: io.RawIOBase, filename: str) -> bytes:
     """The PKG-INFO of the source archive *filename* in *file*.  Blocks.  Raises Unreadable."""
     try:
-        return _from_zip(file) if filename.endswith(".zip") else _from_tar(file, filename)
+        return _from_zip(file) if packing_of(filename) == "zip" else _from_tar(file, filename)
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -80,7 +81,7 @@ def _from_zip(file: io.RawIOBase) -> bytes:
 
 
 def _from_tar(file: io.RawIOBase, filename: str) -> bytes:
-    opener = next(opener for ending, opener in _OPENERS.items() if filename.endswith(ending))
+    opener = _OPENERS[packing_of(filename) or "tar"]
     file.seek(0)
     with tarfile.open(fileobj=_Bounded(opener(file)), mode="r|") as archive:
         for member in archive:

@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 
-from proxy.names import normalize
+from proxy.names import normalize, project_of
 from proxy.settings import MIB
 
 _METADATA = re.compile(r"([^/]+)-[^/-]+\.dist-info/METADATA")
@@ -133,7 +133,7 @@ def _entry(names: list[str], filename: str) -> str:
     """The name of the METADATA of the project that *filename* names, if others are packed with it."""
     found = [match for name in names if (match := _METADATA.fullmatch(name)) is not None]
     if len(found) > 1:
-        project = normalize(filename.partition("-")[0])
+        project = project_of(filename)
         found = [match for match in found if normalize(match[1]) == project]
     if len(found) != 1:
         raise Unreadable(f"it has {'no' if not found else 'more than one'} .dist-info/METADATA")

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 
 from proxy.administration.parts import IndexParts, Parts
 from proxy.administration.stock import Named
-from proxy.cache.ledger import METADATA, companion_name
 from proxy.errors import NotFound, ProxyError
 from proxy.model import File, LedgerEntry, strongest
-from proxy.names import UNSTATED
+from proxy.names import METADATA, UNSTATED, metadata_name
 from proxy.repository.metadata import whole
 from proxy.repository.offered import segment
 from proxy.simple.links import bare, beside
@@ -68,5 +67,5 @@ def _stated(files: Collection[File], unnamed: Collection[str]) -> list[tuple[str
             found.append((file.filename, sha256, bare(file.url)))
         metadata = file.core_metadata
         if metadata and metadata is not True and (sha256 := metadata.get("sha256", "")) in unnamed:
-            found.append((companion_name(segment(file), file.filename, METADATA), sha256, beside(bare(file.url), METADATA)))
+            found.append((metadata_name(segment(file), file.filename), sha256, beside(bare(file.url), METADATA)))
     return found

@@ -12,12 +12,11 @@ from typing import Any
 from attrs import define, frozen
 
 from proxy.administration.parts import Parts, project_name
-from proxy.cache.ledger import filename_of
 from proxy.cache.records import PAGES
 from proxy.errors import NotFound
 from proxy.interfaces import Report
 from proxy.model import NO_BYTES, LedgerEntry, StoredFile
-from proxy.simple.legacy import version_of
+from proxy.names import filename_of, version_of
 
 
 @frozen(slots=True)

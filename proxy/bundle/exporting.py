@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
 from proxy.bundle.writing import BundleWriter
-from proxy.cache.ledger import filename_of
 from proxy.interfaces import Clock
 from proxy.model import NO_BYTES, File, LedgerEntry, Page, Record
+from proxy.names import filename_of
 from proxy.policy.rules import Project, Viewpoint
 from proxy.repository.gate import recorded
 from proxy.repository.offered import as_pinned, bytes_of, metadata_of

@@ -26,27 +26,13 @@ from proxy.errors import StorageFailed
 from proxy.flight import Flights
 from proxy.interfaces import IOffload, IVersionedRecords
 from proxy.model import EMPTY, Change, LedgerEntry, Versioned
-from proxy.names import is_version
-from proxy.simple.legacy import version_of
+from proxy.names import is_version, version_of
 
 #: (index, project) of entries.
 Place = tuple[str, str]
 
-#: The companion that is pinned beside its file (PEP 658).
-METADATA = ".metadata"
-
 #: The first part of the keys of all entries.
 _FOLDER = "entry"
-
-
-def companion_name(asked: str, filename: str, companion: str) -> str:
-    """The name to pin a companion under: it belongs to the bytes of its file, so the digest segment is part of it."""
-    return f"{asked}/{filename}{companion}"
-
-
-def filename_of(name: str) -> str:
-    """The file that the pin *name* belongs to: its own name, or that of the file it is a companion of."""
-    return name.partition("/")[2].removesuffix(METADATA) if "/" in name else name
 
 
 def means(which: str | None, filename: str) -> bool:

@@ -8,9 +8,10 @@ from attrs import frozen
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.cache.ledger import Ledger, filename_of, means
+from proxy.cache.ledger import Ledger, means
 from proxy.interfaces import IFileStore, IVersionedRecords
 from proxy.model import NO_BYTES, Change
+from proxy.names import filename_of
 
 #: The first part of the keys of the book: one record for each of them, which says nothing more.
 _FOLDER = "pinned"

@@ -9,8 +9,7 @@ from proxy.core.views import Document, DocumentView, Moment, PageView, View
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IProjectsView
 from proxy.model import Wanted
-from proxy.names import normal_version
-from proxy.repository.offered import PROVENANCE
+from proxy.names import PROVENANCE, normal_version
 from proxy.settings import MIB
 from proxy.simple.links import bare
 

@@ -23,13 +23,12 @@ from proxy.core.views import Moment
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Clock, IOffload
 from proxy.model import File, Head, LedgerEntry, Page
-from proxy.names import normal_version
+from proxy.names import normal_version, version_of
 from proxy.policy.policy import Policy
 from proxy.policy.rules import Project, Viewpoint
 from proxy.policy.verdicts import Verdict, earliest
 from proxy.repository.offered import as_pinned, find, listed
 from proxy.settings import MIB
-from proxy.simple.legacy import version_of
 
 #: What may be remembered of verdicts on projects, pages and files, and what one weighs besides its text (bytes).
 _PROJECTS, _PAGES, _FILES, _WEIGHT = 8 * MIB, 4 * MIB, 8 * MIB, 400

@@ -8,12 +8,13 @@ from attrs import frozen
 
 from proxy.cache.entries import Entries
 from proxy.cache.files import FileCache
-from proxy.cache.ledger import METADATA, Ledger
+from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.core.views import Moment
 from proxy.errors import Attempt, DigestChanged, NotFound, UpstreamFailed
 from proxy.interfaces import IBytesSource, IFileHandle, IOffload, IUpstreams
 from proxy.model import Digest, File, Head, LedgerEntry, Wanted
+from proxy.names import METADATA
 from proxy.repository.gate import Gate
 from proxy.repository.gathered import Gathered
 from proxy.repository.handles import RemoteFile, RemoteFiles

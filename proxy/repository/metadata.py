@@ -25,9 +25,10 @@ from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError,
 from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
+from proxy.names import is_wheel, metadata_name
 from proxy.repository.gathered import matches
 from proxy.repository.listed import Listed, ListedFiles
-from proxy.repository.offered import is_wheel, metadata_digest, metadata_name, stated_metadata
+from proxy.repository.offered import metadata_digest, stated_metadata
 from proxy.sdists import is_reliable, is_sdist, read_pkg_info
 from proxy.settings import KIB
 from proxy.simple.links import bare

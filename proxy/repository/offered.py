@@ -11,10 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import evolve, frozen
 from msgspec.structs import replace
 
-from proxy.cache.ledger import METADATA, companion_name
 from proxy.model import NO_BYTES, Digest, File, LedgerEntry, Page, strongest
-from proxy.names import UNSTATED
-from proxy.simple.legacy import version_of
+from proxy.names import UNSTATED, is_wheel, metadata_name, version_of
 from proxy.simple.links import bare, without_secrets
 
 #: The companion of PEP 740.
@@ -188,15 +186,6 @@ def _upgraded(page: Page) -> Page:
         return page
     versions = {version for file in page.files if (version := version_of(file.filename)) is not None}
     return evolve(page, api_version=max(page.api_version, (1, 1)), versions=tuple(map(str, sorted(versions))))
-
-
-def is_wheel(filename: str) -> bool:
-    return filename.endswith(".whl")
-
-
-def metadata_name(asked: str, filename: str) -> str:
-    """The name that the metadata of the wheel *filename* is pinned under; *asked* is the digest segment of its URL."""
-    return companion_name(asked, filename, METADATA)
 
 
 def as_pinned(file: File, pin: LedgerEntry | None) -> File:

@@ -27,9 +27,9 @@ from proxy.errors import ProxyError
 from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.model import File, Head, Page
-from proxy.names import is_project_name, normalize
+from proxy.names import is_project_name, is_wheel, metadata_name, normalize, tags_of, version_of
 from proxy.repository.gate import Gate
-from proxy.repository.offered import is_wheel, metadata_name, segment
+from proxy.repository.offered import segment
 from proxy.settings import MIB
 
 #: Of larger pages the newest release is not looked for: many wheels belong to it, and which is wanted depends on the client.
@@ -105,7 +105,7 @@ class Prefetch:
 
     def metadata_asked(self, project: str, filename: str) -> None:
         """A client asks for the metadata of *filename*."""
-        tags = _tags(filename)
+        tags = tags_of(filename)
         if tags is None:
             return
         key = (project, tags)
@@ -250,19 +250,14 @@ def series(page: Page, filename: str) -> list[tuple[str, str]]:
 
     Each as the digest segment of its URL and its name.
     """
-    tags = _tags(filename)
+    tags = tags_of(filename)
     found = (
         (version, file)
         for file in page.files
-        if file.core_metadata and file.yanked is False and _tags(file.filename) == tags
-        if (version := _final(file.filename.split("-")[1])) is not None
+        if file.core_metadata and file.yanked is False and tags_of(file.filename) == tags
+        if (version := version_of(file.filename)) is not None and not version.is_prerelease
     )
     return [(segment(file), file.filename) for _, file in sorted(found, key=lambda each: each[0], reverse=True)]
-
-
-def _tags(filename: str) -> str | None:
-    """The tags of a wheel (PEP 425); ``None`` for what is no wheel."""
-    return "-".join(filename.split("-")[-3:]) if is_wheel(filename) and filename.count("-") >= 4 else None
 
 
 def _final(text: str) -> Version | None:

@@ -11,14 +11,14 @@ from zope.interface import implementer
 
 from proxy.cache.entries import Entries
 from proxy.cache.files import FileCache
-from proxy.cache.ledger import METADATA, Ledger
+from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.core.views import DocumentName, DocumentView, LegacyName, Moment, PageView, ProvenanceName, View
 from proxy.errors import NotFound, NotHere
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRepository, IUpstreams
 from proxy.model import NO_BYTES, Head, LedgerEntry, Page, Wanted
-from proxy.names import kind_of
+from proxy.names import METADATA, PROVENANCE, companion_of, kind_of, metadata_name, version_of
 from proxy.policy.policy import Policy
 from proxy.repository.documents import Documents
 from proxy.repository.gate import Gate
@@ -26,11 +26,10 @@ from proxy.repository.handles import RemoteFile, RemoteFiles, StoredFile
 from proxy.repository.hosts import FileHosts
 from proxy.repository.listed import ListedFiles, etag_of, pinned
 from proxy.repository.metadata import Sidecars
-from proxy.repository.offered import PROVENANCE, metadata_name, offered
+from proxy.repository.offered import offered
 from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
 from proxy.settings import MIB
-from proxy.simple.legacy import version_of
 from proxy.simple.links import bare, resolve
 
 #: The largest metadata that is taken from upstream (bytes).
@@ -192,20 +191,21 @@ class ProxyRepository:
         """The sha256 of the stored file that :meth:`file` would find, if that is known at once, else ``None``."""
         head = self._pages.at_hand(project)
         pins = self._pins.at_hand(self.name, project)
-        filename, companion = _companion(name)
+        of_metadata = companion_of(name, METADATA)
+        filename = of_metadata or name
         if head is None or pins is None or not self._gate.visible_at_once(project, filename, head[0], pins):
             return None
-        pin = pins.get(metadata_name(asked, filename)) if companion else pinned(pins, asked, filename)
+        pin = pins.get(metadata_name(asked, filename)) if of_metadata else pinned(pins, asked, filename)
         if pin is None or pin.sha256 == NO_BYTES:
             return None
-        if self._presence is not None and companion:
+        if self._presence is not None and of_metadata:
             return None  # whether its file is there takes a look at the store
         return pin.sha256
 
     async def file(self, project: str, digest: str, name: str) -> IFileHandle:
-        filename, companion = _companion(name)
-        if not companion:
-            return await self._file(project, digest, filename)
+        filename = companion_of(name, METADATA)
+        if filename is None:
+            return await self._file(project, digest, name)
         beside = await self._beside(project, digest, filename)
         if self._prefetch is not None:
             self._prefetch.metadata_asked(project, filename)
@@ -278,10 +278,3 @@ def _entry(wanted: Wanted, sha256: str, size: int, now: float) -> LedgerEntry:
     if file is None:
         return entry
     return replace(entry, upload_time=file.upload_time, requires_python=file.requires_python, yanked=file.yanked)
-
-
-def _companion(name: str) -> tuple[str, str]:
-    """A file name and the companion of it that *name* asks for (``.metadata`` or nothing)."""
-    if name.endswith(METADATA):
-        return name.removesuffix(METADATA), METADATA
-    return name, ""

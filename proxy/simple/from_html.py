@@ -21,19 +21,13 @@ from urllib.parse import unquote
 from selectolax.lexbor import LexborHTMLParser
 
 from proxy.model import EMPTY, File, Page
-from proxy.names import is_filename, normalize
+from proxy.names import is_distribution, is_filename, normalize
 from proxy.settings import MIB
 from proxy.simple import mend
 from proxy.simple.attributes import others
 from proxy.simple.links import join_anew, resolve
 from proxy.simple.malformed import Malformed
 
-#: Endings of what indexes hold, the oldest kinds included; everything else that a page links to is no file.
-_SUFFIXES = (
-    *(".whl", ".egg", ".zip", ".tgz", ".tbz", ".txz"),
-    *(".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.z", ".tar.lz", ".tar.lzma", ".tar.zst"),
-    *(".exe", ".msi", ".rpm", ".deb", ".dmg"),
-)
 #: A file that only an index links to, ``<name>-<version>`` and such an ending: a portal offers ``setup.exe`` too.
 _NUMBERED = re.compile(r".-v?[0-9]", re.IGNORECASE)
 _ARCHIVE = re.compile(r"\.(?:whl|egg|zip|tgz|tbz|txz|tar(?:\.\w+)?)\Z", re.IGNORECASE)
@@ -208,7 +202,7 @@ def _file(attributes: Mapping[str, str | None], base: str) -> File | None:
         return None
     url, fragment = found
     filename = unquote(url.partition("?")[0].rpartition("/")[2])
-    if not filename.lower().endswith(_SUFFIXES) or not is_filename(filename):
+    if not is_distribution(filename) or not is_filename(filename):
         return None
     return File(
         filename=filename,

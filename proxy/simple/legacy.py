@@ -10,11 +10,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
-from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from proxy.model import File, Page
-from proxy.names import normal_version
+from proxy.names import is_wheel, normal_version, tags_of, version_of
 from proxy.simple.from_json import of_few_values
 from proxy.simple.links import without_secrets, without_users
 
@@ -112,16 +111,6 @@ def from_page(page: Page, version: str | None, link: Link) -> bytes | None:
     return _encode(document)
 
 
-def version_of(filename: str) -> Version | None:
-    """The version that the name of a wheel (PEP 427) or sdist (PEP 625) states, ``None`` when it states none."""
-    try:
-        if filename.endswith(".whl"):
-            return parse_wheel_filename(filename)[1]
-        return parse_sdist_filename(filename)[1]
-    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
-        return None
-
-
 def _latest(releases: Mapping[Version, list[File]]) -> Version | None:
     """What an installer would take: the newest that is neither a pre-release nor yanked, if there is one."""
 
@@ -133,7 +122,7 @@ def _latest(releases: Mapping[Version, list[File]]) -> Version | None:
 
 
 def _entry(file: File, link: Link) -> dict[str, Any]:
-    wheel = file.filename.endswith(".whl")
+    wheel, tags = is_wheel(file.filename), tags_of(file.filename)
     moment = (file.upload_time or "").removesuffix("Z").partition(".")[0]
     return {
         "comment_text": "",
@@ -142,7 +131,7 @@ def _entry(file: File, link: Link) -> dict[str, Any]:
         "has_sig": False,
         "md5_digest": file.hashes.get("md5"),
         "packagetype": "bdist_wheel" if wheel else "sdist",
-        "python_version": file.filename.split("-")[-3] if wheel else "source",
+        "python_version": "source" if tags is None else tags.partition("-")[0],
         "requires_python": file.requires_python,
         "size": file.size,
         "upload_time": moment or None,

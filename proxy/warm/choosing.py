@@ -7,10 +7,9 @@ from typing import Any
 
 from attrs import frozen
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from proxy.simple.legacy import version_of
+from proxy.names import build_and_tags, is_wheel, packing_of, tags_of, version_of
 from proxy.warm.inputs import Locked
 from proxy.warm.targets import Target
 
@@ -32,10 +31,10 @@ class Choice:
         there = [entry for entry in entries if version_of(entry["filename"]) == version and _may_be_taken(entry, locked)]
         if self.all_files:
             return there
-        wheels = [entry for entry in there if entry["filename"].endswith(".whl")]
-        sources = [] if self.only_binary else [entry for entry in there if not entry["filename"].endswith(".whl")]
+        wheels = [entry for entry in there if is_wheel(entry["filename"])]
+        sources = [] if self.only_binary else [entry for entry in there if not is_wheel(entry["filename"])]
         if not targets:
-            everywhere = any(entry["filename"].endswith("-any.whl") for entry in wheels)
+            everywhere = any((tags_of(entry["filename"]) or "").endswith("-any") for entry in wheels)
             return wheels + (sources if self.sdists or not everywhere else [])
         chosen = []
         for target in targets:
@@ -49,7 +48,7 @@ class Choice:
     def is_for_others(self, entries: Iterable[Entry], locked: Locked) -> bool:
         """Whether *locked* has wheels alone, so that a target without one has no use for it (as Linux has none for pywin32)."""
         there = Choice(all_files=True).of(entries, locked, ())
-        return bool(there) and all(entry["filename"].endswith(".whl") for entry in there)
+        return bool(there) and all(is_wheel(entry["filename"]) for entry in there)
 
 
 def _may_be_taken(entry: Entry, locked: Locked) -> bool:
@@ -62,10 +61,10 @@ def _best(wheels: Sequence[Entry], target: Target) -> Entry | None:
     ranks = target.ranks()
 
     def rank(entry: Entry) -> tuple[int, tuple[int, str]] | None:
-        try:
-            _, _, build, tags = parse_wheel_filename(entry["filename"])
-        except InvalidWheelFilename:
+        named = build_and_tags(entry["filename"])
+        if named is None:
             return None
+        build, tags = named
         accepted = [ranks[tag] for tag in tags if tag in ranks]
         return (-min(accepted), build or (-1, "")) if accepted and suits(entry, target) else None
 
@@ -83,7 +82,7 @@ def suits(entry: Entry, target: Target) -> bool:
 
 def _preferred(sources: Sequence[Entry]) -> list[Entry]:
     """One source archive: ``.tar.gz`` before others."""
-    return sorted(sources, key=lambda entry: not entry["filename"].endswith(".tar.gz"))[:1]
+    return sorted(sources, key=lambda entry: packing_of(entry["filename"]) != "tar.gz")[:1]
 
 
 def newest(entries: Iterable[Entry], specifier: SpecifierSet, count: int) -> list[str]:

@@ -21,6 +21,7 @@ from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 
 from proxy.flight import Flights
+from proxy.names import METADATA, is_wheel
 from proxy.simple.links import shown
 from proxy.simple.media import MediaType
 from proxy.simple.numbers import whole
@@ -124,7 +125,7 @@ class Fetcher:
 
     async def _metadata(self, url: str, stated: Any) -> None:
         """Have the proxy fetch the metadata of the wheel at *url*; *stated* is what its page says of it.  Raises NotFetched."""
-        body = await treq.content(await self._ask("GET", f"{url}.metadata"))
+        body = await treq.content(await self._ask("GET", f"{url}{METADATA}"))
         for name, value in (stated if isinstance(stated, dict) else {}).items():
             if name in hashlib.algorithms_available and hashlib.new(name, body).hexdigest() != value:
                 raise NotFetched(f"its metadata has another {name} than the page says: installers would refuse it")
@@ -136,7 +137,7 @@ class Fetcher:
 
     async def _file(self, url: str, entry: Entry, told: Callable[[int], None]) -> Fetched:
         filename, size = entry["filename"], entry.get("size")
-        looked_into = not filename.endswith(".whl") and (size or 0) <= _LARGEST_SDIST
+        looked_into = not is_wheel(filename) and (size or 0) <= _LARGEST_SDIST
         head = await self._ask("HEAD", url)
         there = _was_there(head)
         if there and not looked_into:

@@ -14,8 +14,7 @@ from attrs import frozen
 
 from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
-from proxy.names import is_digest, is_project_name, is_served_name, is_version, normalize
-from proxy.repository.offered import PROVENANCE
+from proxy.names import PROVENANCE, companion_of, is_digest, is_project_name, is_served_name, is_version, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
 from proxy.web.answers import Answer, Ask
 from proxy.web.documents import JsonDocuments, last_modified
@@ -143,8 +142,7 @@ class Routes:
         return redirect(f"../{project}/")
 
     async def _file(self, at: At, project: str, digest: str, name: str) -> Answer:
-        if name.endswith(PROVENANCE) and name != PROVENANCE:
-            filename = name.removesuffix(PROVENANCE)
+        if (filename := companion_of(name, PROVENANCE)) is not None:
             return await self._documents.provenance(at.repository, normalize(project), digest, filename, at.ask)
         return await self._files.file(at.repository, normalize(project), digest, name, at.ask)
 

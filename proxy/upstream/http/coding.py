@@ -14,6 +14,7 @@ from typing import Any
 
 import zstandard
 
+from proxy.names import METADATA, packing_of
 from proxy.settings import KIB
 from proxy.upstream.http.failures import Failed
 
@@ -32,7 +33,7 @@ BEGINNING = 2 * KIB
 
 #: What files begin with, by the ending of their name.
 _STARTS: tuple[tuple[tuple[str, ...], re.Pattern[bytes]], ...] = (
-    ((".metadata",), re.compile(rb"(?:\xef\xbb\xbf)?[A-Za-z-]+[ \t]*:")),
+    ((METADATA,), re.compile(rb"(?:\xef\xbb\xbf)?[A-Za-z-]+[ \t]*:")),
     ((".whl", ".zip", ".egg"), re.compile(rb"PK")),
     ((".gz", ".tgz"), re.compile(rb"\x1f\x8b")),
     ((".bz2", ".tbz"), re.compile(rb"BZh")),
@@ -179,7 +180,7 @@ def layers(beginning: bytes, codings: Sequence[str], name: str) -> list[tuple[st
             starts.append(inner)
     kind = next((start for endings, start in _STARTS if name.lower().endswith(endings)), None)
     fits = [kind is None or kind.match(start) is not None for start in starts]
-    if name.lower().endswith((".tar.gz", ".tgz")):
+    if packing_of(name) == "tar.gz":
         fits = [fit and _may_be_tar(inner) for fit, inner in zip(fits, [*starts[1:], b""], strict=True)]
     depths = sorted(range(len(starts)), key=lambda depth: (fits[depth], depth), reverse=True)
     return [tuple(found[:depth]) for depth in depths]
