@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from proxy.commands.place import Place, options, say
-from proxy.commands.tables import moment, show, size
+from proxy.commands.tables import show
+from proxy.core.amounts import moment, size
 
 _COLUMNS = (("index", False), ("project", False), ("file", False), ("size", True), ("last used", False))
 

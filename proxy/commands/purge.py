@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from proxy.commands.place import Place, fail, options, say
-from proxy.commands.tables import size
 from proxy.config import quantities
+from proxy.core.amounts import size
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

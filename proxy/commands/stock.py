@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from proxy.commands.place import Place, options, say
-from proxy.commands.tables import moment, say_pairs, show, size
+from proxy.commands.tables import say_pairs, show
+from proxy.core.amounts import moment, size
 
 _PROJECTS = (("index", False), ("project", False), ("files", True), ("bytes", True), ("missing", True))
 _FILES = (

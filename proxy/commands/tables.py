@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 
 import click
 
@@ -38,21 +37,6 @@ def _plain(rows: Sequence[Sequence[str]], numbers: Sequence[bool]) -> None:
             cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numbers, strict=True)
         ]
         click.echo("  ".join(cells).rstrip())
-
-
-def moment(seconds: float | None) -> str:
-    """A point in time, in local time; ``-`` for none."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def size(count: int) -> str:
-    """Bytes, in the unit that leaves at most three digits before the point."""
-    number, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 999.5 or unit == "TB":
-            break
-        number /= 1000
-    return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
 
 
 def say_pairs(pairs: Sequence[tuple[str, str]]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from proxy.commands.place import Place, options, say
-from proxy.commands.tables import moment, show
+from proxy.commands.tables import show
+from proxy.core.amounts import moment
 
 _COLUMNS = (
     ("index", False),

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from proxy.commands.place import Place, options, say
-from proxy.commands.tables import size
 from proxy.config import quantities
+from proxy.core.amounts import size
 
 
 def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:

@@ -14,7 +14,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from proxy.warm.report import Outcome, size
+from proxy.core.amounts import size
+from proxy.warm.report import Outcome
 
 
 class Quiet:

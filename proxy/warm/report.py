@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from proxy.core.amounts import size
 from proxy.warm.fetching import Traffic
 from proxy.warm.inputs import Problem
 
@@ -98,13 +99,3 @@ class Report:
             "problems": [{"where": each.where, "why": each.why} for each in dict.fromkeys(self.problems)],
             "notes": list(dict.fromkeys(self.notes)),
         }
-
-
-def size(count: int) -> str:
-    """*count* bytes as people say it."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
