@@ -54,7 +54,6 @@ def test_what_it_does_not_take_is_returned(pair: Pair) -> None:
 
 
 def test_nothing_overtakes_what_is_waiting(pair: Pair) -> None:
-    """``_tempDataBuffer`` has what was written since the last turn of the reactor; another Twisted may name it otherwise."""
     pair.transport.write(b"first")
     assert send_now(pair.transport, b"second") == b"second"
     pair.transport.doWrite()

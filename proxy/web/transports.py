@@ -1,12 +1,11 @@
-"""What is asked of Twisted's transports beyond their interfaces.
-
-No other module of this floor uses a private name of Twisted; ``tests/test_transports.py`` says which one a new version lacks.
-"""
+"""What is asked of Twisted's transports beyond their interfaces."""
 
 from __future__ import annotations
 
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
+
+from proxy.twisted_internals import unsent
 
 
 def is_plain(transport: ITransport) -> bool:
@@ -20,7 +19,7 @@ def send_now(transport: ITransport, data: bytes) -> bytes:
     That is all of it when bytes are waiting that go before it, or when *transport* is not a plain socket.  A connection that
     turns out to be broken is aborted, and there is no rest.
     """
-    if not isinstance(transport, Connection) or transport.TLS or transport.dataBuffer or transport._tempDataBuffer:
+    if not isinstance(transport, Connection) or transport.TLS or unsent(transport):
         return data
     sent = transport.writeSomeData(data)
     if isinstance(sent, int) and sent >= 0:

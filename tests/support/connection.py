@@ -25,6 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxy.twisted_internals import unsent
 from tests.support.faults import Answer, Fault, Gate, Request
 
 if TYPE_CHECKING:
@@ -211,18 +212,18 @@ class Connection(Protocol):
 
     async def _reset(self) -> None:
         """RST, after all that was written has arrived at the other side."""
-        while not self._gone and (self._paused or _unsent(self.transport)):
+        while not self._gone and (self._paused or _unacknowledged(self.transport)):
             await self._wait(0.001)
         self._gone = True
         self.transport.abortConnection()
         raise _Ended
 
 
-def _unsent(transport: Any) -> int:
+def _unacknowledged(transport: Any) -> int:
     """Bytes that *transport* holds or the kernel has not had acknowledged (SIOCOUTQ)."""
     if ISSLTransport.providedBy(transport):
         return 0  # the socket is out of reach below TLS; a reset may then overtake the last bytes
-    held: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    held = unsent(transport)
     with contextlib.suppress(OSError):
         held += struct.unpack("i", fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
     return held

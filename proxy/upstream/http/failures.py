@@ -17,11 +17,10 @@ from twisted.internet.error import (
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
-from twisted.web._newclient import ParseError
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
-from twisted.web.http import _DataLoss
 
 from proxy.simple.links import shown_in
+from proxy.twisted_internals import BodyCutOff, NotHttp
 
 #: What connecting fails with when this process or this machine has no room for another connection.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -127,12 +126,12 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
         NoRouteError: "no route to it",
         TCPTimedOutError: f"no connection within {connect_timeout:g} s",
         ConnectTimeout: f"no connection within {connect_timeout:g} s",
-        ParseError: "answered with something that is not HTTP",
+        NotHttp: "answered with something that is not HTTP",
     }
     for kind, words in simple.items():
         if isinstance(error, kind):
             return words
-    if isinstance(error, (ConnectionClosed, _DataLoss)):
+    if isinstance(error, (ConnectionClosed, BodyCutOff)):
         return "closed the connection"
     if isinstance(error, HeadTooLong):
         return str(error)
@@ -152,7 +151,7 @@ def fault_of(error: BaseException, *, connected: bool) -> Fault:
         return Fault.UNRESOLVED
     if isinstance(error, ConnectError) and error.osError in _OURS:
         return Fault.NO_EVIDENCE
-    if isinstance(error, ParseError):
+    if isinstance(error, NotHttp):
         return Fault.USELESS
     if not connected or type(error).__module__.startswith(("OpenSSL", "service_identity")):
         return Fault.UNREACHABLE

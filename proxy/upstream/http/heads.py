@@ -10,13 +10,11 @@ import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol
-from twisted.web.client import HTTPConnectionPool
 
 from proxy.settings import KIB
+from proxy.twisted_internals import ClientConnection, PoolOf
 from proxy.upstream.http.failures import HeadTooLong
 
 #: The longest head, interim responses (1xx) before it included (bytes).
@@ -52,7 +50,7 @@ class HeadWatch:
         return len(self._held) <= self._left
 
 
-class _BoundedClient(HTTP11ClientProtocol):
+class _BoundedClient(ClientConnection):
     """A connection to a server, one response at a time."""
 
     transport: Any
@@ -76,16 +74,8 @@ class _BoundedClient(HTTP11ClientProtocol):
         super().connectionLost(reason if self._refused is None else Failure(self._refused))
 
 
-class _QuietFactory(HTTPConnectionPool._factory):  # type: ignore[misc,valid-type]  # twisted.web offers no other way
-    """Makes client connections without a log line for each."""
+class QuietPool(PoolOf):
+    """Connections to servers whose heads are bounded; they stay open for the next request if *persistent*."""
 
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> _BoundedClient:
-        return _BoundedClient(self._quiescentCallback)
-
-
-class QuietPool(HTTPConnectionPool):
-    """Connections that stay open for the next request, without a log line for each."""
-
-    _factory = _QuietFactory
+    def __init__(self, reactor: Any, *, persistent: bool = True) -> None:
+        super().__init__(_BoundedClient, reactor, persistent=persistent)
