@@ -38,6 +38,16 @@ class Narrow(StringTransportWithDisconnection):
         self._room = room
         self._waiting = 0
         self._paused = False
+        #: Whether it never ends by itself: bytes wait in it, or the client is waited for.
+        self.lingers = False
+
+    def loseConnection(self) -> None:
+        if not self.lingers:
+            super().loseConnection()
+
+    def abortConnection(self) -> None:
+        self.lingers = False
+        super().abortConnection()
 
     def write(self, data: bytes) -> None:
         super().write(data)
@@ -182,10 +192,8 @@ def test_no_course_of_events_surprises_a_channel(room: int, course: list[bytes |
                 others[-1].makeConnection(transport)
             else:
                 yard.clock.advance(61.0 if each == "wait" else 1.0)
-        while yard.waiting:
+        for _ in range(30):
             yard.let_go()
-            yard.transport.drain()
-        for _ in range(20):
             yard.transport.drain()
             yard.clock.advance(11.0)
         assert not yard.transport.connected
@@ -210,6 +218,69 @@ def test_who_comes_while_the_site_winds_down_is_told_that_the_connection_ends_al
         channel.dataReceived(said)
         assert b"\r\nConnection: close\r\n" in late.value()
         assert not late.connected
+
+
+# -- the end ------------------------------------------------------------------------------------------------------------------
+
+LAST = b"GET / HTTP/1.1\r\nConnection: close\r\n" + HOST
+
+
+@pytest.mark.parametrize("said", [REFUSED[400], LAST + HOT], ids=["refused", "last"])
+def test_who_takes_an_answer_slowly_gets_all_of_it_and_who_takes_nothing_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    left = 1000
+    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: left)
+    yard = Yard(100_000)
+    yard.transport.lingers = True
+    yard.say(said)
+    for _ in range(100):
+        yard.clock.pump([1.0] * 4)
+        left -= 1
+    assert yard.transport.connected
+    yard.clock.pump([1.0] * 20)
+    assert yard.transport.connected
+    yard.clock.pump([1.0] * 20)
+    assert not yard.transport.connected
+
+
+def test_who_has_an_answer_that_was_long_under_way_has_time_to_take_note_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = 1000
+    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: left)
+    yard = Yard(100_000)
+    yard.transport.lingers = True
+    yard.say(REFUSED[400])
+    yard.clock.pump([1.0] * 14)
+    left = 0
+    yard.clock.pump([1.0] * 5)
+    assert yard.transport.connected
+    yard.clock.pump([1.0] * 6)
+    assert not yard.transport.connected
+
+
+def test_who_sends_on_is_listened_to_for_a_while_over_tls_too() -> None:
+    """A transport that cannot be closed in one direction, as over TLS, is closed and still tells what comes."""
+    yard = Yard(100_000)
+    yard.transport.lingers = True
+    yard.say(REFUSED[400])
+    for _ in range(29):
+        yard.clock.advance(1.0)
+        yard.channel.dataReceived(b"more")
+    assert yard.transport.connected
+    for _ in range(10):
+        yard.clock.advance(1.0)
+        if yard.transport.connected:
+            yard.channel.dataReceived(b"more")
+    assert not yard.transport.connected
+
+
+@pytest.mark.parametrize("behind", [b"\r\n", b"\r\n\r\n"])
+def test_empty_lines_behind_the_last_request_are_no_reason_to_linger(behind: bytes) -> None:
+    yard = Yard(100_000)
+    yard.transport.lingers = True
+    yard.say(LAST + behind)
+    yard.clock.pump([1.0] * 20)
+    assert yard.transport.connected
 
 
 # -- routes that fail ---------------------------------------------------------------------------------------------------------

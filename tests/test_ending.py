@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from tests.inprocess import LOOPBACK, Running, Start
 from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.wheels import data_of
 
 reactor: Any = default_reactor
 
@@ -86,6 +87,28 @@ async def test_what_was_sent_behind_a_last_request_does_not_destroy_its_answer(u
     raw = await answer(await run(upstream), said)
     assert raw.count(b"HTTP/1.1 404 ") == 1
     assert wire.parse(raw).complete
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_large_last_answer_arrives_whole_although_something_was_sent_behind_its_request(
+    upstream: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system has not sent yet when the client is waited for is lost if that ends too soon."""
+    monkeypatch.setattr("proxy.web.connections.LINGERS_WITHIN", 0.001)
+    data = data_of(3_000_000)
+    upstream.add_file("six", "six-1.0.tar.gz", data)
+    proxy = await run(upstream)
+    path = await proxy.link("six", "six-1.0.tar.gz")
+    await proxy.get(path)
+    said = f"GET {path} HTTP/1.1\r\nHost: proxy.example\r\nConnection: close\r\n\r\nGET".encode()
+
+    def talk() -> bytes:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        connection.connect(("127.0.0.1", proxy.port))
+        return talked(connection, said)
+
+    assert wire.parse(await deferToThread(talk)).body == data
 
 
 @pytest_twisted.ensureDeferred

@@ -23,14 +23,14 @@ from proxy.errors import Overloaded, ProxyError, SlowRequest
 from proxy.web import connection as table
 from proxy.web import heads
 from proxy.web.bodies import RequestBody
-from proxy.web.connection import HEAD_WITHIN, LINGERS_AT_MOST, LINGERS_WITHIN, Action, Event, State
+from proxy.web.connection import HEAD_WITHIN, LINGERS_AT_MOST, Action, Event, Limit, State
 from proxy.web.deadlines import Deadline
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
 from proxy.web.incoming import Incoming, TlsSpoken
 from proxy.web.responding import PIECE, Response
 from proxy.web.serving import asked
-from proxy.web.transports import is_plain, send_now
+from proxy.web.transports import is_plain, send_now, unsent
 
 if TYPE_CHECKING:
     from proxy.web.connections import BoundedSite
@@ -62,8 +62,10 @@ class Channel(Protocol):
         self._work: Deferred[None] | None = None
         self._body: RequestBody | None = None
         self._closes = False
-        self._deadline = Deadline(site.clock, lambda: self._happened(Event.OVERDUE))
+        self._deadline = Deadline(site.clock, self._overdue)
         self._lingers_until = 0.0
+        #: What was not sent yet when that was looked at last, and when it was found to have become less.
+        self._unsent, self._moved_at = 0, 0.0
         #: Whether :meth:`_go_on` is at work further down the stack.
         self._going_on = False
         self._reads = True
@@ -103,14 +105,28 @@ class Channel(Protocol):
         else:
             self._close(lingering=action is Action.LINGER)
 
+    def _overdue(self) -> None:
+        """The state has lasted for its limit, which begins anew as long as a client takes what it is sent."""
+        if self.state in table.EMPTYING:
+            left, now = unsent(self.transport), self.site.clock.seconds()
+            moves = left < self._unsent
+            if moves:
+                self._unsent, self._moved_at = left, now
+            if moves or (left and now - self._moved_at < self.site.front.stall_timeout):
+                self._deadline.set(self.site.limits[table.LIMITS[self.state]])
+                return
+        self._happened(Event.OVERDUE)
+
     def _close(self, *, lingering: bool) -> None:
         """Close when all is sent; *lingering*: end the stream then, and close when the client does."""
         transport = self.transport
+        self._unsent, self._moved_at = unsent(transport), self.site.clock.seconds()
         transport.unregisterProducer()  # type: ignore[attr-defined]  # every stream transport is a consumer
         self.regulate()
-        if lingering and is_plain(transport):
+        if lingering:
             self._held.take()
-            self._lingers_until = self.site.clock.seconds() + LINGERS_AT_MOST
+            self._lingers_until = self._moved_at + LINGERS_AT_MOST
+        if lingering and is_plain(transport):
             transport.loseWriteConnection()  # type: ignore[attr-defined]  # a plain one can
         else:
             transport.loseConnection()
@@ -139,7 +155,7 @@ class Channel(Protocol):
                 return
         if state in table.DISCARDING:
             if state is State.LINGERING and self.site.clock.seconds() < self._lingers_until:
-                self._deadline.set(LINGERS_WITHIN)  # the client is still there
+                self._deadline.set(self.site.limits[Limit.LINGER])  # the client is still there
             return
         self._held.add(data)
         if self._body is not None:
@@ -243,12 +259,14 @@ class Channel(Protocol):
 
     def completed(self, response: Response, *, last: bool) -> None:
         """The last byte of *response* has been handed over; *last*: the client was told that the connection ends."""
+        self._held.skip_empty_lines()
         unread = bool(self._held) or (self._body is not None and not self._body.over)
         self._response = self._work = self._body = None
         self._happened(Event.CUT_SHORT if last and unread else Event.FINISHED if last else Event.ANSWERED)
 
     def pauseProducing(self) -> None:
         """The transport wants no more bytes."""
+        self._unsent, self._moved_at = unsent(self.transport), self.site.clock.seconds()
         self._happened(Event.FULL)
         self.regulate()
         if self._response is not None:

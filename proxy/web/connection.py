@@ -16,7 +16,7 @@ A connection ends in one of three ways.  It is *closed* when all that the client
 has and closes.  It *lingers* when there may be more to read (a refused request may have a body): a socket that is closed with
 unread bytes sends a reset, which destroys what the client has not read yet, so the answer is followed by the end of the
 stream, and what comes is discarded until the client closes (RFC 9112 section 9.6).  It is *aborted* when the client takes
-nothing.
+nothing: a reset destroys what the system has not sent yet.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Event(_Name):
     #: The transport wants no more bytes; it wants bytes again.
     FULL = auto()
     DRAINED = auto()
-    #: The state has lasted for its limit.
+    #: The state has lasted for its limit; one of :data:`EMPTYING`: and what is to be sent has moved no further.
     OVERDUE = auto()
     #: The connection is needed for others, or the service stops.
     DISMISSED = auto()
@@ -119,7 +119,7 @@ class Standing(_Name):
 
 #: How long the head of a request may take from its first byte to its last (seconds).
 HEAD_WITHIN = 10.0
-#: How long a client that has been refused may send nothing before its connection is closed, and go on sending (seconds).
+#: How long a client that has got its last answer may send nothing before its connection is closed, and go on sending (seconds).
 LINGERS_WITHIN, LINGERS_AT_MOST = 5.0, 30.0
 
 
@@ -218,5 +218,7 @@ STANDINGS: Mapping[State, Standing] = {
 READY = frozenset({State.IDLE, State.HEAD_BEGUN})
 #: The states in which bytes are read; in ``ANSWERING`` as long as little is held.
 READING = frozenset({State.IDLE, State.HEAD_BEGUN, State.ANSWERING, State.CLOSING, State.LINGERING})
+#: The states in which bytes go out that nobody adds to.
+EMPTYING = frozenset({State.SENDING, State.CLOSING, State.LINGERING})
 #: The states in which what is read is discarded.
 DISCARDING = frozenset({State.CLOSING, State.LINGERING, State.CLOSED})

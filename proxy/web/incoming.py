@@ -24,14 +24,18 @@ class Incoming:
         """More has come."""
         self._held += data
 
+    def skip_empty_lines(self) -> None:
+        """Drop the empty lines before a request, which mean nothing (RFC 9112 section 2.2)."""
+        while self._held.startswith(b"\r\n"):
+            del self._held[:2]
+
     def next_head(self) -> bytes | None:
         """Take the next head with its empty line; ``None`` if there is no whole one.
 
         Raises TlsSpoken, and ProxyError when what there is cannot become a head that is taken.
         """
+        self.skip_empty_lines()
         held = self._held
-        while held.startswith(b"\r\n"):
-            del held[:2]  # RFC 9112 section 2.2
         if not held:
             return None
         if not self._looked_at and heads.is_tls(held):

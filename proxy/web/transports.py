@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
+from typing import Any
+
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from proxy.twisted_internals import unsent
 
@@ -26,3 +33,17 @@ def send_now(transport: ITransport, data: bytes) -> bytes:
         return data[sent:]
     transport.abortConnection()
     return b""
+
+
+def unsent(transport: ITransport) -> int:
+    """Bytes that were written to *transport* and have not reached the other system yet; 0 where nobody can tell."""
+    held = 0
+    lowest: Any = transport
+    while isinstance(lowest, TLSMemoryBIOProtocol):
+        held += sum(map(len, lowest._appSendBuffer))
+        lowest = lowest.transport
+    if isinstance(lowest, Connection):
+        held += len(lowest.dataBuffer) - lowest.offset + lowest._tempDataLen
+        with suppress(OSError, ValueError):  # it has just been closed
+            held += struct.unpack("i", ioctl(lowest.fileno(), TIOCOUTQ, bytes(4)))[0]  # SIOCOUTQ, by its older name
+    return held
