@@ -283,6 +283,49 @@ def test_empty_lines_behind_the_last_request_are_no_reason_to_linger(behind: byt
     assert yard.transport.connected
 
 
+def test_who_is_refused_and_sends_on_does_not_delay_a_stop() -> None:
+    yard = Yard(100_000)
+    yard.transport.lingers = True
+    yard.say(REFUSED[400])
+    closed = Deferred.fromCoroutine(yard.site.close(30.0))
+    for _ in range(3):
+        yard.clock.advance(0.5)
+        if yard.transport.connected:
+            yard.channel.dataReceived(b"more")
+    assert closed.called
+    assert not yard.transport.connected
+    assert yard.clock.getDelayedCalls() == []
+
+
+def test_who_takes_a_last_answer_slowly_is_waited_for_by_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = 1000
+    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: left)
+    yard = Yard(100_000)
+    yard.transport.lingers = True
+    yard.say(LAST)
+    closed = Deferred.fromCoroutine(yard.site.close(30.0))
+    for _ in range(10):
+        yard.clock.advance(1.0)
+        left -= 1
+    assert not closed.called
+    left = 0
+    yard.clock.advance(1.0)
+    assert closed.called
+
+
+def test_a_stop_lasts_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: 1000)
+    yard = Yard(100_000)
+    yard.transport.lingers = True
+    yard.say(LAST)
+    closed = Deferred.fromCoroutine(yard.site.close(10.0))
+    yard.clock.pump([1.0] * 9)
+    assert yard.transport.connected
+    yard.clock.advance(1.0)
+    assert closed.called
+    assert yard.clock.getDelayedCalls() == []
+
+
 # -- routes that fail ---------------------------------------------------------------------------------------------------------
 
 

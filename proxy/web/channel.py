@@ -285,6 +285,11 @@ class Channel(Protocol):
 
     # -- the end
 
+    @property
+    def waits_for_its_client(self) -> bool:
+        """Whether the client has all that was sent, and needs only to close the connection."""
+        return table.STANDINGS[self.state] is table.Standing.LEAVING and not unsent(self.transport)
+
     def dismiss(self) -> None:
         """Close a connection that waits for a request."""
         self._happened(Event.DISMISSED)

@@ -177,22 +177,29 @@ class BoundedSite(Factory):
             channel.dismiss()
 
     async def close(self, within: float) -> None:
-        """Close every connection once what is being sent there has gone out, or after *within* seconds."""
-        idle = list(self._idle)
+        """Close every connection once its client has what is being sent there, or after *within* seconds.
+
+        Clients have a second to close connections that they have no more use for.
+        """
         self.wind_down()
         if self._busy or self._leaving:
             gone = self._gone.wait()
-            deadlines = [
-                self.clock.callLater(min(within, _LEAVES_WITHIN), self._abort, idle),
-                self.clock.callLater(within, self._abort, [*self._busy, *self._leaving]),
-            ]
+            self._again = self.clock.callLater(min(within, _LEAVES_WITHIN), self._abort_who_waits)
+            last = self.clock.callLater(within, self._abort_all)
             await gone
-            for each in deadlines:
+            for each in (self._again, last):
                 if each.active():
                     each.cancel()
 
-    def _abort(self, channels: list[Channel]) -> None:
-        for channel in channels:
+    def _abort_who_waits(self) -> None:
+        self._again = self.clock.callLater(_LEAVES_WITHIN, self._abort_who_waits)
+        now = self.clock.seconds()
+        for channel, since in list(self._leaving.items()):
+            if now - since >= _LEAVES_WITHIN and channel.waits_for_its_client:
+                channel.abort()
+
+    def _abort_all(self) -> None:
+        for channel in [*self._busy, *self._leaving]:
             channel.abort()
 
     # -- TLS where it is not expected, and the reverse
