@@ -429,6 +429,7 @@ class IFileHandle(Interface):
     def is_current() -> bool:
         """Whether asking for the file again would find the same stored bytes, as far as that is known without waiting.
 
+        No if there is a moment at which the file may be hidden: what is said of how long it may be kept changes all the time.
         May be asked after :meth:`close`.
         """
 

@@ -12,14 +12,15 @@ import pytest_twisted
 from attrs import define, frozen
 from twisted.internet.defer import Deferred, gatherResults
 
+from proxy.model import File
 from proxy.policy.policy import Policy
 from proxy.policy.quarantine import Quarantine
-from proxy.policy.rules import Rule, Viewpoint
+from proxy.policy.rules import Facts, Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict
 from proxy.settings import IndexSettings, PageLimits
 from proxy.web.site import ROUTES
 from tests.inprocess import JSON, Running, Start, upstream_settings
-from tests.support import certs
+from tests.support import certs, wire
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.larger_than import LargerThan
 from tests.support.wheels import sdist, wheel
@@ -55,6 +56,20 @@ class NotNamed(Rule):
         if name != self.project_name:
             return VISIBLE
         return Verdict(until=self.since) if now < self.since else self.hides("not for sale")
+
+
+@frozen
+class Yanked(Rule):
+    """Hides files that are yanked from *since* on."""
+
+    name = "yanked"
+
+    since: float
+
+    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+        if file.yanked is False:
+            return VISIBLE
+        return Verdict(until=self.since) if now < self.since else self.hides("yanked")
 
 
 OF_FILES = Policy((Quarantine(), LargerThan(100_000, THEN)))
@@ -322,6 +337,27 @@ async def test_nothing_is_called_fresh_beyond_the_moment_at_which_its_verdict_ch
     wall.now = THEN
     for path in ("/simple/other/", f"/simple/{NAME}/"):
         assert int((await proxy.get(path)).headers["cache-control"].removeprefix("max-age=")) > 100
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_was_seen_before_is_told_of_the_moment_that_a_new_page_brings(
+    stocked: FakeUpstream, serving: Open
+) -> None:
+    """A file that is small enough to be answered from memory."""
+    proxy = await serving(Policy((Quarantine(), Yanked(THEN))), Wall(THEN - 7.5))
+    client = await wire.connect(proxy.port)
+
+    async def lifetime() -> str:
+        client.ask(f"/files/{NAME}/sha256-{SMALL.sha256}/{SMALL.filename}")
+        return (await client.reply()).headers["cache-control"]
+
+    for _ in range(3):
+        assert await lifetime() == "public, immutable, max-age=31536000"
+    stocked.add_file(NAME, SMALL.filename, SMALL.data, entry={"yanked": True})
+    await proxy.service.administration.operations["refresh"](lambda said: None, project=NAME)
+    for _ in range(3):
+        assert await lifetime() == "public, max-age=7"
+    await client.close()
 
 
 @pytest_twisted.ensureDeferred

@@ -72,13 +72,13 @@ def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float
 class _ProjectVerdict:
     """What was said at *moment* of the project whose page has this *head*: whether it exists, and what of all its files.
 
-    ``visible`` is that of the verdict.
+    ``lasting`` is whether they may be seen and that will not change.
     """
 
     head: Head | None
     exists: bool
     verdict: Verdict
-    visible: bool
+    lasting: bool
     moment: Moment
 
 
@@ -198,12 +198,12 @@ class Gate:
         verdict = self.policy.visible(file, of, pin, self._clock(), self._view)
         return self._passed(verdict, project, head, file.filename)
 
-    def visible_at_once(self, project: str, filename: str, head: Head | None, pins: Entries) -> bool:
-        """Whether it is known without waiting that a file may be seen."""
+    def lastingly_visible(self, project: str, filename: str, head: Head | None, pins: Entries) -> bool:
+        """Whether it is known without waiting that a file may be seen, and that nothing but a new page or pin changes that."""
         if not self._judges_files:
-            return self._of_project(project, head).visible
+            return self._of_project(project, head).lasting
         verdict = self._at_once(project, filename, head, pins)
-        return verdict is not None and verdict.visible
+        return verdict is not None and verdict.visible and verdict.until is None
 
     # -- inside --------------------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class Gate:
         itself = self.policy.project(project, now, self._view)
         files = self.policy.files(_project(project, _status(head)), now, self._view)
         moment = self._moment(now, earliest(itself.until, files.until))
-        known = _ProjectVerdict(head, itself.visible, files, files.visible, moment)
+        known = _ProjectVerdict(head, itself.visible, files, files.visible and files.until is None, moment)
         self._of_projects.put(project, known)
         return known
 

@@ -188,12 +188,15 @@ class ProxyRepository:
         return await self._documents.provenance(wanted, listed.seen)
 
     def _vouched(self, project: str, asked: str, name: str) -> str | None:
-        """The sha256 of the stored file that :meth:`file` would find, if that is known at once, else ``None``."""
+        """The sha256 of the stored file that :meth:`file` would find, if that is known at once, else ``None``.
+
+        ``None`` too if there is a moment at which it may be hidden: an answer has to say so.
+        """
         head = self._pages.at_hand(project)
         pins = self._pins.at_hand(self.name, project)
         of_metadata = companion_of(name, METADATA)
         filename = of_metadata or name
-        if head is None or pins is None or not self._gate.visible_at_once(project, filename, head[0], pins):
+        if head is None or pins is None or not self._gate.lastingly_visible(project, filename, head[0], pins):
             return None
         pin = pins.get(metadata_name(asked, filename)) if of_metadata else pinned(pins, asked, filename)
         if pin is None or pin.sha256 == NO_BYTES:
