@@ -11,6 +11,7 @@ from functools import partial
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web._newclient import HTTP11ClientProtocol, ParseError
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http import _DataLoss
@@ -51,3 +52,8 @@ class PoolOf(HTTPConnectionPool):
 def unsent(connection: Connection) -> int:
     """How many bytes that were written to *connection* the kernel has not taken yet."""
     return len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+
+
+def encrypted_later(connection: TLSMemoryBIOProtocol) -> int:
+    """How many bytes that were written to *connection* TLS has not encrypted yet."""
+    return sum(map(len, connection._appSendBuffer))

@@ -230,7 +230,7 @@ def test_who_takes_an_answer_slowly_gets_all_of_it_and_who_takes_nothing_is_drop
     monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     left = 1000
-    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: left)
+    monkeypatch.setattr("proxy.web.channel.undelivered", lambda transport: left)
     yard = Yard(100_000)
     yard.transport.lingers = True
     yard.say(said)
@@ -246,7 +246,7 @@ def test_who_takes_an_answer_slowly_gets_all_of_it_and_who_takes_nothing_is_drop
 
 def test_who_has_an_answer_that_was_long_under_way_has_time_to_take_note_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     left = 1000
-    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: left)
+    monkeypatch.setattr("proxy.web.channel.undelivered", lambda transport: left)
     yard = Yard(100_000)
     yard.transport.lingers = True
     yard.say(REFUSED[400])
@@ -299,7 +299,7 @@ def test_who_is_refused_and_sends_on_does_not_delay_a_stop() -> None:
 
 def test_who_takes_a_last_answer_slowly_is_waited_for_by_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     left = 1000
-    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: left)
+    monkeypatch.setattr("proxy.web.channel.undelivered", lambda transport: left)
     yard = Yard(100_000)
     yard.transport.lingers = True
     yard.say(LAST)
@@ -314,7 +314,7 @@ def test_who_takes_a_last_answer_slowly_is_waited_for_by_a_stop(monkeypatch: pyt
 
 
 def test_a_stop_lasts_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.web.channel.unsent", lambda transport: 1000)
+    monkeypatch.setattr("proxy.web.channel.undelivered", lambda transport: 1000)
     yard = Yard(100_000)
     yard.transport.lingers = True
     yard.say(LAST)

@@ -12,10 +12,10 @@ import pytest_twisted
 from attrs import define, frozen
 from twisted.internet.defer import Deferred, gatherResults
 
-from proxy.model import File
+from proxy.model import File, LedgerEntry
 from proxy.policy.policy import Policy
 from proxy.policy.quarantine import Quarantine
-from proxy.policy.rules import Facts, Project, Rule, Viewpoint
+from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict
 from proxy.settings import IndexSettings, PageLimits
 from proxy.web.site import ROUTES
@@ -66,7 +66,7 @@ class Yanked(Rule):
 
     since: float
 
-    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+    def file(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         if file.yanked is False:
             return VISIBLE
         return Verdict(until=self.since) if now < self.since else self.hides("yanked")

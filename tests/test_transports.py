@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 
-from proxy.web.transports import is_plain, send_now, unsent
+from proxy.web.transports import is_plain, send_now, undelivered
 
 
 class Pair:
@@ -68,15 +68,15 @@ def test_a_broken_connection_is_aborted(pair: Pair) -> None:
 
 
 def test_what_was_written_is_unsent_until_the_other_side_has_it(pair: Pair) -> None:
-    assert unsent(pair.transport) == 0
+    assert undelivered(pair.transport) == 0
     pair.transport.write(b"answer")
-    assert unsent(pair.transport) == 6
+    assert undelivered(pair.transport) == 6
     pair.transport.doWrite()
-    assert unsent(pair.transport) > 0
+    assert undelivered(pair.transport) > 0
     pair.peer.recv(100)
-    assert unsent(pair.transport) == 0
+    assert undelivered(pair.transport) == 0
     pair.transport.socket.close()
-    assert unsent(pair.transport) == 0
+    assert undelivered(pair.transport) == 0
 
 
 def test_another_transport_is_left_to_itself() -> None:
@@ -84,4 +84,4 @@ def test_another_transport_is_left_to_itself() -> None:
     assert not is_plain(transport)
     assert send_now(transport, b"answer") == b"answer"
     assert transport.value() == b""
-    assert unsent(transport) == 0
+    assert undelivered(transport) == 0

@@ -30,7 +30,7 @@ from proxy.web.hot import Hit
 from proxy.web.incoming import Incoming, TlsSpoken
 from proxy.web.responding import PIECE, Response
 from proxy.web.serving import asked
-from proxy.web.transports import is_plain, send_now, unsent
+from proxy.web.transports import is_plain, send_now, undelivered
 
 if TYPE_CHECKING:
     from proxy.web.connections import BoundedSite
@@ -108,7 +108,7 @@ class Channel(Protocol):
     def _overdue(self) -> None:
         """The state has lasted for its limit, which begins anew as long as a client takes what it is sent."""
         if self.state in table.EMPTYING:
-            left, now = unsent(self.transport), self.site.clock.seconds()
+            left, now = undelivered(self.transport), self.site.clock.seconds()
             moves = left < self._unsent
             if moves:
                 self._unsent, self._moved_at = left, now
@@ -120,7 +120,7 @@ class Channel(Protocol):
     def _close(self, *, lingering: bool) -> None:
         """Close when all is sent; *lingering*: end the stream then, and close when the client does."""
         transport = self.transport
-        self._unsent, self._moved_at = unsent(transport), self.site.clock.seconds()
+        self._unsent, self._moved_at = undelivered(transport), self.site.clock.seconds()
         transport.unregisterProducer()  # type: ignore[attr-defined]  # every stream transport is a consumer
         self.regulate()
         if lingering:
@@ -266,7 +266,7 @@ class Channel(Protocol):
 
     def pauseProducing(self) -> None:
         """The transport wants no more bytes."""
-        self._unsent, self._moved_at = unsent(self.transport), self.site.clock.seconds()
+        self._unsent, self._moved_at = undelivered(self.transport), self.site.clock.seconds()
         self._happened(Event.FULL)
         self.regulate()
         if self._response is not None:
@@ -288,7 +288,7 @@ class Channel(Protocol):
     @property
     def waits_for_its_client(self) -> bool:
         """Whether the client has all that was sent, and needs only to close the connection."""
-        return table.STANDINGS[self.state] is table.Standing.LEAVING and not unsent(self.transport)
+        return table.STANDINGS[self.state] is table.Standing.LEAVING and not undelivered(self.transport)
 
     def dismiss(self) -> None:
         """Close a connection that waits for a request."""

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from proxy.twisted_internals import unsent
+from proxy.twisted_internals import encrypted_later, unsent
 
 
 def is_plain(transport: ITransport) -> bool:
@@ -35,15 +35,15 @@ def send_now(transport: ITransport, data: bytes) -> bytes:
     return b""
 
 
-def unsent(transport: ITransport) -> int:
+def undelivered(transport: ITransport) -> int:
     """Bytes that were written to *transport* and have not reached the other system yet; 0 where nobody can tell."""
     held = 0
     lowest: Any = transport
     while isinstance(lowest, TLSMemoryBIOProtocol):
-        held += sum(map(len, lowest._appSendBuffer))
+        held += encrypted_later(lowest)
         lowest = lowest.transport
     if isinstance(lowest, Connection):
-        held += len(lowest.dataBuffer) - lowest.offset + lowest._tempDataLen
+        held += unsent(lowest)
         with suppress(OSError, ValueError):  # it has just been closed
             held += struct.unpack("i", ioctl(lowest.fileno(), TIOCOUTQ, bytes(4)))[0]  # SIOCOUTQ, by its older name
     return held
