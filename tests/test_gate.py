@@ -72,6 +72,18 @@ class Yanked(Rule):
         return Verdict(until=self.since) if now < self.since else self.hides("yanked")
 
 
+@frozen
+class Kept(Rule):
+    """Hides files of more than *size* bytes that are stored."""
+
+    name = "kept"
+
+    size: int
+
+    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+        return VISIBLE if facts is None or facts.size <= self.size else self.hides("stored")
+
+
 OF_FILES = Policy((Quarantine(), LargerThan(100_000, THEN)))
 OF_PROJECTS = Policy((Quarantine(), NotNamed(NAME, THEN)))
 
@@ -337,6 +349,26 @@ async def test_nothing_is_called_fresh_beyond_the_moment_at_which_its_verdict_ch
     wall.now = THEN
     for path in ("/simple/other/", f"/simple/{NAME}/"):
         assert int((await proxy.get(path)).headers["cache-control"].removeprefix("max-age=")) > 100
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_changes_with_what_the_ledger_knows_of_its_files_if_that_hides_one(serving: Open) -> None:
+    proxy = await serving(Policy((Quarantine(), Kept(100_000))), Wall())
+    client = await wire.connect(proxy.port)
+
+    async def page() -> Reply:
+        client.ask(f"/simple/{NAME}/", Accept=JSON)
+        return await client.reply()
+
+    first = await page()
+    assert BOTH(first)
+    assert (await proxy.get(f"/files/{NAME}/sha256-{SMALL.sha256}/{SMALL.filename}")).status == 200
+    assert (await page()).headers["etag"] == first.headers["etag"]  # and yet it has been gone through again
+    assert (await proxy.get(f"/files/{NAME}/sha256-{LARGE.sha256}/{LARGE.filename}")).status == 200
+    for reply in (await page(), await page(), await proxy.get(f"/pypi/{NAME}/json")):
+        assert LEFT(reply)
+        assert reply.headers["etag"] != first.headers["etag"]
+    await client.close()
 
 
 @pytest_twisted.ensureDeferred

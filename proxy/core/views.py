@@ -17,7 +17,7 @@ C = TypeVar("C")
 class Moment:
     """When something is looked at: at ``now``, after which no verdict on it changes before ``until`` (``None``: never).
 
-    Both are seconds since the epoch.  ``mark`` is the same for all moments between two such changes.
+    Both are seconds since the epoch.  ``mark`` is the same as long as all verdicts are.
     """
 
     now: float

@@ -3,12 +3,14 @@
 ``policy`` decides and is pure; this module brings together what the decision is about (page, ledger, time) and remembers until
 when it holds.  Whoever is behind the gate reads pages through it, so that no route can forget to ask.
 
-Only a rule that looks at single files makes a page be gone through.  What comes of that is remembered by page: the moment up to
-which nothing on it changes.  That moment is part of what names a rendering, so that a hot page costs a look-up.
+Only a rule that looks at single files makes a page be gone through.  What comes of that is remembered by page: which files are
+hidden, and the moment up to which that stays so unless the ledger changes.  Both are part of what names a rendering, so that a
+hot page costs a look-up.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from weakref import ref
 
@@ -36,10 +38,14 @@ _PROJECTS, _PAGES, _FILES, _WEIGHT = 8 * MIB, 4 * MIB, 8 * MIB, 400
 
 @frozen(slots=True)
 class Seen:
-    """A page without what is hidden; ``until`` is the next moment at which it may change, ``None``: never."""
+    """A page without what is hidden; ``until`` is the next moment at which it may change, ``None``: never.
+
+    ``hidden`` is the same where the same files of a page are hidden.
+    """
 
     page: Page
     until: float | None
+    hidden: str = ""
 
 
 def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float, view: Viewpoint) -> Seen:
@@ -47,7 +53,7 @@ def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float
     project = _project(page.project, (page.status or {}).get("status"))
     of_all = policy.files(project, now, view)
     if not of_all.visible:
-        return Seen(evolve(page, files=(), unverifiable=()), of_all.until)
+        return Seen(evolve(page, files=(), unverifiable=()), of_all.until, "all")
     if not policy.judges_files:
         return Seen(page, of_all.until)
     until, hidden = of_all.until, set[str]()
@@ -65,7 +71,7 @@ def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float
     withheld = frozenset(str(version) for name in hidden if (version := version_of(name)) is not None and version not in left)
     versions = page.versions and tuple(each for each in page.versions if normal_version(each) not in withheld)
     page = evolve(page, files=files, unverifiable=unverifiable, versions=versions, withheld=withheld)
-    return Seen(page, until)
+    return Seen(page, until, hashlib.sha256("\n".join(sorted(hidden)).encode()).hexdigest()[:16])
 
 
 @frozen(slots=True)
@@ -84,12 +90,13 @@ class _ProjectVerdict:
 
 @frozen(slots=True)
 class _PageVerdict:
-    """From *since* until *until*, nothing changed or changes on the page *digest* beside these *pins*."""
+    """From *since* until *until*, nothing changed or changes on the page *digest* beside these *pins*: *hidden* is."""
 
     digest: str
     pins: ref[Entries]
     since: float
     until: float | None
+    hidden: str
 
 
 @frozen(slots=True)
@@ -155,9 +162,9 @@ class Gate:
         moment = self.moment_at_hand(project, head, pins)
         if moment is None:
             now = self._clock()
-            until = (await self.seen(project, head, now, pins)).until
-            self._of_pages.put(project, _PageVerdict(head.digest, ref(pins), now, until))
-            moment = self._moment(now, until)
+            seen = await self.seen(project, head, now, pins)
+            self._of_pages.put(project, _PageVerdict(head.digest, ref(pins), now, seen.until, seen.hidden))
+            moment = self._moment(now, seen.until, seen.hidden)
         return moment
 
     def moment_at_hand(self, project: str, head: Head, pins: Entries) -> Moment | None:
@@ -168,7 +175,7 @@ class Gate:
         known, now = self._of_pages.get(project), self._clock()
         if not of_all.exists or known is None or known.digest != head.digest or known.pins() is not pins:
             return None
-        return self._moment(now, known.until) if _holds(known.since, now, known.until) else None
+        return self._moment(now, known.until, known.hidden) if _holds(known.since, now, known.until) else None
 
     # -- files ---------------------------------------------------------------------------------------------------------------
 
@@ -220,8 +227,8 @@ class Gate:
         self._of_projects.put(project, known)
         return known
 
-    def _moment(self, now: float, until: float | None) -> Moment:
-        return Moment(now, until, f"{self.policy.name}@{until}")
+    def _moment(self, now: float, until: float | None, hidden: str = "") -> Moment:
+        return Moment(now, until, f"{self.policy.name}@{until}/{hidden}" if hidden else f"{self.policy.name}@{until}")
 
     def _at_once(self, project: str, filename: str, head: Head | None, pins: Entries) -> Verdict | None:
         if not self._judges_files:
