@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import pytest_twisted
-from attrs import define, frozen
+from attrs import define, field, frozen
+from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 
 from proxy.model import File, LedgerEntry
 from proxy.policy.policy import Policy
@@ -25,6 +28,8 @@ from tests.support.fake_upstream import FakeUpstream
 from tests.support.larger_than import LargerThan
 from tests.support.wheels import sdist, wheel
 from tests.support.wire import Client, Reply
+
+reactor: Any = default_reactor
 
 #: The project, its spellings, its file that rules hide, and one that they do not.
 NAME, SPELLINGS = "my-app", ("my-app", "My_App", "my.app", "MY--APP", "%6Dy-app")
@@ -82,6 +87,37 @@ class Kept(Rule):
 
     def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
         return VISIBLE if facts is None or facts.size <= self.size else self.hides("stored")
+
+
+@frozen
+class Held(Rule):
+    """Hides nothing, and keeps whoever asks about *subject*, a file or a project, until it is let go."""
+
+    name = "held"
+
+    subject: str
+    asked: list[str] = field(factory=list, repr=False)
+    go: Event = field(factory=Event, repr=False)
+
+    def _seen(self, name: str) -> Verdict:
+        if name == self.subject:
+            self.asked.append(name)
+            self.go.wait(10.0)
+        return VISIBLE
+
+
+class HeldFile(Held):
+    """For one that goes through pages."""
+
+    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+        return self._seen(file.filename)
+
+
+class HeldProject(Held):
+    """For one that goes through the list."""
+
+    def project(self, name: str, now: float, view: Viewpoint) -> Verdict:
+        return self._seen(name)
 
 
 OF_FILES = Policy((Quarantine(), LargerThan(100_000, THEN)))
@@ -369,6 +405,23 @@ async def test_a_page_changes_with_what_the_ledger_knows_of_its_files_if_that_hi
         assert LEFT(reply)
         assert reply.headers["etag"] != first.headers["etag"]
     await client.close()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("rule", "path"), [(HeldFile(SMALL.filename), f"simple/{NAME}/"), (HeldProject("other"), "simple/")], ids=["page", "list"]
+)
+async def test_however_many_ask_for_what_has_changed_it_is_gone_through_once_for_all(
+    serving: Open, rule: Held, path: str
+) -> None:
+    rule.go.clear()
+    proxy = await serving(Policy((rule,)), Wall())
+    clients = await replies(proxy, [Asked(path, missing, missing)] * 30)
+    while proxy.service.front.in_progress < 30 or not rule.asked:
+        await deferLater(reactor, 0.001)
+    rule.go.set()
+    assert {each.status for each in await read(clients)} == {200}
+    assert len(rule.asked) <= 3  # for what it says of the moment, and to render it
 
 
 @pytest_twisted.ensureDeferred

@@ -83,24 +83,34 @@ class ShownList:
         self._clock = clock
         self._lost = lost
         self._shown: _Shown | None = None
+        self._walks: Flights[_Shown] = Flights()
         self._renders: Flights[None] = Flights()
 
     def close(self) -> None:
         """Stop what is under way."""
+        self._walks.close()
         self._renders.close()
 
     async def view(self, digest: str, status: CacheStatus, serial: int | None) -> IProjectsView:
         """The list of this *digest* as it may be seen now.  Raises Overloaded when it is gone."""
         now = self._clock()
-        shown = await self._gone_through(digest, now) if self._policy.judges_projects else _Shown(digest, digest, now, None)
+        shown = await self._judged(digest, now) if self._policy.judges_projects else _Shown(digest, digest, now, None)
         max_age = Moment(now, shown.until).bounded(status.max_age)
         return ProjectsView(shown.start.rpartition(".")[2], status, serial, max_age, partial(self._open, shown))
 
-    async def _gone_through(self, digest: str, now: float) -> _Shown:
+    async def _judged(self, digest: str, now: float) -> _Shown:
         """What may be seen at *now* of the list of this *digest*, and until when that holds."""
         before = self._shown
         if before is not None and before.holds(digest, now):
             return before
+        for _ in range(2):  # one that was under way may not hold any more
+            shown = await self._walks.join(digest, lambda: self._gone_through(digest, now))
+            if shown.holds(digest, now):
+                break
+        return shown
+
+    async def _gone_through(self, digest: str, now: float) -> _Shown:
+        before = self._shown
         lines = await self._lines(digest)
         try:
             until = await self._offload.run(_next_change, lines.fileno(), self._policy, now, self._view)

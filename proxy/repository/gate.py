@@ -23,6 +23,7 @@ from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.core.views import Moment
 from proxy.errors import NotFound, ProxyError
+from proxy.flight import Flights
 from proxy.interfaces import Clock, IOffload
 from proxy.model import File, Head, LedgerEntry, Page
 from proxy.names import normal_version, version_of
@@ -126,6 +127,12 @@ class Gate:
             _FILES, lambda each: _WEIGHT + len(each.verdict.why), lambda key: len(key[0]) + len(key[1])
         )
 
+        self._walks: Flights[_PageVerdict] = Flights()
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        self._walks.close()
+
     # -- projects ------------------------------------------------------------------------------------------------------------
 
     def require_project(self, project: str) -> None:
@@ -160,12 +167,23 @@ class Gate:
     async def moment(self, project: str, head: Head, pins: Entries) -> Moment:
         """This moment for the page of *head*.  Raises as :meth:`PageCache.parsed`."""
         moment = self.moment_at_hand(project, head, pins)
-        if moment is None:
+        if moment is not None:
+            return moment
+        for _ in range(2):  # one that was under way may not hold any more
+            # Many ask for a page that has just changed; its entries are the same object for all of them.
+            verdict = await self._walks.join(
+                (project, head.digest, id(pins)), lambda: self._gone_through(project, head, pins, self._clock())
+            )
             now = self._clock()
-            seen = await self.seen(project, head, now, pins)
-            self._of_pages.put(project, _PageVerdict(head.digest, ref(pins), now, seen.until, seen.hidden))
-            moment = self._moment(now, seen.until, seen.hidden)
-        return moment
+            if _holds(verdict.since, now, verdict.until):
+                return self._moment(now, verdict.until, verdict.hidden)
+        return self._moment(verdict.since, verdict.until, verdict.hidden)
+
+    async def _gone_through(self, project: str, head: Head, pins: Entries, now: float) -> _PageVerdict:
+        seen = await self.seen(project, head, now, pins)
+        verdict = _PageVerdict(head.digest, ref(pins), now, seen.until, seen.hidden)
+        self._of_pages.put(project, verdict)
+        return verdict
 
     def moment_at_hand(self, project: str, head: Head, pins: Entries) -> Moment | None:
         """What :meth:`moment` would return if it need not go through the page, else ``None``: for hidden projects too."""

@@ -85,6 +85,7 @@ class ProxyRepository:
 
     def close(self) -> None:
         """Stop what goes on beside requests."""
+        self._gate.close()
         if self._prefetch is not None:
             self._prefetch.close()
 
