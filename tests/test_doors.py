@@ -154,6 +154,19 @@ def test_empty_lines_keep_no_connection_open(house: House) -> None:
     assert not client.open
 
 
+@pytest.mark.parametrize("lines", [[b"\r", b"\n"], [b"\r\n\r", b"\n\r"]])
+def test_an_empty_line_that_comes_in_pieces_begins_no_request(house: House, lines: list[bytes]) -> None:
+    client = house.connect()
+    for each in lines:
+        client.say(each)
+    house.wait(HEAD_WITHIN + 1)
+    assert client.open
+    client.say(b"\nGET /a HTTP/1.1\r\nHost: proxy.example\r\n\r\n" if lines[-1].endswith(b"\r") else b"\r\n")
+    house.wait(IDLE + 1)
+    assert client.statuses == [200] * lines[-1].endswith(b"\r")
+    assert not client.open
+
+
 def test_no_time_runs_while_a_request_is_answered(house: House) -> None:
     client = house.connect()
     client.ask("/slow")

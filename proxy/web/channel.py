@@ -186,7 +186,7 @@ class Channel(Protocol):
         except ProxyError as error:
             self._refuse(error)
             return None
-        if raw is None and self._held:
+        if raw is None and self._held.has_begun:
             self._happened(Event.BEGUN)
         return raw
 

@@ -20,6 +20,11 @@ class Incoming:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything of a request: half of an empty line before one is nothing."""
+        return bool(self._held) and self._held != b"\r"
+
     def add(self, data: bytes) -> None:
         """More has come."""
         self._held += data
