@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
 from proxy.core.cache_status import CacheStatus
+from proxy.core.events import Event
 from proxy.core.views import DocumentName, DocumentView, Moment, PageView
 from proxy.model import Change, Condition, DocumentReply, FileFacts, PageReply, StoredFile, Validators, Versioned, Wanted
 from proxy.simple.media import MediaType
@@ -75,6 +76,13 @@ class IOffload(Interface):
         """As :meth:`run`, ahead of all that waits for a thread: for the last steps to an answer, so that it is not overtaken by
         the first steps of others.
         """
+
+
+class IRecorder(Interface):
+    """Is told what happens, and makes figures of it, or nothing."""
+
+    def record(event: Event) -> None:
+        """Take note of *event*.  Never waits, raises nothing, and may be called in any thread."""
 
 
 class IRecordStore(Interface):

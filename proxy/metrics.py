@@ -7,10 +7,14 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from zope.interface import implementer
 
+from proxy.core.events import Event, Evicted, Notice
+from proxy.interfaces import IRecorder
 from proxy.troubles import Reason, Trouble
 
 
+@implementer(IRecorder)
 class Metrics:
     """All metrics of one service, in a registry of its own."""
 
@@ -60,20 +64,19 @@ class Metrics:
             found.setdefault(index, {}).setdefault(kind, {})[word] = count
         return found
 
-    def count(self, event: str) -> None:
-        """Count one *event* (``changed digest refused``, ``page served stale``, …)."""
-        self._events.labels(event).inc()
+    def record(self, event: Event) -> None:
+        match event:
+            case Notice():
+                self._events.labels(event.incident.value).inc()
+            case Evicted():
+                self._evicted_files.inc()
+                self._evicted_bytes.inc(event.size)
 
     def degraded(self, troubles: Sequence[Trouble]) -> None:
         """Note what is wrong now."""
         wrong = {each.reason for each in troubles}
         for reason in Reason:
             self._degraded.labels(reason.value).set(reason in wrong)
-
-    def evicted(self, size: int) -> None:
-        """Count a file of *size* bytes that was evicted."""
-        self._evicted_files.inc()
-        self._evicted_bytes.inc(size)
 
     def exposition(self) -> tuple[str, bytes]:
         """Content type and body in Prometheus' text format."""

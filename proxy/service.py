@@ -112,15 +112,13 @@ class ProxyService(MultiService):
         self._database_threads = [Offload(reactor, 1, name) for name in ("records", "ledger")]
         self._databases = records, ledger = self._open_databases(server.data_dir, *self._database_threads)
         self._records = SpareRecords(records, RecentRecords(_UNWRITTEN))
-        self._store = LocalFiles(server.data_dir, self._disk, self.metrics.count, self._place.prepare, self._place.failed)
+        self._store = LocalFiles(server.data_dir, self._disk, self.metrics, self._place.prepare, self._place.failed)
         via = f"pypiproxy-{self._place.name}"
         self.ledger = pins = Ledger(ledger, int(server.page_memory * _FOR_PINS), self._work)
         self.usage = UsageBook(self._store, self._disk, clock)
         self.kept = PinnedBook(ledger, pins, self._store)
         self.room = self._room(server)
-        self._files = FileCache(
-            self._store, self._disk, self.metrics.count, self.usage.used, self.room, later=reactor.callLater
-        )
+        self._files = FileCache(self._store, self._disk, self.metrics, self.usage.used, self.room, later=reactor.callLater)
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self.clients = {
             each.name: Upstream(
@@ -201,11 +199,17 @@ class ProxyService(MultiService):
 
     def _open_databases(self, data_dir: Path, for_records: Offload, for_ledger: Offload) -> tuple[DiskRecords, MirroredRecords]:
         """The database of what can be fetched again, and that of what cannot."""
-        clock, steady, ours, count = self._clock, self._reactor.seconds, self._place.is_ours, self.metrics.count
+        clock, steady, ours = self._clock, self._reactor.seconds, self._place.is_ours
         return (
-            DiskRecords(data_dir / "records", for_records, clock=clock, steady=steady, ours=ours, count=count),
+            DiskRecords(data_dir / "records", for_records, clock=clock, steady=steady, ours=ours, recorder=self.metrics),
             MirroredRecords(
-                data_dir / LEDGER, data_dir / LEDGER_COPY, for_ledger, clock=clock, steady=steady, ours=ours, count=count
+                data_dir / LEDGER,
+                data_dir / LEDGER_COPY,
+                for_ledger,
+                clock=clock,
+                steady=steady,
+                ours=ours,
+                recorder=self.metrics,
             ),
         )
 
@@ -250,7 +254,7 @@ class ProxyService(MultiService):
             self._reactor,
             max_size=server.max_size,
             min_free=server.min_free,
-            evicted=self.metrics.evicted,
+            recorder=self.metrics,
             clock=self._clock,
         )
 
@@ -264,12 +268,12 @@ class ProxyService(MultiService):
             self._reactor,
             index.limits,
             page_memory,
-            self.metrics.count,
+            self.metrics,
             self._clock,
             pins.sightings,
         )
         documents = self._documents(index, pool, pages)
-        metadata = Sidecars(self._files, pins, self._work, self._clock, self._reactor, self.metrics.count)
+        metadata = Sidecars(self._files, pins, self._work, self._clock, self._reactor, self.metrics)
         self._closing += [pages, documents, metadata]
 
         def repository(policy: Policy, *, prefetch: bool) -> ProxyRepository:
@@ -284,7 +288,7 @@ class ProxyService(MultiService):
                 self._work,
                 self._clock,
                 policy,
-                self.metrics.count,
+                self.metrics,
                 Presence(self._store, self._work) if index.offline else None,
                 prefetch=prefetch,
                 hosts=self._hosts,
@@ -300,12 +304,12 @@ class ProxyService(MultiService):
             [self.clients[name] for name in index.upstreams],
             reactor=self._reactor,
             offload=self._work,
-            count=self.metrics.count,
+            recorder=self.metrics,
             clock=self._clock,
         )
 
     def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache) -> Documents:
-        name, limits, count, clock = index.name, index.limits, self.metrics.count, self._clock
+        name, limits, recorder, clock = index.name, index.limits, self.metrics, self._clock
 
         places = ProvenancePlaces(name)
 
@@ -318,11 +322,11 @@ class ProxyService(MultiService):
         documents = records(DOCUMENTS)
         lists = ListFiles(self._data_dir / "lists" / name, self._work, self._place.prepare)
         return Documents(
-            DocumentCache(pool, pool.document, documents, self._reactor, limits, count, clock),
-            DocumentCache(pool, provenance, documents, self._reactor, limits, count, clock),
+            DocumentCache(pool, pool.document, documents, self._reactor, limits, recorder, clock),
+            DocumentCache(pool, provenance, documents, self._reactor, limits, recorder, clock),
             places,
             ProjectList(
-                name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, self._policy, count, clock
+                name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, self._policy, recorder, clock
             ),
         )
 

@@ -10,10 +10,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
+from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, DigestMismatch, NotFound, ProxyError, UpstreamFailed
 from proxy.interfaces import IBytesSource
 from proxy.model import Change, Digest, FileFacts, LedgerEntry, Wanted
 from proxy.offload import Inline
+from proxy.statistics.recorders import MemoryRecorder
 from proxy.storage.memory import MemoryFiles, MemoryVersioned
 from tests.twins import ScriptedUpstreams
 
@@ -28,9 +30,9 @@ class FileCacheTests(SynchronousTestCase):
         self.upstreams = ScriptedUpstreams()
         self.asks: list[Deferred[IBytesSource]] = []
         self.sources: list[IBytesSource] = []
-        self.events: list[str] = []
+        self.recorder = MemoryRecorder()
         self.committed: list[tuple[str, str, int]] = []
-        self.cache = FileCache(self.store, Inline(), self.events.append)
+        self.cache = FileCache(self.store, Inline(), self.recorder)
 
     def tearDown(self) -> None:
         self.successResultOf(self.cache.close())
@@ -119,7 +121,7 @@ class FileCacheTests(SynchronousTestCase):
         with self.assertRaises(DigestMismatch):
             self.successResultOf(reader).ended()
         self.assertEqual((self.store.files, self.committed), ({}, []))
-        self.assertEqual(self.events, ["file with wrong bytes refused"])
+        self.assertEqual(self.recorder.events, [Notice(Incident.WRONG_BYTES, "pypi", "big", "big-1.0.whl")])
         again = self.ask()
         self.upstreams.deliver(DATA)
         self.assertEqual(self.content(self.successResultOf(again)), DATA)

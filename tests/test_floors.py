@@ -38,6 +38,7 @@ FLOORS = {
     "clocks": 2,
     "flight": 2,
     "spool": 2,
+    "statistics": 2,
     "twisted_internals": 2,
     "waiters": 2,
     "offload": 2,

@@ -12,10 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
+from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, NotFound, UpstreamFailed
 from proxy.model import Condition, File, PageFound, PageMissing, PageUnchanged, Record, body_digest
 from proxy.offload import Inline
 from proxy.settings import PageLimits
+from proxy.statistics.recorders import MemoryRecorder
 from proxy.storage.memory import MemoryRecords
 from tests.twins import ScriptedUpstreams, found
 
@@ -28,7 +30,7 @@ class PageCacheTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1_000_000)
         self.records = MemoryRecords()
-        self.events: list[str] = []
+        self.recorder = MemoryRecorder()
         #: By how much the wall clock is ahead of the one that nobody sets.
         self.ahead = 0.0
         self.start()
@@ -44,7 +46,7 @@ class PageCacheTests(SynchronousTestCase):
             self.clock,
             limits or PageLimits(),
             1 << 20,
-            self.events.append,
+            self.recorder,
             lambda: self.clock.seconds() + self.ahead,
         )
 
@@ -145,7 +147,7 @@ class PageCacheTests(SynchronousTestCase):
         ((mirror, why),) = self.upstreams.distrusted
         self.assertEqual(mirror, "mirror")
         self.assertIn("six-1.0.tar.gz of six another digest than pypi did", why)
-        self.assertIn("mirror with other digests", self.events)
+        self.assertIn(Notice(Incident.MIRROR_WITH_OTHER_DIGESTS, "pypi", "six", "six-1.0.tar.gz"), self.recorder.events)
 
     def test_a_mirror_that_only_has_more_does_and_so_does_whoever_is_preferred(self) -> None:
         self.warm(age=700)
@@ -236,7 +238,7 @@ class PageCacheTests(SynchronousTestCase):
         self.upstreams.answer(self.found(LATER, serial=19))
         served = self.successResultOf(again)
         self.assertEqual((self.files(served), served.head.serial), (["six-1.0.tar.gz"], 20))
-        self.assertIn("page older than the cached one", self.events)
+        self.assertIn(Notice(Incident.PAGE_OLDER, "pypi", "six"), self.recorder.events)
 
     def test_what_one_upstream_states_for_ten_minutes_is_taken_although_it_looks_like_a_step_back(self) -> None:
         for files, serial in ((SIX, LATER), 19), ((), None):

@@ -15,9 +15,11 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook, PinnedFile
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
+from proxy.core.events import Evicted
 from proxy.errors import StorageFailed
 from proxy.model import NO_BYTES, Change, LedgerEntry
 from proxy.offload import Inline
+from proxy.statistics.recorders import MemoryRecorder
 from proxy.storage.memory import MemoryFiles, MemoryVersioned
 
 HOUR = 3600.0
@@ -69,7 +71,7 @@ class Case(SynchronousTestCase):
         self.pins = Ledger(self.records, 1_000_000, Inline())
         self.usage = UsageBook(self.store, Inline(), self.clock.seconds)
         self.kept = PinnedBook(self.records, self.pins, self.store)
-        self.gone: list[int] = []
+        self.recorder = MemoryRecorder()
         self.store.space = 1_000
 
     def room(self, max_size: int | None = None, min_free: int | None = None) -> Room:
@@ -81,7 +83,7 @@ class Case(SynchronousTestCase):
             self.clock,
             max_size=max_size,
             min_free=min_free,
-            evicted=self.gone.append,
+            recorder=self.recorder,
         )
 
     def add(self, names: str) -> None:
@@ -90,6 +92,10 @@ class Case(SynchronousTestCase):
             self.clock.advance(1)
             self.store.files[sha(name)] = bytes(100)
             self.store.times[sha(name)] = self.clock.seconds()
+
+    def gone(self) -> list[int]:
+        """The sizes of the files that were evicted."""
+        return [event.size for event in self.recorder.events if isinstance(event, Evicted)]
 
     def there(self) -> str:
         return "".join(name for name in "abcdefghij" if sha(name) in self.store.files)
@@ -106,7 +112,7 @@ class RoomTests(Case):
         self.add("abcdefghij")
         self.assertEqual(self.now(self.room(max_size=1_000).keep_within_limits()), 0)
         self.assertEqual(self.now(self.room(max_size=999).keep_within_limits()), 200)
-        self.assertEqual((self.there(), self.gone), ("cdefghij", [100, 100]))
+        self.assertEqual((self.there(), self.gone()), ("cdefghij", [100, 100]))
 
     def test_the_oldest_go_however_many_there_are(self) -> None:
         self.patch(room, "_PIECE", 3)
@@ -119,7 +125,7 @@ class RoomTests(Case):
         self.store.stuck = {sha("a"), sha("c")}
         room = self.room(max_size=999)
         self.assertEqual(self.now(room.keep_within_limits()), 200)
-        self.assertEqual((self.there(), self.gone), ("acefghij", [100, 100]))
+        self.assertEqual((self.there(), self.gone()), ("acefghij", [100, 100]))
         self.assertEqual(self.now(room.keep_within_limits()), 0)
 
     def test_where_nothing_can_be_removed_eviction_rests(self) -> None:
@@ -127,7 +133,7 @@ class RoomTests(Case):
         self.store.stuck = {sha(name) for name in "abcdefghij"}
         room = self.room(max_size=999)
         self.assertEqual(self.now(room.keep_within_limits()), 0)
-        self.assertEqual((self.there(), self.gone), ("abcdefghij", []))
+        self.assertEqual((self.there(), self.gone()), ("abcdefghij", []))
         room.committed(sha("a"), 0)
         self.assertEqual(self.store.inventories, 1)
         self.clock.advance(600)

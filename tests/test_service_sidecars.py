@@ -23,6 +23,7 @@ from proxy.model import LedgerEntry
 from proxy.offload import Inline
 from proxy.repository.metadata import Sidecars
 from proxy.settings import PageLimits
+from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.memory import MemoryFiles, MemoryVersioned
 from tests.inprocess import Running, Start, upstream_settings
 from tests.support import certs
@@ -201,7 +202,7 @@ async def test_failing_metadata_does_not_take_upstream_out(upstream: FakeUpstrea
 @pytest.mark.parametrize("kept", [SIGN_IN, b"", FOREIGN])
 async def test_what_an_earlier_version_kept_for_metadata_is_looked_into_and_forgotten(kept: bytes) -> None:
     files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryVersioned(), 10_000, Inline())
-    sidecars = Sidecars(files, pins, Inline(), time.time, Clock(), lambda event: None)
+    sidecars = Sidecars(files, pins, Inline(), time.time, Clock(), UNRECORDED)
     for data in (MADE.metadata, kept):
         sha256 = await files.keep(data)
         await pins.put("pypi", "demo", "none/a.whl.metadata", LedgerEntry(sha256, len(data), {}, "", 0.0))
@@ -221,7 +222,7 @@ async def test_who_leaves_while_stored_metadata_is_looked_into_leaves_no_open_fi
             return await super().run(function, *args)
 
     files, pins = FileCache(MemoryFiles(), Inline()), Ledger(MemoryVersioned(), 10_000, Inline())
-    sidecars = Sidecars(files, pins, Leaving(), time.time, Clock(), lambda event: None)
+    sidecars = Sidecars(files, pins, Leaving(), time.time, Clock(), UNRECORDED)
     sha256 = await files.keep(MADE.metadata)
     await pins.put("pypi", "demo", "none/a.whl.metadata", LedgerEntry(sha256, len(MADE.metadata), {}, "", 0.0))
     before = os.listdir("/proc/self/fd")

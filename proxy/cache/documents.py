@@ -11,19 +11,21 @@ from twisted.logger import Logger
 from proxy.cache.pages import renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.core.events import OF_DOCUMENTS, Incident, Notice
 from proxy.errors import NotFound, Overloaded, ProxyError
-from proxy.interfaces import Clock, IUpstreams
+from proxy.interfaces import Clock, IRecorder, IUpstreams
 from proxy.model import DocumentFound, DocumentReply, Head, PageMissing, PageUnchanged, Record, Validators
 from proxy.settings import PageLimits
 from proxy.simple.links import shown_in
+from proxy.statistics.recorders import UNRECORDED
 from proxy.succession import Candidate, Doubts, doubt
 
 
 class DocumentCache:
-    """What *ask* brings from *upstreams* by key, kept in *records*.  *count* is told of each thing worth counting."""
+    """What *ask* brings from *upstreams* by key, kept in *records*.  *recorder* is told what is worth counting."""
 
     log = Logger()
-    thing = "document"
+    incidents = OF_DOCUMENTS
 
     def __init__(
         self,
@@ -32,14 +34,14 @@ class DocumentCache:
         records: HeadedRecords,
         reactor: IReactorTime,
         limits: PageLimits,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         clock: Clock = time.time,
     ) -> None:
         self._ask = ask
         self._records = records
         self._reactor = reactor
         self._doubts = Doubts()
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, clock=clock)
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, recorder, clock=clock)
         self.close = self._refreshed.close
         self.get = self._refreshed.get
 
@@ -65,6 +67,9 @@ class DocumentCache:
 
     def missing(self, key: str) -> NotFound:
         return NotFound(f"{shown_in(key)}: upstream answered 404")
+
+    def notice(self, incident: Incident, key: str) -> Notice:
+        return Notice(incident, self._records.index)
 
     async def load(self, key: str) -> Head | None:
         return await self._records.head(key)

@@ -19,15 +19,17 @@ from twisted.python.failure import Failure
 
 from proxy.cache.room import Room
 from proxy.completeness import check
+from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
 from proxy.flight import uninterrupted
 from proxy.flight import wanted as anybody_waits
-from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IUpstreams
+from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder, IUpstreams
 from proxy.model import FileFacts, Wanted
 from proxy.spool.nowhere import Nowhere
 from proxy.spool.spooling import Spool
 from proxy.spool.steps import Later
 from proxy.spool.writer import FULL, UNKNOWN_SIZE, no_room
+from proxy.statistics.recorders import UNRECORDED
 from proxy.waiters import Waiters
 
 T = TypeVar("T")
@@ -61,8 +63,8 @@ class _Download:
 class FileCache:
     """All files of one data directory.
 
-    *count* is told of events, *used* of each use of a stored file, by its sha256.  *later* times the patience with slow clients
-    on a full disk.
+    *recorder* is told what is worth counting, *used* of each use of a stored file, by its sha256.  *later* times the patience
+    with slow clients on a full disk.
     """
 
     log = Logger()
@@ -71,14 +73,14 @@ class FileCache:
         self,
         store: IFileStore,
         offload: IOffload,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         used: Callable[[str], None] = lambda sha256: None,
         room: Room | None = None,
         later: Later | None = None,
     ) -> None:
         self._store = store
         self._offload = offload
-        self._count = count
+        self._recorder = recorder
         self._used = used
         self._room = room
         self._later = later
@@ -176,7 +178,7 @@ class FileCache:
                 self._committed(spool.sha256, spool.total or 0)
         except Exception as error:  # noqa: BLE001  # every reader is told, whatever it was
             if isinstance(error, DigestMismatch):
-                self._count("file with wrong bytes refused")
+                self._recorder.record(Notice(Incident.WRONG_BYTES, wanted.index, wanted.project, wanted.name))
             await spool.fail(Failure(_as_proxy_error(error, wanted)))
         finally:
             spool.close()

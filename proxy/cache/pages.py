@@ -13,15 +13,16 @@ from proxy.bounded import BoundedTable
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.cache.sightings import Sightings
+from proxy.core.events import OF_PAGES, Incident, Notice
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.flight import Flights
-from proxy.interfaces import Clock, IOffload, IRecordStore, IUpstreams
+from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore, IUpstreams
 from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
 from proxy.settings import PageLimits
 from proxy.simple.parse import Malformed, parse_page, weight
+from proxy.statistics.recorders import UNRECORDED
 from proxy.succession import Candidate, Doubts, doubt
 
-_NOT_TAKEN = "page not taken in place of the kept one"
 #: Files that are named in one line of the log.
 _NAMED = 10
 
@@ -35,12 +36,12 @@ class _Parsed:
 class PageCache:
     """The pages of *index* as *upstreams* state them.
 
-    *memory* bounds the parsed pages kept at hand, in bytes.  *count* is told ``(event)`` for each thing worth counting,
-    *sightings* which files are on a new page.
+    *memory* bounds the parsed pages kept at hand, in bytes.  *recorder* is told what is worth counting, *sightings* which
+    files are on a new page.
     """
 
     log = Logger()
-    thing = "page"
+    incidents = OF_PAGES
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class PageCache:
         reactor: IReactorTime,
         limits: PageLimits,
         memory: int,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         clock: Clock = time.time,
         sightings: Sightings | None = None,
     ) -> None:
@@ -62,8 +63,8 @@ class PageCache:
         self._upstreams = upstreams
         self._records = HeadedRecords(PAGES, index, records, offload)
         self._offload = offload
-        self._count = count
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, upstreams.slow, clock=clock)
+        self._recorder = recorder
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, recorder, upstreams.slow, clock=clock)
         self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
         self._parses: Flights[Page] = Flights()
         self.close = self._refreshed.close
@@ -93,6 +94,9 @@ class PageCache:
 
     def missing(self, project: str) -> NotFound:
         return NotFound(f"no project named {project} on index {self._index}: upstream answered 404")
+
+    def notice(self, incident: Incident, project: str) -> Notice:
+        return Notice(incident, self._index, project)
 
     async def load(self, project: str) -> Head | None:
         return await self._records.head(project)
@@ -125,7 +129,7 @@ class PageCache:
         """Raise OlderThanKept when *page* is not to take the place of the one with the head *known*."""
         doubted = doubt(known, new, await self._candidate(project, known, new, page))
         if self._doubts.stands(project, doubted, new.upstream, self._reactor.seconds(), forced=forced):
-            self._count(_NOT_TAKEN)
+            self._recorder.record(self.notice(Incident.PAGE_NOT_TAKEN, project))
             raise OlderThanKept
         if doubted is not None:
             self.log.warn(
@@ -153,7 +157,7 @@ class PageCache:
             return Candidate(preferred)  # what was stated is lost
         changed = await self._offload.run(_first_contradiction, kept, page) if other else None
         if changed is not None:
-            self._count("mirror with other digests")
+            self._recorder.record(Notice(Incident.MIRROR_WITH_OTHER_DIGESTS, self._index, project, changed))
             self._upstreams.distrust(new.upstream, f"gives {changed} of {project} another digest than {known.upstream} did")
         lacks = stands_in and not {file.filename for file in kept.files} <= {file.filename for file in page.files}
         return Candidate(preferred, stands_in, changed is not None, lacks, emptied and bool(kept.files))
@@ -178,7 +182,7 @@ class PageCache:
     def _tell_of(self, page: Page) -> None:
         """Say which files are not offered.  Once for each state of a page: it stays as it is for hours."""
         names = [file.filename for file in page.unverifiable]
-        self._count("file with an impossible digest")
+        self._recorder.record(self.notice(Incident.IMPOSSIBLE_DIGEST, page.project))
         self.log.error(
             "{project}: {count} files are not offered, for no digest that upstream's page states of them can be one, so that "
             "their bytes cannot be verified: {names}. Tell who runs the upstream.",

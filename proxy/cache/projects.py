@@ -16,13 +16,15 @@ from proxy.cache.pages import PageCache, renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.core.cache_status import CacheStatus
+from proxy.core.events import OF_LISTS, Incident, Notice
 from proxy.errors import NotFound, StorageFailed
-from proxy.interfaces import Clock, IOffload, IProjectsView, IUpstreams
+from proxy.interfaces import Clock, IOffload, IProjectsView, IRecorder, IUpstreams
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
 from proxy.settings import MIB, PageLimits
 from proxy.simple.malformed import Malformed
 from proxy.simple.projects import copy_lines, lines_of, write_lines
+from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.lists import ListFiles
 from proxy.succession import Candidate, Doubts, doubt
 
@@ -41,7 +43,7 @@ class ProjectList:
     """The projects of *index* that *policy* lets be seen.  Where upstream has no list, those whose *pages* are kept."""
 
     log = Logger()
-    thing = "list of projects"
+    incidents = OF_LISTS
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class ProjectList:
         reactor: IReactorTime,
         limits: PageLimits,
         policy: Policy,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         clock: Clock = time.time,
     ) -> None:
         self._index = index
@@ -65,7 +67,7 @@ class ProjectList:
         self._offload = offload
         self._reactor = reactor
         self._doubts = Doubts()
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, count, clock=clock)
+        self._refreshed = Refreshed(self, upstreams, reactor, limits, recorder, clock=clock)
         self._shown = ShownList(index, policy, lists, offload, clock, lambda: self._refreshed.forget(_KEY))
 
     def close(self) -> None:
@@ -107,6 +109,9 @@ class ProjectList:
 
     def missing(self, key: str) -> NotFound:
         return NotFound(f"no upstream of index {self._index} has a list of projects")
+
+    def notice(self, incident: Incident, key: str) -> Notice:
+        return Notice(incident, self._index)
 
     async def load(self, key: str) -> Head | None:
         head = await self._records.head(key)

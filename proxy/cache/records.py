@@ -31,6 +31,7 @@ class HeadedRecords:
     """The records of one *kind* (:data:`PAGES`, …) of one *index*, by what is called *project* here whatever it is."""
 
     def __init__(self, kind: str, index: str, records: IRecordStore, offload: IOffload) -> None:
+        self.index = index
         self._folder = f"{kind}/{index}"
         self._records = records
         self._offload = offload

@@ -20,12 +20,14 @@ from twisted.python.failure import Failure
 
 from proxy.bounded import BoundedTable, DividedTable
 from proxy.core.cache_status import CacheStatus
+from proxy.core.events import Incident, Notice, Refreshing
 from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
 from proxy.flight import Flights, swallow
 from proxy.freshness import Action, Decision, decide
-from proxy.interfaces import Clock, IUpstreams
+from proxy.interfaces import Clock, IRecorder, IUpstreams
 from proxy.model import Condition, Head
 from proxy.settings import MIB, PageLimits
+from proxy.statistics.recorders import UNRECORDED
 
 #: What heads may take in memory (bytes): those of things that there are, and what is known of things that there are not, which
 #: clients can ask for without end.
@@ -74,8 +76,11 @@ class _Entry:
 class Source(Protocol):
     """Where the things come from, and where they are kept."""
 
-    #: What one of them is called in counters and logs: "page".
-    thing: str
+    #: What is recorded of them.
+    incidents: Refreshing
+
+    def notice(self, incident: Incident, key: str) -> Notice:
+        """What to record of *incident*, which is about *key*."""
 
     async def load(self, key: str) -> Head | None:
         """The head of what is kept under *key*."""
@@ -95,7 +100,7 @@ class Source(Protocol):
 class Refreshed:
     """All that *source* has, at most as stale as *limits* allow.
 
-    *count* is told of each thing worth counting, *slow* when an answer did not come within the soft deadline.  The age of what
+    *recorder* is told what is worth counting, *slow* when an answer did not come within the soft deadline.  The age of what
     was confirmed in an earlier run is told by *clock*; from then on nobody's setting a clock makes it older or younger.
     """
 
@@ -107,7 +112,7 @@ class Refreshed:
         upstreams: IUpstreams,
         reactor: IReactorTime,
         limits: PageLimits,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         slow: Callable[[float], None] = lambda waited: None,
         clock: Clock = time.time,
     ) -> None:
@@ -117,7 +122,7 @@ class Refreshed:
         self._upstreams = upstreams
         self._reactor = reactor
         self._limits = limits
-        self._count = count
+        self._recorder = recorder
         self._entries: DividedTable[str, _Entry] = DividedTable(_entries(_FOUND), _entries(_MISSING), lambda entry: entry.found)
         self._refreshes: Flights[Head] = Flights()
         self._loads: Flights[_Entry] = Flights()
@@ -149,7 +154,7 @@ class Refreshed:
             except UpstreamFailed:
                 refreshed = None
             if refreshed is None:
-                return self._hit(entry, decision, detail="upstream-slow" if entry.failures == 0 else "upstream-failed")
+                return self._hit(key, entry, decision, detail="upstream-slow" if entry.failures == 0 else "upstream-failed")
             head = refreshed
         if not head.found:
             raise self._source.missing(key)
@@ -201,15 +206,15 @@ class Refreshed:
             and self._upstreams.retry_in() <= 0
         ):
             swallow(self._refresh(key, entry), ProxyError)
-        return self._hit(entry, decision)
+        return self._hit(key, entry, decision)
 
-    def _hit(self, entry: _Entry, decision: Decision, detail: str | None = None) -> Served:
+    def _hit(self, key: str, entry: _Entry, decision: Decision, detail: str | None = None) -> Served:
         assert entry.head is not None
         if decision.ttl <= 0:
             condition = self._upstreams.condition()
             if condition is Condition.OFFLINE:
                 return Served(entry.head, CacheStatus(True, detail="offline"))
-            self._count(f"{self._source.thing} served stale")
+            self._recorder.record(self._source.notice(self._source.incidents.served_stale, key))
             if detail is None and condition is not Condition.UP:
                 detail = f"upstream-{condition.value}"
         return Served(entry.head, CacheStatus(True, ttl=round(decision.ttl), detail=detail))
@@ -267,7 +272,7 @@ class Refreshed:
         except OlderThanKept:
             entry.failures = 0
             entry.rest_until = self._reactor.seconds() + _LONGEST_REST
-            self._count(f"{self._source.thing} older than the cached one")
+            self._recorder.record(self._source.notice(self._source.incidents.older, key))
         except NotHere:
             raise  # the index is offline: nothing was asked, and nothing failed
         except ProxyError as error:
@@ -276,7 +281,7 @@ class Refreshed:
             if known is not None and known.found:
                 # With nothing to serve, the next client's request is a fresh try.
                 entry.rest_until = self._reactor.seconds() + rest
-            self._count(f"{self._source.thing} refresh failed")
+            self._recorder.record(self._source.notice(self._source.incidents.failed, key))
             self.log.debug("{key}: {error}", key=key, error=error)
             raise
         assert entry.head is not None

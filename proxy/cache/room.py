@@ -21,10 +21,12 @@ from twisted.python.failure import Failure
 
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.usage import UsageBook
+from proxy.core.events import Evicted
 from proxy.errors import StorageFailed
 from proxy.flight import Flights, swallow
-from proxy.interfaces import Clock, IFileStore, IOffload
+from proxy.interfaces import Clock, IFileStore, IOffload, IRecorder
 from proxy.model import StoredFile
+from proxy.statistics.recorders import UNRECORDED
 
 #: Seconds between two looks at the file system, and between two batches of last uses.
 _INTERVAL = 60.0
@@ -56,7 +58,7 @@ class Room:
     """Keeps *store* within its limits.
 
     *max_size*: bytes that all files may have together.  *min_free*: bytes that stay free on the file system.  ``None``: no
-    limit.  *evicted* is told the size of each file that went.
+    limit.  *recorder* is told of each file that went.
     """
 
     log = Logger()
@@ -71,7 +73,7 @@ class Room:
         *,
         max_size: int | None,
         min_free: int | None,
-        evicted: Callable[[int], None] = lambda size: None,
+        recorder: IRecorder = UNRECORDED,
         clock: Clock = time.time,
     ) -> None:
         self._clock = clock
@@ -82,7 +84,7 @@ class Room:
         self._reactor = reactor
         self._max_size = max_size
         self._min_free = min_free
-        self._evicted = evicted
+        self._recorder = recorder
         #: Bytes in the store, counted at each run and added to by each commit; ``None``: not counted yet.
         self._stored: int | None = None
         self._rest_until = 0.0
@@ -243,7 +245,7 @@ class Room:
         async with self._kept.lock:
             if self._kept.holds(file.sha256) or not await self._store.delete(file.sha256):
                 return False
-        self._evicted(file.size)
+        self._recorder.record(Evicted(file.size))
         return True
 
 

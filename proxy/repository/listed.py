@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import frozen
 
 from proxy.cache.entries import Entries
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
+from proxy.core.events import Incident, Notice
 from proxy.core.views import Moment
 from proxy.errors import Attempt, DigestChanged, NotFound, UpstreamFailed
-from proxy.interfaces import IBytesSource, IFileHandle, IOffload, IUpstreams
+from proxy.interfaces import IBytesSource, IFileHandle, IOffload, IRecorder, IUpstreams
 from proxy.model import Digest, File, Head, LedgerEntry, Wanted
 from proxy.names import METADATA
 from proxy.repository.gate import Gate
@@ -58,7 +57,7 @@ class ListedFiles:
         gate: Gate,
         remote: RemoteFiles,
         offload: IOffload,
-        count: Callable[[str], None],
+        recorder: IRecorder,
     ) -> None:
         self.name = name
         self._upstreams = upstreams
@@ -68,7 +67,7 @@ class ListedFiles:
         self._gate = gate
         self._remote = remote
         self._offload = offload
-        self._count = count
+        self._recorder = recorder
 
     async def remembered(self, project: str, asked: str, filename: str) -> Listed | None:
         """What the page that is kept says of the file, whatever its age; ``None`` when that is nothing.
@@ -108,7 +107,7 @@ class ListedFiles:
                 raise UpstreamFailed(filename, [Attempt(served.head.upstream, reason, 0.0)])
             raise NotFound(f"{filename} is not on the page of {project}")
         if filename in pins:
-            self._count("changed digest refused")
+            self._recorder.record(Notice(Incident.CHANGED_DIGEST, self.name, project, filename))
             raise DigestChanged(
                 f"{filename} was committed as sha256-{pins[filename].sha256} and is not served as {asked}: "
                 "purge the file from the proxy to accept other bytes"

@@ -9,7 +9,7 @@ project.  Where that cannot be had, the file is not offered with metadata again.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
@@ -21,9 +21,10 @@ from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.completeness import is_metadata_of
+from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.flight import Flights
-from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload
+from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IRecorder
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
 from proxy.names import is_wheel, metadata_name
 from proxy.repository.gathered import matches
@@ -60,6 +61,9 @@ class _Key:
     asked: str
     filename: str
 
+    def notice(self, incident: Incident) -> Notice:
+        return Notice(incident, self.index, self.project, self.filename)
+
 
 @define
 class _Search:
@@ -82,7 +86,7 @@ class _Search:
 
 
 class Sidecars:
-    """The metadata of the files of all indexes.  *count* is told of each thing worth counting."""
+    """The metadata of the files of all indexes.  *recorder* is told what is worth counting."""
 
     log = Logger()
 
@@ -93,14 +97,14 @@ class Sidecars:
         offload: IOffload,
         clock: Clock,
         reactor: IReactorTime,
-        count: Callable[[str], None],
+        recorder: IRecorder,
     ) -> None:
         self._files = files
         self._pins = pins
         self._offload = offload
         self._clock = clock
         self._reactor = reactor
-        self._count = count
+        self._recorder = recorder
         self._searches: Flights[tuple[bytes, str]] = Flights()
         self._good: BoundedTable[str, bool] = BoundedTable(_LOOKED_INTO, lambda good: 1)
 
@@ -160,7 +164,7 @@ class Sidecars:
             project=key.project,
             why="; ".join(search.rejected),
         )
-        self._count("wheel without metadata")
+        self._recorder.record(search.key.notice(Incident.WITHOUT_METADATA))
         await self._remember(search, NO_BYTES, 0)
         raise NotFound(f"{key.filename} has no metadata: {'; '.join(search.rejected)}")
 
@@ -220,7 +224,7 @@ class Sidecars:
         missing = holder.missing(key.project, key.asked, search.listed)
         if is_wheel(key.filename):
             try:
-                data = await self._within(_RANGES_WITHIN, key, self._by_ranges(missing, key.filename))
+                data = await self._within(_RANGES_WITHIN, key, self._by_ranges(missing, key))
                 if await self._fits(search, data, "what ranges of it have as METADATA"):
                     return await self._kept(search, data)
             except Unreadable as error:
@@ -248,24 +252,24 @@ class Sidecars:
         if search.expected is None and not is_wheel(filename) and not await self._offload.run(is_reliable, data):
             search.rejected.append("its PKG-INFO leaves fields to the build (PEP 643)")
             return None
-        self._count("metadata read out of a wheel")
+        self._recorder.record(search.key.notice(Incident.METADATA_READ))
         return await self._kept(search, data)
 
-    async def _by_ranges(self, wheel: IFileHandle, filename: str) -> bytes:
+    async def _by_ranges(self, wheel: IFileHandle, key: _Key) -> bytes:
         """The METADATA of a wheel.  Raises Unreadable."""
         size = await wheel.find_size()
         if size is None:
-            raise UpstreamFailed(filename, [Attempt("upstream", "does not say how long it is", 0.0)])
+            raise UpstreamFailed(key.filename, [Attempt("upstream", "does not say how long it is", 0.0)])
         parts = Parts(size)
         start, stop = max(0, size - _TAIL), size
         for _ in range(_MOST_RANGES):
             parts.add(start, await _part(wheel, start, stop))
             try:
-                data: bytes = await self._offload.run(read_metadata, parts, filename)
+                data: bytes = await self._offload.run(read_metadata, parts, key.filename)
             except Absent as absent:
                 start, stop = absent.start, min(size, max(absent.stop, absent.start + _AT_LEAST))
             else:
-                self._count("metadata read out of a wheel")
+                self._recorder.record(key.notice(Incident.METADATA_READ))
                 return data
         raise Unreadable(f"{_MOST_RANGES} pieces of it were not enough to find any")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from msgspec.structs import replace
@@ -14,9 +13,10 @@ from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
+from proxy.core.events import Incident, Notice
 from proxy.core.views import DocumentName, DocumentView, LegacyName, Moment, PageView, ProvenanceName, View
 from proxy.errors import NotFound, NotHere
-from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRepository, IUpstreams
+from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRecorder, IRepository, IUpstreams
 from proxy.model import NO_BYTES, Head, LedgerEntry, Page, Wanted
 from proxy.names import METADATA, PROVENANCE, companion_of, kind_of, metadata_name, version_of
 from proxy.policy.policy import Policy
@@ -31,6 +31,7 @@ from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import Presence, There
 from proxy.settings import MIB
 from proxy.simple.links import bare, resolve
+from proxy.statistics.recorders import UNRECORDED
 
 #: The largest metadata that is taken from upstream (bytes).
 _LARGEST_METADATA = 16 * MIB
@@ -40,7 +41,7 @@ _SIGNATURE = ".asc"
 
 @implementer(IRepository)
 class ProxyRepository:
-    """The index *name*, of which *policy* says what may be seen.  *count* is told of each thing worth counting.
+    """The index *name*, of which *policy* says what may be seen.  *recorder* is told what is worth counting.
 
     *presence* is given if the index is offline: what is not there is then not offered, neither by page nor by name.
     *hosts*: those that files may be fetched from.
@@ -60,7 +61,7 @@ class ProxyRepository:
         offload: IOffload,
         clock: Clock,
         policy: Policy,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         presence: Presence | None = None,
         *,
         prefetch: bool = False,
@@ -77,10 +78,10 @@ class ProxyRepository:
         self._files = files
         self._pins = pins
         self._clock = clock
-        self._count = count
+        self._recorder = recorder
         self._remote = RemoteFiles(files, upstreams, self._committed)
         self._gate = gate = Gate(policy, name, pages, pins, offload, clock)
-        self._listed = ListedFiles(name, upstreams, pages, files, pins, gate, self._remote, offload, count)
+        self._listed = ListedFiles(name, upstreams, pages, files, pins, gate, self._remote, offload, recorder)
         self._prefetch = Prefetch(name, gate, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ class ProxyRepository:
             page = await self._on_allowed_hosts(project, page, served.head)
         offer = await self._offload.run_first(offered, page, pins, there)
         for file, pin, digest in offer.changes:
-            self._count("changed digest refused")
+            self._recorder.record(Notice(Incident.CHANGED_DIGEST, self.name, project, file.filename))
             self.log.error(
                 "{filename} of {project} changed upstream: it was committed with sha256-{pinned}, its page now says {digest}. "
                 "The committed bytes are served; purge the file to accept the new ones.",

@@ -30,11 +30,13 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from proxy.core.events import Incident, Notice
 from proxy.errors import StorageFailed, is_of_the_disk
 from proxy.flight import Flights, owned, uninterrupted
-from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile
+from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder
 from proxy.model import StoredFile
 from proxy.settings import MIB
+from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.checked import CheckedFile, Damage, FileBeingChecked, Mark, Proofs, hash_piece, mark_of, opened, settled
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
@@ -161,7 +163,7 @@ def _not_noted(error: OSError, path: Path, needed: int = 0, *, reading: bool = F
 
 @implementer(IFileStore)
 class LocalFiles:
-    """The tree under *root* (created with mode 0700).  *count* is told of each thing worth counting.
+    """The tree under *root* (created with mode 0700).  *recorder* is told what is worth counting.
 
     *prepare* makes a directory where it is missing, or raises OSError where nothing may be written.
     """
@@ -172,7 +174,7 @@ class LocalFiles:
         self,
         root: Path,
         offload: IOffload,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         prepare: Callable[[Path], None] = _make,
         failed: Failed = _not_noted,
     ) -> None:
@@ -182,7 +184,7 @@ class LocalFiles:
         self._partial = root / "partial"
         self._quarantine = root / "quarantine"
         self._offload = offload
-        self._count = count
+        self._recorder = recorder
         self._being_written: set[Path] = set()
         self._extra = itertools.count()
         self._changes = itertools.count(1)
@@ -257,7 +259,7 @@ class LocalFiles:
         except OSError as error:
             what = f"it cannot be set aside ({error.strerror}) and is replaced when a client asks for it"
         self.log.error("the stored file {sha256} is damaged, {why}: {what}", sha256=sha256, why=damage.what, what=what)
-        self._count("damaged file set aside")
+        self._recorder.record(Notice(Incident.FILE_DAMAGED))
 
     def _being_checked(self, source: CheckedFile, sha256: str, mark: Mark) -> FileBeingChecked:
         """*source*, whose end waits until all of it has been read and its digest was right."""

@@ -21,9 +21,11 @@ from typing import TypeVar
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from proxy.core.events import Incident, Notice
 from proxy.errors import StorageFailed
-from proxy.interfaces import Clock, IOffload, IVersionedRecords
+from proxy.interfaces import Clock, IOffload, IRecorder, IVersionedRecords
 from proxy.model import Change, Versioned
+from proxy.statistics.recorders import UNRECORDED
 from proxy.storage import table
 from proxy.storage.database import set_aside
 from proxy.storage.halves import Broken, Copy, Half, copied
@@ -40,7 +42,7 @@ class MirroredRecords:
     """The records in the directories *first* and *second* (mode 0700).  *offload* has one thread.
 
     *clock* tells the wall time, *steady* a time that no clock setting changes; *ours* whether the directory above is the one
-    that was claimed.  *count* is told of each thing worth counting.  All are called in the thread.
+    that was claimed.  *recorder* is told what is worth counting.  All are called in the thread.
     """
 
     log = Logger()
@@ -54,7 +56,7 @@ class MirroredRecords:
         clock: Clock = time.time,
         steady: Callable[[], float] = time.monotonic,
         ours: Callable[[], bool] = lambda: True,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
     ) -> None:
         self.name = first.name
         self._first = Half(first)
@@ -63,7 +65,7 @@ class MirroredRecords:
         self._clock = clock
         self._steady = steady
         self._ours = ours
-        self._count = count
+        self._recorder = recorder
         self._copy: Copy | None = None
         self._try_at = 0.0
         self._trouble: str | None = None
@@ -108,7 +110,7 @@ class MirroredRecords:
         """*row*, from the second file if it is damaged in the first; ``None`` when it is damaged in both."""
         if row.sound:
             return versioned(row)
-        self._count("record unreadable")
+        self._recorder.record(Notice(Incident.RECORD_UNREADABLE))
         if not self._second.in_place:
             raise StorageFailed(f"record {row.key} is damaged, and its copy cannot be read for now")
         try:
@@ -246,7 +248,7 @@ class MirroredRecords:
         broken.half.release()
         target = set_aside(broken.half.directory, self._clock())
         self._was_damaged = True
-        self._count("record database set aside")
+        self._recorder.record(Notice(Incident.DATABASE_SET_ASIDE))
         self.log.error(
             "the database {name} is damaged ({why}) and was set aside as {target}; a new one takes its place",
             name=broken.half.directory.name,

@@ -25,8 +25,10 @@ from diskcache.core import DBNAME
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from proxy.core.events import Incident, Notice
 from proxy.errors import StorageFailed
-from proxy.interfaces import Clock, IOffload, IRecordStore
+from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore
+from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.database import (
     Damaged,
     Readings,
@@ -52,7 +54,7 @@ class DiskRecords:
     """The database under *directory* (mode 0700).  *offload* has one thread.
 
     *clock* tells the wall time, *steady* a time that no clock setting changes; *ours* whether the directory above is the one
-    that was claimed.  *count* is told of each thing worth counting.  All are called in the thread.
+    that was claimed.  *recorder* is told what is worth counting.  All are called in the thread.
     """
 
     log = Logger()
@@ -65,7 +67,7 @@ class DiskRecords:
         clock: Clock = time.time,
         steady: Callable[[], float] = time.monotonic,
         ours: Callable[[], bool] = lambda: True,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
     ) -> None:
         self.name = directory.name
         self._directory = directory
@@ -73,7 +75,7 @@ class DiskRecords:
         self._clock = clock
         self._steady = steady
         self._ours = ours
-        self._count = count
+        self._recorder = recorder
         self._cache: Cache | None = None
         self._identity: tuple[int, int] | None = None
         self._readable: Readings | None = None
@@ -111,7 +113,7 @@ class DiskRecords:
             raise failure(f"record {key} cannot be read for now: {error}") from error
         except (Refused, TypeError, ValueError) as error:
             # A record that cannot be read is fetched again: a broken cache must not break a build.
-            self._count("record unreadable")
+            self._recorder.record(Notice(Incident.RECORD_UNREADABLE))
             self.log.error("record {key} cannot be read and is asked for anew: {error}", key=key, error=error)
             return None
         return value
@@ -213,7 +215,7 @@ class DiskRecords:
             self._try_at = self._steady() + _PAUSE
             self.trouble = f"it is damaged ({why}) and cannot be set aside: {error.strerror}"
             raise StorageFailed(f"the record database cannot be used: {self.trouble}") from error
-        self._count("record database set aside")
+        self._recorder.record(Notice(Incident.DATABASE_SET_ASIDE))
         self.log.error(
             "the database {name} is damaged ({why}) and was set aside as {target}; a new one takes its place",
             name=self.name,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from proxy.interfaces import IOffload
+from proxy.core.events import Incident, Notice
+from proxy.interfaces import IOffload, IRecorder
 from proxy.model import Wanted
 from proxy.upstream.http.attempt import Manner
 from proxy.upstream.index.files import Place
@@ -15,11 +15,11 @@ from proxy.upstream.pool.upstream import Upstream
 
 
 class Holders:
-    """Those among the upstreams in *standing*.  *count* is told of each thing worth counting."""
+    """Those among the upstreams in *standing*.  *recorder* is told what is worth counting."""
 
-    def __init__(self, standing: Standing, reactor: Any, offload: IOffload, count: Callable[[str], None]) -> None:
+    def __init__(self, standing: Standing, reactor: Any, offload: IOffload, recorder: IRecorder) -> None:
         self._standing = standing
-        self._count = count
+        self._recorder = recorder
         self._listing = Listing(reactor, offload, self.distrust)
 
     def of(self, wanted: Wanted) -> list[Upstream]:
@@ -41,4 +41,4 @@ class Holders:
     def distrust(self, client: Upstream, wanted: Wanted, what: str) -> None:
         """Mark *client*, which *what* (sent or lists other bytes)."""
         client.mark(f"{what} {wanted.name} of {wanted.project}, which the index's page gives as {wanted.digest}")
-        self._count("mirror with other bytes")
+        self._recorder.record(Notice(Incident.MIRROR_WITH_OTHER_BYTES, wanted.index, wanted.project, wanted.filename))

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from zope.interface import implementer
 
-from proxy.interfaces import Clock, IBodyReader, IOffload, IUpstreams, Receive
+from proxy.interfaces import Clock, IBodyReader, IOffload, IRecorder, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageFound, PageMissing, PageReply, Validators, Wanted
 from proxy.settings import KIB, IndexSettings
+from proxy.statistics.recorders import UNRECORDED
 from proxy.upstream.http.attempt import Manner
 from proxy.upstream.http.failures import Failed, Fault, Missing
 from proxy.upstream.index.documents import ask_companion, ask_document, document_url
@@ -33,7 +34,7 @@ _UP = Condition.UP
 
 @implementer(IUpstreams)
 class Upstreams:
-    """The upstreams *clients* (in order of preference) of *index*.  *count* is told of each thing worth counting."""
+    """The upstreams *clients* (in order of preference) of *index*.  *recorder* is told what is worth counting."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Upstreams:
         *,
         reactor: Any,
         offload: IOffload,
-        count: Callable[[str], None] = lambda event: None,
+        recorder: IRecorder = UNRECORDED,
         patience: float = PATIENCE,
         clock: Clock = time.time,
     ) -> None:
@@ -53,7 +54,7 @@ class Upstreams:
         self._offload = offload
         self._standing = Standing(index, clients, reactor, offload, clock)
         self.rounds = Rounds(index, clients, reactor, patience)
-        self._holders = Holders(self._standing, reactor, offload, count)
+        self._holders = Holders(self._standing, reactor, offload, recorder)
         self._fetching = Fetching(self.rounds, self._holders, reactor.seconds)
 
     def condition(self) -> Condition:

@@ -1,0 +1,1 @@
+"""Statistics: events in, figures out."""

@@ -1,0 +1,53 @@
+"""``docs/metrics.md``, made from the definitions: ``python -m tests.support.metrics_page`` writes it anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.core.events import Evicted, Incident, Notice
+from proxy.metrics import Metrics
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
+
+_HEAD = """\
+# Metrics
+
+`/-/metrics` serves these figures in the Prometheus text format. Counters start at 0 with each start of the proxy.
+This page is generated from the definitions in the code.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+_EVENTS = """
+## Events
+
+`pypiproxy_events_total` counts what is worth a look, by the label `event`:
+
+| event | meaning |
+|---|---|
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    metrics = Metrics()
+    metrics.observe("GET", 200, 0, 0.0, "hit")
+    for incident in Incident:
+        metrics.record(Notice(incident))
+    metrics.record(Evicted(0))
+    rows = []
+    for family in sorted(text_string_to_metric_families(metrics.exposition()[1].decode()), key=lambda each: each.name):
+        samples = [each for each in family.samples if not each.name.endswith("_created")]
+        if samples:
+            name = family.name if family.type == "histogram" else samples[0].name
+            labels = ", ".join(f"`{label}`" for label in samples[0].labels if label != "le") or "-"
+            rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n")
+    events = [f"| `{incident.value}` | {incident.meaning} |\n" for incident in Incident]
+    return "".join((_HEAD, *rows, _EVENTS, *events))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
