@@ -86,7 +86,7 @@ async def test_a_page_that_is_gone_leaves_less_than_it_was(upstream: FakeUpstrea
     upstream.remove_project("six")
     for _ in range(3):
         assert (await proxy.get("/simple/six/")).status == 404
-    assert await records(proxy) == before - 1  # its body
+    assert await records(proxy) == before - 2  # its head and its body
     upstream.add_file("six", SIX.filename, SIX.data)
     assert (await proxy.page("six"))["files"]
 
@@ -106,7 +106,7 @@ async def test_what_an_earlier_version_noted_of_invented_names_is_removed(
         for number in range(30):
             await noted.renew(names.format(number), missing)
     await old.set("pins/pypi/six", b"not a head")
-    await old.delete("missing-removed")
+    await old.delete("missing-removed-2")
     await old.close()
     proxy = await run(upstream)
     while await records(proxy) > 4:  # head and body of the page, the pins, and that this was done
@@ -149,15 +149,21 @@ def test_pins_in_memory_outlive_any_number_of_projects_without_pins() -> None:
     assert book.at_hand("pypi", "invented-999") is not None
 
 
-def test_a_404_is_written_only_in_place_of_a_page() -> None:
+def test_nothing_is_left_of_a_page_that_upstream_has_no_more() -> None:
     store = MemoryRecords()
     pages = HeadedRecords(PAGES, "pypi", store, Inline())
-    missing = Head(False, "up", "https://pypi.example/simple/six/", 2.0)
-    result(pages.keep_missing("six", missing, None))
-    assert result(store.keys("")) == []
     there = Head(True, "up", "https://pypi.example/simple/six/", 1.0, digest=body_digest(b"body"))
     result(pages.keep("six", Record(there, b"body"), None))
-    result(pages.keep_missing("six", missing, there))
-    assert result(pages.head("six")) == missing
-    result(pages.keep_missing("six", missing, missing))
-    assert len(result(store.keys(""))) == 1
+    result(pages.discontinue("six", there))
+    assert result(pages.head("six")) is None
+    assert result(store.keys("")) == []
+
+
+def test_a_404_for_what_was_never_there_leaves_the_records_alone() -> None:
+    store = MemoryRecords()
+    pages = HeadedRecords(PAGES, "pypi", store, Inline())
+    there = Head(True, "up", "https://pypi.example/simple/six/", 1.0, digest=body_digest(b"body"))
+    result(pages.keep("six", Record(there, b"body"), None))
+    result(pages.discontinue("six", None))
+    result(pages.discontinue("six", Head(False, "up", "https://pypi.example/simple/six/", 2.0)))
+    assert result(pages.head("six")) == there

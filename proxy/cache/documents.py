@@ -91,7 +91,7 @@ class DocumentCache:
                 case PageUnchanged():
                     await self._records.renew(key, record.head)
                 case PageMissing():
-                    await self._records.keep_missing(key, record.head, known)
+                    await self._records.discontinue(key, known)
                 case DocumentFound():
                     await self._records.keep(key, record, known)
         except ProxyError as error:

@@ -114,7 +114,7 @@ class PageCache:
             case PageMissing():
                 head = Head(False, reply.upstream, reply.url, reply.checked_at)
                 adopt(head)
-                await self._keep(project, self._records.keep_missing(project, head, known))
+                await self._keep(project, self._records.discontinue(project, known))
             case PageFound(record=record, page=page):
                 await self._check(project, known, record.head, page, forced)
                 if page.unverifiable and (known is None or known.digest != record.head.digest):

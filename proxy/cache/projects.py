@@ -167,7 +167,7 @@ class ProjectList:
             if head.found:
                 await self._records.renew(key, head)
             else:
-                await self._records.keep_missing(key, head, known)
+                await self._records.discontinue(key, known)
         except StorageFailed as error:
             self.log.error("the list of projects is served but its record is not kept: {error}", error=error)
         adopt(head)

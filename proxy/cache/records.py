@@ -18,8 +18,8 @@ PAGES = "page1"
 DOCUMENTS = "document1"
 PROJECTS = "projects1"
 
-#: Where it is written down that :func:`remove_missing` has been here.
-_REMOVED = "missing-removed"
+#: Where it is written down that :func:`remove_missing` has been here, and where it was when it left what had been pages.
+_REMOVED, _REMOVED_EARLIER = "missing-removed-2", "missing-removed"
 #: Keys of bodies, which may be large.
 _BODY = re.compile(r"[^/]+/[^/]+/.+/[0-9a-f]{64}", re.DOTALL)
 
@@ -62,19 +62,19 @@ class HeadedRecords:
     async def keep(self, project: str, record: Record, before: Head | None) -> None:
         """Remember *record* in place of the one with head *before*."""
         replaced = before is None or before.digest != record.head.digest
-        if record.head.found and replaced:
+        if replaced:
             await self._records.set(self._body_key(project, record.head.digest), record.body)
         await self.renew(project, record.head)
         if before is not None and before.found and replaced:
             await self._records.delete(self._body_key(project, before.digest))
 
-    async def keep_missing(self, project: str, missing: Head, before: Head | None) -> None:
-        """Remember that upstream has nothing, if it had something *before*.
+    async def discontinue(self, project: str, before: Head | None) -> None:
+        """Upstream has nothing any more: forget what it had *before*.
 
-        Else nothing is written: clients can ask for any number of names, and what is in memory will do for a minute.
+        That it has nothing is not written down: memory has it for as long as it holds, and after a restart upstream is asked.
         """
         if before is not None and before.found:
-            await self.keep(project, Record(missing, b""), before)
+            await self.forget(project)
 
     async def renew(self, project: str, head: Head) -> None:
         """Remember the new *head* of a body that is there already."""
@@ -101,6 +101,7 @@ async def remove_missing(records: IRecordStore) -> None:
         for key in await records.keys(f"{kind}/"):
             if not _BODY.fullmatch(key) and _is_of_missing(await records.get(key)):
                 await records.delete(key)
+    await records.delete(_REMOVED_EARLIER)
     await records.set(_REMOVED, b"")
 
 
