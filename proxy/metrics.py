@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from zope.interface import implementer
 
-from proxy.core.events import Event, Evicted, Notice
+from proxy.core.events import Answered, Event, Evicted, Notice
 from proxy.interfaces import IRecorder
 from proxy.troubles import Reason, Trouble
 
@@ -46,26 +46,25 @@ class Metrics:
         self._answers: Counts[tuple[str, str, str]] = Counts()
         self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
 
-    def observe(self, method: str, status: int, size: int, seconds: float, word: str) -> None:
-        """Count one response: *size* in bytes, *word* its cache outcome."""
-        method = method if method in ("GET", "HEAD") else "other"
-        self._by_kind[method, status, word] += 1
+    def _answered(self, event: Answered) -> None:
+        method, status, size, seconds, word, place = event
+        self._by_kind[method if method in ("GET", "HEAD") else "other", status, word] += 1
         self._more_bytes += size
         self._seconds.observe(seconds)
-
-    def answered(self, index: str, kind: str, word: str) -> None:
-        """Count one answer of *index* to a request for a *kind* of thing (``simple``, ``files``), with its cache outcome."""
-        self._answers[index, kind, word] += 1
+        if place is not None:
+            self._answers[place.index, place.area, word] += 1
 
     def answers(self) -> dict[str, dict[str, dict[str, int]]]:
-        """How many answers of each outcome there were, by index and kind."""
+        """How many answers of each cache status there were, by index and area."""
         found: dict[str, dict[str, dict[str, int]]] = {}
-        for (index, kind, word), count in sorted(self._answers.items()):
-            found.setdefault(index, {}).setdefault(kind, {})[word] = count
+        for (index, area, word), count in sorted(self._answers.items()):
+            found.setdefault(index, {}).setdefault(area, {})[word] = count
         return found
 
     def record(self, event: Event) -> None:
         match event:
+            case Answered():
+                self._answered(event)
             case Notice():
                 self._events.labels(event.incident.value).inc()
             case Evicted():

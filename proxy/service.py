@@ -67,8 +67,9 @@ from proxy.web.hot import HotRequests
 from proxy.web.operations import Operations
 from proxy.web.pages import Pages
 from proxy.web.renderings import Renderings
+from proxy.web.routes import UrlSpace
 from proxy.web.serving import Front
-from proxy.web.site import Routes
+from proxy.web.site import ROUTES, Routes
 
 #: Threads that wait for the disk, and threads that parse, render and compress.
 _DISK_THREADS = 8
@@ -163,7 +164,6 @@ class ProxyService(MultiService):
         default = next((index.name for index in settings.indexes if index.default), None)
         self._routes = Routes(
             {name: index.repository for name, index in self.indexes.items()},
-            default,
             Pages(Renderings(self._work, int(server.page_memory * _FOR_RENDERINGS))),
             Files(int(server.page_memory * _FOR_SMALL_FILES), self.usage.used),
             JsonDocuments(self._work, int(server.page_memory * _FOR_DOCUMENTS)),
@@ -173,7 +173,15 @@ class ProxyService(MultiService):
         hot = HotRequests(clock, via, int(server.page_memory * _FOR_HOT))
         callers = Callers(TrustedProxies(server.trusted_proxies))
         self.front = Front(
-            self._routes, hot, callers, reactor, self._disk, via=via, stall_timeout=server.stall_timeout, observe=self._observe
+            self._routes,
+            hot,
+            callers,
+            reactor,
+            self._disk,
+            via=via,
+            stall_timeout=server.stall_timeout,
+            space=UrlSpace(ROUTES, self.indexes, default),
+            recorder=self.metrics,
         )
         self.metrics.in_progress.set_function(lambda: self.front.in_progress)
         upstream = sum(each.max_connections for each in settings.upstreams)
@@ -190,12 +198,6 @@ class ProxyService(MultiService):
         )
         for each in (*self.listenings, *self.admin_sockets, *([self._watch] if serving else [])):
             each.setServiceParent(self)
-
-    def _observe(self, method: str, path: str, status: int, size: int, seconds: float, word: str) -> None:
-        self.metrics.observe(method, status, size, seconds, word)
-        place = self._routes.place(path)
-        if place is not None:
-            self.metrics.answered(*place, word)
 
     def _open_databases(self, data_dir: Path, for_records: Offload, for_ledger: Offload) -> tuple[DiskRecords, MirroredRecords]:
         """The database of what can be fetched again, and that of what cannot."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.events import Event, Evicted, Incident, Notice
+from proxy.core.events import Answered, Event, Evicted, Incident, Notice, Place
 from proxy.interfaces import IRecorder
 from proxy.metrics import Metrics
 from proxy.statistics.recorders import UNRECORDED, MemoryRecorder
@@ -14,6 +14,8 @@ EVENTS: tuple[Event, ...] = (
     *(Notice(incident, "pypi", "six", "six-1.0.tar.gz") for incident in Incident),
     Notice(Incident.DATABASE_SET_ASIDE),
     Evicted(100),
+    Answered("GET", 200, 5, 0.1, "hit", Place("pypi", "simple")),
+    Answered("BREW", 400, 0, 0.0, "bad-request", None),
 )
 
 
@@ -41,6 +43,17 @@ def test_metrics_count_incidents_by_name_and_evicted_bytes() -> None:
         assert f'pypiproxy_events_total{{event="{incident.value}"}} {times}.0\n'.encode() in exposition
     assert b"pypiproxy_evicted_files_total 2.0\n" in exposition
     assert b"pypiproxy_evicted_bytes_total 111.0\n" in exposition
+
+
+def test_metrics_count_answers_by_outcome_and_by_index() -> None:
+    metrics = Metrics()
+    for event in EVENTS:
+        metrics.record(event)
+    assert metrics.answers() == {"pypi": {"simple": {"hit": 1}}}
+    _, exposition = metrics.exposition()
+    assert b'pypiproxy_requests_total{cache="hit",method="GET",status="200"} 1.0\n' in exposition
+    assert b'pypiproxy_requests_total{cache="bad-request",method="other",status="400"} 1.0\n' in exposition
+    assert b"pypiproxy_sent_bytes_total 5.0\n" in exposition
 
 
 def test_no_metric_names_a_project_or_a_file() -> None:

@@ -85,7 +85,7 @@ class Kept(Rule):
 
     size: int
 
-    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+    def file(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         return VISIBLE if facts is None or facts.size <= self.size else self.hides("stored")
 
 
@@ -109,7 +109,7 @@ class Held(Rule):
 class HeldFile(Held):
     """For one that goes through pages."""
 
-    def file(self, file: File, project: Project, facts: Facts | None, now: float, view: Viewpoint) -> Verdict:
+    def file(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         return self._seen(file.filename)
 
 

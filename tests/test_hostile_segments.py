@@ -16,7 +16,8 @@ from proxy.commands import asking
 from proxy.names import UNSTATED, is_project_name
 from proxy.settings import PageLimits
 from proxy.warm.inputs import read, read_arguments
-from proxy.web.site import CLAIMS, ROUTES
+from proxy.web.routes import CLAIMS
+from proxy.web.site import ROUTES
 from tests.inprocess import Running, Start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.wheels import wheel

@@ -15,12 +15,14 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.access.forwarded import TrustedProxies
+from proxy.core.events import Answered
 from proxy.offload import Inline
+from proxy.statistics.recorders import MemoryRecorder
 from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.hot import HotRequests
-from proxy.web.serving import Front
+from proxy.web.serving import ANSWER_WITHIN, Front
 from proxy.web.site import refuse_body
 
 
@@ -36,7 +38,7 @@ class Farm:
         self.remembers = True
         self.gates: dict[str, Deferred[None]] = {}
         self.agents: list[str] = []
-        self.logged: list[tuple[str, int, str]] = []
+        self.recorder = MemoryRecorder()
         front = Front(
             self.route,
             HotRequests(self.clock.seconds, "pypiproxy-test", 1 << 20),
@@ -45,7 +47,7 @@ class Farm:
             Inline(),
             via="pypiproxy-test",
             stall_timeout=60.0,
-            observe=lambda method, path, status, size, seconds, word: self.logged.append((method, size, word)),
+            recorder=self.recorder,
         )
         self.site = BoundedSite(front, self.clock, 100, 60, lambda full: None)
 
@@ -98,6 +100,17 @@ class HotRequestsTests(SynchronousTestCase):
         globalLogPublisher.addObserver(heard)
         self.addCleanup(globalLogPublisher.removeObserver, heard)
 
+    def test_an_answer_has_to_begin_within_the_time_that_the_request_states(self) -> None:
+        self.farm.gates["/slow"] = Deferred()
+        self.farm.clock.advance(5.0)
+        self.send(request("/slow"))
+        (ask,) = self.farm.asks
+        self.assertEqual(ask.deadline, 5.0 + ANSWER_WITHIN)
+        self.farm.clock.advance(ANSWER_WITHIN - 0.01)
+        self.assertEqual(self.transport.value(), b"")
+        self.farm.clock.advance(0.02)
+        self.assertIn(b"HTTP/1.1 503 ", self.transport.value())
+
     def test_the_second_time_no_route_is_taken_and_the_answer_is_the_same(self) -> None:
         answers = []
         for _ in range(3):
@@ -107,7 +120,7 @@ class HotRequestsTests(SynchronousTestCase):
         self.assertEqual(self.farm.routed, ["/hot/a"])
         self.assertEqual(answers[0], answers[1])
         self.assertEqual(answers[1], answers[2])
-        self.assertEqual(self.farm.logged, [("GET", 8, "hit")] * 3)
+        self.assertEqual(self.farm.recorder.events, [Answered("GET", 200, 8, 0.0, "hit", None)] * 3)
 
     def test_what_changed_is_seen_at_once(self) -> None:
         self.send(request("/hot/a"))

@@ -7,6 +7,7 @@ statistics) is the recorder's matter.  ``docs/metrics.md`` is generated from the
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -60,6 +61,30 @@ class Incident(enum.Enum):
 
 
 @frozen(slots=True)
+class Place:
+    """What a request was about: an *index*, and the *area* of it: ``simple``, ``files`` or ``pypi`` (legacy documents)."""
+
+    index: str
+    area: str
+
+
+class Answered(NamedTuple):
+    """A response has ended, *seconds* after its request was there; *size* bytes of its body were sent.
+
+    *word* is its cache status, or the code of the problem.  *place* is ``None`` for what is not counted by index.
+
+    It is a tuple because one is made for each hot request.
+    """
+
+    method: str
+    status: int
+    size: int
+    seconds: float
+    word: str
+    place: Place | None
+
+
+@frozen(slots=True)
 class Notice:
     """An *incident*, and what it is about as far as that is known: names of an index, a project (normalised), a file."""
 
@@ -76,7 +101,7 @@ class Evicted:
     size: int
 
 
-Event = Notice | Evicted
+Event = Answered | Notice | Evicted
 
 
 @frozen(slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
-from urllib.parse import unquote_to_bytes
 
 from attrs import define, field, frozen
 
@@ -13,6 +12,7 @@ from proxy.ranges import Span
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller
 from proxy.web.heads import RequestHead
+from proxy.web.routes import Route
 
 #: What is no other in a log: visible ASCII but the backslash.
 _PLAIN = bytes({*range(0x20, 0x7F)} - {0x5C})
@@ -23,17 +23,19 @@ Headers = Sequence[tuple[str, str]]
 
 @frozen(slots=True)
 class Ask:
-    """One request: method, decoded path segments, raw query, and its headers (names in lower case, values joined)."""
+    """One request: method, where its path leads, raw query, and its headers (names in lower case, values joined)."""
 
     method: str
-    segments: tuple[str, ...]
+    route: Route
     path: str
     query: str
     headers: dict[str, str]
     #: The head that came, for those who remember requests.
     head: RequestHead = field(repr=False)
-    #: Who asks.
+    #: Who asks, and from where.
     caller: Caller
+    #: When its answer has to have begun, in seconds of the reactor's clock; a body that is still coming defers it.
+    deadline: float
     #: Whether it came over TLS.
     secure: bool = False
     #: What follows the head, for a route to read; ``None`` when nothing does.
@@ -118,8 +120,3 @@ def agent_of(raw: bytes) -> str:
     """What the head *raw* says first of its sender, fit for a log; ``-`` if it says nothing."""
     found = _AGENT.search(raw)
     return "-" if found is None else printable(found[1].rstrip(b" \t")) or "-"
-
-
-def split_path(raw: bytes) -> tuple[str, ...]:
-    """The segments of a request path, each percent-decoded (bad UTF-8 becomes U+FFFD); the leading empty one is dropped."""
-    return tuple(unquote_to_bytes(segment).decode("utf-8", "replace") for segment in raw.split(b"/")[1:])

@@ -29,7 +29,6 @@ from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
 from proxy.web.incoming import Incoming, TlsSpoken
 from proxy.web.responding import PIECE, Response
-from proxy.web.serving import asked
 from proxy.web.transports import is_plain, send_now, undelivered
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ class Channel(Protocol):
         found = None if self.site.stopping else front.hot.answer(head, caller.principal)
         if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
-            ask = asked(head, caller, secure=ISSLTransport.providedBy(self.transport), body=self._body)
+            ask = front.asked(head, caller, secure=ISSLTransport.providedBy(self.transport), body=self._body)
             self._begin(head, lambda response: front.serve(ask, response))
         else:
             self._send(*found, raw)

@@ -24,6 +24,7 @@ from proxy.interfaces import Clock
 from proxy.web.answers import Answer, Ask, Source, agent_of, printable
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import END, MOST_FIELDS, RequestHead
+from proxy.web.routes import Route
 
 #: Requests longer than this are not remembered (bytes).
 _LONGEST = 4096
@@ -37,6 +38,7 @@ class _Known:
 
     source: Source
     path: str
+    route: Route
     principal: Principal
     name: Hashable = None
     second: int = -1
@@ -48,6 +50,7 @@ class Hit:
     """A finished answer: ``head`` ends with the empty line, ``body`` is bytes; *path* is for the log."""
 
     path: str
+    route: Route
     answer: Answer
     head: bytes = field(repr=False)
     body: bytes = field(repr=False)
@@ -148,7 +151,7 @@ class HotRequests:
         if len(raw) > _LONGEST or (meant := meaning(ask.head)) is None:
             return
         principal = ask.caller.principal
-        known = _Known(source, ask.target, principal)
+        known = _Known(source, ask.target, ask.route, principal)
         self._by_meaning.put((meant, principal), known)
         self._learn(raw, known)
 
@@ -207,7 +210,7 @@ class HotRequests:
         if hit is None or known.second != second or known.name != name:
             answer = make()
             assert isinstance(answer.body, bytes)
-            known.hit = hit = Hit(known.path, answer, encoded_head(answer, self._via), answer.body)
+            known.hit = hit = Hit(known.path, known.route, answer, encoded_head(answer, self._via), answer.body)
             known.name = name
             known.second = second
         return hit

@@ -16,10 +16,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
+from proxy.core.events import Answered
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
-from proxy.interfaces import IOffload
+from proxy.interfaces import IOffload, IRecorder
+from proxy.statistics.recorders import UNRECORDED
 from proxy.waiters import Waiters
-from proxy.web.answers import Answer, Ask, agent_of, printable, split_path
+from proxy.web.answers import Answer, Ask, agent_of, printable
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller, Callers
 from proxy.web.encoding import encoded_head
@@ -27,6 +29,7 @@ from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit, HotRequests
 from proxy.web.problems import problem
 from proxy.web.responding import Outlet, Response
+from proxy.web.routes import Route, UrlSpace
 
 #: An answer that has not begun after this long becomes a 503 (seconds): pip gives up after 15 s without a byte, and what is
 #: under way goes on and is there when it asks again.
@@ -39,21 +42,25 @@ _ACCESS, _INFO = "proxy.access", LogLevel.info
 _LINE = '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}'
 _errors = Logger(namespace="proxy.web")
 
-Route = Callable[[Ask], Awaitable[Answer]]
+#: Answers a request.  Raises ProxyError.
+Answerer = Callable[[Ask], Awaitable[Answer]]
 
 #: What the system says when it has no more descriptors or no more memory for this process, or for any.
 _USED_UP = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-#: Told after each response: method, path, status, bytes, seconds, cache outcome.
-Observe = Callable[[str, str, int, int, float, str], None]
+#: No path leads anywhere.
+_NOWHERE = UrlSpace((), (), None)
 
 
 class Front:
-    """The whole site: *route* answers every request that *hot* does not know an answer to."""
+    """The whole site: *answer* answers every request that *hot* does not know an answer to.
+
+    *space* says where paths lead; *recorder* is told of each response that has ended.
+    """
 
     def __init__(
         self,
-        route: Route,
+        answer: Answerer,
         hot: HotRequests,
         callers: Callers,
         reactor: IReactorTime,
@@ -61,20 +68,22 @@ class Front:
         *,
         via: str,
         stall_timeout: float,
-        observe: Observe = lambda method, path, status, size, seconds, word: None,
+        space: UrlSpace = _NOWHERE,
+        recorder: IRecorder = UNRECORDED,
         answer_within: float = ANSWER_WITHIN,
         silence_within: float = SILENCE_WITHIN,
     ) -> None:
         self.answer_within = answer_within
         self.silence_within = silence_within
-        self._route = route
+        self._answer = answer
+        self._space = space
         self.hot = hot
         self.callers = callers
         self._reactor = reactor
         self._offload = offload
         self._via = via
         self.stall_timeout = stall_timeout
-        self._observe = observe
+        self._recorder = recorder
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
 
@@ -97,19 +106,29 @@ class Front:
             silence_within=self.silence_within,
         )
 
+    def asked(self, head: RequestHead, caller: Caller, *, secure: bool, body: RequestBody | None) -> Ask:
+        """The request with the head *head*, which has come just now."""
+        return asked(head, caller, self._leads(head), self._reactor.seconds() + self.answer_within, secure=secure, body=body)
+
+    def _leads(self, head: RequestHead) -> Route:
+        path, _, _ = head.target.partition(b"?")
+        return self._space.route(path, printable(path))
+
     def serve(self, ask: Ask, response: Response) -> Deferred[None]:
         """Answer *ask* with *response*.  Whoever cancels what is returned, because the client has left, cancels the route."""
-        return self._begin(self._respond(ask, response), ask.head, ask.caller.address, response)
+        return self._begin(self._respond(ask, response), ask.head, ask.route, ask.caller.address, response)
 
     def repeat(self, hit: Hit, head: RequestHead, peer: str, response: Response) -> Deferred[None]:
         """Answer *head* with *hit*, which is too large for one write."""
-        return self._begin(response.send(hit.answer, self._via), head, peer, response)
+        return self._begin(response.send(hit.answer, self._via), head, hit.route, peer, response)
 
-    def _begin(self, work: Coroutine[Any, Any, None], head: RequestHead, peer: str, response: Response) -> Deferred[None]:
+    def _begin(
+        self, work: Coroutine[Any, Any, None], head: RequestHead, route: Route, peer: str, response: Response
+    ) -> Deferred[None]:
         self.in_progress += 1
         begun = Deferred.fromCoroutine(work)
         begun.addErrback(self._failed, response)
-        begun.addBoth(self._ended, head, peer, response)
+        begun.addBoth(self._ended, head, route, peer, response)
         return begun
 
     def _failed(self, failure: Failure, response: Response) -> None:
@@ -150,7 +169,7 @@ class Front:
         """
         late = False
         deadline: IDelayedCall
-        routed = Deferred.fromCoroutine(_started(self._route(ask)))
+        routed = Deferred.fromCoroutine(_started(self._answer(ask)))
         body = ask.body
 
         def look() -> None:
@@ -162,7 +181,7 @@ class Front:
             late = True
             routed.cancel()
 
-        deadline = self._reactor.callLater(self.answer_within, look)
+        deadline = self._reactor.callLater(max(0.0, ask.deadline - self._reactor.seconds()), look)
         try:
             return await routed
         except CancelledError:
@@ -177,10 +196,11 @@ class Front:
             if deadline.active():
                 deadline.cancel()
 
-    def _ended(self, _: object, head: RequestHead, peer: str, response: Response) -> None:
+    def _ended(self, _: object, head: RequestHead, route: Route, peer: str, response: Response) -> None:
         seconds = self._reactor.seconds() - response.began
         method, path, agent = _logged(head)
-        self._account(peer, method, path, agent, response.status, response.sent, seconds, response.word, response.cut_off)
+        event = Answered(method, response.status, response.sent, seconds, response.word, route.place)
+        self._account(event, peer, path, agent, cut=response.cut_off)
         self.in_progress -= 1
         if not self.in_progress:
             self._quiet.wake(None)
@@ -190,7 +210,8 @@ class Front:
     def answered_at_once(self, hit: Hit, agent: str, client: str) -> None:
         """Account for the answer *hit* to a request of *agent*, which took no time."""
         answer = hit.answer
-        self._account(client, "GET", hit.path, agent, answer.status, len(hit.body), 0.0, answer.word, False)
+        event = Answered("GET", answer.status, len(hit.body), 0.0, answer.word, hit.route.place)
+        self._account(event, client, hit.path, agent)
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, client: str) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
@@ -198,7 +219,8 @@ class Front:
         *head* is ``None`` when there is none that can be read.
         """
         method, path, agent = ("-", "-", "-") if head is None else _logged(head)
-        self._account(client, method, path, agent, error.status, 0, 0.0, error.code, False)
+        place = None if head is None else self._leads(head).place
+        self._account(Answered(method, error.status, 0, 0.0, error.code, place), client, path, agent)
         return self.refusal(error, bodiless=method == "HEAD")
 
     def refusal(self, error: ProxyError, *, bodiless: bool = False) -> bytes:
@@ -207,11 +229,9 @@ class Front:
         assert isinstance(answer.body, bytes)
         return encoded_head(answer, self._via, close=True) + (b"" if bodiless else answer.body)
 
-    def _account(
-        self, client: str, method: str, path: str, agent: str, status: int, sent: int, seconds: float, word: str, cut: bool
-    ) -> None:
-        """One response has ended: count it, and write its line in the access log."""
-        self._observe(method, path, status, sent, seconds, word)
+    def _account(self, event: Answered, client: str, path: str, agent: str, *, cut: bool = False) -> None:
+        """One response has ended: have it recorded, and write its line in the access log."""
+        self._recorder.record(event)
         globalLogPublisher(
             {
                 "log_namespace": _ACCESS,
@@ -219,12 +239,12 @@ class Front:
                 "log_time": time.time(),
                 "log_format": _LINE,
                 "client": client,
-                "method": method,
+                "method": event.method,
                 "path": path,
-                "status": status,
-                "bytes": sent,
-                "seconds": seconds,
-                "cache": word,
+                "status": event.status,
+                "bytes": event.size,
+                "seconds": event.seconds,
+                "cache": event.word,
                 "agent": agent,
                 "cut": " cut off" if cut else "",
             }
@@ -242,8 +262,8 @@ def _shortage(error: Exception) -> Overloaded | None:
     return None
 
 
-def asked(head: RequestHead, caller: Caller, *, secure: bool, body: RequestBody | None) -> Ask:
-    """The request with the head *head*."""
+def asked(head: RequestHead, caller: Caller, route: Route, deadline: float, *, secure: bool, body: RequestBody | None) -> Ask:
+    """The request with the head *head*, whose path leads to *route*; *deadline* as in `Ask`."""
     raw, _, query = head.target.partition(b"?")
     headers: dict[str, str] = {}
     for each, value in head.fields:
@@ -253,7 +273,8 @@ def asked(head: RequestHead, caller: Caller, *, secure: bool, body: RequestBody 
         headers[name] = f"{headers[name]}, {text}" if name in headers else text
     if head.host is not None:
         headers.setdefault("host", head.host.decode("latin-1"))
-    return Ask(printable(head.method), split_path(raw), printable(raw), printable(query), headers, head, caller, secure, body)
+    method, path = printable(head.method), printable(raw)
+    return Ask(method, route, path, printable(query), headers, head, caller, deadline, secure, body)
 
 
 def _logged(head: RequestHead) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.core.events import Evicted, Incident, Notice
+from proxy.core.events import Answered, Evicted, Incident, Notice
 from proxy.metrics import Metrics
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
@@ -34,7 +34,7 @@ _EVENTS = """
 def page() -> str:
     """The text of the page."""
     metrics = Metrics()
-    metrics.observe("GET", 200, 0, 0.0, "hit")
+    metrics.record(Answered("GET", 200, 0, 0.0, "hit", None))
     for incident in Incident:
         metrics.record(Notice(incident))
     metrics.record(Evicted(0))

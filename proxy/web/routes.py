@@ -1,0 +1,114 @@
+"""Where a path leads: determined once per request, before anybody answers.
+
+Text of a client becomes typed values here.  A segment that is not what it stands for leads nowhere; what is behind a route may
+put its values into URLs, keys and paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from urllib.parse import quote, unquote_to_bytes
+
+from attrs import field, frozen
+
+from proxy.core.events import Place
+from proxy.names import is_digest, is_project_name, is_served_name, is_version
+
+#: Characters of a client's text that an answer repeats.
+SHOWN = 200
+
+#: What a segment in braces must be.
+CLAIMS: Mapping[str, Callable[[str], bool]] = {
+    "{project}": is_project_name,
+    "{version}": is_version,
+    "{digest}": is_digest,
+    "{file}": is_served_name,
+}
+
+#: What answers are counted by: the first segment below an index.
+AREAS = frozenset({"simple", "files", "pypi"})
+
+
+@frozen(slots=True)
+class Below:
+    """Something below an index: *values* are those of the segments in braces of *pattern*, each one what :data:`CLAIMS` says.
+
+    *root* is the path that the index is at; *place*, what an answer is counted by, is ``None`` for what is not counted.
+    """
+
+    index: str
+    root: str
+    pattern: str
+    values: tuple[str, ...]
+    place: Place | None = None
+
+
+@frozen(slots=True)
+class Operation:
+    """Something that operations ask for, below ``/-/``."""
+
+    segments: tuple[str, ...]
+    place: None = field(default=None, init=False)
+
+
+@frozen(slots=True)
+class Nowhere:
+    """There is nothing; *why* is for the client."""
+
+    why: str
+    place: Place | None = None
+
+
+Route = Below | Operation | Nowhere
+
+
+class UrlSpace:
+    """The paths of the indexes called *indexes*, the one named *default* also at the root.
+
+    *patterns* are those below an index, the first that fits counts; ``{...}`` is one segment of that kind.
+    """
+
+    def __init__(self, patterns: Collection[str], indexes: Collection[str], default: str | None) -> None:
+        self._patterns = [(pattern, tuple(pattern.split("/"))) for pattern in patterns]
+        self._indexes = frozenset(indexes)
+        self._default = default
+
+    def route(self, path: bytes, shown: str) -> Route:
+        """Where *path* leads, which is *shown* to the client as this text."""
+        match split_path(path):
+            case ("-", *rest):
+                return Operation(tuple(rest))
+            case ("index", name, *rest):
+                if name not in self._indexes:
+                    there = ", ".join(sorted(self._indexes))
+                    return Nowhere(f"there is no index named {name[:SHOWN]!r} here; there is {there}")
+                return self._below(name, f"/index/{quote(name)}/", tuple(rest), shown)
+            case segments if self._default is not None:
+                return self._below(self._default, "/", segments, shown)
+        return Nowhere(f"{shown[:SHOWN]}: no index is served at the root; indexes are at /index/<name>/simple/")
+
+    def _below(self, index: str, root: str, segments: tuple[str, ...], shown: str) -> Route:
+        place = Place(index, segments[0]) if segments and segments[0] in AREAS else None
+        wrong = ""
+        for pattern, parts in self._patterns:
+            if len(parts) == len(segments) and all(map(_fits, parts, segments)):
+                untrue = next((each for each in zip(parts, segments, strict=True) if not _is_true(*each)), None)
+                if untrue is None:
+                    values = tuple(text for part, text in zip(parts, segments, strict=True) if part in CLAIMS)
+                    return Below(index, root, pattern, values, place)
+                wrong = wrong or f"{untrue[1][:SHOWN]!r} is no {untrue[0][1:-1]}"
+        why = wrong or "there is nothing at this path"
+        return Nowhere(f"{shown[:SHOWN]}: {why}; indexes are at /simple/ and /index/<name>/simple/", place)
+
+
+def split_path(raw: bytes) -> tuple[str, ...]:
+    """The segments of a request path, each percent-decoded (bad UTF-8 becomes U+FFFD); the leading empty one is dropped."""
+    return tuple(unquote_to_bytes(segment).decode("utf-8", "replace") for segment in raw.split(b"/")[1:])
+
+
+def _fits(part: str, text: str) -> bool:
+    return part in CLAIMS or part == text
+
+
+def _is_true(part: str, text: str) -> bool:
+    return part not in CLAIMS or CLAIMS[part](text)

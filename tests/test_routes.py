@@ -1,0 +1,74 @@
+"""Where a path leads, as a table: every route below an index, at the root and by the name of the index."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.core.events import Place
+from proxy.web.routes import Below, Nowhere, Operation, Route, UrlSpace
+from proxy.web.site import ROUTES
+
+#: What the segments of a pattern may be, and what else a client may write in their place.
+GOOD = {"{project}": "six", "{version}": "1.0", "{digest}": "sha256-" + "ab" * 32, "{file}": "six-1.0.tar.gz"}
+BAD = {"{project}": "..", "{version}": "1 0 <", "{digest}": "sha256", "{file}": "a\\b"}
+
+#: What a client is told that asks for what is not there.
+INSTEAD = "indexes are at /simple/ and /index/<name>/simple/"
+
+SPACE = UrlSpace(ROUTES, ["pypi", "my index"], "pypi")
+
+
+def leads(path: str, space: UrlSpace = SPACE) -> Route:
+    return space.route(path.encode(), path)
+
+
+def filled(pattern: str, by: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    """*pattern* with its segments in braces replaced, and what they are replaced by."""
+    parts = pattern.split("/")
+    return "/".join(by.get(part, part) for part in parts), tuple(by[part] for part in parts if part in by)
+
+
+@pytest.mark.parametrize("pattern", ROUTES)
+def test_every_pattern_is_reached_at_the_root_and_by_name(pattern: str) -> None:
+    path, values = filled(pattern, GOOD)
+    area = pattern.split("/")[0]
+    counted = area in ("simple", "files", "pypi")
+    for root, index in (("/", "pypi"), ("/index/pypi/", "pypi"), ("/index/my%20index/", "my index")):
+        expected = Below(index, root, pattern, values, Place(index, area) if counted else None)
+        assert leads(root + path) == expected
+
+
+@pytest.mark.parametrize(("pattern", "part"), [(pattern, part) for pattern in ROUTES for part in GOOD if part in pattern])
+def test_a_segment_that_is_not_what_it_stands_for_leads_nowhere(pattern: str, part: str) -> None:
+    path, _ = filled(pattern, {**GOOD, part: BAD[part]})
+    assert isinstance(leads(f"/{path}"), Nowhere)
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/-/live", Operation(("live",))),
+        ("/-/", Operation(("",))),
+        ("/%73imple/six/", Below("pypi", "/", "simple/{project}/", ("six",), Place("pypi", "simple"))),
+        ("/simple/a%2fb/", Nowhere(f"/simple/a%2fb/: 'a/b' is no project; {INSTEAD}", Place("pypi", "simple"))),
+        ("/nothing", Nowhere(f"/nothing: there is nothing at this path; {INSTEAD}")),
+        ("/index/other/simple/", Nowhere("there is no index named 'other' here; there is my index, pypi")),
+    ],
+)
+def test_paths_of_all_kinds(path: str, route: Route) -> None:
+    assert leads(path) == route
+
+
+def test_without_a_default_index_nothing_is_served_at_the_root() -> None:
+    space = UrlSpace(ROUTES, ["pypi"], None)
+    assert leads("/simple/six/", space) == Nowhere(
+        "/simple/six/: no index is served at the root; indexes are at /index/<name>/simple/"
+    )
+    assert isinstance(leads("/index/pypi/simple/six/", space), Below)
+
+
+def test_what_a_client_is_told_repeats_little_of_what_it_wrote() -> None:
+    for path in ("/" + "a" * 5000, "/simple/" + "a" * 5000 + "/", "/index/" + "a" * 5000 + "/simple/"):
+        route = leads(path)
+        assert isinstance(route, Nowhere)
+        assert len(route.why) < 700
