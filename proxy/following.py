@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,26 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from proxy.errors import ProxyError
 from proxy.flight import swallow
 from proxy.settings import WarmSettings
-from proxy.warm.choosing import Choice
-from proxy.warm.fetching import Fetcher, Unreachable
+from proxy.warm.fetching import Unreachable
 from proxy.warm.following import follow
-from proxy.warm.inputs import Group, Problem, lately, read, read_arguments
+from proxy.warm.inputs import Problem
+from proxy.warm.looking import Goal, Perform, Warmed, look
 from proxy.warm.progress import Quiet
 from proxy.warm.report import Report
-from proxy.warm.resolving import Resolver, Wishes
-from proxy.warm.run import Plan, Run
 from proxy.warm.targets import targets
 
-#: Requests at once: builds come first.
-_JOBS = 4
 
-#: An operation by name: ``recent`` and ``pin`` of :class:`proxy.administration.operations.Administration`.
-Perform = Callable[..., Awaitable[Any]]
+def goal(settings: WarmSettings) -> Goal:
+    """What *settings* name."""
+    return Goal(
+        requirements=settings.projects,
+        files=settings.files,
+        recent=settings.recent,
+        targets=tuple(targets(settings.python, settings.platform, "cp")),
+        pin=settings.pin,
+    )
 
 
 class Following(Service):
@@ -49,7 +51,7 @@ class Following(Service):
     def startService(self) -> None:
         super().startService()
         self._folder = Path(tempfile.mkdtemp(prefix="pypiproxy-warm-"))
-        self._running = Deferred.fromCoroutine(follow(self.look, self._settings.interval, self._reactor, self._tell))
+        self._running = Deferred.fromCoroutine(follow(self._look, self._settings.interval, self._reactor, self._tell))
         swallow(self._running)
         self._running.addErrback(lambda failure: self.log.failure("what [warm] names is not followed any more", failure))
 
@@ -65,41 +67,14 @@ class Following(Service):
         if folder is not None:
             await deferToThread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def look(self) -> Report:
-        """One look at everything."""
+    async def _look(self) -> Report:
         assert self._folder is not None
-        settings = self._settings
-        wanted = tuple(targets(settings.python, settings.platform, "cp"))
-        fetcher = Fetcher(self._index_url(), _JOBS, self._reactor)
-        resolver = Resolver(fetcher.index_url, self._folder, Wishes(), self._reactor)
         try:
-            plan = Plan(await self._groups(), wanted, Choice())
-            report = await Run(plan, fetcher, resolver, Quiet(), self._reactor.seconds).go()
+            return await look(
+                goal(self._settings), Warmed(self._index_url(), self._perform), self._folder, Quiet(), self._reactor
+            )
         except Unreachable as error:
             return Report(problems=[Problem("[warm]", str(error))])
-        finally:
-            await fetcher.close()
-        if settings.pin:
-            await self._pin(report)
-        return report
-
-    async def _groups(self) -> list[Group]:
-        settings = self._settings
-        groups = [await deferToThread(read, file) for file in settings.files]
-        if settings.projects:
-            groups.append(read_arguments(settings.projects))
-        if settings.recent is not None:
-            names = await self._perform("recent", seconds=settings.recent)
-            if names:
-                groups.append(lately(names))
-        return groups
-
-    async def _pin(self, report: Report) -> None:
-        for outcome in report.there:
-            try:
-                await self._perform("pin", project=outcome.project, which=outcome.filename)
-            except ProxyError as error:
-                report.problems.append(Problem(outcome.filename, f"cannot be pinned: {error}"))
 
     def _tell(self, report: Report) -> None:
         for failure in report.failures:

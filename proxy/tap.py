@@ -135,13 +135,10 @@ def _following(settings: WarmSettings, service: Any, reactor: Any) -> IService:
     """What keeps ready what *settings* name.  Raises ConfigError when *service* listens nowhere it could be asked."""
     from proxy.following import Following
 
-    async def perform(operation: str, **arguments: Any) -> Any:
-        return await service.administration.operations[operation](lambda said: None, **arguments)
-
     plain = next((listening for listening in service.listenings if listening.plain), None)
     if plain is None:
         raise ConfigError("warm: the proxy asks itself over http for it; expected a tcp: endpoint in server.listen")
-    return Following(settings, lambda: f"{plain.local_url()}simple/", perform, reactor)
+    return Following(settings, lambda: f"{plain.local_url()}simple/", service.administration.perform, reactor)
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.following import Following
+from proxy.following import Following, goal
 from proxy.settings import PageLimits, WarmSettings
 from proxy.warm.following import follow
 from proxy.warm.inputs import Problem
+from proxy.warm.looking import Warmed, look
+from proxy.warm.progress import Quiet
 from proxy.warm.report import Outcome, Report
 from tests.inprocess import Running, Start
 from tests.support.fake_upstream import FakeUpstream
@@ -74,17 +76,14 @@ def stocked(upstream: FakeUpstream) -> FakeUpstream:
 
 
 def following(proxy: Running, settings: WarmSettings) -> Following:
-    async def perform(operation: str, **arguments: Any) -> Any:
-        return await proxy.service.administration.operations[operation](lambda said: None, **arguments)
-
-    return Following(settings, lambda: f"http://127.0.0.1:{proxy.port}/simple/", perform, reactor)
+    return Following(settings, lambda: f"http://127.0.0.1:{proxy.port}/simple/", proxy.service.administration.perform, reactor)
 
 
 async def looked(proxy: Running, settings: WarmSettings, folder: Path) -> dict[str, str]:
     """What one look makes of each file."""
-    watch = following(proxy, settings)
-    watch._folder = folder
-    return {outcome.filename: outcome.state for outcome in (await watch.look()).outcomes}
+    warmed = Warmed(f"http://127.0.0.1:{proxy.port}/simple/", proxy.service.administration.perform)
+    report = await look(goal(settings), warmed, folder, Quiet(), reactor)
+    return {outcome.filename: outcome.state for outcome in report.outcomes}
 
 
 @pytest_twisted.ensureDeferred

@@ -36,6 +36,10 @@ class Administration:
             **Keeping(parts).operations,
         }
 
+    async def perform(self, operation: str, **arguments: Any) -> Any:
+        """What *operation* gives; what it has to say on its way is not heard.  Raises ProxyError."""
+        return await self.operations[operation](lambda said: None, **arguments)
+
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""
         for each in self._parts.chosen(index).values():

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from proxy import adminaddress
+from proxy.errors import ProxyError
 
 #: How long a running proxy may be silent (seconds): a tree that is read at a low rate says something now and then.
 _PATIENCE = 300.0
@@ -20,7 +21,7 @@ class NotRunning(Exception):
     """No proxy answers on the data directory."""
 
 
-class Failed(Exception):
+class Failed(ProxyError):
     """The operation came to nothing; ``str()`` says why."""
 
 

@@ -28,6 +28,9 @@ from proxy.storage.records import CopiedRecords, DiskRecords
 
 T = TypeVar("T")
 
+#: Where a proxy of the command's own listens.
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+
 
 @contextmanager
 def index_cache(

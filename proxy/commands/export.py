@@ -22,7 +22,7 @@ from proxy.commands.installing import Installed, options
 from proxy.commands.selecting import select
 from proxy.errors import ConfigError, ProxyError
 from proxy.names import is_project_name, normalize
-from proxy.warm.inputs import read
+from proxy.warm.looking import Goal
 from proxy.warm.resolving import Wishes
 
 
@@ -68,8 +68,8 @@ def export(
         try:
             settings, chosen = named(config, data_dir, index)
             wishes = Wishes(extras=installed.extras, groups=installed.groups)
-            read_files = [read(file) for file in installed.files]
-            selected = await select(reactor, settings, chosen, read_files, installed.targets, wishes)
+            asked = Goal(files=installed.files, targets=tuple(installed.targets), wishes=wishes)
+            selected = await select(reactor, settings, chosen, asked)
         except ConfigError as error:
             click.echo(str(error), err=True)
             raise SystemExit(1) from None

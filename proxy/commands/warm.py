@@ -18,6 +18,7 @@ from proxy.config import quantities
 from proxy.settings import LEAST_INTERVAL
 from proxy.simple.links import shown
 from proxy.warm.choosing import Choice
+from proxy.warm.looking import Goal
 from proxy.warm.resolving import Wishes
 
 DEFAULT_PROXY = "http://127.0.0.1:3143/simple/"
@@ -99,20 +100,19 @@ def warm(
         raise click.UsageError("--universal means all platforms and versions: it excludes --python and --platform")
     if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
         raise click.UsageError(f"--proxy {shown(url)}: expected the URL of an index, such as {DEFAULT_PROXY}")
-    asked = Asked(
-        requirements,
-        installed.files,
-        recent,
-        () if universal else installed.targets,
-        Choice(only_binary, sdists, all_files),
-        latest or 0,
-        dry_run,
-        pin,
-        Wishes(not no_deps, only_binary, universal, installed.extras, installed.groups, constraints),
-        jobs,
-        interval if follow else None,
-        report_file,
+    goal = Goal(
+        requirements=requirements,
+        files=installed.files,
+        recent=recent,
+        targets=() if universal else installed.targets,
+        choice=Choice(only_binary, sdists, all_files),
+        wishes=Wishes(not no_deps, only_binary, universal, installed.extras, installed.groups, constraints),
+        latest=latest or 0,
+        dry=dry_run,
+        pin=pin,
+        jobs=jobs,
     )
+    asked = Asked(goal, interval if follow else None, report_file)
     where = Where(_slashed(url or DEFAULT_PROXY), url is not None, config_file, data_dir)
     _react(lambda reactor: warm_up(reactor, where, asked))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,15 @@ from twisted.internet.threads import deferToThread
 
 from proxy import config, datadir
 from proxy.commands import asking
-from proxy.errors import ConfigError, ProxyError
+from proxy.commands.directory import LOOPBACK
+from proxy.errors import ConfigError
 from proxy.settings import Settings
 from proxy.simple.links import shown
-from proxy.warm.choosing import Choice
 from proxy.warm.fetching import Fetcher, Unreachable
 from proxy.warm.following import follow
-from proxy.warm.inputs import Problem, lately, read, read_arguments
+from proxy.warm.looking import Goal, Warmed, look
 from proxy.warm.progress import Bar, Lines
 from proxy.warm.report import Report
-from proxy.warm.resolving import Resolver, Wishes
-from proxy.warm.run import Plan, Run
-from proxy.warm.targets import Target
-
-_LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 
 @frozen
@@ -62,16 +57,7 @@ class Where:
 class Asked:
     """What the options say."""
 
-    requirements: tuple[str, ...]
-    files: tuple[Path, ...]
-    recent: float | None
-    targets: tuple[Target, ...]
-    choice: Choice
-    latest: int
-    dry: bool
-    pin: bool
-    wishes: Wishes
-    jobs: int
+    goal: Goal
     #: Between two looks (seconds); ``None``: one look.
     interval: float | None
     report_file: Path | None
@@ -83,7 +69,7 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
 
     def tell(report: Report) -> bool:
         """Whether the report could be written."""
-        for line in report.lines(dry=asked.dry):
+        for line in report.lines(dry=asked.goal.dry):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if asked.report_file is not None:
             try:
@@ -97,13 +83,14 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
         async with _proxy(reactor, where, console) as found:
             with tempfile.TemporaryDirectory(prefix="pypiproxy-warm-") as cache:
 
-                async def look() -> Report:
-                    return await _look(reactor, found, asked, Path(cache), console)
+                async def one_look() -> Report:
+                    progress = Bar(console) if console.is_terminal else Lines(console)
+                    return await look(asked.goal, found, Path(cache), progress, reactor)
 
                 if asked.interval is None:
-                    report = await look()
+                    report = await one_look()
                 else:
-                    report = await follow(look, asked.interval, reactor, tell)
+                    report = await follow(one_look, asked.interval, reactor, tell)
     except CancelledError:
         return 130  # between two looks
     except (Unreachable, ConfigError, asking.Failed) as error:
@@ -112,41 +99,6 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
     if not tell(report):
         return report.status or 1
     return report.status
-
-
-async def _look(reactor: Any, found: _Found, asked: Asked, cache: Path, console: Console) -> Report:
-    groups = [read_arguments(asked.requirements)] if asked.requirements else []
-    groups += [read(file) for file in asked.files]
-    if asked.recent is not None:
-        names = await found.perform("recent", seconds=asked.recent)
-        groups += [lately(names)] if names else []
-    plan = Plan(groups, asked.targets, asked.choice, asked.latest, asked.dry)
-    fetcher = Fetcher(found.url, asked.jobs, reactor)
-    progress = Bar(console) if console.is_terminal else Lines(console)
-    try:
-        with progress:
-            report = await Run(plan, fetcher, Resolver(found.url, cache, asked.wishes, reactor), progress, reactor.seconds).go()
-    finally:
-        await fetcher.close()
-    if asked.pin and not asked.dry:
-        await _pin(found, report)
-    return report
-
-
-async def _pin(found: _Found, report: Report) -> None:
-    for outcome in report.there:
-        try:
-            await found.perform("pin", project=outcome.project, which=outcome.filename)
-        except (ProxyError, asking.Failed) as error:
-            report.problems.append(Problem(outcome.filename, f"cannot be pinned: {error}"))
-
-
-@frozen
-class _Found:
-    """The proxy that is warmed: its index, and how to have operations performed (see :mod:`proxy.administration`)."""
-
-    url: str
-    perform: Callable[..., Awaitable[Any]]
 
 
 async def _answers(reactor: Any, where: Where) -> bool:
@@ -164,15 +116,15 @@ async def _answers(reactor: Any, where: Where) -> bool:
 
 
 @asynccontextmanager
-async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[_Found]:
+async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[Warmed]:
     """The proxy to be warmed: the one that runs, or this very process if none does."""
     # A data directory that was named alone is meant, whatever proxy of other data runs at the usual address.
     if (where.named or (where.config is None and where.data_dir is None)) and await _answers(reactor, where):
-        yield _Found(where.url, where.perform)
+        yield Warmed(where.url, where.perform)
         return
     from proxy.service import build
 
-    settings = where.settings(listen=(_LOOPBACK,))
+    settings = where.settings(listen=(LOOPBACK,))
     try:
         claim = datadir.claim(settings.server.data_dir)
     except ConfigError as error:
@@ -180,14 +132,10 @@ async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[
     try:
         service = build(settings, reactor)
         service.startService()
-
-        async def perform(operation: str, **arguments: Any) -> Any:
-            return await service.administration.operations[operation](lambda said: None, **arguments)
-
         try:
             text = f"no proxy runs: working on {settings.server.data_dir} directly"
             console.print(text, markup=False, highlight=False, soft_wrap=True)
-            yield _Found(f"{service.listenings[0].local_url()}simple/", perform)
+            yield Warmed(f"{service.listenings[0].local_url()}simple/", service.administration.perform)
         finally:
             await service.stopService()
     finally:
