@@ -20,7 +20,10 @@ from proxy.simple.legacy import from_page, rewritten
 from proxy.simple.media import choose_coding
 from proxy.web.answers import Answer, Ask
 from proxy.web.renderings import CODINGS, encoded
+from proxy.web.representing import represented, unchanged
 
+#: What a representation of a document is chosen by: links in it bear the name of this host.
+_VARY = "Accept-Encoding, Host"
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 #: The longest name of a host (RFC 1035), and a port.
 _LONGEST_HOST = 253 + len(":65535")
@@ -108,17 +111,6 @@ def _written(document: Document, version: str | None, base: str, coding: str) ->
 
 
 def _answer(view: DocumentView, body: bytes, etag: str, coding: str, ask: Ask) -> Answer:
-    headers = [
-        ("Vary", "Accept-Encoding, Host"),
-        ("ETag", etag),
-        ("Cache-Control", f"max-age={view.max_age}"),
-        ("Cache-Status", view.status.header()),
-    ]
-    if view.serial is not None:
-        headers.append(("X-PyPI-Last-Serial", str(view.serial)))
     if none_match(ask.header("if-none-match"), etag):
-        return Answer(304, headers, word=view.status.word)
-    headers.append(("Content-Type", "application/json"))
-    if coding != "identity":
-        headers.append(("Content-Encoding", coding))
-    return Answer(200, headers, body, word=view.status.word)
+        return unchanged(view, etag, _VARY)
+    return represented(view, etag, _VARY, "application/json", coding, body)

@@ -12,8 +12,10 @@ from proxy.ranges import none_match
 from proxy.simple.media import MediaType, choose_coding, negotiate
 from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.renderings import CODINGS, Rendering, Renderings
+from proxy.web.representing import represented, unchanged
 
-VARY = ("Vary", "Accept, Accept-Encoding")
+#: What a representation of a page or a list is chosen by.
+VARY = "Accept, Accept-Encoding"
 
 
 def redirect(location: str) -> Answer:
@@ -55,20 +57,9 @@ class Pages:
 
 
 def _answer(view: PageView, rendering: Rendering, media: MediaType, coding: str, known: str | None) -> Answer:
-    headers = [
-        VARY,
-        ("ETag", rendering.etag),
-        ("Cache-Control", f"max-age={view.max_age}"),
-        ("Cache-Status", view.status.header()),
-    ]
-    if view.serial is not None:
-        headers.append(("X-PyPI-Last-Serial", str(view.serial)))
     if none_match(known, rendering.etag):
-        return Answer(304, headers, word=view.status.word)
-    headers.append(("Content-Type", content_type(media)))
-    if coding != "identity":
-        headers.append(("Content-Encoding", coding))
-    return Answer(200, headers, rendering.body, word=view.status.word)
+        return unchanged(view, rendering.etag, VARY)
+    return represented(view, rendering.etag, VARY, content_type(media), coding, rendering.body)
 
 
 def media_type(ask: Ask) -> MediaType:

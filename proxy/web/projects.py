@@ -8,6 +8,7 @@ from proxy.simple.media import choose_coding
 from proxy.web.answers import Answer, Ask, FileBody
 from proxy.web.pages import VARY, content_type, media_type, redirect
 from proxy.web.renderings import CODINGS
+from proxy.web.representing import represented, unchanged
 
 
 async def projects(repository: IRepository, slash: bool, ask: Ask) -> Answer:
@@ -21,17 +22,6 @@ async def projects(repository: IRepository, slash: bool, ask: Ask) -> Answer:
     coding = choose_coding(ask.header("accept-encoding"), CODINGS)
     there = await repository.projects(no_cache=ask.no_cache)
     etag = f'"{there.state[:32]}-{media.name.lower()}-{coding}"'
-    headers = [
-        VARY,
-        ("ETag", etag),
-        ("Cache-Control", f"max-age={there.max_age}"),
-        ("Cache-Status", there.status.header()),
-    ]
-    if there.serial is not None:
-        headers.append(("X-PyPI-Last-Serial", str(there.serial)))
     if none_match(ask.header("if-none-match"), etag):
-        return Answer(304, headers, word=there.status.word)
-    headers.append(("Content-Type", content_type(media)))
-    if coding != "identity":
-        headers.append(("Content-Encoding", coding))
-    return Answer(200, headers, FileBody(await there.open(media, coding), None), word=there.status.word)
+        return unchanged(there, etag, VARY)
+    return represented(there, etag, VARY, content_type(media), coding, FileBody(await there.open(media, coding), None))
