@@ -113,13 +113,13 @@ class ProxyService(MultiService):
         self._database_threads = [Offload(reactor, 1, name) for name in ("records", "ledger")]
         self._databases = records, ledger = self._open_databases(server.data_dir, *self._database_threads)
         self._records = SpareRecords(records, RecentRecords(_UNWRITTEN))
-        self._store = LocalFiles(server.data_dir, self._disk, self.metrics, self._place.prepare, self._place.failed)
+        self.store = LocalFiles(server.data_dir, self._disk, self.metrics, self._place.prepare, self._place.failed)
         via = f"pypiproxy-{self._place.name}"
         self.ledger = pins = Ledger(ledger, int(server.page_memory * _FOR_PINS), self._work)
-        self.usage = UsageBook(self._store, self._disk, clock)
-        self.kept = PinnedBook(ledger, pins, self._store)
+        self.usage = UsageBook(self.store, self._disk, clock)
+        self.kept = PinnedBook(ledger, pins, self.store)
         self.room = self._room(server)
-        self._files = FileCache(self._store, self._disk, self.metrics, self.usage.used, self.room, later=reactor.callLater)
+        self._files = FileCache(self.store, self._disk, self.metrics, self.usage.used, self.room, later=reactor.callLater)
         identity = Identity(user_agent=_user_agent(server.contact), via=via)
         self.clients = {
             each.name: Upstream(
@@ -147,7 +147,7 @@ class ProxyService(MultiService):
         self.administration = Administration(
             Parts(
                 indexes=self.indexes,
-                store=self._store,
+                store=self.store,
                 records=records,
                 pins=pins,
                 kept=self.kept,
@@ -242,14 +242,14 @@ class ProxyService(MultiService):
         return [Trouble(Reason.UPSTREAM, words)]
 
     def _room(self, server: ServerSettings) -> Room:
-        there = self._store.capacity()
+        there = self.store.capacity()
         if server.min_free is not None and there is not None and server.min_free > there:
             self._place.close()
             raise ConfigError(
                 f"server.min_free = {server.min_free:,} bytes: the file system of {server.data_dir} has {there:,} bytes in all"
             )
         return Room(
-            self._store,
+            self.store,
             self.usage,
             self.kept,
             self._disk,
@@ -291,7 +291,7 @@ class ProxyService(MultiService):
                 self._clock,
                 policy,
                 self.metrics,
-                Presence(self._store, self._work) if index.offline else None,
+                Presence(self.store, self._work) if index.offline else None,
                 prefetch=prefetch,
                 hosts=self._hosts,
             )
@@ -343,7 +343,7 @@ class ProxyService(MultiService):
         if self._serving:
             self._cleaning = Deferred.fromCoroutine(remove_missing(self._records))
             self._cleaning.addErrback(lambda failure: failure.trap(CancelledError, StorageFailed) and None)
-        swept = Deferred.fromCoroutine(self._store.sweep())
+        swept = Deferred.fromCoroutine(self.store.sweep())
         swept.addErrback(lambda failure: self.log.failure("partial files could not be swept", failure))
         if self._serving:
             self.room.start()  # who works on the data directory alone evicts nothing
@@ -383,7 +383,7 @@ class ProxyService(MultiService):
         await self.ledger.sightings.write()
         with suppress(StorageFailed):
             await self.ledger.mend()
-        await self._store.close()
+        await self.store.close()
         for database in self._databases:
             await database.close()
         self._place.close()

@@ -64,7 +64,6 @@ def test_a_reactor_goes_by_a_clock_that_nobody_sets(monkeypatch: pytest.MonkeyPa
     assert late.getTime() - made.seconds() <= 10
     for waker in made.removeAll():
         waker.connectionLost(None)
-    made._poller.close()
 
 
 def test_a_clock_that_is_steady_already_is_left_alone() -> None:

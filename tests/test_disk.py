@@ -62,9 +62,7 @@ def farm(upstream: FakeUpstream, tmp_path: Path) -> Farm:
 
 async def settled(proxy: Running) -> None:
     """Wait until what goes of itself has gone."""
-    room = proxy.service.room
-    if "look" in room._looks:
-        await room._looks.join("look", room._see_to_it)
+    await proxy.service.room.settled()
 
 
 @pytest_twisted.ensureDeferred
@@ -132,7 +130,7 @@ async def test_a_use_that_is_answered_from_memory_counts(farm: Farm, run: Start)
         assert (await client.reply()).body == small
         await client.close()
     await proxy.service.usage.write()
-    await proxy.service._store.delete(sha256)
+    await proxy.service.store.delete(sha256)
     assert not proxy.service.usage.used_since(sha256, 0.0)
     client = await proxy.connect(path)
     assert (await client.reply()).body == small

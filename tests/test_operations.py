@@ -243,10 +243,9 @@ async def test_what_is_pinned_stays(asked: Asked) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_what_was_not_used_for_long_goes(asked: Asked) -> None:
-    now = asked.proxy.service.administration._parts.reactor.seconds()
+    now = asked.proxy.service.administration.parts.reactor.seconds()
     await asked("pin", project="attrs")
     await asked.proxy.service.usage.write()
-    asked.proxy.service.usage._noted.clear()
     for filename in (OLD, "attrs-1.0.tar.gz"):
         digest = sha256(filename)
         os.utime(asked.data_dir / "files" / digest[:2] / digest, (now - 10_000, now - 10_000))

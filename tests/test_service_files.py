@@ -484,7 +484,7 @@ async def test_a_client_that_pauses_is_not_taken_for_a_silent_upstream(
     timers = Clock()
     proxy = await run(big)
     path = await proxy.link("big", WHEEL)
-    monkeypatch.setattr(proxy.service.front, "_reactor", timers)
+    monkeypatch.setattr(proxy.service.front, "reactor", timers)
     gate = big.hold("/packages/*", after=len(BIG) // 2)
     client = await proxy.connect(path)
     client.transport.pauseProducing()

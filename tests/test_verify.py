@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
-from proxy.administration.verifying import Verifying, _Pace
+from proxy.administration.verifying import Pace, Verifying
 from proxy.cli import main
 from proxy.commands import asking
 from proxy.policy.policy import Policy
@@ -219,7 +219,7 @@ async def test_what_comes_while_the_tree_is_read_is_not_missing(stocked: FakeUps
     assert (await proxy.get(await proxy.link("six", SIX.filename))).body == SIX.data
     clock = Clock()
     clock.rightNow = reactor.seconds()
-    parts = evolve(proxy.service.administration._parts, reactor=clock)
+    parts = evolve(proxy.service.administration.parts, reactor=clock)
     problems: list[Any] = []
     verification = Deferred.fromCoroutine(Verifying(parts).verify(problems.append, rate=1_000))
     await wait_for(lambda: bool(clock.getDelayedCalls()))
@@ -235,7 +235,7 @@ async def test_what_comes_while_the_tree_is_read_is_not_missing(stocked: FakeUps
 
 def test_the_pace_holds_the_rate_over_many_pieces() -> None:
     clock = Clock()
-    pace = _Pace(clock, 1_000)
+    pace = Pace(clock, 1_000)
     assert pace.piece == 1_000
 
     async def read() -> float:

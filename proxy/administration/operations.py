@@ -22,7 +22,7 @@ class Administration:
     """
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        self.parts = parts
         stock, purging = Stock(parts), Purging(parts)
         self.operations: Mapping[str, Operation] = {
             "upstreams": self.upstreams,
@@ -42,10 +42,10 @@ class Administration:
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""
-        for each in self._parts.chosen(index).values():
+        for each in self.parts.chosen(index).values():
             await each.upstreams.look()
         return [
             {"index": name, **asdict(state)}
-            for name, each in self._parts.chosen(index).items()
+            for name, each in self.parts.chosen(index).items()
             for state in each.upstreams.states()
         ]

@@ -61,10 +61,10 @@ class Verifying:
         """
         if rate is not None and rate <= 0:
             raise BadRequest(f"a rate of {rate} bytes a second never comes to an end")
-        return (await _Run(self._parts, report, repair, _Pace(self._parts.reactor, rate)).run()).values()
+        return (await _Run(self._parts, report, repair, Pace(self._parts.reactor, rate)).run()).values()
 
 
-class _Pace:
+class Pace:
     """At most *rate* bytes a second, ``None``: as fast as it goes."""
 
     def __init__(self, reactor: Any, rate: int | None) -> None:
@@ -87,7 +87,7 @@ class _Run:
 
     log = Logger()
 
-    def __init__(self, parts: Parts, report: Report, repair: bool, pace: _Pace) -> None:
+    def __init__(self, parts: Parts, report: Report, repair: bool, pace: Pace) -> None:
         self._parts = parts
         self._report = report
         self._repair = repair

@@ -132,6 +132,11 @@ class Room:
             self.log.error("no room can be made: {error}", error=error)
             return False
 
+    async def settled(self) -> None:
+        """Wait until what is evicted of itself has been."""
+        if "look" in self._looks:
+            await self._looks.join("look", self._see_to_it)
+
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:

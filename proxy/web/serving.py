@@ -79,7 +79,7 @@ class Front:
         self._space = space
         self.hot = hot
         self.callers = callers
-        self._reactor = reactor
+        self.reactor = reactor
         self._offload = offload
         self._via = via
         self.stall_timeout = stall_timeout
@@ -97,7 +97,7 @@ class Front:
         """What will answer *head* on *outlet*."""
         return Response(
             outlet,
-            self._reactor,
+            self.reactor,
             self._offload,
             path=printable(head.target),
             to_head=head.method == b"HEAD",
@@ -108,7 +108,7 @@ class Front:
 
     def asked(self, head: RequestHead, caller: Caller, *, secure: bool, body: RequestBody | None) -> Ask:
         """The request with the head *head*, which has come just now."""
-        return asked(head, caller, self._leads(head), self._reactor.seconds() + self.answer_within, secure=secure, body=body)
+        return asked(head, caller, self._leads(head), self.reactor.seconds() + self.answer_within, secure=secure, body=body)
 
     def _leads(self, head: RequestHead) -> Route:
         path, _, _ = head.target.partition(b"?")
@@ -174,14 +174,14 @@ class Front:
 
         def look() -> None:
             nonlocal late, deadline
-            left = 0.0 if body is None else body.moved_at + self.answer_within - self._reactor.seconds()
+            left = 0.0 if body is None else body.moved_at + self.answer_within - self.reactor.seconds()
             if left > 0:
-                deadline = self._reactor.callLater(left, look)
+                deadline = self.reactor.callLater(left, look)
                 return
             late = True
             routed.cancel()
 
-        deadline = self._reactor.callLater(max(0.0, ask.deadline - self._reactor.seconds()), look)
+        deadline = self.reactor.callLater(max(0.0, ask.deadline - self.reactor.seconds()), look)
         try:
             return await routed
         except CancelledError:
@@ -197,7 +197,7 @@ class Front:
                 deadline.cancel()
 
     def _ended(self, _: object, head: RequestHead, route: Route, peer: str, response: Response) -> None:
-        seconds = self._reactor.seconds() - response.began
+        seconds = self.reactor.seconds() - response.began
         method, path, agent = _logged(head)
         event = Answered(method, response.status, response.sent, seconds, response.word, route.place)
         self._account(event, peer, path, agent, cut=response.cut_off)
