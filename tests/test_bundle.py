@@ -131,6 +131,19 @@ async def test_what_is_not_kept_is_named_and_the_rest_is_exported(serve: Start, 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_stored_project_without_a_page_is_named_by_an_export_of_all(
+    serve: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    await fill(serve, upstream, APP.filename, LIB.filename)
+    with index_cache(None, tmp_path / "a", None) as there:
+        completed(there.pages.forget("lib"))
+    exported = command("export", "--all", "-o", tmp_path / "bundle.tar.zst", "-d", tmp_path / "a")
+    assert exported.exit_code == 1
+    assert "lib: index pypi has no page of it; fetch it first: pypiproxy warm lib\n" in exported.output
+    assert "1 pages and 2 files" in exported.output
+
+
+@pytest_twisted.ensureDeferred
 async def test_while_a_proxy_runs_on_the_directory_it_says_to_stop_it(serve: Start, tmp_path: Path) -> None:
     claim = datadir.claim(tmp_path / "a")
     bundle = tmp_path / "bundle.tar.zst"
@@ -372,6 +385,17 @@ def test_a_quarantined_project_goes_without_its_files() -> None:
     exported = completed(export(there, None, out, lambda: 0.0))
     assert (exported.pages, exported.files) == (1, 0)
     assert exported.problems == ["app: it is quarantined upstream, its files stay here"]
+
+
+def test_an_export_of_all_names_no_project_that_nothing_is_stored_of() -> None:
+    there, out = filled(), io.BytesIO()
+    metadata = put(there, b"metadata")
+    gone = LedgerEntry(hashlib.sha256(b"evicted").hexdigest(), 7, {}, "", 0.0)
+    lone = {"lone-1.0.tar.gz": gone, "sha256-0/lone-1.0.whl.metadata": LedgerEntry(metadata, 8, {}, "", 0.0)}
+    completed(there.pins.add_all("pypi", "lone", lone))
+    completed(there.pins.add_all("other", "app2", completed(there.pins.of("pypi", "app"))))
+    exported = completed(export(there, None, out, lambda: 0.0))
+    assert (exported.pages, exported.files, exported.problems) == (1, 2, [])
 
 
 def test_what_a_rule_hides_stays_where_it_is_and_is_told() -> None:

@@ -67,11 +67,25 @@ async def pinned(cache: IndexCache) -> Wanted:
 async def export(cache: IndexCache, wanted: Wanted | None, out: BinaryIO, clock: Clock) -> Exported:
     """Write what is *wanted* of *cache* to *out*; ``None``: every project that files are stored of.
 
-    What is not there is a problem, and the rest is written all the same.  Raises OSError when *out* cannot be written.
+    What is not there is a problem, a page that files are stored without too, and the rest is written all the same.  Raises
+    OSError when *out* cannot be written.
     """
     if wanted is not None:
         return await _Export(cache, out, clock, picky=True).run(wanted)
-    return await _Export(cache, out, clock, picky=False).run(dict.fromkeys(await cache.pages.found()))
+    found = await cache.pages.found()
+    everything = dict.fromkeys([*found, *await _without_page(cache, set(found))])
+    return await _Export(cache, out, clock, picky=False).run(everything)
+
+
+async def _without_page(cache: IndexCache, found: Collection[str]) -> list[str]:
+    """The projects that files are stored of and whose page is not among those *found*."""
+    projects = [project for index, project in await cache.pins.places() if index == cache.name and project not in found]
+    return [project for project in projects if await _has_files(cache, project)]
+
+
+async def _has_files(cache: IndexCache, project: str) -> bool:
+    pins = await cache.pins.peek(cache.name, project)
+    return bool(await cache.files.present([pin.sha256 for name, pin in pins.items() if pin.sha256 and "/" not in name]))
 
 
 class _Export:
