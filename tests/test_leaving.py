@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from diskcache import Cache
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -17,6 +16,7 @@ from twisted.internet.task import deferLater
 from proxy.flight import owned, uninterrupted
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
+from proxy.storage.table import Table
 from tests.inprocess import Running, Start
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
@@ -142,14 +142,14 @@ async def test_a_client_that_leaves_while_a_name_is_written_down_leaves_no_descr
     proxy = await run(upstream)
     await proxy.get(await proxy.link("one", "one-1.0.tar.gz"))
     path = await proxy.link("two", "two-1.0.tar.gz")
-    go, began, real = threading.Event(), threading.Event(), Cache.set
+    go, began, real = threading.Event(), threading.Event(), Table.apply
 
     def slow(*args: Any, **options: Any) -> Any:
         began.set()
         go.wait(10.0)
         return real(*args, **options)
 
-    monkeypatch.setattr(Cache, "set", slow)
+    monkeypatch.setattr(Table, "apply", slow)
     client = await wire.ask(proxy.port, path)
     while not began.is_set():
         await deferLater(reactor, 0.002)

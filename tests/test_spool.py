@@ -413,11 +413,20 @@ class SpoolTests(SynchronousTestCase):
         spool = self.spool(None, room=0)
         reader = self.reader(spool)
         spool.begin(FileFacts(None))
-        spool.write(bytes(HOLD * 2))
+        spool.write(bytes(WINDOW))
         self.assertTrue(spool.joinable)
         reader.advanced(HOLD)
         spool.write(b"more")
         self.assertFalse(spool.joinable)
+
+    def test_on_a_full_disk_a_late_reader_can_join_as_long_as_the_window_has_it_all(self) -> None:
+        spool = self.spool(None, room=0)
+        reader = self.reader(spool)
+        spool.begin(FileFacts(None))
+        spool.write(bytes(HOLD * 2))
+        reader.advanced(HOLD)
+        spool.write(b"more")
+        self.assertTrue(spool.joinable)
 
     def impatient(self, slowly: int) -> tuple[SpoolReader, SpoolReader, Clock]:
         """A reader that takes *slowly* bytes a second, one that takes all there is, and the clock, after a minute."""

@@ -92,7 +92,7 @@ def test_it_serves_until_sigterm_and_logs_ndjson(elsewhere: Path) -> None:
         assert process.stdout is not None
         port = port_in(iter(process.stdout.readline, ""))
         socket.create_connection(("127.0.0.1", port)).close()
-        assert (elsewhere / "data" / "lock").read_text() == f"{process.pid}\n"
+        assert (elsewhere / "data" / "lock" / "pid").read_text() == f"{process.pid}\n"
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read().splitlines()
         process.wait(timeout=30)
@@ -117,7 +117,7 @@ def test_as_a_daemon_it_serves_logs_and_signs_the_data_directory(elsewhere: Path
     assert started.returncode == 0, started.stderr
     pid = int((elsewhere / "proxy.pid").read_text())
     try:
-        assert int((elsewhere / "data" / "lock").read_text()) == pid
+        assert int((elsewhere / "data" / "lock" / "pid").read_text()) == pid
         # The socket has been open since before the fork, so this needs no waiting for the daemon's loop.
         with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
             client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
