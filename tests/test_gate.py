@@ -113,6 +113,13 @@ class HeldFile(Held):
         return self._seen(file.filename)
 
 
+class HeldFiles(Held):
+    """For one that asks about all files of a project."""
+
+    def files(self, project: Project, now: float, view: Viewpoint) -> Verdict:
+        return self._seen(project.name)
+
+
 class HeldProject(Held):
     """For one that goes through the list."""
 
@@ -422,6 +429,35 @@ async def test_however_many_ask_for_what_has_changed_it_is_gone_through_once_for
     rule.go.set()
     assert {each.status for each in await read(clients)} == {200}
     assert len(rule.asked) <= 3  # for what it says of the moment, and to render it
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("rule", [HeldFile(SMALL.filename), HeldFiles(NAME)], ids=["file", "project"])
+async def test_names_that_clients_invent_push_out_no_verdict_on_what_there_is(
+    serving: Open, monkeypatch: pytest.MonkeyPatch, rule: Held
+) -> None:
+    monkeypatch.setattr("proxy.repository.gate._FILES", 1000)
+    monkeypatch.setattr("proxy.repository.gate._PROJECTS", 1000)
+    rule.go.set()
+    proxy = await serving(Policy((rule,)), Wall())
+    client = await wire.connect(proxy.port)
+
+    async def ask() -> None:
+        client.ask(f"/files/{NAME}/sha256-{SMALL.sha256}/{SMALL.filename}")
+        assert (await client.reply()).status == 200
+
+    for _ in range(3):
+        await ask()
+    before = len(rule.asked)
+    for path in [f"{NAME}/none/my-app-{number}.tar.gz" for number in range(2, 5)] + [
+        f"made-up-{number}/none/made-up-1.0.tar.gz" for number in range(3)
+    ]:
+        assert (await proxy.get(f"/files/{path}")).status == 404
+    rule.asked.clear()
+    for _ in range(3):
+        await ask()
+    assert (before > 0, rule.asked) == (True, [])
+    await client.close()
 
 
 @pytest_twisted.ensureDeferred

@@ -35,6 +35,8 @@ from proxy.settings import MIB
 
 #: What may be remembered of verdicts on projects, pages and files, and what one weighs besides its text (bytes).
 _PROJECTS, _PAGES, _FILES, _WEIGHT = 8 * MIB, 4 * MIB, 8 * MIB, 400
+#: The same for projects without a page, of which clients can name any number.
+_UNKNOWN = 1 * MIB
 
 
 @frozen(slots=True)
@@ -122,6 +124,7 @@ class Gate:
         self._offload = offload
         self._clock = clock
         self._of_projects: BoundedTable[str, _ProjectVerdict] = BoundedTable(_PROJECTS, lambda verdict: _WEIGHT, len)
+        self._of_unknown: BoundedTable[str, _ProjectVerdict] = BoundedTable(_UNKNOWN, lambda verdict: _WEIGHT, len)
         self._of_pages: BoundedTable[str, _PageVerdict] = BoundedTable(_PAGES, lambda verdict: _WEIGHT, len)
         self._of_files: BoundedTable[tuple[str, str], _FileVerdict] = BoundedTable(
             _FILES, lambda each: _WEIGHT + len(each.verdict.why), lambda key: len(key[0]) + len(key[1])
@@ -211,10 +214,10 @@ class Gate:
             now, pin = self._clock(), pins.get(filename)
             of = _project(project, _status(head))
             if file is None:
-                verdict = self.policy.files(of, now, self._view)
+                verdict = self.policy.files(of, now, self._view)  # not kept: clients can name any number of such files
             else:
                 verdict = self.policy.visible(file, of, pin, now, self._view)
-            self._of_files.put((project, filename), _FileVerdict(_digest(head), pin, now, verdict))
+                self._of_files.put((project, filename), _FileVerdict(_digest(head), pin, now, verdict))
         return self._passed(verdict, project, head, name)
 
     def require_listed(self, project: str, head: Head, file: File, pins: Entries) -> Moment:
@@ -237,12 +240,17 @@ class Gate:
         known = self._of_projects.get(project)
         if known is not None and known.head is head and known.moment.until is None:
             return known
+        has_page = head is not None and head.found
+        if not has_page:
+            known = self._of_unknown.get(project)
+            if known is not None and known.head is head and known.moment.until is None:
+                return known
         now = self._clock()
         itself = self.policy.project(project, now, self._view)
         files = self.policy.files(_project(project, _status(head)), now, self._view)
         moment = self._moment(now, earliest(itself.until, files.until))
         known = _ProjectVerdict(head, itself.visible, files, files.visible and files.until is None, moment)
-        self._of_projects.put(project, known)
+        (self._of_projects if has_page else self._of_unknown).put(project, known)
         return known
 
     def _moment(self, now: float, until: float | None, hidden: str = "") -> Moment:
