@@ -46,14 +46,6 @@ class Metrics:
         self._answers: Counts[tuple[str, str, str]] = Counts()
         self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
 
-    def _answered(self, event: Answered) -> None:
-        method, status, size, seconds, word, place = event
-        self._by_kind[method if method in ("GET", "HEAD") else "other", status, word] += 1
-        self._more_bytes += size
-        self._seconds.observe(seconds)
-        if place is not None:
-            self._answers[place.index, place.area, word] += 1
-
     def answers(self) -> dict[str, dict[str, dict[str, int]]]:
         """How many answers of each cache status there were, by index and area."""
         found: dict[str, dict[str, dict[str, int]]] = {}
@@ -64,7 +56,12 @@ class Metrics:
     def record(self, event: Event) -> None:
         match event:
             case Answered():
-                self._answered(event)
+                method, status, size, seconds, word, place = event
+                self._by_kind[method if method in ("GET", "HEAD") else "other", status, word] += 1
+                self._more_bytes += size
+                self._seconds.observe(seconds)
+                if place is not None:
+                    self._answers[place.index, place.area, word] += 1
             case Notice():
                 self._events.labels(event.incident.value).inc()
             case Evicted():

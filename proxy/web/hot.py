@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 
 from proxy.access.principals import Principal
 from proxy.bounded import BoundedTable
+from proxy.core.events import Answered
 from proxy.interfaces import Clock
 from proxy.web.answers import Answer, Ask, Source, agent_of, printable
 from proxy.web.encoding import encoded_head
@@ -47,10 +48,10 @@ class _Known:
 
 @frozen(slots=True)
 class Hit:
-    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes; *path* is for the log."""
+    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes; *path* is for the log, *event* is recorded."""
 
     path: str
-    route: Route
+    event: Answered
     answer: Answer
     head: bytes = field(repr=False)
     body: bytes = field(repr=False)
@@ -210,7 +211,8 @@ class HotRequests:
         if hit is None or known.second != second or known.name != name:
             answer = make()
             assert isinstance(answer.body, bytes)
-            known.hit = hit = Hit(known.path, known.route, answer, encoded_head(answer, self._via), answer.body)
+            event = Answered("GET", answer.status, len(answer.body), 0.0, answer.word, known.route.place)
+            known.hit = hit = Hit(known.path, event, answer, encoded_head(answer, self._via), answer.body)
             known.name = name
             known.second = second
         return hit

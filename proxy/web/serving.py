@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
-from proxy.core.events import Answered
+from proxy.core.events import Answered, Place
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder
 from proxy.statistics.recorders import UNRECORDED
@@ -116,19 +116,19 @@ class Front:
 
     def serve(self, ask: Ask, response: Response) -> Deferred[None]:
         """Answer *ask* with *response*.  Whoever cancels what is returned, because the client has left, cancels the route."""
-        return self._begin(self._respond(ask, response), ask.head, ask.route, ask.caller.address, response)
+        return self._begin(self._respond(ask, response), ask.head, ask.route.place, ask.caller.address, response)
 
     def repeat(self, hit: Hit, head: RequestHead, peer: str, response: Response) -> Deferred[None]:
         """Answer *head* with *hit*, which is too large for one write."""
-        return self._begin(response.send(hit.answer, self._via), head, hit.route, peer, response)
+        return self._begin(response.send(hit.answer, self._via), head, hit.event.place, peer, response)
 
     def _begin(
-        self, work: Coroutine[Any, Any, None], head: RequestHead, route: Route, peer: str, response: Response
+        self, work: Coroutine[Any, Any, None], head: RequestHead, place: Place | None, peer: str, response: Response
     ) -> Deferred[None]:
         self.in_progress += 1
         begun = Deferred.fromCoroutine(work)
         begun.addErrback(self._failed, response)
-        begun.addBoth(self._ended, head, route, peer, response)
+        begun.addBoth(self._ended, head, place, peer, response)
         return begun
 
     def _failed(self, failure: Failure, response: Response) -> None:
@@ -196,10 +196,10 @@ class Front:
             if deadline.active():
                 deadline.cancel()
 
-    def _ended(self, _: object, head: RequestHead, route: Route, peer: str, response: Response) -> None:
+    def _ended(self, _: object, head: RequestHead, place: Place | None, peer: str, response: Response) -> None:
         seconds = self.reactor.seconds() - response.began
         method, path, agent = _logged(head)
-        event = Answered(method, response.status, response.sent, seconds, response.word, route.place)
+        event = Answered(method, response.status, response.sent, seconds, response.word, place)
         self._account(event, peer, path, agent, cut=response.cut_off)
         self.in_progress -= 1
         if not self.in_progress:
@@ -209,9 +209,7 @@ class Front:
 
     def answered_at_once(self, hit: Hit, agent: str, client: str) -> None:
         """Account for the answer *hit* to a request of *agent*, which took no time."""
-        answer = hit.answer
-        event = Answered("GET", answer.status, len(hit.body), 0.0, answer.word, hit.route.place)
-        self._account(event, client, hit.path, agent)
+        self._account(hit.event, client, hit.path, agent)
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, client: str) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
