@@ -16,8 +16,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from proxy.mechanism.offload import Inline
 from proxy.model import Change
-from proxy.offload import Inline
 from proxy.storage.mirrored import MirroredRecords
 
 #: Records unless the command line says otherwise, those of one project, and bytes of each: what a ledger entry takes.

@@ -31,7 +31,7 @@ Operation = Callable[..., Awaitable[object]]
 class Clock(Protocol):
     """Wall time in seconds since the epoch, which may be set: ``time.time`` in production, ``task.Clock().seconds`` in tests.
 
-    Never for what is measured: that goes by ``reactor.seconds`` (:mod:`proxy.clocks`).
+    Never for what is measured: that goes by ``reactor.seconds`` (:mod:`proxy.mechanism.clocks`).
     """
 
     def __call__(self) -> float: ...

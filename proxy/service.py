@@ -19,7 +19,6 @@ import proxy
 from proxy.access.forwarded import TrustedProxies
 from proxy.administration.operations import Administration
 from proxy.administration.parts import IndexParts, Parts
-from proxy.adminsocket import AdminSocket
 from proxy.cache.documents import DocumentCache
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
@@ -30,13 +29,16 @@ from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords, remove_missing
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
-from proxy.clocks import steady
+from proxy.core.troubles import Reason, Trouble
 from proxy.errors import ConfigError, StorageFailed
+from proxy.host.adminsocket import AdminSocket
+from proxy.host.listening import Listening
+from proxy.host.supervisor import tell_ready
+from proxy.host.watch import Watch
 from proxy.interfaces import Clock, IUpstreams
-from proxy.listening import Listening
-from proxy.metrics import Metrics
+from proxy.mechanism.clocks import steady
+from proxy.mechanism.offload import Offload
 from proxy.model import Condition, DocumentReply, Validators
-from proxy.offload import Offload
 from proxy.policy.policy import STANDARD, Policy
 from proxy.repository.documents import Documents, ProvenancePlaces
 from proxy.repository.hosts import FileHosts
@@ -44,6 +46,7 @@ from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
 from proxy.settings import MIB, IndexSettings, ServerSettings, Settings
+from proxy.statistics.metrics import Metrics
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import RecentRecords
@@ -51,13 +54,10 @@ from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.place import Place
 from proxy.storage.records import DiskRecords
 from proxy.storage.spare import SpareRecords
-from proxy.supervisor import tell_ready
-from proxy.troubles import Reason, Trouble
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool.upstream import Upstream
 from proxy.upstream.pool.upstreams import Upstreams
-from proxy.watch import Watch
 from proxy.web.admin import Admin, site
 from proxy.web.callers import Callers
 from proxy.web.connections import RESERVE, BoundedSite

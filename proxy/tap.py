@@ -19,9 +19,10 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 import proxy
-from proxy import config, datadir, logs
-from proxy.ending import heed_signals
+from proxy import config
 from proxy.errors import ConfigError
+from proxy.host import datadir, logs
+from proxy.host.ending import heed_signals
 from proxy.settings import WarmSettings
 
 
@@ -133,7 +134,7 @@ def makeService(options: Options) -> IService:
 
 def _following(settings: WarmSettings, service: Any, reactor: Any) -> IService:
     """What keeps ready what *settings* name.  Raises ConfigError when *service* listens nowhere it could be asked."""
-    from proxy.following import Following
+    from proxy.host.following import Following
 
     plain = next((listening for listening in service.listenings if listening.plain), None)
     if plain is None:

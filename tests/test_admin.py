@@ -17,8 +17,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from proxy import adminaddress
 from proxy.commands import asking
+from proxy.host import adminaddress
 from tests.inprocess import Start
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator

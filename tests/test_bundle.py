@@ -26,7 +26,6 @@ from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from proxy import datadir
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.exporting import export, together
 from proxy.bundle.format import Entry, Kind, entry_of
@@ -37,8 +36,9 @@ from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cli import main
 from proxy.commands.directory import completed, index_cache
 from proxy.errors import BadBundle, StorageFailed
+from proxy.host import datadir
+from proxy.mechanism.offload import Inline
 from proxy.model import Head, LedgerEntry, Record, body_digest
-from proxy.offload import Inline
 from proxy.policy.policy import Policy
 from proxy.settings import IndexSettings
 from proxy.storage.local import LocalPartial

@@ -13,8 +13,8 @@ from zope.interface.verify import verifyObject
 
 from proxy.cache.files import FileCache
 from proxy.interfaces import IBytesSource
+from proxy.mechanism.offload import Inline
 from proxy.model import Digest, Wanted, body_digest
-from proxy.offload import Inline
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles
 from proxy.storage.whole import anonymous

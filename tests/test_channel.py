@@ -20,8 +20,8 @@ from zope.interface import implementer
 from proxy.access.forwarded import TrustedProxies
 from proxy.errors import NotFound
 from proxy.interfaces import IBodyReader
+from proxy.mechanism.offload import Inline
 from proxy.model import FileFacts
-from proxy.offload import Inline
 from proxy.web.answers import Answer, Ask, StreamBody
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite

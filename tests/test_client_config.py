@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import main
-from proxy.clients import CLIENTS, COMMAND, ENVIRONMENT, Address, Setting, printed, settings
+from proxy.core.clients import CLIENTS, COMMAND, ENVIRONMENT, Address, Setting, printed, settings
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "clients.md"
 #: The address that the document speaks of.

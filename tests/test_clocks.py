@@ -18,7 +18,7 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.epollreactor import EPollReactor
 from twisted.python import runtime
 
-from proxy.clocks import steady
+from proxy.mechanism.clocks import steady
 from tests.inprocess import JSON, Start
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.completeness import Incomplete, check, is_metadata_of, named_by
-from proxy.wheels import Parts
+from proxy.core.completeness import Incomplete, check, is_metadata_of, named_by
+from proxy.core.wheels import Parts
 from tests.support.wheels import data_of, sdist, wheel
 
 SIGN_IN = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Your session has ended.</body></html>\n" * 40

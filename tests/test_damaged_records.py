@@ -23,8 +23,8 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook, PinnedFile
 from proxy.errors import StorageFailed
 from proxy.interfaces import IVersionedRecords
+from proxy.mechanism.offload import Inline
 from proxy.model import LedgerEntry, Versioned
-from proxy.offload import Inline
 from proxy.storage.memory import MemoryFiles, MemoryRecords, MemoryVersioned, RecentRecords
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import CopiedRecords, DiskRecords

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import datadir
 from proxy.errors import ConfigError
+from proxy.host import datadir
 
 
 def test_it_is_created_for_its_owner_only(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_second_instance_is_refused_and_told_who_has_it(tmp_path: Path) -> Non
 
 
 def test_a_killed_instance_leaves_no_claim_behind(tmp_path: Path) -> None:
-    code = "import os, sys, pathlib, proxy.datadir as d; d.claim(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    code = "import os, sys, pathlib, proxy.host.datadir as d; d.claim(pathlib.Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code, tmp_path], cwd=root, check=False).returncode == -9
     datadir.claim(tmp_path).release()
@@ -40,7 +40,7 @@ def test_a_killed_instance_leaves_no_claim_behind(tmp_path: Path) -> None:
 def test_the_child_of_a_fork_holds_the_claim_and_signs_it(tmp_path: Path) -> None:
     """As a daemon does, whose parent has claimed and gone."""
     code = (
-        "import os, sys, pathlib, proxy.datadir as d\n"
+        "import os, sys, pathlib, proxy.host.datadir as d\n"
         "claim = d.claim(pathlib.Path(sys.argv[1]))\n"
         "if os.fork(): os._exit(0)\n"
         "claim.sign(); print(os.getpid(), flush=True); sys.stdin.read()\n"

@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent
 
 from proxy.access.forwarded import TrustedProxies
-from proxy.offload import Inline
+from proxy.mechanism.offload import Inline
 from proxy.web.answers import Answer, Ask
 from proxy.web.callers import Callers
 from proxy.web.connection import HEAD_WITHIN
@@ -544,7 +544,7 @@ async def test_a_loop_of_two_proxies_is_found_by_the_first_that_is_asked_twice(u
 async def test_no_text_of_a_client_makes_a_line_or_a_field_of_the_log(
     upstream: FakeUpstream, run: Start, logged: list[LogEvent]
 ) -> None:
-    from proxy.logs import json_line, text_line
+    from proxy.host.logs import json_line, text_line
 
     upstream.script("*", Fault(status=500))
     proxy = await run(upstream)

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.events import Answered, Event, Evicted, Incident, Notice, Place
 from proxy.interfaces import IRecorder
-from proxy.metrics import Metrics
+from proxy.statistics.metrics import Metrics
 from proxy.statistics.recorders import UNRECORDED, MemoryRecorder
 from tests.support import metrics_page
 

@@ -13,8 +13,8 @@ from proxy.cache.ledger import Ledger
 from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, DigestMismatch, NotFound, ProxyError, UpstreamFailed
 from proxy.interfaces import IBytesSource
+from proxy.mechanism.offload import Inline
 from proxy.model import Change, Digest, FileFacts, LedgerEntry, Wanted
-from proxy.offload import Inline
 from proxy.statistics.recorders import MemoryRecorder
 from proxy.storage.memory import MemoryFiles, MemoryVersioned
 from tests.twins import ScriptedUpstreams

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.flight import Flights
+from proxy.mechanism.flight import Flights
 
 
 class FlightTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.freshness import Action, decide, lifetime
+from proxy.core.freshness import Action, decide, lifetime
 from proxy.model import Condition, Head
 from proxy.settings import PageLimits
 

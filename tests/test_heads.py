@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.access.principals import ANONYMOUS
+from proxy.core.ranges import if_range_matches, none_match, parse_range
 from proxy.errors import ProxyError
 from proxy.names import is_filename, is_project_name, normalize
-from proxy.ranges import if_range_matches, none_match, parse_range
 from proxy.simple.media import choose_coding, negotiate
 from proxy.upstream.http.identity import Identity, entries
 from proxy.web import heads

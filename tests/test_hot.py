@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.core.events import Answered
-from proxy.offload import Inline
+from proxy.mechanism.offload import Inline
 from proxy.statistics.recorders import MemoryRecorder
 from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.callers import Callers

@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.records import DOCUMENTS, PAGES, HeadedRecords
+from proxy.mechanism.offload import Inline
 from proxy.model import Head, LedgerEntry, PageMissing, Record, body_digest
-from proxy.offload import Inline
 from proxy.settings import PageLimits
 from proxy.storage.memory import MemoryRecords, MemoryVersioned
 from proxy.storage.records import DiskRecords

@@ -13,7 +13,7 @@ from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from proxy.flight import owned, uninterrupted
+from proxy.mechanism.flight import owned, uninterrupted
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.table import Table

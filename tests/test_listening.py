@@ -14,9 +14,9 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from proxy import listening
 from proxy.errors import ConfigError
-from proxy.listening import Listening
+from proxy.host import listening
+from proxy.host.listening import Listening
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 

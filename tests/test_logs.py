@@ -20,8 +20,8 @@ from twisted.python import threadable
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
-from proxy import logs
 from proxy.errors import ConfigError
+from proxy.host import logs
 
 NOT_RUNNING = SimpleNamespace(running=False)
 
@@ -216,7 +216,7 @@ def test_lines_that_cannot_be_written_are_dropped_and_counted_when_the_next_one_
     out.room = True
     log.info("third")
     told, third = out.getvalue().splitlines()
-    assert told.endswith("[proxy.logs#warn] 2 lines of this log could not be written and were dropped")
+    assert told.endswith("[proxy.host.logs#warn] 2 lines of this log could not be written and were dropped")
     assert third.endswith("third")
     log.info("fourth")
     assert out.getvalue().count("dropped") == 1
@@ -229,11 +229,11 @@ def test_a_log_file_on_a_full_disk_stops_no_start(tmp_path: Path, monkeypatch: p
     def full(*arguments: Any, **options: Any) -> Any:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("proxy.logs.LogFile.fromFullPath", full)
+    monkeypatch.setattr("proxy.host.logs.LogFile.fromFullPath", full)
     observer = logs.observer("text", {"logfile": str(path)}, NOT_RUNNING)
     log = Logger("proxy.test", observer=observer)
     log.info("first")
-    monkeypatch.setattr("proxy.logs.LogFile.fromFullPath", real)
+    monkeypatch.setattr("proxy.host.logs.LogFile.fromFullPath", real)
     log.info("second")
     told, second = path.read_text().splitlines()
     assert "1 lines of this log could not be written" in told

@@ -16,8 +16,8 @@ from urllib.parse import urljoin
 import pytest
 import pytest_twisted
 
-from proxy import datadir
 from proxy.errors import InUse
+from proxy.host import datadir
 from tests.inprocess import JSON, Running, Start
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
@@ -387,7 +387,7 @@ def test_a_directory_below_one_that_the_user_may_not_enter_is_refused_with_the_r
         if data.name == "data":
             datadir.claim(data).release()
         closed.chmod(0o700)
-        code = "import pathlib, sys, proxy.datadir as d\n" + (
+        code = "import pathlib, sys, proxy.host.datadir as d\n" + (
             "for ask in (d.claim, d.is_there):\n"
             "    try: ask(pathlib.Path(sys.argv[1]))\n"
             "    except d.ConfigError as error: print(error)\n"

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.bounded import BoundedTable, DividedTable
-from proxy.flight import swallow
-from proxy.offload import Holding, Memory
+from proxy.core.bounded import BoundedTable, DividedTable
+from proxy.mechanism.flight import swallow
+from proxy.mechanism.offload import Holding, Memory
 
 
 def taken(memory: Memory, size: int) -> Deferred[Holding]:

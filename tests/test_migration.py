@@ -16,9 +16,9 @@ import pytest
 import pytest_twisted
 from twisted.logger import LogEvent
 
-from proxy import datadir
 from proxy.errors import ConfigError
-from proxy.offload import Inline
+from proxy.host import datadir
+from proxy.mechanism.offload import Inline
 from proxy.storage.records import DiskRecords
 from tests.inprocess import Start
 from tests.support import process

@@ -11,7 +11,7 @@ import pytest_twisted
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxy.offload import Offload
+from proxy.mechanism.offload import Offload
 
 reactor: Any = default_reactor
 

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from proxy import datadir
 from proxy.cli import main
 from proxy.commands import asking
+from proxy.host import datadir
 from proxy.settings import IndexSettings, PageLimits
 from tests.inprocess import Running, Start, upstream_settings
 from tests.support import wire

@@ -14,8 +14,8 @@ from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, NotFound, UpstreamFailed
+from proxy.mechanism.offload import Inline
 from proxy.model import Condition, File, PageFound, PageMissing, PageUnchanged, Record, body_digest
-from proxy.offload import Inline
 from proxy.settings import PageLimits
 from proxy.statistics.recorders import MemoryRecorder
 from proxy.storage.memory import MemoryRecords

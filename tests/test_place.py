@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from proxy.core.troubles import Reason
 from proxy.storage.place import Place
-from proxy.troubles import Reason
 
 
 class NotedMeanwhile(int):

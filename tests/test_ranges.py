@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ranges import (
+from proxy.core.ranges import (
     UNSATISFIABLE,
     Span,
     content_range,

@@ -17,8 +17,8 @@ from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.core.events import Evicted
 from proxy.errors import StorageFailed
+from proxy.mechanism.offload import Inline
 from proxy.model import NO_BYTES, Change, LedgerEntry
-from proxy.offload import Inline
 from proxy.statistics.recorders import MemoryRecorder
 from proxy.storage.memory import MemoryFiles, MemoryVersioned
 

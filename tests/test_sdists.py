@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.sdists import is_reliable, is_sdist, read_pkg_info
-from proxy.wheels import Parts, Unreadable
+from proxy.core.sdists import is_reliable, is_sdist, read_pkg_info
+from proxy.core.wheels import Parts, Unreadable
 
 PKG_INFO = b"Metadata-Version: 2.4\nName: demo\nVersion: 1.0\n"
 

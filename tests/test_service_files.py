@@ -299,7 +299,7 @@ async def test_on_a_full_disk_a_client_that_stalls_is_dropped_and_the_others_go_
     proxy = await run(upstream)
     path = await proxy.link("huge", "huge-1.0.tar.gz")
     _fill_up(monkeypatch, 0)
-    monkeypatch.setattr("proxy.spool.passing.PATIENCE", 0.2)
+    monkeypatch.setattr("proxy.mechanism.spool.passing.PATIENCE", 0.2)
     gate = upstream.hold("/packages/*", times=1)
     stalled = [await proxy.connect(path) for _ in range(2)]
     others = [await proxy.connect(path) for _ in range(3)]

@@ -18,9 +18,9 @@ from twisted.internet.task import Clock
 
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
-from proxy.completeness import is_metadata_of
+from proxy.core.completeness import is_metadata_of
+from proxy.mechanism.offload import Inline
 from proxy.model import LedgerEntry
-from proxy.offload import Inline
 from proxy.repository.metadata import Sidecars
 from proxy.settings import PageLimits
 from proxy.statistics.recorders import UNRECORDED

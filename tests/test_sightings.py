@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 
 from proxy.cache.sightings import Sightings
 from proxy.errors import StorageFailed
+from proxy.mechanism.offload import Inline
 from proxy.model import Change, File, Page
-from proxy.offload import Inline
 from proxy.storage.memory import MemoryVersioned
 from tests.inprocess import Start
 from tests.support.fake_upstream import FakeUpstream

@@ -18,14 +18,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.errors import DigestMismatch, Overloaded, UpstreamFailed
+from proxy.mechanism.offload import Inline
+from proxy.mechanism.spool.arrival import SMALL
+from proxy.mechanism.spool.passing import WINDOW
+from proxy.mechanism.spool.reader import HOLD, SpoolReader
+from proxy.mechanism.spool.spooling import Spool
+from proxy.mechanism.spool.steps import PACE, QUEUE_HIGH, STEP
+from proxy.mechanism.spool.writer import UNKNOWN_SIZE
 from proxy.model import Digest, FileFacts, Wanted
-from proxy.offload import Inline
-from proxy.spool.arrival import SMALL
-from proxy.spool.passing import WINDOW
-from proxy.spool.reader import HOLD, SpoolReader
-from proxy.spool.spooling import Spool
-from proxy.spool.steps import PACE, QUEUE_HIGH, STEP
-from proxy.spool.writer import UNKNOWN_SIZE
 from proxy.storage.memory import MemoryFiles, MemoryPartial
 from proxy.upstream.http.failures import Unfit
 from proxy.upstream.index.files import Opened, Said, pump

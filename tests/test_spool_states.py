@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.spool.states import GIVEN_UP, HIDDEN, TABLE, TAKING, Event, State, after
+from proxy.mechanism.spool.states import GIVEN_UP, HIDDEN, TABLE, TAKING, Event, State, after
 
 ENDS = {State.FAILED, State.DROPPED}
 

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred
 
 from proxy.errors import StorageFailed
 from proxy.interfaces import IFileStore, IRecordStore
+from proxy.mechanism.offload import Inline
 from proxy.model import StoredFile
-from proxy.offload import Inline
 from proxy.storage.checked import AT_ONCE, mark_of
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles, MemoryRecords

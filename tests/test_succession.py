@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent
 
-from proxy import succession
+from proxy.core import succession
+from proxy.core.succession import CONFIRMED_AFTER, Candidate, Doubt, Doubts, doubt
 from proxy.model import Head
 from proxy.settings import PageLimits
-from proxy.succession import CONFIRMED_AFTER, Candidate, Doubt, Doubts, doubt
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault
 

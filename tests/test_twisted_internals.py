@@ -15,7 +15,7 @@ from twisted.internet.tcp import Connection
 from twisted.internet.threads import deferToThread
 from twisted.web.client import Agent, ResponseFailed
 
-from proxy.twisted_internals import BodyCutOff, ClientConnection, NotHttp, PoolOf, unsent
+from proxy.mechanism.twisted_internals import BodyCutOff, ClientConnection, NotHttp, PoolOf, unsent
 
 ROOT = Path(__file__).parent.parent
 #: ``from twisted.web._newclient import …``, ``from twisted.web.http import _DataLoss``, and names that its objects have.

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.flight import Flights
+from proxy.mechanism.flight import Flights
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.failures import Failed, Fault
 from proxy.upstream.http.slots import LEAST_PROGRESS, WITHIN, Place, Slots

@@ -11,8 +11,8 @@ from zope.interface.verify import verifyObject
 
 from proxy.errors import DigestMismatch, NotFound, NotHere
 from proxy.interfaces import IUpstreams
+from proxy.mechanism.offload import Inline
 from proxy.model import Condition, Digest, File, FileFacts, PageFound, PageMissing, PageReply, Wanted, body_digest
-from proxy.offload import Inline
 from proxy.repository.gathered import Gathered
 from proxy.upstream.offline import Offline
 from tests.inprocess import Start

@@ -17,8 +17,8 @@ from twisted.logger import LogEvent
 
 from proxy.errors import StorageFailed
 from proxy.interfaces import IVersionedRecords
+from proxy.mechanism.offload import Inline
 from proxy.model import Change, Versioned
-from proxy.offload import Inline
 from proxy.storage.memory import MemoryVersioned
 from proxy.storage.mirrored import MirroredRecords
 from tests.support.wheels import data_of

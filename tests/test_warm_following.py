@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.following import Following, goal
+from proxy.host.following import Following, goal
 from proxy.settings import PageLimits, WarmSettings
 from proxy.warm.following import follow
 from proxy.warm.inputs import Problem

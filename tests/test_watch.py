@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from proxy.troubles import Reason, Trouble
-from proxy.watch import Watch
+from proxy.core.troubles import Reason, Trouble
+from proxy.host.watch import Watch
 
 FULL = Trouble(Reason.DISK_FULL, "the disk is full: make room")
 
@@ -110,5 +110,5 @@ def test_each_trouble_is_logged_once_and_its_end_too(logged: list[LogEvent]) -> 
             wrong.clear()
         Deferred.fromCoroutine(watch.look())
         clock.advance(1)
-    said = [event["log_format"] for event in logged if event.get("log_namespace") == "proxy.watch.Watch"]
+    said = [event["log_format"] for event in logged if event.get("log_namespace") == "proxy.host.watch.Watch"]
     assert said == ["degraded ({reason}): {words}", "no longer degraded ({reason})"]

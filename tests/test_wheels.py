@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wheels import Absent, Parts, Unreadable, read_metadata
+from proxy.core.wheels import Absent, Parts, Unreadable, read_metadata
 from tests.support.wheels import wheel
 
 NAME = "big-1.0-py3-none-any.whl"

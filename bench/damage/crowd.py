@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from bench.damage.journal import WORLD, Journal
 from bench.damage.truth import TrueFile, TrueProject, Version, World
 from bench.damage.verdicts import Verdicts
-from proxy.adminaddress import address
+from proxy.host.adminaddress import address
 from tests.support import wire
 from tests.support.content import HTML_TYPE, JSON_TYPE
 

@@ -11,11 +11,11 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.usage import UsageBook
+from proxy.core.troubles import Trouble
 from proxy.errors import BadRequest, NotFound
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.repository.documents import Documents
-from proxy.troubles import Trouble
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool.upstreams import Upstreams
 

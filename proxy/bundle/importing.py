@@ -15,10 +15,10 @@ from attrs import define, field
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import Entry, Kind, read_end, read_head, read_pins
 from proxy.bundle.reading import BundleReader
+from proxy.core.succession import goes_back
 from proxy.errors import BadBundle, StorageFailed
 from proxy.interfaces import IPartialFile
 from proxy.model import Head, Record
-from proxy.succession import goes_back
 
 
 @define

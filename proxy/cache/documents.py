@@ -12,13 +12,13 @@ from proxy.cache.pages import renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.core.events import OF_DOCUMENTS, Incident, Notice
+from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.interfaces import Clock, IRecorder, IUpstreams
 from proxy.model import DocumentFound, DocumentReply, Head, PageMissing, PageUnchanged, Record, Validators
 from proxy.settings import PageLimits
 from proxy.simple.links import shown_in
 from proxy.statistics.recorders import UNRECORDED
-from proxy.succession import Candidate, Doubts, doubt
 
 
 class DocumentCache:

@@ -18,19 +18,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxy.cache.room import Room
-from proxy.completeness import check
+from proxy.core.completeness import check
 from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
-from proxy.flight import uninterrupted
-from proxy.flight import wanted as anybody_waits
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder, IUpstreams
+from proxy.mechanism.flight import uninterrupted
+from proxy.mechanism.flight import wanted as anybody_waits
+from proxy.mechanism.spool.nowhere import Nowhere
+from proxy.mechanism.spool.spooling import Spool
+from proxy.mechanism.spool.steps import Later
+from proxy.mechanism.spool.writer import FULL, UNKNOWN_SIZE, no_room
+from proxy.mechanism.waiters import Waiters
 from proxy.model import FileFacts, Wanted
-from proxy.spool.nowhere import Nowhere
-from proxy.spool.spooling import Spool
-from proxy.spool.steps import Later
-from proxy.spool.writer import FULL, UNKNOWN_SIZE, no_room
 from proxy.statistics.recorders import UNRECORDED
-from proxy.waiters import Waiters
 
 T = TypeVar("T")
 

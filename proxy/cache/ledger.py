@@ -19,12 +19,12 @@ from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.bounded import BoundedTable, DividedTable
 from proxy.cache.entries import NO_ENTRIES, Entries
 from proxy.cache.sightings import Sightings
+from proxy.core.bounded import BoundedTable, DividedTable
 from proxy.errors import StorageFailed
-from proxy.flight import Flights
 from proxy.interfaces import IOffload, IVersionedRecords
+from proxy.mechanism.flight import Flights
 from proxy.model import EMPTY, Change, LedgerEntry, Versioned
 from proxy.names import is_version, version_of
 

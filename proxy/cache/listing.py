@@ -19,8 +19,8 @@ from zope.interface import implementer
 from proxy.core.cache_status import CacheStatus
 from proxy.core.views import Moment
 from proxy.errors import Overloaded, StorageFailed
-from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IOffload, IProjectsView
+from proxy.mechanism.flight import Flights
 from proxy.policy.policy import Policy
 from proxy.policy.rules import Viewpoint
 from proxy.settings import MIB

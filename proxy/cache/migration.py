@@ -25,8 +25,8 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook, PinnedFile
 from proxy.errors import ConfigError, StorageFailed
 from proxy.interfaces import IVersionedRecords
+from proxy.mechanism.offload import Inline
 from proxy.model import LedgerEntry
-from proxy.offload import Inline
 from proxy.storage.local import LocalFiles, sync
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import DiskRecords

@@ -9,19 +9,19 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxy.bounded import BoundedTable
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.cache.sightings import Sightings
+from proxy.core.bounded import BoundedTable
 from proxy.core.events import OF_PAGES, Incident, Notice
+from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, Overloaded, ProxyError
-from proxy.flight import Flights
 from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore, IUpstreams
+from proxy.mechanism.flight import Flights
 from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
 from proxy.settings import PageLimits
 from proxy.simple.parse import Malformed, parse_page, weight
 from proxy.statistics.recorders import UNRECORDED
-from proxy.succession import Candidate, Doubts, doubt
 
 #: Files that are named in one line of the log.
 _NAMED = 10

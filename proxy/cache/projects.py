@@ -17,6 +17,7 @@ from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed
 from proxy.core.cache_status import CacheStatus
 from proxy.core.events import OF_LISTS, Incident, Notice
+from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, StorageFailed
 from proxy.interfaces import Clock, IOffload, IProjectsView, IRecorder, IUpstreams
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
@@ -26,7 +27,6 @@ from proxy.simple.malformed import Malformed
 from proxy.simple.projects import copy_lines, lines_of, write_lines
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.lists import ListFiles
-from proxy.succession import Candidate, Doubts, doubt
 
 #: There is one list.
 _KEY = "all"

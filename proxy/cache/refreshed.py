@@ -18,13 +18,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.bounded import BoundedTable, DividedTable
+from proxy.core.bounded import BoundedTable, DividedTable
 from proxy.core.cache_status import CacheStatus
 from proxy.core.events import Incident, Notice, Refreshing
+from proxy.core.freshness import Action, Decision, decide
 from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
-from proxy.flight import Flights, swallow
-from proxy.freshness import Action, Decision, decide
 from proxy.interfaces import Clock, IRecorder, IUpstreams
+from proxy.mechanism.flight import Flights, swallow
 from proxy.model import Condition, Head
 from proxy.settings import MIB, PageLimits
 from proxy.statistics.recorders import UNRECORDED

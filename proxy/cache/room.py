@@ -23,8 +23,8 @@ from proxy.cache.pinned import PinnedBook
 from proxy.cache.usage import UsageBook
 from proxy.core.events import Evicted
 from proxy.errors import StorageFailed
-from proxy.flight import Flights, swallow
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecorder
+from proxy.mechanism.flight import Flights, swallow
 from proxy.model import StoredFile
 from proxy.statistics.recorders import UNRECORDED
 

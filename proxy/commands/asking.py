@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from proxy import adminaddress
 from proxy.errors import ProxyError
+from proxy.host import adminaddress
 
 #: How long a running proxy may be silent (seconds): a tree that is read at a low rate says something now and then.
 _PATIENCE = 300.0

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from proxy import config, listening
+from proxy import config
 from proxy.commands import asking
 from proxy.errors import ConfigError
+from proxy.host import listening
 from proxy.settings import IndexSettings, Settings
 
 #: Seconds for which a running proxy may be silent.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from proxy.clients import CLIENTS, Address, printed
 from proxy.config import readers as read
 from proxy.config.tables import Unacceptable
+from proxy.core.clients import CLIENTS, Address, printed
 
 
 @click.command("client-config")

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from proxy import config, datadir
+from proxy import config
 from proxy.bundle.cache import IndexCache
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.errors import ConfigError, InUse, StorageFailed
-from proxy.offload import Inline
+from proxy.host import datadir
+from proxy.mechanism.offload import Inline
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.copied import CopiedVersioned
 from proxy.storage.local import LocalFiles

@@ -12,9 +12,9 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner, textFileLogObserver
 from twisted.python.failure import Failure
 
-from proxy import datadir
 from proxy.commands.asking import Failed
 from proxy.errors import InUse, ProxyError
+from proxy.host import datadir
 from proxy.settings import Settings
 
 

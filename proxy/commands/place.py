@@ -11,9 +11,10 @@ import click
 import msgspec
 from attrs import frozen
 
-from proxy import config, datadir
+from proxy import config
 from proxy.commands import asking
 from proxy.errors import ConfigError, ProxyError
+from proxy.host import datadir
 from proxy.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -15,10 +15,11 @@ from rich.console import Console
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
 
-from proxy import config, datadir
+from proxy import config
 from proxy.commands import asking
 from proxy.commands.directory import LOOPBACK
 from proxy.errors import ConfigError
+from proxy.host import datadir
 from proxy.settings import Settings
 from proxy.simple.links import shown
 from proxy.warm.fetching import Fetcher, Unreachable

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from proxy.bounded import BoundedTable
 from proxy.cache.documents import DocumentCache
 from proxy.cache.projects import ProjectList
+from proxy.core.bounded import BoundedTable
 from proxy.core.views import Document, DocumentView, Moment, PageView, View
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IProjectsView

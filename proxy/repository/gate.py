@@ -16,15 +16,15 @@ from weakref import ref
 
 from attrs import evolve, frozen
 
-from proxy.bounded import BoundedTable
 from proxy.cache.entries import Entries
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
+from proxy.core.bounded import BoundedTable
 from proxy.core.views import Moment
 from proxy.errors import NotFound, ProxyError
-from proxy.flight import Flights
 from proxy.interfaces import Clock, IOffload
+from proxy.mechanism.flight import Flights
 from proxy.model import File, Head, LedgerEntry, Page
 from proxy.names import normal_version, version_of
 from proxy.policy.policy import Policy

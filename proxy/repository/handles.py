@@ -7,13 +7,13 @@ from collections.abc import Callable
 from attrs import frozen
 from zope.interface import implementer
 
-from proxy.bounded import BoundedTable
 from proxy.cache.files import Committed, FileCache, identity
+from proxy.core.bounded import BoundedTable
 from proxy.core.cache_status import CacheStatus
 from proxy.core.views import Moment
 from proxy.errors import Attempt, UpstreamFailed
-from proxy.flight import Flights
 from proxy.interfaces import IBodyReader, IBytesSource, IFileHandle, IUpstreams
+from proxy.mechanism.flight import Flights
 from proxy.model import FileFacts, Wanted
 from proxy.settings import MIB
 

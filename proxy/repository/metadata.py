@@ -17,24 +17,24 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from proxy.bounded import BoundedTable
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
-from proxy.completeness import is_metadata_of
+from proxy.core.bounded import BoundedTable
+from proxy.core.completeness import is_metadata_of
 from proxy.core.events import Incident, Notice
+from proxy.core.sdists import is_reliable, is_sdist, read_pkg_info
+from proxy.core.wheels import Absent, OpenFile, Parts, Unreadable, read_metadata
 from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
-from proxy.flight import Flights
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IRecorder
+from proxy.mechanism.flight import Flights
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
 from proxy.names import is_wheel, metadata_name
 from proxy.repository.gathered import matches
 from proxy.repository.listed import Listed, ListedFiles
 from proxy.repository.offered import metadata_digest, stated_metadata
-from proxy.sdists import is_reliable, is_sdist, read_pkg_info
 from proxy.settings import KIB
 from proxy.simple.links import bare
 from proxy.storage.whole import anonymous
-from proxy.wheels import Absent, OpenFile, Parts, Unreadable, read_metadata
 
 T = TypeVar("T")
 

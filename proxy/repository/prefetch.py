@@ -21,11 +21,11 @@ from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxy.bounded import BoundedTable
 from proxy.cache.ledger import Ledger
+from proxy.core.bounded import BoundedTable
 from proxy.errors import ProxyError
-from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
+from proxy.mechanism.flight import swallow
 from proxy.model import File, Head, Page
 from proxy.names import is_project_name, is_wheel, metadata_name, normalize, tags_of, version_of
 from proxy.repository.gate import Gate

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from attrs import frozen
 
-from proxy.bounded import BoundedTable
 from proxy.cache.entries import Entries
+from proxy.core.bounded import BoundedTable
 from proxy.interfaces import IFileStore, IOffload
 from proxy.model import Page
 from proxy.repository.offered import may_be_there

@@ -18,7 +18,7 @@ from typing import Any
 from attrs import frozen
 from twisted.python.failure import Failure
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.errors import StorageFailed
 from proxy.settings import KIB, MIB
 from proxy.storage.whole import WholeFile

@@ -20,8 +20,8 @@ from typing import BinaryIO, TypeVar
 
 from twisted.logger import Logger
 
-from proxy.flight import owned
 from proxy.interfaces import IOffload
+from proxy.mechanism.flight import owned
 from proxy.settings import MIB
 from proxy.storage.checked import SMALL, Proofs, mark_of
 from proxy.storage.whole import WholeFile

@@ -32,8 +32,8 @@ from zope.interface import implementer
 
 from proxy.core.events import Incident, Notice
 from proxy.errors import StorageFailed, is_of_the_disk
-from proxy.flight import Flights, owned, uninterrupted
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder
+from proxy.mechanism.flight import Flights, owned, uninterrupted
 from proxy.model import StoredFile
 from proxy.settings import MIB
 from proxy.statistics.recorders import UNRECORDED

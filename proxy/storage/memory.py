@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from zope.interface import implementer
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.interfaces import Clock, IBytesSource, IFileStore, IPartialFile, IRecordStore, IVersionedRecords
 from proxy.model import Change, StoredFile, Versioned
 from proxy.settings import MIB

@@ -22,9 +22,9 @@ from pathlib import Path
 from attrs import define
 from twisted.logger import Logger
 
+from proxy.core.troubles import Reason, Trouble
 from proxy.storage.database import SET_ASIDE
 from proxy.storage.marker import FORMAT, Marker, new_name, read_marker, write_marker
-from proxy.troubles import Reason, Trouble
 
 #: The directories that are made where they are missing, and looked at.
 _FOLDERS = ("files", "partial", "lists")

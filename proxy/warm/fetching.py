@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 
-from proxy.flight import Flights
+from proxy.mechanism.flight import Flights
 from proxy.names import METADATA, is_wheel
 from proxy.simple.links import shown
 from proxy.simple.media import MediaType

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 from attrs import define, field, frozen
 
+from proxy.core.ranges import Span
 from proxy.interfaces import IBodyReader, IBytesSource
-from proxy.ranges import Span
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller
 from proxy.web.heads import RequestHead

@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
+from proxy.mechanism.waiters import Waiters
 from proxy.settings import KIB
-from proxy.waiters import Waiters
 from proxy.web.channel import Channel
 from proxy.web.connection import HEAD_WITHIN, LINGERS_WITHIN, Limit, Standing
 from proxy.web.serving import Front

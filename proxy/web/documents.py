@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 from attrs import frozen
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
+from proxy.core.ranges import none_match
 from proxy.core.views import Document, DocumentView, LegacyName, ProvenanceName
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload, IRepository
 from proxy.model import File
-from proxy.ranges import none_match
 from proxy.repository.offered import segment
 from proxy.simple.legacy import from_page, rewritten
 from proxy.simple.media import choose_coding

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.core.cache_status import CacheStatus
-from proxy.errors import NotFound, UpstreamFailed
-from proxy.interfaces import IBytesSource, IFileHandle, IRepository
-from proxy.ranges import (
+from proxy.core.ranges import (
     UNSATISFIABLE,
     Span,
     content_range,
@@ -17,6 +15,8 @@ from proxy.ranges import (
     parse_range,
     unsatisfied_range,
 )
+from proxy.errors import NotFound, UpstreamFailed
+from proxy.interfaces import IBytesSource, IFileHandle, IRepository
 from proxy.settings import KIB, MIB
 from proxy.web.answers import Answer, Ask, FileBody, Ready, Source, StreamBody
 

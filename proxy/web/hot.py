@@ -19,7 +19,7 @@ from collections.abc import Hashable
 from attrs import define, field, frozen
 
 from proxy.access.principals import Principal
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
 from proxy.interfaces import Clock
 from proxy.web.answers import Answer, Ask, Source, agent_of, printable

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from proxy.core.troubles import Trouble
 from proxy.errors import NotFound
-from proxy.troubles import Trouble
 from proxy.web.answers import Answer
 
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
+from proxy.core.ranges import none_match
 from proxy.core.views import PageView
 from proxy.errors import NotAcceptable
 from proxy.interfaces import IRepository
 from proxy.names import normalize
-from proxy.ranges import none_match
 from proxy.simple.media import MediaType, choose_coding, negotiate
 from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.renderings import CODINGS, Rendering, Renderings

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from proxy.core.ranges import none_match
 from proxy.interfaces import IRepository
-from proxy.ranges import none_match
 from proxy.simple.media import choose_coding
 from proxy.web.answers import Answer, Ask, FileBody
 from proxy.web.pages import VARY, content_type, media_type, redirect

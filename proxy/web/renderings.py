@@ -10,10 +10,10 @@ import zstandard
 from attrs import field, frozen
 from isal import igzip
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.core.views import PageView
-from proxy.flight import Flights
 from proxy.interfaces import IOffload
+from proxy.mechanism.flight import Flights
 from proxy.model import File, Page
 from proxy.names import is_plain
 from proxy.repository.offered import segment

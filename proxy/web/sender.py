@@ -14,8 +14,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from proxy.errors import StorageFailed
-from proxy.flight import swallow
 from proxy.interfaces import IBytesSource, IOffload
+from proxy.mechanism.flight import swallow
 from proxy.settings import KIB
 from proxy.web.page_cache import is_cached, read_in
 

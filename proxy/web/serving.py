@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from proxy.core.events import Answered, Place
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder
+from proxy.mechanism.waiters import Waiters
 from proxy.statistics.recorders import UNRECORDED
-from proxy.waiters import Waiters
 from proxy.web.answers import Answer, Ask, agent_of, printable
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller, Callers

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from proxy.twisted_internals import encrypted_later, unsent
+from proxy.mechanism.twisted_internals import encrypted_later, unsent
 
 
 def is_plain(transport: ITransport) -> bool:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proxy.clients import ENVIRONMENT, Address, settings
+from proxy.core.clients import ENVIRONMENT, Address, settings
 from tests.clients.shop import put
 from tests.clients.tools import tool
 from tests.support import certs

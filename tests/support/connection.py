@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.twisted_internals import unsent
+from proxy.mechanism.twisted_internals import unsent
 from tests.support.faults import Answer, Fault, Gate, Request
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.core.events import Answered, Evicted, Incident, Notice
-from proxy.metrics import Metrics
+from proxy.statistics.metrics import Metrics
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 

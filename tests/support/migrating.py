@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from proxy import datadir
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
 from proxy.commands.directory import completed
-from proxy.offload import Inline
+from proxy.host import datadir
+from proxy.mechanism.offload import Inline
 from proxy.storage.local import LocalFiles
 from proxy.storage.mirrored import MirroredRecords
 from tests.support.wheels import seeded

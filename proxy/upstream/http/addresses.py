@@ -25,8 +25,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.bounded import BoundedTable
-from proxy.flight import Flights, swallow
+from proxy.core.bounded import BoundedTable
+from proxy.mechanism.flight import Flights, swallow
 from proxy.upstream.http.guard import Forbidden, Guard, is_address
 
 #: Seconds for which a host's addresses are remembered.

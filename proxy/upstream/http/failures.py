@@ -19,8 +19,8 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
+from proxy.mechanism.twisted_internals import BodyCutOff, NotHttp
 from proxy.simple.links import shown_in
-from proxy.twisted_internals import BodyCutOff, NotHttp
 
 #: What connecting fails with when this process or this machine has no room for another connection.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)

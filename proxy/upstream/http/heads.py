@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from proxy.mechanism.twisted_internals import ClientConnection, PoolOf
 from proxy.settings import KIB
-from proxy.twisted_internals import ClientConnection, PoolOf
 from proxy.upstream.http.failures import HeadTooLong
 
 #: The longest head, interim responses (1xx) before it included (bytes).

@@ -15,7 +15,7 @@ from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from proxy.flight import wanted
+from proxy.mechanism.flight import wanted
 from proxy.settings import KIB, UpstreamSettings
 from proxy.upstream.http.failures import Failed, Fault
 

@@ -10,7 +10,7 @@ from twisted.internet import ssl
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.errors import ConfigError
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.origin import Origin, origin_of

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from proxy.interfaces import IOffload
+from proxy.mechanism.offload import SMALL
 from proxy.model import Head, PageMissing, PageUnchanged, Validators
-from proxy.offload import SMALL
 from proxy.settings import MIB
 from proxy.simple.links import bare
 from proxy.simple.numbers import whole

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field, frozen
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.model import Condition
 from proxy.upstream.http.failures import Fault
 from proxy.upstream.http.origin import Origin

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.interfaces import IOffload
 from proxy.model import File, PageFound, Wanted
 from proxy.settings import MIB

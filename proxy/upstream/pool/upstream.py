@@ -18,8 +18,9 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 
-from proxy.flight import swallow
 from proxy.interfaces import Clock, IOffload
+from proxy.mechanism.flight import swallow
+from proxy.mechanism.waiters import Waiters
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
 from proxy.upstream.http.attempt import Attempt, Manner
@@ -30,7 +31,6 @@ from proxy.upstream.http.origin import Origin, origin_of
 from proxy.upstream.index.dialect import Dialect
 from proxy.upstream.index.pages import ask_page, page_url
 from proxy.upstream.pool.evidence import Admission, Evidence, Refusal, State
-from proxy.waiters import Waiters
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from proxy.errors import Overloaded
+from proxy.mechanism.spool.reader import SpoolReader
+from proxy.mechanism.spool.steps import Later
+from proxy.mechanism.spool.window import Window
 from proxy.settings import MIB
-from proxy.spool.reader import SpoolReader
-from proxy.spool.steps import Later
-from proxy.spool.window import Window
 
 #: Bytes kept in memory when the disk takes no more.
 WINDOW = 4 * MIB

@@ -14,8 +14,8 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxy.errors import Attempt, DigestMismatch, is_of_the_disk
-from proxy.flight import uninterrupted
 from proxy.interfaces import IOffload, IPartialFile
+from proxy.mechanism.flight import uninterrupted
 from proxy.model import Digest
 from proxy.settings import MIB
 

@@ -21,7 +21,7 @@ _TELL_EVERY = 60.0
 #: Connections that are accepted in one turn of the reactor: whoever counts them can stop in time.
 _AT_ONCE = 16
 
-_log = Logger(namespace="proxy.listening")
+_log = Logger(namespace="proxy.host.listening")
 
 
 @implementer(IReadDescriptor)

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from proxy.waiters import Waiters
+from proxy.mechanism.waiters import Waiters
 
 T = TypeVar("T")
 

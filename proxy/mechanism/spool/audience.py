@@ -7,8 +7,8 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from proxy.spool.reader import SpoolReader
-from proxy.waiters import Waiters
+from proxy.mechanism.spool.reader import SpoolReader
+from proxy.mechanism.waiters import Waiters
 
 
 class Audience:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from proxy.flight import swallow
+from proxy.mechanism.flight import swallow
 from proxy.settings import WarmSettings
 from proxy.warm.fetching import Unreachable
 from proxy.warm.following import follow

@@ -14,8 +14,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.flight import Flights, swallow
-from proxy.troubles import Reason, Trouble
+from proxy.core.troubles import Reason, Trouble
+from proxy.mechanism.flight import Flights, swallow
 
 #: Seconds between two looks.
 _INTERVAL = 10.0

@@ -23,9 +23,9 @@ from twisted.internet.unix import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.adminaddress import NAME, address
+from proxy.core.troubles import Reason, Trouble
 from proxy.errors import ConfigError
-from proxy.troubles import Reason, Trouble
+from proxy.host.adminaddress import NAME, address
 
 #: What a directory may refuse a socket for that was fit for one before.
 _FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT)

@@ -17,9 +17,9 @@ from typing import Any
 from packaging.metadata import parse_email
 from packaging.version import InvalidVersion, Version
 
+from proxy.core.wheels import Unreadable
 from proxy.names import kind_of, packing_of
 from proxy.settings import MIB
-from proxy.wheels import Unreadable
 
 _PKG_INFO = re.compile(r"(?:\./)?[^/]+/PKG-INFO")
 #: The largest PKG-INFO, and what an archive may unpack to on the way to it (bytes).

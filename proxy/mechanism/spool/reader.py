@@ -18,7 +18,7 @@ HOLD = 4 * KIB
 
 
 class Arriving(Protocol):
-    """How much of the file has arrived, as a reader knows it (`proxy.spool.arrival.Arrival`)."""
+    """How much of the file has arrived, as a reader knows it (`proxy.mechanism.spool.arrival.Arrival`)."""
 
     name: str
     total: int | None
@@ -37,7 +37,7 @@ class Arriving(Protocol):
 
 
 class Host(Protocol):
-    """Where readers come from (`proxy.spool.spooling.Spool`)."""
+    """Where readers come from (`proxy.mechanism.spool.spooling.Spool`)."""
 
     def advanced(self, position: int) -> None:
         """Told that a client has been sent the bytes up to *position*."""

@@ -6,12 +6,12 @@ import os
 
 from twisted.python.failure import Failure
 
+from proxy.core.wheels import OpenFile, Parts
+from proxy.mechanism.spool.passing import WINDOW, Passing
+from proxy.mechanism.spool.reader import HOLD
+from proxy.mechanism.spool.states import GIVEN_UP, HIDDEN, TAKING, Event, State, after
+from proxy.mechanism.spool.writer import Writer
 from proxy.settings import KIB
-from proxy.spool.passing import WINDOW, Passing
-from proxy.spool.reader import HOLD
-from proxy.spool.states import GIVEN_UP, HIDDEN, TAKING, Event, State, after
-from proxy.spool.writer import Writer
-from proxy.wheels import OpenFile, Parts
 
 #: Files up to this size are read for all who waited for them at once (bytes).
 SMALL = 64 * KIB

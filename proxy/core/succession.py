@@ -11,7 +11,7 @@ import enum
 
 from attrs import frozen
 
-from proxy.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable
 from proxy.model import Head
 
 #: Seconds for which the same upstream has to say what is doubted.

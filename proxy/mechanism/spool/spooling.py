@@ -13,16 +13,16 @@ from zope.interface import implementer
 
 from proxy.errors import DigestMismatch
 from proxy.interfaces import IOffload, IPartialFile, ISink
+from proxy.mechanism.spool.arrival import Arrival
+from proxy.mechanism.spool.audience import Audience
+from proxy.mechanism.spool.passing import Passing
+from proxy.mechanism.spool.reader import SpoolReader
+from proxy.mechanism.spool.states import Event
+from proxy.mechanism.spool.steps import QUEUE_HIGH, QUEUE_LOW, Later, Steps
+from proxy.mechanism.spool.valve import Valve
+from proxy.mechanism.spool.writer import MakeRoom, Writer, no_room
+from proxy.mechanism.waiters import Waiters
 from proxy.model import Digest, FileFacts
-from proxy.spool.arrival import Arrival
-from proxy.spool.audience import Audience
-from proxy.spool.passing import Passing
-from proxy.spool.reader import SpoolReader
-from proxy.spool.states import Event
-from proxy.spool.steps import QUEUE_HIGH, QUEUE_LOW, Later, Steps
-from proxy.spool.valve import Valve
-from proxy.spool.writer import MakeRoom, Writer, no_room
-from proxy.waiters import Waiters
 
 BeforeCommit = Callable[[str, int], Awaitable[None]]
 #: Raises ValueError when a file cannot be the whole of what it should be; else whether that means something.  Blocks.

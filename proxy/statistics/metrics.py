@@ -10,8 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from zope.interface import implementer
 
 from proxy.core.events import Answered, Event, Evicted, Notice
+from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRecorder
-from proxy.troubles import Reason, Trouble
 
 
 @implementer(IRecorder)

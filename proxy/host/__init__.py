@@ -1,0 +1,1 @@
+"""What ties the service to its host: data directory, sockets, signals, logs, the service manager."""

@@ -1,0 +1,1 @@
+"""Mechanisms that every floor above may use: single flight, worker threads, clocks."""
