@@ -18,7 +18,7 @@ run: $(VENV)/installed
 	exec $(BIN)/twistd --nodaemon --pidfile= pypiproxy $(ARGS)
 
 test: lint types system-packages
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope $(ARGS)
 
 test-clients: $(VENV)/installed-test
 	$(BIN)/python -m pytest --durations=10 tests/clients $(ARGS)
