@@ -162,6 +162,20 @@ async def test_a_project_goes_with_its_page(asked: Asked, stocked: FakeUpstream)
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_pinned_file_keeps_its_page_and_is_served_while_upstream_is_down(asked: Asked, stocked: FakeUpstream) -> None:
+    await asked("pin", project="six", which="2.0")
+    gone = await asked("purge", project="six")
+    assert (gone["pages"], gone["pages_kept"]) == ([], [{"index": "pypi", "project": "six"}])
+    assert [each["filename"] for each in gone["removed"]] == [OLD]
+    await stocked.down()
+    assert (await asked.proxy.get(await asked.proxy.link("six", NEW))).body == DATA[NEW]
+    with pytest.raises(asking.Failed, match=r"^no 1\.0 of six is kept here$"):
+        await asked("purge", project="six", which="1.0")
+    gone = await asked("purge", project="six", page_only=True)
+    assert (gone["pages"], gone["pages_kept"]) == ([{"index": "pypi", "project": "six"}], [])
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_stands_beside_a_page_goes_with_it(asked: Asked, stocked: FakeUpstream) -> None:
     for project in ("six", "attrs"):
         assert (await asked.proxy.get(f"/pypi/{project}/json")).status == 200
@@ -392,13 +406,14 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     assert (await operator.run("refresh", "six")).output == "pypi: six: unchanged\n"
     assert (await operator.run("pin", "six", "2.0")).output == f"{NEW} (pypi)\n1 file pinned\n"
     assert NEW in (await operator.run("pins")).output
-    ended = await operator.run("purge", "six", "--page")
-    assert (ended.status, ended.output) == (0, "removed pypi: the page of six\n")
     ended = await operator.run("purge", "six")
     assert ended.status == 1
     assert ended.output == (
         f"removed pypi: {OLD}\n1 files gone from the disk, 1.0 kB\npinned and left: {NEW}; pypiproxy unpin six lets them go\n"
+        "kept pypi: the page of six: without it its pinned files cannot be installed while upstream is down\n"
     )
+    ended = await operator.run("purge", "six", "--page")
+    assert (ended.status, ended.output) == (0, "removed pypi: the page of six\n")
     assert (await operator.run("unpin", "six")).output == f"{NEW} (pypi)\n1 file unpinned\n"
     assert (await operator.json("purge", "six", NEW))["files"] == 1
     assert (await operator.run("purge", "--unused-for", "90d")).output == "0 files gone from the disk, 0 B\n"

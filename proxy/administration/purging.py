@@ -1,7 +1,8 @@
 """Taking things out: files with the pins of their names, and records of pages; what is in memory of them goes too.
 
 Names go first, then bytes that no name is left for: who asks in between is given what upstream states under the name now.  What
-an operator has pinned stays, and so do its names.  Bytes that cannot be removed lose their names and are reported.
+an operator has pinned stays, and so do its names, and its page: without that installers do not find it while upstream is down.
+Bytes that cannot be removed lose their names and are reported.
 """
 
 from __future__ import annotations
@@ -30,13 +31,20 @@ class Purging:
     ) -> dict[str, Any]:
         """Remove all of *project*, or the files of it that *which* means (a version or a file name), or its page alone.
 
+        With all of it the page goes only where no file of the project is pinned; ``pages_kept`` are those that stay.
         Raises BadRequest, NotFound.
         """
         if page_only and which is not None:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
         wanted = project_name(project)
         indexes = self._parts.chosen(index)
-        pages = [name for name, each in indexes.items() if which is None and await _forget_page(each, wanted)]
+        pinned = set() if page_only else await self._pinned(wanted)
+        pages, pages_kept = [], []
+        for name, each in indexes.items() if which is None else ():
+            if name in pinned and (head := await each.pages.remembered(wanted)) is not None and head.found:
+                pages_kept.append(name)
+            elif await _forget_page(each, wanted):
+                pages.append(name)
         removed: dict[str, Any] = _summed([], [], _Deleted())
         if not page_only:
             removed = await self._remove(
@@ -47,10 +55,10 @@ class Purging:
                     if means(which, each.filename)
                 ]
             )
-        if not pages and not removed["removed"] and not removed["pinned"]:
+        if not (pages or pages_kept or removed["removed"] or removed["pinned"]):
             what = "page of " if page_only else f"{which} of " if which is not None else "thing of "
             raise NotFound(f"no {what}{wanted} is kept here")
-        return {**removed, "pages": [{"index": each, "project": wanted} for each in pages]}
+        return {**removed, "pages": _of_indexes(pages, wanted), "pages_kept": _of_indexes(pages_kept, wanted)}
 
     async def purge_unused(self, report: Report, seconds: float) -> dict[str, Any]:
         """Remove every file that was not used for so many *seconds*."""
@@ -63,7 +71,7 @@ class Purging:
         removed["files"] += len(unnamed.freed)
         removed["bytes"] += sum(unnamed.freed)
         removed["left"] += unnamed.left
-        return {**removed, "pages": []}
+        return {**removed, "pages": [], "pages_kept": []}
 
     async def refresh(self, report: Report, project: str, index: str | None = None) -> list[dict[str, Any]]:
         """Ask upstream for the page of *project* now, on every index that keeps one, or on the *index* named.
@@ -79,6 +87,15 @@ class Purging:
         return [{"index": name, "project": wanted, **await _refreshed(each, wanted)} for name, each in chosen.items()]
 
     # -- inside ----------------------------------------------------------------------------------------------------------
+
+    async def _pinned(self, project: str) -> set[str]:
+        """The indexes in which a file of *project* is pinned."""
+        kept = await self._parts.kept.kept()
+        digests = {each.sha256 for each in kept}
+        found = {each.index for each in kept if each.project == project}
+        async for those in by_project(self._parts, project=project):
+            found |= {each.index for each in those if each.pin.sha256 in digests}
+        return found
 
     async def _remove(self, doomed: Sequence[Named]) -> dict[str, Any]:
         kept = await self._parts.kept.digests()
@@ -125,6 +142,10 @@ def _summed(removed: Iterable[Named], pinned: Iterable[Named], deleted: _Deleted
         "bytes": sum(deleted.freed),
         "left": deleted.left,
     }
+
+
+def _of_indexes(names: Iterable[str], project: str) -> list[dict[str, str]]:
+    return [{"index": name, "project": project} for name in names]
 
 
 async def _forget_page(index: IndexParts, project: str) -> bool:

@@ -32,7 +32,7 @@ def purge(
     """Remove all of PROJECT, or one VERSION or FILE of it, or what was not used for long.
 
     The digest under which a file was first stored is forgotten with it: what upstream offers under that name now will be
-    accepted.  Pinned files stay; unpin them first.
+    accepted.  Pinned files stay, and with them the page of their project, unless --page asks for it; unpin them first.
     """
     if (project is None) == (unused_for is None):
         raise click.UsageError("expected either a PROJECT or --unused-for DURATION")
@@ -52,6 +52,9 @@ def purge(
     if gone["pinned"] and unused_for is None:
         names = ", ".join(sorted({each["filename"] for each in gone["pinned"]}))
         problems.append(f"pinned and left: {names}; pypiproxy unpin {project} lets them go")
+    for each in gone["pages_kept"]:
+        what = f"{each['index']}: the page of {each['project']}"
+        problems.append(f"kept {what}: without it its pinned files cannot be installed while upstream is down")
     if problems:
         fail("\n".join(problems))
 
