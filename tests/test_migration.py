@@ -130,10 +130,39 @@ async def test_a_newer_format_is_refused_and_left_alone(old: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_command_that_only_reads_says_that_the_directory_is_old(old: Path) -> None:
-    ended = await Operator(old.parent, old).run("export", "--all", "-o", str(old.parent / "bundle"))
-    assert ended.status == 1
-    assert "an earlier version wrote it; start the proxy on it once" in ended.output
+@pytest.mark.parametrize("marked", [True, False], ids=["marked", "without its marker"])
+async def test_commands_that_only_read_say_that_the_directory_is_old_and_change_nothing(old: Path, marked: bool) -> None:
+    if not marked:
+        (old / "instance").unlink()
+    (old.parent / "requirements.txt").write_text("six\n")
+    operator, before = Operator(old.parent, old), snapshot(old)
+    export = ("-o", str(old.parent / "bundle"))
+    for command in (
+        ("ls",),
+        ("pins",),
+        ("stats",),
+        ("verify",),
+        ("export", "--all", *export),
+        ("export", "-r", "requirements.txt", *export),
+    ):
+        ended = await operator.run(*command)
+        assert ended.status == 1
+        assert f"{old}: it has the format of an earlier version of pypiproxy" in ended.output
+        assert "start the proxy on it, or run a command that writes (import, pin, purge," in ended.output
+        assert snapshot(old) == before
+    assert (await operator.run("upstreams")).status == 1
+    assert snapshot(old) == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_command_that_writes_converts_the_directory(old: Path) -> None:
+    assert (await Operator(old.parent, old).run("unpin", "seven")).status == 0
+    assert contents(old) == {"entries": ENTRIES, "pinned": []}
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """All that is in *folder*: when it was written, and its bytes."""
+    return {each: (each.stat().st_mtime_ns, each.read_bytes() if each.is_file() else b"") for each in folder.rglob("*")}
 
 
 def test_a_directory_that_cannot_be_brought_up_is_left_as_it_was(old: Path) -> None:

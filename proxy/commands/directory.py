@@ -23,7 +23,6 @@ from proxy.mechanism.offload import Inline
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.copied import CopiedVersioned
 from proxy.storage.local import LocalFiles
-from proxy.storage.marker import FORMAT, read_marker
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
 
@@ -88,9 +87,7 @@ def claimed(directory: Path) -> Iterator[None]:
 def unclaimed(directory: Path) -> Iterator[None]:
     """*directory* may be read, whether a proxy runs on it or not.  Raises ConfigError when it has another format."""
     datadir.refuse_newer(directory)
-    marker = read_marker(directory)
-    if marker is not None and marker.format < FORMAT:
-        raise ConfigError(f"{directory}: an earlier version wrote it; start the proxy on it once, and do this again")
+    datadir.refuse_earlier(directory)
     yield
 
 

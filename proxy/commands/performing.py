@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,11 +17,15 @@ from proxy.errors import InUse, ProxyError
 from proxy.host import datadir
 from proxy.settings import Settings
 
+#: Operations that a data directory of an earlier version is not converted for.
+_READING = frozenset({"ls", "pins", "recent", "stats", "upstreams"})
+
 
 def perform(settings: Settings, operation: str, arguments: dict[str, Any], report: Callable[[Any], None]) -> Any:
     """What *operation* returns.  The data directory is claimed as long as that takes: no proxy can start meanwhile.
 
-    Raises ConfigError when the directory cannot be used or claimed, ProxyError as the operation, KeyboardInterrupt.
+    Raises ConfigError when the directory cannot be used or claimed, or would be converted for an operation that only reads;
+    ProxyError as the operation, KeyboardInterrupt.
     """
     # Importing the reactor installs one, which commands that ask a running proxy do not need.
     from twisted.internet import reactor as default_reactor
@@ -30,6 +34,8 @@ def perform(settings: Settings, operation: str, arguments: dict[str, Any], repor
 
     reactor: Any = default_reactor
     _log_to_stderr()
+    if _only_reads(operation, arguments):
+        datadir.refuse_earlier(settings.server.data_dir)
     try:
         claim = datadir.claim(settings.server.data_dir)
     except InUse as error:
@@ -66,6 +72,10 @@ def perform(settings: Settings, operation: str, arguments: dict[str, Any], repor
     if isinstance(said, Failure):
         said.raiseException()
     return said
+
+
+def _only_reads(operation: str, arguments: Mapping[str, Any]) -> bool:
+    return operation in _READING or (operation == "verify" and not arguments.get("repair"))
 
 
 def _cancelled(running: Deferred[None]) -> Deferred[None]:

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 from rich.console import Console
 
 from proxy.commands.directory import LOOPBACK, claimed
+from proxy.host import datadir
 from proxy.settings import IndexSettings, Settings
 from proxy.warm.looking import Goal, Warmed, look
 from proxy.warm.progress import Lines
@@ -37,6 +38,7 @@ async def select(reactor: Any, settings: Settings, index: IndexSettings, goal: G
         indexes=(evolve(index, offline=True, default=True),),
     )
     quiet = Lines(Console(file=StringIO()))
+    datadir.refuse_earlier(settings.server.data_dir)
     with claimed(settings.server.data_dir), tempfile.TemporaryDirectory(prefix="pypiproxy-export-") as cache:
         service = build(alone, reactor)
         service.startService()

@@ -6,8 +6,9 @@ to no file system.  Its name contains the mount namespace, in which a path means
 Both belong to what is open, so they live on in the child when the process that claimed becomes a daemon.
 
 The marker states the format of the directory (:mod:`proxy.storage.marker`).  An earlier one is brought into the present one as
-soon as the directory is locked; a newer one is refused.  Versions of format 0 do not look at the format, but want a *file*
-called ``lock``: from format 1 on that is a directory, with the lock file in it, and they end with an error at once.
+soon as the directory is locked, and refused by those who only read; a newer one is refused by all.  Versions of
+format 0 do not look at the format, but want a *file* called ``lock``: from format 1 on that is a directory, with the lock file
+in it, and they end with an error at once.
 """
 
 from __future__ import annotations
@@ -108,6 +109,18 @@ def refuse_newer(path: Path) -> None:
         raise ConfigError(
             f'"{path}": a newer version of pypiproxy wrote it (format {marker.format}; this version knows {FORMAT}); '
             "expected the data directory of this version or an earlier one: start the newer version, or restore its backup"
+        )
+
+
+def refuse_earlier(path: Path) -> None:
+    """Raise ConfigError when the format of the data directory *path* is earlier than the present one: for who only reads."""
+    marker = read_marker(path)
+    # Without a marker the lock tells: from format 1 on it is a directory.
+    if (path / _LOCK).is_file() if marker is None else marker.format < FORMAT:
+        raise ConfigError(
+            f"{path}: it has the format of an earlier version of pypiproxy, and a command that only reads does not convert it; "
+            "start the proxy on it, or run a command that writes (import, pin, purge, refresh, unpin, verify --repair, warm), "
+            "which converts it, and do this again"
         )
 
 
