@@ -155,7 +155,9 @@ page = ask("/simple/app/")[1]
 path = page.split('href="')[1].split("#")[0]
 part = ask(urllib.parse.urljoin("/simple/app/", path), Range="bytes=100-199")[0]
 print(part.status, part.headers["Content-Range"])
-print(ask("/-/live")[0].status)
+forged = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
+ask("/simple/forged/", source="127.0.0.3", **forged)
+print(ask("/-/live", **forged)[0].status)
 print(ask("/-/live", source="127.0.0.2")[0].status)"""
 
 
@@ -172,7 +174,7 @@ async def test_through_nginx_pip_and_uv_install_over_https(
 ) -> None:
     made = wheel("app", size=500_000)
     upstream.add_file("app", made.filename, made.data, metadata=made.metadata)
-    proxy = await make_proxy(upstream.url).started()
+    proxy = await make_proxy(upstream.url, config='[server]\ntrusted_proxies = ["127.0.0.1"]\n').started()
     port = free_port()
     certificate, key = certs.server("127.0.0.1").write(tmp_path, "server")
     authority, _ = certs.authority().write(tmp_path, "ca")
@@ -209,6 +211,9 @@ async def test_through_nginx_pip_and_uv_install_over_https(
         assert f"https://127.0.0.1:{port}/packages/app/" in document
         assert part == "206 bytes 100-199/" + str(len(made.data))
         assert (inside, outside) == ("200", "403")
+        (forged,) = [line for line in proxy.log.splitlines() if "/simple/forged/" in line and " 404 " in line]
+        assert "127.0.0.3" in forged
+        assert "203.0.113.9" not in proxy.log
     finally:
         nginx.signal(signal.SIGTERM)
         await nginx.end()
