@@ -174,7 +174,10 @@ class Verdicts:
         unverified = "no-store" in reply.headers.get("cache-control", "")
         if unverified and reply.headers.get("etag", "W/").startswith('"'):
             self._wrong("etag", file.subject, f"{asked}: an unverified range has a strong ETag")
-        if unverified and self._lately(file.subject):
+        if unverified and (
+            self._lately(file.subject) or any(reply.body == each.data[start : last + 1] for each in file.versions)
+        ):
+            # It says that nobody has verified it: upstream has lied, or has other bytes there than its page stated.
             self._journal.events["unverified ranges"] += 1
         elif not right:
             self._wrong("range", file.subject, f"{asked}: 206 with Content-Range {stated!r}; sizes {_sizes(those)}")
