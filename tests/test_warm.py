@@ -252,6 +252,23 @@ async def test_what_building_a_source_archive_needs_is_fetched_too(
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_plain_address_of_the_proxy_means_its_default_index(
+    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+) -> None:
+    proxy = await make_proxy(stocked.url).started()
+    for address in (proxy.base, f"{proxy.base}/", f"{proxy.base}/index/pypi"):
+        ended = await warm("tool", "--proxy", address)
+        assert ended.status == 0, ended.output
+    assert stocked.count("/simple/") == 0, "nobody needs the list of all projects"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_is_no_proxy_is_taken_by_its_url_alone(stocked: FakeUpstream, warm: Warm) -> None:
+    ended = await warm("tool", "--proxy", stocked.url.removesuffix("simple/"))
+    assert (ended.status, "tool was not found in the package registry" in ended.output) == (1, True), ended.output
+
+
+@pytest_twisted.ensureDeferred
 async def test_when_no_proxy_runs_it_works_on_the_data_directory(stocked: FakeUpstream, warm: Warm) -> None:
     config = f'[upstream.fake]\nurl = "{stocked.url}"\n[[index]]\nname = "main"\nupstreams = ["fake"]\ndefault = true\n'
     options = ["--config", warm.write("pypiproxy.toml", config), "--data-dir", str(warm.folder / "data")]

@@ -102,27 +102,33 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
     return report.status
 
 
-async def _answers(reactor: Any, where: Where) -> bool:
-    """Whether a proxy runs there.  Raises Unreachable when it does not and was named."""
+async def _index_url(reactor: Any, where: Where) -> str | None:
+    """The index that is warmed of the proxy that runs there, also where the proxy's address alone was named.
+
+    ``None`` when none runs there.  Raises Unreachable when none does and it was named.
+    """
     fetcher = Fetcher(where.url, 1, reactor)
     try:
         await fetcher.answers()
+        below = None if where.url.endswith("/simple/") else await fetcher.index_below()
     except Unreachable as error:
         if where.named:
             raise Unreachable(f"{error}; start the proxy there, or leave --proxy out to work on the data directory") from error
-        return False
+        return None
     finally:
         await fetcher.close()
-    return True
+    return below or where.url
 
 
 @asynccontextmanager
 async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[Warmed]:
     """The proxy to be warmed: the one that runs, or this very process if none does."""
     # A data directory that was named alone is meant, whatever proxy of other data runs at the usual address.
-    if (where.named or (where.config is None and where.data_dir is None)) and await _answers(reactor, where):
-        yield Warmed(where.url, where.perform)
-        return
+    if where.named or (where.config is None and where.data_dir is None):
+        url = await _index_url(reactor, where)
+        if url is not None:
+            yield Warmed(url, where.perform)
+            return
     from proxy.service import build
 
     settings = where.settings(listen=(LOOPBACK,))

@@ -97,6 +97,23 @@ class Fetcher:
         except NotFetched:
             pass
 
+    async def index_below(self) -> str | None:
+        """The URL of the index at ``simple/`` below *index_url*, if a pypiproxy has one there; it asks no upstream about that.
+
+        Raises Unreachable.
+        """
+        url = f"{self.index_url}simple"
+        try:
+            response = await self._client.get(url, headers=Headers({"User-Agent": ["pypiproxy-warm"]}), allow_redirects=False)
+            await treq.content(response)
+        except CancelledError:
+            raise
+        except Exception as error:
+            raise _unreachable(url, error) from error
+        redirected = response.headers.getRawHeaders("location") == ["simple/"]
+        own = (response.headers.getRawHeaders("cache-status") or [""])[0].startswith("pypiproxy;")
+        return f"{url}/" if redirected and own else None
+
     async def page(self, project: str) -> dict[str, Any]:
         """The JSON page of *project* (normalised).  Raises NotFetched."""
         if project not in self._pages:
@@ -171,9 +188,7 @@ class Fetcher:
             except CancelledError:
                 raise
             except Exception as error:
-                if cancelled(error):
-                    raise CancelledError from error
-                raise Unreachable(f"{shown(url)} cannot be reached: {reason(error, _CONNECT_TIMEOUT)}") from error
+                raise _unreachable(url, error) from error
             self.traffic.requests += 1
             if method == "GET" and not _was_there(response):
                 self.traffic.upstream += 1
@@ -185,6 +200,13 @@ class Fetcher:
             pause = (response.headers.getRawHeaders("retry-after") or ["1"])[0]
             await deferLater(self._reactor, min(_LONGEST_PAUSE, 1.0 if (wait := whole(pause)) is None else float(wait)))
         raise AssertionError("the loop ends by itself")
+
+
+def _unreachable(url: str, error: Exception) -> Exception:
+    """What a request for *url* that failed with *error* is to raise."""
+    if cancelled(error):
+        return CancelledError()
+    return Unreachable(f"{shown(url)} cannot be reached: {reason(error, _CONNECT_TIMEOUT)}")
 
 
 class _Body:
