@@ -241,6 +241,29 @@ async def test_bytes_stay_as_long_as_another_name_stands_for_them(stocked: FakeU
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_file_of_which_only_the_metadata_is_stored_is_not_pinned(
+    upstream: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    there, absent = wheel("lib", "1.0"), wheel("lib", "2.0")
+    for each in (there, absent):
+        upstream.add_file("lib", each.filename, each.data, metadata=each.metadata)
+    asked = Asked(await run(upstream), tmp_path / "data")
+    path = await asked.proxy.link("lib", absent.filename)
+    assert (await asked.proxy.get(f"{path}.metadata")).body == absent.metadata
+    with pytest.raises(asking.Failed, match="nothing of lib is stored yet"):
+        await asked("pin", project="lib")
+    path = await asked.proxy.link("lib", there.filename)
+    for body, end in ((there.data, ""), (there.metadata, ".metadata")):
+        assert (await asked.proxy.get(path + end)).body == body
+    assert [each["filename"] for each in await asked("pin", project="lib")] == [there.filename]
+    (pinned,) = await asked("pins")
+    assert pinned["size"] == len(there.data) + len(there.metadata)
+    (asked.data_dir / "files" / there.sha256[:2] / there.sha256).unlink()
+    (pinned,) = await asked("pins")
+    assert (pinned["filename"], pinned["size"]) == (there.filename, None)
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_is_pinned_stays(asked: Asked) -> None:
     assert await asked("pin", project="six", which="1.0") == [{"index": "pypi", "project": "six", "filename": OLD}]
     gone = await asked("purge", project="six")

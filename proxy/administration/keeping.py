@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from proxy.administration.parts import Parts, project_name
+from proxy.cache.pinned import PinnedFile
 from proxy.errors import NotFound
 from proxy.interfaces import Operation, Report
 
@@ -54,16 +55,27 @@ class Keeping:
         return changed
 
     async def pins(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
-        """What is kept: with its size, its metadata included, and its last use; both ``None`` for what is not stored now."""
+        """What is kept: with its size, its metadata included, and its last use; both ``None`` for what is not stored now.
+
+        A file is not stored when only its metadata is.
+        """
         chosen = self._parts.chosen(index)
         kept = [each for each in await self._parts.kept.kept() if each.index in chosen]
         files = await self._parts.usage.files_of({each.sha256 for each in kept})
+        there = {
+            (each.index, each.project, each.filename) for each in kept if each.sha256 in files and await self._is_file(each)
+        }
         found: dict[tuple[str, str, str], dict[str, Any]] = {}
         for each in kept:
             name = {"index": each.index, "project": each.project, "filename": each.filename}
             entry = found.setdefault((each.index, each.project, each.filename), {**name, "size": None, "used": None})
             file = files.get(each.sha256)
-            if file is not None:
+            if file is not None and (each.index, each.project, each.filename) in there:
                 entry["size"] = (entry["size"] or 0) + file.size
                 entry["used"] = max(entry["used"] or 0.0, file.used)
         return list(found.values())
+
+    async def _is_file(self, kept: PinnedFile) -> bool:
+        """Whether the bytes of *kept* are the file itself, and not a companion of it."""
+        entry = (await self._parts.pins.peek(kept.index, kept.project)).get(kept.filename)
+        return entry is None or entry.sha256 == kept.sha256

@@ -44,7 +44,8 @@ class PinnedBook:
     async def keep(self, index: str, project: str, which: str | None = None) -> list[str]:
         """Keep files of *project* (normalised) that are stored now: all of them, or those of the version or name *which*.
 
-        Returns their names, sorted; none when nothing of that kind is stored.  Raises StorageFailed.
+        Companions are kept with their file, not where they alone are stored.  Returns the names of the files, sorted; none when
+        nothing of that kind is stored.  Raises StorageFailed.
         """
         pins = await self._pins.peek(index, project)
         wanted = [
@@ -54,6 +55,8 @@ class PinnedBook:
         ]
         async with self.lock:
             there = {each for each in wanted if await self._is_stored(each.sha256)}
+            files = {each.filename for each in there if (pin := pins.get(each.filename)) and pin.sha256 == each.sha256}
+            there = {each for each in there if each.filename in files}
             await self._write((await self._all()) | there)
         return sorted({each.filename for each in there})
 
