@@ -71,6 +71,14 @@ def test_an_upstream_whose_url_may_lack_simple_is_pointed_out(tmp_path: Path) ->
     assert note.endswith("set it to https://packages.example/root/pypi/simple/")
 
 
+def test_trusted_proxies_are_shown(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text('[server]\ntrusted_proxies = ["127.0.0.1", "10.0.0.0/8"]\n')
+    shown = "believes 127.0.0.1/32, 10.0.0.0/8 about the addresses of clients (trusted_proxies)\n"
+    assert shown in run("check-config", file).output
+    assert "trusted_proxies" not in run("check-config").output
+
+
 def test_an_offline_index_is_shown_as_such(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text('[[index]]\nname = "main"\nupstreams = ["pypi"]\noffline = true\n')

@@ -302,8 +302,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("[server]\nlisten = 3143", ["server.listen = 3143", "a list"]),
         ("[server]\nlisten = []", ["server.listen = []", "a list"]),
         ('[server]\nlisten = ["tcp:1", "tcp:1"]', ["server.listen", "only once"]),
-        ('[server]\ntrusted_proxies = ["10.0.0.1/8"]', ["server.trusted_proxies", "10.0.0.0/8"]),
-        ('[server]\ntrusted_proxies = ["nginx"]', ["server.trusted_proxies", "IP addresses"]),
+        (
+            '[server]\ntrusted_proxies = ["127.0.0.1", "10.1.0.1/16"]',
+            ["server.trusted_proxies", '"10.1.0.1/16" is an address', 'write "10.1.0.0/16" for the network (host bits set)'],
+        ),
+        ('[server]\ntrusted_proxies = ["::1", "nginx"]', ["server.trusted_proxies", "IP addresses", '"nginx" is neither']),
         ("[server]\nidle_timeout = 10", ["server.idle_timeout = 10", '"10s"']),
         ('[server]\nidle_timeout = "0s"', ['server.idle_timeout = "0s"', "above 0"]),
         ("[server]\nmax_connections = true", ["server.max_connections = true", "at least 1"]),

@@ -28,6 +28,11 @@ def network(text: str) -> _Network:
     return ip_network(text)
 
 
+def network_around(text: str) -> _Network:
+    """The network that the address in *text* (``10.0.0.1/8``) is in.  Raises ValueError."""
+    return ip_network(text, strict=False)
+
+
 class TrustedProxies:
     """Proxies whose word about their clients counts, as addresses and *networks*.  Raises ValueError for what is neither."""
 

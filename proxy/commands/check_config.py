@@ -59,6 +59,9 @@ def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
     """What *settings* serve, from what, and where; a line each.  *better* is as for `better_urls`."""
     addresses = {upstream.name: upstream.url for upstream in settings.upstreams}
     lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
+    if settings.server.trusted_proxies:
+        believed = ", ".join(settings.server.trusted_proxies)
+        lines.append(f"  believes {believed} about the addresses of clients (trusted_proxies)")
     for index in settings.indexes:
         named = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams if not index.offline)
         sources = "what is stored alone: it is offline" if index.offline else named

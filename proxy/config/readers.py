@@ -14,7 +14,7 @@ from distlib.index import DEFAULT_INDEX
 from packaging.requirements import InvalidRequirement, Requirement
 
 from proxy.access import forwarded
-from proxy.config import quantities
+from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Unacceptable
 from proxy.simple.links import shown
 
@@ -191,7 +191,16 @@ def network(value: Any) -> str:
     try:
         return str(forwarded.network(value))
     except ValueError:
-        raise Unacceptable(expected) from None
+        raise Unacceptable(f"{expected}; {tables.shown(value)} is {_no_network(value)}") from None
+
+
+def _no_network(text: str) -> str:
+    """Why *text* is no address or network, as the rest of a clause."""
+    try:
+        inside = forwarded.network_around(text)
+    except ValueError:
+        return "neither"
+    return f'an address with the prefix of a network: write "{inside}" for the network (host bits set)'
 
 
 def redacted(url: str) -> str:
