@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from proxy.cache.sightings import Sightings
@@ -99,6 +100,32 @@ def test_what_cannot_be_written_is_written_later() -> None:
     seen.records.takes = True
     now(seen.sightings.write())
     assert seen.restarted() == {"a": 10.0}
+
+
+class Slow(MemoryVersioned):
+    """What is written waits for `go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go: Deferred[None] = Deferred()
+
+    async def apply(self, changes: object) -> int | None:
+        await self.go
+        return await super().apply(changes)  # type: ignore[arg-type]  # as it came
+
+
+def test_whoever_writes_at_the_end_waits_for_what_is_being_written() -> None:
+    """The records are closed after that, and whoever wrote later would open them again."""
+    clock, records = Clock(), Slow()
+    sightings = Sightings(records, Inline())
+    sightings.note(SIX, page("a"), 10.0, clock.callLater)
+    clock.advance(1.0)
+    ended: list[None] = []
+    Deferred.fromCoroutine(sightings.write()).addCallback(ended.append)
+    assert ended == []
+    records.go.callback(None)
+    assert ended == [None]
+    assert dict(now(Sightings(records, Inline()).first_seen("pypi", "six"))) == {"a": 10.0}
 
 
 def test_a_record_that_makes_no_sense_costs_itself() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from proxy.errors import StorageFailed
@@ -60,7 +60,8 @@ class Sightings:
         self._records = records
         self._offload = offload
         self._noted: list[_Noted] = []
-        self._writing: Deferred[None] | None = None
+        #: Whoever stops the service waits for what is being written: the records are closed afterwards.
+        self._one_at_a_time = DeferredLock()
 
     def note(
         self, place: Place, page: Page, moment: float, later: Later, before: float | None = None, earlier: Page | None = None
@@ -85,7 +86,10 @@ class Sightings:
         return await self._offload.run(_moments, rows, noted)
 
     async def write(self) -> None:
-        """Write what was noted.  What cannot be written now is later."""
+        """Write what was noted, after what is being written.  What cannot be written now is later."""
+        await self._one_at_a_time.run(self._write)
+
+    async def _write(self) -> None:
         batch, self._noted = self._noted, []
         try:
             changes: list[Change] = []
@@ -100,8 +104,8 @@ class Sightings:
             self.log.error("when files were first seen cannot be written and is tried again: {error}", error=error)
 
     def _start(self) -> None:
-        self._writing = Deferred.fromCoroutine(self.write())
-        self._writing.addErrback(lambda failure: self.log.failure("when files were first seen cannot be written", failure))
+        writing = Deferred.fromCoroutine(self.write())
+        writing.addErrback(lambda failure: self.log.failure("when files were first seen cannot be written", failure))
 
 
 def _prefix(place: Place) -> str:
