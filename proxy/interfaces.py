@@ -241,6 +241,9 @@ class IFileStore(Interface):
     async def present(digests: Collection[str]) -> frozenset[str]:
         """Those of *digests* (sha256) that are committed files."""
 
+    async def unreadable(digests: Collection[str]) -> Mapping[str, str]:
+        """Those of *digests* (sha256) whose files cannot be opened for reading, if they are there, each with the reason."""
+
     async def begin(key: str, *, resume: bool) -> IPartialFile:
         """Open the partial file *key* for writing; with *resume*, keep the bytes an earlier run left under this key.
 

@@ -74,8 +74,8 @@ def asked(stocked: FakeUpstream, run: Start, tmp_path: Path) -> Asked:
 @pytest_twisted.ensureDeferred
 async def test_projects_and_files_are_listed(asked: Asked) -> None:
     assert await asked("ls") == [
-        {"index": "pypi", "project": "attrs", "files": 1, "bytes": 3_000, "missing": 0},
-        {"index": "pypi", "project": "six", "files": 2, "bytes": 3_000, "missing": 0},
+        {"index": "pypi", "project": "attrs", "files": 1, "bytes": 3_000, "missing": 0, "unreadable": 0},
+        {"index": "pypi", "project": "six", "files": 2, "bytes": 3_000, "missing": 0, "unreadable": 0},
     ]
     old, new = await asked("ls", project="Six")
     assert (old["filename"], old["version"], old["size"], old["sha256"]) == (OLD, "1.0", 1_000, sha256(OLD))
@@ -85,6 +85,58 @@ async def test_projects_and_files_are_listed(asked: Asked) -> None:
         await asked("ls", project="flask")
     with pytest.raises(asking.Failed, match="there is no index named 'corp' here; there is pypi"):
         await asked("ls", index="corp")
+
+
+@pytest_twisted.ensureDeferred
+async def test_files_that_may_not_be_read_are_neither_stored_nor_missing(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_to_read(monkeypatch, {asked.data_dir / "files" / sha256(OLD)[:2] / sha256(OLD)}, set())
+    refuse_to_read(monkeypatch, set(), {asked.data_dir / "files" / sha256("attrs-1.0.tar.gz")[:2]})
+
+    async def printed(*command: str) -> list[str]:
+        arguments = [*command, "--data-dir", str(asked.data_dir)]
+        result = await deferToThread(CliRunner().invoke, main, arguments)
+        lines: list[str] = result.output.splitlines()
+        return lines
+
+    (old, new) = await asked("ls", project="six")
+    assert (old["stored"], old["unreadable"], new["stored"], new["unreadable"]) == (False, "Permission denied", True, None)
+    heading, attrs, six = await printed("ls")
+    assert heading.split("missing")[1].strip() == "cannot be read"
+    assert (attrs.split()[2:], six.split()[2:]) == (["0", "0", "B", "0", "1"], ["1", "2.0", "kB", "0", "1"])
+    assert (await printed("ls", "six"))[1].endswith("cannot be read (Permission denied)")
+    assert (await asked("stats"))["missing"] == 0
+    assert "cannot be read            2 files (Permission denied)" in await printed("stats")
+    *problems, sums = await printed("verify")
+    assert {problem.split()[0] for problem in problems} == {"unreadable"}
+    assert {problem.rpartition("): ")[2] for problem in problems} == {
+        "cannot be read (Permission denied); check its owner and mode"
+    }
+    assert sums == "1 files read, 2.0 kB: 0 damaged, 0 missing, 0 without a name, 2 that cannot be read; 0 repaired"
+    *problems, sums = await printed("verify", "--repair")
+    assert [
+        problem for problem in problems if "not repaired" in problem and "cannot be read (Permission denied) or repl" in problem
+    ]
+    assert sums.endswith("2 that cannot be read; 0 repaired")
+
+
+def refuse_to_read(monkeypatch: pytest.MonkeyPatch, files: set[Path], folders: set[Path]) -> None:
+    """Have *files*, and all that is in *folders*, be those of a user who lets nobody read them, for root may read all."""
+    opened, scanned = os.open, os.scandir
+
+    def refuse(path: Any) -> None:
+        if not isinstance(path, int) and (Path(path) in files or {Path(path), Path(path).parent} & folders):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def open_(path: Any, *arguments: Any, **more: Any) -> int:
+        refuse(path)
+        return opened(path, *arguments, **more)
+
+    def scandir(path: Any) -> Any:
+        refuse(path)
+        return scanned(path)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "scandir", scandir)
 
 
 @pytest_twisted.ensureDeferred

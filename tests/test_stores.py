@@ -288,6 +288,12 @@ class TestFiles:
         assert now(files.open(SHA256, len(DATA) + 1)) is None
         assert now(files.walk()) == []
 
+    def test_what_is_stored_or_missing_is_not_unreadable(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        assert now(files.unreadable([SHA256, "0" * 64])) == {}
+
     def test_a_file_was_last_used_when_somebody_said_so(self, files: IFileStore) -> None:
         partial = arrive(files)
         partial.commit(SHA256)

@@ -88,7 +88,16 @@ async def test_a_sound_tree_has_nothing_to_tell(stocked: FakeUpstream, run: Star
     await served(stocked, run)
     tally, problems = await verify(tmp_path / "data")
     size = sum(len(each.data) + len(each.metadata) for each in (SIX, ATTRS))
-    assert tally == {"files": 4, "bytes": size, "damaged": 0, "missing": 0, "unnamed": 0, "repaired": 0, "left": 0}
+    assert tally == {
+        "files": 4,
+        "bytes": size,
+        "damaged": 0,
+        "missing": 0,
+        "unnamed": 0,
+        "unreadable": 0,
+        "repaired": 0,
+        "left": 0,
+    }
     assert problems == []
 
 

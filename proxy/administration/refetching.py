@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from proxy.administration.parts import IndexParts, Parts
 from proxy.administration.stock import Named
-from proxy.errors import NotFound, ProxyError
+from proxy.errors import NotFound, ProxyError, StorageFailed
 from proxy.model import File, LedgerEntry, strongest
 from proxy.names import METADATA, UNSTATED, metadata_name
 from proxy.repository.metadata import whole
@@ -27,6 +27,10 @@ async def refetch(parts: Parts, lost: Named) -> None:
     finally:
         source.close()
     stored = await parts.store.open(lost.pin.sha256)
+    for why in (await parts.store.unreadable([lost.pin.sha256])).values():
+        raise StorageFailed(
+            f"the file that is there cannot be read ({why}) or replaced: check the owner and mode of its folder"
+        )
     if stored is None:
         raise NotFound(f"upstream has other bytes of that name now; purge {name} to accept them")
     stored.close()

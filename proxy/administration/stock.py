@@ -1,7 +1,7 @@
 """What is in a data directory: names with the bytes they stand for, and the bytes that are there.
 
 The pins are the source of names, the tree of files that of bytes.  A name whose bytes are not there was evicted, or they were
-lost; bytes without a name belong to a record that was lost.
+lost; bytes without a name belong to a record that was lost.  Bytes that may not be read are neither stored nor missing.
 """
 
 from __future__ import annotations
@@ -91,12 +91,13 @@ class Stock:
             self._parts.chosen(index)
         stored = {file.sha256: file for file in await self._parts.usage.files()}
         if project is None:
-            return [_summed(found, stored) async for found in by_project(self._parts, index)]
+            return [_summed(found, stored, await self._unreadable(found)) async for found in by_project(self._parts, index)]
         wanted = project_name(project)
         kept = await self._parts.kept.digests()
         rows = [
-            _row(each, stored.get(each.pin.sha256), each.pin.sha256 in kept)
+            _row(each, stored.get(each.pin.sha256), each.pin.sha256 in kept, unreadable.get(each.pin.sha256))
             async for found in by_project(self._parts, index, wanted)
+            for unreadable in [await self._unreadable(found)]
             for each in sorted(found, key=lambda each: each.title)
         ]
         if not rows:
@@ -118,8 +119,11 @@ class Stock:
         projects = []
         moments = _Moments()
         named: set[str] = set()
+        unreadable: dict[str, str] = {}
         async for found in by_project(parts):
-            projects.append(_summed(found, stored))
+            refused = await self._unreadable(found)
+            unreadable.update(refused)
+            projects.append(_summed(found, stored, refused))
             for each in found:
                 if each.pin.sha256 in stored:
                     named.add(each.pin.sha256)
@@ -129,6 +133,7 @@ class Stock:
             **await parts.work.run(_of_files, files, named),
             "projects": len(projects),
             "missing": sum(each["missing"] for each in projects),
+            "unreadable": {"files": len(unreadable), "why": sorted(set(unreadable.values()))},
             "oldest": moments.first,
             "newest": moments.last,
             "largest": sorted(projects, key=lambda each: -each["bytes"])[: max(0, top)],
@@ -139,28 +144,35 @@ class Stock:
             "degraded": [{"reason": each.reason.value, "words": each.words} for each in await parts.look()],
         }
 
+    async def _unreadable(self, found: Sequence[Named]) -> Mapping[str, str]:
+        """Those of the bytes of *found* that cannot be read, by sha256, with the reason."""
+        return await self._parts.store.unreadable([each.pin.sha256 for each in found])
 
-def _row(each: Named, stored: StoredFile | None, kept: bool) -> dict[str, Any]:
+
+def _row(each: Named, stored: StoredFile | None, kept: bool, unreadable: str | None) -> dict[str, Any]:
     version = version_of(each.filename)
     return {
         **each.values(),
         "version": None if version is None else str(version),
         "committed_at": each.pin.committed_at,
-        "stored": stored is not None,
+        "stored": stored is not None and unreadable is None,
+        "unreadable": unreadable,
         "last_used": None if stored is None else stored.used,
         "pinned": kept,
     }
 
 
-def _summed(found: Sequence[Named], stored: Mapping[str, StoredFile]) -> dict[str, Any]:
+def _summed(found: Sequence[Named], stored: Mapping[str, StoredFile], unreadable: Mapping[str, str]) -> dict[str, Any]:
     """What is there of one project."""
-    there = [stored[each.pin.sha256].size for each in found if each.pin.sha256 in stored]
+    readable = [each for each in found if each.pin.sha256 not in unreadable]
+    there = [stored[each.pin.sha256].size for each in readable if each.pin.sha256 in stored]
     return {
         "index": found[0].index,
         "project": found[0].project,
         "files": len(there),
         "bytes": sum(there),
-        "missing": len(found) - len(there),
+        "missing": len(readable) - len(there),
+        "unreadable": len(found) - len(readable),
     }
 
 

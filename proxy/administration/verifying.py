@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from attrs import define
+from attrs import asdict, define
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -41,11 +41,12 @@ class _Tally:
     damaged: int = 0
     missing: int = 0
     unnamed: int = 0
+    unreadable: int = 0
     repaired: int = 0
     left: int = 0
 
     def values(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("files", "bytes", "damaged", "missing", "unnamed", "repaired", "left")}
+        return asdict(self)
 
 
 class Verifying:
@@ -96,6 +97,8 @@ class _Run:
         self._began = parts.clock()
         self._said_at = parts.reactor.seconds()
         self._damaged: dict[str, str] = {}
+        #: Files that may not be read, with the reason: who may has to say what is in them.
+        self._unreadable: dict[str, str] = {}
         #: What could not be set aside; while it is there nothing can take its place.
         self._stuck: set[str] = set()
 
@@ -109,16 +112,22 @@ class _Run:
         known, missing, named = await self._names(files)
         for sha256, what in self._damaged.items():
             await self._problem("damaged", sha256, files[sha256].size, known.get(sha256, []), what)
+        for sha256, why in self._unreadable.items():
+            names = known.get(sha256, [])
+            size = files[sha256].size if sha256 in files else names[0].pin.size
+            self._tally.unreadable += 1
+            await self._problem("unreadable", sha256, size, names, f"cannot be read ({why}); check its owner and mode")
         for sha256, those in missing.items():
             if await self._is_stored(sha256):
                 continue
             self._tally.missing += 1
             await self._problem("missing", sha256, those[0].pin.size, those, "no file of that digest is stored")
-        await self._unnamed([file for file in files.values() if file.sha256 not in named and file.sha256 not in self._damaged])
+        told = {*named, *self._damaged, *self._unreadable}
+        await self._unnamed([file for file in files.values() if file.sha256 not in told])
         return self._tally
 
     async def _names(self, files: Collection[str]) -> tuple[Names, Names, set[str]]:
-        """The names of what is damaged, the names whose bytes are not among *files*, and which of these have a name.
+        """The names of what is damaged or unreadable, those whose bytes are not among *files*, and which of these have a name.
 
         Where files are evicted, names without bytes are as it should be, but for those that are pinned.  What came since the
         beginning is not looked at: a name is pinned right before its bytes are there.
@@ -128,15 +137,22 @@ class _Run:
         missing: Names = {}
         named: set[str] = set()
         async for found in by_project(self._parts):
+            await self._look_for_unreadable([each.pin.sha256 for each in found if each.pin.sha256 not in files])
             for each in found:
                 sha256 = each.pin.sha256
                 if sha256 in files:
                     named.add(sha256)
+                elif sha256 in self._unreadable:
+                    pass
                 elif each.pin.committed_at < self._began and (not self._parts.evicting or sha256 in kept):
                     missing.setdefault(sha256, []).append(each)
-                if sha256 in self._damaged:
+                if sha256 in self._damaged or sha256 in self._unreadable:
                     known.setdefault(sha256, []).append(each)
         return known, missing, named
+
+    async def _look_for_unreadable(self, digests: Collection[str]) -> None:
+        """Note those of *digests* that may be there and cannot be read."""
+        self._unreadable.update(await self._parts.store.unreadable(digests))
 
     def _progress(self, number: int, files: int, total: int) -> None:
         now = self._parts.reactor.seconds()
@@ -151,7 +167,8 @@ class _Run:
             await self._set_aside(file.sha256, None, f"it cannot be opened: {error.strerror}")
             return
         if source is None:
-            return  # evicted or purged meanwhile
+            await self._look_for_unreadable([file.sha256])  # else it was evicted or purged meanwhile
+            return
         try:
             try:
                 found = await self._digest(source, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -20,6 +21,8 @@ _FILES = (
     ("last used", False),
     ("state", False),
 )
+#: What is said of bytes that the proxy may not read.
+_UNREADABLE = "cannot be read"
 #: Answers that did not wait for upstream.
 _HITS = ("hit", "stale")
 #: Answers that upstream was waited for.
@@ -37,7 +40,7 @@ def ls(place: Place, project: str | None, index: str | None) -> None:
         for each in listed:
             say(each)
     elif project is None:
-        show(_PROJECTS, [_project(each) for each in listed])
+        _show_projects(listed)
     else:
         show(_FILES, [_file(each) for each in listed])
 
@@ -54,7 +57,14 @@ def stats(place: Place, top: int) -> None:
     say_pairs(_pairs(sums))
     if sums["largest"]:
         click.echo()
-        show(_PROJECTS, [_project(each) for each in sums["largest"]])
+        _show_projects(sums["largest"])
+
+
+def _show_projects(projects: Sequence[dict[str, Any]]) -> None:
+    if any(each["unreadable"] for each in projects):
+        show((*_PROJECTS, (_UNREADABLE, True)), [[*_project(each), str(each["unreadable"])] for each in projects])
+    else:
+        show(_PROJECTS, [_project(each) for each in projects])
 
 
 def _project(each: dict[str, Any]) -> list[str]:
@@ -63,6 +73,8 @@ def _project(each: dict[str, Any]) -> list[str]:
 
 def _file(each: dict[str, Any]) -> list[str]:
     state = "missing" if not each["stored"] else "pinned" if each["pinned"] else "stored"
+    if each["unreadable"]:
+        state = f"{_UNREADABLE} ({each['unreadable']})"
     return [
         each["index"],
         each["filename"],
@@ -75,7 +87,7 @@ def _file(each: dict[str, Any]) -> list[str]:
 
 
 def _pairs(sums: dict[str, Any]) -> list[tuple[str, str]]:
-    unnamed = sums["unnamed"]
+    unnamed, unreadable = sums["unnamed"], sums["unreadable"]
     pairs = [
         ("files", f"{sums['files']:,}, {size(sums['bytes'])}"),
         ("free", size(sums["free"])),
@@ -88,6 +100,8 @@ def _pairs(sums: dict[str, Any]) -> list[tuple[str, str]]:
         ("last stored", moment(sums["newest"])),
         ("longest unused since", moment(sums["longest_unused"])),
     ]
+    if unreadable["files"]:
+        pairs.insert(1, (_UNREADABLE, f"{unreadable['files']:,} files ({', '.join(unreadable['why'])})"))
     for index, kinds in (sums["answered"] or {}).items():
         for kind, words in kinds.items():
             pairs.append((f"hits of {index} ({_KINDS[kind]})", _hits(words)))

@@ -33,7 +33,7 @@ def verify(place: Place, repair: bool, rate: int | None) -> None:
     """Read every stored file again and hold it against its digest; hold every known name against what is there.
 
     Damaged files are moved to the directory quarantine beside the stored ones, and fetched again when somebody asks for them.
-    Exits with status 1 when something was damaged or missing and is not repaired.
+    Exits with status 1 when something was damaged or missing and is not repaired, or cannot be read.
     """
     problem = say if place.as_json else _tell
     console = Console(stderr=True)
@@ -69,7 +69,8 @@ def _tell(found: dict[str, Any]) -> None:
 
 
 def _sum_up(tally: dict[str, int]) -> None:
+    refused = f", {tally['unreadable']:,} that cannot be read" if tally["unreadable"] else ""
     click.echo(
         f"{tally['files']:,} files read, {size(tally['bytes'])}: {tally['damaged']:,} damaged, {tally['missing']:,} missing, "
-        f"{tally['unnamed']:,} without a name; {tally['repaired']:,} repaired"
+        f"{tally['unnamed']:,} without a name{refused}; {tally['repaired']:,} repaired"
     )

@@ -315,6 +315,22 @@ class LocalFiles:
     def _present(self, digests: Collection[str]) -> frozenset[str]:
         return frozenset(sha256 for sha256 in digests if os.path.isfile(self.path(sha256)))
 
+    async def unreadable(self, digests: Collection[str]) -> Mapping[str, str]:
+        return await self._offload.run(self._unreadable_among, digests)
+
+    def _unreadable_among(self, digests: Collection[str]) -> Mapping[str, str]:
+        found = {}
+        for sha256 in digests:
+            try:
+                os.close(os.open(self.path(sha256), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                if not is_of_the_disk(error):
+                    raise
+                found[sha256] = error.strerror or str(error)
+        return found
+
     def place(self, arrived: Path, target: Path, descriptor: int, mark: Mark) -> bool:
         """Make the partial file *arrived* the committed file *target*, unless it has another *mark* by now; whether it is.
 

@@ -186,6 +186,9 @@ class MemoryFiles:
     async def present(self, digests: Collection[str]) -> frozenset[str]:
         return frozenset(digests) & self.files.keys()
 
+    async def unreadable(self, digests: Collection[str]) -> Mapping[str, str]:
+        return {}
+
     async def begin(self, key: str, *, resume: bool) -> MemoryPartial:
         left = self.left.pop(key, b"")
         return MemoryPartial(self, key, left if resume else b"")
