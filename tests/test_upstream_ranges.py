@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,6 +235,19 @@ async def test_requests_that_only_head_fails_do_not_take_upstream_out(upstream: 
     for each in made:
         assert (await proxy.head(await proxy.link("many", each.filename))).status == 200
     assert b"left alone" not in (await wire.fetch(proxy.port, "/-/ready")).body
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_size_of_a_file_that_was_here_once_is_known(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    """The page states the digest and no size, and upstream has another file at the URL by now."""
+    upstream.add_file("demo", MADE.filename, DATA, size=None)
+    proxy = await run(upstream)
+    path = await proxy.link("demo", MADE.filename)
+    assert (await proxy.get(path)).body == DATA
+    (stored,) = (each for each in tmp_path.glob("data/files/*/*") if each.stat().st_size == len(DATA))
+    stored.unlink()
+    upstream.script("HEAD *", Fault(content_length=1234))
+    assert (await proxy.head(path)).headers["content-length"] == str(len(DATA))
 
 
 # -- 416 ----------------------------------------------------------------------------------------------------------------------

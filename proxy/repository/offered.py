@@ -189,8 +189,13 @@ def _upgraded(page: Page) -> Page:
 
 
 def as_pinned(file: File, pin: LedgerEntry | None) -> File:
-    """*file* with the bytes that *pin* holds, when its page now states others."""
-    return file if pin is None or changed(file, pin) is None else _committed(file, pin)
+    """*file* with the bytes that *pin* holds when its page now states others; with their size where it states their digest alone."""
+    if pin is None:
+        return file
+    if changed(file, pin) is not None:
+        return _committed(file, pin)
+    known = file.size is None and file.digest is not None and pin_holds(pin, str(file.digest))
+    return replace(file, size=pin.size) if known else file
 
 
 def _committed(file: File, pin: LedgerEntry) -> File:
