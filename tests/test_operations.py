@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from click.testing import CliRunner
+from diskcache import Cache
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
@@ -22,6 +24,7 @@ from proxy.cli import main
 from proxy.commands import asking
 from proxy.host import datadir
 from proxy.settings import IndexSettings, PageLimits
+from proxy.storage.table import Table
 from tests.inprocess import Running, Start, upstream_settings
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
@@ -381,6 +384,28 @@ async def test_what_is_no_file_any_more_does_not_stop_a_purge(asked: Asked) -> N
     gone = await asked("purge", project="six")
     assert ({each["filename"] for each in gone["removed"]}, gone["left"]) == ({OLD, NEW}, [])
     assert not (directory / sha256(OLD)).exists()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_purge_makes_its_own_room_on_a_full_disk(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither database takes a change before bytes are gone."""
+    stored = [asked.data_dir / "files" / sha256(name)[:2] / sha256(name) for name in (OLD, NEW)]
+
+    def when_there_is_room(real: Callable[..., Any]) -> Callable[..., Any]:
+        def change(*arguments: Any, **options: Any) -> Any:
+            if all(each.exists() for each in stored):
+                raise sqlite3.OperationalError("database or disk is full")
+            return real(*arguments, **options)
+
+        return change
+
+    monkeypatch.setattr(Table, "apply", when_there_is_room(Table.apply))
+    monkeypatch.setattr(Cache, "delete", when_there_is_room(Cache.delete))
+    gone = await asked("purge", project="six")
+    assert {each["filename"] for each in gone["removed"]} == {OLD, NEW}
+    assert (gone["files"], gone["left"]) == (2, [])
+    assert not any(each.exists() for each in stored)
+    assert [each["project"] for each in await asked("ls")] == ["attrs"]
 
 
 @pytest.mark.parametrize("which", [None, "1.0"])

@@ -39,12 +39,20 @@ class Purging:
         wanted = project_name(project)
         indexes = self._parts.chosen(index)
         pinned = set() if page_only else await self._pinned(wanted)
-        pages, pages_kept = [], []
-        for name, each in indexes.items() if which is None else ():
-            if name in pinned and (head := await each.pages.remembered(wanted)) is not None and head.found:
+        pages: list[str] = []
+        pages_kept: list[str] = []
+        going = dict(indexes) if which is None else {}
+        for name in pinned & going.keys():
+            head = await going[name].pages.remembered(wanted)
+            if head is not None and head.found:
                 pages_kept.append(name)
-            elif await _forget_page(each, wanted):
-                pages.append(name)
+                del going[name]
+        try:
+            pages = await _forget_pages(going, wanted)
+            going = {}
+        except StorageFailed:
+            if page_only:
+                raise
         removed: dict[str, Any] = _summed([], [], _Deleted())
         if not page_only:
             removed = await self._remove(
@@ -55,6 +63,8 @@ class Purging:
                     if means(which, each.filename)
                 ]
             )
+        if going:
+            pages = await _forget_pages(going, wanted)  # there was no room on the disk for that before files went
         if not (pages or pages_kept or removed["removed"] or removed["pinned"]):
             what = "page of " if page_only else f"{which} of " if which is not None else "thing of "
             raise NotFound(f"no {what}{wanted} is kept here")
@@ -101,17 +111,30 @@ class Purging:
         kept = await self._parts.kept.digests()
         pinned = [each for each in doomed if each.pin.sha256 in kept]
         going = [each for each in doomed if each.pin.sha256 not in kept]
+        sizes = {each.pin.sha256: each.pin.size for each in going if each.pin.sha256 != NO_BYTES}
+        names = {(each.index, each.project, each.name) for each in going}
+        if sizes:
+            async for found in by_project(self._parts):
+                for each in found:
+                    if (each.index, each.project, each.name) not in names:
+                        sizes.pop(each.pin.sha256, None)  # it has another name
+        try:
+            await self._forget_names(going)
+        except StorageFailed:
+            deleted = await self._delete(sizes)  # a full disk takes no record before there is room for one
+            if not deleted.freed:
+                raise
+            await self._forget_names(going)
+        else:
+            deleted = await self._delete(sizes)
+        return _summed(going, pinned, deleted)
+
+    async def _forget_names(self, going: Iterable[Named]) -> None:
         places: dict[tuple[str, str], set[str]] = {}
         for each in going:
             places.setdefault((each.index, each.project), set()).add(each.name)
         for place, gone in places.items():
             await self._parts.pins.remove(*place, gone)
-        sizes = {each.pin.sha256: each.pin.size for each in going if each.pin.sha256 != NO_BYTES}
-        if sizes:
-            async for found in by_project(self._parts):
-                for each in found:
-                    sizes.pop(each.pin.sha256, None)  # it has another name
-        return _summed(going, pinned, await self._delete(sizes))
 
     async def _delete(self, sizes: Mapping[str, int]) -> _Deleted:
         """Delete bytes (digests with their sizes), but for those that an operator has just pinned."""
@@ -146,6 +169,11 @@ def _summed(removed: Iterable[Named], pinned: Iterable[Named], deleted: _Deleted
 
 def _of_indexes(names: Iterable[str], project: str) -> list[dict[str, str]]:
     return [{"index": name, "project": project} for name in names]
+
+
+async def _forget_pages(indexes: Mapping[str, IndexParts], project: str) -> list[str]:
+    """Forget the pages of *project* in *indexes*; the names of those that had one."""
+    return [name for name, each in indexes.items() if await _forget_page(each, project)]
 
 
 async def _forget_page(index: IndexParts, project: str) -> bool:

@@ -189,7 +189,7 @@ def _upgraded(page: Page) -> Page:
 
 
 def as_pinned(file: File, pin: LedgerEntry | None) -> File:
-    """*file* with the bytes that *pin* holds when its page now states others; with their size where it states their digest alone."""
+    """*file* with the bytes that *pin* holds when its page states others by now; with their size where it states none."""
     if pin is None:
         return file
     if changed(file, pin) is not None:
