@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from proxy.errors import StorageFailed
@@ -24,8 +25,8 @@ from proxy.model import Change, Page, Versioned
 
 #: (index, project) of pages.
 Place = tuple[str, str]
-#: Calls a function after so many seconds.
-Later = Callable[[float, Callable[[], object]], object]
+#: Calls a function after so many seconds, as ``IReactorTime.callLater`` does.
+Later = Callable[[float, Callable[[], None]], IDelayedCall]
 
 _FOLDER = "seen"
 #: Seconds between a page and what is written of it, and how many pages may wait for that.
@@ -60,6 +61,7 @@ class Sightings:
         self._records = records
         self._offload = offload
         self._noted: list[_Noted] = []
+        self._timer: IDelayedCall | None = None
         #: Whoever stops the service waits for what is being written: the records are closed afterwards.
         self._one_at_a_time = DeferredLock()
 
@@ -71,8 +73,8 @@ class Sightings:
         If nothing is known of the project, as after an upgrade, what was on the earlier page is dated to *before*; all of the
         new page if the earlier one is not at hand.
         """
-        if not self._noted:
-            later(_DELAY, self._start)
+        if self._timer is None:
+            self._timer = later(_DELAY, self._start)
         self._noted.append(_Noted(place, moment, page, before, earlier))
         del self._noted[:-_MOST]
 
@@ -87,6 +89,9 @@ class Sightings:
 
     async def write(self) -> None:
         """Write what was noted, after what is being written.  What cannot be written now is later."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
         await self._one_at_a_time.run(self._write)
 
     async def _write(self) -> None:
