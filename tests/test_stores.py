@@ -19,7 +19,7 @@ from proxy.errors import StorageFailed
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.mechanism.offload import Inline
 from proxy.model import StoredFile
-from proxy.storage.checked import AT_ONCE, mark_of
+from proxy.storage.checked import AT_ONCE, Proofs, mark_of
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 from proxy.storage.records import DiskRecords
@@ -589,3 +589,21 @@ class TestLocalFiles:
         source = now(store.open(sha256))
         assert (source.extent(), source.ended()) == (len(data), True)
         source.close()
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_file_that_others_use_as_it_is_opened_is_there_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Each use changes its time: what was known of it before is then not known of it now, and it has just been looked at."""
+    data = os.urandom(size)
+    store = LocalFiles(tmp_path, Inline())
+    partial = arrive(store, data)
+    partial.commit(hashlib.sha256(data).hexdigest())
+    partial.close()
+    monkeypatch.setattr(Proofs, "hold", lambda *_: False)
+    source = now(store.open(hashlib.sha256(data).hexdigest()))
+    assert source is not None
+    assert (source.extent(), source.ended()) == (size, True)
+    source.close()
+    now(store.close())

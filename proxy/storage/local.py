@@ -37,7 +37,18 @@ from proxy.mechanism.flight import Flights, owned, uninterrupted
 from proxy.model import StoredFile
 from proxy.settings import MIB
 from proxy.statistics.recorders import UNRECORDED
-from proxy.storage.checked import CheckedFile, Damage, FileBeingChecked, Mark, Proofs, hash_piece, mark_of, opened, settled
+from proxy.storage.checked import (
+    AT_ONCE,
+    CheckedFile,
+    Damage,
+    FileBeingChecked,
+    Mark,
+    Proofs,
+    hash_piece,
+    mark_of,
+    opened,
+    settled,
+)
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
 
@@ -215,7 +226,8 @@ class LocalFiles:
         if found is None:
             return None
         source, mark = found
-        if self._proofs.hold(path.name, mark):
+        # What was looked at as it was opened is right, also where somebody has noted another use of it since.
+        if source.size <= AT_ONCE or self._proofs.hold(path.name, mark):
             return source
         return self._being_checked(source, path.name, mark)
 
