@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from proxy.mechanism.offload import Inline
 from proxy.model import Change, Versioned
 from proxy.storage.memory import MemoryVersioned
 from proxy.storage.mirrored import MirroredRecords
+from proxy.storage.table import Row, Table
 from tests.support.wheels import data_of
 from tests.test_damaged_records import (
     a_directory,
@@ -403,6 +404,54 @@ def test_a_file_that_a_crash_left_behind_is_brought_up_to_date(tmp_path: Path, h
         assert contents(store) == {**dict(list(MANY.items())[1:]), "later": b"1"}
         now(store.close())
         shutil.rmtree(tmp_path / FIRST)
+
+
+@each_half
+def test_it_is_given_nothing_else_than_what_it_lacks(tmp_path: Path, half: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now(filled(tmp_path).close())
+    shutil.copytree(tmp_path / half, tmp_path / "behind")
+    store = mirrored(tmp_path)
+    put(store, later=b"1")
+    now(store.close())
+    shutil.rmtree(tmp_path / half)
+    (tmp_path / "behind").rename(tmp_path / half)
+    given: list[str] = []
+    take = Table.take
+
+    def watched(self: Table, rows: Iterable[Row], sequence: int) -> None:
+        rows = list(rows)
+        given.extend(each.key for each in rows)
+        take(self, rows, sequence)
+
+    monkeypatch.setattr(Table, "take", watched)
+    store = mirrored(tmp_path)
+    assert contents(store) == {**MANY, "later": b"1"}
+    assert given == ["later"]
+    now(store.close())
+
+
+def test_files_that_went_different_ways_are_given_all_of_each_other(tmp_path: Path) -> None:
+    """The first one lost its last transactions with the power, and the second one could not be read when it went on."""
+    now(filled(tmp_path).close())
+    shutil.copytree(tmp_path / FIRST, tmp_path / "before")
+    store = mirrored(tmp_path)
+    put(store, lost1=b"1")
+    put(store, lost2=b"2")
+    now(store.close())
+    shutil.rmtree(tmp_path / FIRST)
+    (tmp_path / "before").rename(tmp_path / FIRST)
+    store = mirrored(tmp_path)
+    with held(tmp_path / SECOND / "records.db"):
+        for each in ("new1", "new2", "new3"):
+            put(store, **{each: b"3"})
+    assert now(store.look()) is None
+    everything = {**MANY, "lost1": b"1", "lost2": b"2", "new1": b"3", "new2": b"3", "new3": b"3"}
+    assert contents(store) == everything
+    now(store.close())
+    shutil.rmtree(tmp_path / FIRST)
+    store = mirrored(tmp_path)
+    assert contents(store) == everything
+    now(store.close())
 
 
 def test_only_the_owner_may_look(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from proxy.storage.table import FILE, Row, Table
 
 T = TypeVar("T")
 
+#: Of how many of the last transactions that both files should have rows are compared, and how many rows at most.
+_COMPARED = 10, 1000
+
 
 class Broken(Exception):
     """One of the files is damaged."""
@@ -65,12 +68,12 @@ class Half:
                 self.release()
             raise
 
-    def rows(self) -> Iterator[Row]:
-        """All rows of the open file."""
+    def newer(self, than: int) -> Iterator[Row]:
+        """The rows of the open file whose version is above *than*."""
         assert self.table is not None
         try:
             with plain_errors():
-                yield from self.table.everything()
+                yield from self.table.newer(than)
         except Damaged as error:
             raise Broken(self, error) from error
 
@@ -84,6 +87,23 @@ class Half:
         opened, self.table = self.table, None
         if opened is not None:
             opened.close()
+
+
+def level(one: Half, other: Half) -> None:
+    """Give each of two open files what the other one has of a higher version.
+
+    The one that is behind lacks what is newer than its last transaction, and nothing else, unless the other one did not know
+    all of its transactions when it went on (a loss of power took them from it).  Then all rows of both are compared.
+    """
+    behind, ahead = sorted((one, other), key=lambda each: each.sequence)
+    common, last = behind.sequence, ahead.sequence
+    transactions, rows = _COMPARED
+    both = [row for row in ahead.ask(lambda there: there.some(common - transactions, common, rows)) if row.sound]
+    if behind.ask(lambda there: all(map(there.has, both))):
+        behind.ask(lambda there: there.take(ahead.newer(common), last))
+    else:
+        ahead.ask(lambda there: there.take(behind.newer(0), common))
+        behind.ask(lambda there: there.take(ahead.newer(0), last))
 
 
 @define

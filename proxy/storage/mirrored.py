@@ -28,7 +28,7 @@ from proxy.model import Change, Versioned
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage import table
 from proxy.storage.database import set_aside
-from proxy.storage.halves import Broken, Copy, Half, copied
+from proxy.storage.halves import Broken, Copy, Half, copied, level
 from proxy.storage.table import Row, Table, versioned
 
 T = TypeVar("T")
@@ -176,6 +176,8 @@ class MirroredRecords:
                 raise StorageFailed(f"{self.name}/ cannot be opened: {self._trouble}") from error
             self._trouble = None
             self._close_copy()
+        if not writing and self._trouble_of_second is not None:
+            return  # whoever writes tries again, and each look: nobody who reads waits for it
         if self._second.sequence != self._first.sequence or not self._second.in_place:
             self._mirror([])
             if self._first.table is None:  # it was found damaged
@@ -214,8 +216,7 @@ class MirroredRecords:
             elif rows and second.sequence == first.sequence - 1:
                 second.ask(lambda there: there.take(rows, first.sequence))
             elif second.sequence != first.sequence:
-                first.ask(lambda there: there.take(second.rows(), second.sequence))
-                second.ask(lambda there: there.take(first.rows(), first.sequence))
+                level(first, second)
             self._trouble_of_second = None
         except Broken as broken:
             with suppress(StorageFailed):  # whoever needs it next will find it as it is

@@ -122,9 +122,21 @@ class Table:
             else:
                 start = row[0] + "\0"
 
-    def everything(self) -> Iterator[Row]:
-        """All rows, deleted ones too."""
-        yield from map(Row._make, self._connection.execute(f"SELECT {_COLUMNS} FROM record"))
+    def newer(self, than: int) -> Iterator[Row]:
+        """The rows whose version is above *than*, deleted ones too."""
+        yield from map(Row._make, self._connection.execute(f"SELECT {_COLUMNS} FROM record WHERE version > ?", (than,)))
+
+    def some(self, above: int, upto: int, limit: int) -> list[Row]:
+        """At most *limit* rows whose version is above *above* and not above *upto*, deleted ones too."""
+        found = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM record WHERE version > ? AND version <= ? LIMIT ?", (above, upto, limit)
+        )
+        return list(map(Row._make, found))
+
+    def has(self, row: Row) -> bool:
+        """Whether the very change that left *row* is in this file."""
+        found = self._connection.execute("SELECT version, seal FROM record WHERE key = ?", (row.key,)).fetchone()
+        return bool(found == (row.version, row.seal))
 
     # -- writing -------------------------------------------------------------------------------------------------------------
 
