@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def clock() -> Moment:
 
 
 def mirrored(place: Path, **told: Any) -> MirroredRecords:
-    return MirroredRecords(place / FIRST, place / SECOND, Inline(), steady=lambda: 0.0, **told)
+    return MirroredRecords(place / FIRST, place / SECOND, Inline(), **{"steady": lambda: 0.0, **told})
 
 
 @pytest.fixture(params=["memory", "mirrored"])
@@ -451,6 +453,53 @@ def test_files_that_went_different_ways_are_given_all_of_each_other(tmp_path: Pa
     shutil.rmtree(tmp_path / FIRST)
     store = mirrored(tmp_path)
     assert contents(store) == everything
+    now(store.close())
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Whatever this process writes beyond *size* fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@each_half
+def test_a_copy_that_cannot_be_ended_leaves_nothing_and_is_not_tried_at_once(tmp_path: Path, clock: Moment, half: str) -> None:
+    now(filled(tmp_path).close())
+    shutil.rmtree(tmp_path / half)
+    there = os.listdir(tmp_path)
+    store = mirrored(tmp_path, steady=clock)
+    with no_file_above(20_000):
+        assert now(store.look()) is not None
+    assert os.listdir(tmp_path) == there
+    clock.now += 30
+    assert now(store.look()) is not None
+    assert os.listdir(tmp_path) == there
+    clock.now += 30
+    assert now(store.look()) is None
+    assert contents(store) == MANY
+    now(store.close())
+
+
+@each_half
+def test_a_copy_that_there_is_no_room_for_is_not_begun(tmp_path: Path, half: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now(filled(tmp_path).close())
+    size = sum(each.stat().st_size for each in (tmp_path / half).iterdir())
+    shutil.rmtree(tmp_path / half)
+    there = os.listdir(tmp_path)
+    store = mirrored(tmp_path)
+    real = os.statvfs(tmp_path)
+    with monkeypatch.context() as patch:
+        few = (real.f_bsize, 1, *real[2:4], (size - 1), *real[5:])
+        patch.setattr(os, "statvfs", lambda path: os.statvfs_result(few))
+        assert "No space left" in now(store.look())
+        assert os.listdir(tmp_path) == there
+    assert now(store.look()) is None
+    assert contents(store) == MANY
     now(store.close())
 
 

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 #: How often opening a file is tried when that has failed (seconds).
 _PAUSE = 2.0
+#: How often a file is made out of the other one when that has failed half-way: each time all that there is room for is written.
+_COPY_PAUSE = 60.0
 
 
 @implementer(IVersionedRecords)
@@ -71,6 +73,9 @@ class MirroredRecords:
         self._trouble: str | None = None
         self._trouble_of_second: str | None = None
         self._try_second_at = 0.0
+        #: Why a file could not be made out of the other one, and when that is tried again.
+        self._uncopied: sqlite3.Error | None = None
+        self._copy_at = 0.0
         #: Whether a file was set aside: if nothing is left, something is lost.
         self._was_damaged = False
 
@@ -189,12 +194,23 @@ class MirroredRecords:
             return
         if self._open_or_set_aside(self._second):
             self.log.error("{name}/ was lost: it is made again out of its copy", name=self.name)
-            self._second.ask(lambda rows: rows.copy_to(self._first.directory))
+            self._make(self._first, self._second)
         else:
             if self._was_damaged:
                 self.log.error("{name}/ and its copy are lost: what they said is not known any more", name=self.name)
             table.made(self._first.directory)
         self._first.open()
+
+    def _make(self, half: Half, source: Half) -> None:
+        """Make the file of *half* out of that of *source*.  Raises Broken, sqlite3.Error, OSError."""
+        if self._uncopied is not None and self._steady() < self._copy_at:
+            raise self._uncopied
+        self._uncopied = None
+        try:
+            source.ask(lambda there: there.copy_to(half.directory))
+        except sqlite3.Error as error:
+            self._uncopied, self._copy_at = error, self._steady() + _COPY_PAUSE
+            raise
 
     def _open_or_set_aside(self, half: Half) -> bool:
         """Open *half*; false when there is none, any more.  Raises sqlite3.Error, OSError."""
@@ -211,7 +227,7 @@ class MirroredRecords:
             return
         try:
             if not self._open_or_set_aside(second):
-                first.ask(lambda there: there.copy_to(second.directory))
+                self._make(second, first)
                 second.open()
             elif rows and second.sequence == first.sequence - 1:
                 second.ask(lambda there: there.take(rows, first.sequence))

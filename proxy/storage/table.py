@@ -8,7 +8,9 @@ versions alone.  Each record has a checksum.  Everything here blocks, and may ra
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -191,21 +193,37 @@ class Table:
     # -- the file ------------------------------------------------------------------------------------------------------------
 
     def copy_to(self, directory: Path) -> None:
-        """Make a table of the same records in *directory*, where there is nothing; whole after a crash, or not there."""
+        """Make a table of the same records in *directory*, where there is nothing; whole, or not there.
+
+        Raises sqlite3.Error when what was begun cannot be ended, and OSError.
+        """
         made = directory.with_name(f"{directory.name}.new")
-        made.mkdir(mode=0o700, exist_ok=True)
-        for left in made.iterdir():
-            left.unlink()
-        target = sqlite3.connect(made / FILE)
         try:
-            self._connection.backup(target)
-        finally:
-            target.close()
-        if self.sequence:  # an empty one can be made again
-            sync(made / FILE)
-        os.rename(made, directory)
+            made.mkdir(mode=0o700, exist_ok=True)
+            for left in made.iterdir():
+                left.unlink()
+            self._require_room(made)
+            target = sqlite3.connect(made / FILE)
+            try:
+                self._connection.backup(target)
+            finally:
+                target.close()
+            if self.sequence:  # an empty one can be made again
+                sync(made / FILE)
+            os.rename(made, directory)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)  # what there was room for is of no use
+            raise
         if self.sequence:
             sync(directory.parent)
+
+    def _require_room(self, directory: Path) -> None:
+        """Raise OSError when *directory* has no room for another file of this size."""
+        ((pages,),) = self._connection.execute("PRAGMA page_count")
+        ((size,),) = self._connection.execute("PRAGMA page_size")
+        room = os.statvfs(directory)
+        if pages * size > room.f_bavail * room.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Let the file go."""
