@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,26 @@ def test_a_path_that_leads_nowhere_is_told(tmp_path: Path, name: str, why: str) 
         datadir.claim(tmp_path / name)
     with pytest.raises(ConfigError, match=f"({why}); expected a directory that can be read"):
         datadir.is_there(tmp_path / name)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [_pipe, Path.mkdir])
+def test_what_is_in_the_place_of_the_marker_and_no_file_delays_no_start(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    marker = tmp_path / "instance"
+    make(marker)
+    claims: list[datadir.Claim] = []
+    thread = threading.Thread(target=lambda: claims.append(datadir.claim(tmp_path)), daemon=True)
+    thread.start()
+    thread.join(5)
+    waits = thread.is_alive()
+    while thread.is_alive():
+        with suppress(OSError):
+            os.close(os.open(marker, os.O_WRONLY | os.O_NONBLOCK))
+        thread.join(0.1)
+    for claim in claims:
+        claim.release()
+    assert claims
+    assert not waits

@@ -6,8 +6,10 @@ is a directory: versions of format 0 cannot lock it, and so do not start.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,10 +33,16 @@ class Marker:
 
 
 def read_marker(root: Path) -> Marker | None:
-    """The marker of the data directory *root*; ``None`` when there is none, or it was not written to its end."""
+    """The marker of the data directory *root*; ``None`` when there is none, it is no file, or it was not written to its end."""
     try:
-        with (root / MARKER).open("rb") as file:
-            data = file.read(2 * _LONGEST_NAME)
+        # Opening a named pipe would wait for somebody who writes to it.
+        fd = os.open(root / MARKER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            data = os.read(fd, 2 * _LONGEST_NAME)
+        finally:
+            os.close(fd)
     except OSError:
         return None
     name, end, rest = data.decode("ascii", "replace").partition("\n")
