@@ -342,6 +342,61 @@ def test_a_record_that_is_damaged_in_both_is_lost_and_can_be_written(tmp_path: P
     now(store.close())
 
 
+def advance_version(file: Path, key: str) -> None:
+    database = sqlite3.connect(file)
+    database.execute("UPDATE record SET version = version + 1000 WHERE key = ?", (key,))
+    database.commit()
+    database.close()
+
+
+def test_a_record_of_a_version_that_cannot_be_comes_from_the_other_file(tmp_path: Path) -> None:
+    now(filled(tmp_path).close())
+    one, other, *_ = MANY
+    advance_version(tmp_path / FIRST / "records.db", one)
+    advance_version(tmp_path / SECOND / "records.db", other)
+    store = mirrored(tmp_path)
+    version = put(store, last=b"1")
+    assert contents(store) == {**MANY, "last": b"1"}
+    found = now(store.read(one))
+    assert found.version < version
+    assert now(store.apply([Change(each, b"new", expects=found.version) for each in (one, other)])) is not None
+    now(store.close())
+    for _ in range(2):
+        store = mirrored(tmp_path)
+        assert contents(store) == {**MANY, "last": b"1", one: b"new", other: b"new"}
+        now(store.close())
+        shutil.rmtree(tmp_path / FIRST)
+
+
+def test_one_that_has_such_a_version_in_both_is_lost_and_can_be_written(tmp_path: Path) -> None:
+    now(filled(tmp_path).close())
+    one = next(iter(MANY))
+    for half in (FIRST, SECOND):
+        advance_version(tmp_path / half / "records.db", one)
+    store = mirrored(tmp_path)
+    assert now(store.read(one)) is None
+    assert now(store.apply([Change(one, b"again", expects=0)])) is not None
+    assert contents(store) == {**MANY, one: b"again"}
+    now(store.close())
+
+
+@each_half
+def test_nor_is_it_given_to_a_file_that_is_behind(tmp_path: Path, half: str) -> None:
+    now(filled(tmp_path).close())
+    one = next(iter(MANY))
+    shutil.copytree(tmp_path / half, tmp_path / "behind")
+    store = mirrored(tmp_path)
+    put(store, later=b"1")
+    now(store.close())
+    shutil.rmtree(tmp_path / half)
+    (tmp_path / "behind").rename(tmp_path / half)
+    advance_version(tmp_path / (FIRST if half == SECOND else SECOND) / "records.db", one)
+    store = mirrored(tmp_path)
+    assert contents(store) == {**MANY, "later": b"1"}
+    assert now(store.read(one)).version < 1000
+    now(store.close())
+
+
 def test_while_the_only_file_left_cannot_be_read_nothing_is_said_to_be_missing(tmp_path: Path) -> None:
     now(filled(tmp_path).close())
     shutil.rmtree(tmp_path / FIRST)

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from proxy.model import Change, Versioned
 from proxy.storage.database import LAST, Damaged, locked
@@ -45,8 +45,12 @@ _THERE = "value IS NOT NULL AND (expires IS NULL OR expires > ?)"
 _COLUMNS = "key, version, expires, seal, value"
 _UPSERT = (
     f"INSERT INTO record ({_COLUMNS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET version = excluded.version, "
-    "expires = excluded.expires, seal = excluded.seal, value = excluded.value WHERE excluded.version > record.version"
+    "expires = excluded.expires, seal = excluded.seal, value = excluded.value "
+    # No checksum covers the version, and one that no transaction had yet is damaged.
+    "WHERE excluded.version > record.version OR record.version > (SELECT sequence FROM state)"
 )
+#: The checksum of no record: rows have it whose version cannot be.
+_BROKEN = -1
 #: Behind a slash, to pass over all that begins with what stands before it.
 _AFTER_SLASH = chr(ord("/") + 1)
 
@@ -63,7 +67,9 @@ class Row(NamedTuple):
     @property
     def sound(self) -> bool:
         """Whether it is what was written."""
-        return self.value is None or (isinstance(self.value, bytes) and self.seal == seal(self.key, self.value))
+        if self.value is None:
+            return self.seal != _BROKEN
+        return isinstance(self.value, bytes) and self.seal == seal(self.key, self.value)
 
 
 def seal(key: str, value: bytes) -> int:
@@ -96,7 +102,7 @@ class Table:
     def get(self, key: str, now: float) -> Row | None:
         """The record of *key* that has not expired at *now*, sound or not."""
         found = self._connection.execute(f"SELECT {_COLUMNS} FROM record WHERE key = ? AND {_THERE}", (key, now)).fetchone()
-        return None if found is None else Row(*found)
+        return None if found is None else self._row(found)
 
     def scan(self, prefix: str, after: str, limit: int | None, now: float) -> list[Row]:
         """At most *limit* records whose keys begin with *prefix* and come after *after*, by key, sound or not."""
@@ -104,7 +110,7 @@ class Table:
             f"SELECT {_COLUMNS} FROM record WHERE key >= ? AND key > ? AND key < ? AND {_THERE} ORDER BY key LIMIT ?",
             (prefix, after, prefix + LAST, now, -1 if limit is None else limit),
         )
-        return list(map(Row._make, found))
+        return list(map(self._row, found))
 
     def branches(self, prefix: str, now: float) -> list[str]:
         """What follows *prefix* in keys up to the next slash, once each, sorted; what ends without one is no branch."""
@@ -126,19 +132,25 @@ class Table:
 
     def newer(self, than: int) -> Iterator[Row]:
         """The rows whose version is above *than*, deleted ones too."""
-        yield from map(Row._make, self._connection.execute(f"SELECT {_COLUMNS} FROM record WHERE version > ?", (than,)))
+        yield from map(self._row, self._connection.execute(f"SELECT {_COLUMNS} FROM record WHERE version > ?", (than,)))
 
     def some(self, above: int, upto: int, limit: int) -> list[Row]:
         """At most *limit* rows whose version is above *above* and not above *upto*, deleted ones too."""
         found = self._connection.execute(
             f"SELECT {_COLUMNS} FROM record WHERE version > ? AND version <= ? LIMIT ?", (above, upto, limit)
         )
-        return list(map(Row._make, found))
+        return list(map(self._row, found))
 
     def has(self, row: Row) -> bool:
         """Whether the very change that left *row* is in this file."""
         found = self._connection.execute("SELECT version, seal FROM record WHERE key = ?", (row.key,)).fetchone()
         return bool(found == (row.version, row.seal))
+
+    def _row(self, found: tuple[Any, ...]) -> Row:
+        row = Row._make(found)
+        if isinstance(row.version, int) and row.version <= self.sequence:
+            return row
+        return row._replace(seal=_BROKEN)
 
     # -- writing -------------------------------------------------------------------------------------------------------------
 
