@@ -25,6 +25,7 @@ from proxy.errors import StorageFailed
 from proxy.interfaces import IVersionedRecords
 from proxy.mechanism.offload import Inline
 from proxy.model import LedgerEntry, Versioned
+from proxy.storage.database import set_aside
 from proxy.storage.memory import MemoryFiles, MemoryRecords, MemoryVersioned, RecentRecords
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
@@ -206,6 +207,18 @@ def test_only_the_newest_databases_are_left_of_those_that_were_set_aside(tmp_pat
     left = sorted(each.name for each in tmp_path.glob("records.damaged-*"))
     assert len(left) == 3
     assert "20010913" in left[-1]
+
+
+def test_what_is_set_aside_stays_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    clock = [2_000_000_000.0]
+    for number in range(4):
+        place = tmp_path / "ledger"
+        place.mkdir()
+        os.utime(place, (number, number))
+        clock[0] -= 86_400
+        assert set_aside(place, clock[0]).is_dir()
+    left = [int(each.stat().st_mtime) for each in sorted(tmp_path.iterdir())]
+    assert left == [3, 2, 1]
 
 
 # -- a database that cannot be used for now --------------------------------------------------------------------------------

@@ -345,6 +345,14 @@ def _beginning(connection: sqlite3.Connection, prefix: str) -> list[str]:
     return sorted(key for (key,) in rows if isinstance(key, str) and key and not key.startswith("."))
 
 
+def _modified(path: Path) -> tuple[int, str]:
+    """When *path* was modified, for sorting; what is gone comes first."""
+    try:
+        return path.lstat().st_mtime_ns, path.name
+    except OSError:
+        return 0, path.name
+
+
 def set_aside(directory: Path, now: float) -> Path:
     """Rename the database *directory*, found damaged at *now*; its new name.  Raises OSError."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
@@ -353,7 +361,9 @@ def set_aside(directory: Path, now: float) -> Path:
         number += 1
         target = directory.with_name(f"{directory.name}{SET_ASIDE}{moment}.{number}")
     os.rename(directory, target)
-    for old in sorted(directory.parent.glob(f"{directory.name}{SET_ASIDE}*"))[:-_LEFT]:
+    # The clock may have been set back since the others got their names.
+    others = [each for each in directory.parent.glob(f"{directory.name}{SET_ASIDE}*") if each != target]
+    for old in sorted(others, key=_modified)[: 1 - _LEFT]:
         if old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
         else:
