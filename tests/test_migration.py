@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_twisted
 from twisted.logger import LogEvent
@@ -23,7 +25,7 @@ from proxy.storage.records import DiskRecords
 from tests.inprocess import Start
 from tests.support import process
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.migrating import contents, extracted
+from tests.support.migrating import contents, extracted, format_0
 from tests.support.operator import Operator
 from tests.support.wheels import data_of, wheel
 from tests.test_stores import now
@@ -76,6 +78,52 @@ def test_one_of_the_two_old_databases_is_enough(old: Path, lost: str) -> None:
     (old / lost / "cache.db").write_bytes(b"no database" * 1000)
     datadir.claim(old).release()
     assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}
+
+
+def entry(digit: str, size: object = 1) -> dict[str, object]:
+    return {"sha256": digit * 64, "size": size, "stated": {}, "url": "http://x/", "committed_at": 1.0}
+
+
+def test_an_entry_that_makes_no_sense_costs_itself_and_its_bytes_are_in_the_backup(
+    tmp_path: Path, logged: list[LogEvent]
+) -> None:
+    six = msgspec.msgpack.encode({"a.whl": entry("a"), "b.whl": entry("b", "3")})
+    kept = msgspec.msgpack.encode([{"index": "pypi", "project": "six", "filename": "a.whl", "sha256": "a" * 64}, 7])
+    values = {"pins/pypi/six": six, "pins/pypi/seven": b"nonsense", "kept": kept}
+    old = format_0(tmp_path / "data", values)
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": {"pypi/six/a.whl": "a" * 64}, "pinned": [f"a.whl {'a' * 64}"]}
+    assert backup(old) == values
+    told = {event["key"]: event["names"] for event in logged if "names" in event}
+    assert told == {"pins/pypi/six": "b.whl", "pins/pypi/seven": "all", "kept": "number 1"}
+
+
+def test_what_makes_no_sense_in_one_database_is_taken_from_the_other_one(tmp_path: Path) -> None:
+    values = [
+        {"a.whl": entry("a"), "b.whl": entry("b", "3")},
+        {"a.whl": entry("a", "3"), "b.whl": entry("b"), "c.whl": entry("c")},
+    ]
+    first, second = ({"pins/pypi/six": msgspec.msgpack.encode(each)} for each in values)
+    old = format_0(tmp_path / "data", first)
+    shutil.rmtree(old / "pins")
+    shutil.copytree(format_0(tmp_path / "other", second) / "pins", old / "pins")
+    datadir.claim(old).release()
+    assert contents(old)["entries"] == {"pypi/six/a.whl": "a" * 64, "pypi/six/b.whl": "b" * 64}
+    assert backup(old) == first | {"unreadable/pins/pypi/six": second["pins/pypi/six"]}
+
+
+def test_there_is_a_backup_if_nothing_can_be_read(tmp_path: Path) -> None:
+    old = format_0(tmp_path / "data", {"pins/pypi/six": b"nonsense"})
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": {}, "pinned": []}
+    assert backup(old) == {"pins/pypi/six": b"nonsense"}
+
+
+def backup(place: Path) -> dict[str, bytes]:
+    records = DiskRecords(place / "backup-format-0" / "pins", Inline())
+    found = {key: now(records.get(key)) for key in now(records.keys(""))}
+    now(records.close())
+    return found
 
 
 @pytest_twisted.ensureDeferred

@@ -4,6 +4,8 @@ Theory of operation.  In format 0 ``pins/<index>/<project>`` holds the digests o
 in the database ``records`` and, as a second copy, in ``pins``.  They are written to a backup first, which is complete or not
 there.  Then the ledger is filled; what it has already stays.  Then the marker says which format it is, and at last what has
 moved is removed.  Killed anywhere, it is done again from the beginning at the next start, and nothing is lost or replaced.
+
+What cannot be decoded is not in the ledger, entry by entry; its bytes are in the backup.
 """
 
 from __future__ import annotations
@@ -40,21 +42,38 @@ BACKUP = "backup-format-0"
 
 _RECORDS, _PINS = "records", "pins"
 _FOLDER, _KEPT = "pins/", "kept"
+#: Before the key of what only the backup has: the other value of a key of which no database has one that can be read whole.
+_OTHER = "unreadable/"
 #: What the comparison of the two databases left in each of them.
 _NOTES = (".compared", ".unequal")
 
-_entries = msgspec.msgpack.Decoder(dict[str, LedgerEntry])
-_pinned = msgspec.msgpack.Decoder(list[PinnedFile])
+_raw_entries = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_entry = msgspec.msgpack.Decoder(LedgerEntry)
+_raw_pinned = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_pinned = msgspec.msgpack.Decoder(PinnedFile)
+
+
+@define
+class _Value:
+    """The value of a key in one database, as far as it can be decoded; *lost* says what cannot."""
+
+    data: bytes
+    entries: dict[str, LedgerEntry] = field(factory=dict)
+    pinned: list[PinnedFile] = field(factory=list)
+    lost: list[str] = field(factory=list)
+    whole: bool = True
 
 
 @define
 class _Found:
-    """What the two databases of format 0 say."""
+    """What the two databases of format 0 say: *values* as they are, the rest as far as it can be read."""
 
     values: dict[str, bytes] = field(factory=dict)
     entries: dict[tuple[str, str], Mapping[str, LedgerEntry]] = field(factory=dict)
     pinned: list[PinnedFile] = field(factory=list)
-    unreadable: list[str] = field(factory=list)
+    #: Keys without a value that can be read, and by key what is lost of others.
+    unread: list[str] = field(factory=list)
+    lost: dict[str, list[str]] = field(factory=dict)
 
 
 class Migration:
@@ -90,9 +109,15 @@ class Migration:
                 projects=len(found.entries),
                 backup=str(self._root / BACKUP),
             )
-        for key in found.unreadable:
+        for key in found.unread:
+            self.log.error("{key} cannot be read in either database; it is neither in the ledger nor in the backup", key=key)
+        for key, lost in found.lost.items():
             self.log.error(
-                "{key} cannot be read in either database and is not in the ledger; see {backup}", key=key, backup=BACKUP
+                "{count} entries of {key} make no sense and are not in the ledger: {names}; {backup} has them as they were",
+                count=len(lost),
+                key=key,
+                names=", ".join(lost),
+                backup=str(self._root / BACKUP),
             )
 
     def clean(self) -> None:
@@ -116,27 +141,15 @@ class Migration:
         try:
             keys = sorted({key for each in databases for key in (*_now(each.keys(_FOLDER)), *_now(each.keys(_KEPT)))})
             for key in keys:
-                for value in [value for each in databases if (value := _now(each.get(key))) is not None]:
-                    if self._understood(found, key, value):
-                        found.values[key] = value
-                        break
+                values = [_decoded(key, data) for each in databases if (data := _now(each.get(key))) is not None]
+                if values:
+                    _take(found, key, values)
                 else:
-                    found.unreadable.append(key)
+                    found.unread.append(key)
         finally:
             for each in databases:
                 _now(each.close())
         return found
-
-    def _understood(self, found: _Found, key: str, value: bytes) -> bool:
-        try:
-            if key == _KEPT:
-                found.pinned = _pinned.decode(value)
-            else:
-                _, index, project = key.split("/")
-                found.entries[index, project] = _entries.decode(value)
-        except (msgspec.MsgspecError, ValueError):
-            return False
-        return True
 
     def _back_up(self, found: _Found) -> None:
         """Write what the earlier version needs to go on: its second database, complete, and its marker."""
@@ -173,6 +186,46 @@ class Migration:
 
     def _database(self, directory: Path) -> DiskRecords:
         return DiskRecords(directory, Inline(), clock=time.time)
+
+
+def _decoded(key: str, data: bytes) -> _Value:
+    value = _Value(data)
+    try:
+        if key == _KEPT:
+            for number, raw in enumerate(_raw_pinned.decode(data)):
+                try:
+                    value.pinned.append(_pinned.decode(raw))
+                except msgspec.MsgspecError:
+                    value.lost.append(f"number {number}")
+        else:
+            _, _index, _project = key.split("/")
+            for name, raw in _raw_entries.decode(data).items():
+                try:
+                    value.entries[name] = _entry.decode(raw)
+                except msgspec.MsgspecError:
+                    value.lost.append(name)
+    except (msgspec.MsgspecError, ValueError):
+        return _Value(data, lost=["all"], whole=False)
+    return value
+
+
+def _take(found: _Found, key: str, values: list[_Value]) -> None:
+    """Enter into *found* the first of *values* that can be read best, with what it lacks out of the other one."""
+    best, *others = sorted(values, key=lambda value: (not value.whole, bool(value.lost)))
+    for other in others:
+        if best.lost and other.data != best.data:
+            found.values[_OTHER + key] = other.data
+            mended = {name: other.entries[name] for name in best.lost if name in other.entries}
+            best.entries |= mended
+            best.lost = [name for name in best.lost if name not in mended]
+    found.values[key] = best.data
+    if best.lost:
+        found.lost[key] = best.lost
+    if key == _KEPT:
+        found.pinned = best.pinned
+    elif best.whole:
+        _, index, project = key.split("/")
+        found.entries[index, project] = best.entries
 
 
 def _now(question: Awaitable[T]) -> T:

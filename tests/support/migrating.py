@@ -12,18 +12,19 @@ import shutil
 import signal
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from proxy.cache.ledger import Ledger
-from proxy.cache.migration import LEDGER, LEDGER_COPY
+from proxy.cache.migration import LEDGER, LEDGER_COPY, Migration
 from proxy.cache.pinned import PinnedBook
 from proxy.commands.directory import completed
 from proxy.host import datadir
 from proxy.mechanism.offload import Inline
 from proxy.storage.local import LocalFiles
 from proxy.storage.mirrored import MirroredRecords
+from proxy.storage.records import DiskRecords
 from tests.support.wheels import seeded
 
 
@@ -41,6 +42,22 @@ def contents(place: Path) -> dict[str, Any]:
         return {"entries": entries, "pinned": pinned}
     finally:
         completed(records.close())
+
+
+def format_0(place: Path, values: Mapping[str, bytes]) -> Path:
+    """The directory *place* as a version before the ledger leaves it that wrote *values* into both of its databases."""
+    place.mkdir(mode=0o700, exist_ok=True)
+    for name in Migration.SOURCES:
+        records = DiskRecords(place / name, Inline())
+        for key in completed(records.keys("")):
+            completed(records.delete(key))
+        for key, value in values.items():
+            completed(records.set(key, value))
+        completed(records.close())
+    shutil.rmtree(place / "lock", ignore_errors=True)
+    (place / "lock").write_text("")
+    (place / "instance").write_text("abc\n")
+    return place
 
 
 def in_a_child(work: Callable[[], None]) -> int:
