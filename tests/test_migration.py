@@ -126,6 +126,32 @@ def backup(place: Path) -> dict[str, bytes]:
     return found
 
 
+def test_what_the_earlier_version_did_after_a_conversion_that_was_cut_short_counts(tmp_path: Path) -> None:
+    def values(digit: str) -> dict[str, bytes]:
+        return {"pins/pypi/six": msgspec.msgpack.encode({"a.whl": entry(digit)})}
+
+    old = format_0(tmp_path / "data", values("a"))
+    datadir.claim(old).release()
+    format_0(old, values("b"))  # it goes on, with a ledger that is not its own
+    datadir.claim(old).release()
+    assert contents(old)["entries"] == {"pypi/six/a.whl": "b" * 64}
+    format_0(old, {})
+    datadir.claim(old).release()
+    assert contents(old)["entries"] == {}
+
+
+def test_a_ledger_without_a_marker_is_kept(old: Path) -> None:
+    """As in a copy of the directory that is to be a proxy of its own, even if something is left of the earlier format."""
+    datadir.claim(old).release()
+    shutil.copytree(old / "backup-format-0" / "pins", old / "pins")
+    records = DiskRecords(old / "pins", Inline())
+    now(records.set("pins/pypi/six", msgspec.msgpack.encode({SIX.filename: entry("b")})))
+    now(records.close())
+    (old / "instance").unlink()
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}
+
+
 @pytest_twisted.ensureDeferred
 async def test_killed_at_any_point_nothing_is_lost(tmp_path: Path) -> None:
     points = 8

@@ -5,6 +5,7 @@ in the database ``records`` and, as a second copy, in ``pins``.  They are writte
 there.  Then the ledger is filled; what it has already stays.  Then the marker says which format it is, and at last what has
 moved is removed.  Killed anywhere, it is done again from the beginning at the next start, and nothing is lost or replaced.
 
+While an earlier version could still write, the ledger of a conversion that was cut short proves nothing: it is made anew.
 What cannot be decoded is not in the ledger, entry by entry; its bytes are in the backup.
 """
 
@@ -30,6 +31,7 @@ from proxy.interfaces import IVersionedRecords
 from proxy.mechanism.offload import Inline
 from proxy.model import LedgerEntry
 from proxy.storage.local import LocalFiles, sync
+from proxy.storage.marker import read_marker
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import DiskRecords
 
@@ -41,6 +43,8 @@ LEDGER, LEDGER_COPY = "ledger", "ledger-copy"
 BACKUP = "backup-format-0"
 
 _RECORDS, _PINS = "records", "pins"
+#: The lock: a file as long as an earlier version can use the directory.
+_LOCK = "lock"
 _FOLDER, _KEPT = "pins/", "kept"
 #: Before the key of what only the backup has: the other value of a key of which no database has one that can be read whole.
 _OTHER = "unreadable/"
@@ -93,6 +97,9 @@ class Migration:
         """Make the backup, and the ledger out of what it holds."""
         try:
             found = self._read()
+            if self._is_earlier(found):
+                for name in (LEDGER, LEDGER_COPY):
+                    self._remove(name)
             if found.values:
                 self._back_up(found)
                 self._enter(found)
@@ -134,6 +141,21 @@ class Migration:
             shutil.rmtree(self._root / _PINS)
         except (OSError, StorageFailed) as error:
             self.log.warn("what the ledger replaces cannot be removed yet: {error}", error=error)
+
+    def _is_earlier(self, found: _Found) -> bool:
+        """Whether an earlier version may have gone on after the ledger was filled, if it ever was."""
+        marker = read_marker(self._root)
+        return (self._root / _LOCK).is_file() or (bool(found.values) and marker is not None and marker.format == 0)
+
+    def _remove(self, name: str) -> None:
+        """Remove a directory of files; of one that is elsewhere (a symbolic link) what is in it.  Raises OSError."""
+        place = self._root / name
+        if not place.is_dir():
+            return
+        for each in list(place.iterdir()):
+            each.unlink()
+        if not place.is_symlink():
+            place.rmdir()
 
     def _read(self) -> _Found:
         databases = [self._database(self._root / name) for name in self.SOURCES if (self._root / name).exists()]
