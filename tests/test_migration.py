@@ -248,3 +248,15 @@ def test_a_directory_that_cannot_be_brought_up_is_left_as_it_was(old: Path) -> N
     (old / "ledger").unlink()
     datadir.claim(old).release()
     assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}
+
+
+@pytest.mark.parametrize("blocked", ["ledger", "ledger-copy", "backup-format-0"])
+def test_after_a_failure_nothing_is_left_that_takes_room(old: Path, blocked: str) -> None:
+    (old / blocked).symlink_to(old / "nowhere" / "x")
+    before = set(os.listdir(old))
+    with pytest.raises(ConfigError, match="nothing in it was changed"):
+        datadir.claim(old)
+    assert set(os.listdir(old)) == before
+    (old / blocked).unlink()
+    datadir.claim(old).release()
+    assert contents(old) == {"entries": ENTRIES, "pinned": PINNED}

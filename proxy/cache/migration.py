@@ -6,6 +6,7 @@ there.  Then the ledger is filled; what it has already stays.  Then the marker s
 moved is removed.  Killed anywhere, it is done again from the beginning at the next start, and nothing is lost or replaced.
 
 While an earlier version could still write, the ledger of a conversion that was cut short proves nothing: it is made anew.
+After a failure what was made is removed again: the earlier version may go on, and needs the room.
 What cannot be decoded is not in the ledger, entry by entry; its bytes are in the backup.
 """
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +43,7 @@ T = TypeVar("T")
 LEDGER, LEDGER_COPY = "ledger", "ledger-copy"
 #: Where what is replaced is kept.
 BACKUP = "backup-format-0"
+_UNFINISHED = f"{BACKUP}.new"
 
 _RECORDS, _PINS = "records", "pins"
 #: The lock: a file as long as an earlier version can use the directory.
@@ -95,15 +98,18 @@ class Migration:
 
     def fill(self) -> None:
         """Make the backup, and the ledger out of what it holds."""
+        made: list[str] = []
         try:
             found = self._read()
             if self._is_earlier(found):
                 for name in (LEDGER, LEDGER_COPY):
                     self._remove(name)
             if found.values:
+                made = [each for each in (LEDGER, LEDGER_COPY, BACKUP) if not (self._root / each).exists()]
                 self._back_up(found)
                 self._enter(found)
         except (OSError, StorageFailed) as error:
+            self._undo(made)
             raise ConfigError(
                 f'"{self._root}": it was written by an earlier version and cannot be brought into the present format: {error}; '
                 "nothing in it was changed: make room or mend the disk and start again, or start the earlier version"
@@ -148,14 +154,19 @@ class Migration:
         return (self._root / _LOCK).is_file() or (bool(found.values) and marker is not None and marker.format == 0)
 
     def _remove(self, name: str) -> None:
-        """Remove a directory of files; of one that is elsewhere (a symbolic link) what is in it.  Raises OSError."""
+        """Remove a directory; of one that is elsewhere (a symbolic link) what is in it.  Raises OSError."""
         place = self._root / name
-        if not place.is_dir():
-            return
-        for each in list(place.iterdir()):
-            each.unlink()
-        if not place.is_symlink():
-            place.rmdir()
+        if place.is_symlink():
+            for each in list(place.iterdir()) if place.is_dir() else ():
+                each.unlink()
+        elif place.is_dir():
+            shutil.rmtree(place)
+
+    def _undo(self, made: Sequence[str]) -> None:
+        """Remove what a failure left of what was *made*, as far as that is possible."""
+        for name in (_UNFINISHED, *made):
+            with suppress(OSError):
+                self._remove(name)
 
     def _read(self) -> _Found:
         databases = [self._database(self._root / name) for name in self.SOURCES if (self._root / name).exists()]
@@ -175,7 +186,7 @@ class Migration:
 
     def _back_up(self, found: _Found) -> None:
         """Write what the earlier version needs to go on: its second database, complete, and its marker."""
-        backup, made = self._root / BACKUP, self._root / f"{BACKUP}.new"
+        backup, made = self._root / BACKUP, self._root / _UNFINISHED
         for old in (made, backup):  # of a migration that did not come to its end
             shutil.rmtree(old, ignore_errors=True)
         made.mkdir(mode=0o700)
