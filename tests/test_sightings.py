@@ -102,6 +102,52 @@ def test_what_cannot_be_written_is_written_later() -> None:
     assert seen.restarted() == {"a": 10.0}
 
 
+def test_after_a_failure_writing_is_tried_again_without_being_asked() -> None:
+    seen = Seen()
+    seen.records.takes = False
+    seen.note(10.0, "a")
+    seen.clock.advance(1.0)
+    seen.note(20.0, "a", "b")
+    seen.clock.advance(10.0)
+    assert seen.restarted() == {}
+    seen.records.takes = True
+    seen.clock.advance(10.0)
+    assert seen.restarted() == {"a": 10.0, "b": 20.0}
+    assert seen.clock.getDelayedCalls() == []
+
+
+def test_nothing_is_written_after_a_stop() -> None:
+    seen = Seen()
+    seen.records.takes = False
+    seen.note(10.0, "a")
+    now(seen.sightings.write())
+    seen.records.takes = True
+    seen.clock.advance(100.0)
+    assert seen.records.transactions == 0
+
+
+def test_many_pages_within_a_second_are_all_written() -> None:
+    seen = Seen()
+    for number in range(500):
+        seen.sightings.note(("pypi", f"p{number}"), page("a"), 10.0, seen.clock.callLater)
+    seen.clock.advance(1.0)
+    assert len(now(seen.records.scan("seen/"))) == 500
+
+
+def test_what_is_noted_is_bounded_in_bytes_and_written_early() -> None:
+    seen = Seen()
+    for number in range(100):
+        seen.note(float(number), f"{number}-{'x' * 1_000_000}")
+    assert 10 <= seen.records.transactions <= 100
+    seen.clock.advance(1.0)
+    assert len(seen.restarted()) == 100
+    seen = Seen()
+    seen.records.takes = False
+    for number in range(100):
+        seen.note(float(number), f"{number}-{'x' * 1_000_000}")
+    assert 10 <= len(seen.first_seen()) <= 16
+
+
 class Slow(MemoryVersioned):
     """What is written waits for `go`."""
 

@@ -19,7 +19,7 @@ from proxy.errors import StorageFailed
 from proxy.interfaces import IFileStore, IRecordStore
 from proxy.mechanism.offload import Inline
 from proxy.model import StoredFile
-from proxy.storage.checked import AT_ONCE, Proofs, mark_of
+from proxy.storage.checked import AT_ONCE, FileBeingChecked, Proofs, mark_of
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles, MemoryRecords
 from proxy.storage.records import DiskRecords
@@ -602,6 +602,7 @@ def test_a_file_that_others_use_as_it_is_opened_is_there_whole(
     partial.commit(hashlib.sha256(data).hexdigest())
     partial.close()
     monkeypatch.setattr(Proofs, "hold", lambda *_: False)
+    monkeypatch.setattr(FileBeingChecked, "checked", lambda *_: None)
     source = now(store.open(hashlib.sha256(data).hexdigest()))
     assert source is not None
     assert (source.extent(), source.ended()) == (size, True)

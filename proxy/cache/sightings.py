@@ -4,8 +4,8 @@ One record for each moment at which a page had new files (``seen/<index>/<projec
 page of 40,000 files is one record, and each release after that another one.  What else a page states of a file is on the page;
 what it stated when the file was fetched is in the ledger.
 
-Pages that were taken over are noted in memory and written together a second later, in one transaction: no client waits for it,
-and a crash in between dates their files to the next change of the page.
+The names on pages that were taken over are noted in memory and written together a second later, in one transaction, earlier if
+they are many: no client waits for it, and a crash in between dates the files to the next change of the page.
 """
 
 from __future__ import annotations
@@ -29,9 +29,14 @@ Place = tuple[str, str]
 Later = Callable[[float, Callable[[], None]], IDelayedCall]
 
 _FOLDER = "seen"
-#: Seconds between a page and what is written of it, and how many pages may wait for that.
+#: Seconds between a page and what is written of it; between a failure and the next attempt.
 _DELAY = 1.0
-_MOST = 200
+_PAUSE = 10.0
+#: What is noted is written at once above so many bytes; above so many the oldest are forgotten, while nothing can be written.
+_MANY_BYTES = 4 * 1024 * 1024
+_MOST_BYTES = 16 * 1024 * 1024
+#: What a name weighs in memory besides its text, roughly (bytes).
+_NAME_WEIGHT = 60
 #: Compressed names that are read where they are needed (bytes); more are read in a worker thread (0.2 ms).
 _FEW_BYTES = 2048
 #: What an unpacked record may have (bytes): the names of half a million files.
@@ -43,13 +48,18 @@ _decoder = msgspec.msgpack.Decoder(list[str])
 
 @frozen
 class _Noted:
-    """A page that was taken over at *moment*; *before* is when another page was confirmed in its place, *earlier* that page."""
+    """The names on a page that was taken over at *moment*; *before* is when another page was confirmed, *earlier* its names."""
 
     place: Place
     moment: float
-    page: Page
+    names: tuple[str, ...]
     before: float | None
-    earlier: Page | None
+    earlier: tuple[str, ...] | None
+
+    @property
+    def weight(self) -> int:
+        both = self.names, self.earlier or ()
+        return sum(sum(map(len, names)) + (len(names) + 1) * _NAME_WEIGHT for names in both)
 
 
 class Sightings:
@@ -61,7 +71,13 @@ class Sightings:
         self._records = records
         self._offload = offload
         self._noted: list[_Noted] = []
+        self._weight = 0
+        #: What is being written.
+        self._writing: list[_Noted] = []
+        self._failed = False
         self._timer: IDelayedCall | None = None
+        #: Counts calls of `write`: what was to be done later is done then.
+        self._asked = 0
         #: Whoever stops the service waits for what is being written: the records are closed afterwards.
         self._one_at_a_time = DeferredLock()
 
@@ -73,29 +89,35 @@ class Sightings:
         If nothing is known of the project, as after an upgrade, what was on the earlier page is dated to *before*; all of the
         new page if the earlier one is not at hand.
         """
+        noted = _Noted(place, moment, _names(page), before, None if earlier is None else _names(earlier))
+        self._noted.append(noted)
+        self._weight += noted.weight
+        self._forget()
         if self._timer is None:
-            self._timer = later(_DELAY, self._start)
-        self._noted.append(_Noted(place, moment, page, before, earlier))
-        del self._noted[:-_MOST]
+            self._in(_DELAY, later)
+        if self._weight > _MANY_BYTES and not self._failed and not self._one_at_a_time.locked:
+            self._start(later, self._asked)
 
     async def first_seen(self, index: str, project: str) -> Mapping[str, float]:
         """When each file of a project was first seen (seconds since the epoch), by its name.  Raises StorageFailed."""
         place = index, project
         rows = await self._records.scan(_prefix(place))
-        noted = [each for each in self._noted if each.place == place]
+        noted = [each for each in (*self._writing, *self._noted) if each.place == place]
         if not noted and sum(len(row.value) for row in rows) <= _FEW_BYTES:
             return _moments(rows, noted)
         return await self._offload.run(_moments, rows, noted)
 
     async def write(self) -> None:
-        """Write what was noted, after what is being written.  What cannot be written now is later."""
-        if self._timer is not None and self._timer.active():
+        """Write what was noted, after what is being written.  What cannot be written now is with what is noted next."""
+        self._asked += 1
+        if self._timer is not None:
             self._timer.cancel()
-        self._timer = None
+            self._timer = None
         await self._one_at_a_time.run(self._write)
 
     async def _write(self) -> None:
-        batch, self._noted = self._noted, []
+        batch, self._noted, self._weight = self._noted, [], 0
+        self._writing = batch
         try:
             changes: list[Change] = []
             for place in dict.fromkeys(each.place for each in batch):
@@ -104,13 +126,44 @@ class Sightings:
                 changes += await self._offload.run(_changes, place, rows, noted)
             if changes:
                 await self._records.apply(changes)
+            self._failed = False
         except StorageFailed as error:
-            self._noted = [*batch, *self._noted][-_MOST:]
-            self.log.error("when files were first seen cannot be written and is tried again: {error}", error=error)
+            if not self._failed:
+                self.log.error("when files were first seen cannot be written and is tried again: {error}", error=error)
+            self._failed = True
+            self._noted = [*batch, *self._noted]
+            self._weight = sum(each.weight for each in self._noted)
+            self._forget()
+        finally:
+            self._writing = []
 
-    def _start(self) -> None:
-        writing = Deferred.fromCoroutine(self.write())
+    def _forget(self) -> None:
+        """Forget the oldest of what is too much."""
+        while self._weight > _MOST_BYTES and len(self._noted) > 1:
+            self._weight -= self._noted.pop(0).weight
+
+    def _in(self, seconds: float, later: Later) -> None:
+        """Write in so many *seconds*, unless `write` is called before."""
+        asked = self._asked
+
+        def due() -> None:
+            self._timer = None
+            self._start(later, asked)
+
+        self._timer = later(seconds, due)
+
+    def _start(self, later: Later, asked: int) -> None:
+        def ended(result: None) -> None:
+            if self._failed and self._timer is None and asked == self._asked:
+                self._in(_PAUSE, later)
+
+        writing: Deferred[None] = self._one_at_a_time.run(self._write)
+        writing.addCallback(ended)
         writing.addErrback(lambda failure: self.log.failure("when files were first seen cannot be written", failure))
+
+
+def _names(page: Page) -> tuple[str, ...]:
+    return tuple(file.filename for file in page.files)
 
 
 def _prefix(place: Place) -> str:
@@ -134,10 +187,10 @@ def _new(known: set[str], noted: Iterable[_Noted]) -> dict[float, list[str]]:
     found: dict[float, list[str]] = {}
     for each in noted:
         if not known and each.before is not None:
-            earlier = {file.filename for file in (each.earlier or each.page).files}
+            earlier = set(each.names if each.earlier is None else each.earlier)
             found.setdefault(each.before, []).extend(sorted(earlier))
             known |= earlier
-        names = {file.filename for file in each.page.files} - known
+        names = set(each.names) - known
         if names:
             found.setdefault(each.moment, []).extend(sorted(names))
             known |= names
