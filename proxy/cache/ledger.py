@@ -2,7 +2,7 @@
 
 One record a file (``entry/<index>/<project>/<name>``); the entries of a project are kept in memory once read, and changes are
 serialised per project.  What is entered while the records can be neither read nor written is held in memory; what they say when
-they can be read again goes first.
+they can be read again goes first.  A replacement of what was read goes before it.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Ledger:
         self._removals: Counter[Place] = Counter()
         #: What no record says yet.
         self._unwritten: dict[Place, dict[str, LedgerEntry]] = {}
+        #: The names in it that go before what a record says, for that was known.
+        self._replaced: dict[Place, frozenset[str]] = {}
 
     async def places(self) -> list[Place]:
         """(index, project) of all that have entries, sorted.  Raises StorageFailed."""
@@ -144,12 +146,21 @@ class Ledger:
             await self._change((index, project), new)
 
     async def put(self, index: str, project: str, name: str, entry: LedgerEntry) -> None:
-        """Enter *name* in place of what is there.  What cannot be written now is later."""
+        """Enter *name* in place of what is there.  What cannot be written now is later, unless what is there cannot be read."""
         place = index, project
+        is_known = False
+
+        def instead(_: Entries) -> dict[str, LedgerEntry | None]:
+            nonlocal is_known
+            is_known = True
+            return {name: entry}
+
         async with _Lock(self._locks, place):
             try:
-                await self._change(place, lambda entries: {name: entry})
+                await self._change(place, instead)
             except StorageFailed as error:
+                if is_known:
+                    self._replaced[place] = self._replaced.get(place, frozenset()) | {name}
                 self._hold(place, {**self._unwritten.get(place, EMPTY), name: entry}, error)
 
     async def remove(self, index: str, project: str, names: Collection[str]) -> dict[str, LedgerEntry]:
@@ -203,7 +214,9 @@ class Ledger:
             )
             with suppress(StorageFailed):  # whoever writes them is told
                 await self._records.apply([Change(_key(place, name), None) for name in lost])
-        unwritten = {name: entry for name, entry in self._unwritten.get(place, EMPTY).items() if name not in entries}
+        first = self._replaced.get(place, frozenset())
+        held = self._unwritten.get(place, EMPTY)
+        unwritten = {name: entry for name, entry in held.items() if name in first or name not in entries}
         if unwritten or place in self._removals:
             return entries.changed(unwritten, self._removals[place])
         return entries or NO_ENTRIES
@@ -223,11 +236,13 @@ class Ledger:
             # What was held is in the entries as it is, unless a record says otherwise.
             held = {name: each for name, each in self._unwritten.get(place, EMPTY).items() if entries.get(name) is each}
             changes: dict[str, LedgerEntry | None] = {**held, **wanted(entries)}
-            if not changes or await self._records.apply(_changes(place, changes, entries.keys() - held.keys())) is not None:
+            there = entries.keys() - (held.keys() - self._replaced.get(place, frozenset()))
+            if not changes or await self._records.apply(_changes(place, changes, there)) is not None:
                 break
             self._known.discard(place)
             entries = await self._load(place)  # somebody else has changed them
         self._unwritten.pop(place, None)
+        self._replaced.pop(place, None)
         if changes:
             self._known.put(place, entries.changed(changes, self._removals[place]))
 
