@@ -34,10 +34,10 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cli import main
-from proxy.commands.directory import completed, index_cache
+from proxy.commands.directory import index_cache
 from proxy.errors import BadBundle, StorageFailed
 from proxy.host import datadir
-from proxy.mechanism.offload import Inline
+from proxy.mechanism.offload import Inline, completed
 from proxy.model import Head, LedgerEntry, Record, body_digest
 from proxy.policy.policy import Policy
 from proxy.settings import IndexSettings

@@ -15,22 +15,20 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook, PinnedFile
 from proxy.errors import ConfigError, StorageFailed
 from proxy.interfaces import IVersionedRecords
-from proxy.mechanism.offload import Inline
+from proxy.mechanism.offload import Inline, completed
 from proxy.model import LedgerEntry
 from proxy.storage.local import LocalFiles, sync
 from proxy.storage.marker import read_marker
@@ -140,10 +138,10 @@ class Migration:
         try:
             records = self._database(self._root / _RECORDS)
             try:
-                for key in [*_now(records.keys(_FOLDER)), _KEPT, *_NOTES]:
-                    _now(records.delete(key))
+                for key in [*completed(records.keys(_FOLDER)), _KEPT, *_NOTES]:
+                    completed(records.delete(key))
             finally:
-                _now(records.close())
+                completed(records.close())
             shutil.rmtree(self._root / _PINS)
         except (OSError, StorageFailed) as error:
             self.log.warn("what the ledger replaces cannot be removed yet: {error}", error=error)
@@ -172,16 +170,16 @@ class Migration:
         databases = [self._database(self._root / name) for name in self.SOURCES if (self._root / name).exists()]
         found = _Found()
         try:
-            keys = sorted({key for each in databases for key in (*_now(each.keys(_FOLDER)), *_now(each.keys(_KEPT)))})
+            keys = sorted({key for each in databases for key in (*completed(each.keys(_FOLDER)), *completed(each.keys(_KEPT)))})
             for key in keys:
-                values = [_decoded(key, data) for each in databases if (data := _now(each.get(key))) is not None]
+                values = [_decoded(key, data) for each in databases if (data := completed(each.get(key))) is not None]
                 if values:
                     _take(found, key, values)
                 else:
                     found.unread.append(key)
         finally:
             for each in databases:
-                _now(each.close())
+                completed(each.close())
         return found
 
     def _back_up(self, found: _Found) -> None:
@@ -193,9 +191,9 @@ class Migration:
         copy = self._database(made / _PINS)
         try:
             for key, value in found.values.items():
-                _now(copy.set(key, value))
+                completed(copy.set(key, value))
         finally:
-            _now(copy.close())
+            completed(copy.close())
         for file in [each for each in made.rglob("*") if each.is_file()]:
             sync(file)
         sync(made / _PINS)
@@ -209,10 +207,10 @@ class Migration:
         try:
             ledger = Ledger(records, 0, offload)
             for (index, project), entries in found.entries.items():
-                _now(ledger.add_all(index, project, entries))
-            _now(PinnedBook(records, ledger, LocalFiles(self._root, offload)).add(found.pinned))
+                completed(ledger.add_all(index, project, entries))
+            completed(PinnedBook(records, ledger, LocalFiles(self._root, offload)).add(found.pinned))
         finally:
-            _now(records.close())
+            completed(records.close())
         for name in (LEDGER, LEDGER_COPY):
             for file in (self._root / name).iterdir():
                 sync(file)
@@ -259,14 +257,3 @@ def _take(found: _Found, key: str, values: list[_Value]) -> None:
     elif best.whole:
         _, index, project = key.split("/")
         found.entries[index, project] = best.entries
-
-
-def _now(question: Awaitable[T]) -> T:
-    """The result of a coroutine that waits for nothing: the stores work in this thread."""
-    results: list[Any] = []
-    Deferred.fromCoroutine(question).addBoth(results.append)  # type: ignore[arg-type]  # stores return coroutines
-    (result,) = results
-    if isinstance(result, Failure):
-        result.raiseException()
-    done: T = result
-    return done

@@ -11,7 +11,7 @@ they are many: no client waits for it, and a crash in between dates the files to
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from attrs import frozen
@@ -21,12 +21,11 @@ from twisted.logger import Logger
 
 from proxy.errors import StorageFailed
 from proxy.interfaces import IOffload, IVersionedRecords
+from proxy.mechanism.spool.steps import Later
 from proxy.model import Change, Page, Versioned
 
 #: (index, project) of pages.
 Place = tuple[str, str]
-#: Calls a function after so many seconds, as ``IReactorTime.callLater`` does.
-Later = Callable[[float, Callable[[], None]], IDelayedCall]
 
 _FOLDER = "seen"
 #: Seconds between a page and what is written of it; between a failure and the next attempt.

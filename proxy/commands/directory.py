@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
-
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from typing import TypeVar
 
 from proxy import config
 from proxy.bundle.cache import IndexCache
@@ -19,7 +16,7 @@ from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.errors import ConfigError, InUse, StorageFailed
 from proxy.host import datadir
-from proxy.mechanism.offload import Inline
+from proxy.mechanism.offload import Inline, completed
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.copied import CopiedVersioned
 from proxy.storage.local import LocalFiles
@@ -99,13 +96,3 @@ def _chosen(settings: Settings, index: str | None, file: Path | None) -> IndexSe
     raise ConfigError(
         f"--index {index}: {file or 'the default configuration'} has no such index, only {there}; name it with --config"
     )
-
-
-def completed(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
-    """What *coroutine* returns, which waits for nothing: in a command, all that blocks simply blocks."""
-    outcome: list[T | Failure] = []
-    Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
-    (result,) = outcome
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result

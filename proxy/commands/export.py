@@ -17,10 +17,11 @@ from twisted.internet.task import react
 
 from proxy.bundle import exporting
 from proxy.bundle.exporting import Wanted
-from proxy.commands.directory import completed, index_cache, named
+from proxy.commands.directory import index_cache, named
 from proxy.commands.installing import Installed, options
 from proxy.commands.selecting import select
 from proxy.errors import ConfigError, ProxyError
+from proxy.mechanism.offload import completed
 from proxy.names import is_project_name, normalize
 from proxy.warm.looking import Goal
 from proxy.warm.resolving import Wishes

@@ -11,8 +11,9 @@ from typing import BinaryIO
 import click
 
 from proxy.bundle.importing import Imported, open_bundle
-from proxy.commands.directory import completed, index_cache
+from proxy.commands.directory import index_cache
 from proxy.errors import ConfigError, ProxyError
+from proxy.mechanism.offload import completed
 
 
 @click.command("import")

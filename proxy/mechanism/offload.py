@@ -8,7 +8,7 @@ any thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
@@ -181,3 +181,13 @@ class Inline:
         return function(*args)
 
     run_first = run
+
+
+def completed(question: Awaitable[T]) -> T:
+    """The result of a coroutine that waits for nothing: with :class:`Inline`, all that blocks simply blocks."""
+    outcome: list[T | Failure] = []
+    Deferred.fromCoroutine(question).addBoth(outcome.append)  # type: ignore[arg-type]  # what is asked are coroutines
+    (result,) = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result

@@ -19,9 +19,8 @@ from typing import Any
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY, Migration
 from proxy.cache.pinned import PinnedBook
-from proxy.commands.directory import completed
 from proxy.host import datadir
-from proxy.mechanism.offload import Inline
+from proxy.mechanism.offload import Inline, completed
 from proxy.storage.local import LocalFiles
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import DiskRecords
