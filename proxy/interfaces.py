@@ -94,6 +94,9 @@ class IRecordStore(Interface):
     async def set(key: str, value: bytes) -> None:
         """Keep *value* under *key*; it is durable against a crash of this process when the coroutine ends."""
 
+    async def set_all(values: Mapping[str, bytes]) -> None:
+        """As :meth:`set` for several keys: all of them are kept, or none."""
+
     async def delete(key: str) -> bool:
         """Forget *key*; true if it was there."""
 
@@ -234,6 +237,9 @@ class IFileStore(Interface):
         A file that is not what its digest says, or not *size* bytes long, is not there: it is set aside.  Of a large file that
         may turn out while it is read; the source then raises StorageFailed before its end.
         """
+
+    async def open_first(candidates: Sequence[tuple[str, int | None]]) -> IBytesSource | None:
+        """As :meth:`open`, the first that is there of several, each with its sha256 and its size, if that is known."""
 
     async def unchecked(sha256: str) -> IBytesSource | None:
         """As :meth:`open`, whatever its bytes are: for those who check them."""

@@ -9,6 +9,7 @@ import pickle
 import resource
 import sqlite3
 from collections.abc import Awaitable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ class TestRecords:
     def test_any_size_of_value(self, records: IRecordStore, value: bytes) -> None:
         now(records.set("k", value))
         assert now(records.get("k")) == value
+
+    def test_several_are_set_at_once(self, records: IRecordStore) -> None:
+        now(records.set("a", b"before"))
+        now(records.set_all({"a": b"1", "b": b"x" * 100_000}))
+        assert (now(records.get("a")), now(records.get("b"))) == (b"1", b"x" * 100_000)
 
     def test_keys_by_prefix(self, records: IRecordStore) -> None:
         for key in ("pins/a/six", "pins/a/attrs", "pins/b/six", "page/a/six"):
@@ -159,6 +165,23 @@ class TestFiles:
         first.close()
         first.close()
         second.close()
+
+    def test_the_first_that_is_there_of_several_is_opened(self, files: IFileStore) -> None:
+        partial = arrive(files)
+        partial.commit(SHA256)
+        partial.close()
+        other = hashlib.sha256(b"other").hexdigest()
+        assert now(files.open_first([(other, None)])) is None
+        assert now(files.open_first([])) is None
+        with closing(now(files.open_first([(other, 5), (SHA256, len(DATA))]))) as source:
+            assert (source.sha256, source.size) == (SHA256, len(DATA))
+        # One that is not what it should be is set aside, and the next one is looked for.
+        again = arrive(files, b"other", f"sha256-{other}")
+        again.commit(other)
+        again.close()
+        with closing(now(files.open_first([(SHA256, 1), (other, 5)]))) as source:
+            assert source.sha256 == other
+        assert now(files.open(SHA256)) is None
 
     def test_what_is_not_committed_is_not_there(self, files: IFileStore) -> None:
         partial = arrive(files)

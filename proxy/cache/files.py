@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -91,13 +91,19 @@ class FileCache:
 
         One that is being downloaded is not there, without a look: many ask for it just then.
         """
-        arriving = self._joinable(f"sha256-{sha256}")
-        if arriving is not None and arriving.sha256 is None:
-            return None
-        source: IBytesSource | None = await self._store.open(sha256, size)
-        if source is not None:
-            self._used(sha256)
+        return await self.first_stored([(sha256, size)])
+
+    async def first_stored(self, candidates: Iterable[tuple[str, int | None]]) -> IBytesSource | None:
+        """As :meth:`stored`, the first that is there of several."""
+        wanted = [each for each in candidates if not self._arriving(each[0])]
+        source: IBytesSource | None = await self._store.open_first(wanted) if wanted else None
+        if source is not None and source.sha256 is not None:
+            self._used(source.sha256)
         return source
+
+    def _arriving(self, sha256: str) -> bool:
+        spool = self._joinable(f"sha256-{sha256}")
+        return spool is not None and spool.sha256 is None
 
     async def keep(self, data: bytes) -> str:
         """Commit *data*, a small file that was made here, unless the disk takes none; its sha256.  Raises StorageFailed."""

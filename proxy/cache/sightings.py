@@ -38,6 +38,8 @@ _MOST_BYTES = 16 * 1024 * 1024
 _NAME_WEIGHT = 60
 #: Compressed names that are read where they are needed (bytes); more are read in a worker thread (0.2 ms).
 _FEW_BYTES = 2048
+#: How hard names are compressed: beyond this, three times the work makes them a tenth smaller.
+_LEVEL = 1
 #: What an unpacked record may have (bytes): the names of half a million files.
 _LARGEST = 64 * 1024 * 1024
 
@@ -118,11 +120,11 @@ class Sightings:
         batch, self._noted, self._weight = self._noted, [], 0
         self._writing = batch
         try:
-            changes: list[Change] = []
-            for place in dict.fromkeys(each.place for each in batch):
-                rows = await self._records.scan(_prefix(place))
-                noted = [each for each in batch if each.place == place]
-                changes += await self._offload.run(_changes, place, rows, noted)
+            places: dict[Place, list[_Noted]] = {}
+            for each in batch:
+                places.setdefault(each.place, []).append(each)
+            known = [(place, await self._records.scan(_prefix(place)), noted) for place, noted in places.items()]
+            changes = await self._offload.run(_all_changes, known)
             if changes:
                 await self._records.apply(changes)
             self._failed = False
@@ -203,10 +205,17 @@ def _moments(rows: Sequence[Versioned], noted: Sequence[_Noted]) -> dict[str, fl
     return moments | {name: moment for moment, names in new.items() for name in names}
 
 
+def _all_changes(known: Sequence[tuple[Place, Sequence[Versioned], Sequence[_Noted]]]) -> list[Change]:
+    """The changes of the records of many projects: for each, what is recorded and what was noted."""
+    return [change for each in known for change in _changes(*each)]
+
+
 def _changes(place: Place, rows: Sequence[Versioned], noted: Sequence[_Noted]) -> list[Change]:
     read = _read(rows)
     new = _new({name for names in read.values() for name in names}, noted)
     return [
-        Change(f"{_prefix(place)}{moment:.3f}", zlib.compress(_encoder.encode([*read.get(round(moment, 3), ()), *names]), 6))
+        Change(
+            f"{_prefix(place)}{moment:.3f}", zlib.compress(_encoder.encode([*read.get(round(moment, 3), ()), *names]), _LEVEL)
+        )
         for moment, names in new.items()
     ]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from attrs import frozen
 
 from proxy.cache.entries import Entries
-from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.core.events import Incident, Notice
 from proxy.core.views import Moment
 from proxy.errors import Attempt, DigestChanged, NotFound, UpstreamFailed
-from proxy.interfaces import IBytesSource, IFileHandle, IOffload, IRecorder, IUpstreams
+from proxy.interfaces import IFileHandle, IOffload, IRecorder, IUpstreams
 from proxy.model import Digest, File, Head, LedgerEntry, Wanted
 from proxy.names import METADATA
 from proxy.repository.gate import Gate
@@ -52,7 +51,6 @@ class ListedFiles:
         name: str,
         upstreams: IUpstreams,
         pages: PageCache,
-        files: FileCache,
         pins: Ledger,
         gate: Gate,
         remote: RemoteFiles,
@@ -62,7 +60,6 @@ class ListedFiles:
         self.name = name
         self._upstreams = upstreams
         self._pages = pages
-        self._files = files
         self._pins = pins
         self._gate = gate
         self._remote = remote
@@ -114,13 +111,13 @@ class ListedFiles:
             )
         raise NotFound(f"{filename} has the digest {segment(listed.file)} on the page of {project}, not {asked}")
 
-    async def stored(self, project: str, asked: str, filename: str, listed: Listed | None) -> IBytesSource | None:
-        """The file, if it is in the store."""
+    async def committed(self, project: str, asked: str, filename: str, listed: Listed | None) -> tuple[str, int | None] | None:
+        """The sha256 under which the file is in the store, if it is there, and its size, if that is known."""
         pin = pinned(await self._pins.of(self.name, project), asked, filename)
         if pin is not None:
-            return await self._files.stored(pin.sha256, pin.size)
+            return pin.sha256, pin.size
         sha256 = None if listed is None else listed.file.hashes.get("sha256")
-        return None if sha256 is None else await self._files.stored(sha256)
+        return None if sha256 is None else (sha256, None)
 
     async def sidecar(self, project: str, listed: Listed, expected: Digest | None) -> bytes:
         """Upstream's own metadata of the file.  Raises as :meth:`IUpstreams.fetch`."""

@@ -29,7 +29,7 @@ from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IRecord
 from proxy.mechanism.flight import Flights
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
 from proxy.names import is_wheel, metadata_name
-from proxy.repository.gathered import matches
+from proxy.repository.gathered import FEW_BYTES, matching
 from proxy.repository.listed import Listed, ListedFiles
 from proxy.repository.offered import metadata_digest, stated_metadata
 from proxy.settings import KIB
@@ -146,7 +146,7 @@ class Sidecars:
         """
         key = _Key(holder.name, project, asked, filename)
         data, sha256 = await self._searches.join(key, lambda: self._find(key, holder))
-        stored = await self._files.stored(sha256)
+        stored = None if len(data) <= FEW_BYTES else await self._files.stored(sha256)
         return stored if stored is not None else anonymous(data, sha256)
 
     # -- the search --------------------------------------------------------------------------------------------------------
@@ -179,18 +179,21 @@ class Sidecars:
         key, listed = search.key, search.listed
         if listed is not None:
             self._check(key, listed)
-            expected = search.expected
-            if expected is not None and expected.algorithm == "sha256":
-                source = await self._files.stored(expected.hex)
-                if source is not None:
-                    try:
-                        return await self._kept(search, await self._offload.run(_all_of, source))
-                    finally:
-                        source.close()
-        if listed is None and not is_wheel(key.filename):
+        elif not is_wheel(key.filename):
             return None  # the page has to say first that there is any
-        source = await search.holder.stored(key.project, key.asked, key.filename, listed)
-        return None if source is None else await self._read_out(search, source)
+        expected = search.expected
+        metadata = expected.hex if expected is not None and expected.algorithm == "sha256" else None
+        file = await search.holder.committed(key.project, key.asked, key.filename, listed)
+        candidates = ([] if metadata is None else [(metadata, None)]) + ([] if file is None else [file])
+        source = await self._files.first_stored(candidates)
+        if source is None:
+            return None
+        if source.sha256 != metadata:
+            return await self._read_out(search, source)
+        try:
+            return await self._kept(search, await self._offload.run(_all_of, source))
+        finally:
+            source.close()
 
     async def _from_upstream(self, search: _Search) -> tuple[bytes, str] | None:
         key, holder = search.key, search.holder
@@ -202,7 +205,8 @@ class Sidecars:
         if listed.file.core_metadata:
             try:
                 data = await self._within(_SIDECAR_WITHIN, key, holder.sidecar(key.project, listed, search.expected))
-                if await self._fits(search, data, "upstream's own metadata"):
+                # Where a digest is stated, it has been checked.
+                if search.expected is not None or await self._fits(search, data, "upstream's own metadata"):
                     return await self._kept(search, data)
             except NotHere:
                 raise
@@ -286,7 +290,7 @@ class Sidecars:
         """Whether *data* is what may be served; why not goes into the search."""
         expected = search.expected
         if expected is not None:
-            if await self._offload.run(matches, data, expected):
+            if await matching(data, expected, self._offload):
                 return True
             search.rejected.append(f"{what} has not the {expected.algorithm} that the page states")
             return False

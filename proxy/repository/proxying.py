@@ -81,7 +81,7 @@ class ProxyRepository:
         self._recorder = recorder
         self._remote = RemoteFiles(files, upstreams, self._committed)
         self._gate = gate = Gate(policy, name, pages, pins, offload, clock)
-        self._listed = ListedFiles(name, upstreams, pages, files, pins, gate, self._remote, offload, recorder)
+        self._listed = ListedFiles(name, upstreams, pages, pins, gate, self._remote, offload, recorder)
         self._prefetch = Prefetch(name, gate, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
 
     def close(self) -> None:

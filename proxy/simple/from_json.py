@@ -71,7 +71,7 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     entries = document.get("files")
     if not isinstance(entries, list):
         raise Malformed("the JSON is no project page: it has no list of files")
-    listed = [file for file in [_file(_entry(raw), url) for raw in entries] if file is not None]
+    listed = [file for file in [_file(entry, url) for entry in _entries(entries)] if file is not None]
     if entries and not listed and not any(bytes(raw)[:1] == b"{" for raw in entries):
         raise Malformed("the JSON is no project page: its files are no objects")
     if not meta and not isinstance(name, str) and not listed:
@@ -127,6 +127,14 @@ def _others(mapping: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]
     return {key: value for key, value in mapping.items() if key not in known} if not known.issuperset(mapping) else EMPTY
 
 
+def _entries(raws: list[msgspec.Raw]) -> list[Any]:
+    """The values of *raws*, as :func:`_entry` tells them."""
+    try:
+        return list(map(_value.decode, raws))
+    except _UNDECODABLE:
+        return list(map(_entry, raws))
+
+
 def _entry(raw: msgspec.Raw) -> Any:
     """The value of *raw*; one that cannot be decoded, such as for a number of 5,000 digits, is ``None``."""
     try:
@@ -152,11 +160,11 @@ def _file(entry: Any, page_url: str) -> File | None:
     return File(
         filename=filename,
         url=found[0],
-        hashes=_hashes(get("hashes"), found[1]),
+        hashes=_hashes(get("hashes"), found[1]) if found[1] else mend.digests(get("hashes")),
         requires_python=mend.requires_python(get("requires-python")),
         size=mend.size(get("size")),
         upload_time=mend.upload_time(get("upload-time")),
-        yanked=mend.yanked(get("yanked")),
+        yanked=mend.yanked(yanked) if (yanked := get("yanked")) else False,
         core_metadata=metadata,
         provenance=mend.provenance(get("provenance")),
         extra=mend.unknown(others) if (others := _others(entry, _FILE_KEYS)) else EMPTY,

@@ -21,7 +21,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -73,7 +73,8 @@ class LocalPartial:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_TRUNC)
         self._descriptor = os.open(path, flags, 0o600)
         self.size = os.fstat(self._descriptor).st_size
-        self._mark = settled(self._descriptor)
+        # To an empty file nothing can be added behind our back without another size.
+        self._mark = settled(self._descriptor) if self.size else mark_of(os.fstat(self._descriptor))
         self._committed_as: str | None = None
         #: Others have written to it.
         self._foreign = False
@@ -216,20 +217,35 @@ class LocalFiles:
         return self._files / sha256[:2] / sha256
 
     async def open(self, sha256: str, size: int | None = None) -> IBytesSource | None:
-        return await owned(self._open(self.path(sha256), size))
+        return await self.open_first([(sha256, size)])
 
-    async def _open(self, path: Path, size: int | None) -> WholeFile | None:
-        found = await self._offload.run(self._opened, path, size)
-        if isinstance(found, Damage):
+    async def open_first(self, candidates: Sequence[tuple[str, int | None]]) -> IBytesSource | None:
+        return await owned(self._open_first([(self.path(sha256), size) for sha256, size in candidates]))
+
+    async def _open_first(self, candidates: Sequence[tuple[Path, int | None]]) -> WholeFile | None:
+        while candidates:
+            count, found = await self._offload.run(self._first_opened, candidates)
+            path, _ = candidates[count - 1]
+            if found is None:
+                return None
+            if not isinstance(found, Damage):
+                source, mark = found
+                # What was looked at as it was opened is right, also where somebody has noted another use of it since.
+                if source.size <= AT_ONCE or self._proofs.hold(path.name, mark):
+                    return source
+                return self._being_checked(source, path.name, mark)
             await self._damaged(path.name, found)
-            return None
-        if found is None:
-            return None
-        source, mark = found
-        # What was looked at as it was opened is right, also where somebody has noted another use of it since.
-        if source.size <= AT_ONCE or self._proofs.hold(path.name, mark):
-            return source
-        return self._being_checked(source, path.name, mark)
+            candidates = candidates[count:]
+        return None
+
+    def _first_opened(
+        self, candidates: Sequence[tuple[Path, int | None]]
+    ) -> tuple[int, tuple[CheckedFile, Mark] | Damage | None]:
+        """The first of *candidates* that is there, good or damaged, and how many of them were looked at."""
+        for count, (path, size) in enumerate(candidates, start=1):
+            if (found := self._opened(path, size)) is not None:
+                return count, found
+        return len(candidates), None
 
     def _opened(self, path: Path, size: int | None) -> tuple[CheckedFile, Mark] | Damage | None:
         try:

@@ -28,7 +28,10 @@ class MemoryRecords:
         return self._values.get(key)
 
     async def set(self, key: str, value: bytes) -> None:
-        self._values[key] = bytes(value)
+        await self.set_all({key: value})
+
+    async def set_all(self, values: Mapping[str, bytes]) -> None:
+        self._values |= {key: bytes(value) for key, value in values.items()}
 
     async def delete(self, key: str) -> bool:
         return self._values.pop(key, None) is not None
@@ -52,6 +55,10 @@ class RecentRecords:
 
     async def set(self, key: str, value: bytes) -> None:
         self._values.put(key, bytes(value))
+
+    async def set_all(self, values: Mapping[str, bytes]) -> None:
+        for key, value in values.items():
+            await self.set(key, value)
 
     async def delete(self, key: str) -> bool:
         there = self._values.get(key) is not None
@@ -179,6 +186,12 @@ class MemoryFiles:
             await self.set_aside(sha256)
             return None
         return None if data is None else anonymous(data, sha256)
+
+    async def open_first(self, candidates: Sequence[tuple[str, int | None]]) -> WholeFile | None:
+        for sha256, size in candidates:
+            if (found := await self.open(sha256, size)) is not None:
+                return found
+        return None
 
     async def unchecked(self, sha256: str) -> WholeFile | None:
         return await self.open(sha256)

@@ -9,15 +9,20 @@ Through an outbound proxy names are resolved by that proxy; there only literal a
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from twisted.internet.error import ConnectError
 
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.origin import origin_of
 
+#: Hosts and addresses about which it is remembered what they are: each request asks.
+_REMEMBERED = 256
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
+@lru_cache(_REMEMBERED)
 def is_address(host: str) -> bool:
     """Whether *host* is an IP address and no name."""
     try:
@@ -27,6 +32,7 @@ def is_address(host: str) -> bool:
     return True
 
 
+@lru_cache(_REMEMBERED)
 def is_private(address: str) -> bool:
     """Whether an IP address leads into this machine or this network and not to the Internet.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
-
-from attrs import frozen
 
 from proxy.simple.links import LONGEST, shown
 from proxy.upstream.http.failures import Failed
@@ -14,19 +14,21 @@ from proxy.upstream.http.failures import Failed
 MOST_REDIRECTS = 5
 
 _PORTS = {"http": 80, "https": 443}
+#: URLs whose origin is remembered: each request asks for that of its own several times.
+_REMEMBERED = 256
 _SAFE = "%/:=&~+!$,;'@()*[]"
 _NO_HOST = re.compile(r"[\x00-\x20\x7f\\<>\"^`{|}]")
 
 
-@frozen(slots=True)
-class Origin:
-    """Scheme, host and port (RFC 6454)."""
+class Origin(NamedTuple):
+    """Scheme, host and port (RFC 6454).  A tuple: it is the key of several tables that each request looks into."""
 
     scheme: str
     host: str
     port: int
 
 
+@lru_cache(_REMEMBERED)
 def origin_of(url: str) -> Origin:
     """The origin of *url*.  Raises Failed for what is no http(s) URL with a host."""
     try:
