@@ -27,6 +27,7 @@ from proxy.cache.pages import PageCache
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords, remove_missing
+from proxy.cache.refreshed import Terms
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
 from proxy.core.troubles import Reason, Trouble
@@ -262,19 +263,17 @@ class ProxyService(MultiService):
 
     def _index(self, index: IndexSettings, pins: Ledger, page_memory: int) -> IndexParts:
         pool: Offline | Upstreams = Offline(index.name) if index.offline else self._pool(index)
+        terms = Terms(index.limits, self._reactor, self._clock, self.metrics)
         pages = PageCache(
             index.name,
             pool,
             self._records,
             self._work,
-            self._reactor,
-            index.limits,
+            terms,
             page_memory,
-            self.metrics,
-            self._clock,
             pins.sightings,
         )
-        documents = self._documents(index, pool, pages)
+        documents = self._documents(index, pool, pages, terms)
         metadata = Sidecars(self._files, pins, self._work, self._clock, self._reactor, self.metrics)
         self._closing += [pages, documents, metadata]
 
@@ -310,8 +309,8 @@ class ProxyService(MultiService):
             clock=self._clock,
         )
 
-    def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache) -> Documents:
-        name, limits, recorder, clock = index.name, index.limits, self.metrics, self._clock
+    def _documents(self, index: IndexSettings, pool: IUpstreams, pages: PageCache, terms: Terms) -> Documents:
+        name = index.name
 
         places = ProvenancePlaces(name)
 
@@ -324,12 +323,10 @@ class ProxyService(MultiService):
         documents = records(DOCUMENTS)
         lists = ListFiles(self._data_dir / "lists" / name, self._work, self._place.prepare)
         return Documents(
-            DocumentCache(pool, pool.document, documents, self._reactor, limits, recorder, clock),
-            DocumentCache(pool, provenance, documents, self._reactor, limits, recorder, clock),
+            DocumentCache(pool, pool.document, documents, terms),
+            DocumentCache(pool, provenance, documents, terms),
             places,
-            ProjectList(
-                name, pool, pages, records(PROJECTS), lists, self._work, self._reactor, limits, self._policy, recorder, clock
-            ),
+            ProjectList(name, pool, pages, records(PROJECTS), lists, self._work, self._policy, terms),
         )
 
     def startService(self) -> None:

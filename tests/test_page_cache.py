@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.cache.pages import PageCache
-from proxy.cache.refreshed import Served
+from proxy.cache.refreshed import Served, Terms
 from proxy.core.events import Incident, Notice
 from proxy.errors import Attempt, NotFound, UpstreamFailed
 from proxy.mechanism.offload import Inline
@@ -43,11 +43,8 @@ class PageCacheTests(SynchronousTestCase):
             self.upstreams,
             self.records,
             Inline(),
-            self.clock,
-            limits or PageLimits(),
+            Terms(limits or PageLimits(), self.clock, lambda: self.clock.seconds() + self.ahead, self.recorder),
             1 << 20,
-            self.recorder,
-            lambda: self.clock.seconds() + self.ahead,
         )
 
     def get(self, project: str = "six", **how: Any) -> Deferred[Served]:

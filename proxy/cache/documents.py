@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxy.cache.pages import renewed
 from proxy.cache.records import HeadedRecords
-from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.cache.refreshed import OlderThanKept, Refreshed, Terms
 from proxy.core.events import OF_DOCUMENTS, Incident, Notice
 from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, Overloaded, ProxyError
-from proxy.interfaces import Clock, IRecorder, IUpstreams
+from proxy.interfaces import IUpstreams
 from proxy.model import DocumentFound, DocumentReply, Head, PageMissing, PageUnchanged, Record, Validators
-from proxy.settings import PageLimits
 from proxy.simple.links import shown_in
-from proxy.statistics.recorders import UNRECORDED
 
 
 class DocumentCache:
-    """What *ask* brings from *upstreams* by key, kept in *records*.  *recorder* is told what is worth counting."""
+    """What *ask* brings from *upstreams* by key, kept in *records* and refreshed on *terms*."""
 
     log = Logger()
     incidents = OF_DOCUMENTS
@@ -32,16 +28,13 @@ class DocumentCache:
         upstreams: IUpstreams,
         ask: Callable[[str, Validators | None], Awaitable[DocumentReply]],
         records: HeadedRecords,
-        reactor: IReactorTime,
-        limits: PageLimits,
-        recorder: IRecorder = UNRECORDED,
-        clock: Clock = time.time,
+        terms: Terms,
     ) -> None:
         self._ask = ask
         self._records = records
-        self._reactor = reactor
+        self._reactor = terms.reactor
         self._doubts = Doubts()
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, recorder, clock=clock)
+        self._refreshed = Refreshed(self, upstreams, terms)
         self.close = self._refreshed.close
         self.get = self._refreshed.get
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 from attrs import evolve, frozen
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxy.cache.records import PAGES, HeadedRecords
-from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.cache.refreshed import OlderThanKept, Refreshed, Terms
 from proxy.cache.sightings import Sightings
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import OF_PAGES, Incident, Notice
 from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, Overloaded, ProxyError
-from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore, IUpstreams
+from proxy.interfaces import IOffload, IRecordStore, IUpstreams
 from proxy.mechanism.flight import Flights
 from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
-from proxy.settings import PageLimits
 from proxy.simple.parse import Malformed, parse_page, weight
-from proxy.statistics.recorders import UNRECORDED
 
 #: Files that are named in one line of the log.
 _NAMED = 10
@@ -36,8 +32,7 @@ class _Parsed:
 class PageCache:
     """The pages of *index* as *upstreams* state them.
 
-    *memory* bounds the parsed pages kept at hand, in bytes.  *recorder* is told what is worth counting, *sightings* which
-    files are on a new page.
+    *memory* bounds the parsed pages kept at hand, in bytes.  *sightings* is told which files are on a new page.
     """
 
     log = Logger()
@@ -49,22 +44,19 @@ class PageCache:
         upstreams: IUpstreams,
         records: IRecordStore,
         offload: IOffload,
-        reactor: IReactorTime,
-        limits: PageLimits,
+        terms: Terms,
         memory: int,
-        recorder: IRecorder = UNRECORDED,
-        clock: Clock = time.time,
         sightings: Sightings | None = None,
     ) -> None:
         self._index = index
         self._sightings = sightings
-        self._reactor = reactor
+        self._reactor = terms.reactor
         self._doubts = Doubts()
         self._upstreams = upstreams
         self._records = HeadedRecords(PAGES, index, records, offload)
         self._offload = offload
-        self._recorder = recorder
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, recorder, upstreams.slow, clock=clock)
+        self._recorder = terms.recorder
+        self._refreshed = Refreshed(self, upstreams, terms, upstreams.slow)
         self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
         self._parses: Flights[Page] = Flights()
         self.close = self._refreshed.close

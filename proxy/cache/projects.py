@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
 from attrs import evolve
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxy.cache.listing import ShownList, lines_file
 from proxy.cache.pages import PageCache, renewed
 from proxy.cache.records import HeadedRecords
-from proxy.cache.refreshed import OlderThanKept, Refreshed
+from proxy.cache.refreshed import OlderThanKept, Refreshed, Terms
 from proxy.core.cache_status import CacheStatus
 from proxy.core.events import OF_LISTS, Incident, Notice
 from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, StorageFailed
-from proxy.interfaces import Clock, IOffload, IProjectsView, IRecorder, IUpstreams
+from proxy.interfaces import IOffload, IProjectsView, IUpstreams
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
-from proxy.settings import MIB, PageLimits
+from proxy.settings import MIB
 from proxy.simple.malformed import Malformed
 from proxy.simple.projects import copy_lines, lines_of, write_lines
-from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.lists import ListFiles
 
 #: There is one list.
@@ -53,11 +50,8 @@ class ProjectList:
         records: HeadedRecords,
         lists: ListFiles,
         offload: IOffload,
-        reactor: IReactorTime,
-        limits: PageLimits,
         policy: Policy,
-        recorder: IRecorder = UNRECORDED,
-        clock: Clock = time.time,
+        terms: Terms,
     ) -> None:
         self._index = index
         self._upstreams = upstreams
@@ -65,10 +59,10 @@ class ProjectList:
         self._records = records
         self._lists = lists
         self._offload = offload
-        self._reactor = reactor
+        self._reactor = terms.reactor
         self._doubts = Doubts()
-        self._refreshed = Refreshed(self, upstreams, reactor, limits, recorder, clock=clock)
-        self._shown = ShownList(index, policy, lists, offload, clock, lambda: self._refreshed.forget(_KEY))
+        self._refreshed = Refreshed(self, upstreams, terms)
+        self._shown = ShownList(index, policy, lists, offload, terms.clock, lambda: self._refreshed.forget(_KEY))
 
     def close(self) -> None:
         """Stop what is under way."""

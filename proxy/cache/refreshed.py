@@ -97,12 +97,23 @@ class Source(Protocol):
         """What to tell a client when upstream definitely has nothing under *key*."""
 
 
-class Refreshed:
-    """All that *source* has, at most as stale as *limits* allow.
+@frozen
+class Terms:
+    """The terms on which everything of one index is refreshed.
 
-    *recorder* is told what is worth counting, *slow* when an answer did not come within the soft deadline.  The age of what
-    was confirmed in an earlier run is told by *clock*; from then on nobody's setting a clock makes it older or younger.
+    *limits* say how stale it may be; *recorder* is told what is worth counting.  *reactor* has the steady clock and the timers.
+    The age of what was confirmed in an earlier run is told by *clock*; from then on nobody's setting a clock makes it older or
+    younger.
     """
+
+    limits: PageLimits
+    reactor: IReactorTime
+    clock: Clock = time.time
+    recorder: IRecorder = UNRECORDED
+
+
+class Refreshed:
+    """All that *source* has, refreshed on *terms*.  *slow* is told when an answer did not come within the soft deadline."""
 
     log = Logger()
 
@@ -110,19 +121,16 @@ class Refreshed:
         self,
         source: Source,
         upstreams: IUpstreams,
-        reactor: IReactorTime,
-        limits: PageLimits,
-        recorder: IRecorder = UNRECORDED,
+        terms: Terms,
         slow: Callable[[float], None] = lambda waited: None,
-        clock: Clock = time.time,
     ) -> None:
         self._slow = slow
-        self._clock = clock
+        self._clock = terms.clock
         self._source = source
         self._upstreams = upstreams
-        self._reactor = reactor
-        self._limits = limits
-        self._recorder = recorder
+        self._reactor = terms.reactor
+        self._limits = terms.limits
+        self._recorder = terms.recorder
         self._entries: DividedTable[str, _Entry] = DividedTable(_entries(_FOUND), _entries(_MISSING), lambda entry: entry.found)
         self._refreshes: Flights[Head] = Flights()
         self._loads: Flights[_Entry] = Flights()
