@@ -46,6 +46,7 @@ from proxy.repository.hosts import FileHosts
 from proxy.repository.metadata import Sidecars
 from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
+from proxy.repository.sources import Offering, Sources
 from proxy.settings import MIB, IndexSettings, ServerSettings, Settings
 from proxy.statistics.metrics import Metrics
 from proxy.storage.lists import ListFiles
@@ -277,23 +278,12 @@ class ProxyService(MultiService):
         metadata = Sidecars(self._files, pins, self._work, self._clock, self._reactor, self.metrics)
         self._closing += [pages, documents, metadata]
 
+        sources = Sources(name=index.name, upstreams=pool, pages=pages, files=self._files, ledger=pins)
+
         def repository(policy: Policy, *, prefetch: bool) -> ProxyRepository:
-            return ProxyRepository(
-                index.name,
-                pool,
-                pages,
-                self._files,
-                pins,
-                metadata,
-                documents,
-                self._work,
-                self._clock,
-                policy,
-                self.metrics,
-                Presence(self.store, self._work) if index.offline else None,
-                prefetch=prefetch,
-                hosts=self._hosts,
-            )
+            presence = Presence(self.store, self._work) if index.offline else None
+            offering = Offering(policy=policy, hosts=self._hosts, presence=presence, prefetch=prefetch)
+            return ProxyRepository(sources, offering, metadata, documents, self._work, self._clock, self.metrics)
 
         offered = repository(self._policy, prefetch=index.prefetch and not index.offline)
         self._closing.append(offered)

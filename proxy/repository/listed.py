@@ -5,18 +5,17 @@ from __future__ import annotations
 from attrs import frozen
 
 from proxy.cache.entries import Entries
-from proxy.cache.ledger import Ledger
-from proxy.cache.pages import PageCache
 from proxy.core.events import Incident, Notice
 from proxy.core.views import Moment
 from proxy.errors import Attempt, DigestChanged, NotFound, UpstreamFailed
-from proxy.interfaces import IFileHandle, IOffload, IRecorder, IUpstreams
+from proxy.interfaces import IFileHandle, IOffload, IRecorder
 from proxy.model import Digest, File, Head, LedgerEntry, Wanted
 from proxy.names import METADATA
 from proxy.repository.gate import Gate
 from proxy.repository.gathered import Gathered
 from proxy.repository.handles import RemoteFile, RemoteFiles
 from proxy.repository.offered import find, metadata_pin, pin_holds, segment
+from proxy.repository.sources import Sources
 from proxy.settings import MIB
 from proxy.simple.links import beside
 
@@ -44,23 +43,20 @@ class Listed:
 
 
 class ListedFiles:
-    """The files that the pages of the index *name* list, as far as its *gate* lets them be seen."""
+    """The files that the pages of *sources* list, as far as *gate* lets them be seen."""
 
     def __init__(
         self,
-        name: str,
-        upstreams: IUpstreams,
-        pages: PageCache,
-        pins: Ledger,
+        sources: Sources,
         gate: Gate,
         remote: RemoteFiles,
         offload: IOffload,
         recorder: IRecorder,
     ) -> None:
-        self.name = name
-        self._upstreams = upstreams
-        self._pages = pages
-        self._pins = pins
+        self.name = sources.name
+        self._upstreams = sources.upstreams
+        self._pages = sources.pages
+        self._ledger = sources.ledger
         self._gate = gate
         self._remote = remote
         self._offload = offload
@@ -85,7 +81,7 @@ class ListedFiles:
         known = await self.remembered(project, asked, filename)
         if known is not None:
             return known
-        pins = await self._pins.of(self.name, project)
+        pins = await self._ledger.of(self.name, project)
         listed: Listed | None = None
         for no_cache in (False, True):
             served = await self._gate.get(project, no_cache=no_cache)
@@ -113,7 +109,7 @@ class ListedFiles:
 
     async def committed(self, project: str, asked: str, filename: str, listed: Listed | None) -> tuple[str, int | None] | None:
         """The sha256 under which the file is in the store, if it is there, and its size, if that is known."""
-        pin = pinned(await self._pins.of(self.name, project), asked, filename)
+        pin = pinned(await self._ledger.of(self.name, project), asked, filename)
         if pin is not None:
             return pin.sha256, pin.size
         sha256 = None if listed is None else listed.file.hashes.get("sha256")
@@ -139,7 +135,7 @@ class ListedFiles:
 
     async def _on_page(self, project: str, head: Head, filename: str) -> Listed | None:
         """The file as the page of *head* lists it.  Raises NotFound when it is hidden, whatever its digest."""
-        pins = await self._pins.of(self.name, project)
+        pins = await self._ledger.of(self.name, project)
         file = find(await self._pages.parsed(project, head), filename, pins)
         if file is None:
             return None

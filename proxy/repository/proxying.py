@@ -9,80 +9,63 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from proxy.cache.entries import Entries
-from proxy.cache.files import FileCache
-from proxy.cache.ledger import Ledger
-from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.core.events import Incident, Notice
 from proxy.core.views import DocumentName, DocumentView, LegacyName, Moment, PageView, ProvenanceName, View
 from proxy.errors import NotFound, NotHere
-from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRecorder, IRepository, IUpstreams
+from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRecorder, IRepository
 from proxy.model import NO_BYTES, Head, LedgerEntry, Page, Wanted
 from proxy.names import METADATA, PROVENANCE, companion_of, kind_of, metadata_name, version_of
-from proxy.policy.policy import Policy
 from proxy.repository.documents import Documents
 from proxy.repository.gate import Gate
 from proxy.repository.handles import RemoteFile, RemoteFiles, StoredFile
-from proxy.repository.hosts import FileHosts
 from proxy.repository.listed import ListedFiles, etag_of, pinned
 from proxy.repository.metadata import Sidecars
 from proxy.repository.offered import offered
 from proxy.repository.prefetch import Prefetch
-from proxy.repository.presence import Presence, There
-from proxy.settings import MIB
+from proxy.repository.presence import There
+from proxy.repository.sources import Offering, Sources
 from proxy.simple.links import bare, resolve
 from proxy.statistics.recorders import UNRECORDED
-
-#: The largest metadata that is taken from upstream (bytes).
-_LARGEST_METADATA = 16 * MIB
-#: The companion that few indexes have any more, and this one has not (PEP 503: ``data-gpg-sig``).
-_SIGNATURE = ".asc"
 
 
 @implementer(IRepository)
 class ProxyRepository:
-    """The index *name*, of which *policy* says what may be seen.  *recorder* is told what is worth counting.
+    """A proxy index with the pages and files of *sources*, as far as *offering* goes.
 
-    *presence* is given if the index is offline: what is not there is then not offered, neither by page nor by name.
-    *hosts*: those that files may be fetched from.
+    *metadata* finds what is beside files, *documents* what is beside pages.  *recorder* is told what is worth counting.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        name: str,
-        upstreams: IUpstreams,
-        pages: PageCache,
-        files: FileCache,
-        pins: Ledger,
+        sources: Sources,
+        offering: Offering,
         metadata: Sidecars,
         documents: Documents,
         offload: IOffload,
         clock: Clock,
-        policy: Policy,
         recorder: IRecorder = UNRECORDED,
-        presence: Presence | None = None,
-        *,
-        prefetch: bool = False,
-        hosts: FileHosts | None = None,
     ) -> None:
-        self.name = name
-        self._hosts = hosts or FileHosts(())
-        self._presence = presence
+        self.name = name = sources.name
+        self._upstreams = upstreams = sources.upstreams
+        self._pages = sources.pages
+        self._files = sources.files
+        self._ledger = ledger = sources.ledger
+        self._hosts = offering.hosts
+        self._presence = offering.presence
         self._metadata = metadata
         self._documents = documents
         self._offload = offload
-        self._upstreams = upstreams
-        self._pages = pages
-        self._files = files
-        self._pins = pins
         self._clock = clock
         self._recorder = recorder
-        self._remote = RemoteFiles(files, upstreams, self._committed)
-        self._gate = gate = Gate(policy, name, pages, pins, offload, clock)
-        self._listed = ListedFiles(name, upstreams, pages, pins, gate, self._remote, offload, recorder)
-        self._prefetch = Prefetch(name, gate, pins, offload, self._have_metadata, upstreams.spare) if prefetch else None
+        self._remote = RemoteFiles(sources.files, upstreams, self._committed)
+        self._gate = gate = Gate(offering.policy, name, sources.pages, ledger, offload, clock)
+        self._listed = ListedFiles(sources, gate, self._remote, offload, recorder)
+        self._prefetch = (
+            Prefetch(name, gate, ledger, offload, self._have_metadata, upstreams.spare) if offering.prefetch else None
+        )
 
     def close(self) -> None:
         """Stop what goes on beside requests."""
@@ -92,7 +75,7 @@ class ProxyRepository:
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
         served = await self._gate.get(project, no_cache=no_cache)
-        pins = await self._pins.of(self.name, project)
+        pins = await self._ledger.of(self.name, project)
         moment = await self._gate.moment(project, served.head, pins)
         there = None
         if self._presence is not None:
@@ -112,7 +95,7 @@ class ProxyRepository:
 
     def page_at_hand(self, project: str) -> PageView | None:
         served = self._pages.ready(project)
-        pins = self._pins.at_hand(self.name, project)
+        pins = self._ledger.at_hand(self.name, project)
         if served is None or pins is None:
             return None
         moment = self._gate.moment_at_hand(project, served.head, pins)
@@ -195,7 +178,7 @@ class ProxyRepository:
         ``None`` too if there is a moment at which it may be hidden: an answer has to say so.
         """
         head = self._pages.at_hand(project)
-        pins = self._pins.at_hand(self.name, project)
+        pins = self._ledger.at_hand(self.name, project)
         of_metadata = companion_of(name, METADATA)
         filename = of_metadata or name
         if head is None or pins is None or not self._gate.lastingly_visible(project, filename, head[0], pins):
@@ -225,7 +208,7 @@ class ProxyRepository:
     async def _file(self, project: str, asked: str, filename: str) -> IFileHandle:
         of = project, asked, filename
         moment = await self._gate.require(project, filename, filename)
-        pin = pinned(await self._pins.of(self.name, project), asked, filename)
+        pin = pinned(await self._ledger.of(self.name, project), asked, filename)
         if pin is not None:
             stored = await self._files.stored(pin.sha256, pin.size)
             if stored is not None:
@@ -264,7 +247,7 @@ class ProxyRepository:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
-        await self._pins.add(self.name, wanted.project, wanted.filename, _entry(wanted, sha256, size, self._clock()))
+        await self._ledger.add(self.name, wanted.project, wanted.filename, _entry(wanted, sha256, size, self._clock()))
 
 
 def _entry(wanted: Wanted, sha256: str, size: int, now: float) -> LedgerEntry:

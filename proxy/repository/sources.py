@@ -1,0 +1,38 @@
+"""What a proxy index is made of: where its pages and files come from, and what of them is offered."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from proxy.cache.files import FileCache
+from proxy.cache.ledger import Ledger
+from proxy.cache.pages import PageCache
+from proxy.interfaces import IUpstreams
+from proxy.policy.policy import Policy
+from proxy.repository.hosts import FileHosts
+from proxy.repository.presence import Presence
+
+
+@frozen(kw_only=True)
+class Sources:
+    """Where the index *name* finds pages and files: upstream, and what is cached of it."""
+
+    name: str
+    upstreams: IUpstreams
+    pages: PageCache
+    files: FileCache
+    ledger: Ledger
+
+
+@frozen(kw_only=True)
+class Offering:
+    """What clients of an index are offered."""
+
+    #: What may be seen.
+    policy: Policy
+    #: The hosts that files may be fetched from.
+    hosts: FileHosts
+    #: Given if the index is offline: a file that is not stored is then not offered, neither by page nor by name.
+    presence: Presence | None = None
+    #: Whether metadata is fetched before clients ask for it.
+    prefetch: bool = False
