@@ -68,6 +68,7 @@ from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.operations import Operations
 from proxy.web.pages import Pages
+from proxy.web.patience import Patience
 from proxy.web.renderings import Renderings
 from proxy.web.routes import UrlSpace
 from proxy.web.serving import Front
@@ -181,7 +182,7 @@ class ProxyService(MultiService):
             reactor,
             self._disk,
             via=via,
-            stall_timeout=server.stall_timeout,
+            patience=Patience(stall_timeout=server.stall_timeout),
             space=UrlSpace(ROUTES, self.indexes, default),
             recorder=self.metrics,
         )

@@ -26,6 +26,7 @@ from proxy.web.answers import Answer, Ask, StreamBody
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.hot import HotRequests
+from proxy.web.patience import Patience
 from proxy.web.serving import Front
 from proxy.web.site import refuse_body
 
@@ -81,8 +82,7 @@ class Yard:
             self.clock,
             Inline(),
             via="pypiproxy-test",
-            stall_timeout=30.0,
-            answer_within=1e9,
+            patience=Patience(stall_timeout=30.0, answer_within=1e9),
         )
         self.site = BoundedSite(front, self.clock, 1, 60.0, lambda full: None)
         self.transport = Narrow(room)

@@ -26,6 +26,7 @@ from proxy.web.callers import Callers
 from proxy.web.connection import HEAD_WITHIN
 from proxy.web.connections import RESERVE, BoundedSite
 from proxy.web.hot import HotRequests
+from proxy.web.patience import Patience
 from proxy.web.serving import Front
 from tests.inprocess import JSON, LOOPBACK, Running, Start, upstream_settings
 from tests.support import certs, wire
@@ -85,8 +86,7 @@ class House:
             self.clock,
             Inline(),
             via="pypiproxy-test",
-            stall_timeout=STALL,
-            answer_within=1e9,
+            patience=Patience(stall_timeout=STALL, answer_within=1e9),
         )
         self.site = BoundedSite(front, self.clock, limit, IDLE, self.full.append)
         self.clients: list[Client] = []

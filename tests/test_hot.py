@@ -22,8 +22,11 @@ from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.hot import HotRequests
-from proxy.web.serving import ANSWER_WITHIN, Front
+from proxy.web.patience import Patience
+from proxy.web.serving import Front
 from proxy.web.site import refuse_body
+
+PATIENCE = Patience(stall_timeout=60.0)
 
 
 class Farm:
@@ -46,7 +49,7 @@ class Farm:
             self.clock,
             Inline(),
             via="pypiproxy-test",
-            stall_timeout=60.0,
+            patience=PATIENCE,
             recorder=self.recorder,
         )
         self.site = BoundedSite(front, self.clock, 100, 60, lambda full: None)
@@ -105,8 +108,8 @@ class HotRequestsTests(SynchronousTestCase):
         self.farm.clock.advance(5.0)
         self.send(request("/slow"))
         (ask,) = self.farm.asks
-        self.assertEqual(ask.deadline, 5.0 + ANSWER_WITHIN)
-        self.farm.clock.advance(ANSWER_WITHIN - 0.01)
+        self.assertEqual(ask.deadline, 5.0 + PATIENCE.answer_within)
+        self.farm.clock.advance(PATIENCE.answer_within - 0.01)
         self.assertEqual(self.transport.value(), b"")
         self.farm.clock.advance(0.02)
         self.assertIn(b"HTTP/1.1 503 ", self.transport.value())

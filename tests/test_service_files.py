@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor as default_reactor
 from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
@@ -451,11 +452,12 @@ async def test_what_takes_too_long_is_a_503_and_is_there_when_it_is_asked_for_ag
     proxy = await run(big)
     path = "/simple/big/" if what.startswith("/simple") else await proxy.link("big", WHEEL)
     gate = big.hold(what)
-    proxy.service.front.answer_within = 0.1
+    front = proxy.service.front
+    front.patience = evolve(front.patience, answer_within=0.1)
     reply = await proxy.get(path)
     assert (reply.status, reply.headers["retry-after"] in ("1", "2"), reply.json["code"]) == (503, True, "upstream-slow")
     gate.release()
-    proxy.service.front.answer_within = 10.0
+    front.patience = evolve(front.patience, answer_within=10.0)
     assert (await proxy.get(path)).status == 200
     assert big.count(what) == 1
 
@@ -467,12 +469,13 @@ async def test_a_body_that_upstream_leaves_hanging_is_cut_off_and_goes_on_for_wh
     proxy = await run(big)
     path = await proxy.link("big", WHEEL)
     gate = big.hold("/packages/*", after=1_000_000)
-    proxy.service.front.silence_within = 0.1
+    front = proxy.service.front
+    front.patience = evolve(front.patience, silence_within=0.1)
     reply = await proxy.get(path)
     assert (reply.status, reply.complete) == (200, False)
     assert BIG.startswith(reply.body)
     gate.release()
-    proxy.service.front.silence_within = 10.0
+    front.patience = evolve(front.patience, silence_within=10.0)
     assert (await proxy.get(path)).body == BIG
     assert big.count("/packages/*") == 1
 
@@ -494,7 +497,7 @@ async def test_a_client_that_pauses_is_not_taken_for_a_silent_upstream(
     assert (await other.reply()).body == BIG
     # Upstream has sent all there is, and the one who pauses has not taken it.
     for _ in range(3):
-        timers.advance(proxy.service.front.silence_within)
+        timers.advance(proxy.service.front.patience.silence_within)
     client.transport.resumeProducing()
     assert (await client.reply()).body == BIG
 

@@ -111,7 +111,7 @@ class Channel(Protocol):
             moves = left < self._unsent
             if moves:
                 self._unsent, self._moved_at = left, now
-            if moves or (left and now - self._moved_at < self.site.front.stall_timeout):
+            if moves or (left and now - self._moved_at < self.site.front.patience.stall_timeout):
                 self._deadline.set(self.site.limits[table.LIMITS[self.state]])
                 return
         self._happened(Event.OVERDUE)

@@ -51,7 +51,7 @@ class BoundedSite(Factory):
             Limit.NONE: None,
             Limit.IDLE: idle_timeout,
             Limit.HEAD: min(HEAD_WITHIN, idle_timeout),
-            Limit.STALL: front.stall_timeout,
+            Limit.STALL: front.patience.stall_timeout,
             Limit.LINGER: LINGERS_WITHIN,
         }
         #: Whether one more request may be answered.

@@ -21,6 +21,7 @@ from proxy.interfaces import IOffload
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Body, FileBody, StreamBody
 from proxy.web.encoding import BODILESS, encoded_head
+from proxy.web.patience import Patience
 from proxy.web.sending import CopySender, SendfileSender
 from proxy.web.silence import Silence
 
@@ -65,8 +66,7 @@ class Response:
         path: str,
         to_head: bool,
         minor: int,
-        stall_timeout: float,
-        silence_within: float,
+        patience: Patience,
     ) -> None:
         #: The connection, ``None`` once it is lost.
         self.channel: Outlet | None = outlet
@@ -75,8 +75,8 @@ class Response:
         self._path = path
         self._to_head = to_head
         self._minor = minor
-        self._stall_timeout = stall_timeout
-        self._silence_within = silence_within
+        self._stall_timeout = patience.stall_timeout
+        self._silence_within = patience.silence_within
         self._stall: IDelayedCall | None = None
         self._producer: IPushProducer | None = None
         self._chunked = False

@@ -27,15 +27,10 @@ from proxy.web.callers import Caller, Callers
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit, HotRequests
+from proxy.web.patience import Patience
 from proxy.web.problems import problem
 from proxy.web.responding import Outlet, Response
 from proxy.web.routes import Route, UrlSpace
-
-#: An answer that has not begun after this long becomes a 503 (seconds): pip gives up after 15 s without a byte, and what is
-#: under way goes on and is there when it asks again.
-ANSWER_WITHIN = 12.0
-#: A body of which upstream has sent nothing for this long is cut off (seconds), for the same reason: clients that resume will.
-SILENCE_WITHIN = 14.0
 
 #: The access log is published without a Logger, which spends more on each line than all else does (on checking its level).
 _ACCESS, _INFO = "proxy.access", LogLevel.info
@@ -67,14 +62,11 @@ class Front:
         offload: IOffload,
         *,
         via: str,
-        stall_timeout: float,
+        patience: Patience,
         space: UrlSpace = _NOWHERE,
         recorder: IRecorder = UNRECORDED,
-        answer_within: float = ANSWER_WITHIN,
-        silence_within: float = SILENCE_WITHIN,
     ) -> None:
-        self.answer_within = answer_within
-        self.silence_within = silence_within
+        self.patience = patience
         self._answer = answer
         self._space = space
         self.hot = hot
@@ -82,7 +74,6 @@ class Front:
         self.reactor = reactor
         self._offload = offload
         self._via = via
-        self.stall_timeout = stall_timeout
         self._recorder = recorder
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
@@ -102,13 +93,13 @@ class Front:
             path=printable(head.target),
             to_head=head.method == b"HEAD",
             minor=head.minor,
-            stall_timeout=self.stall_timeout,
-            silence_within=self.silence_within,
+            patience=self.patience,
         )
 
     def asked(self, head: RequestHead, caller: Caller, *, secure: bool, body: RequestBody | None) -> Ask:
         """The request with the head *head*, which has come just now."""
-        return asked(head, caller, self._leads(head), self.reactor.seconds() + self.answer_within, secure=secure, body=body)
+        deadline = self.reactor.seconds() + self.patience.answer_within
+        return asked(head, caller, self._leads(head), deadline, secure=secure, body=body)
 
     def _leads(self, head: RequestHead) -> Route:
         path, _, _ = head.target.partition(b"?")
@@ -174,7 +165,7 @@ class Front:
 
         def look() -> None:
             nonlocal late, deadline
-            left = 0.0 if body is None else body.moved_at + self.answer_within - self.reactor.seconds()
+            left = 0.0 if body is None else body.moved_at + self.patience.answer_within - self.reactor.seconds()
             if left > 0:
                 deadline = self.reactor.callLater(left, look)
                 return
@@ -188,9 +179,9 @@ class Front:
             if not late:
                 raise
             if body is not None and not body.over:
-                raise SlowRequest(f"nothing of the request's body came for {self.answer_within:g} s") from None
+                raise SlowRequest(f"nothing of the request's body came for {self.patience.answer_within:g} s") from None
             raise SlowUpstream(
-                f"{ask.path} is still on its way after {self.answer_within:g} s: upstream is slow, ask again"
+                f"{ask.path} is still on its way after {self.patience.answer_within:g} s: upstream is slow, ask again"
             ) from None
         finally:
             if deadline.active():

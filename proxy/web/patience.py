@@ -1,0 +1,18 @@
+"""How long an answer may take, from its request to its last byte."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Patience:
+    """The time limits of an answer (seconds)."""
+
+    #: A client that takes no byte for this long is dropped: ``server.stall_timeout``.
+    stall_timeout: float
+    #: An answer that has not begun after this long becomes a 503: pip gives up after 15 s without a byte, and what is under way
+    #: goes on and is there when it asks again.
+    answer_within: float = 12.0
+    #: A body of which upstream has sent nothing for this long is cut off, for the same reason: clients that resume will.
+    silence_within: float = 14.0
