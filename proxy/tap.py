@@ -23,7 +23,6 @@ from proxy import config
 from proxy.errors import ConfigError
 from proxy.host import datadir, logs
 from proxy.host.ending import heed_signals
-from proxy.settings import WarmSettings
 
 
 class Options(usage.Options):
@@ -117,7 +116,7 @@ def makeService(options: Options) -> IService:
             service = build(settings, reactor)
             service.setServiceParent(instance)
             if settings.warm is not None:
-                _following(settings.warm, service, reactor).setServiceParent(instance)
+                service.follow(settings.warm)
             with _naming(file, "--listen", "server.listen", given=bool(options["listen"])):
                 for listening in service.listenings:
                     listening.open()
@@ -130,16 +129,6 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         raise SystemExit(f"pypiproxy: {error}") from None
     return instance
-
-
-def _following(settings: WarmSettings, service: Any, reactor: Any) -> IService:
-    """What keeps ready what *settings* name.  Raises ConfigError when *service* listens nowhere it could be asked."""
-    from proxy.host.following import Following
-
-    plain = next((listening for listening in service.listenings if listening.plain), None)
-    if plain is None:
-        raise ConfigError("warm: the proxy asks itself over http for it; expected a tcp: endpoint in server.listen")
-    return Following(settings, lambda: f"{plain.local_url()}simple/", service.administration.perform, reactor)
 
 
 @contextmanager

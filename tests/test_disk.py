@@ -40,7 +40,7 @@ class Farm:
 
     async def age(self, proxy: Running, names: str) -> None:
         """Let the files of *names* have been used long ago, the first one first."""
-        await proxy.service.usage.write()
+        await proxy.service.caches.usage.write()
         for hours, name in enumerate(reversed(names), start=1):
             then = 1_000_000_000 - 3600 * hours
             os.utime(self._path(name), (then, then))
@@ -62,7 +62,7 @@ def farm(upstream: FakeUpstream, tmp_path: Path) -> Farm:
 
 async def settled(proxy: Running) -> None:
     """Wait until what goes of itself has gone."""
-    await proxy.service.room.settled()
+    await proxy.service.caches.room.settled()
 
 
 @pytest_twisted.ensureDeferred
@@ -92,10 +92,10 @@ async def test_metadata_that_was_read_out_of_a_wheel_goes_and_is_read_again(
     path = await proxy.link("small", made.filename) + ".metadata"
     assert (await proxy.get(path)).body == made.metadata
     sha256 = hashlib.sha256(made.metadata).hexdigest()
-    assert sha256 in await proxy.service.usage.last_used()
+    assert sha256 in await proxy.service.caches.usage.last_used()
     await farm.get(proxy, "abcde")
     await settled(proxy)
-    assert sha256 not in await proxy.service.usage.last_used()
+    assert sha256 not in await proxy.service.caches.usage.last_used()
     assert (await proxy.get(path)).body == made.metadata
 
 
@@ -129,13 +129,13 @@ async def test_a_use_that_is_answered_from_memory_counts(farm: Farm, run: Start)
         client = await proxy.connect(path)
         assert (await client.reply()).body == small
         await client.close()
-    await proxy.service.usage.write()
-    await proxy.service.store.delete(sha256)
-    assert not proxy.service.usage.used_since(sha256, 0.0)
+    await proxy.service.caches.usage.write()
+    await proxy.service.storage.files.delete(sha256)
+    assert not proxy.service.caches.usage.used_since(sha256, 0.0)
     client = await proxy.connect(path)
     assert (await client.reply()).body == small
     await client.close()
-    assert proxy.service.usage.used_since(sha256, 0.0)
+    assert proxy.service.caches.usage.used_since(sha256, 0.0)
 
 
 @pytest_twisted.ensureDeferred
@@ -143,14 +143,14 @@ async def test_kept_files_never_go_not_even_after_a_restart(farm: Farm, run: Sta
     first = await run(farm.upstream)
     await farm.get(first, "abcdef")
     await farm.age(first, "abcdef")
-    assert await first.service.kept.keep("pypi", "a") == [wheel("a")]
-    assert await first.service.kept.keep("pypi", "c", "1.0.0") == [wheel("c")]
-    assert await first.service.kept.keep("pypi", "d", "2.0") == []
+    assert await first.service.caches.pinned.keep("pypi", "a") == [wheel("a")]
+    assert await first.service.caches.pinned.keep("pypi", "c", "1.0.0") == [wheel("c")]
+    assert await first.service.caches.pinned.keep("pypi", "d", "2.0") == []
     await first.stop()
     second = await run(farm.upstream, max_size=LIMIT)
     await settled(second)
     assert farm.stored() == "acf"
-    assert await second.service.kept.release("pypi", "a") == [wheel("a")]
+    assert await second.service.caches.pinned.release("pypi", "a") == [wheel("a")]
     await farm.get(second, "de")
     await settled(second)
     assert farm.stored() == "cde"
@@ -169,7 +169,7 @@ async def test_who_reads_a_file_that_goes_reads_it_to_its_end(upstream: FakeUpst
     client.transport.pauseProducing()
     await proxy.get(await proxy.link("new", wheel("new")))
     await settled(proxy)
-    assert list(await proxy.service.usage.last_used()) == [hashlib.sha256(new).hexdigest()]
+    assert list(await proxy.service.caches.usage.last_used()) == [hashlib.sha256(new).hexdigest()]
     client.transport.resumeProducing()
     assert (await client.reply()).body == old
 
@@ -184,7 +184,7 @@ async def test_a_file_larger_than_the_limit_does_not_drive_out_the_others(
     await proxy.get(await proxy.link("big", wheel("big")))
     await settled(proxy)
     assert farm.stored() == "ab"
-    assert len(await proxy.service.usage.last_used()) == 2
+    assert len(await proxy.service.caches.usage.last_used()) == 2
 
 
 @pytest.mark.parametrize(("limits", "files"), [({}, "a"), ({"max_size": 2**40}, "b")], ids=["unlimited", "limited"])

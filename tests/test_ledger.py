@@ -44,7 +44,7 @@ async def test_a_stored_file_is_entered_with_the_facts_that_its_page_states(upst
         requires_python=">=3.8",
         yanked="broken on Tuesdays",
     )
-    (found,) = (await proxy.service.ledger.of("pypi", "six")).values()
+    (found,) = (await proxy.service.caches.ledger.of("pypi", "six")).values()
     assert replace(found, first_seen=None) == entry
 
 

@@ -138,7 +138,7 @@ async def test_a_page_follows_the_files_that_come_and_go(serve: Start, upstream:
     assert offered(more.json) == [APP.filename, OLD.filename]
     assert (await proxy.get(paths[OLD.filename])).body == OLD.data
 
-    await proxy.service.store.delete(APP.sha256)
+    await proxy.service.storage.files.delete(APP.sha256)
     less = await proxy.get("/simple/app/", Accept=JSON, If_None_Match=more.headers["etag"])
     assert offered(less.json) == [OLD.filename]
 

@@ -337,7 +337,7 @@ async def test_what_is_pinned_stays(asked: Asked) -> None:
 async def test_what_was_not_used_for_long_goes(asked: Asked) -> None:
     now = asked.proxy.service.administration.parts.reactor.seconds()
     await asked("pin", project="attrs")
-    await asked.proxy.service.usage.write()
+    await asked.proxy.service.caches.usage.write()
     for filename in (OLD, "attrs-1.0.tar.gz"):
         digest = sha256(filename)
         os.utime(asked.data_dir / "files" / digest[:2] / digest, (now - 10_000, now - 10_000))

@@ -200,11 +200,11 @@ async def test_a_stored_file_is_dated_to_the_page_and_so_it_is_after_a_restart(u
     path = await first.link("six", made.filename)
     moments[0] += 60.0
     await first.get(path)
-    entry = (await first.service.ledger.of("pypi", "six"))[made.filename]
+    entry = (await first.service.caches.ledger.of("pypi", "six"))[made.filename]
     assert (entry.first_seen, entry.committed_at) == (1_000_000_000.0, 1_000_000_060.0)
     await first.stop()
     second = await run(upstream, clock=lambda: moments[0])
-    assert await second.service.ledger.sightings.first_seen("pypi", "six") == {
+    assert await second.service.caches.ledger.sightings.first_seen("pypi", "six") == {
         made.filename: 1_000_000_000.0,
         other.filename: 1_000_000_000.0,
     }

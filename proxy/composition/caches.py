@@ -1,0 +1,98 @@
+"""What all indexes share of the cache: records, the ledger, files, and the limits that these are kept within."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from proxy.cache.files import FileCache
+from proxy.cache.ledger import Ledger
+from proxy.cache.migration import LEDGER
+from proxy.cache.pinned import PinnedBook
+from proxy.cache.records import remove_missing
+from proxy.cache.room import Room
+from proxy.cache.usage import UsageBook
+from proxy.composition.means import Means
+from proxy.composition.storage import Storage, database_trouble
+from proxy.core.troubles import Trouble
+from proxy.errors import StorageFailed
+from proxy.interfaces import IRecordStore
+from proxy.settings import MIB, ServerSettings
+from proxy.storage.memory import RecentRecords
+from proxy.storage.spare import SpareRecords
+
+#: Memory for pages and documents that cannot be written (bytes).
+_UNWRITTEN = 32 * MIB
+#: The share of ``page_memory`` for entries of the ledger.
+_FOR_ENTRIES = 0.1
+
+_log = Logger()
+
+
+@frozen(kw_only=True)
+class Caches:
+    """The caches over one data directory."""
+
+    records: IRecordStore
+    ledger: Ledger
+    usage: UsageBook
+    pinned: PinnedBook
+    room: Room
+    files: FileCache
+
+    def tidy(self) -> Deferred[None]:
+        """Keep files within their limits from now on, and remove outdated records; cancelling ends the latter."""
+        self.room.start()
+        cleaning = Deferred.fromCoroutine(remove_missing(self.records))
+        return cleaning.addErrback(lambda failure: failure.trap(CancelledError, StorageFailed) and None)
+
+    async def mend(self) -> Sequence[Trouble]:
+        """Write what the ledger could not take before; what is wrong if it still cannot."""
+        try:
+            await self.ledger.mend()
+        except StorageFailed as error:
+            return [database_trouble(LEDGER, str(error))]
+        return []
+
+    async def close(self) -> None:
+        """Write what is in memory only."""
+        await self.room.stop()
+        await self.ledger.sightings.write()
+        with suppress(StorageFailed):
+            await self.ledger.mend()
+
+
+def sweep(storage: Storage) -> None:
+    """Have what is left of broken downloads removed."""
+    swept = Deferred.fromCoroutine(storage.files.sweep())
+    swept.addErrback(lambda failure: _log.failure("partial files could not be swept", failure))
+
+
+def build_caches(server: ServerSettings, storage: Storage, means: Means) -> Caches:
+    """The caches over *storage*, within the limits of *server*."""
+    ledger = Ledger(storage.ledger, int(server.page_memory * _FOR_ENTRIES), means.work)
+    usage = UsageBook(storage.files, means.disk, means.clock)
+    pinned = PinnedBook(storage.ledger, ledger, storage.files)
+    room = Room(
+        storage.files,
+        usage,
+        pinned,
+        means.disk,
+        means.reactor,
+        max_size=server.max_size,
+        min_free=server.min_free,
+        recorder=means.metrics,
+        clock=means.clock,
+    )
+    return Caches(
+        records=SpareRecords(storage.records, RecentRecords(_UNWRITTEN)),
+        ledger=ledger,
+        usage=usage,
+        pinned=pinned,
+        room=room,
+        files=FileCache(storage.files, means.disk, means.metrics, usage.used, room, later=means.reactor.callLater),
+    )

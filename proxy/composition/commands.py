@@ -1,0 +1,66 @@
+"""What operators may ask for, and the socket at which their commands ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from attrs import frozen
+
+from proxy.administration.operations import Administration
+from proxy.administration.parts import Parts
+from proxy.composition.caches import Caches
+from proxy.composition.indexes import Indexes
+from proxy.composition.means import Means
+from proxy.composition.storage import Storage
+from proxy.core.troubles import Trouble
+from proxy.host.adminsocket import AdminSocket
+from proxy.web.admin import Admin, site
+
+
+@frozen
+class Commands:
+    """The operations, and the *sockets* that they are served at: none in a service that serves nobody."""
+
+    administration: Administration
+    admin: Admin
+    sockets: tuple[AdminSocket, ...]
+
+    async def look(self) -> Sequence[Trouble]:
+        """What is wrong with the sockets."""
+        return [trouble for each in self.sockets if (trouble := await each.look()) is not None]
+
+    def close(self) -> None:
+        """Cancel the operations that are under way."""
+        self.admin.close()
+
+
+def build_commands(
+    indexes: Indexes,
+    storage: Storage,
+    caches: Caches,
+    means: Means,
+    look: Callable[[], Awaitable[Sequence[Trouble]]],
+    *,
+    serving: bool,
+) -> Commands:
+    """The operations on *indexes*; *look* finds what is wrong with the service, *serving* is whether it has clients."""
+    administration = Administration(
+        Parts(
+            indexes=indexes.parts,
+            store=storage.files,
+            records=storage.records,
+            pins=caches.ledger,
+            kept=caches.pinned,
+            usage=caches.usage,
+            disk=means.disk,
+            work=means.work,
+            reactor=means.reactor,
+            clock=means.clock,
+            look=look,
+            evicting=caches.room.limited,
+            answered=lambda: means.metrics.answers() if serving else None,
+        )
+    )
+    admin = Admin(administration.operations)
+    socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)
+    return Commands(administration, admin, (socket,) if serving else ())

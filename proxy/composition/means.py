@@ -1,0 +1,41 @@
+"""What every room is built with: time, threads and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from proxy.interfaces import Clock
+from proxy.mechanism.offload import Offload
+from proxy.statistics.metrics import Metrics
+
+#: Threads that wait for the disk, and threads that parse, render and compress.
+_DISK_THREADS = 8
+_WORK_THREADS = 2
+
+
+@frozen
+class Means:
+    """Builders hand out what a room needs of it; no room receives all of it.
+
+    *reactor* goes by a steady clock, *clock* tells the wall time (seconds since 1970).  *disk* is for what waits for the disk,
+    *work* for what takes long.
+    """
+
+    reactor: Any
+    clock: Clock
+    metrics: Metrics
+    disk: Offload
+    work: Offload
+
+    def stop(self) -> None:
+        """End the threads: one that is left would keep the process alive for ever."""
+        self.work.stop()
+        self.disk.stop()
+
+
+def means(reactor: Any, clock: Clock) -> Means:
+    """The means of one service.  Its threads are started when they are needed."""
+    disk, work = Offload(reactor, _DISK_THREADS, "disk"), Offload(reactor, _WORK_THREADS, "work")
+    return Means(reactor, clock, Metrics(), disk, work)

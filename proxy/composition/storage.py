@@ -1,0 +1,93 @@
+"""The data directory: its databases and its tree of files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from proxy.cache.migration import LEDGER, LEDGER_COPY
+from proxy.composition.means import Means
+from proxy.core.troubles import Reason, Trouble
+from proxy.errors import ConfigError
+from proxy.mechanism.offload import Offload
+from proxy.settings import ServerSettings
+from proxy.storage.lists import ListFiles
+from proxy.storage.local import LocalFiles
+from proxy.storage.mirrored import MirroredRecords
+from proxy.storage.place import Place
+from proxy.storage.records import DiskRecords
+
+
+@frozen(kw_only=True)
+class Storage:
+    """An open data directory.  *threads* belong to its databases: SQLite wants one thread for each."""
+
+    place: Place
+    #: The database of what can be fetched again, and that of what cannot.
+    records: DiskRecords
+    ledger: MirroredRecords
+    files: LocalFiles
+    directory: Path
+    threads: tuple[Offload, ...]
+
+    def lists(self, index: str, work: Offload) -> ListFiles:
+        """Where the list of the projects of *index* is stored; it is written on *work*."""
+        return ListFiles(self.directory / "lists" / index, work, self.place.prepare)
+
+    async def look(self) -> Sequence[Trouble]:
+        """What is wrong with the databases."""
+        looks = [(each.name, Deferred.fromCoroutine(each.look())) for each in (self.records, self.ledger)]
+        found = [(name, await look) for name, look in looks]
+        return [database_trouble(name, why) for name, why in found if why is not None]
+
+    async def close(self) -> None:
+        """Close files, databases and directory."""
+        await self.files.close()
+        await self.records.close()
+        await self.ledger.close()
+        self.place.close()
+
+    def stop(self) -> None:
+        """End the threads."""
+        for each in self.threads:
+            each.stop()
+
+
+def database_trouble(name: str, why: str) -> Trouble:
+    """What to report of the database *name*, which cannot be written: *why*."""
+    return Trouble(Reason.DATABASE, f"the database {name} takes nothing ({why}): what is new is kept in memory; check the disk")
+
+
+def open_storage(server: ServerSettings, means: Means) -> Storage:
+    """The data directory of *server*.  Raises ConfigError for limits that its file system can never meet."""
+    directory, clock, steady, recorder = server.data_dir, means.clock, means.reactor.seconds, means.metrics
+    place = Place(directory, clock, steady)
+    threads = for_records, for_ledger = tuple(Offload(means.reactor, 1, name) for name in ("records", "ledger"))
+    storage = Storage(
+        place=place,
+        records=DiskRecords(
+            directory / "records", for_records, clock=clock, steady=steady, ours=place.is_ours, recorder=recorder
+        ),
+        ledger=MirroredRecords(
+            directory / LEDGER,
+            directory / LEDGER_COPY,
+            for_ledger,
+            clock=clock,
+            steady=steady,
+            ours=place.is_ours,
+            recorder=recorder,
+        ),
+        files=LocalFiles(directory, means.disk, recorder, place.prepare, place.failed),
+        directory=directory,
+        threads=threads,
+    )
+    there = storage.files.capacity()
+    if server.min_free is not None and there is not None and server.min_free > there:
+        place.close()
+        raise ConfigError(
+            f"server.min_free = {server.min_free:,} bytes: the file system of {directory} has {there:,} bytes in all"
+        )
+    return storage

@@ -1,0 +1,31 @@
+"""What is looked at regularly: the parts of a service that may fail while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from proxy.composition.caches import Caches
+from proxy.composition.indexes import Indexes
+from proxy.composition.means import Means
+from proxy.composition.storage import Storage
+from proxy.core.troubles import Trouble
+from proxy.host.watch import Watch
+
+
+def build_watch(
+    storage: Storage,
+    caches: Caches,
+    indexes: Indexes,
+    means: Means,
+    commands: Callable[[], Awaitable[Sequence[Trouble]]],
+) -> Watch:
+    """A watch over all of these; *commands* looks at what operators' commands reach."""
+
+    async def place() -> Sequence[Trouble]:
+        return await means.disk.run(storage.place.look)
+
+    async def databases() -> Sequence[Trouble]:
+        troubles = await storage.look() or await caches.mend()
+        return [*troubles, *await means.disk.run(storage.place.news)]
+
+    return Watch([place, databases, commands, indexes.look], means.reactor, means.metrics.degraded)

@@ -1,0 +1,153 @@
+"""Where clients come in: the routes, the site, the listeners, and how they are closed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from proxy.access.forwarded import TrustedProxies
+from proxy.composition.caches import Caches
+from proxy.composition.indexes import Indexes
+from proxy.composition.means import Means
+from proxy.composition.process import affordable, raise_descriptor_limit
+from proxy.core.troubles import Trouble
+from proxy.host.listening import Listening
+from proxy.settings import Settings
+from proxy.upstream.http.identity import Identity
+from proxy.web.callers import Callers
+from proxy.web.connections import BoundedSite
+from proxy.web.documents import JsonDocuments
+from proxy.web.files import Files
+from proxy.web.hot import HotRequests
+from proxy.web.operations import Operations
+from proxy.web.pages import Pages
+from proxy.web.patience import Patience
+from proxy.web.renderings import Renderings
+from proxy.web.routes import UrlSpace
+from proxy.web.serving import Front
+from proxy.web.site import ROUTES, Routes
+
+#: The shares of ``page_memory`` for finished bytes.
+_FOR_RENDERINGS, _FOR_HOT, _FOR_SMALL_FILES, _FOR_DOCUMENTS = 0.35, 0.1, 0.15, 0.05
+#: Seconds between two log lines that say that there is no room for more clients.
+_TELL_EVERY = 60.0
+
+
+class Readiness:
+    """Whether requests are taken; probes are told."""
+
+    def __init__(self) -> None:
+        self._stopping = False
+
+    def lasts(self) -> bool:
+        return not self._stopping
+
+    def end(self) -> None:
+        """Nothing new should come from now on."""
+        self._stopping = True
+
+
+class Web:
+    """The site that *front* answers for, with the listeners of *settings* if it is *serving*."""
+
+    log = Logger()
+
+    def __init__(self, settings: Settings, front: Front, readiness: Readiness, means: Means, *, serving: bool) -> None:
+        server = settings.server
+        self.front = front
+        self.readiness = readiness
+        self._reactor = means.reactor
+        self._drain_time = server.drain_time
+        self._told_full: float | None = None
+        self._descriptors = raise_descriptor_limit()
+        limit = affordable(server.max_connections, self._descriptors, sum(each.max_connections for each in settings.upstreams))
+        self._lowered = limit < server.max_connections
+        self._site = site = BoundedSite(front, means.reactor, limit, server.idle_timeout, self._full)
+        listen = server.listen if serving else ()
+        self.listenings = tuple(Listening(each, site, means.reactor, site.make_room) for each in listen)
+
+    def _full(self, full: bool) -> None:
+        """Accept nothing more, or go on accepting."""
+        for listening in self.listenings:
+            if full:
+                listening.hold()
+            else:
+                listening.go_on()
+        now = self._reactor.seconds()
+        if full and (self._told_full is None or now - self._told_full >= _TELL_EVERY):
+            self._told_full = now
+            self.log.warn(
+                "all client connections are taken: further clients wait; server.max_connections is {limit}",
+                limit=self._site.limit,
+            )
+
+    def tell_limit(self) -> None:
+        """Log how many clients there may be, if they are fewer than is configured."""
+        if self._lowered:
+            self.log.warn(
+                "server.max_connections is lowered to {limit}: this process may have {descriptors} open files (LimitNOFILE)",
+                limit=self._site.limit,
+                descriptors=self._descriptors,
+            )
+
+    async def close(self) -> None:
+        """Let responses in progress go on until the deadline, then end every connection."""
+        self._site.wind_down()
+        until = self._reactor.seconds() + self._drain_time
+        await self._drain()
+        await self._site.close(max(0.0, until - self._reactor.seconds()))
+
+    async def _drain(self) -> None:
+        left = self.front.in_progress
+        if not left:
+            return
+        self.log.info("stopping: {left} responses may go on for {seconds} s", left=left, seconds=self._drain_time)
+        quiet = self.front.quiet()
+        deadline = self._reactor.callLater(self._drain_time, quiet.cancel)
+        try:
+            await quiet
+        except CancelledError:
+            self.log.warn("stopping: {left} responses are cut off", left=self.front.in_progress)
+        if deadline.active():
+            deadline.cancel()
+
+
+def build_web(
+    settings: Settings,
+    indexes: Indexes,
+    caches: Caches,
+    identity: Identity,
+    means: Means,
+    look: Callable[[], Awaitable[Sequence[Trouble]]],
+    *,
+    serving: bool,
+) -> Web:
+    """What answers for *indexes*; *look* finds what is wrong with the service, for those who probe it.
+
+    *identity* knows the requests that this instance has sent upstream.
+    """
+    server, readiness = settings.server, Readiness()
+    memory = server.page_memory
+    routes = Routes(
+        indexes.repositories,
+        Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),
+        Files(int(memory * _FOR_SMALL_FILES), caches.usage.used),
+        JsonDocuments(means.work, int(memory * _FOR_DOCUMENTS)),
+        Operations(readiness.lasts, look, means.metrics.exposition),
+        identity,
+    )
+    front = Front(
+        routes,
+        HotRequests(means.clock, identity.via, int(memory * _FOR_HOT)),
+        Callers(TrustedProxies(server.trusted_proxies)),
+        means.reactor,
+        means.disk,
+        via=identity.via,
+        patience=Patience(stall_timeout=server.stall_timeout),
+        space=UrlSpace(ROUTES, indexes.built, indexes.default),
+        recorder=means.metrics,
+    )
+    means.metrics.in_progress.set_function(lambda: front.in_progress)
+    return Web(settings, front, readiness, means, serving=serving)
