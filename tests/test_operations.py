@@ -335,7 +335,7 @@ async def test_what_is_pinned_stays(asked: Asked) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_what_was_not_used_for_long_goes(asked: Asked) -> None:
-    now = asked.proxy.service.administration.parts.reactor.seconds()
+    now = asked.proxy.service.administration.working.reactor.seconds()
     await asked("pin", project="attrs")
     await asked.proxy.service.caches.usage.write()
     for filename in (OLD, "attrs-1.0.tar.gz"):

@@ -228,9 +228,11 @@ async def test_what_comes_while_the_tree_is_read_is_not_missing(stocked: FakeUps
     assert (await proxy.get(await proxy.link("six", SIX.filename))).body == SIX.data
     clock = Clock()
     clock.rightNow = reactor.seconds()
-    parts = evolve(proxy.service.administration.parts, reactor=clock)
+    operations = proxy.service.administration
+    working = evolve(operations.working, reactor=clock)
+    verifying = Verifying(operations.indexes, operations.stores, working)
     problems: list[Any] = []
-    verification = Deferred.fromCoroutine(Verifying(parts).verify(problems.append, rate=1_000))
+    verification = Deferred.fromCoroutine(verifying.verify(problems.append, rate=1_000))
     await wait_for(lambda: bool(clock.getDelayedCalls()))
     assert (await proxy.get(await proxy.link("attrs", ATTRS.filename))).body == ATTRS.data
     for _ in range(10):

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from proxy.administration.parts import Parts, project_name
+from proxy.administration.parts import IndexParts, Stores, chosen, project_name
 from proxy.cache.pinned import PinnedFile
 from proxy.errors import NotFound
 from proxy.interfaces import Operation, Report
 
 
 class Keeping:
-    """Pinning on *parts*."""
+    """Pins files of *indexes* in *stores*."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores) -> None:
+        self._indexes = indexes
+        self._stores = stores
 
     @property
     def operations(self) -> Mapping[str, Operation]:
@@ -26,14 +27,14 @@ class Keeping:
     ) -> list[dict[str, Any]]:
         """Keep what is stored of *project*, or of its version or file *which*.  Raises NotFound when that is nothing."""
         nothing = "is stored yet: fetch it through the proxy, then pin it"
-        return await self._each(self._parts.kept.keep, project, which, index, nothing)
+        return await self._each(self._stores.pinned.keep, project, which, index, nothing)
 
     async def unpin(
         self, report: Report, project: str, which: str | None = None, index: str | None = None
     ) -> list[dict[str, Any]]:
         """Let it go again.  Raises NotFound when nothing of it was kept."""
         nothing = "is pinned; pypiproxy pins lists what is"
-        return await self._each(self._parts.kept.release, project, which, index, nothing)
+        return await self._each(self._stores.pinned.release, project, which, index, nothing)
 
     async def _each(
         self,
@@ -47,7 +48,7 @@ class Keeping:
         wanted = project_name(project)
         changed = [
             {"index": name, "project": wanted, "filename": filename}
-            for name in self._parts.chosen(index)
+            for name in chosen(self._indexes, index)
             for filename in await change(name, wanted, which)
         ]
         if not changed:
@@ -55,18 +56,18 @@ class Keeping:
         return changed
 
     async def pins(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
-        """What is kept: with its size, its metadata included, and its last use; both ``None`` for what is not stored now.
+        """What is pinned: with its size, its metadata included, and its last use; both ``None`` for what is not stored now.
 
         A file is not stored when only its metadata is.
         """
-        chosen = self._parts.chosen(index)
-        kept = [each for each in await self._parts.kept.kept() if each.index in chosen]
-        files = await self._parts.usage.files_of({each.sha256 for each in kept})
+        indexes = chosen(self._indexes, index)
+        pinned = [each for each in await self._stores.pinned.kept() if each.index in indexes]
+        files = await self._stores.usage.files_of({each.sha256 for each in pinned})
         there = {
-            (each.index, each.project, each.filename) for each in kept if each.sha256 in files and await self._is_file(each)
+            (each.index, each.project, each.filename) for each in pinned if each.sha256 in files and await self._is_file(each)
         }
         found: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for each in kept:
+        for each in pinned:
             name = {"index": each.index, "project": each.project, "filename": each.filename}
             entry = found.setdefault((each.index, each.project, each.filename), {**name, "size": None, "used": None})
             file = files.get(each.sha256)
@@ -75,7 +76,7 @@ class Keeping:
                 entry["used"] = max(entry["used"] or 0.0, file.used)
         return list(found.values())
 
-    async def _is_file(self, kept: PinnedFile) -> bool:
-        """Whether the bytes of *kept* are the file itself, and not a companion of it."""
-        entry = (await self._parts.pins.peek(kept.index, kept.project)).get(kept.filename)
-        return entry is None or entry.sha256 == kept.sha256
+    async def _is_file(self, pinned: PinnedFile) -> bool:
+        """Whether the bytes of *pinned* are the file itself, and not a companion of it."""
+        entry = (await self._stores.ledger.peek(pinned.index, pinned.project)).get(pinned.filename)
+        return entry is None or entry.sha256 == pinned.sha256

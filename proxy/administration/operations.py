@@ -8,7 +8,7 @@ from typing import Any
 from attrs import asdict
 
 from proxy.administration.keeping import Keeping
-from proxy.administration.parts import Parts
+from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen
 from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
 from proxy.administration.verifying import Verifying
@@ -16,14 +16,17 @@ from proxy.interfaces import Operation, Report
 
 
 class Administration:
-    """All operations on *parts*.  Each takes a callable for what it has to say on its way, and arguments by name.
+    """All operations on *indexes* and *stores*.
 
-    They raise ProxyError: BadRequest for arguments that make no sense, NotFound for what is not there.
+    Each takes a callable for what it has to say on its way, and arguments by name.  They
+    raise ProxyError: BadRequest for arguments that make no sense, NotFound for what is not there.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        stock, purging = Stock(parts), Purging(parts)
+    def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores, working: Working, observed: Observed) -> None:
+        self.indexes = indexes
+        self.stores = stores
+        self.working = working
+        stock, purging = Stock(indexes, stores, working, observed), Purging(indexes, stores, working.clock)
         self.operations: Mapping[str, Operation] = {
             "upstreams": self.upstreams,
             "stats": stock.stats,
@@ -32,8 +35,8 @@ class Administration:
             "purge": purging.purge,
             "purge_unused": purging.purge_unused,
             "refresh": purging.refresh,
-            "verify": Verifying(parts).verify,
-            **Keeping(parts).operations,
+            "verify": Verifying(indexes, stores, working).verify,
+            **Keeping(indexes, stores).operations,
         }
 
     async def perform(self, operation: str, **arguments: Any) -> Any:
@@ -42,10 +45,10 @@ class Administration:
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""
-        for each in self.parts.chosen(index).values():
+        for each in chosen(self.indexes, index).values():
             await each.upstreams.look()
         return [
             {"index": name, **asdict(state)}
-            for name, each in self.parts.chosen(index).items()
+            for name, each in chosen(self.indexes, index).items()
             for state in each.upstreams.states()
         ]

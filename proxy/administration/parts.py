@@ -1,4 +1,4 @@
-"""The parts of a service that operations work on."""
+"""What operations work on: the indexes of a service, its stores, its threads and clocks, and what is observed of it."""
 
 from __future__ import annotations
 
@@ -38,32 +38,43 @@ class IndexParts:
     upstreams: Upstreams | Offline
 
 
-@frozen(kw_only=True)
-class Parts:
-    """All that a data directory is made of, and who works on it."""
+def chosen(indexes: Mapping[str, IndexParts], index: str | None) -> Mapping[str, IndexParts]:
+    """Of *indexes* the one named *index*, or all of them.  Raises NotFound."""
+    if index is None:
+        return indexes
+    if index not in indexes:
+        raise NotFound(f"there is no index named {index!r} here; there is {', '.join(sorted(indexes))}")
+    return {index: indexes[index]}
 
-    indexes: Mapping[str, IndexParts]
-    store: IFileStore
+
+@frozen(kw_only=True)
+class Stores:
+    """What a data directory holds."""
+
+    files: IFileStore
     records: IRecordStore
-    pins: Ledger
-    kept: PinnedBook
+    ledger: Ledger
+    pinned: PinnedBook
     usage: UsageBook
-    #: For what waits for the disk, and for what is long work.
+    #: Whether files are evicted when there are too many.
+    evicting: bool
+
+
+@frozen(kw_only=True)
+class Working:
+    """The threads and clocks that operations work with: *disk* is for what waits for the disk, *work* for what takes long."""
+
     disk: IOffload
     work: IOffload
     reactor: Any
     clock: Clock
-    #: Whether files go by themselves when there are too many.
-    evicting: bool
-    #: What is wrong now.
+
+
+@frozen(kw_only=True)
+class Observed:
+    """What is observed of the running service."""
+
+    #: Finds out what is wrong now.
     look: Callable[[], Awaitable[Sequence[Trouble]]]
     #: What clients were answered since the start, by index; ``None`` when nobody is served.
     answered: Callable[[], Mapping[str, Any] | None]
-
-    def chosen(self, index: str | None) -> Mapping[str, IndexParts]:
-        """The index of that name, or all of them.  Raises NotFound."""
-        if index is None:
-            return self.indexes
-        if index not in self.indexes:
-            raise NotFound(f"there is no index named {index!r} here; there is {', '.join(sorted(self.indexes))}")
-        return {index: self.indexes[index]}

@@ -1,4 +1,4 @@
-"""Taking things out: files with the pins of their names, and records of pages; what is in memory of them goes too.
+"""Taking things out: files with the ledger entries of their names, and records of pages; what is in memory of them goes too.
 
 Names go first, then bytes that no name is left for: who asks in between is given what upstream states under the name now.  What
 an operator has pinned stays, and so do its names, and its page: without that installers do not find it while upstream is down.
@@ -12,19 +12,21 @@ from typing import Any
 
 from attrs import field, frozen
 
-from proxy.administration.parts import IndexParts, Parts, project_name
-from proxy.administration.stock import Named, by_project, pinned_by_project
+from proxy.administration.parts import IndexParts, Stores, chosen, project_name
+from proxy.administration.stock import Named, by_project, recorded_by_project
 from proxy.cache.ledger import means
 from proxy.errors import BadRequest, NotFound, ProxyError, StorageFailed
-from proxy.interfaces import Report
+from proxy.interfaces import Clock, Report
 from proxy.model import NO_BYTES
 
 
 class Purging:
-    """Purges, and refreshes of pages."""
+    """Purges, and refreshes of pages.  *clock* tells how long ago a file was used."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores, clock: Clock) -> None:
+        self._indexes = indexes
+        self._stores = stores
+        self._clock = clock
 
     async def purge(
         self, report: Report, project: str, which: str | None = None, page_only: bool = False, index: str | None = None
@@ -37,7 +39,7 @@ class Purging:
         if page_only and which is not None:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
         wanted = project_name(project)
-        indexes = self._parts.chosen(index)
+        indexes = chosen(self._indexes, index)
         pinned = set() if page_only else await self._pinned(wanted)
         pages: list[str] = []
         pages_kept: list[str] = []
@@ -58,7 +60,7 @@ class Purging:
             removed = await self._remove(
                 [
                     each
-                    async for found in pinned_by_project(self._parts, index, wanted)
+                    async for found in recorded_by_project(self._stores.ledger, index, wanted)
                     for each in found
                     if means(which, each.filename)
                 ]
@@ -72,10 +74,10 @@ class Purging:
 
     async def purge_unused(self, report: Report, seconds: float) -> dict[str, Any]:
         """Remove every file that was not used for so many *seconds*."""
-        before = self._parts.clock() - seconds
-        files = await self._parts.usage.files()
+        before = self._clock() - seconds
+        files = await self._stores.usage.files()
         doomed = {file.sha256: file.size for file in files if file.used < before}
-        named = [each async for found in by_project(self._parts) for each in found if each.pin.sha256 in doomed]
+        named = [each async for found in by_project(self._stores.ledger) for each in found if each.pin.sha256 in doomed]
         removed = await self._remove(named)
         unnamed = await self._delete({sha256: doomed[sha256] for sha256 in doomed.keys() - {each.pin.sha256 for each in named}})
         removed["files"] += len(unnamed.freed)
@@ -89,32 +91,32 @@ class Purging:
         Raises NotFound when no index is named and none keeps it: who asks upstreams for a name tells them the name.
         """
         wanted = project_name(project)
-        chosen = self._parts.chosen(index)
-        if index is None and len(chosen) > 1:
-            chosen = {name: each for name, each in chosen.items() if await each.pages.remembered(wanted) is not None}
-            if not chosen:
+        indexes = chosen(self._indexes, index)
+        if index is None and len(indexes) > 1:
+            indexes = {name: each for name, each in indexes.items() if await each.pages.remembered(wanted) is not None}
+            if not indexes:
                 raise NotFound(f"no index keeps a page of {wanted}: name the index to fetch it from")
-        return [{"index": name, "project": wanted, **await _refreshed(each, wanted)} for name, each in chosen.items()]
+        return [{"index": name, "project": wanted, **await _refreshed(each, wanted)} for name, each in indexes.items()]
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     async def _pinned(self, project: str) -> set[str]:
         """The indexes in which a file of *project* is pinned."""
-        kept = await self._parts.kept.kept()
-        digests = {each.sha256 for each in kept}
-        found = {each.index for each in kept if each.project == project}
-        async for those in by_project(self._parts, project=project):
+        pinned = await self._stores.pinned.kept()
+        digests = {each.sha256 for each in pinned}
+        found = {each.index for each in pinned if each.project == project}
+        async for those in by_project(self._stores.ledger, project=project):
             found |= {each.index for each in those if each.pin.sha256 in digests}
         return found
 
     async def _remove(self, doomed: Sequence[Named]) -> dict[str, Any]:
-        kept = await self._parts.kept.digests()
-        pinned = [each for each in doomed if each.pin.sha256 in kept]
-        going = [each for each in doomed if each.pin.sha256 not in kept]
+        protected = await self._stores.pinned.digests()
+        pinned = [each for each in doomed if each.pin.sha256 in protected]
+        going = [each for each in doomed if each.pin.sha256 not in protected]
         sizes = {each.pin.sha256: each.pin.size for each in going if each.pin.sha256 != NO_BYTES}
         names = {(each.index, each.project, each.name) for each in going}
         if sizes:
-            async for found in by_project(self._parts):
+            async for found in by_project(self._stores.ledger):
                 for each in found:
                     if (each.index, each.project, each.name) not in names:
                         sizes.pop(each.pin.sha256, None)  # it has another name
@@ -134,15 +136,15 @@ class Purging:
         for each in going:
             places.setdefault((each.index, each.project), set()).add(each.name)
         for place, gone in places.items():
-            await self._parts.pins.remove(*place, gone)
+            await self._stores.ledger.remove(*place, gone)
 
     async def _delete(self, sizes: Mapping[str, int]) -> _Deleted:
         """Delete bytes (digests with their sizes), but for those that an operator has just pinned."""
         deleted = _Deleted()
         for sha256, size in sizes.items():
-            async with self._parts.kept.lock:
+            async with self._stores.pinned.lock:
                 try:
-                    if not self._parts.kept.holds(sha256) and await self._parts.store.delete(sha256):
+                    if not self._stores.pinned.holds(sha256) and await self._stores.files.delete(sha256):
                         deleted.freed.append(size)
                 except StorageFailed as error:
                     deleted.left.append({"sha256": sha256, "size": size, "error": str(error)})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from proxy.administration.parts import IndexParts, Parts
+from proxy.administration.parts import IndexParts, Working
 from proxy.administration.stock import Named
+from proxy.cache.ledger import Ledger
 from proxy.errors import NotFound, ProxyError, StorageFailed
+from proxy.interfaces import IFileStore
 from proxy.model import File, LedgerEntry, strongest
 from proxy.names import METADATA, UNSTATED, metadata_name
 from proxy.repository.metadata import whole
@@ -14,9 +16,9 @@ from proxy.repository.offered import segment
 from proxy.simple.links import bare, beside
 
 
-async def refetch(parts: Parts, lost: Named) -> None:
+async def refetch(indexes: Mapping[str, IndexParts], store: IFileStore, lost: Named) -> None:
     """Have the bytes of *lost* stored again.  Raises ProxyError when they cannot be had."""
-    index = parts.indexes.get(lost.index)
+    index = indexes.get(lost.index)
     if index is None:
         raise NotFound(f"the index {lost.index} is not configured any more")
     asked, _, name = lost.name.rpartition("/")
@@ -26,8 +28,8 @@ async def refetch(parts: Parts, lost: Named) -> None:
         await whole(source, name)
     finally:
         source.close()
-    stored = await parts.store.open(lost.pin.sha256)
-    for why in (await parts.store.unreadable([lost.pin.sha256])).values():
+    stored = await store.open(lost.pin.sha256)
+    for why in (await store.unreadable([lost.pin.sha256])).values():
         raise StorageFailed(
             f"the file that is there cannot be read ({why}) or replaced: check the owner and mode of its folder"
         )
@@ -36,18 +38,20 @@ async def refetch(parts: Parts, lost: Named) -> None:
     stored.close()
 
 
-async def named_by_pages(parts: Parts, unnamed: Mapping[str, int]) -> dict[str, list[Named]]:
+async def named_by_pages(
+    indexes: Mapping[str, IndexParts], ledger: Ledger, working: Working, unnamed: Mapping[str, int]
+) -> dict[str, list[Named]]:
     """Give the bytes *unnamed* (sha256 -> size) the names that pages which are kept state for them; which these are."""
     found: dict[str, list[Named]] = {}
-    for name, index in parts.indexes.items():
+    for name, index in indexes.items():
         for project in await index.pages.known():
-            for each in await _named(parts, name, index, project, unnamed):
-                await parts.pins.add(each.index, each.project, each.name, each.pin)
+            for each in await _named(working, name, index, project, unnamed):
+                await ledger.add(each.index, each.project, each.name, each.pin)
                 found.setdefault(each.pin.sha256, []).append(each)
     return found
 
 
-async def _named(parts: Parts, name: str, index: IndexParts, project: str, unnamed: Mapping[str, int]) -> list[Named]:
+async def _named(working: Working, name: str, index: IndexParts, project: str, unnamed: Mapping[str, int]) -> list[Named]:
     head = await index.pages.remembered(project)
     if head is None or not head.found:
         return []
@@ -55,8 +59,8 @@ async def _named(parts: Parts, name: str, index: IndexParts, project: str, unnam
         page = await index.pages.parsed(project, head)
     except ProxyError:
         return []  # damaged, and not to be had again: it tells nothing
-    now = parts.clock()
-    stated = await parts.work.run(_stated, page.files, unnamed)
+    now = working.clock()
+    stated = await working.work.run(_stated, page.files, unnamed)
     return [
         Named(name, project, pinned, LedgerEntry(sha256, unnamed[sha256], {"sha256": sha256}, url, now))
         for pinned, sha256, url in stated

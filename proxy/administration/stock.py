@@ -1,6 +1,6 @@
 """What is in a data directory: names with the bytes they stand for, and the bytes that are there.
 
-The pins are the source of names, the tree of files that of bytes.  A name whose bytes are not there was evicted, or they were
+The ledger is the source of names, the tree of files that of bytes.  A name whose bytes are not there was evicted, or they were
 lost; bytes without a name belong to a record that was lost.  Bytes that may not be read are neither stored nor missing.
 """
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from attrs import define, frozen
 
-from proxy.administration.parts import Parts, project_name
+from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen, project_name
+from proxy.cache.ledger import Ledger
 from proxy.cache.records import PAGES
 from proxy.errors import NotFound
 from proxy.interfaces import Report
@@ -48,23 +49,25 @@ class Named:
         }
 
 
-async def by_project(parts: Parts, index: str | None = None, project: str | None = None) -> AsyncIterator[list[Named]]:
+async def by_project(ledger: Ledger, index: str | None = None, project: str | None = None) -> AsyncIterator[list[Named]]:
     """The names of all projects, project by project; or of one *index*, of one *project* (normalised).
 
     An index may not be configured any more.  All names together may be too many for the memory.
     """
-    async for everything in pinned_by_project(parts, index, project):
+    async for everything in recorded_by_project(ledger, index, project):
         found = [each for each in everything if each.pin.sha256 != NO_BYTES]
         if found:
             yield found
 
 
-async def pinned_by_project(parts: Parts, index: str | None = None, project: str | None = None) -> AsyncIterator[list[Named]]:
+async def recorded_by_project(
+    ledger: Ledger, index: str | None = None, project: str | None = None
+) -> AsyncIterator[list[Named]]:
     """As :func:`by_project`, with the companions of which it is known that they do not exist."""
-    for place in await parts.pins.places():
+    for place in await ledger.places():
         if index in (None, place[0]) and project in (None, place[1]):
-            pins = await parts.pins.peek(*place)
-            yield [Named(*place, name, pin) for name, pin in pins.items()]
+            entries = await ledger.peek(*place)
+            yield [Named(*place, name, entry) for name, entry in entries.items()]
 
 
 @define
@@ -82,21 +85,25 @@ class _Moments:
 class Stock:
     """Lists and sums."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores, working: Working, observed: Observed) -> None:
+        self._indexes = indexes
+        self._stores = stores
+        self._working = working
+        self._observed = observed
 
     async def ls(self, report: Report, project: str | None = None, index: str | None = None) -> list[dict[str, Any]]:
         """Every project with the number of its stored files and their bytes; of one *project*, every file.  Raises NotFound."""
         if index is not None:
-            self._parts.chosen(index)
-        stored = {file.sha256: file for file in await self._parts.usage.files()}
+            chosen(self._indexes, index)
+        stored = {file.sha256: file for file in await self._stores.usage.files()}
         if project is None:
-            return [_summed(found, stored, await self._unreadable(found)) async for found in by_project(self._parts, index)]
+            ledger = self._stores.ledger
+            return [_summed(found, stored, await self._unreadable(found)) async for found in by_project(ledger, index)]
         wanted = project_name(project)
-        kept = await self._parts.kept.digests()
+        pinned = await self._stores.pinned.digests()
         rows = [
-            _row(each, stored.get(each.pin.sha256), each.pin.sha256 in kept, unreadable.get(each.pin.sha256))
-            async for found in by_project(self._parts, index, wanted)
+            _row(each, stored.get(each.pin.sha256), each.pin.sha256 in pinned, unreadable.get(each.pin.sha256))
+            async for found in by_project(self._stores.ledger, index, wanted)
             for unreadable in [await self._unreadable(found)]
             for each in sorted(found, key=lambda each: each.title)
         ]
@@ -106,21 +113,20 @@ class Stock:
 
     async def recent(self, report: Report, seconds: float, index: str | None = None) -> list[str]:
         """The projects of which a file was used within the last *seconds*, sorted."""
-        since = self._parts.clock() - seconds
-        used = {file.sha256 for file in await self._parts.usage.files() if file.used >= since}
-        found = {each.project async for there in by_project(self._parts, index) for each in there if each.pin.sha256 in used}
-        return sorted(found)
+        since = self._working.clock() - seconds
+        used = {file.sha256 for file in await self._stores.usage.files() if file.used >= since}
+        named = by_project(self._stores.ledger, index)
+        return sorted({each.project async for found in named for each in found if each.pin.sha256 in used})
 
     async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
         """Sums over everything; the *top* projects by bytes."""
-        parts = self._parts
-        files = await parts.usage.files()
+        files = await self._stores.usage.files()
         stored = {file.sha256: file for file in files}
         projects = []
         moments = _Moments()
         named: set[str] = set()
         unreadable: dict[str, str] = {}
-        async for found in by_project(parts):
+        async for found in by_project(self._stores.ledger):
             refused = await self._unreadable(found)
             unreadable.update(refused)
             projects.append(_summed(found, stored, refused))
@@ -128,28 +134,28 @@ class Stock:
                 if each.pin.sha256 in stored:
                     named.add(each.pin.sha256)
                     moments.add(each.pin.committed_at)
-        keys = await parts.records.keys("")
+        keys = await self._stores.records.keys("")
         return {
-            **await parts.work.run(_of_files, files, named),
+            **await self._working.work.run(_of_files, files, named),
             "projects": len(projects),
             "missing": sum(each["missing"] for each in projects),
             "unreadable": {"files": len(unreadable), "why": sorted(set(unreadable.values()))},
             "oldest": moments.first,
             "newest": moments.last,
             "largest": sorted(projects, key=lambda each: -each["bytes"])[: max(0, top)],
-            "free": await parts.store.free(),
+            "free": await self._stores.files.free(),
             "records": len(keys),
             "pages": sum(1 for key in keys if key.startswith(f"{PAGES}/") and key.count("/") == 2),
-            "answered": parts.answered(),
-            "degraded": [{"reason": each.reason.value, "words": each.words} for each in await parts.look()],
+            "answered": self._observed.answered(),
+            "degraded": [{"reason": each.reason.value, "words": each.words} for each in await self._observed.look()],
         }
 
     async def _unreadable(self, found: Sequence[Named]) -> Mapping[str, str]:
         """Those of the bytes of *found* that cannot be read, by sha256, with the reason."""
-        return await self._parts.store.unreadable([each.pin.sha256 for each in found])
+        return await self._stores.files.unreadable([each.pin.sha256 for each in found])
 
 
-def _row(each: Named, stored: StoredFile | None, kept: bool, unreadable: str | None) -> dict[str, Any]:
+def _row(each: Named, stored: StoredFile | None, pinned: bool, unreadable: str | None) -> dict[str, Any]:
     version = version_of(each.filename)
     return {
         **each.values(),
@@ -158,7 +164,7 @@ def _row(each: Named, stored: StoredFile | None, kept: bool, unreadable: str | N
         "stored": stored is not None and unreadable is None,
         "unreadable": unreadable,
         "last_used": None if stored is None else stored.used,
-        "pinned": kept,
+        "pinned": pinned,
     }
 
 

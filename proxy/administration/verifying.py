@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from attrs import asdict, define
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from proxy.administration.parts import Parts
+from proxy.administration.parts import IndexParts, Stores, Working
 from proxy.administration.refetching import named_by_pages, refetch
 from proxy.administration.stock import Named, by_project
 from proxy.errors import BadRequest, ProxyError
@@ -52,8 +52,10 @@ class _Tally:
 class Verifying:
     """Verifications of the whole tree."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores, working: Working) -> None:
+        self._indexes = indexes
+        self._stores = stores
+        self._working = working
 
     async def verify(self, report: Report, repair: bool = False, rate: int | None = None) -> dict[str, int]:
         """Read every file again, at most *rate* bytes a second; with *repair* fetch again what is damaged or missing.
@@ -62,7 +64,9 @@ class Verifying:
         """
         if rate is not None and rate <= 0:
             raise BadRequest(f"a rate of {rate} bytes a second never comes to an end")
-        return (await _Run(self._parts, report, repair, Pace(self._parts.reactor, rate)).run()).values()
+        pace = Pace(self._working.reactor, rate)
+        run = _Run(self._indexes, self._stores, self._working, report, repair, pace)
+        return (await run.run()).values()
 
 
 class Pace:
@@ -88,14 +92,24 @@ class _Run:
 
     log = Logger()
 
-    def __init__(self, parts: Parts, report: Report, repair: bool, pace: Pace) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        indexes: Mapping[str, IndexParts],
+        stores: Stores,
+        working: Working,
+        report: Report,
+        repair: bool,
+        pace: Pace,
+    ) -> None:
+        self._indexes = indexes
+        self._stores = stores
+        self._working = working
         self._report = report
         self._repair = repair
         self._pace = pace
         self._tally = _Tally()
-        self._began = parts.clock()
-        self._said_at = parts.reactor.seconds()
+        self._began = working.clock()
+        self._said_at = working.reactor.seconds()
         self._damaged: dict[str, str] = {}
         #: Files that may not be read, with the reason: who may has to say what is in them.
         self._unreadable: dict[str, str] = {}
@@ -103,7 +117,7 @@ class _Run:
         self._stuck: set[str] = set()
 
     async def run(self) -> _Tally:
-        files = {file.sha256: file for file in await self._parts.usage.files()}
+        files = {file.sha256: file for file in await self._stores.usage.files()}
         total = sum(file.size for file in files.values())
         for number, file in enumerate(files.values()):
             where = number, len(files), total
@@ -132,11 +146,11 @@ class _Run:
         Where files are evicted, names without bytes are as it should be, but for those that are pinned.  What came since the
         beginning is not looked at: a name is pinned right before its bytes are there.
         """
-        kept = await self._parts.kept.digests()
+        pinned = await self._stores.pinned.digests()
         known: Names = {}
         missing: Names = {}
         named: set[str] = set()
-        async for found in by_project(self._parts):
+        async for found in by_project(self._stores.ledger):
             await self._look_for_unreadable([each.pin.sha256 for each in found if each.pin.sha256 not in files])
             for each in found:
                 sha256 = each.pin.sha256
@@ -144,7 +158,7 @@ class _Run:
                     named.add(sha256)
                 elif sha256 in self._unreadable:
                     pass
-                elif each.pin.committed_at < self._began and (not self._parts.evicting or sha256 in kept):
+                elif each.pin.committed_at < self._began and (not self._stores.evicting or sha256 in pinned):
                     missing.setdefault(sha256, []).append(each)
                 if sha256 in self._damaged or sha256 in self._unreadable:
                     known.setdefault(sha256, []).append(each)
@@ -152,17 +166,17 @@ class _Run:
 
     async def _look_for_unreadable(self, digests: Collection[str]) -> None:
         """Note those of *digests* that may be there and cannot be read."""
-        self._unreadable.update(await self._parts.store.unreadable(digests))
+        self._unreadable.update(await self._stores.files.unreadable(digests))
 
     def _progress(self, number: int, files: int, total: int) -> None:
-        now = self._parts.reactor.seconds()
+        now = self._working.reactor.seconds()
         if now - self._said_at >= _SAY_EVERY:
             self._said_at = now
             self._report({"checked": {"files": number, "bytes": self._tally.bytes}, "of": {"files": files, "bytes": total}})
 
     async def _check(self, file: StoredFile, where: tuple[int, int, int]) -> None:
         try:
-            source: IBytesSource | None = await self._parts.store.unchecked(file.sha256)
+            source: IBytesSource | None = await self._stores.files.unchecked(file.sha256)
         except OSError as error:
             await self._set_aside(file.sha256, None, f"it cannot be opened: {error.strerror}")
             return
@@ -188,7 +202,7 @@ class _Run:
         self._tally.files += 1
         self._tally.damaged += 1
         try:
-            await self._parts.store.set_aside(sha256, source)
+            await self._stores.files.set_aside(sha256, source)
         except OSError as error:
             what += f", and it cannot be set aside: {error.strerror}"
             self._stuck.add(sha256)
@@ -198,7 +212,7 @@ class _Run:
     async def _digest(self, source: IBytesSource, where: tuple[int, int, int]) -> str:
         digest = hashlib.sha256()
         position = 0
-        while count := await self._parts.disk.run(_read, source.fileno(), position, self._pace.piece, digest):
+        while count := await self._working.disk.run(_read, source.fileno(), position, self._pace.piece, digest):
             position += count
             self._tally.bytes += count
             await self._pace.read(count)
@@ -211,7 +225,7 @@ class _Run:
         repaired = False
         for each in known if self._repair and sha256 not in self._stuck else ():
             try:
-                await refetch(self._parts, each)
+                await refetch(self._indexes, self._stores.files, each)
                 repaired = True
                 break
             except ProxyError as error:
@@ -233,7 +247,9 @@ class _Run:
     async def _unnamed(self, files: list[StoredFile]) -> None:
         """Bytes that no name stands for.  They harm nobody: a client who asks for one gives it its name back."""
         unnamed = {file.sha256: file.size for file in files}
-        found = await named_by_pages(self._parts, unnamed) if self._repair and unnamed else {}
+        found: dict[str, list[Named]] = {}
+        if self._repair and unnamed:
+            found = await named_by_pages(self._indexes, self._stores.ledger, self._working, unnamed)
         for file in files:
             if not await self._is_stored(file.sha256):
                 continue
@@ -253,7 +269,7 @@ class _Run:
             )
 
     async def _is_stored(self, sha256: str) -> bool:
-        source: IBytesSource | None = await self._parts.store.open(sha256)
+        source: IBytesSource | None = await self._stores.files.open(sha256)
         if source is not None:
             source.close()
         return source is not None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from attrs import frozen
 
 from proxy.administration.operations import Administration
-from proxy.administration.parts import Parts
+from proxy.administration.parts import Observed, Stores, Working
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
@@ -45,21 +45,17 @@ def build_commands(
 ) -> Commands:
     """The operations on *indexes*; *look* finds what is wrong with the service, *serving* is whether it has clients."""
     administration = Administration(
-        Parts(
-            indexes=indexes.parts,
-            store=storage.files,
+        indexes.parts,
+        Stores(
+            files=storage.files,
             records=storage.records,
-            pins=caches.ledger,
-            kept=caches.pinned,
+            ledger=caches.ledger,
+            pinned=caches.pinned,
             usage=caches.usage,
-            disk=means.disk,
-            work=means.work,
-            reactor=means.reactor,
-            clock=means.clock,
-            look=look,
             evicting=caches.room.limited,
-            answered=lambda: means.metrics.answers() if serving else None,
-        )
+        ),
+        Working(disk=means.disk, work=means.work, reactor=means.reactor, clock=means.clock),
+        Observed(look=look, answered=lambda: means.metrics.answers() if serving else None),
     )
     admin = Admin(administration.operations)
     socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)
