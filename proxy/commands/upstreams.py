@@ -8,7 +8,7 @@ import click
 
 from proxy.commands.place import Place, options, say
 from proxy.commands.tables import show
-from proxy.core.amounts import moment
+from proxy.core.amounts import duration, moment
 
 _COLUMNS = (
     ("index", False),
@@ -42,11 +42,11 @@ def _row(state: dict[str, Any]) -> list[str]:
         state["name"],
         f"{state['state']}, distrusted" if state["marked"] else state["state"],
         moment(state["paused_until"]),
-        "-" if state["latency"] is None else f"{state['latency'] * 1000:.0f} ms",
+        "-" if state["latency"] is None else duration(state["latency"]),
         str(state["in_flight"]),
         str(state["waiting"]),
         str(state["failures"]),
-        "-" if state["lag"] is None else f"{state['lag']:.0f} s",
+        "-" if state["lag"] is None else duration(state["lag"]),
         _why(state),
     ]
 

@@ -12,6 +12,7 @@ from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.process import affordable, raise_descriptor_limit
+from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
 from proxy.settings import Settings
@@ -103,7 +104,7 @@ class Web:
         left = self.front.in_progress
         if not left:
             return
-        self.log.info("stopping: {left} responses may go on for {seconds} s", left=left, seconds=self._drain_time)
+        self.log.info("stopping: {left} responses may go on for {time}", left=left, time=duration(self._drain_time))
         quiet = self.front.quiet()
         deadline = self._reactor.callLater(self._drain_time, quiet.cancel)
         try:

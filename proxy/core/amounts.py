@@ -1,7 +1,8 @@
-"""Amounts as people read them: bytes, and points in time.  What they write is read by :mod:`proxy.config.quantities`."""
+"""Amounts as people read them: bytes, durations and points in time.  Exact numbers of bytes are written out, with commas."""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 
@@ -13,6 +14,19 @@ def size(count: int) -> str:
             break
         number /= 1000
     return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+#: Units of time, their lengths (seconds), and how many of each are the most.
+_UNITS = (("s", 1.0, 120.0), ("min", 60.0, 120.0), ("h", 3600.0, 48.0), ("d", 86400.0, math.inf))
+
+
+def duration(seconds: float) -> str:
+    """So many *seconds*, in the unit that suits, to two digits below ten: ``"3 ms"``, ``"0.25 s"``, ``"75 s"``, ``"2.5 h"``."""
+    if 0 < seconds < 0.0995:
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
+    unit, length, _ = next(each for each in _UNITS if seconds < each[1] * each[2])
+    number = seconds / length
+    return f"{number:.2g} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
 
 
 def moment(seconds: float | None) -> str:

@@ -14,6 +14,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxy.core.amounts import duration
 from proxy.core.troubles import Reason, Trouble
 from proxy.mechanism.flight import Flights, swallow
 
@@ -24,7 +25,8 @@ _PAUSE = 0.05
 #: How long who asks waits for a look (seconds): a file system that has gone may keep a thread for minutes.
 _PATIENCE = 2.0
 _HANGS = Trouble(
-    Reason.NOT_READABLE, f"the data directory does not answer within {_PATIENCE:g} s: check the disk, or the server it is on"
+    Reason.NOT_READABLE,
+    f"the data directory does not answer within {duration(_PATIENCE)}: check the disk, or the server it is on",
 )
 
 #: Says what is wrong with one part, after putting right what can be put right.

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
+from proxy.core.amounts import duration
 from proxy.core.bounded import BoundedTable
 from proxy.core.completeness import is_metadata_of
 from proxy.core.events import Incident, Notice
@@ -335,7 +336,7 @@ class Sidecars:
             if not late:
                 raise
             name = metadata_name(key.asked, key.filename)
-            raise UpstreamFailed(name, [Attempt("upstream", f"no whole answer within {seconds:g} s", seconds)]) from None
+            raise UpstreamFailed(name, [Attempt("upstream", f"no whole answer within {duration(seconds)}", seconds)]) from None
         finally:
             if deadline.active():
                 deadline.cancel()

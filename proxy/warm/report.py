@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from proxy.core.amounts import size
+from proxy.core.amounts import duration, size
 from proxy.warm.fetching import Traffic
 from proxy.warm.inputs import Problem
 
@@ -67,7 +67,8 @@ class Report:
         traffic = self.traffic
         lines.append(
             f"{self.count('there')} files were there, {self.count('fetched')} fetched, {failed} failed; "
-            f"{size(traffic.bytes)} in {self.seconds:.1f} s; {traffic.upstream} of {traffic.requests} requests went upstream"
+            f"{size(traffic.bytes)} in {duration(self.seconds)}; "
+            f"{traffic.upstream} of {traffic.requests} requests went upstream"
         )
         if self.stopped:
             lines.append("stopped: what was fetched stays, the next run goes on from there")

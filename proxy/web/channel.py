@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxy.core.amounts import duration
 from proxy.errors import Overloaded, ProxyError, SlowRequest
 from proxy.web import connection as table
 from proxy.web import heads
@@ -96,7 +97,7 @@ class Channel(Protocol):
         if action is Action.TAKE_NEXT:
             self._go_on()
         elif action is Action.REFUSE:
-            self._refuse(SlowRequest(f"the request was not complete {HEAD_WITHIN:g} s after its first byte"))
+            self._refuse(SlowRequest(f"the request was not complete {duration(HEAD_WITHIN)} after its first byte"))
         elif action is Action.ABORT:
             if before is State.SENDING:
                 _log.info("{client} took no byte and is dropped", client=self._connected.address)

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxy.core.amounts import duration
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
 from proxy.settings import KIB
@@ -197,7 +198,9 @@ class Response:
 
     def _stalled(self) -> None:
         self._stall = None
-        _errors.info("{path}: client took no byte for {seconds} s and is dropped", path=self._path, seconds=self._stall_timeout)
+        _errors.info(
+            "{path}: client took no byte for {patience} and is dropped", path=self._path, patience=duration(self._stall_timeout)
+        )
         self.abort()
 
     # -- bodies

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
+from proxy.core.amounts import duration
 from proxy.core.events import Answered, Place
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder
@@ -179,9 +180,9 @@ class Front:
             if not late:
                 raise
             if body is not None and not body.over:
-                raise SlowRequest(f"nothing of the request's body came for {self.patience.answer_within:g} s") from None
+                raise SlowRequest(f"nothing of the request's body came for {duration(self.patience.answer_within)}") from None
             raise SlowUpstream(
-                f"{ask.path} is still on its way after {self.patience.answer_within:g} s: upstream is slow, ask again"
+                f"{ask.path} is still on its way after {duration(self.patience.answer_within)}: upstream is slow, ask again"
             ) from None
         finally:
             if deadline.active():

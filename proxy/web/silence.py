@@ -6,6 +6,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from proxy.core.amounts import duration
 from proxy.errors import SlowUpstream
 
 
@@ -40,7 +41,7 @@ class Silence:
 
     def _look(self) -> None:
         if self._sender is not None and self._sender.hungry:
-            self._sender.give_up(SlowUpstream(f"upstream has sent nothing for {self._limit:g} s"))
+            self._sender.give_up(SlowUpstream(f"upstream has sent nothing for {duration(self._limit)}"))
         else:
             self._call = self._reactor.callLater(self._limit, self._look)
 

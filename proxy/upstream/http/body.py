@@ -13,6 +13,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
+from proxy.core.amounts import duration
 from proxy.settings import KIB
 from proxy.upstream.http.failures import Broken, Failed, Silent, reason
 
@@ -179,4 +180,4 @@ class Body(Protocol):
 
     def _silent(self) -> None:
         self._idle = None
-        self._stop(Silent(f"no byte within {self._idle_timeout:g} s after {self.received:,} bytes"))
+        self._stop(Silent(f"no byte within {duration(self._idle_timeout)} after {self.received:,} bytes"))

@@ -19,6 +19,7 @@ from attrs import field, frozen
 from twisted.internet.defer import CancelledError
 from twisted.web.http_headers import Headers
 
+from proxy.core.amounts import duration
 from proxy.interfaces import Clock
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
@@ -264,7 +265,7 @@ class HttpClient:
             if given_up:
                 raise given_up[0] from error
             if watch.late:
-                raise Failed(f"no first byte within {timeouts.first_byte_timeout:g} s", fault=Fault.UNANSWERED) from error
+                raise Failed(f"no first byte within {duration(timeouts.first_byte_timeout)}", fault=Fault.UNANSWERED) from error
             if watch.left or cancelled(error):
                 raise CancelledError from error
             connected = line.address is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from proxy.core.amounts import duration
 from proxy.settings import KIB
 from proxy.simple.numbers import whole
 from proxy.upstream.http.body import Body
@@ -89,7 +90,7 @@ class Exchange:
             if size > limit:
                 raise Failed(f"sent more than {limit:,} bytes")
             if self._clock() - began > _LONGEST_READ:
-                raise Failed(f"has not sent all of it within {_LONGEST_READ:g} s")
+                raise Failed(f"has not sent all of it within {duration(_LONGEST_READ)}")
             chunks.append(chunk)
             if room is not None:
                 await room(size)

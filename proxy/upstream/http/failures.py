@@ -19,6 +19,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
+from proxy.core.amounts import duration
 from proxy.mechanism.twisted_internals import BodyCutOff, NotHttp
 from proxy.simple.links import shown_in
 
@@ -124,8 +125,8 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
         ConnectionRefusedError: "connection refused",
         DNSLookupError: "its name cannot be resolved",
         NoRouteError: "no route to it",
-        TCPTimedOutError: f"no connection within {connect_timeout:g} s",
-        ConnectTimeout: f"no connection within {connect_timeout:g} s",
+        TCPTimedOutError: f"no connection within {duration(connect_timeout)}",
+        ConnectTimeout: f"no connection within {duration(connect_timeout)}",
         NotHttp: "answered with something that is not HTTP",
     }
     for kind, words in simple.items():

@@ -15,6 +15,7 @@ from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
+from proxy.core.amounts import duration
 from proxy.mechanism.flight import wanted
 from proxy.settings import KIB, UpstreamSettings
 from proxy.upstream.http.failures import Failed, Fault
@@ -178,7 +179,7 @@ class Slots:
         now = self._reactor.seconds()
         late = sorted((place for place in self._places if self._late(place, now)), key=lambda place: place.last_bytes)
         for place in late[: len(self._pages) + len(self._files)]:
-            words = f"{place.last_bytes:,} bytes came in {now - place.began:.0f} s while other requests waited"
+            words = f"{place.last_bytes:,} bytes came in {duration(now - place.began)} while other requests waited"
             place.take_away(Failed(words, fault=Fault.USELESS if place.last_bytes else Fault.UNANSWERED))
         if self._pages or self._files:
             self._watch()

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field, frozen
 
+from proxy.core.amounts import duration
 from proxy.core.bounded import BoundedTable
 from proxy.model import Condition
 from proxy.upstream.http.failures import Fault
@@ -377,7 +378,7 @@ class Evidence:
         known = self._origin(origin)
         known.overtaken.add(url)
         if waited >= long:
-            reason = f"no answer within {waited:.1f} s, when another upstream had given one"
+            reason = f"no answer within {duration(waited)}, when another upstream had given one"
             self.failed(url, origin, Fault.UNANSWERED, reason, now, probe=probe)
         elif len(known.overtaken) >= OVERTAKEN:
             known.overtaken.clear()

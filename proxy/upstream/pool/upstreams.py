@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from zope.interface import implementer
 
+from proxy.core.amounts import duration
 from proxy.interfaces import Clock, IBodyReader, IOffload, IRecorder, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageFound, PageMissing, PageReply, Validators, Wanted
 from proxy.settings import KIB, IndexSettings
@@ -161,7 +162,7 @@ class Upstreams:
         async def ask_one(client: Upstream, manner: Manner) -> R:
             if client not in lagging and not await self._standing.current(client):
                 lagging.append(client)
-                words = f"is {client.lag or 0:,.0f} s behind (upstream.{client.name}.max_lag)"
+                words = f"is {duration(client.lag or 0.0)} behind (upstream.{client.name}.max_lag)"
                 raise Failed(words, fault=Fault.NO_EVIDENCE)
             reply = await ask(client, manner)
             if isinstance(reply, PageMissing) and not self._decides(client, lagging):
