@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from proxy.composition.caches import build_caches, sweep
 from proxy.composition.commands import build_commands
 from proxy.composition.indexes import build_indexes
-from proxy.composition.means import means
+from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
 from proxy.composition.proxied import ProxyKind
 from proxy.composition.storage import open_storage
@@ -39,7 +39,7 @@ class ProxyService(MultiService):
         super().__init__()
         self._reactor = reactor
         self._serving = serving
-        self._means = means(reactor, clock)
+        self._means = build_means(reactor, clock)
         self.storage = open_storage(settings.server, self._means)
         self.caches = build_caches(settings.server, self.storage, self._means)
         self._clients = build_clients(settings, self.storage.place.name, self._means)

@@ -35,7 +35,7 @@ class Means:
         self.disk.stop()
 
 
-def means(reactor: Any, clock: Clock) -> Means:
+def build_means(reactor: Any, clock: Clock) -> Means:
     """The means of one service.  Its threads are started when they are needed."""
     disk, work = Offload(reactor, _DISK_THREADS, "disk"), Offload(reactor, _WORK_THREADS, "work")
     return Means(reactor, clock, Metrics(), disk, work)
