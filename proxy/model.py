@@ -262,7 +262,7 @@ class FileFacts:
     ranges: bool = False
 
 
-#: The sha256 of a pin which says that there is nothing: a wheel that has no readable metadata.
+#: The sha256 of a ledger entry that says that there is nothing: a wheel that has no readable metadata.
 NO_BYTES = ""
 
 

@@ -222,7 +222,7 @@ async def test_what_a_file_asks_for_is_exported_with_all_it_needs_and_nothing_el
 async def test_what_is_pinned_is_exported_with_what_is_named(serve: Start, upstream: FakeUpstream, tmp_path: Path) -> None:
     await fill(serve, upstream, APP.filename, LIB.filename, OTHER.filename)
     with index_cache(None, tmp_path / "a", None) as there:
-        assert completed(there.kept.keep("pypi", "lib", "2.0")) == [OTHER.filename]
+        assert completed(there.pinned.pin("pypi", "lib", "2.0")) == [OTHER.filename]
     bundle = tmp_path / "bundle.tar.zst"
     for arguments, made in ((("--pinned",), {OTHER}), (("--pinned", "app"), {APP, OTHER}), (("--pinned", "lib"), {LIB, OTHER})):
         exported = command("export", *arguments, "-o", bundle, "-d", tmp_path / "a")
@@ -301,7 +301,7 @@ def filled(size: int = 10, **more: Any) -> IndexCache:
     body = "".join(f'<a href="{name}#sha256={sha256}">{name}</a>' for name, sha256 in names.items()).encode()
     completed(there.pages.keep("app", Record(head(body, **more), body), None))
     pins = {name: LedgerEntry(sha256, size, {"sha256": sha256}, "", 0.0) for name, sha256 in names.items()}
-    completed(there.pins.add_all("pypi", "app", pins))
+    completed(there.ledger.add_all("pypi", "app", pins))
     return there
 
 
@@ -341,7 +341,7 @@ def test_all_that_is_there_comes_out_as_it_went_in() -> None:
     imported = take(bundle_of(there), other)
     assert (imported.pages, imported.files, imported.size, imported.problems) == (1, 2, 20, [])
     assert files(other) == files(there)
-    assert completed(other.pins.of("pypi", "app")) == completed(there.pins.of("pypi", "app"))
+    assert completed(other.ledger.of("pypi", "app")) == completed(there.ledger.of("pypi", "app"))
     known = completed(other.pages.head("app"))
     assert known == completed(there.pages.head("app"))
     assert known is not None
@@ -358,7 +358,7 @@ def test_the_order_is_manifest_pages_pins_files_end() -> None:
 def test_a_bundle_can_go_into_an_index_of_another_name() -> None:
     other = cache("air")
     take(bundle_of(filled()), other)
-    assert len(completed(other.pins.of("air", "app"))) == 2
+    assert len(completed(other.ledger.of("air", "app"))) == 2
 
 
 def test_only_the_files_that_are_asked_for_go_in() -> None:
@@ -367,7 +367,7 @@ def test_only_the_files_that_are_asked_for_go_in() -> None:
     assert exported.problems == ["app-9.0.tar.gz: index pypi has no such file of app; ask the proxy for it first"]
     other = cache()
     take(out.getvalue(), other)
-    assert list(completed(other.pins.of("pypi", "app"))) == ["app-0.0.tar.gz"]
+    assert list(completed(other.ledger.of("pypi", "app"))) == ["app-0.0.tar.gz"]
     assert len(files(other)) == 1
 
 
@@ -392,8 +392,8 @@ def test_an_export_of_all_names_no_project_that_nothing_is_stored_of() -> None:
     metadata = put(there, b"metadata")
     gone = LedgerEntry(hashlib.sha256(b"evicted").hexdigest(), 7, {}, "", 0.0)
     lone = {"lone-1.0.tar.gz": gone, "sha256-0/lone-1.0.whl.metadata": LedgerEntry(metadata, 8, {}, "", 0.0)}
-    completed(there.pins.add_all("pypi", "lone", lone))
-    completed(there.pins.add_all("other", "app2", completed(there.pins.of("pypi", "app"))))
+    completed(there.ledger.add_all("pypi", "lone", lone))
+    completed(there.ledger.add_all("other", "app2", completed(there.ledger.of("pypi", "app"))))
     exported = completed(export(there, None, out, lambda: 0.0))
     assert (exported.pages, exported.files, exported.problems) == (1, 2, [])
 
@@ -705,8 +705,8 @@ def test_a_page_that_is_damaged_here_is_replaced() -> None:
 
 def test_a_name_that_is_here_with_other_bytes_keeps_them() -> None:
     other, mine = cache(), LedgerEntry("5" * 64, 1, {}, "", 0.0)
-    completed(other.pins.add("pypi", "app", "app-0.0.tar.gz", mine))
+    completed(other.ledger.add("pypi", "app", "app-0.0.tar.gz", mine))
     imported = take(bundle_of(filled()), other)
     (problem,) = imported.problems
     assert problem.startswith(f"app-0.0.tar.gz: it is here with other bytes (sha256-{'5' * 64}), which stay; purge it")
-    assert completed(other.pins.of("pypi", "app"))["app-0.0.tar.gz"] == mine
+    assert completed(other.ledger.of("pypi", "app"))["app-0.0.tar.gz"] == mine

@@ -334,7 +334,7 @@ def test_nothing_counts_as_evictable_while_the_book_of_kept_files_cannot_be_read
     with no_descriptors(), pytest.raises(StorageFailed):
         now(book.digests())
     assert now(records.look()) is None
-    assert now(book.kept()) == sorted(kept)
+    assert now(book.files()) == sorted(kept)
     now(records.close())
     with no_descriptors(), pytest.raises(StorageFailed):
         now(book.digests())  # the ledger tells what came later under the same names
@@ -511,7 +511,7 @@ async def test_a_data_directory_without_a_second_copy_gets_one_at_the_first_star
     first = await run(upstream)
     path = await first.link("six", NAME)
     await first.get(path)
-    assert await first.service.caches.pinned.keep("pypi", "six") == [NAME]
+    assert await first.service.caches.pinned.pin("pypi", "six") == [NAME]
     await first.stop()
     shutil.rmtree(tmp_path / "data" / "ledger-copy")
     second = await run(upstream)
@@ -521,7 +521,7 @@ async def test_a_data_directory_without_a_second_copy_gets_one_at_the_first_star
     await other_bytes(upstream)
     third = await run(upstream)
     assert (await third.get(path)).body == FIRST
-    assert [each.filename for each in await third.service.caches.pinned.kept()] == [NAME]
+    assert [each.filename for each in await third.service.caches.pinned.files()] == [NAME]
 
 
 @pytest_twisted.ensureDeferred

@@ -143,14 +143,14 @@ async def test_kept_files_never_go_not_even_after_a_restart(farm: Farm, run: Sta
     first = await run(farm.upstream)
     await farm.get(first, "abcdef")
     await farm.age(first, "abcdef")
-    assert await first.service.caches.pinned.keep("pypi", "a") == [wheel("a")]
-    assert await first.service.caches.pinned.keep("pypi", "c", "1.0.0") == [wheel("c")]
-    assert await first.service.caches.pinned.keep("pypi", "d", "2.0") == []
+    assert await first.service.caches.pinned.pin("pypi", "a") == [wheel("a")]
+    assert await first.service.caches.pinned.pin("pypi", "c", "1.0.0") == [wheel("c")]
+    assert await first.service.caches.pinned.pin("pypi", "d", "2.0") == []
     await first.stop()
     second = await run(farm.upstream, max_size=LIMIT)
     await settled(second)
     assert farm.stored() == "acf"
-    assert await second.service.caches.pinned.release("pypi", "a") == [wheel("a")]
+    assert await second.service.caches.pinned.unpin("pypi", "a") == [wheel("a")]
     await farm.get(second, "de")
     await settled(second)
     assert farm.stored() == "cde"

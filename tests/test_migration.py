@@ -177,7 +177,7 @@ async def test_the_service_goes_on_where_the_earlier_version_ended(upstream: Fak
     assert [file["hashes"]["sha256"] for file in (await proxy.page("six"))["files"]] == [SIX.sha256]
     assert (await proxy.get(await proxy.link("six", SIX.filename))).body == SIX.data
     assert (await proxy.get(await proxy.link("six", SIX.filename) + ".metadata")).body == SIX.metadata
-    assert {each.filename for each in await proxy.service.caches.pinned.kept()} == {SEVEN.filename}
+    assert {each.filename for each in await proxy.service.caches.pinned.files()} == {SEVEN.filename}
     assert (await proxy.get("/-/ready")).body == b"ready\n"
 
 

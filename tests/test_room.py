@@ -189,7 +189,7 @@ class RoomTests(Case):
         self.add("abcd")
         self.pin("p", "b-1.0-py3-none-any.whl", "b")
         keeping: list[Deferred[list[str]]] = []
-        self.store.meanwhile = lambda: keeping.append(Deferred.fromCoroutine(self.kept.keep("pypi", "p")))
+        self.store.meanwhile = lambda: keeping.append(Deferred.fromCoroutine(self.kept.pin("pypi", "p")))
         self.now(self.room(max_size=300).keep_within_limits())
         self.assertEqual(self.there(), "bcd")
         self.assertEqual(self.successResultOf(keeping[0]), ["b-1.0-py3-none-any.whl"])
@@ -203,7 +203,7 @@ class RoomTests(Case):
         for _ in range(9):
             self.clock.advance(60)
         self.assertEqual(self.store.inventories, 1)
-        self.now(self.kept.release("pypi", "p", "a.whl"))
+        self.now(self.kept.unpin("pypi", "p", "a.whl"))
         self.clock.advance(60)
         self.assertEqual(self.there(), "bc")
         self.now(room.stop())
@@ -293,7 +293,7 @@ class KeptTests(Case):
         self.now(self.pins.add("pypi", "p", f"sha256-{sha('c')}/p-2.0-py3-none-any.whl.metadata", nothing))
 
     def keep(self, which: str | None = None, project: str = "p") -> Any:
-        return self.now(self.kept.keep("pypi", project, which))
+        return self.now(self.kept.pin("pypi", project, which))
 
     def digests(self) -> str:
         """The names whose content is kept."""
@@ -311,14 +311,14 @@ class KeptTests(Case):
         ):
             self.assertEqual(self.keep(which), names)
             self.assertEqual(self.digests(), contents)
-            self.assertEqual(self.now(self.kept.release("pypi", "p", which)), names)
+            self.assertEqual(self.now(self.kept.unpin("pypi", "p", which)), names)
             self.assertEqual(self.digests(), "")
         self.assertEqual(self.keep(project="q"), [])
 
     def test_what_is_not_stored_is_not_kept(self) -> None:
         self.add("b")
         self.assertEqual(self.keep("1.0"), ["p-1.0.tar.gz"])
-        self.assertEqual(self.now(self.kept.kept()), [PinnedFile("pypi", "p", "p-1.0.tar.gz", sha("b"))])
+        self.assertEqual(self.now(self.kept.files()), [PinnedFile("pypi", "p", "p-1.0.tar.gz", sha("b"))])
 
     def test_metadata_that_comes_later_is_kept_with_its_file(self) -> None:
         self.add("a")
@@ -331,7 +331,7 @@ class KeptTests(Case):
         self.pin("q", "q-1.0.tar.gz", "a")
         self.keep()
         self.keep(project="q")
-        self.now(self.kept.release("pypi", "p"))
+        self.now(self.kept.unpin("pypi", "p"))
         self.assertEqual(self.digests(), "a")
 
     def test_a_restart_and_a_record_that_cannot_be_read(self) -> None:

@@ -25,16 +25,16 @@ class Keeping:
     async def pin(
         self, report: Report, project: str, which: str | None = None, index: str | None = None
     ) -> list[dict[str, Any]]:
-        """Keep what is stored of *project*, or of its version or file *which*.  Raises NotFound when that is nothing."""
+        """Pin what is stored of *project*, or of its version or file *which*.  Raises NotFound when that is nothing."""
         nothing = "is stored yet: fetch it through the proxy, then pin it"
-        return await self._each(self._stores.pinned.keep, project, which, index, nothing)
+        return await self._each(self._stores.pinned.pin, project, which, index, nothing)
 
     async def unpin(
         self, report: Report, project: str, which: str | None = None, index: str | None = None
     ) -> list[dict[str, Any]]:
-        """Let it go again.  Raises NotFound when nothing of it was kept."""
+        """Unpin it.  Raises NotFound when nothing of it was pinned."""
         nothing = "is pinned; pypiproxy pins lists what is"
-        return await self._each(self._stores.pinned.release, project, which, index, nothing)
+        return await self._each(self._stores.pinned.unpin, project, which, index, nothing)
 
     async def _each(
         self,
@@ -61,7 +61,7 @@ class Keeping:
         A file is not stored when only its metadata is.
         """
         indexes = chosen(self._indexes, index)
-        pinned = [each for each in await self._stores.pinned.kept() if each.index in indexes]
+        pinned = [each for each in await self._stores.pinned.files() if each.index in indexes]
         files = await self._stores.usage.files_of({each.sha256 for each in pinned})
         there = {
             (each.index, each.project, each.filename) for each in pinned if each.sha256 in files and await self._is_file(each)

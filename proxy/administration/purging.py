@@ -77,9 +77,10 @@ class Purging:
         before = self._clock() - seconds
         files = await self._stores.usage.files()
         doomed = {file.sha256: file.size for file in files if file.used < before}
-        named = [each async for found in by_project(self._stores.ledger) for each in found if each.pin.sha256 in doomed]
+        named = [each async for found in by_project(self._stores.ledger) for each in found if each.entry.sha256 in doomed]
         removed = await self._remove(named)
-        unnamed = await self._delete({sha256: doomed[sha256] for sha256 in doomed.keys() - {each.pin.sha256 for each in named}})
+        without_name = doomed.keys() - {each.entry.sha256 for each in named}
+        unnamed = await self._delete({sha256: doomed[sha256] for sha256 in without_name})
         removed["files"] += len(unnamed.freed)
         removed["bytes"] += sum(unnamed.freed)
         removed["left"] += unnamed.left
@@ -102,24 +103,24 @@ class Purging:
 
     async def _pinned(self, project: str) -> set[str]:
         """The indexes in which a file of *project* is pinned."""
-        pinned = await self._stores.pinned.kept()
+        pinned = await self._stores.pinned.files()
         digests = {each.sha256 for each in pinned}
         found = {each.index for each in pinned if each.project == project}
         async for those in by_project(self._stores.ledger, project=project):
-            found |= {each.index for each in those if each.pin.sha256 in digests}
+            found |= {each.index for each in those if each.entry.sha256 in digests}
         return found
 
     async def _remove(self, doomed: Sequence[Named]) -> dict[str, Any]:
         protected = await self._stores.pinned.digests()
-        pinned = [each for each in doomed if each.pin.sha256 in protected]
-        going = [each for each in doomed if each.pin.sha256 not in protected]
-        sizes = {each.pin.sha256: each.pin.size for each in going if each.pin.sha256 != NO_BYTES}
+        pinned = [each for each in doomed if each.entry.sha256 in protected]
+        going = [each for each in doomed if each.entry.sha256 not in protected]
+        sizes = {each.entry.sha256: each.entry.size for each in going if each.entry.sha256 != NO_BYTES}
         names = {(each.index, each.project, each.name) for each in going}
         if sizes:
             async for found in by_project(self._stores.ledger):
                 for each in found:
                     if (each.index, each.project, each.name) not in names:
-                        sizes.pop(each.pin.sha256, None)  # it has another name
+                        sizes.pop(each.entry.sha256, None)  # it has another name
         try:
             await self._forget_names(going)
         except StorageFailed:

@@ -22,14 +22,14 @@ async def refetch(indexes: Mapping[str, IndexParts], store: IFileStore, lost: Na
     if index is None:
         raise NotFound(f"the index {lost.index} is not configured any more")
     asked, _, name = lost.name.rpartition("/")
-    asked = asked or str(strongest(lost.pin.stated) or UNSTATED)
+    asked = asked or str(strongest(lost.entry.stated) or UNSTATED)
     source = await (await index.everything.file(lost.project, asked, name)).open()
     try:
         await whole(source, name)
     finally:
         source.close()
-    stored = await store.open(lost.pin.sha256)
-    for why in (await store.unreadable([lost.pin.sha256])).values():
+    stored = await store.open(lost.entry.sha256)
+    for why in (await store.unreadable([lost.entry.sha256])).values():
         raise StorageFailed(
             f"the file that is there cannot be read ({why}) or replaced: check the owner and mode of its folder"
         )
@@ -46,8 +46,8 @@ async def named_by_pages(
     for name, index in indexes.items():
         for project in await index.pages.known():
             for each in await _named(working, name, index, project, unnamed):
-                await ledger.add(each.index, each.project, each.name, each.pin)
-                found.setdefault(each.pin.sha256, []).append(each)
+                await ledger.add(each.index, each.project, each.name, each.entry)
+                found.setdefault(each.entry.sha256, []).append(each)
     return found
 
 
@@ -62,13 +62,13 @@ async def _named(working: Working, name: str, index: IndexParts, project: str, u
     now = working.clock()
     stated = await working.work.run(_stated, page.files, unnamed)
     return [
-        Named(name, project, pinned, LedgerEntry(sha256, unnamed[sha256], {"sha256": sha256}, url, now))
-        for pinned, sha256, url in stated
+        Named(name, project, called, LedgerEntry(sha256, unnamed[sha256], {"sha256": sha256}, url, now))
+        for called, sha256, url in stated
     ]
 
 
 def _stated(files: Collection[File], unnamed: Collection[str]) -> list[tuple[str, str, str]]:
-    """(name to pin, sha256, URL) of the files and their metadata that are among *unnamed*."""
+    """(name to record, sha256, URL) of the files and their metadata that are among *unnamed*."""
     found = []
     for file in files:
         if (sha256 := file.hashes.get("sha256", "")) in unnamed:

@@ -27,7 +27,7 @@ class Named:
     index: str
     project: str
     name: str
-    pin: LedgerEntry
+    entry: LedgerEntry
 
     @property
     def title(self) -> str:
@@ -44,8 +44,8 @@ class Named:
             "index": self.index,
             "project": self.project,
             "filename": self.title,
-            "sha256": self.pin.sha256 or None,
-            "size": self.pin.size,
+            "sha256": self.entry.sha256 or None,
+            "size": self.entry.size,
         }
 
 
@@ -55,7 +55,7 @@ async def by_project(ledger: Ledger, index: str | None = None, project: str | No
     An index may not be configured any more.  All names together may be too many for the memory.
     """
     async for everything in recorded_by_project(ledger, index, project):
-        found = [each for each in everything if each.pin.sha256 != NO_BYTES]
+        found = [each for each in everything if each.entry.sha256 != NO_BYTES]
         if found:
             yield found
 
@@ -102,7 +102,7 @@ class Stock:
         wanted = project_name(project)
         pinned = await self._stores.pinned.digests()
         rows = [
-            _row(each, stored.get(each.pin.sha256), each.pin.sha256 in pinned, unreadable.get(each.pin.sha256))
+            _row(each, stored.get(each.entry.sha256), each.entry.sha256 in pinned, unreadable.get(each.entry.sha256))
             async for found in by_project(self._stores.ledger, index, wanted)
             for unreadable in [await self._unreadable(found)]
             for each in sorted(found, key=lambda each: each.title)
@@ -116,7 +116,7 @@ class Stock:
         since = self._working.clock() - seconds
         used = {file.sha256 for file in await self._stores.usage.files() if file.used >= since}
         named = by_project(self._stores.ledger, index)
-        return sorted({each.project async for found in named for each in found if each.pin.sha256 in used})
+        return sorted({each.project async for found in named for each in found if each.entry.sha256 in used})
 
     async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
         """Sums over everything; the *top* projects by bytes."""
@@ -131,9 +131,9 @@ class Stock:
             unreadable.update(refused)
             projects.append(_summed(found, stored, refused))
             for each in found:
-                if each.pin.sha256 in stored:
-                    named.add(each.pin.sha256)
-                    moments.add(each.pin.committed_at)
+                if each.entry.sha256 in stored:
+                    named.add(each.entry.sha256)
+                    moments.add(each.entry.committed_at)
         keys = await self._stores.records.keys("")
         return {
             **await self._working.work.run(_of_files, files, named),
@@ -152,7 +152,7 @@ class Stock:
 
     async def _unreadable(self, found: Sequence[Named]) -> Mapping[str, str]:
         """Those of the bytes of *found* that cannot be read, by sha256, with the reason."""
-        return await self._stores.files.unreadable([each.pin.sha256 for each in found])
+        return await self._stores.files.unreadable([each.entry.sha256 for each in found])
 
 
 def _row(each: Named, stored: StoredFile | None, pinned: bool, unreadable: str | None) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _row(each: Named, stored: StoredFile | None, pinned: bool, unreadable: str |
     return {
         **each.values(),
         "version": None if version is None else str(version),
-        "committed_at": each.pin.committed_at,
+        "committed_at": each.entry.committed_at,
         "stored": stored is not None and unreadable is None,
         "unreadable": unreadable,
         "last_used": None if stored is None else stored.used,
@@ -170,8 +170,8 @@ def _row(each: Named, stored: StoredFile | None, pinned: bool, unreadable: str |
 
 def _summed(found: Sequence[Named], stored: Mapping[str, StoredFile], unreadable: Mapping[str, str]) -> dict[str, Any]:
     """What is there of one project."""
-    readable = [each for each in found if each.pin.sha256 not in unreadable]
-    there = [stored[each.pin.sha256].size for each in readable if each.pin.sha256 in stored]
+    readable = [each for each in found if each.entry.sha256 not in unreadable]
+    there = [stored[each.entry.sha256].size for each in readable if each.entry.sha256 in stored]
     return {
         "index": found[0].index,
         "project": found[0].project,

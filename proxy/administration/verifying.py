@@ -128,14 +128,14 @@ class _Run:
             await self._problem("damaged", sha256, files[sha256].size, known.get(sha256, []), what)
         for sha256, why in self._unreadable.items():
             names = known.get(sha256, [])
-            size = files[sha256].size if sha256 in files else names[0].pin.size
+            size = files[sha256].size if sha256 in files else names[0].entry.size
             self._tally.unreadable += 1
             await self._problem("unreadable", sha256, size, names, f"cannot be read ({why}); check its owner and mode")
         for sha256, those in missing.items():
             if await self._is_stored(sha256):
                 continue
             self._tally.missing += 1
-            await self._problem("missing", sha256, those[0].pin.size, those, "no file of that digest is stored")
+            await self._problem("missing", sha256, those[0].entry.size, those, "no file of that digest is stored")
         told = {*named, *self._damaged, *self._unreadable}
         await self._unnamed([file for file in files.values() if file.sha256 not in told])
         return self._tally
@@ -151,14 +151,14 @@ class _Run:
         missing: Names = {}
         named: set[str] = set()
         async for found in by_project(self._stores.ledger):
-            await self._look_for_unreadable([each.pin.sha256 for each in found if each.pin.sha256 not in files])
+            await self._look_for_unreadable([each.entry.sha256 for each in found if each.entry.sha256 not in files])
             for each in found:
-                sha256 = each.pin.sha256
+                sha256 = each.entry.sha256
                 if sha256 in files:
                     named.add(sha256)
                 elif sha256 in self._unreadable:
                     pass
-                elif each.pin.committed_at < self._began and (not self._stores.evicting or sha256 in pinned):
+                elif each.entry.committed_at < self._began and (not self._stores.evicting or sha256 in pinned):
                     missing.setdefault(sha256, []).append(each)
                 if sha256 in self._damaged or sha256 in self._unreadable:
                     known.setdefault(sha256, []).append(each)

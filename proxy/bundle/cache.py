@@ -1,4 +1,4 @@
-"""The part of a data directory that bundles are made of and put into: the pages, pins and files of one index."""
+"""The part of a data directory that bundles are made of and put into: the pages, ledger entries and files of one index."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class IndexCache:
 
     name: str
     pages: HeadedRecords
-    pins: Ledger
-    kept: PinnedBook
+    ledger: Ledger
+    pinned: PinnedBook
     files: IFileStore
     offload: IOffload
     policy: Policy = STANDARD

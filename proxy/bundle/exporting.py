@@ -16,7 +16,7 @@ from proxy.model import NO_BYTES, File, LedgerEntry, Page, Record
 from proxy.names import filename_of
 from proxy.policy.rules import Project, Viewpoint
 from proxy.repository.gate import recorded
-from proxy.repository.offered import as_pinned, bytes_of, metadata_of
+from proxy.repository.offered import as_recorded, bytes_of, metadata_of
 from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, parse_page
 
@@ -36,11 +36,11 @@ class Exported:
 
 @frozen
 class _Choice:
-    """What goes into the bundle of one project: files by digest, and pins by name."""
+    """What goes into the bundle of one project: files by digest, and ledger entries by name."""
 
     files: Mapping[str, str]
     metadata: frozenset[str]
-    pins: Mapping[str, LedgerEntry]
+    entries: Mapping[str, LedgerEntry]
 
 
 _NOTHING = _Choice({}, frozenset(), {})
@@ -58,7 +58,7 @@ def together(one: Wanted, other: Wanted) -> Wanted:
 async def pinned(cache: IndexCache) -> Wanted:
     """What operators pinned, so that it is never evicted."""
     found: dict[str, set[str]] = {}
-    for each in await cache.kept.kept():
+    for each in await cache.pinned.files():
         if each.index == cache.name:
             found.setdefault(each.project, set()).add(each.filename)
     return found
@@ -79,13 +79,14 @@ async def export(cache: IndexCache, wanted: Wanted | None, out: BinaryIO, clock:
 
 async def _without_page(cache: IndexCache, found: Collection[str]) -> list[str]:
     """The projects that files are stored of and whose page is not among those *found*."""
-    projects = [project for index, project in await cache.pins.places() if index == cache.name and project not in found]
+    projects = [project for index, project in await cache.ledger.places() if index == cache.name and project not in found]
     return [project for project in projects if await _has_files(cache, project)]
 
 
 async def _has_files(cache: IndexCache, project: str) -> bool:
-    pins = await cache.pins.peek(cache.name, project)
-    return bool(await cache.files.present([pin.sha256 for name, pin in pins.items() if pin.sha256 and "/" not in name]))
+    entries = await cache.ledger.peek(cache.name, project)
+    digests = [entry.sha256 for name, entry in entries.items() if entry.sha256 and "/" not in name]
+    return bool(await cache.files.present(digests))
 
 
 class _Export:
@@ -113,7 +114,7 @@ class _Export:
         return self._exported
 
     async def _project(self, project: str, names: Collection[str] | None, writer: BundleWriter) -> _Choice:
-        """Write the page and the pins of *project*; what files go with them."""
+        """Write the page and the ledger entries of *project*; what files go with them."""
         record = await self._record(project)
         if record is None:
             self._problem(f"{project}: index {self._cache.name} has no page of it; fetch it first: pypiproxy warm {project}")
@@ -138,9 +139,9 @@ class _Export:
             choice = _NOTHING
             self._problem(f"{project}: it is {withheld.why}, its files stay here")
         await self._cache.offload.run(writer.head, project, encode(evolve(head, url=bare(head.url))), record.body)
-        if choice.pins:
-            pins = {name: replace(pin, url=bare(pin.url)) for name, pin in choice.pins.items()}
-            await self._cache.offload.run(writer.pins, project, encode(pins))
+        if choice.entries:
+            entries = {name: replace(entry, url=bare(entry.url)) for name, entry in choice.entries.items()}
+            await self._cache.offload.run(writer.entries, project, encode(entries))
         self._exported.pages += 1
         return choice
 
@@ -150,15 +151,15 @@ class _Export:
         return Record(head, body) if head is not None and body is not None else None
 
     async def _choose(self, page: Page, names: Collection[str] | None, of: Project) -> _Choice:
-        project, pins = page.project, await self._cache.pins.of(self._cache.name, page.project)
+        project, entries = page.project, await self._cache.ledger.of(self._cache.name, page.project)
         listed = {file.filename: file for file in page.files}
-        known = {name: pin.sha256 for name, pin in pins.items() if "/" not in name}
-        known |= {name: sha256 for name, file in listed.items() if (sha256 := bytes_of(file, pins)) is not None}
+        known = {name: entry.sha256 for name, entry in entries.items() if "/" not in name}
+        known |= {name: sha256 for name, file in listed.items() if (sha256 := bytes_of(file, entries)) is not None}
         there = await self._cache.files.present([sha256 for sha256 in known.values() if sha256])
         chosen = {name for name, sha256 in known.items() if sha256 in there and (names is None or name in names)}
         missing = set(names or ()) - chosen
         hidden = await self._cache.offload.run(
-            self._hidden, [listed.get(name) or recorded(name, pins[name]) for name in chosen], pins, of
+            self._hidden, [listed.get(name) or recorded(name, entries[name]) for name in chosen], entries, of
         )
         for name, why in sorted(hidden.items()):
             self._problem(f"{name}: it is {why}, it stays here")
@@ -167,20 +168,21 @@ class _Export:
             self._problem(f"{name}: index {self._cache.name} has no such file of {project}; ask the proxy for it first")
         if names is None and not chosen and self._picky:
             self._problem(f"{project}: none of its files is stored; fetch those you need first: pypiproxy warm {project}")
-        companions = {name: pin for name, pin in pins.items() if "/" in name and filename_of(name) in chosen}
-        digests = {pin.sha256 for pin in companions.values()}
-        digests |= {sha256 for name in chosen & listed.keys() if (sha256 := metadata_of(listed[name], pins)) is not None}
+        companions = {name: entry for name, entry in entries.items() if "/" in name and filename_of(name) in chosen}
+        digests = {entry.sha256 for entry in companions.values()}
+        digests |= {sha256 for name in chosen & listed.keys() if (sha256 := metadata_of(listed[name], entries)) is not None}
         metadata = await self._cache.files.present(digests - {NO_BYTES})
-        kept = {name: pins[name] for name in chosen if name in pins}
-        kept |= {name: pin for name, pin in companions.items() if pin.sha256 in metadata or pin.sha256 == NO_BYTES}
-        return _Choice({known[name]: name for name in sorted(chosen)}, metadata, dict(sorted(kept.items())))
+        taken = {name: entries[name] for name in chosen if name in entries}
+        taken |= {name: entry for name, entry in companions.items() if entry.sha256 in metadata or entry.sha256 == NO_BYTES}
+        return _Choice({known[name]: name for name in sorted(chosen)}, metadata, dict(sorted(taken.items())))
 
-    def _hidden(self, files: Iterable[File], pins: Mapping[str, LedgerEntry], of: Project) -> dict[str, str]:
+    def _hidden(self, files: Iterable[File], entries: Mapping[str, LedgerEntry], of: Project) -> dict[str, str]:
         """The names of those of *files* that may not be seen, and why."""
         policy, now, view = self._cache.policy, self._clock(), Viewpoint(self._cache.name)
         verdicts = (
-            (file.filename, policy.visible(as_pinned(file, pins.get(file.filename)), of, pins.get(file.filename), now, view))
+            (file.filename, policy.visible(as_recorded(file, entry), of, entry, now, view))
             for file in files
+            for entry in [entries.get(file.filename)]
         )
         return {name: verdict.why for name, verdict in verdicts if not verdict.visible}
 

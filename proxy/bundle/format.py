@@ -6,7 +6,7 @@ Its members, in this order, all of them plain files:
 ``manifest.json``                     :class:`Manifest`
 ``heads/<project>/<sha256>``          the head of a page's record, as JSON; its body follows at once
 ``pages/<project>/<sha256>``          the body, as upstream sent it
-``pins/<project>/<sha256>``           the pins of the files in the bundle, as JSON
+``pins/<project>/<sha256>``           the ledger entries of the files in the bundle, as JSON
 ``files/<sha256>``                    companions, then files
 ``end/<sha256>``                      :class:`End`: without it, the bundle has been cut off
 ====================================  ==========================================================================
@@ -89,7 +89,7 @@ encode = msgspec.json.Encoder().encode
 
 _manifest = msgspec.json.Decoder(Manifest)
 _head = msgspec.json.Decoder(Head)
-_pins = msgspec.json.Decoder(dict[str, LedgerEntry])
+_entries = msgspec.json.Decoder(dict[str, LedgerEntry])
 _end = msgspec.json.Decoder(End)
 
 
@@ -117,21 +117,21 @@ def read_head(entry: Entry, data: bytes) -> Head:
         raise _unreadable(str(entry), error) from error
 
 
-def read_pins(entry: Entry, data: bytes) -> dict[str, LedgerEntry]:
-    """Pins by the names they have in the book of pins.  Raises BadBundle."""
+def read_entries(entry: Entry, data: bytes) -> dict[str, LedgerEntry]:
+    """Ledger entries by the names they have in the ledger.  Raises BadBundle."""
     try:
-        pins = _pins.decode(data)
+        entries = _entries.decode(data)
     except msgspec.MsgspecError as error:
         raise _unreadable(str(entry), error) from error
-    for name, pin in pins.items():
+    for name, recorded in entries.items():
         segment, slash, filename = name.rpartition("/")
         if (
             (slash and not is_digest(segment))
             or not is_served_name(filename)
-            or not (pin.sha256 == NO_BYTES or _SHA256.fullmatch(pin.sha256))
+            or not (recorded.sha256 == NO_BYTES or _SHA256.fullmatch(recorded.sha256))
         ):
             raise BadBundle(f"its {entry} pins {name[:200]!r}, which no proxy does: it was not made by pypiproxy export")
-    return pins
+    return entries
 
 
 def read_end(entry: Entry, data: bytes) -> End:

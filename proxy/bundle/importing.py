@@ -13,7 +13,7 @@ from typing import BinaryIO
 from attrs import define, field
 
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.format import Entry, Kind, read_end, read_head, read_pins
+from proxy.bundle.format import Entry, Kind, read_end, read_entries, read_head
 from proxy.bundle.reading import BundleReader
 from proxy.core.succession import goes_back
 from proxy.errors import BadBundle, StorageFailed
@@ -65,7 +65,7 @@ class Import:
             case Kind.HEAD:
                 await self._page(entry)
             case Kind.PINS:
-                await self._pins(entry)
+                await self._entries(entry)
             case Kind.FILE:
                 await self._file(entry)
             case _:
@@ -84,7 +84,7 @@ class Import:
             f"{entry}: its bytes are not those it is named by, it is left out; copy or export it again"
         )
 
-    # -- pages and pins ----------------------------------------------------------------------------------------------------
+    # -- pages and ledger entries ------------------------------------------------------------------------------------------
 
     async def _page(self, entry: Entry) -> None:
         data = await self._read(entry)
@@ -107,15 +107,15 @@ class Import:
         self.imported.pages += 1
         self._replaced(entry.project)
 
-    async def _pins(self, entry: Entry) -> None:
+    async def _entries(self, entry: Entry) -> None:
         data = await self._read(entry)
         if data is None:
             return
-        pins = read_pins(entry, data)
-        known = await self._cache.pins.of(self._cache.name, entry.project)
-        await self._cache.pins.add_all(self._cache.name, entry.project, pins)
-        for name, pin in pins.items():
-            if name in known and known[name].sha256 != pin.sha256 and "/" not in name:
+        entries = read_entries(entry, data)
+        known = await self._cache.ledger.of(self._cache.name, entry.project)
+        await self._cache.ledger.add_all(self._cache.name, entry.project, entries)
+        for name, stated in entries.items():
+            if name in known and known[name].sha256 != stated.sha256 and "/" not in name:
                 self.imported.problems.append(
                     f"{name}: it is here with other bytes (sha256-{known[name].sha256}), which stay; "
                     "purge it here to accept those of the bundle"

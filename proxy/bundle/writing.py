@@ -30,8 +30,8 @@ class BundleWriter:
         self._add_bytes(Kind.PAGE, project, body)
         self._pages += 1
 
-    def pins(self, project: str, data: bytes) -> None:
-        """The JSON of the pins of *project*."""
+    def entries(self, project: str, data: bytes) -> None:
+        """The JSON of the ledger entries of *project*."""
         self._add_bytes(Kind.PINS, project, data)
 
     def file(self, sha256: str, descriptor: int, size: int) -> bool:

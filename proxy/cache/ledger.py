@@ -48,7 +48,7 @@ def means(which: str | None, filename: str) -> bool:
 _decoder = msgspec.msgpack.Decoder(LedgerEntry)
 _encoder = msgspec.msgpack.Encoder()
 
-#: The part of the memory for projects without pins: clients can ask for any number of those.
+#: The part of the memory for projects without entries: clients can ask for any number of those.
 _FOR_NONE = 0.1
 #: How often it is logged that entries cannot be read (seconds): clients ask for many projects.
 _SAID_EVERY = 60.0

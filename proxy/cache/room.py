@@ -1,7 +1,7 @@
 """Room on the disk: the files that were not used for longest go when the store is over its limits.
 
 Files go in the background, down to a low-water mark, so that this is a rare run and not a cost of each download.  Without a
-limit nothing ever goes.  What is kept (:mod:`proxy.cache.pinned`) and what is still arriving never goes; who is reading a file
+limit nothing ever goes.  What is pinned (:mod:`proxy.cache.pinned`) and what is still arriving never goes; who reads a file
 that goes reads it to its end.  What broken downloads left goes before any file.
 """
 
@@ -67,7 +67,7 @@ class Room:
         self,
         store: IFileStore,
         usage: UsageBook,
-        kept: PinnedBook,
+        pinned: PinnedBook,
         offload: IOffload,
         reactor: IReactorTime,
         *,
@@ -79,7 +79,7 @@ class Room:
         self._clock = clock
         self._store = store
         self._usage = usage
-        self._kept = kept
+        self._pinned = pinned
         self._offload = offload
         self._reactor = reactor
         self._max_size = max_size
@@ -177,8 +177,8 @@ class Room:
         async with self._one_run:
             abandoned = await self._store.abandon(self._clock() - _LEFT_ALONE)
             files = await self._usage.files()
-            kept = await self._kept.digests()
-            choice = await self._offload.run(self._choose, files, kept, await self._store.free(), needed)
+            pinned = await self._pinned.digests()
+            choice = await self._offload.run(self._choose, files, pinned, await self._store.free(), needed)
             self._stored = choice.stored
             freed, left = await self._evict(choice)
         missing = choice.missing + left
@@ -191,10 +191,10 @@ class Room:
             )
         return freed + abandoned
 
-    def _choose(self, files: list[StoredFile], kept: Collection[str], free: int, needed: int) -> _Choice:
+    def _choose(self, files: list[StoredFile], pinned: Collection[str], free: int, needed: int) -> _Choice:
         """What has to go.  Called in a worker thread: the list may be long."""
         stored = sum(file.size for file in files)
-        may_go = [file for file in files if file.sha256 not in kept]
+        may_go = [file for file in files if file.sha256 not in pinned]
         if needed > free + sum(file.size for file in may_go):
             return _Choice([], stored, needed, iter(()))  # it would not fit if everything went
         excess = max(needed, self._above_max_size(stored), self._below_min_free(free))
@@ -247,8 +247,8 @@ class Room:
 
     async def _remove(self, file: StoredFile) -> bool:
         """Whether the file went.  Raises StorageFailed when it should have and cannot be removed."""
-        async with self._kept.lock:
-            if self._kept.holds(file.sha256) or not await self._store.delete(file.sha256):
+        async with self._pinned.lock:
+            if self._pinned.holds(file.sha256) or not await self._store.delete(file.sha256):
                 return False
         self._recorder.record(Evicted(file.size))
         return True

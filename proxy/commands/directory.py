@@ -45,15 +45,15 @@ def index_cache(
         try:
             records = (CopiedRecords if reading else DiskRecords)(directory / "records", offload)
             places = directory / LEDGER, directory / LEDGER_COPY
-            ledger = CopiedVersioned(*places, offload, time.time) if reading else MirroredRecords(*places, offload)
+            database = CopiedVersioned(*places, offload, time.time) if reading else MirroredRecords(*places, offload)
         except StorageFailed as error:
             raise ConfigError(f"{directory}: {error}") from error
         try:
             pages = HeadedRecords(PAGES, chosen.name, records, offload)
-            pins, files = Ledger(ledger, settings.server.page_memory, offload), LocalFiles(directory, offload)
-            yield IndexCache(chosen.name, pages, pins, PinnedBook(ledger, pins, files), files, offload)
+            ledger, files = Ledger(database, settings.server.page_memory, offload), LocalFiles(directory, offload)
+            yield IndexCache(chosen.name, pages, ledger, PinnedBook(database, ledger, files), files, offload)
         finally:
-            completed(ledger.close())
+            completed(database.close())
             completed(records.close())
 
 

@@ -30,7 +30,7 @@ from proxy.names import normal_version, version_of
 from proxy.policy.policy import Policy
 from proxy.policy.rules import Project, Viewpoint
 from proxy.policy.verdicts import Verdict, earliest
-from proxy.repository.offered import as_pinned, find, listed
+from proxy.repository.offered import as_recorded, find, listed
 from proxy.settings import MIB
 
 #: What may be remembered of verdicts on projects, pages and files, and what one weighs besides its text (bytes).
@@ -51,7 +51,7 @@ class Seen:
     hidden: str = ""
 
 
-def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float, view: Viewpoint) -> Seen:
+def seen(policy: Policy, page: Page, entries: Mapping[str, LedgerEntry], now: float, view: Viewpoint) -> Seen:
     """*page* as *policy* lets it be seen.  Takes some microseconds a file where rules look at single files."""
     project = _project(page.project, (page.status or {}).get("status"))
     of_all = policy.files(project, now, view)
@@ -60,9 +60,9 @@ def seen(policy: Policy, page: Page, pins: Mapping[str, LedgerEntry], now: float
     if not policy.judges_files:
         return Seen(page, of_all.until)
     until, hidden = of_all.until, set[str]()
-    for file in listed(page, pins):
-        pin = pins.get(file.filename)
-        verdict = policy.visible_among(of_all, as_pinned(file, pin), project, pin, now, view)
+    for file in listed(page, entries):
+        entry = entries.get(file.filename)
+        verdict = policy.visible_among(of_all, as_recorded(file, entry), project, entry, now, view)
         until = earliest(until, verdict.until)
         if not verdict.visible:
             hidden.add(file.filename)
@@ -93,10 +93,10 @@ class _ProjectVerdict:
 
 @frozen(slots=True)
 class _PageVerdict:
-    """From *since* until *until*, nothing changed or changes on the page *digest* beside these *pins*: *hidden* is."""
+    """From *since* until *until*, nothing changed or changes on the page *digest* beside these *entries*: *hidden* is."""
 
     digest: str
-    pins: ref[Entries]
+    entries: ref[Entries]
     since: float
     until: float | None
     hidden: str
@@ -104,10 +104,10 @@ class _PageVerdict:
 
 @frozen(slots=True)
 class _FileVerdict:
-    """What was said at *since* of a file on the page *digest*, whose bytes are pinned by *pin*."""
+    """What was said at *since* of a file on the page *digest*, whose bytes are those of *entry*."""
 
     digest: str
-    pin: LedgerEntry | None
+    entry: LedgerEntry | None
     since: float
     verdict: Verdict
 
@@ -115,12 +115,12 @@ class _FileVerdict:
 class Gate:
     """What of the index *name* may be seen; *clock* tells when."""
 
-    def __init__(self, policy: Policy, name: str, pages: PageCache, pins: Ledger, offload: IOffload, clock: Clock) -> None:
+    def __init__(self, policy: Policy, name: str, pages: PageCache, ledger: Ledger, offload: IOffload, clock: Clock) -> None:
         self.policy = policy
         self._judges_files = policy.judges_files
         self._view = Viewpoint(name)
         self._pages = pages
-        self._pins = pins
+        self._ledger = ledger
         self._offload = offload
         self._clock = clock
         self._of_projects: BoundedTable[str, _ProjectVerdict] = BoundedTable(_PROJECTS, lambda verdict: _WEIGHT, len)
@@ -158,43 +158,43 @@ class Gate:
 
     async def parsed(self, project: str, head: Head) -> Page:
         """As :meth:`PageCache.parsed`, of what may be seen."""
-        return (await self.seen(project, head, self._clock(), await self._pins.of(self._view.index, project))).page
+        return (await self.seen(project, head, self._clock(), await self._ledger.of(self._view.index, project))).page
 
-    async def seen(self, project: str, head: Head, now: float, pins: Entries) -> Seen:
+    async def seen(self, project: str, head: Head, now: float, entries: Entries) -> Seen:
         """The page of *head* as it may be seen at *now*.  Raises as :meth:`PageCache.parsed`."""
         page = await self._pages.parsed(project, head)
         if not self._judges_files:
-            return seen(self.policy, page, pins, now, self._view)
-        return await self._offload.run_first(seen, self.policy, page, pins, now, self._view)
+            return seen(self.policy, page, entries, now, self._view)
+        return await self._offload.run_first(seen, self.policy, page, entries, now, self._view)
 
-    async def moment(self, project: str, head: Head, pins: Entries) -> Moment:
+    async def moment(self, project: str, head: Head, entries: Entries) -> Moment:
         """This moment for the page of *head*.  Raises as :meth:`PageCache.parsed`."""
-        moment = self.moment_at_hand(project, head, pins)
+        moment = self.moment_at_hand(project, head, entries)
         if moment is not None:
             return moment
         for _ in range(2):  # one that was under way may not hold any more
             # Many ask for a page that has just changed; its entries are the same object for all of them.
             verdict = await self._walks.join(
-                (project, head.digest, id(pins)), lambda: self._gone_through(project, head, pins, self._clock())
+                (project, head.digest, id(entries)), lambda: self._gone_through(project, head, entries, self._clock())
             )
             now = self._clock()
             if _holds(verdict.since, now, verdict.until):
                 return self._moment(now, verdict.until, verdict.hidden)
         return self._moment(verdict.since, verdict.until, verdict.hidden)
 
-    async def _gone_through(self, project: str, head: Head, pins: Entries, now: float) -> _PageVerdict:
-        seen = await self.seen(project, head, now, pins)
-        verdict = _PageVerdict(head.digest, ref(pins), now, seen.until, seen.hidden)
+    async def _gone_through(self, project: str, head: Head, entries: Entries, now: float) -> _PageVerdict:
+        seen = await self.seen(project, head, now, entries)
+        verdict = _PageVerdict(head.digest, ref(entries), now, seen.until, seen.hidden)
         self._of_pages.put(project, verdict)
         return verdict
 
-    def moment_at_hand(self, project: str, head: Head, pins: Entries) -> Moment | None:
+    def moment_at_hand(self, project: str, head: Head, entries: Entries) -> Moment | None:
         """What :meth:`moment` would return if it need not go through the page, else ``None``: for hidden projects too."""
         of_all = self._of_project(project, head)
         if not self._judges_files:
             return of_all.moment if of_all.exists else None
         known, now = self._of_pages.get(project), self._clock()
-        if not of_all.exists or known is None or known.digest != head.digest or known.pins() is not pins:
+        if not of_all.exists or known is None or known.digest != head.digest or known.entries() is not entries:
             return None
         return self._moment(now, known.until, known.hidden) if _holds(known.since, now, known.until) else None
 
@@ -207,30 +207,30 @@ class Gate:
         nothing is known is visible.
         """
         head = await self._pages.remembered(project)
-        pins = await self._pins.of(self._view.index, project)
-        verdict = self._at_once(project, filename, head, pins)
+        entries = await self._ledger.of(self._view.index, project)
+        verdict = self._at_once(project, filename, head, entries)
         if verdict is None:
-            file = await self._file(project, filename, head, pins)
-            now, pin = self._clock(), pins.get(filename)
+            file = await self._file(project, filename, head, entries)
+            now, entry = self._clock(), entries.get(filename)
             of = _project(project, _status(head))
             if file is None:
                 verdict = self.policy.files(of, now, self._view)  # not kept: clients can name any number of such files
             else:
-                verdict = self.policy.visible(file, of, pin, now, self._view)
-                self._of_files.put((project, filename), _FileVerdict(_digest(head), pin, now, verdict))
+                verdict = self.policy.visible(file, of, entry, now, self._view)
+                self._of_files.put((project, filename), _FileVerdict(_digest(head), entry, now, verdict))
         return self._passed(verdict, project, head, name)
 
-    def require_listed(self, project: str, head: Head, file: File, pins: Entries) -> Moment:
+    def require_listed(self, project: str, head: Head, file: File, entries: Entries) -> Moment:
         """As :meth:`require`, for a *file* that the page of *head* lists."""
-        of, pin = _project(project, head.status), pins.get(file.filename)
-        verdict = self.policy.visible(file, of, pin, self._clock(), self._view)
+        of, entry = _project(project, head.status), entries.get(file.filename)
+        verdict = self.policy.visible(file, of, entry, self._clock(), self._view)
         return self._passed(verdict, project, head, file.filename)
 
-    def lastingly_visible(self, project: str, filename: str, head: Head | None, pins: Entries) -> bool:
-        """Whether it is known without waiting that a file may be seen, and that nothing but a new page or pin changes that."""
+    def lastingly_visible(self, project: str, filename: str, head: Head | None, entries: Entries) -> bool:
+        """Whether it is known without waiting that a file may be seen until its page or entry changes."""
         if not self._judges_files:
             return self._of_project(project, head).lasting
-        verdict = self._at_once(project, filename, head, pins)
+        verdict = self._at_once(project, filename, head, entries)
         return verdict is not None and verdict.visible and verdict.until is None
 
     # -- inside --------------------------------------------------------------------------------------------------------------
@@ -256,25 +256,25 @@ class Gate:
     def _moment(self, now: float, until: float | None, hidden: str = "") -> Moment:
         return Moment(now, until, f"{self.policy.name}@{until}/{hidden}" if hidden else f"{self.policy.name}@{until}")
 
-    def _at_once(self, project: str, filename: str, head: Head | None, pins: Entries) -> Verdict | None:
+    def _at_once(self, project: str, filename: str, head: Head | None, entries: Entries) -> Verdict | None:
         if not self._judges_files:
             return self._of_project(project, head).verdict
         known, now = self._of_files.get((project, filename)), self._clock()
-        if known is None or known.digest != _digest(head) or known.pin is not pins.get(filename):
+        if known is None or known.digest != _digest(head) or known.entry is not entries.get(filename):
             return None
         return known.verdict if _holds(known.since, now, known.verdict.until) else None
 
-    async def _file(self, project: str, filename: str, head: Head | None, pins: Entries) -> File | None:
+    async def _file(self, project: str, filename: str, head: Head | None, entries: Entries) -> File | None:
         """What is known of a file: what the page of *head* says of it, else what is in the ledger."""
-        pin = pins.get(filename)
+        entry = entries.get(filename)
         if head is not None and head.found:
             try:
-                file = find(await self._pages.parsed(project, head), filename, pins)
+                file = find(await self._pages.parsed(project, head), filename, entries)
             except ProxyError:
                 file = None  # the page is damaged and cannot be had again now
             if file is not None:
                 return file
-        return None if pin is None else recorded(filename, pin)
+        return None if entry is None else recorded(filename, entry)
 
     def _passed(self, verdict: Verdict, project: str, head: Head | None, name: str) -> Moment:
         """Until when a file is visible by *verdict*.  Raises NotFound when it is not, and says what is hidden with it."""
@@ -287,16 +287,16 @@ class Gate:
         raise NotFound(f"{name} is not served: it is {verdict.why}")
 
 
-def recorded(filename: str, pin: LedgerEntry) -> File:
+def recorded(filename: str, entry: LedgerEntry) -> File:
     """The file *filename* as the ledger knows it."""
     return File(
         filename,
-        pin.url,
-        {**pin.stated, "sha256": pin.sha256},
-        size=pin.size,
-        requires_python=pin.requires_python,
-        upload_time=pin.upload_time,
-        yanked=pin.yanked,
+        entry.url,
+        {**entry.stated, "sha256": entry.sha256},
+        size=entry.size,
+        requires_python=entry.requires_python,
+        upload_time=entry.upload_time,
+        yanked=entry.yanked,
     )
 
 

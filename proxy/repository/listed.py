@@ -14,7 +14,7 @@ from proxy.names import METADATA
 from proxy.repository.gate import Gate
 from proxy.repository.gathered import Gathered
 from proxy.repository.handles import RemoteFile, RemoteFiles
-from proxy.repository.offered import find, metadata_pin, pin_holds, segment
+from proxy.repository.offered import entry_holds, find, metadata_entry, segment
 from proxy.repository.sources import Sources
 from proxy.settings import MIB
 from proxy.simple.links import beside
@@ -27,9 +27,9 @@ _SIGNATURE = ".asc"
 
 @frozen(slots=True)
 class Listed:
-    """A file that may be seen as the page of ``upstream`` lists it, with the bytes it is pinned to; ``seen`` says until when.
+    """A file that may be seen as the page of ``upstream`` lists it, with its recorded bytes; ``seen`` says until when.
 
-    ``metadata`` is the pin of its metadata, if there is one that goes with what the page states.
+    ``metadata`` is the ledger entry of its metadata, if there is one that goes with what the page states.
     """
 
     file: File
@@ -81,7 +81,7 @@ class ListedFiles:
         known = await self.remembered(project, asked, filename)
         if known is not None:
             return known
-        pins = await self._ledger.of(self.name, project)
+        entries = await self._ledger.of(self.name, project)
         listed: Listed | None = None
         for no_cache in (False, True):
             served = await self._gate.get(project, no_cache=no_cache)
@@ -99,19 +99,19 @@ class ListedFiles:
                 reason = f"its page of {project} lists no such file and cannot be asked for again now"
                 raise UpstreamFailed(filename, [Attempt(served.head.upstream, reason, 0.0)])
             raise NotFound(f"{filename} is not on the page of {project}")
-        if filename in pins:
+        if filename in entries:
             self._recorder.record(Notice(Incident.CHANGED_DIGEST, self.name, project, filename))
             raise DigestChanged(
-                f"{filename} was committed as sha256-{pins[filename].sha256} and is not served as {asked}: "
+                f"{filename} was committed as sha256-{entries[filename].sha256} and is not served as {asked}: "
                 "purge the file from the proxy to accept other bytes"
             )
         raise NotFound(f"{filename} has the digest {segment(listed.file)} on the page of {project}, not {asked}")
 
     async def committed(self, project: str, asked: str, filename: str, listed: Listed | None) -> tuple[str, int | None] | None:
         """The sha256 under which the file is in the store, if it is there, and its size, if that is known."""
-        pin = pinned(await self._ledger.of(self.name, project), asked, filename)
-        if pin is not None:
-            return pin.sha256, pin.size
+        entry = entry_for(await self._ledger.of(self.name, project), asked, filename)
+        if entry is not None:
+            return entry.sha256, entry.size
         sha256 = None if listed is None else listed.file.hashes.get("sha256")
         return None if sha256 is None else (sha256, None)
 
@@ -135,18 +135,18 @@ class ListedFiles:
 
     async def _on_page(self, project: str, head: Head, filename: str) -> Listed | None:
         """The file as the page of *head* lists it.  Raises NotFound when it is hidden, whatever its digest."""
-        pins = await self._ledger.of(self.name, project)
-        file = find(await self._pages.parsed(project, head), filename, pins)
+        entries = await self._ledger.of(self.name, project)
+        file = find(await self._pages.parsed(project, head), filename, entries)
         if file is None:
             return None
-        seen = self._gate.require_listed(project, head, file, pins)
-        return Listed(file, head.upstream, metadata_pin(file, pins), seen)
+        seen = self._gate.require_listed(project, head, file, entries)
+        return Listed(file, head.upstream, metadata_entry(file, entries), seen)
 
 
-def pinned(pins: Entries, asked: str, filename: str) -> LedgerEntry | None:
-    """The pin for what a file URL asks for, if it holds those bytes."""
-    pin = pins.get(filename)
-    return pin if pin is not None and pin_holds(pin, asked) else None
+def entry_for(entries: Entries, asked: str, filename: str) -> LedgerEntry | None:
+    """The ledger entry for what a file URL asks for, if it holds those bytes."""
+    entry = entries.get(filename)
+    return entry if entry is not None and entry_holds(entry, asked) else None
 
 
 def etag_of(asked: str, sha256: str | None = None) -> str | None:

@@ -94,14 +94,14 @@ class Sidecars:
     def __init__(
         self,
         files: FileCache,
-        pins: Ledger,
+        ledger: Ledger,
         offload: IOffload,
         clock: Clock,
         reactor: IReactorTime,
         recorder: IRecorder,
     ) -> None:
         self._files = files
-        self._pins = pins
+        self._ledger = ledger
         self._offload = offload
         self._clock = clock
         self._reactor = reactor
@@ -119,11 +119,11 @@ class Sidecars:
         What no page vouched for is looked into once: an earlier version of the proxy kept whatever upstream sent.
         """
         name = metadata_name(asked, filename)
-        pin = (await self._pins.of(index, project)).get(name)
-        if pin is None or pin.sha256 == NO_BYTES:
+        entry = (await self._ledger.of(index, project)).get(name)
+        if entry is None or entry.sha256 == NO_BYTES:
             return None
-        source = await self._files.stored(pin.sha256)
-        if source is None or pin.stated or self._good.get(pin.sha256):
+        source = await self._files.stored(entry.sha256)
+        if source is None or entry.stated or self._good.get(entry.sha256):
             return source
         try:
             good = await self._offload.run(is_metadata_of, project, await self._offload.run(_all_of, source))
@@ -131,13 +131,13 @@ class Sidecars:
             source.close()
             raise
         if good:
-            self._good.put(pin.sha256, True)
+            self._good.put(entry.sha256, True)
             return source
         source.close()
         self.log.warn(
             "what is stored as {name} of {project} is no metadata of it and is fetched again", name=name, project=project
         )
-        await self._pins.remove(index, project, (name,))
+        await self._ledger.remove(index, project, (name,))
         return None
 
     async def of(self, holder: ListedFiles, project: str, asked: str, filename: str) -> IBytesSource:
@@ -316,8 +316,8 @@ class Sidecars:
         expected = search.expected
         if sha256 != NO_BYTES and (expected is None or stated != {expected.algorithm: expected.hex}):
             stated = {}  # it is not by the page's word that these bytes are right
-        pin = LedgerEntry(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._clock())
-        await self._pins.put(key.index, key.project, metadata_name(key.asked, key.filename), pin)
+        entry = LedgerEntry(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._clock())
+        await self._ledger.put(key.index, key.project, metadata_name(key.asked, key.filename), entry)
 
     async def _within(self, seconds: float, key: _Key, work: Coroutine[Any, Any, T]) -> T:
         """What *work* returns, if it takes no longer than this.  Raises UpstreamFailed."""

@@ -28,20 +28,20 @@ def segment(file: File) -> str:
     return UNSTATED if digest is None else str(digest)
 
 
-def pin_holds(pin: LedgerEntry, asked: str) -> bool:
-    """Whether the URL segment *asked* names the bytes that *pin* holds."""
+def entry_holds(entry: LedgerEntry, asked: str) -> bool:
+    """Whether the URL segment *asked* names the bytes that *entry* holds."""
     if asked == UNSTATED:
         return True
     algorithm, _, value = asked.partition("-")
-    return value == (pin.sha256 if algorithm == "sha256" else pin.stated.get(algorithm))
+    return value == (entry.sha256 if algorithm == "sha256" else entry.stated.get(algorithm))
 
 
-def changed(file: File, pin: LedgerEntry) -> Digest | None:
-    """The digest that *file*'s page states now, when it contradicts *pin*; ``None`` when all is well."""
+def changed(file: File, entry: LedgerEntry) -> Digest | None:
+    """The digest that *file*'s page states now, when it contradicts *entry*; ``None`` when all is well."""
     digest = file.digest
-    if digest is None or pin_holds(pin, str(digest)):
+    if digest is None or entry_holds(entry, str(digest)):
         return None
-    if digest.algorithm != "sha256" and digest.algorithm not in pin.stated:
+    if digest.algorithm != "sha256" and digest.algorithm not in entry.stated:
         return None
     return digest
 
@@ -54,7 +54,7 @@ class Offer:
     changes: tuple[tuple[File, LedgerEntry, Digest], ...] = ()
 
 
-def offered(page: Page, pins: Mapping[str, LedgerEntry], there: Collection[str] | None = None) -> Offer:
+def offered(page: Page, entries: Mapping[str, LedgerEntry], there: Collection[str] | None = None) -> Offer:
     """*page*, without what is hidden, as clients get it.  Takes milliseconds for thousands of files: for a worker thread.
 
     A file whose digest changed upstream is offered with the bytes it is pinned to: a build that was green stays green, and the
@@ -65,9 +65,9 @@ def offered(page: Page, pins: Mapping[str, LedgerEntry], there: Collection[str] 
     No URL on the page bears user information or a query.
     """
     changes = tuple(
-        (file, pin, digest)
+        (file, entry, digest)
         for file in page.files
-        if (pin := pins.get(file.filename)) is not None and (digest := changed(file, pin)) is not None
+        if (entry := entries.get(file.filename)) is not None and (digest := changed(file, entry)) is not None
     )
     page = evolve(
         page,
@@ -75,95 +75,95 @@ def offered(page: Page, pins: Mapping[str, LedgerEntry], there: Collection[str] 
         extra=without_secrets(page.extra),
         meta_extra=without_secrets(page.meta_extra),
     )
-    files = tuple(listed(page, pins))
+    files = tuple(listed(page, entries))
     if there is not None:
-        files = tuple(_from_store(file, pins, there) for file in files if bytes_of(file, pins) in there)
-    return Offer(_upgraded(evolve(page, files=tuple(_offered(file, pins) for file in files))), changes)
+        files = tuple(_from_store(file, entries, there) for file in files if bytes_of(file, entries) in there)
+    return Offer(_upgraded(evolve(page, files=tuple(_offered(file, entries) for file in files))), changes)
 
 
-def may_be_there(page: Page, pins: Mapping[str, LedgerEntry]) -> frozenset[str]:
-    """The sha256 of all that is served under names on *page* (files and their metadata), as far as pins and page tell."""
-    known = (each for file in listed(page, pins) for each in (bytes_of(file, pins), metadata_of(file, pins)))
+def may_be_there(page: Page, entries: Mapping[str, LedgerEntry]) -> frozenset[str]:
+    """The sha256 of all that is served under names on *page* (files and their metadata), as far as ledger and page tell."""
+    known = (each for file in listed(page, entries) for each in (bytes_of(file, entries), metadata_of(file, entries)))
     return frozenset(each for each in known if each is not None)
 
 
-def find(page: Page, filename: str, pins: Mapping[str, LedgerEntry]) -> File | None:
+def find(page: Page, filename: str, entries: Mapping[str, LedgerEntry]) -> File | None:
     """The file that is offered as *filename* on *page*, with the bytes it is pinned to."""
     file = page.by_name.get(filename)
     if file is None and page.unverifiable:
-        file = next((each for each in listed(page, pins) if each.filename == filename), None)
-    return None if file is None else as_pinned(file, pins.get(filename))
+        file = next((each for each in listed(page, entries) if each.filename == filename), None)
+    return None if file is None else as_recorded(file, entries.get(filename))
 
 
-def listed(page: Page, pins: Mapping[str, LedgerEntry]) -> Iterator[File]:
+def listed(page: Page, entries: Mapping[str, LedgerEntry]) -> Iterator[File]:
     """The files on *page* that can be offered."""
     yield from page.files
     if page.unverifiable:
         verifiable = {file.filename for file in page.files}
         for file in page.unverifiable:
-            pin = pins.get(file.filename)
-            if pin is not None and pin.stated and file.filename not in verifiable:
-                yield _committed(file, pin)
+            entry = entries.get(file.filename)
+            if entry is not None and entry.stated and file.filename not in verifiable:
+                yield _committed(file, entry)
 
 
-def bytes_of(file: File, pins: Mapping[str, LedgerEntry]) -> str | None:
+def bytes_of(file: File, entries: Mapping[str, LedgerEntry]) -> str | None:
     """The sha256 of the bytes that *file* is served with; ``None`` when only its download can tell."""
-    pin = pins.get(file.filename)
-    if pin is not None and (pin_holds(pin, segment(file)) or changed(file, pin) is not None):
-        return pin.sha256
+    entry = entries.get(file.filename)
+    if entry is not None and (entry_holds(entry, segment(file)) or changed(file, entry) is not None):
+        return entry.sha256
     return _sha256(file.digest)
 
 
-def metadata_of(file: File, pins: Mapping[str, LedgerEntry]) -> str | None:
+def metadata_of(file: File, entries: Mapping[str, LedgerEntry]) -> str | None:
     """The sha256 of the metadata that is served beside *file*; ``None`` when there is none, or none yet."""
-    file = as_pinned(file, pins.get(file.filename))
-    pin = metadata_pin(file, pins)
-    if pin is not None:
-        return None if pin.sha256 == NO_BYTES else pin.sha256
-    return _sha256(metadata_digest(file, pin))
+    file = as_recorded(file, entries.get(file.filename))
+    entry = metadata_entry(file, entries)
+    if entry is not None:
+        return None if entry.sha256 == NO_BYTES else entry.sha256
+    return _sha256(metadata_digest(file, entry))
 
 
 def stated_metadata(file: File) -> dict[str, str]:
-    """What upstream's page states of the metadata of *file*, as it is noted on a pin: its strongest digest, if any."""
+    """What upstream's page states of the metadata of *file*, as it is noted in the ledger: its strongest digest, if any."""
     digest = strongest(file.core_metadata) if isinstance(file.core_metadata, Mapping) else None
     return {} if digest is None else {digest.algorithm: digest.hex}
 
 
-def metadata_pin(file: File, pins: Mapping[str, LedgerEntry]) -> LedgerEntry | None:
-    """The pin of the metadata of *file*.  That there is none holds only as long as upstream's page states the same of it."""
-    pin = pins.get(metadata_name(segment(file), file.filename)) if pins else None
-    return None if pin is None or (pin.sha256 == NO_BYTES and pin.stated != stated_metadata(file)) else pin
+def metadata_entry(file: File, entries: Mapping[str, LedgerEntry]) -> LedgerEntry | None:
+    """The entry of the metadata of *file*.  That there is none holds only as long as upstream's page states the same of it."""
+    entry = entries.get(metadata_name(segment(file), file.filename)) if entries else None
+    return None if entry is None or (entry.sha256 == NO_BYTES and entry.stated != stated_metadata(file)) else entry
 
 
-def metadata_digest(file: File, pin: LedgerEntry | None) -> Digest | None:
-    """The digest that the metadata of *file* is offered with, where there is any; *pin* is that of the metadata.
+def metadata_digest(file: File, entry: LedgerEntry | None) -> Digest | None:
+    """The digest that the metadata of *file* is offered with, where there is any; *entry* is that of the metadata.
 
     What was once served stays, whatever upstream's page says of it later.
     """
     digest = strongest(file.core_metadata) if isinstance(file.core_metadata, Mapping) else None
-    if pin is None or pin.sha256 == NO_BYTES or (digest is not None and pin_holds(pin, str(digest))):
+    if entry is None or entry.sha256 == NO_BYTES or (digest is not None and entry_holds(entry, str(digest))):
         return digest
-    return Digest("sha256", pin.sha256)
+    return Digest("sha256", entry.sha256)
 
 
 def _sha256(digest: Digest | None) -> str | None:
     return digest.hex if digest is not None and digest.algorithm == "sha256" else None
 
 
-def _from_store(file: File, pins: Mapping[str, LedgerEntry], there: Collection[str]) -> File:
+def _from_store(file: File, entries: Mapping[str, LedgerEntry], there: Collection[str]) -> File:
     """*file* without what may not be there: provenance, and metadata (a wheel's is read out of it when it is asked for)."""
-    return replace(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, pins) in there else None)
+    return replace(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, entries) in there else None)
 
 
-def _offered(file: File, pins: Mapping[str, LedgerEntry]) -> File:
+def _offered(file: File, entries: Mapping[str, LedgerEntry]) -> File:
     if file.extra or file.provenance is not None:
         file = _without_secrets(file)
-    pin = pins.get(file.filename)
-    if pin is not None:
-        file = as_pinned(file, pin)
-        if file.size is None and pin_holds(pin, segment(file)):
-            file = replace(file, size=pin.size)
-    known = metadata_pin(file, pins)
+    entry = entries.get(file.filename)
+    if entry is not None:
+        file = as_recorded(file, entry)
+        if file.size is None and entry_holds(entry, segment(file)):
+            file = replace(file, size=entry.size)
+    known = metadata_entry(file, entries)
     if known is None:
         return replace(file, core_metadata=True) if is_wheel(file.filename) and not file.core_metadata else file
     if known.sha256 == NO_BYTES:
@@ -188,16 +188,16 @@ def _upgraded(page: Page) -> Page:
     return evolve(page, api_version=max(page.api_version, (1, 1)), versions=tuple(map(str, sorted(versions))))
 
 
-def as_pinned(file: File, pin: LedgerEntry | None) -> File:
-    """*file* with the bytes that *pin* holds when its page states others by now; with their size where it states none."""
-    if pin is None:
+def as_recorded(file: File, entry: LedgerEntry | None) -> File:
+    """*file* with the bytes that *entry* holds when its page states others by now; with their size where it states none."""
+    if entry is None:
         return file
-    if changed(file, pin) is not None:
-        return _committed(file, pin)
-    known = file.size is None and file.digest is not None and pin_holds(pin, str(file.digest))
-    return replace(file, size=pin.size) if known else file
+    if changed(file, entry) is not None:
+        return _committed(file, entry)
+    known = file.size is None and file.digest is not None and entry_holds(entry, str(file.digest))
+    return replace(file, size=entry.size) if known else file
 
 
-def _committed(file: File, pin: LedgerEntry) -> File:
-    """*file* with the bytes that *pin* holds."""
-    return replace(file, hashes={**pin.stated, "sha256": pin.sha256}, size=pin.size, core_metadata=None)
+def _committed(file: File, entry: LedgerEntry) -> File:
+    """*file* with the bytes that *entry* holds."""
+    return replace(file, hashes={**entry.stated, "sha256": entry.sha256}, size=entry.size, core_metadata=None)

@@ -74,14 +74,14 @@ class Prefetch:
         self,
         index: str,
         gate: Gate,
-        pins: Ledger,
+        ledger: Ledger,
         offload: IOffload,
         metadata: Callable[[str, str, str], Awaitable[IBytesSource]],
         willing: Callable[[], bool],
     ) -> None:
         self._index = index
         self._gate = gate
-        self._pins = pins
+        self._ledger = ledger
         self._offload = offload
         self._metadata = metadata
         self._willing = willing
@@ -174,7 +174,7 @@ class Prefetch:
     # -- inside ------------------------------------------------------------------------------------------------------------
 
     async def _known(self, project: str, asked: str, filename: str) -> bool:
-        return metadata_name(asked, filename) in await self._pins.of(self._index, project)
+        return metadata_name(asked, filename) in await self._ledger.of(self._index, project)
 
     def _start(self, key: object, run: Callable[[], Awaitable[None]]) -> None:
         if len(self._waiting) < _MOST_WAITING:

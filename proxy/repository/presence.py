@@ -28,11 +28,11 @@ class There:
 
 @frozen(slots=True)
 class _Known:
-    """What was there when the store, the page and the pins stood like this."""
+    """What was there when the store, the page and the ledger entries stood like this."""
 
     changes: int
     page: str
-    pins: Entries
+    entries: Entries
     there: There
 
 
@@ -46,20 +46,20 @@ class Presence:
             _MEMORY, lambda known: _ENTRY + _DIGEST * len(known.there.digests)
         )
 
-    def at_hand(self, project: str, page: str, pins: Entries) -> There | None:
+    def at_hand(self, project: str, page: str, entries: Entries) -> There | None:
         """What is there of *project*, whose page has the digest *page*, if no file came or went since it was looked for."""
         known = self._known.get(project)
-        if known is None or known.changes != self._store.changes or known.page != page or known.pins is not pins:
+        if known is None or known.changes != self._store.changes or known.page != page or known.entries is not entries:
             return None
         return known.there
 
-    async def of(self, project: str, page: str, pins: Entries, load: Callable[[], Awaitable[Page]]) -> There:
+    async def of(self, project: str, page: str, entries: Entries, load: Callable[[], Awaitable[Page]]) -> There:
         """The same, looked for if need be; *load* gives the page."""
-        there = self.at_hand(project, page, pins)
+        there = self.at_hand(project, page, entries)
         if there is None:
             changes = self._store.changes
-            names = await self._offload.run(may_be_there, await load(), pins)
+            names = await self._offload.run(may_be_there, await load(), entries)
             digests = await self._store.present(names)
             there = There(digests, hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16])
-            self._known.put(project, _Known(changes, page, pins, there))
+            self._known.put(project, _Known(changes, page, entries, there))
         return there

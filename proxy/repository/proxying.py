@@ -19,7 +19,7 @@ from proxy.names import METADATA, PROVENANCE, companion_of, kind_of, metadata_na
 from proxy.repository.documents import Documents
 from proxy.repository.gate import Gate
 from proxy.repository.handles import RemoteFile, RemoteFiles, StoredFile
-from proxy.repository.listed import ListedFiles, etag_of, pinned
+from proxy.repository.listed import ListedFiles, entry_for, etag_of
 from proxy.repository.metadata import Sidecars
 from proxy.repository.offered import offered
 from proxy.repository.prefetch import Prefetch
@@ -75,64 +75,64 @@ class ProxyRepository:
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
         served = await self._gate.get(project, no_cache=no_cache)
-        pins = await self._ledger.of(self.name, project)
-        moment = await self._gate.moment(project, served.head, pins)
+        entries = await self._ledger.of(self.name, project)
+        moment = await self._gate.moment(project, served.head, entries)
         there = None
         if self._presence is not None:
             there = await self._presence.of(
-                project, f"{served.head.digest}/{moment.mark}", pins, lambda: self._seen(served, moment, pins, project)
+                project, f"{served.head.digest}/{moment.mark}", entries, lambda: self._seen(served, moment, entries, project)
             )
         if self._prefetch is not None and served.status.fwd == "miss":
             self._prefetch.page_is_new(project, served.head)
-        return self._view(project, served, pins, moment, there)
+        return self._view(project, served, entries, moment, there)
 
     async def _have_metadata(self, project: str, asked: str, filename: str) -> IBytesSource:
         """The metadata that a client is about to ask for, whole."""
         return await (await self._beside(project, asked, filename)).open()
 
-    async def _seen(self, served: Served, moment: Moment, pins: Entries, project: str) -> Page:
-        return (await self._gate.seen(project, served.head, moment.now, pins)).page
+    async def _seen(self, served: Served, moment: Moment, entries: Entries, project: str) -> Page:
+        return (await self._gate.seen(project, served.head, moment.now, entries)).page
 
     def page_at_hand(self, project: str) -> PageView | None:
         served = self._pages.ready(project)
-        pins = self._ledger.at_hand(self.name, project)
-        if served is None or pins is None:
+        entries = self._ledger.at_hand(self.name, project)
+        if served is None or entries is None:
             return None
-        moment = self._gate.moment_at_hand(project, served.head, pins)
+        moment = self._gate.moment_at_hand(project, served.head, entries)
         if moment is None:
             return None
         there = None
         if self._presence is not None:
-            there = self._presence.at_hand(project, f"{served.head.digest}/{moment.mark}", pins)
+            there = self._presence.at_hand(project, f"{served.head.digest}/{moment.mark}", entries)
             if there is None:
                 return None
-        return self._view(project, served, pins, moment, there)
+        return self._view(project, served, entries, moment, there)
 
-    def _view(self, project: str, served: Served, pins: Entries, moment: Moment, there: There | None) -> PageView:
+    def _view(self, project: str, served: Served, entries: Entries, moment: Moment, there: There | None) -> PageView:
         head = served.head
         # A page out of HTML states no sizes: they become known file by file.
-        known = pins.companions if head.states_sizes else f"{pins.companions}.{len(pins)}"
+        known = entries.companions if head.states_sizes else f"{entries.companions}.{len(entries)}"
         state = f"{head.digest}/{moment.mark}/{known}"
         digests = None
         if there is not None:
             state, digests = f"{state}/{there.state}", there.digests
         return View(
-            project, state, served.status, head.serial, moment, lambda: self._load(project, served, pins, moment, digests)
+            project, state, served.status, head.serial, moment, lambda: self._load(project, served, entries, moment, digests)
         )
 
-    async def _load(self, project: str, served: Served, pins: Entries, moment: Moment, there: frozenset[str] | None) -> Page:
-        page = await self._seen(served, moment, pins, project)
+    async def _load(self, project: str, served: Served, entries: Entries, moment: Moment, there: frozenset[str] | None) -> Page:
+        page = await self._seen(served, moment, entries, project)
         if there is None and self._hosts.limit(served.head.upstream):
             page = await self._on_allowed_hosts(project, page, served.head)
-        offer = await self._offload.run_first(offered, page, pins, there)
-        for file, pin, digest in offer.changes:
+        offer = await self._offload.run_first(offered, page, entries, there)
+        for file, entry, digest in offer.changes:
             self._recorder.record(Notice(Incident.CHANGED_DIGEST, self.name, project, file.filename))
             self.log.error(
                 "{filename} of {project} changed upstream: it was committed with sha256-{pinned}, its page now says {digest}. "
                 "The committed bytes are served; purge the file to accept the new ones.",
                 filename=file.filename,
                 project=project,
-                pinned=pin.sha256,
+                pinned=entry.sha256,
                 digest=str(digest),
             )
         return offer.page
@@ -178,17 +178,17 @@ class ProxyRepository:
         ``None`` too if there is a moment at which it may be hidden: an answer has to say so.
         """
         head = self._pages.at_hand(project)
-        pins = self._ledger.at_hand(self.name, project)
+        entries = self._ledger.at_hand(self.name, project)
         of_metadata = companion_of(name, METADATA)
         filename = of_metadata or name
-        if head is None or pins is None or not self._gate.lastingly_visible(project, filename, head[0], pins):
+        if head is None or entries is None or not self._gate.lastingly_visible(project, filename, head[0], entries):
             return None
-        pin = pins.get(metadata_name(asked, filename)) if of_metadata else pinned(pins, asked, filename)
-        if pin is None or pin.sha256 == NO_BYTES:
+        entry = entries.get(metadata_name(asked, filename)) if of_metadata else entry_for(entries, asked, filename)
+        if entry is None or entry.sha256 == NO_BYTES:
             return None
         if self._presence is not None and of_metadata:
             return None  # whether its file is there takes a look at the store
-        return pin.sha256
+        return entry.sha256
 
     async def file(self, project: str, digest: str, name: str) -> IFileHandle:
         filename = companion_of(name, METADATA)
@@ -208,11 +208,11 @@ class ProxyRepository:
     async def _file(self, project: str, asked: str, filename: str) -> IFileHandle:
         of = project, asked, filename
         moment = await self._gate.require(project, filename, filename)
-        pin = pinned(await self._ledger.of(self.name, project), asked, filename)
-        if pin is not None:
-            stored = await self._files.stored(pin.sha256, pin.size)
+        entry = entry_for(await self._ledger.of(self.name, project), asked, filename)
+        if entry is not None:
+            stored = await self._files.stored(entry.sha256, entry.size)
             if stored is not None:
-                return self._stored(stored, etag_of(asked, pin.sha256), moment, of)
+                return self._stored(stored, etag_of(asked, entry.sha256), moment, of)
         listed = await self._listed.listed(project, asked, filename)
         wanted = self._listed.wanted(project, listed)
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":

@@ -3,7 +3,7 @@
 Theory of operation. The agents of a farm ask for the same pages and files over and over. A route that answers a plain GET
 may give a :data:`~proxy.web.answers.Source` with its answer: a function that says at once what the answer is *now*, or that
 it cannot say at once. It is kept under what the request *means*: its target and the three headers that pages and files depend
-on. What is remembered is how to answer, never the answer: freshness, pins and policy are asked each time.
+on. What is remembered is how to answer, never the answer: freshness, ledger and policy are asked each time.
 
 A request is recognised in three ways, the cheapest first: by its very bytes, as those of one client on one image are; by its
 bytes without the lines of no matter (:func:`essence`), as those of clients that say different things about themselves are; and

@@ -37,7 +37,7 @@ def contents(place: Path) -> dict[str, Any]:
             for index, project in completed(ledger.places())
             for name, entry in completed(ledger.of(index, project)).items()
         }
-        pinned = sorted(f"{each.filename} {each.sha256}" for each in completed(PinnedBook(records, ledger, files).kept()))
+        pinned = sorted(f"{each.filename} {each.sha256}" for each in completed(PinnedBook(records, ledger, files).files()))
         return {"entries": entries, "pinned": pinned}
     finally:
         completed(records.close())
