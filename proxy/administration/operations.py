@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import asdict
 
-from proxy.administration.keeping import Keeping
 from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen
+from proxy.administration.pinning import Pinning
 from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
 from proxy.administration.verifying import Verifying
@@ -36,7 +36,7 @@ class Administration:
             "purge_unused": purging.purge_unused,
             "refresh": purging.refresh,
             "verify": Verifying(indexes, stores, working).verify,
-            **Keeping(indexes, stores).operations,
+            **Pinning(indexes, stores).operations,
         }
 
     async def perform(self, operation: str, **arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from proxy.errors import NotFound
 from proxy.interfaces import Operation, Report
 
 
-class Keeping:
+class Pinning:
     """Pins files of *indexes* in *stores*."""
 
     def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores) -> None:
