@@ -1,4 +1,4 @@
-"""Habits of the tests themselves: what they use of the product has a public name."""
+"""Habits that no linter knows: tests use public names of the product; what is behind a port has types."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+PRODUCT = TESTS.parent / "proxy"
 #: ``os._exit`` has no other name.
 ALLOWED = {"_exit"}
 
@@ -51,3 +52,35 @@ def test_a_private_name_is_found(source: str) -> None:
 )
 def test_what_is_ones_own_is_let_through(source: str) -> None:
     assert list(private_names(source)) == []
+
+
+# -- types -------------------------------------------------------------------------------------------------------------------
+
+#: The ports, and those that implement or use them, say what they take and give.
+TYPED = [
+    PRODUCT / "interfaces.py",
+    *(file for room in ("repository", "cache", "web") for file in (PRODUCT / room).rglob("*.py")),
+]
+
+
+def untyped(source: str) -> Iterator[str]:
+    """Where *source* says that something may be anything.  A value of which nothing is known is an ``object``."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ImportFrom(module="typing" | "typing_extensions", names=names):
+                yield from (f"line {node.lineno}: {each.name}" for each in names if each.name == "Any")
+            case ast.Attribute(value=ast.Name(id=module), attr="Any"):
+                yield f"line {node.lineno}: {module}.Any"
+
+
+@pytest.mark.parametrize("file", sorted(TYPED), ids=lambda file: str(file.relative_to(PRODUCT)))
+def test_ports_and_what_is_behind_them_are_typed(file: Path) -> None:
+    assert list(untyped(file.read_text("utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["from typing import Any", "def f():\n    from typing import Any as Whatever", "import typing as t\ndef f(x: t.Any): ..."],
+)
+def test_what_may_be_anything_is_found(source: str) -> None:
+    assert len(list(untyped(source))) == 1

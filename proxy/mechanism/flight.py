@@ -17,6 +17,9 @@ from proxy.mechanism.waiters import Waiters
 
 T = TypeVar("T")
 
+#: What an ``async def`` returns when it is called: work that has not begun yet.
+Routine = Coroutine[Deferred[object], object, T]
+
 #: Whether anybody waits for the present work: what has not begun yet need not begin for nobody.
 wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=lambda: True)
 
@@ -59,7 +62,7 @@ class Flights(Generic[T]):
         """Whether a run for *key* is under way."""
         return key in self._under_way
 
-    def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+    def join(self, key: Hashable, start: Callable[[], Routine[T]]) -> Deferred[T]:
         """Wait for the run of *key*, which *start* begins if none is under way.
 
         Returns a Deferred of the run's result or failure.  Cancelling it makes this waiter leave and nothing more.
@@ -85,7 +88,7 @@ class Flights(Generic[T]):
                 flight.run.cancel()
 
 
-def uninterrupted(work: Coroutine[Any, Any, T], dropped: Callable[[T], object] = lambda result: None) -> Deferred[T]:
+def uninterrupted(work: Routine[T], dropped: Callable[[T], object] = lambda result: None) -> Deferred[T]:
     """Wait for *work*, which goes on to its end when the wait is cancelled; *dropped* is then told its result."""
     waiter: Deferred[T] = Deferred()
 
@@ -99,7 +102,7 @@ def uninterrupted(work: Coroutine[Any, Any, T], dropped: Callable[[T], object] =
     return waiter
 
 
-def owned(work: Coroutine[Any, Any, C]) -> Deferred[C]:
+def owned(work: Routine[C]) -> Deferred[C]:
     """Wait for *work*, whose result has to be closed: it is closed when nobody waits for it any more."""
     return uninterrupted(work, lambda result: None if result is None else result.close())
 

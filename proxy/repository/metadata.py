@@ -9,8 +9,8 @@ project.  Where that cannot be had, the file is not offered with metadata again.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -27,7 +27,7 @@ from proxy.core.sdists import is_reliable, is_sdist, read_pkg_info
 from proxy.core.wheels import Absent, OpenFile, Parts, Unreadable, read_metadata
 from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IRecorder
-from proxy.mechanism.flight import Flights
+from proxy.mechanism.flight import Flights, Routine
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
 from proxy.names import is_wheel, metadata_name
 from proxy.repository.gathered import FEW_BYTES, matching
@@ -319,7 +319,7 @@ class Sidecars:
         entry = LedgerEntry(sha256, size, stated, "" if listed is None else bare(listed.file.url), self._clock())
         await self._ledger.put(key.index, key.project, metadata_name(key.asked, key.filename), entry)
 
-    async def _within(self, seconds: float, key: _Key, work: Coroutine[Any, Any, T]) -> T:
+    async def _within(self, seconds: float, key: _Key, work: Routine[T]) -> T:
         """What *work* returns, if it takes no longer than this.  Raises UpstreamFailed."""
         running: Deferred[T] = Deferred.fromCoroutine(work)
         late = False

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -79,10 +79,10 @@ class Admin(Resource):
             raise BadRequest(f"operations are asked for with POST, not {request.method.decode('latin-1')}")
         assert request.content is not None
         try:
-            arguments = msgspec.json.decode(request.content.read() or b"{}", type=dict[str, Any])
+            arguments = msgspec.json.decode(request.content.read() or b"{}", type=dict[str, object])
             inspect.signature(operation).bind(None, **arguments)
             kinds = get_type_hints(operation)
-            arguments = {each: msgspec.convert(value, kinds.get(each, Any)) for each, value in arguments.items()}
+            arguments = {each: msgspec.convert(value, kinds.get(each, object)) for each, value in arguments.items()}
         except (msgspec.MsgspecError, TypeError, RecursionError) as error:
             raise BadRequest(f"{name}: {error}") from error
         return operation, arguments
@@ -115,9 +115,8 @@ class _Lines:
 
     def cut_off(self) -> None:
         """Let the answer end without its last line."""
-        channel: Any = self._request.channel
-        if not self._gone and channel is not None:
-            channel.transport.abortConnection()
+        if not self._gone:
+            ITCPTransport(self._request.transport).abortConnection()
 
 
 def site(admin: Admin, reactor: IReactorTime) -> Site:

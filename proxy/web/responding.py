@@ -23,7 +23,8 @@ from proxy.settings import KIB
 from proxy.web.answers import Answer, Body, FileBody, StreamBody
 from proxy.web.encoding import BODILESS, encoded_head
 from proxy.web.patience import Patience
-from proxy.web.sending import CopySender, SendfileSender
+from proxy.web.sender import Transfer
+from proxy.web.sending import CopySender, Displaced, SendfileSender
 from proxy.web.silence import Silence
 
 _errors = Logger(namespace="proxy.web")
@@ -32,14 +33,10 @@ _errors = Logger(namespace="proxy.web")
 PIECE = 128 * KIB
 
 
-class Outlet(Protocol):
+class Outlet(Displaced, Protocol):
     """The connection that a response goes out on.  It is a push producer towards its *transport*."""
 
     transport: ITransport
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the transport wants no more bytes at present."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -239,13 +236,13 @@ class Response:
             self._moved()
             silence.moved()
 
-        about = (body.source, start, stop, self._offload, moved)
+        transfer = Transfer(body.source, start, stop, self._offload, moved)
         transport = channel.transport
         sender: SendfileSender | CopySender
         if isinstance(transport, Connection) and not transport.TLS and not self._chunked:
-            sender = SendfileSender(transport, channel, *about)
+            sender = SendfileSender(transfer, transport, channel)
         else:
-            sender = CopySender(self, *about)
+            sender = CopySender(transfer, self)
         silence.watch(sender)
         try:
             await sender.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -23,8 +24,19 @@ from proxy.web.page_cache import is_cached, read_in
 COPY = 64 * KIB
 
 
+@frozen(slots=True)
+class Transfer:
+    """Bytes *start* to *stop* (``None``: to the end) of *source* on their way out.  *moved* is called after each progress."""
+
+    source: IBytesSource
+    start: int
+    stop: int | None
+    offload: IOffload
+    moved: Callable[[], None]
+
+
 class Sender:
-    """Sends bytes *start* to *stop* (``None``: to the end) of *source*.  *moved* is called after each progress.
+    """Carries out one *transfer*.
 
     A subclass says how bytes go out (`_send`, `_write`), when it goes on (`_go_on`), and what it gives back (`_release`).
     """
@@ -32,15 +44,12 @@ class Sender:
     #: Bytes to send at once.
     _piece = COPY
 
-    def __init__(
-        self, source: IBytesSource, start: int, stop: int | None, offload: IOffload, moved: Callable[[], None]
-    ) -> None:
-        self._source = source
-        self._position = start
-        self._stop = stop
-        self._offload = offload
-        self._moved = moved
-        self._warm_to = start
+    def __init__(self, transfer: Transfer) -> None:
+        self._source = transfer.source
+        self._position = self._warm_to = transfer.start
+        self._stop = transfer.stop
+        self._offload = transfer.offload
+        self._moved = transfer.moved
         self._waiting = False
         self._hungry = False
         self._over = False

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.interfaces import IConsumer, IPullProducer, IPushProducer
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.settings import MIB
-from proxy.web.sender import Sender, shorter
+from proxy.web.sender import Sender, Transfer, shorter
 
 #: Bytes to hand to the kernel, or to look at in the page cache, at once.
 WINDOW = 1 * MIB
@@ -31,18 +31,29 @@ WINDOW = 1 * MIB
 TURN = 2 * MIB
 
 
+class Displaced(Protocol):
+    """The push producer that has the transport before and after a file does."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it was told that the transport wants no more bytes."""
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
 @implementer(IPullProducer)
 class SendfileSender(Sender):
-    """Sends bytes *start* to *stop* (``None``: to the end) of *source* down a plain TCP *transport*.
-
-    *channel* is the producer that has to be put back on the transport afterwards.  *moved* is called after each progress.
-    """
+    """Carries out a *transfer* down a plain TCP *transport*; *channel* is put back as its producer afterwards."""
 
     _piece = WINDOW
 
-    def __init__(self, transport: Connection, channel: Any, *args: Any) -> None:
-        super().__init__(*args)
-        self._transport: Any = transport
+    def __init__(self, transfer: Transfer, transport: Connection, channel: Displaced) -> None:
+        super().__init__(transfer)
+        self._transport = transport
         self._channel = channel
         self._out = transport.getHandle().fileno()
 
@@ -99,17 +110,18 @@ class SendfileSender(Sender):
         return False  # the transport asks for more when this has gone out
 
     def _release(self) -> None:
-        if self._transport.producer is self:
+        producer: object = self._transport.producer  # which Twisted declares to be None
+        if producer is self:
             self._transport.unregisterProducer()
             self._transport.registerProducer(self._channel, True)
 
 
 @implementer(IPushProducer)
 class CopySender(Sender):
-    """Sends bytes of *source* through *consumer* (a ``twisted.web`` request), which may code them (TLS, chunks)."""
+    """Carries out a *transfer* through *consumer*, which may code what it is given (TLS, chunks)."""
 
-    def __init__(self, consumer: Any, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, transfer: Transfer, consumer: IConsumer) -> None:
+        super().__init__(transfer)
         self._consumer = consumer
         self._paused = False
         self._going = False
@@ -155,5 +167,4 @@ class CopySender(Sender):
         return True
 
     def _release(self) -> None:
-        if self._consumer.channel is not None:  # there is none after a disconnect
-            self._consumer.unregisterProducer()
+        self._consumer.unregisterProducer()

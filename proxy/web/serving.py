@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,6 +19,7 @@ from proxy.core.amounts import duration
 from proxy.core.events import Answered, Place
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder
+from proxy.mechanism.flight import Routine
 from proxy.mechanism.waiters import Waiters
 from proxy.statistics.recorders import UNRECORDED
 from proxy.web.answers import Answer, Ask, agent_of, printable
@@ -115,7 +115,7 @@ class Front:
         return self._begin(response.send(hit.answer, self._via), head, hit.event.place, peer, response)
 
     def _begin(
-        self, work: Coroutine[Any, Any, None], head: RequestHead, place: Place | None, peer: str, response: Response
+        self, work: Routine[None], head: RequestHead, place: Place | None, peer: str, response: Response
     ) -> Deferred[None]:
         self.in_progress += 1
         begun = Deferred.fromCoroutine(work)

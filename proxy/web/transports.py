@@ -6,7 +6,6 @@ import struct
 from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
-from typing import Any
 
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
@@ -38,7 +37,7 @@ def send_now(transport: ITransport, data: bytes) -> bytes:
 def undelivered(transport: ITransport) -> int:
     """Bytes that were written to *transport* and have not reached the other system yet; 0 where nobody can tell."""
     held = 0
-    lowest: Any = transport
+    lowest: object = transport
     while isinstance(lowest, TLSMemoryBIOProtocol):
         held += encrypted_later(lowest)
         lowest = lowest.transport
