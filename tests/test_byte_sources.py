@@ -15,6 +15,7 @@ from proxy.cache.files import FileCache
 from proxy.interfaces import IBytesSource
 from proxy.mechanism.offload import Inline
 from proxy.model import Digest, Wanted, body_digest
+from proxy.storage.checked import FileBeingChecked
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles
 from proxy.storage.whole import anonymous
@@ -23,7 +24,7 @@ from tests.test_stores import now
 from tests.twins import ScriptedUpstreams
 
 SMALL, LARGE = data_of(5_000), data_of(200_000)
-KINDS = ("in memory", "memory store", "local store", "arrived")
+KINDS = ("in memory", "memory store", "local store", "being checked", "arrived")
 
 Open = Callable[[bytes], IBytesSource]
 
@@ -38,7 +39,7 @@ def _put(store: Any, data: bytes) -> IBytesSource:
 
 
 @pytest.fixture(params=KINDS)
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Opens a source of one kind with some bytes; each is closed in the end."""
     upstreams, sources = ScriptedUpstreams(), list[IBytesSource]()
     cache = FileCache(MemoryFiles(), Inline())
@@ -51,10 +52,20 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
         upstreams.deliver(data)
         return results[0]
 
+    def being_checked(data: bytes) -> IBytesSource:
+        """As after a restart, when a file that is not small is sent while it is checked."""
+        _put(LocalFiles(tmp_path, Inline()), data).close()
+        for place in ("local", "checked"):
+            monkeypatch.setattr(f"proxy.storage.{place}.AT_ONCE", 0)
+        source: IBytesSource = now(LocalFiles(tmp_path, Inline()).open(body_digest(data)))
+        assert isinstance(source, FileBeingChecked) is (data is LARGE)
+        return source
+
     make: dict[str, Open] = {
         "in memory": lambda data: anonymous(data, body_digest(data)),
         "memory store": lambda data: _put(MemoryFiles(), data),
         "local store": lambda data: _put(LocalFiles(tmp_path, Inline()), data),
+        "being checked": being_checked,
         "arrived": arrived,
     }
 

@@ -8,22 +8,30 @@ import os
 import pickle
 import resource
 import sqlite3
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
 
 from proxy.errors import StorageFailed
-from proxy.interfaces import IFileStore, IRecordStore
+from proxy.interfaces import IFileStore, IPartialFile, IRecordStore
 from proxy.mechanism.offload import Inline
+from proxy.mechanism.spool.nowhere import Nowhere
 from proxy.model import StoredFile
+from proxy.settings import MIB
 from proxy.storage.checked import AT_ONCE, FileBeingChecked, Proofs, mark_of
+from proxy.storage.copied import CopiedVersioned
 from proxy.storage.local import LocalFiles
-from proxy.storage.memory import MemoryFiles, MemoryRecords
-from proxy.storage.records import DiskRecords
+from proxy.storage.memory import MemoryFiles, MemoryRecords, RecentRecords
+from proxy.storage.records import CopiedRecords, DiskRecords
+from proxy.storage.spare import SpareRecords
+
+T = TypeVar("T")
+S = TypeVar("S", CopiedRecords, CopiedVersioned)
 
 
 def now(awaitable: Awaitable[Any]) -> Any:
@@ -36,9 +44,41 @@ def now(awaitable: Awaitable[Any]) -> Any:
     return result
 
 
-@pytest.fixture(params=["memory", "disk"])
+async def asked_once(store: S, question: Callable[[S], Awaitable[T]]) -> T:
+    """What *store* answers, which is closed then."""
+    try:
+        return await question(store)
+    finally:
+        await store.close()
+
+
+class ReadFromCopies(DiskRecords):
+    """Records on disk that are read as a command reads them while a proxy works on them: each time from a copy."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, Inline())
+        self._copied_from = directory
+
+    async def get(self, key: str) -> bytes | None:
+        return await asked_once(CopiedRecords(self._copied_from, Inline()), lambda copy: copy.get(key))
+
+    async def keys(self, prefix: str) -> list[str]:
+        return await asked_once(CopiedRecords(self._copied_from, Inline()), lambda copy: copy.keys(prefix))
+
+
+RECORDS: dict[str, Callable[[Path], IRecordStore]] = {
+    "memory": lambda place: MemoryRecords(),
+    "recent": lambda place: RecentRecords(64 * MIB),
+    "disk": lambda place: DiskRecords(place, Inline()),
+    "spare": lambda place: SpareRecords(DiskRecords(place, Inline()), RecentRecords(64 * MIB)),
+    "copies": ReadFromCopies,
+}
+
+
+@pytest.fixture(params=RECORDS)
 def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IRecordStore]:
-    store: Any = MemoryRecords() if request.param == "memory" else DiskRecords(tmp_path / "records", Inline())
+    store = RECORDS[request.param](tmp_path / "records")
+    verifyObject(IRecordStore, store)
     yield store
     now(store.close())
 
@@ -155,6 +195,15 @@ def left_of(store: IFileStore, key: str, *, resume: bool = True) -> int:
 
 
 class TestFiles:
+    def test_a_store_and_what_arrives_in_it_have_all_that_their_ports_say(self, files: IFileStore) -> None:
+        verifyObject(IFileStore, files)
+        partial = now(files.begin(f"sha256-{SHA256}", resume=True))
+        verifyObject(IPartialFile, partial)
+        assert (partial.size, dict(partial.marks), partial.whole) == (0, {}, None)
+        partial.discard()
+        for _ in range(2):
+            partial.close()
+
     def test_a_committed_file_can_be_read_by_many(self, files: IFileStore) -> None:
         partial = arrive(files)
         partial.commit(SHA256)
@@ -338,6 +387,23 @@ class TestFiles:
         writing.commit("1" * 64)
         writing.close()
         assert [file.sha256 for file in now(files.inventory())] == ["1" * 64]
+
+
+def test_a_file_that_could_not_be_begun_is_an_empty_one_that_takes_nothing() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    partial = Nowhere(OSError(errno.EROFS, os.strerror(errno.EROFS)))
+    verifyObject(IPartialFile, partial)
+    partial.truncate()
+    partial.mark(SHA256, len(DATA))
+    for refused in (lambda: partial.write(DATA), lambda: partial.commit(SHA256)):
+        with pytest.raises(OSError, match="Read-only file system"):
+            refused()
+    assert (partial.size, list(partial.read_all()), os.pread(partial.fileno(), 10, 0)) == (0, [], b"")
+    partial.suspend()
+    partial.discard()
+    for _ in range(2):
+        partial.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 class TestLocalFiles:

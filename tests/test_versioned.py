@@ -16,11 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from twisted.logger import LogEvent
+from zope.interface.verify import verifyObject
 
 from proxy.errors import StorageFailed
 from proxy.interfaces import IVersionedRecords
 from proxy.mechanism.offload import Inline
 from proxy.model import Change, Versioned
+from proxy.storage.copied import CopiedVersioned
 from proxy.storage.memory import MemoryVersioned
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.table import Row, Table
@@ -37,7 +39,7 @@ from tests.test_damaged_records import (
     of_another_program,
     without_its_directory,
 )
-from tests.test_stores import now
+from tests.test_stores import asked_once, now
 
 FIRST, SECOND = "ledger", "ledger-copy"
 
@@ -61,9 +63,34 @@ def mirrored(place: Path, **told: Any) -> MirroredRecords:
     return MirroredRecords(place / FIRST, place / SECOND, Inline(), **{"steady": lambda: 0.0, **told})
 
 
-@pytest.fixture(params=["memory", "mirrored"])
+class ReadFromCopies(MirroredRecords):
+    """Records that are read as a command reads them while a proxy works on them: each time from a copy."""
+
+    def __init__(self, place: Path, clock: Moment) -> None:
+        super().__init__(place / FIRST, place / SECOND, Inline(), clock=clock, steady=lambda: 0.0)
+        self._fresh_copy = lambda: CopiedVersioned(place / FIRST, place / SECOND, Inline(), clock)
+
+    async def read(self, key: str) -> Versioned | None:
+        return await asked_once(self._fresh_copy(), lambda copy: copy.read(key))
+
+    async def scan(self, prefix: str, after: str = "", limit: int | None = None) -> list[Versioned]:
+        return await asked_once(self._fresh_copy(), lambda copy: copy.scan(prefix, after, limit))
+
+    async def branches(self, prefix: str) -> list[str]:
+        return await asked_once(self._fresh_copy(), lambda copy: copy.branches(prefix))
+
+
+RECORDS: dict[str, Callable[[Path, Moment], IVersionedRecords]] = {
+    "memory": lambda place, clock: MemoryVersioned(clock),
+    "mirrored": lambda place, clock: mirrored(place, clock=clock),
+    "copies": ReadFromCopies,
+}
+
+
+@pytest.fixture(params=RECORDS)
 def records(request: pytest.FixtureRequest, tmp_path: Path, clock: Moment) -> Iterator[IVersionedRecords]:
-    store: Any = MemoryVersioned(clock) if request.param == "memory" else mirrored(tmp_path, clock=clock)
+    store = RECORDS[request.param](tmp_path, clock)
+    verifyObject(IVersionedRecords, store)
     yield store
     now(store.close())
 

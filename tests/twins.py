@@ -9,22 +9,25 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from proxy.errors import Attempt, NotFound, UpstreamFailed
-from proxy.interfaces import IUpstreams, Receive
+from proxy.errors import NotFound
+from proxy.interfaces import IBodyReader, ISink, IUpstreams, Receive
 from proxy.model import (
     Condition,
+    DocumentFound,
     DocumentReply,
     File,
     FileFacts,
     Head,
     Page,
     PageFound,
+    PageMissing,
     PageReply,
     Record,
     Validators,
     Wanted,
     body_digest,
 )
+from proxy.settings import KIB
 
 BASE = "https://pypi.example/simple/"
 
@@ -37,31 +40,52 @@ def found(project: str, files: list[File], now: float, serial: int | None = None
         "files": [{"filename": file.filename, "url": file.url, "hashes": dict(file.hashes)} for file in files],
     }
     body = msgspec.json.encode(document)
-    heading = Head(
-        True,
-        "pypi",
-        f"{BASE}{project}/",
-        now,
-        digest=body_digest(body),
-        content_type="application/vnd.pypi.simple.v1+json",
-        etag=f'"{body_digest(body)[:8]}"',
-        serial=serial,
-        **head,
-    )
-    return PageFound(Record(heading, body), Page(project, tuple(files)))
+    record = _record(f"{BASE}{project}/", body, now, "application/vnd.pypi.simple.v1+json", serial=serial, **head)
+    return PageFound(record, Page(project, tuple(files)))
+
+
+def _record(url: str, body: bytes, now: float, content_type: str, **head: Any) -> Record:
+    digest = body_digest(body)
+    return Record(Head(True, "pypi", url, now, digest, content_type, f'"{digest[:8]}"', **head), body)
+
+
+@implementer(IBodyReader)
+@define
+class Part:
+    """A part of what a twin has in memory, in pieces."""
+
+    facts: FileFacts
+    left: bytes
+    length: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.length = len(self.left)
+
+    async def read(self) -> bytes:
+        piece, self.left = self.left[:KIB], self.left[KIB:]
+        return piece
+
+    def close(self) -> None:
+        self.left = b""
 
 
 @implementer(IUpstreams)
 @define
 class ScriptedUpstreams:
-    """Upstreams whose every answer the test gives: each page request and fetch waits in a list until it is answered."""
+    """Upstreams whose every answer the test gives: each page request and fetch waits in a list until it is answered.
+
+    What needs no waiting has its answers beforehand: *stock* are the bytes of files by name, *documents* are JSON objects by
+    path or URL; *names* is the list of projects.
+    """
 
     state: Condition = Condition.UP
     pause: float = 0.0
     told_slow: int = 0
     pages: list[tuple[str, Validators | None, Deferred[PageReply]]] = field(factory=list)
-    fetches: list[tuple[Wanted, Any, Deferred[None]]] = field(factory=list)
-    sizes: dict[str, FileFacts] = field(factory=dict)
+    fetches: list[tuple[Wanted, ISink, Deferred[None]]] = field(factory=list)
+    stock: dict[str, bytes] = field(factory=dict)
+    documents: dict[str, bytes] = field(factory=dict)
+    names: bytes = b""
     distrusted: list[tuple[str, str]] = field(factory=list)
     preferred: set[str] = field(factory=set)
 
@@ -93,28 +117,43 @@ class ScriptedUpstreams:
         return await answer
 
     async def document(self, path: str, known: Validators | None) -> DocumentReply:
-        raise UpstreamFailed(path, [Attempt("pypi", "not scripted", 0.0)])
+        return self._document(path)
 
     async def companion(self, wanted: Wanted, known: Validators | None) -> DocumentReply:
-        raise UpstreamFailed(wanted.name, [Attempt("pypi", "not scripted", 0.0)])
+        return self._document(wanted.url)
+
+    def _document(self, place: str) -> DocumentReply:
+        body = self.documents.get(place)
+        if body is None:
+            return PageMissing("pypi", place, 0.0)
+        return DocumentFound(_record(place, body, 0.0, "application/json"))
 
     async def projects(self, known: Validators | None, receive: Receive) -> DocumentReply:
-        raise UpstreamFailed("the list of projects", [Attempt("pypi", "not scripted", 0.0)])
+        pieces = iter((self.names, b""))
 
-    async def fetch(self, wanted: Wanted, sink: Any) -> None:
+        async def read() -> bytes:
+            return next(pieces)
+
+        digest, serial = await receive("application/vnd.pypi.simple.v1+json", read)
+        return DocumentFound(Record(Head(True, "pypi", BASE, 0.0, digest, serial=serial), b""))
+
+    async def fetch(self, wanted: Wanted, sink: ISink) -> None:
         done: Deferred[None] = Deferred()
         self.fetches.append((wanted, sink, done))
         await done
         await sink.finish()
 
     async def facts(self, wanted: Wanted) -> FileFacts:
-        try:
-            return self.sizes[wanted.name]
-        except KeyError:
-            raise NotFound(wanted.name) from None
+        return FileFacts(len(self._stocked(wanted)))
 
-    async def open_range(self, wanted: Wanted, start: int, stop: int) -> Any:
-        raise UpstreamFailed(wanted.name, [Attempt("pypi", "not scripted", 0.0)])
+    async def open_range(self, wanted: Wanted, start: int, stop: int) -> IBodyReader:
+        data = self._stocked(wanted)
+        return Part(FileFacts(len(data)), data[start:stop])
+
+    def _stocked(self, wanted: Wanted) -> bytes:
+        if wanted.name not in self.stock:
+            raise NotFound(wanted.name)
+        return self.stock[wanted.name]
 
     async def close(self) -> None:
         self.pages.clear()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from zope.interface import implementer
 
 from proxy.errors import NotHere
-from proxy.interfaces import IBodyReader, IUpstreams, Receive
+from proxy.interfaces import IBodyReader, ISink, IUpstreams, Receive
 from proxy.model import Condition, DocumentReply, FileFacts, PageReply, Validators, Wanted
 from proxy.upstream.pool.upstream import UpstreamState
 
@@ -63,7 +63,7 @@ class Offline:
     async def projects(self, known: Validators | None, receive: Receive) -> DocumentReply:
         self._refuse("the list of projects")
 
-    async def fetch(self, wanted: Wanted, sink: Any) -> None:
+    async def fetch(self, wanted: Wanted, sink: ISink) -> None:
         self._refuse(wanted.name)
 
     async def facts(self, wanted: Wanted) -> FileFacts:
