@@ -347,6 +347,33 @@ async def test_a_hidden_project_does_not_exist_at_any_route(stocked: FakeUpstrea
         assert (await each.reply()).body == LARGE.data
 
 
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_asked_about_a_hidden_file_that_its_page_lists_no_longer(stocked: FakeUpstream, serving: Open) -> None:
+    """The ledger knows enough of it."""
+    wall = Wall()
+    proxy = await serving(OF_FILES, wall)
+    path = f"/files/{NAME}/sha256-{LARGE.sha256}/{LARGE.filename}"
+    assert (await proxy.get(path)).body == LARGE.data
+    stocked.remove_file(NAME, LARGE.filename)
+    await proxy.service.administration.operations["refresh"](lambda said: None, project=NAME)
+    before = stocked.count()
+    wall.now = THEN
+    for end in OF_FILE:
+        assert missing(await proxy.get(path + end)), end
+    assert stocked.count() == before
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("policy", [OF_PROJECTS, Policy((*OF_PROJECTS.rules, LargerThan(100_000)))], ids=["projects", "both"])
+async def test_no_page_of_a_hidden_project_is_at_hand(serving: Open, policy: Policy) -> None:
+    wall = Wall()
+    repository = (await serving(policy, wall)).service.indexes["pypi"].repository
+    await repository.page(NAME)
+    assert repository.page_at_hand(NAME).project == NAME
+    wall.now = THEN
+    assert repository.page_at_hand(NAME) is None
+
+
 # -- time -------------------------------------------------------------------------------------------------------------------
 
 
