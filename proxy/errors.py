@@ -139,7 +139,7 @@ class Overloaded(ProxyError):
 
 
 @frozen
-class Attempt:
+class Attempted:
     """One try at one upstream: what was asked, what came of it, and after how long (seconds)."""
 
     upstream: str
@@ -158,7 +158,7 @@ class UpstreamFailed(ProxyError):
     title = "Upstream failed"
     passing = True
 
-    def __init__(self, what: str, attempts: Sequence[Attempt]) -> None:
+    def __init__(self, what: str, attempts: Sequence[Attempted]) -> None:
         self.what = what
         self.attempts = tuple(attempts)
         tried = "; ".join(map(str, self.attempts)) or "no upstream may be asked right now"

@@ -16,7 +16,7 @@ from zope.interface import Attribute, Interface
 from proxy.core.cache_status import CacheStatus
 from proxy.core.events import Event
 from proxy.core.views import DocumentName, DocumentView, Moment, PageView
-from proxy.model import Change, Condition, DocumentReply, FileFacts, PageReply, StoredFile, Validators, Versioned, Wanted
+from proxy.model import Change, CommittedFile, Condition, DocumentReply, FileFacts, PageReply, Validators, Versioned, Wanted
 from proxy.simple.media import MediaType
 
 T = TypeVar("T")
@@ -272,7 +272,7 @@ class IFileStore(Interface):
     async def walk() -> list[tuple[str, int]]:
         """(sha256, size) of every committed file."""
 
-    async def inventory() -> list[StoredFile]:
+    async def inventory() -> list[CommittedFile]:
         """Every committed file with its size and its last use: as :meth:`touch` was told, else when it was committed."""
 
     async def touch(times: Mapping[str, float]) -> None:

@@ -266,7 +266,7 @@ class FileFacts:
 NO_BYTES = ""
 
 
-class StoredFile(NamedTuple):
+class CommittedFile(NamedTuple):
     """A committed file in the store; ``used`` is when it was last used (seconds since the epoch)."""
 
     sha256: str

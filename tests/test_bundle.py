@@ -27,7 +27,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.exporting import export, together
+from proxy.bundle.exporting import together, write_bundle
 from proxy.bundle.format import Entry, Kind, entry_of
 from proxy.bundle.importing import Imported, open_bundle
 from proxy.cache.ledger import Ledger
@@ -307,7 +307,7 @@ def filled(size: int = 10, **more: Any) -> IndexCache:
 
 def bundle_of(there: IndexCache) -> bytes:
     out = io.BytesIO()
-    exported = completed(export(there, None, out, lambda: 1234.5))
+    exported = completed(write_bundle(there, None, out, lambda: 1234.5))
     assert exported.problems == []
     return out.getvalue()
 
@@ -363,7 +363,7 @@ def test_a_bundle_can_go_into_an_index_of_another_name() -> None:
 
 def test_only_the_files_that_are_asked_for_go_in() -> None:
     there, out = filled(), io.BytesIO()
-    exported = completed(export(there, {"app": {"app-0.0.tar.gz", "app-9.0.tar.gz"}}, out, lambda: 0.0))
+    exported = completed(write_bundle(there, {"app": {"app-0.0.tar.gz", "app-9.0.tar.gz"}}, out, lambda: 0.0))
     assert exported.problems == ["app-9.0.tar.gz: index pypi has no such file of app; ask the proxy for it first"]
     other = cache()
     take(out.getvalue(), other)
@@ -382,7 +382,7 @@ def test_wishes_for_one_project_add_up() -> None:
 
 def test_a_quarantined_project_goes_without_its_files() -> None:
     there, out = filled(status="quarantined"), io.BytesIO()
-    exported = completed(export(there, None, out, lambda: 0.0))
+    exported = completed(write_bundle(there, None, out, lambda: 0.0))
     assert (exported.pages, exported.files) == (1, 0)
     assert exported.problems == ["app: it is quarantined upstream, its files stay here"]
 
@@ -394,14 +394,14 @@ def test_an_export_of_all_names_no_project_that_nothing_is_stored_of() -> None:
     lone = {"lone-1.0.tar.gz": gone, "sha256-0/lone-1.0.whl.metadata": LedgerEntry(metadata, 8, {}, "", 0.0)}
     completed(there.ledger.add_all("pypi", "lone", lone))
     completed(there.ledger.add_all("other", "app2", completed(there.ledger.of("pypi", "app"))))
-    exported = completed(export(there, None, out, lambda: 0.0))
+    exported = completed(write_bundle(there, None, out, lambda: 0.0))
     assert (exported.pages, exported.files, exported.problems) == (1, 2, [])
 
 
 def test_what_a_rule_hides_stays_where_it_is_and_is_told() -> None:
     there, out = filled(), io.BytesIO()
     hidden = evolve(there, policy=Policy((LargerThan(0),)))
-    exported = completed(export(hidden, {"app": {"app-0.0.tar.gz"}}, out, lambda: 0.0))
+    exported = completed(write_bundle(hidden, {"app": {"app-0.0.tar.gz"}}, out, lambda: 0.0))
     assert (exported.pages, exported.files) == (0, 0)
     assert exported.problems == ["app-0.0.tar.gz: it is larger than 0 bytes, it stays here"]
 
@@ -411,7 +411,7 @@ def test_a_stored_file_that_is_damaged_is_named_at_export_and_refused_at_import(
     store: Any = there.files
     damaged = next(iter(store.files))
     store.files[damaged] = b"something!"
-    exported = completed(export(there, None, out, lambda: 0.0))
+    exported = completed(write_bundle(there, None, out, lambda: 0.0))
     (problem,) = exported.problems
     assert problem.startswith("app-0.0.tar.gz: the stored file is damaged")
     other = cache()

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.completeness import Incomplete, check, is_metadata_of, named_by
-from proxy.core.wheels import Parts
+from proxy.core.wheels import SparseFile
 from tests.support.wheels import data_of, sdist, wheel
 
 SIGN_IN = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Your session has ended.</body></html>\n" * 40
@@ -52,8 +52,8 @@ WHOLE: dict[str, bytes] = {
 }
 
 
-def file_of(data: bytes) -> Parts:
-    file = Parts(len(data))
+def file_of(data: bytes) -> SparseFile:
+    file = SparseFile(len(data))
     file.add(0, data)
     return file
 

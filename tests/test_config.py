@@ -277,18 +277,18 @@ def test_every_value_arrives(file: Path) -> None:
     [("0B", 0), ("1kB", 1000), ("1KB", 1000), ("1KiB", 1024), ("20GB", 20 * 10**9), ("1.5MiB", 1536 * 1024), ("1 TB", 10**12)],
 )
 def test_sizes_are_decimal_unless_they_say_binary(text: str, bytes_: int) -> None:
-    assert quantities.size(text) == bytes_
+    assert quantities.bytes_in(text) == bytes_
 
 
 @given(st.integers(0, 10**6), st.sampled_from(sorted(quantities.DURATION_UNITS)))
 def test_a_duration_is_its_number_times_its_unit(number: int, unit: str) -> None:
-    assert quantities.duration(f"{number}{unit}") == number * quantities.DURATION_UNITS[unit] / 1000
+    assert quantities.seconds_in(f"{number}{unit}") == number * quantities.DURATION_UNITS[unit] / 1000
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "10 minutes", "-1s", "1h later", "1e3s", "٣s", "nan", "infs"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text.strip())}$"):
-        quantities.duration(text)
+        quantities.seconds_in(text)
 
 
 # -- mistakes -----------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.events import Answered, Event, Evicted, Incident, Notice, Place
+from proxy.core.events import Answered, Event, Evicted, Incident, Notice, RequestPlace
 from proxy.interfaces import IRecorder
 from proxy.statistics.metrics import Metrics
 from proxy.statistics.recorders import UNRECORDED, MemoryRecorder
@@ -14,7 +14,7 @@ EVENTS: tuple[Event, ...] = (
     *(Notice(incident, "pypi", "six", "six-1.0.tar.gz") for incident in Incident),
     Notice(Incident.DATABASE_SET_ASIDE),
     Evicted(100),
-    Answered("GET", 200, 5, 0.1, "hit", Place("pypi", "simple")),
+    Answered("GET", 200, 5, 0.1, "hit", RequestPlace("pypi", "simple")),
     Answered("BREW", 400, 0, 0.0, "bad-request", None),
 )
 

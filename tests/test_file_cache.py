@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.core.events import Incident, Notice
-from proxy.errors import Attempt, DigestMismatch, NotFound, ProxyError, UpstreamFailed
+from proxy.errors import Attempted, DigestMismatch, NotFound, ProxyError, UpstreamFailed
 from proxy.interfaces import IBytesSource
 from proxy.mechanism.offload import Inline
 from proxy.model import Change, Digest, FileFacts, LedgerEntry, Wanted
@@ -128,7 +128,7 @@ class FileCacheTests(SynchronousTestCase):
 
     def test_an_upstream_that_fails_before_its_headers_fails_every_asker(self) -> None:
         askers = [self.ask() for _ in range(3)]
-        self.upstreams.fetches[0][2].errback(UpstreamFailed("big", [Attempt("pypi", "connection refused", 0.0)]))
+        self.upstreams.fetches[0][2].errback(UpstreamFailed("big", [Attempted("pypi", "connection refused", 0.0)]))
         for asker in askers:
             self.failureResultOf(asker, UpstreamFailed)
 

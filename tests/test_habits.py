@@ -1,9 +1,9 @@
-"""Habits that no linter knows: tests use public names of the product; what is behind a port has types."""
+"""Habits that no linter knows: tests use public names of the product, which exist once; what is behind a port has types."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -84,3 +84,51 @@ def test_ports_and_what_is_behind_them_are_typed(file: Path) -> None:
 )
 def test_what_may_be_anything_is_found(source: str) -> None:
     assert len(list(untyped(source))) == 1
+
+
+# -- names -------------------------------------------------------------------------------------------------------------------
+
+
+def public_names(source: str) -> Iterator[str]:
+    """The classes, functions and aliases of types that *source* defines for others; constants are a matter of their module."""
+    for node in ast.parse(source).body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                defined = [name]
+            case ast.Assign(targets=targets):
+                defined = [each.id for each in targets if isinstance(each, ast.Name)]
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                defined = [name]
+            case _:
+                defined = []
+        yield from (name for name in defined if not name.startswith("_") and not name.isupper())
+
+
+def clashes(sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names that more than one of *sources* defines, and where."""
+    places: dict[str, list[str]] = {}
+    for place, source in sources.items():
+        for name in public_names(source):
+            places.setdefault(name, []).append(place)
+    return {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_a_public_name_exists_once() -> None:
+    assert clashes({str(file.relative_to(PRODUCT)): file.read_text("utf-8") for file in PRODUCT.rglob("*.py")}) == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["class Place: ...", "Place = tuple[str, str]", "Place: type = str", "def Place(): ...", "async def Place(): ..."]
+)
+def test_a_name_that_exists_twice_is_found(source: str) -> None:
+    assert clashes({"a": source, "b": "class Place: ..."}) == {"Place": ["a", "b"]}
+
+
+@pytest.mark.parametrize("source", ["from a import Place", "class Other:\n    class Place: ...", "_Place = 1", "PLACE = 1"])
+def test_a_name_that_is_imported_private_or_inside_is_no_second_one(source: str) -> None:
+    assert clashes({"a": source, "b": "class Place: ...\nclass _Place: ...\nPLACE = 2"}) == {}
+
+
+def test_few_modules_are_in_no_folder() -> None:
+    loose = [file.name for file in PRODUCT.glob("*.py") if not file.name.startswith("_")]
+    assert len(loose) <= 10, loose

@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from proxy.commands import asking
 from proxy.names import UNSTATED, is_project_name
 from proxy.settings import PageLimits
-from proxy.warm.inputs import read, read_arguments
+from proxy.warm.inputs import read_arguments, read_input
 from proxy.web.routes import CLAIMS
 from proxy.web.site import ROUTES
 from tests.inprocess import Running, Start, upstream_settings
@@ -209,7 +209,7 @@ async def test_what_operators_write_is_a_name_or_refused(
     odd: list[Any] = [each for each in texts if not is_project_name(each)]
     for value in [*odd, 5, 1e300, True, ["six"], {"a": 1}]:
         given = {name: value if text == "{}" else text for name, text in arguments.items()}
-        with pytest.raises(asking.Failed) as refused:
+        with pytest.raises(asking.OperationFailed) as refused:
             await deferToThread(asking.ask, tmp_path / "data", operation, given, lambda said: None)
         assert "fault of its own" not in str(refused.value), value
     assert [each.path for each in secretive.asked if not WELL_FORMED.fullmatch(each.path)] == []
@@ -220,7 +220,7 @@ def test_a_lock_file_names_projects_and_nothing_else(tmp_path: Path, name: str) 
     lock = tmp_path / "uv.lock"
     package = f'name = {json.dumps(name)}\nversion = "1.0"\nsource = {{ registry = "https://pypi.example/simple" }}'
     lock.write_text(f"version = 1\n[[package]]\n{package}\n")
-    group = read(lock)
+    group = read_input(lock)
     assert group.locked == []
     assert "is no name of a project" in str(group.problems[0])
 
@@ -229,7 +229,7 @@ def test_a_version_of_5000_digits_is_a_problem_of_its_file(tmp_path: Path) -> No
     lock = tmp_path / "uv.lock"
     package = f'name = "six"\nversion = "{"1" * 5000}"\nsource = {{ registry = "https://pypi.example/simple" }}'
     lock.write_text(f"version = 1\n[[package]]\n{package}\n")
-    assert "which is none (PEP 440)" in str(read(lock).problems[0])
+    assert "which is none (PEP 440)" in str(read_input(lock).problems[0])
 
 
 def test_a_url_in_a_requirement_is_shown_without_its_secrets() -> None:

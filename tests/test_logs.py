@@ -165,7 +165,7 @@ def test_lines_are_written_together_but_warnings_at_once() -> None:
     clock = Clock()
     clock.running = True  # type: ignore[attr-defined]  # as a reactor has it
     out = io.StringIO()
-    log = Logger("proxy.test", observer=logs.Lines(out, logs.json_line, clock))
+    log = Logger("proxy.test", observer=logs.LogLines(out, logs.json_line, clock))
     threadable.registerAsIOThread()
     log.info("one")
     log.info("two")
@@ -210,7 +210,7 @@ def test_lines_that_cannot_be_written_are_dropped_and_counted_when_the_next_one_
                 raise OSError(28, "No space left on device")
 
     out = Full()
-    log = Logger("proxy.test", observer=logs.Lines(out, logs.text_line, NOT_RUNNING))
+    log = Logger("proxy.test", observer=logs.LogLines(out, logs.text_line, NOT_RUNNING))
     log.info("first")
     log.info("second")
     out.room = True

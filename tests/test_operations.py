@@ -84,9 +84,9 @@ async def test_projects_and_files_are_listed(asked: Asked) -> None:
     assert (old["filename"], old["version"], old["size"], old["sha256"]) == (OLD, "1.0", 1_000, sha256(OLD))
     assert (new["filename"], new["stored"], new["pinned"]) == (NEW, True, False)
     assert old["last_used"] >= old["committed_at"] - 1
-    with pytest.raises(asking.Failed, match=r"^nothing of flask is stored here$"):
+    with pytest.raises(asking.OperationFailed, match=r"^nothing of flask is stored here$"):
         await asked("ls", project="flask")
-    with pytest.raises(asking.Failed, match="there is no index named 'corp' here; there is pypi"):
+    with pytest.raises(asking.OperationFailed, match="there is no index named 'corp' here; there is pypi"):
         await asked("ls", index="corp")
 
 
@@ -161,7 +161,7 @@ async def test_what_is_no_name_of_a_project_is_refused(
     upstream: FakeUpstream, run: Start, tmp_path: Path, operation: str
 ) -> None:
     asked = Asked(await run(upstream), tmp_path / "data")
-    with pytest.raises(asking.Failed, match=r"'\.\./six' is no name of a project"):
+    with pytest.raises(asking.OperationFailed, match=r"'\.\./six' is no name of a project"):
         await asked(operation, project="../six")
     assert upstream.asked == []
 
@@ -199,7 +199,7 @@ async def test_one_version_goes_and_the_rest_stays(asked: Asked, which: str) -> 
     assert (gone["files"], gone["bytes"], gone["pages"]) == (1, 1_000, [])
     assert asked.on_disk() == {sha256(NEW), sha256("attrs-1.0.tar.gz")}
     assert [each["filename"] for each in await asked("ls", project="six")] == [NEW]
-    with pytest.raises(asking.Failed, match=f"no {which} of six is kept here"):
+    with pytest.raises(asking.OperationFailed, match=f"no {which} of six is kept here"):
         await asked("purge", project="six", which=which)
     path = await asked.proxy.link("six", OLD)
     assert "fwd=miss" in (await asked.proxy.get(path)).headers["cache-status"]
@@ -224,7 +224,7 @@ async def test_a_pinned_file_keeps_its_page_and_is_served_while_upstream_is_down
     assert [each["filename"] for each in gone["removed"]] == [OLD]
     await stocked.down()
     assert (await asked.proxy.get(await asked.proxy.link("six", NEW))).body == DATA[NEW]
-    with pytest.raises(asking.Failed, match=r"^no 1\.0 of six is kept here$"):
+    with pytest.raises(asking.OperationFailed, match=r"^no 1\.0 of six is kept here$"):
         await asked("purge", project="six", which="1.0")
     gone = await asked("purge", project="six", page_only=True)
     assert (gone["pages"], gone["pages_kept"]) == ([{"index": "pypi", "project": "six"}], [])
@@ -256,7 +256,7 @@ async def test_a_page_goes_alone(asked: Asked, stocked: FakeUpstream) -> None:
     gone = await asked("purge", project="six", page_only=True)
     assert (gone["removed"], gone["pages"]) == ([], [{"index": "pypi", "project": "six"}])
     assert len(asked.on_disk()) == 3
-    with pytest.raises(asking.Failed, match="no page of six is kept here"):
+    with pytest.raises(asking.OperationFailed, match="no page of six is kept here"):
         await asked("purge", project="six", page_only=True)
     before = stocked.count("/simple/six/")
     assert "fwd=miss" in (await asked.proxy.get("/simple/six/")).headers["cache-status"]
@@ -305,7 +305,7 @@ async def test_a_file_of_which_only_the_metadata_is_stored_is_not_pinned(
     asked = Asked(await run(upstream), tmp_path / "data")
     path = await asked.proxy.link("lib", absent.filename)
     assert (await asked.proxy.get(f"{path}.metadata")).body == absent.metadata
-    with pytest.raises(asking.Failed, match="nothing of lib is stored yet"):
+    with pytest.raises(asking.OperationFailed, match="nothing of lib is stored yet"):
         await asked("pin", project="lib")
     path = await asked.proxy.link("lib", there.filename)
     for body, end in ((there.data, ""), (there.metadata, ".metadata")):
@@ -370,7 +370,7 @@ async def test_a_file_that_cannot_be_removed_is_reported_and_the_others_go(
     assert asked.on_disk() == {sha256(OLD), sha256("attrs-1.0.tar.gz")}
     gone = await asked("purge_unused", seconds=-1)
     assert (gone["files"], [each["sha256"] for each in gone["left"]]) == (1, [sha256(OLD)])
-    with pytest.raises(asking.Failed, match=r"^no thing of six is kept here$"):
+    with pytest.raises(asking.OperationFailed, match=r"^no thing of six is kept here$"):
         await asked("purge", project="six")
 
 
@@ -457,7 +457,7 @@ async def test_of_several_indexes_only_those_that_keep_the_page_ask_for_it(
     indexes = tuple(IndexSettings(name=name, upstreams=(name,), limits=limits) for name in ("corp", "public"))
     proxy = await run(*settings, indexes=indexes)
     asked = Asked(proxy, tmp_path / "data")
-    with pytest.raises(asking.Failed, match="no index keeps a page of six: name the index to fetch it from"):
+    with pytest.raises(asking.OperationFailed, match="no index keeps a page of six: name the index to fetch it from"):
         await asked("refresh", project="six")
     assert [each["outcome"] for each in await asked("refresh", project="six", index="corp")] == ["new"]
     assert [each["index"] for each in await asked("refresh", project="six")] == ["corp"]

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served, Terms
 from proxy.core.events import Incident, Notice
-from proxy.errors import Attempt, NotFound, UpstreamFailed
+from proxy.errors import Attempted, NotFound, UpstreamFailed
 from proxy.mechanism.offload import Inline
 from proxy.model import Condition, File, PageFound, PageMissing, PageUnchanged, Record, body_digest
 from proxy.settings import PageLimits
@@ -58,7 +58,7 @@ class PageCacheTests(SynchronousTestCase):
         return found("six", list(files), self.clock.seconds(), **more)
 
     def failed(self) -> UpstreamFailed:
-        return UpstreamFailed("the page of six", [Attempt("pypi", "connection refused", 0.0)])
+        return UpstreamFailed("the page of six", [Attempted("pypi", "connection refused", 0.0)])
 
     def warm(self, age: float = 0.0, **more: Any) -> Served:
         """Have the page in the cache, *age* seconds old."""

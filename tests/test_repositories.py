@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from proxy.core.views import LegacyName, ProvenanceName
 from proxy.errors import DigestChanged, NotFound
 from proxy.interfaces import IBytesSource, IFileHandle, IProjectsView, IRepository
-from proxy.repository.metadata import whole
+from proxy.repository.metadata import until_whole
 from proxy.repository.offered import segment
 from proxy.settings import IndexSettings, PageLimits
 from proxy.simple.media import MediaType
@@ -60,7 +60,7 @@ def make(upstream: FakeUpstream, serve: Start) -> Make:
 async def read(source: IBytesSource) -> bytes:
     """All bytes of *source*, which is closed."""
     try:
-        await whole(source, "it")
+        await until_whole(source, "it")
         return os.pread(source.fileno(), source.extent() + 1, 0)
     finally:
         source.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.events import Place
-from proxy.web.routes import Below, Nowhere, Operation, Route, UrlSpace
+from proxy.core.events import RequestPlace
+from proxy.web.routes import Below, NoRoute, OperationsRoute, Route, UrlSpace
 from proxy.web.site import ROUTES
 
 #: What the segments of a pattern may be, and what else a client may write in their place.
@@ -34,25 +34,25 @@ def test_every_pattern_is_reached_at_the_root_and_by_name(pattern: str) -> None:
     area = pattern.split("/")[0]
     counted = area in ("simple", "files", "pypi")
     for root, index in (("/", "pypi"), ("/index/pypi/", "pypi"), ("/index/my%20index/", "my index")):
-        expected = Below(index, root, pattern, values, Place(index, area) if counted else None)
+        expected = Below(index, root, pattern, values, RequestPlace(index, area) if counted else None)
         assert leads(root + path) == expected
 
 
 @pytest.mark.parametrize(("pattern", "part"), [(pattern, part) for pattern in ROUTES for part in GOOD if part in pattern])
 def test_a_segment_that_is_not_what_it_stands_for_leads_nowhere(pattern: str, part: str) -> None:
     path, _ = filled(pattern, {**GOOD, part: BAD[part]})
-    assert isinstance(leads(f"/{path}"), Nowhere)
+    assert isinstance(leads(f"/{path}"), NoRoute)
 
 
 @pytest.mark.parametrize(
     ("path", "route"),
     [
-        ("/-/live", Operation(("live",))),
-        ("/-/", Operation(("",))),
-        ("/%73imple/six/", Below("pypi", "/", "simple/{project}/", ("six",), Place("pypi", "simple"))),
-        ("/simple/a%2fb/", Nowhere(f"/simple/a%2fb/: 'a/b' is no project; {INSTEAD}", Place("pypi", "simple"))),
-        ("/nothing", Nowhere(f"/nothing: there is nothing at this path; {INSTEAD}")),
-        ("/index/other/simple/", Nowhere("there is no index named 'other' here; there is my index, pypi")),
+        ("/-/live", OperationsRoute(("live",))),
+        ("/-/", OperationsRoute(("",))),
+        ("/%73imple/six/", Below("pypi", "/", "simple/{project}/", ("six",), RequestPlace("pypi", "simple"))),
+        ("/simple/a%2fb/", NoRoute(f"/simple/a%2fb/: 'a/b' is no project; {INSTEAD}", RequestPlace("pypi", "simple"))),
+        ("/nothing", NoRoute(f"/nothing: there is nothing at this path; {INSTEAD}")),
+        ("/index/other/simple/", NoRoute("there is no index named 'other' here; there is my index, pypi")),
     ],
 )
 def test_paths_of_all_kinds(path: str, route: Route) -> None:
@@ -61,7 +61,7 @@ def test_paths_of_all_kinds(path: str, route: Route) -> None:
 
 def test_without_a_default_index_nothing_is_served_at_the_root() -> None:
     space = UrlSpace(ROUTES, ["pypi"], None)
-    assert leads("/simple/six/", space) == Nowhere(
+    assert leads("/simple/six/", space) == NoRoute(
         "/simple/six/: no index is served at the root; indexes are at /index/<name>/simple/"
     )
     assert isinstance(leads("/index/pypi/simple/six/", space), Below)
@@ -70,5 +70,5 @@ def test_without_a_default_index_nothing_is_served_at_the_root() -> None:
 def test_what_a_client_is_told_repeats_little_of_what_it_wrote() -> None:
     for path in ("/" + "a" * 5000, "/simple/" + "a" * 5000 + "/", "/index/" + "a" * 5000 + "/simple/"):
         route = leads(path)
-        assert isinstance(route, Nowhere)
+        assert isinstance(route, NoRoute)
         assert len(route.why) < 700

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.sdists import is_reliable, is_sdist, read_pkg_info
-from proxy.core.wheels import Parts, Unreadable
+from proxy.core.wheels import SparseFile, Unreadable
 
 PKG_INFO = b"Metadata-Version: 2.4\nName: demo\nVersion: 1.0\n"
 
 
-def file_of(data: bytes) -> Parts:
-    parts = Parts(len(data))
+def file_of(data: bytes) -> SparseFile:
+    parts = SparseFile(len(data))
     parts.add(0, data)
     return parts
 

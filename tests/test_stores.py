@@ -21,7 +21,7 @@ from proxy.errors import StorageFailed
 from proxy.interfaces import IFileStore, IPartialFile, IRecordStore
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.spool.nowhere import Nowhere
-from proxy.model import StoredFile
+from proxy.model import CommittedFile
 from proxy.settings import MIB
 from proxy.storage.checked import AT_ONCE, FileBeingChecked, Proofs, mark_of
 from proxy.storage.copied import CopiedVersioned
@@ -371,7 +371,7 @@ class TestFiles:
         partial.commit(SHA256)
         partial.close()
         now(files.touch({SHA256: 1_000_000_000.5, "0" * 64: 1.0}))
-        assert now(files.inventory()) == [StoredFile(SHA256, len(DATA), 1_000_000_000.5)]
+        assert now(files.inventory()) == [CommittedFile(SHA256, len(DATA), 1_000_000_000.5)]
 
     def test_there_is_less_room_for_what_is_stored(self, files: IFileStore) -> None:
         assert 0 < now(files.free()) < 2**60
@@ -606,7 +606,7 @@ class TestLocalFiles:
         partial.commit(SHA256)
         partial.close()
         now(store.touch({SHA256: 1_000_000_000.0}))
-        assert now(LocalFiles(tmp_path, Inline()).inventory()) == [StoredFile(SHA256, len(DATA), 1_000_000_000.0)]
+        assert now(LocalFiles(tmp_path, Inline()).inventory()) == [CommittedFile(SHA256, len(DATA), 1_000_000_000.0)]
 
     def test_a_name_that_is_no_digest_never_reaches_the_file_system(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="not a sha256"):

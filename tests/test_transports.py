@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 
-from proxy.web.transports import is_plain, send_now, undelivered
+from proxy.web.transports import is_plain_socket, send_now, undelivered
 
 
 class Pair:
@@ -42,7 +42,7 @@ def pair() -> Iterator[Pair]:
 
 
 def test_what_the_socket_takes_leaves_at_once(pair: Pair) -> None:
-    assert is_plain(pair.transport)
+    assert is_plain_socket(pair.transport)
     assert send_now(pair.transport, b"answer") == b""
     assert pair.peer.recv(100) == b"answer"
 
@@ -81,7 +81,7 @@ def test_what_was_written_is_unsent_until_the_other_side_has_it(pair: Pair) -> N
 
 def test_another_transport_is_left_to_itself() -> None:
     transport = StringTransport()
-    assert not is_plain(transport)
+    assert not is_plain_socket(transport)
     assert send_now(transport, b"answer") == b"answer"
     assert transport.value() == b""
     assert undelivered(transport) == 0

@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.upstream.http.coding import Undo, Unreadable, codings_of, decoded, layers
+from proxy.upstream.http.coding import Miscoded, Undo, codings_of, decoded, layers
 from proxy.upstream.http.failures import Failed
 from tests.inprocess import JSON, Start
 from tests.support import wire
@@ -353,5 +353,5 @@ def test_codings_that_cannot_be_undone_are_passed_over(header: str | None, codin
 
 
 def test_what_is_not_in_a_coding_is_said_to_be_unreadable() -> None:
-    with pytest.raises(Unreadable, match="gzip that cannot be read"):
+    with pytest.raises(Miscoded, match="gzip that cannot be read"):
         list(Undo("gzip").pieces(b"no gzip"))

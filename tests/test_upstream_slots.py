@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from proxy.mechanism.flight import Flights
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.failures import Failed, Fault
-from proxy.upstream.http.slots import LEAST_PROGRESS, WITHIN, Place, Slots
+from proxy.upstream.http.slots import LEAST_PROGRESS, WITHIN, Slot, Slots
 
 SETTINGS = UpstreamSettings(name="pypi", url="https://pypi.example/simple/")
 
@@ -25,7 +25,7 @@ class SlotsTests(SynchronousTestCase):
     def slots(self, **settings: Any) -> Slots:
         return Slots(evolve(SETTINGS, **settings), self.clock)
 
-    def take(self, slots: Slots, *, file: bool = False) -> Deferred[Place]:
+    def take(self, slots: Slots, *, file: bool = False) -> Deferred[Slot]:
         return Deferred.fromCoroutine(slots.take(file=file))
 
     def test_a_seconds_worth_goes_out_at_once_and_the_rest_at_the_rate(self) -> None:
@@ -85,7 +85,7 @@ class SlotsTests(SynchronousTestCase):
 
     def test_a_request_that_nobody_waits_for_any_more_leaves_the_queue(self) -> None:
         slots = self.slots(max_connections=1, max_queue=1000)
-        flights: Flights[Place] = Flights()
+        flights: Flights[Slot] = Flights()
         first = self.successResultOf(self.take(slots))
         abandoned = [flights.join(number, lambda: slots.take(file=False)) for number in range(1000)]
         for each in abandoned:
@@ -105,7 +105,7 @@ class SlotsTests(SynchronousTestCase):
             place = self.successResultOf(self.take(slots))
             place.received = lambda name=name: received[name]  # type: ignore[misc]  # its own name each
 
-            def take_away(why: Failed, name: str = name, place: Place = place) -> None:
+            def take_away(why: Failed, name: str = name, place: Slot = place) -> None:
                 given_up.append(f"{name}: {why}")
                 place.leave()
 

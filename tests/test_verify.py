@@ -264,7 +264,7 @@ def test_the_pace_holds_the_rate_over_many_pieces() -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_rate_of_nothing_is_refused(stocked: FakeUpstream, run: Start, tmp_path: Path) -> None:
     await run(stocked)
-    with pytest.raises(asking.Failed, match="a rate of 0 bytes a second never comes to an end"):
+    with pytest.raises(asking.OperationFailed, match="a rate of 0 bytes a second never comes to an end"):
         await verify(tmp_path / "data", rate=0)
 
 

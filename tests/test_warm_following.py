@@ -19,7 +19,7 @@ from proxy.warm.following import follow
 from proxy.warm.inputs import Problem
 from proxy.warm.looking import Warmed, look
 from proxy.warm.progress import Quiet
-from proxy.warm.report import Outcome, Report
+from proxy.warm.report import Outcome, WarmReport
 from tests.inprocess import Running, Start
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ProxyProcess
@@ -31,15 +31,15 @@ OLD, NEW = wheel("lib", "1.0"), wheel("lib", "1.1")
 class FollowTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.told: list[Report] = []
-        self.reports: list[Report] = []
+        self.told: list[WarmReport] = []
+        self.reports: list[WarmReport] = []
         self.looks = 0
 
-    async def look(self) -> Report:
+    async def look(self) -> WarmReport:
         self.looks += 1
-        return self.reports.pop(0) if self.reports else Report()
+        return self.reports.pop(0) if self.reports else WarmReport()
 
-    def start(self, *reports: Report) -> Deferred[Report]:
+    def start(self, *reports: WarmReport) -> Deferred[WarmReport]:
         self.reports += reports
         return Deferred.fromCoroutine(follow(self.look, 3600.0, self.clock, self.told.append))
 
@@ -54,9 +54,9 @@ class FollowTests(SynchronousTestCase):
         self.failureResultOf(running)
 
     def test_only_what_changes_is_told(self) -> None:
-        failing = [Report(problems=[Problem("six", "gone")]) for _ in range(3)]
-        fetching = Report(outcomes=[Outcome("lib", "1.0", OLD.filename, "fetched", 1)])
-        quiet = Report(outcomes=[Outcome("lib", "1.0", OLD.filename, "there", 1)])
+        failing = [WarmReport(problems=[Problem("six", "gone")]) for _ in range(3)]
+        fetching = WarmReport(outcomes=[Outcome("lib", "1.0", OLD.filename, "fetched", 1)])
+        quiet = WarmReport(outcomes=[Outcome("lib", "1.0", OLD.filename, "there", 1)])
         running = self.start(*failing, fetching, quiet, quiet)
         for _ in range(5):
             self.clock.advance(3600)
@@ -65,7 +65,7 @@ class FollowTests(SynchronousTestCase):
         self.failureResultOf(running)
 
     def test_one_that_was_stopped_ends_it(self) -> None:
-        stopped = Report(stopped=True)
+        stopped = WarmReport(stopped=True)
         self.assertIs(self.successResultOf(self.start(stopped)), stopped)
 
 

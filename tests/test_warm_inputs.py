@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
 from proxy.warm.choosing import Choice, newest
-from proxy.warm.inputs import Group, Locked, read, read_arguments
+from proxy.warm.inputs import Group, Locked, read_arguments, read_input
 from proxy.warm.targets import BadTarget, Target, targets
 
 SHA = "sha256:" + "a" * 64
@@ -20,7 +20,7 @@ OTHER = "sha256:" + "b" * 64
 
 def write(folder: Path, name: str, text: str) -> Group:
     (folder / name).write_text(text, "utf-8")
-    return read(folder / name)
+    return read_input(folder / name)
 
 
 def problems(group: Group) -> str:
@@ -88,14 +88,14 @@ def test_where_to_look_is_ignored_and_said(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, name: str, text: str | None, said: str) -> None:
-    group = read(tmp_path / name) if text is None else write(tmp_path, name, text)
+    group = read_input(tmp_path / name) if text is None else write(tmp_path, name, text)
     assert said in problems(group)
     assert name in problems(group)
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_bytes(b"version = 1\n# \xff\xfe")
-    assert "is not UTF-8" in problems(read(tmp_path / "uv.lock"))
+    assert "is not UTF-8" in problems(read_input(tmp_path / "uv.lock"))
 
 
 UV = f"""

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.wheels import Absent, Parts, Unreadable, read_metadata
+from proxy.core.wheels import Absent, SparseFile, Unreadable, read_metadata
 from tests.support.wheels import wheel
 
 NAME = "big-1.0-py3-none-any.whl"
 
 
-def whole(data: bytes) -> Parts:
-    parts = Parts(len(data))
+def whole(data: bytes) -> SparseFile:
+    parts = SparseFile(len(data))
     parts.add(0, data)
     return parts
 
@@ -31,7 +31,7 @@ def archive(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) 
     return out.getvalue()
 
 
-def read_or_gap(parts: Parts, filename: str) -> bytes | Absent:
+def read_or_gap(parts: SparseFile, filename: str) -> bytes | Absent:
     try:
         return read_metadata(parts, filename)
     except Absent as absent:
@@ -43,7 +43,7 @@ def test_asking_for_what_is_absent_finds_the_metadata_whatever_comes_at_a_time(
     step: int, tail: int, size: int, members: int
 ) -> None:
     made = wheel("big", size=size, files={f"big/{number}.py": b"pass" for number in range(members)})
-    parts = Parts(len(made.data))
+    parts = SparseFile(len(made.data))
     parts.add(len(made.data) - min(tail, len(made.data)), made.data[len(made.data) - min(tail, len(made.data)) :])
     gap = read_or_gap(parts, made.filename)
     while isinstance(gap, Absent):
@@ -55,7 +55,7 @@ def test_asking_for_what_is_absent_finds_the_metadata_whatever_comes_at_a_time(
 
 def test_a_wheel_with_its_metadata_near_the_end_needs_little_of_a_large_one() -> None:
     made = wheel("big", size=3_000_000)
-    parts = Parts(len(made.data))
+    parts = SparseFile(len(made.data))
     start = len(made.data) - 32_768
     parts.add(start, made.data[start:])
     assert read_metadata(parts, made.filename) == made.metadata
@@ -108,7 +108,7 @@ def test_damage_anywhere_is_unreadable_or_harmless_whatever_the_wheel_is_packed_
 
 def test_a_directory_that_claims_to_be_huge_is_not_fetched() -> None:
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 100_000_000, 0, 0)
-    parts = Parts(100_000_000 + len(end))
+    parts = SparseFile(100_000_000 + len(end))
     parts.add(99_000_000, bytes(1_000_000) + end)
     with pytest.raises(Unreadable, match="100,000,000 bytes of it are needed at once"):
         read_metadata(parts, NAME)

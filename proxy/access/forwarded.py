@@ -23,7 +23,7 @@ _FOR = re.compile(r"(?:^|;)for=(?:\"([^\"]*)\"|([^;\"]*))", re.IGNORECASE)
 _NODE = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::\w{1,16})?|([0-9.]{7,15})(?::\w{1,16})?|([0-9A-Fa-f:.]{2,45})")
 
 
-def network(text: str) -> _Network:
+def network_of(text: str) -> _Network:
     """The address or network *text* (``10.0.0.0/8``, ``::1``).  Raises ValueError."""
     return ip_network(text)
 
@@ -37,7 +37,7 @@ class TrustedProxies:
     """Proxies whose word about their clients counts, as addresses and *networks*.  Raises ValueError for what is neither."""
 
     def __init__(self, networks: Sequence[str]) -> None:
-        self._networks = [network(each) for each in networks]
+        self._networks = [network_of(each) for each in networks]
 
     def trusts(self, peer: str) -> bool:
         """Whether *peer* is one of them."""

@@ -11,7 +11,7 @@ from proxy.errors import NotFound, ProxyError, StorageFailed
 from proxy.interfaces import IFileStore
 from proxy.model import File, LedgerEntry, strongest
 from proxy.names import METADATA, UNSTATED, metadata_name
-from proxy.repository.metadata import whole
+from proxy.repository.metadata import until_whole
 from proxy.repository.offered import segment
 from proxy.simple.links import bare, beside
 
@@ -25,7 +25,7 @@ async def refetch(indexes: Mapping[str, IndexParts], store: IFileStore, lost: Na
     asked = asked or str(strongest(lost.entry.stated) or UNSTATED)
     source = await (await index.everything.file(lost.project, asked, name)).open()
     try:
-        await whole(source, name)
+        await until_whole(source, name)
     finally:
         source.close()
     stored = await store.open(lost.entry.sha256)

@@ -16,7 +16,7 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.records import PAGES
 from proxy.errors import NotFound
 from proxy.interfaces import Report
-from proxy.model import NO_BYTES, LedgerEntry, StoredFile
+from proxy.model import NO_BYTES, CommittedFile, LedgerEntry
 from proxy.names import filename_of, version_of
 
 
@@ -155,7 +155,7 @@ class Stock:
         return await self._stores.files.unreadable([each.entry.sha256 for each in found])
 
 
-def _row(each: Named, stored: StoredFile | None, pinned: bool, unreadable: str | None) -> dict[str, Any]:
+def _row(each: Named, stored: CommittedFile | None, pinned: bool, unreadable: str | None) -> dict[str, Any]:
     version = version_of(each.filename)
     return {
         **each.values(),
@@ -168,7 +168,7 @@ def _row(each: Named, stored: StoredFile | None, pinned: bool, unreadable: str |
     }
 
 
-def _summed(found: Sequence[Named], stored: Mapping[str, StoredFile], unreadable: Mapping[str, str]) -> dict[str, Any]:
+def _summed(found: Sequence[Named], stored: Mapping[str, CommittedFile], unreadable: Mapping[str, str]) -> dict[str, Any]:
     """What is there of one project."""
     readable = [each for each in found if each.entry.sha256 not in unreadable]
     there = [stored[each.entry.sha256].size for each in readable if each.entry.sha256 in stored]
@@ -182,7 +182,7 @@ def _summed(found: Sequence[Named], stored: Mapping[str, StoredFile], unreadable
     }
 
 
-def _of_files(files: Sequence[StoredFile], named: Collection[str]) -> dict[str, Any]:
+def _of_files(files: Sequence[CommittedFile], named: Collection[str]) -> dict[str, Any]:
     """What the tree says by itself, and which files in it are not *named*."""
     unnamed = [file.size for file in files if file.sha256 not in named]
     return {

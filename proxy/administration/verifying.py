@@ -20,7 +20,7 @@ from proxy.administration.refetching import named_by_pages, refetch
 from proxy.administration.stock import Named, by_project
 from proxy.errors import BadRequest, ProxyError
 from proxy.interfaces import IBytesSource, Report
-from proxy.model import StoredFile
+from proxy.model import CommittedFile
 from proxy.settings import MIB
 
 #: Names by the sha256 that they stand for.
@@ -174,7 +174,7 @@ class _Run:
             self._said_at = now
             self._report({"checked": {"files": number, "bytes": self._tally.bytes}, "of": {"files": files, "bytes": total}})
 
-    async def _check(self, file: StoredFile, where: tuple[int, int, int]) -> None:
+    async def _check(self, file: CommittedFile, where: tuple[int, int, int]) -> None:
         try:
             source: IBytesSource | None = await self._stores.files.unchecked(file.sha256)
         except OSError as error:
@@ -244,7 +244,7 @@ class _Run:
             }
         )
 
-    async def _unnamed(self, files: list[StoredFile]) -> None:
+    async def _unnamed(self, files: list[CommittedFile]) -> None:
         """Bytes that no name stands for.  They harm nobody: a client who asks for one gives it its name back."""
         unnamed = {file.sha256: file.size for file in files}
         found: dict[str, list[Named]] = {}

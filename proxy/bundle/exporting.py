@@ -21,7 +21,7 @@ from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, parse_page
 
 #: Projects (normalised) and the names of the files that are wanted of each; ``None``: all that are stored.
-Wanted = Mapping[str, Collection[str] | None]
+Selection = Mapping[str, Collection[str] | None]
 
 
 @define
@@ -46,7 +46,7 @@ class _Choice:
 _NOTHING = _Choice({}, frozenset(), {})
 
 
-def together(one: Wanted, other: Wanted) -> Wanted:
+def together(one: Selection, other: Selection) -> Selection:
     """What either wants."""
     both: dict[str, Collection[str] | None] = {**one, **other}
     for project in one.keys() & other.keys():
@@ -55,7 +55,7 @@ def together(one: Wanted, other: Wanted) -> Wanted:
     return both
 
 
-async def pinned(cache: IndexCache) -> Wanted:
+async def pinned_files(cache: IndexCache) -> Selection:
     """What operators pinned, so that it is never evicted."""
     found: dict[str, set[str]] = {}
     for each in await cache.pinned.files():
@@ -64,7 +64,7 @@ async def pinned(cache: IndexCache) -> Wanted:
     return found
 
 
-async def export(cache: IndexCache, wanted: Wanted | None, out: BinaryIO, clock: Clock) -> Exported:
+async def write_bundle(cache: IndexCache, wanted: Selection | None, out: BinaryIO, clock: Clock) -> Exported:
     """Write what is *wanted* of *cache* to *out*; ``None``: every project that files are stored of.
 
     What is not there is a problem, a page that files are stored without too, and the rest is written all the same.  Raises
@@ -99,7 +99,7 @@ class _Export:
         self._clock = clock
         self._exported = Exported()
 
-    async def run(self, wanted: Wanted) -> Exported:
+    async def run(self, wanted: Selection) -> Exported:
         run, manifest = self._cache.offload.run, Manifest(FORMAT, VERSION, self._cache.name, self._clock())
         writer = await run(BundleWriter, self._out, manifest)
         small: dict[str, str] = {}

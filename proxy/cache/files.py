@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from proxy.cache.room import Room
 from proxy.core.completeness import check
 from proxy.core.events import Incident, Notice
-from proxy.errors import Attempt, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
+from proxy.errors import Attempted, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder, IUpstreams
 from proxy.mechanism.flight import uninterrupted
 from proxy.mechanism.flight import wanted as anybody_waits
@@ -289,4 +289,4 @@ def _as_proxy_error(error: Exception, wanted: Wanted) -> Exception:
         return Overloaded(f"the download of {wanted.name} was stopped: ask again")
     if isinstance(error, OSError):
         return StorageFailed(f"cannot store {wanted.name}: {error.strerror}")
-    return UpstreamFailed(wanted.name, [Attempt(wanted.upstream, str(error) or type(error).__name__, 0.0)])
+    return UpstreamFailed(wanted.name, [Attempted(wanted.upstream, str(error) or type(error).__name__, 0.0)])

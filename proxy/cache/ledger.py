@@ -29,7 +29,7 @@ from proxy.model import EMPTY, Change, LedgerEntry, Versioned
 from proxy.names import is_version, version_of
 
 #: (index, project) of entries.
-Place = tuple[str, str]
+_Place = tuple[str, str]
 
 #: The first part of the keys of all entries.
 _FOLDER = "entry"
@@ -79,19 +79,19 @@ class Ledger:
         self._steady = steady
         #: When it may be logged again that entries cannot be read.
         self._say_at = -math.inf
-        self._known: DividedTable[Place, Entries] = DividedTable(
+        self._known: DividedTable[_Place, Entries] = DividedTable(
             _table(int(memory * (1 - _FOR_NONE))), _table(int(memory * _FOR_NONE)), bool
         )
-        self._locks: dict[Place, DeferredLock] = {}
+        self._locks: dict[_Place, DeferredLock] = {}
         # One waits for the lock on behalf of all who read: a lock that is handed on a thousand times nests a thousand calls.
         self._reads: Flights[Entries] = Flights()
-        self._removals: Counter[Place] = Counter()
+        self._removals: Counter[_Place] = Counter()
         #: What no record says yet.
-        self._unwritten: dict[Place, dict[str, LedgerEntry]] = {}
+        self._unwritten: dict[_Place, dict[str, LedgerEntry]] = {}
         #: The names in it that go before what a record says, for that was known.
-        self._replaced: dict[Place, frozenset[str]] = {}
+        self._replaced: dict[_Place, frozenset[str]] = {}
 
-    async def places(self) -> list[Place]:
+    async def places(self) -> list[_Place]:
         """(index, project) of all that have entries, sorted.  Raises StorageFailed."""
         indexes = await self._records.branches(f"{_FOLDER}/")
         return [(index, project) for index in indexes for project in await self._records.branches(f"{_FOLDER}/{index}/")]
@@ -110,7 +110,7 @@ class Ledger:
         entries = self._known.get(place)
         return entries if entries is not None else await self._reads.join(place, lambda: self._looked_up(place))
 
-    async def _looked_up(self, place: Place) -> Entries:
+    async def _looked_up(self, place: _Place) -> Entries:
         async with _Lock(self._locks, place):
             try:
                 entries = await self._certain(place)
@@ -187,7 +187,7 @@ class Ledger:
                 self._known.discard(place)
                 await self._change(place, lambda entries: {})
 
-    async def _dated(self, place: Place, name: str, entry: LedgerEntry) -> LedgerEntry:
+    async def _dated(self, place: _Place, name: str, entry: LedgerEntry) -> LedgerEntry:
         """*entry* with the moment at which the file *name* was first seen on a page, if that is known."""
         if entry.first_seen is not None or "/" in name:
             return entry
@@ -196,12 +196,12 @@ class Ledger:
         except StorageFailed:
             return entry
 
-    async def _certain(self, place: Place) -> Entries:
+    async def _certain(self, place: _Place) -> Entries:
         """The entries of a project.  Raises StorageFailed while they cannot be read."""
         known = self._known.get(place)
         return known if known is not None else await self._load(place)
 
-    async def _load(self, place: Place) -> Entries:
+    async def _load(self, place: _Place) -> Entries:
         rows = await self._records.scan(_key(place, ""))
         start = len(_key(place, ""))
         if len(rows) <= _FEW:
@@ -221,7 +221,7 @@ class Ledger:
             return entries.changed(unwritten, self._removals[place])
         return entries or NO_ENTRIES
 
-    def _hold(self, place: Place, entries: dict[str, LedgerEntry], error: StorageFailed) -> None:
+    def _hold(self, place: _Place, entries: dict[str, LedgerEntry], error: StorageFailed) -> None:
         """Go by *entries* beside those that the records have, until both can be written."""
         self._unwritten[place] = entries
         self._known.discard(place)
@@ -229,7 +229,7 @@ class Ledger:
             "new files of {project} are entered in memory until they can be written: {error}", project=place[1], error=error
         )
 
-    async def _change(self, place: Place, wanted: Callable[[Entries], Mapping[str, LedgerEntry | None]]) -> None:
+    async def _change(self, place: _Place, wanted: Callable[[Entries], Mapping[str, LedgerEntry | None]]) -> None:
         """Make the changes that are *wanted* of the entries that there are, and those that are not written yet."""
         entries = await self._certain(place)
         while True:
@@ -247,7 +247,7 @@ class Ledger:
             self._known.put(place, entries.changed(changes, self._removals[place]))
 
 
-def _changes(place: Place, changes: Mapping[str, LedgerEntry | None], there: Collection[str]) -> list[Change]:
+def _changes(place: _Place, changes: Mapping[str, LedgerEntry | None], there: Collection[str]) -> list[Change]:
     """The changes of records; a name that is not *there* must not be there."""
     return [
         Change(
@@ -271,19 +271,19 @@ def _decoded(rows: Sequence[Versioned], start: int) -> tuple[Entries, list[str]]
     return Entries(found), lost
 
 
-def _key(place: Place, name: str) -> str:
+def _key(place: _Place, name: str) -> str:
     index, project = place
     return f"{_FOLDER}/{index}/{project}/{name}"
 
 
-def _table(limit: int) -> BoundedTable[Place, Entries]:
+def _table(limit: int) -> BoundedTable[_Place, Entries]:
     return BoundedTable(limit, lambda entries: entries.weight, lambda place: len(place[0]) + len(place[1]))
 
 
 class _Lock:
     """A lock per key that leaves nothing behind when nobody holds or wants it."""
 
-    def __init__(self, locks: dict[Place, DeferredLock], key: Place) -> None:
+    def __init__(self, locks: dict[_Place, DeferredLock], key: _Place) -> None:
         self._locks = locks
         self._key = key
         self._lock = locks.setdefault(key, DeferredLock())

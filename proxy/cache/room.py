@@ -25,7 +25,7 @@ from proxy.core.events import Evicted
 from proxy.errors import StorageFailed
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecorder
 from proxy.mechanism.flight import Flights, swallow
-from proxy.model import StoredFile
+from proxy.model import CommittedFile
 from proxy.statistics.recorders import UNRECORDED
 
 #: Seconds between two looks at the file system, and between two batches of last uses.
@@ -48,10 +48,10 @@ class _Choice:
     *instead* are those that may go in place of what cannot be removed, in this order.
     """
 
-    going: list[StoredFile]
+    going: list[CommittedFile]
     stored: int
     missing: int
-    instead: Iterator[StoredFile]
+    instead: Iterator[CommittedFile]
 
 
 class Room:
@@ -191,7 +191,7 @@ class Room:
             )
         return freed + abandoned
 
-    def _choose(self, files: list[StoredFile], pinned: Collection[str], free: int, needed: int) -> _Choice:
+    def _choose(self, files: list[CommittedFile], pinned: Collection[str], free: int, needed: int) -> _Choice:
         """What has to go.  Called in a worker thread: the list may be long."""
         stored = sum(file.size for file in files)
         may_go = [file for file in files if file.sha256 not in pinned]
@@ -245,7 +245,7 @@ class Room:
             )
         return freed, max(0, due)
 
-    async def _remove(self, file: StoredFile) -> bool:
+    async def _remove(self, file: CommittedFile) -> bool:
         """Whether the file went.  Raises StorageFailed when it should have and cannot be removed."""
         async with self._pinned.lock:
             if self._pinned.holds(file.sha256) or not await self._store.delete(file.sha256):
@@ -254,7 +254,7 @@ class Room:
         return True
 
 
-def _sorted(files: list[StoredFile], key: Callable[[StoredFile], tuple[bool, float]]) -> Iterator[StoredFile]:
+def _sorted(files: list[CommittedFile], key: Callable[[CommittedFile], tuple[bool, float]]) -> Iterator[CommittedFile]:
     """*files* in the order of *key*, sorted a piece at a time: no other thread runs while a list is sorted, nor the reactor."""
     pieces = [sorted(files[start : start + _PIECE], key=key) for start in range(0, len(files), _PIECE)]
     return heapq.merge(*pieces, key=key)

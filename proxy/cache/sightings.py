@@ -25,7 +25,7 @@ from proxy.mechanism.spool.steps import Later
 from proxy.model import Change, Page, Versioned
 
 #: (index, project) of pages.
-Place = tuple[str, str]
+_Place = tuple[str, str]
 
 _FOLDER = "seen"
 #: Seconds between a page and what is written of it; between a failure and the next attempt.
@@ -51,7 +51,7 @@ _decoder = msgspec.msgpack.Decoder(list[str])
 class _Noted:
     """The names on a page that was taken over at *moment*; *before* is when another page was confirmed, *earlier* its names."""
 
-    place: Place
+    place: _Place
     moment: float
     names: tuple[str, ...]
     before: float | None
@@ -83,7 +83,7 @@ class Sightings:
         self._one_at_a_time = DeferredLock()
 
     def note(
-        self, place: Place, page: Page, moment: float, later: Later, before: float | None = None, earlier: Page | None = None
+        self, place: _Place, page: Page, moment: float, later: Later, before: float | None = None, earlier: Page | None = None
     ) -> None:
         """Note that *page* was taken over at *moment*; *earlier* is the page before it, if at hand, confirmed at *before*.
 
@@ -120,7 +120,7 @@ class Sightings:
         batch, self._noted, self._weight = self._noted, [], 0
         self._writing = batch
         try:
-            places: dict[Place, list[_Noted]] = {}
+            places: dict[_Place, list[_Noted]] = {}
             for each in batch:
                 places.setdefault(each.place, []).append(each)
             known = [(place, await self._records.scan(_prefix(place)), noted) for place, noted in places.items()]
@@ -167,7 +167,7 @@ def _names(page: Page) -> tuple[str, ...]:
     return tuple(file.filename for file in page.files)
 
 
-def _prefix(place: Place) -> str:
+def _prefix(place: _Place) -> str:
     return f"{_FOLDER}/{place[0]}/{place[1]}/"
 
 
@@ -205,12 +205,12 @@ def _moments(rows: Sequence[Versioned], noted: Sequence[_Noted]) -> dict[str, fl
     return moments | {name: moment for moment, names in new.items() for name in names}
 
 
-def _all_changes(known: Sequence[tuple[Place, Sequence[Versioned], Sequence[_Noted]]]) -> list[Change]:
+def _all_changes(known: Sequence[tuple[_Place, Sequence[Versioned], Sequence[_Noted]]]) -> list[Change]:
     """The changes of the records of many projects: for each, what is recorded and what was noted."""
     return [change for each in known for change in _changes(*each)]
 
 
-def _changes(place: Place, rows: Sequence[Versioned], noted: Sequence[_Noted]) -> list[Change]:
+def _changes(place: _Place, rows: Sequence[Versioned], noted: Sequence[_Noted]) -> list[Change]:
     read = _read(rows)
     new = _new({name for names in read.values() for name in names}, noted)
     return [

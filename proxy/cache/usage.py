@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from twisted.logger import Logger
 
 from proxy.interfaces import Clock, IFileStore, IOffload
-from proxy.model import StoredFile
+from proxy.model import CommittedFile
 
 #: What lies between two uses while the clock is behind (seconds): little, but more than a float can tell apart.
 _TICK = 1e-6
@@ -61,7 +61,7 @@ class UsageBook:
         finally:
             self._being_written = {}
 
-    async def files(self) -> list[StoredFile]:
+    async def files(self) -> list[CommittedFile]:
         """Every stored file with its size and its last use."""
         stored = await self._store.inventory()
         files, latest = await self._offload.run(_with_later, stored, {**self._being_written, **self._noted})
@@ -77,20 +77,20 @@ class UsageBook:
         """The last use of every stored file, in seconds since the epoch, by sha256."""
         return await self._offload.run(_times, await self.files())
 
-    async def files_of(self, digests: Collection[str]) -> Mapping[str, StoredFile]:
+    async def files_of(self, digests: Collection[str]) -> Mapping[str, CommittedFile]:
         """Those of the files with these sha256 that are stored."""
         return await self._offload.run(_among, await self.files(), digests)
 
 
-def _with_later(stored: list[StoredFile], noted: Mapping[str, float]) -> tuple[list[StoredFile], float]:
+def _with_later(stored: list[CommittedFile], noted: Mapping[str, float]) -> tuple[list[CommittedFile], float]:
     """*stored* with the times in *noted* where these are later, and the last of all times."""
     files = [file._replace(used=max(file.used, noted.get(file.sha256, 0.0))) for file in stored]
     return files, max((file.used for file in files), default=0.0)
 
 
-def _times(stored: list[StoredFile]) -> dict[str, float]:
+def _times(stored: list[CommittedFile]) -> dict[str, float]:
     return {file.sha256: file.used for file in stored}
 
 
-def _among(stored: list[StoredFile], digests: Collection[str]) -> dict[str, StoredFile]:
+def _among(stored: list[CommittedFile], digests: Collection[str]) -> dict[str, CommittedFile]:
     return {file.sha256: file for file in stored if file.sha256 in digests}

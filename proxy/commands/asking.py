@@ -21,7 +21,7 @@ class NotRunning(Exception):
     """No proxy answers on the data directory."""
 
 
-class Failed(ProxyError):
+class OperationFailed(ProxyError):
     """The operation came to nothing; ``str()`` says why."""
 
 
@@ -42,21 +42,23 @@ def ask(
 
     *report* is told what it says on its way.
 
-    Raises NotRunning, Failed.
+    Raises NotRunning, OperationFailed.
     """
     try:
         connected = adminaddress.connect(data_dir)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise NotRunning(f"no proxy runs on {data_dir}") from error
     except OSError as error:
-        raise Failed(f"{data_dir / adminaddress.NAME}: {error.strerror}; ask as the user who runs the proxy") from error
+        raise OperationFailed(
+            f"{data_dir / adminaddress.NAME}: {error.strerror}; ask as the user who runs the proxy"
+        ) from error
     connected.settimeout(patience)
     connection = _Connection(connected)
     try:
         connection.request("POST", f"/{operation}", msgspec.json.encode(arguments), {"Content-Type": "application/json"})
         return _result(connection.getresponse(), report)
     except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-        raise Failed(f"the proxy on {data_dir} broke off its answer: {error or type(error).__name__}") from error
+        raise OperationFailed(f"the proxy on {data_dir} broke off its answer: {error or type(error).__name__}") from error
     finally:
         connection.close()
 
@@ -65,7 +67,7 @@ def _result(response: http.client.HTTPResponse, report: Callable[[Any], None]) -
     while line := response.readline():
         said = msgspec.json.decode(line)
         if "error" in said:
-            raise Failed(said["error"]["detail"])
+            raise OperationFailed(said["error"]["detail"])
         if "result" in said:
             return said["result"]
         report(said["progress"])

@@ -50,7 +50,7 @@ def better_urls(settings: Settings) -> dict[str, str]:
     """
     try:
         states = asking.ask(settings.server.data_dir, "upstreams", {}, lambda said: None, _PATIENCE)
-    except (asking.NotRunning, asking.Failed):
+    except (asking.NotRunning, asking.OperationFailed):
         return {}
     return {state["url"]: better for state in states if (better := state.get("better_url")) is not None}
 

@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from proxy.bundle import exporting
-from proxy.bundle.exporting import Wanted
+from proxy.bundle.exporting import Selection
 from proxy.commands.directory import index_cache, named
-from proxy.commands.installing import Installed, options
+from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import select
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
@@ -31,7 +31,7 @@ from proxy.warm.resolving import Wishes
 @click.argument("projects", metavar="[PROJECT]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every project that files are stored of.")
 @click.option("--pinned", is_flag=True, help="All that pypiproxy pin keeps.")
-@options
+@installed_options
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="The bundle to write; - is standard output."
 )
@@ -60,7 +60,7 @@ def export(
     for project in projects:
         if not is_project_name(project):
             raise click.UsageError(f"{project!r} is no project name")
-    wanted: Wanted = dict.fromkeys(normalize(project) for project in projects)
+    wanted: Selection = dict.fromkeys(normalize(project) for project in projects)
     place = _Place(output, index, data_dir, config, pinned)
     if not installed.files:
         raise SystemExit(_write(place, None if everything else wanted, []))
@@ -91,13 +91,13 @@ class _Place:
     pinned: bool
 
 
-def _write(place: _Place, wanted: Wanted | None, problems: list[str]) -> int:
+def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
     try:
         with index_cache(place.config, place.data_dir, place.index, reading=True) as cache, _written(place.output) as out:
             if wanted is not None and place.pinned:
-                wanted = exporting.together(wanted, completed(exporting.pinned(cache)))
-            exported = completed(exporting.export(cache, wanted, out, time.time))
+                wanted = exporting.together(wanted, completed(exporting.pinned_files(cache)))
+            exported = completed(exporting.write_bundle(cache, wanted, out, time.time))
     except (ConfigError, ProxyError) as error:
         click.echo(str(error), err=True)
         return 1

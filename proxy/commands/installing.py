@@ -27,7 +27,7 @@ class Installed:
     named: bool
 
 
-def options(command: F) -> F:
+def installed_options(command: F) -> F:
     """The options that name what is installed and where; they come together as the argument *installed*."""
 
     @wraps(command)

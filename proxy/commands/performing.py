@@ -12,7 +12,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner, textFileLogObserver
 from twisted.python.failure import Failure
 
-from proxy.commands.asking import Failed
+from proxy.commands.asking import OperationFailed
 from proxy.errors import InUse, ProxyError
 from proxy.host import datadir
 from proxy.settings import Settings
@@ -39,7 +39,7 @@ def perform(settings: Settings, operation: str, arguments: dict[str, Any], repor
     try:
         claim = datadir.claim(settings.server.data_dir)
     except InUse as error:
-        raise Failed(
+        raise OperationFailed(
             f"{settings.server.data_dir}: process {error.owner} works on it and answers no commands: "
             "a proxy that starts or stops, or another command; try again when it is done"
         ) from error

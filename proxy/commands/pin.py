@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from proxy.commands.place import Place, options, say
+from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.tables import show
 from proxy.core.amounts import moment, size
 
 _COLUMNS = (("index", False), ("project", False), ("file", False), ("size", True), ("last used", False))
 
 
-def _change(place: Place, operation: str, done: str, project: str, which: str | None, index: str | None) -> None:
+def _change(place: ProxyPlace, operation: str, done: str, project: str, which: str | None, index: str | None) -> None:
     files = place.ask(operation, project=project, which=which, index=index)
     if place.as_json:
         say(files)
@@ -26,7 +26,7 @@ def _change(place: Place, operation: str, done: str, project: str, which: str | 
 @click.argument("which", required=False, metavar="[VERSION|FILE]")
 @click.option("--index", help="Only the files of this index.")
 @options
-def pin(place: Place, project: str, which: str | None, index: str | None) -> None:
+def pin(place: ProxyPlace, project: str, which: str | None, index: str | None) -> None:
     """Keep what is stored of PROJECT, whatever max_size and min_free say, with its metadata.
 
     Files that are stored later are not pinned by it.
@@ -39,7 +39,7 @@ def pin(place: Place, project: str, which: str | None, index: str | None) -> Non
 @click.argument("which", required=False, metavar="[VERSION|FILE]")
 @click.option("--index", help="Only the files of this index.")
 @options
-def unpin(place: Place, project: str, which: str | None, index: str | None) -> None:
+def unpin(place: ProxyPlace, project: str, which: str | None, index: str | None) -> None:
     """Let pinned files of PROJECT make room for others again, once they are the ones not used for longest."""
     _change(place, "unpin", "unpinned", project, which, index)
 
@@ -47,7 +47,7 @@ def unpin(place: Place, project: str, which: str | None, index: str | None) -> N
 @click.command()
 @click.option("--index", help="Only the files of this index.")
 @options
-def pins(place: Place, index: str | None) -> None:
+def pins(place: ProxyPlace, index: str | None) -> None:
     """List the pinned files."""
     files = place.ask("pins", index=index)
     if place.as_json:

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @frozen
-class Place:
+class ProxyPlace:
     """A data directory, as the options of a command name it."""
 
     config: Path | None
@@ -51,11 +51,13 @@ class Place:
                 return asking.ask(settings.server.data_dir, operation, arguments, report)
             except asking.NotRunning as error:
                 if running:
-                    raise asking.Failed(f"{error}, and only a running one can say: start it with twistd pypiproxy") from error
+                    raise asking.OperationFailed(
+                        f"{error}, and only a running one can say: start it with twistd pypiproxy"
+                    ) from error
             from proxy.commands.performing import perform
 
             return perform(settings, operation, arguments, report)
-        except (ConfigError, ProxyError, asking.Failed) as error:
+        except (ConfigError, ProxyError, asking.OperationFailed) as error:
             fail(str(error))
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -78,7 +80,7 @@ def options(command: F) -> F:
 
     @wraps(command)
     def placed(config: Path | None, data_dir: Path | None, as_json: bool, **rest: Any) -> Any:
-        return command(place=Place(config, data_dir, as_json), **rest)
+        return command(place=ProxyPlace(config, data_dir, as_json), **rest)
 
     path = click.Path(path_type=Path)
     for option in (

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from proxy.commands.place import Place, fail, options, say
+from proxy.commands.place import ProxyPlace, fail, options, say
 from proxy.config import quantities
 from proxy.core.amounts import size
 
@@ -14,7 +14,7 @@ from proxy.core.amounts import size
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """A duration as people write it."""
     try:
-        return None if value is None else quantities.duration(value)
+        return None if value is None else quantities.seconds_in(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is no duration; expected one such as 90d, 12h or 1h30m") from None
 
@@ -27,7 +27,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 @click.option("--index", help="Only on this index.")
 @options
 def purge(
-    place: Place, project: str | None, which: str | None, page: bool, unused_for: float | None, index: str | None
+    place: ProxyPlace, project: str | None, which: str | None, page: bool, unused_for: float | None, index: str | None
 ) -> None:
     """Remove all of PROJECT, or one VERSION or FILE of it, or what was not used for long.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from proxy.commands.place import Place, options, say
+from proxy.commands.place import ProxyPlace, options, say
 
 
 @click.command()
 @click.argument("project")
 @click.option("--index", help="Only on this index; it is fetched if there is none yet.")
 @options
-def refresh(place: Place, project: str, index: str | None) -> None:
+def refresh(place: ProxyPlace, project: str, index: str | None) -> None:
     """Ask upstream for the page of PROJECT now, however fresh the stored one is.
 
     Exits with status 1 when an upstream failed; the stored page is left as it is then.

@@ -15,7 +15,7 @@ from proxy.host import datadir
 from proxy.settings import IndexSettings, Settings
 from proxy.warm.looking import Goal, Warmed, look
 from proxy.warm.progress import Lines
-from proxy.warm.report import Report
+from proxy.warm.report import WarmReport
 
 
 @frozen
@@ -49,7 +49,7 @@ async def select(reactor: Any, settings: Settings, index: IndexSettings, goal: G
             await service.stopService()
 
 
-def _selected(report: Report) -> Selected:
+def _selected(report: WarmReport) -> Selected:
     files: dict[str, set[str]] = {}
     problems = [str(problem) for problem in dict.fromkeys(report.problems)]
     for each in report.outcomes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from proxy.commands.place import Place, options, say
+from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.tables import say_pairs, show
 from proxy.core.amounts import moment, size
 
@@ -33,7 +33,7 @@ _MISSES = ("miss", "refreshed", "collapsed", "range", "head")
 @click.argument("project", required=False)
 @click.option("--index", help="Only of this index.")
 @options
-def ls(place: Place, project: str | None, index: str | None) -> None:
+def ls(place: ProxyPlace, project: str | None, index: str | None) -> None:
     """List the projects of which files are stored; of one PROJECT, every file."""
     listed = place.ask("ls", project=project, index=index)
     if place.as_json:
@@ -48,7 +48,7 @@ def ls(place: Place, project: str | None, index: str | None) -> None:
 @click.command()
 @click.option("--top", type=click.IntRange(0), default=10, show_default=True, help="How many of the largest projects to show.")
 @options
-def stats(place: Place, top: int) -> None:
+def stats(place: ProxyPlace, top: int) -> None:
     """Sum up what is stored and, when the proxy runs, how its clients were answered since its start."""
     sums = place.ask("stats", top=top)
     if place.as_json:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from proxy.commands.place import Place, options, say
+from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.tables import show
 from proxy.core.amounts import duration, moment
 
@@ -27,7 +27,7 @@ _COLUMNS = (
 @click.command()
 @click.option("--index", help="Only the upstreams of this index.")
 @options
-def upstreams(place: Place, index: str | None) -> None:
+def upstreams(place: ProxyPlace, index: str | None) -> None:
     """Show how the upstreams of the running proxy stand, in order of preference."""
     states = place.ask("upstreams", running=True, index=index)
     if place.as_json:

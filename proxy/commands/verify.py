@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from proxy.commands.place import Place, options, say
+from proxy.commands.place import ProxyPlace, options, say
 from proxy.config import quantities
 from proxy.core.amounts import size
 
@@ -17,7 +17,7 @@ from proxy.core.amounts import size
 def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """Bytes a second, as people write it."""
     try:
-        rate = None if value is None else quantities.size(value.removesuffix("/s"))
+        rate = None if value is None else quantities.bytes_in(value.removesuffix("/s"))
     except ValueError:
         rate = 0
     if rate == 0:
@@ -29,7 +29,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 @click.option("--repair", is_flag=True, help="Fetch again what is damaged or missing; find the names of what has none.")
 @click.option("--rate", callback=_rate, metavar="BYTES/s", help="Read no more than this a second (50MB/s).")
 @options
-def verify(place: Place, repair: bool, rate: int | None) -> None:
+def verify(place: ProxyPlace, repair: bool, rate: int | None) -> None:
     """Read every stored file again and hold it against its digest; hold every known name against what is there.
 
     Damaged files are moved to the directory quarantine beside the stored ones, and fetched again when somebody asks for them.

@@ -12,7 +12,7 @@ import click
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from proxy.commands.installing import Installed, options
+from proxy.commands.installing import Installed, installed_options
 from proxy.commands.warming import Asked, Where, warm_up
 from proxy.config import quantities
 from proxy.settings import LEAST_INTERVAL
@@ -28,14 +28,14 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
     if value is None:
         return None
     try:
-        return quantities.duration(value)
+        return quantities.seconds_in(value)
     except ValueError:
         raise click.BadParameter(f'{value!r}: expected a duration such as "90s", "1h" or "30d"') from None
 
 
 @click.command()
 @click.argument("requirements", nargs=-1)
-@options
+@installed_options
 @click.option(
     "-c",
     "--constraint",

@@ -26,7 +26,7 @@ from proxy.warm.fetching import Fetcher, Unreachable
 from proxy.warm.following import follow
 from proxy.warm.looking import Goal, Warmed, look
 from proxy.warm.progress import Bar, Lines
-from proxy.warm.report import Report
+from proxy.warm.report import WarmReport
 
 
 @frozen
@@ -43,12 +43,15 @@ class Where:
         return config.load(self.config, config.CommandLine(listen=listen, data_dir=self.data_dir))
 
     async def perform(self, operation: str, **arguments: Any) -> Any:
-        """Have the running proxy perform *operation*, through the admin socket in its data directory.  Raises asking.Failed."""
+        """Have the running proxy perform *operation*, through the admin socket in its data directory.
+
+        Raises asking.OperationFailed.
+        """
         data_dir = self.settings().server.data_dir
         try:
             return await deferToThread(asking.ask, data_dir, operation, arguments, lambda said: None)
         except asking.NotRunning as error:
-            raise asking.Failed(
+            raise asking.OperationFailed(
                 f"{error}: --pin and --recent need the data directory of the proxy at {shown(self.url)}; "
                 "name it with --data-dir"
             ) from error
@@ -68,7 +71,7 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
     """Do what is *asked* and say what came of it; the exit status."""
     console = Console()
 
-    def tell(report: Report) -> bool:
+    def tell(report: WarmReport) -> bool:
         """Whether the report could be written."""
         for line in report.lines(dry=asked.goal.dry):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -84,7 +87,7 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
         async with _proxy(reactor, where, console) as found:
             with tempfile.TemporaryDirectory(prefix="pypiproxy-warm-") as cache:
 
-                async def one_look() -> Report:
+                async def one_look() -> WarmReport:
                     progress = Bar(console) if console.is_terminal else Lines(console)
                     return await look(asked.goal, found, Path(cache), progress, reactor)
 
@@ -94,7 +97,7 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
                     report = await follow(one_look, asked.interval, reactor, tell)
     except CancelledError:
         return 130  # between two looks
-    except (Unreachable, ConfigError, asking.Failed) as error:
+    except (Unreachable, ConfigError, asking.OperationFailed) as error:
         click.echo(f"pypiproxy warm: {error}", err=True)
         return 1
     if not tell(report):

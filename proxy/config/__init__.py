@@ -18,7 +18,7 @@ import platformdirs
 from attrs import evolve, frozen
 
 from proxy.config import readers as read
-from proxy.config.tables import Table, Unacceptable, mistake
+from proxy.config.tables import ConfigTable, Unacceptable, mistake
 from proxy.errors import ConfigError
 from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
 from proxy.warm.targets import BadTarget, targets
@@ -50,7 +50,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     values = {} if path is None else _parse(path)
     base = _absolute(Path() if path is None else path.parent)
     mistakes: list[str] = []
-    root = Table(values, source, "", mistakes)
+    root = ConfigTable(values, source, "", mistakes)
 
     server = _server(root.table("server"), base)
     upstreams = {name: _upstream(name, table, base, environ) for name, table in root.tables("upstream")}
@@ -116,18 +116,18 @@ def _message(mistakes: Sequence[str]) -> str:
     return "\n  ".join([f"{len(mistakes)} mistakes in the configuration:", *mistakes])
 
 
-def _server(table: Table, base: Path) -> ServerSettings:
+def _server(table: ConfigTable, base: Path) -> ServerSettings:
     known = ServerSettings(data_dir=default_data_dir())
     server = ServerSettings(
         data_dir=table.take("data_dir", read.path(base), known.data_dir),
         listen=table.take("listen", read.several(read.text), known.listen),
         contact=table.take("contact", read.contact, known.contact),
         drain_time=table.take("drain_time", read.duration(zero=True), known.drain_time),
-        max_connections=table.take("max_connections", read.whole(1), known.max_connections),
+        max_connections=table.take("max_connections", read.whole_number(1), known.max_connections),
         idle_timeout=table.take("idle_timeout", read.duration(), known.idle_timeout),
         stall_timeout=table.take("stall_timeout", read.duration(), known.stall_timeout),
         trusted_proxies=table.take("trusted_proxies", read.several(read.network), known.trusted_proxies),
-        page_memory=table.take("page_memory", read.size, known.page_memory),
+        page_memory=table.take("page_memory", read.byte_size, known.page_memory),
         max_size=table.take("max_size", read.unless("unlimited", read.room), known.max_size),
         min_free=table.take("min_free", read.unless("off", read.room), known.min_free),
     )
@@ -135,7 +135,7 @@ def _server(table: Table, base: Path) -> ServerSettings:
     return server
 
 
-def _upstream(name: str, table: Table, base: Path, environ: Mapping[str, str]) -> UpstreamSettings:
+def _upstream(name: str, table: ConfigTable, base: Path, environ: Mapping[str, str]) -> UpstreamSettings:
     try:
         read.name(name)
     except Unacceptable as problem:
@@ -159,8 +159,8 @@ def _upstream(name: str, table: Table, base: Path, environ: Mapping[str, str]) -
         connect_timeout=table.take("connect_timeout", read.duration(), known.connect_timeout),
         first_byte_timeout=table.take("first_byte_timeout", read.duration(), known.first_byte_timeout),
         body_idle_timeout=table.take("body_idle_timeout", read.duration(), known.body_idle_timeout),
-        max_connections=table.take("max_connections", read.whole(1), known.max_connections),
-        max_queue=table.take("max_queue", read.whole(0), known.max_queue),
+        max_connections=table.take("max_connections", read.whole_number(1), known.max_connections),
+        max_queue=table.take("max_queue", read.whole_number(0), known.max_queue),
         max_rate=table.take("max_rate", read.unless("unlimited", read.rate), known.max_rate),
         partial=table.take("partial", read.flag, known.partial),
         authoritative=table.take("authoritative", read.flag, known.authoritative),
@@ -174,7 +174,9 @@ def _upstream(name: str, table: Table, base: Path, environ: Mapping[str, str]) -
     return upstream
 
 
-def _credentials(table: Table, url: str, base: Path, environ: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
+def _credentials(
+    table: ConfigTable, url: str, base: Path, environ: Mapping[str, str]
+) -> tuple[str | None, str | None, str | None]:
     """(username, password, token), from the one place that names them."""
     username = table.take("username", read.text, None)
     ways = {
@@ -199,7 +201,7 @@ def _credentials(table: Table, url: str, base: Path, environ: Mapping[str, str])
     return username, password, ways["token_file"] or ways["token_env"]
 
 
-def _from_netrc(table: Table, url: str, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+def _from_netrc(table: ConfigTable, url: str, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
     file = Path(environ["NETRC"]) if environ.get("NETRC") else Path("~/.netrc").expanduser()
     host = urlsplit(url).hostname or ""
     try:
@@ -216,7 +218,7 @@ def _from_netrc(table: Table, url: str, environ: Mapping[str, str]) -> tuple[str
     return None, None
 
 
-def _certificate(table: Table, base: Path) -> tuple[Path | None, Path | None]:
+def _certificate(table: ConfigTable, base: Path) -> tuple[Path | None, Path | None]:
     certificate = table.take("client_cert", read.readable_file(base), None)
     key = table.take("client_key", read.readable_file(base), None)
     if "client_key" in table and "client_cert" not in table:
@@ -226,7 +228,7 @@ def _certificate(table: Table, base: Path) -> tuple[Path | None, Path | None]:
     return certificate, key
 
 
-def _index(table: Table) -> IndexSettings:
+def _index(table: ConfigTable) -> IndexSettings:
     table.require("name", "the name this index is served under: /index/NAME/simple/")
     offline = table.take("offline", read.flag, False)
     if not offline:
@@ -254,7 +256,7 @@ def _index(table: Table) -> IndexSettings:
     return index
 
 
-def _warm(table: Table, base: Path) -> WarmSettings:
+def _warm(table: ConfigTable, base: Path) -> WarmSettings:
     known = WarmSettings()
     warm = WarmSettings(
         files=table.take("files", read.several(read.readable_file(base)), known.files),

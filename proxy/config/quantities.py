@@ -19,7 +19,7 @@ _DURATION_PART = re.compile(rf"{_NUMBER}\s*(ms|[smhdw])\s*", re.ASCII)
 _SIZE = re.compile(rf"{_NUMBER}\s*([kmgt]i?b|b)", re.ASCII | re.IGNORECASE)
 
 
-def duration(text: str) -> float:
+def seconds_in(text: str) -> float:
     """Seconds in *text*: one or more numbers with a unit each.  Raises ValueError."""
     text = text.strip()
     milliseconds, position = 0.0, 0
@@ -31,7 +31,7 @@ def duration(text: str) -> float:
     return milliseconds / 1000
 
 
-def size(text: str) -> int:
+def bytes_in(text: str) -> int:
     """Bytes in *text*: a number with a unit.  Raises ValueError."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:

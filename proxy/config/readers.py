@@ -63,7 +63,7 @@ def choice(*choices: str) -> Reader[str]:
     return read
 
 
-def whole(least: int) -> Reader[int]:
+def whole_number(least: int) -> Reader[int]:
     """A whole number of at least *least*."""
 
     def read(value: Any) -> int:
@@ -89,7 +89,7 @@ def duration(*, zero: bool = False) -> Reader[float]:
         if not isinstance(value, str):
             raise Unacceptable(expected)
         try:
-            seconds = quantities.duration(value)
+            seconds = quantities.seconds_in(value)
         except ValueError:
             raise Unacceptable(expected) from None
         if seconds == 0 and not zero:
@@ -122,17 +122,17 @@ def requirement(value: Any) -> str:
     return str(found)
 
 
-def size(value: Any) -> int:
+def byte_size(value: Any) -> int:
     """A size in bytes."""
     try:
-        return quantities.size(text(value))
+        return quantities.bytes_in(text(value))
     except ValueError:
         raise Unacceptable('a size in quotes, such as "512MB" (of 1000) or "1GiB" (of 1024)') from None
 
 
 def room(value: Any) -> int:
     """A size in bytes, above 0."""
-    read = size(value)
+    read = byte_size(value)
     if read == 0:
         raise Unacceptable('a size above 0 in quotes, such as "200GB"')
     return read
@@ -189,9 +189,9 @@ def network(value: Any) -> str:
     if not isinstance(value, str):
         raise Unacceptable(expected)
     try:
-        return str(forwarded.network(value))
+        return str(forwarded.network_of(value))
     except ValueError:
-        raise Unacceptable(f"{expected}; {tables.shown(value)} is {_no_network(value)}") from None
+        raise Unacceptable(f"{expected}; {tables.shown_value(value)} is {_no_network(value)}") from None
 
 
 def _no_network(text: str) -> str:

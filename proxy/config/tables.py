@@ -1,6 +1,6 @@
 """Reading typed values out of a TOML table, so that every mistake is found in one go.
 
-A `Table` hands out values by key through *readers*: functions from the raw TOML value to the wanted one, which raise
+A `ConfigTable` hands out values by key through *readers*: functions from the raw TOML value to the wanted one, which raise
 `Unacceptable` with what they expected.  Mistakes gather in a list of sentences; the caller gets the default and goes on, and
 looks at the list in the end.  Keys that nobody asked for are mistakes too; their values are not shown: they may be secrets.
 """
@@ -33,7 +33,7 @@ class Unacceptable(ValueError):
         self.shown = shown
 
 
-def shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """*value* much as it stands in the file, cut to a length that fits a message."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
@@ -41,10 +41,10 @@ def shown(value: Any) -> str:
 
 def mistake(key: str, value: Any, problem: Unacceptable) -> str:
     """The sentence for one unacceptable value."""
-    return f"{key} = {problem.shown or shown(value)}: expected {problem.expected}"
+    return f"{key} = {problem.shown or shown_value(value)}: expected {problem.expected}"
 
 
-class Table:
+class ConfigTable:
     """One table of the file: *values* at *path* (such as ``upstream.corp``), in the file called *source*."""
 
     def __init__(self, values: Mapping[str, Any], source: str, path: str, mistakes: list[str]) -> None:
@@ -81,7 +81,7 @@ class Table:
         """*key* as messages name it: file, table and key."""
         return f"{self._source}: {self._path}.{key}" if self._path else f"{self._source}: {key}"
 
-    def tables(self, key: str) -> Iterable[tuple[str, Table]]:
+    def tables(self, key: str) -> Iterable[tuple[str, ConfigTable]]:
         """The named tables ``[key.NAME]``."""
         self._known.append(key)
         value = self._values.get(key, {})
@@ -90,11 +90,11 @@ class Table:
             return
         for name, inner in value.items():
             if isinstance(inner, dict):
-                yield name, Table(inner, self._source, f"{key}.{name}", self._mistakes)
+                yield name, ConfigTable(inner, self._source, f"{key}.{name}", self._mistakes)
             else:
                 self.complain(f"{key}.{name}", f"expected a table [{key}.NAME]; is the name missing?")
 
-    def array(self, key: str) -> Iterable[Table]:
+    def array(self, key: str) -> Iterable[ConfigTable]:
         """The tables ``[[key]]``, counted from 0 in messages."""
         self._known.append(key)
         value = self._values.get(key, [])
@@ -102,16 +102,16 @@ class Table:
             self.complain(key, f"expected tables [[{key}]], with two brackets on each side")
             return
         for number, inner in enumerate(value):
-            yield Table(inner, self._source, f"{key}[{number}]", self._mistakes)
+            yield ConfigTable(inner, self._source, f"{key}[{number}]", self._mistakes)
 
-    def table(self, key: str) -> Table:
+    def table(self, key: str) -> ConfigTable:
         """The table ``[key]``, empty when absent."""
         self._known.append(key)
         value = self._values.get(key, {})
         if not isinstance(value, dict):
             self.complain(key, f"expected a table [{key}], with one bracket on each side")
             value = {}
-        return Table(value, self._source, key, self._mistakes)
+        return ConfigTable(value, self._source, key, self._mistakes)
 
     def done(self) -> None:
         """Note every key that nobody asked for, with the nearest one that exists."""

@@ -61,7 +61,7 @@ class Incident(enum.Enum):
 
 
 @frozen(slots=True)
-class Place:
+class RequestPlace:
     """What a request was about: an *index*, and the *area* of it: ``simple``, ``files`` or ``pypi`` (legacy documents)."""
 
     index: str
@@ -81,7 +81,7 @@ class Answered(NamedTuple):
     size: int
     seconds: float
     word: str
-    place: Place | None
+    place: RequestPlace | None
 
 
 @frozen(slots=True)

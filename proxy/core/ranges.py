@@ -31,7 +31,7 @@ UNSATISFIABLE = Unsatisfiable.RANGE
 
 
 @frozen(slots=True)
-class Asked:
+class AskedRange:
     """A range before the size is known.
 
     With *first* ``None`` it is the last *last* bytes; else *last* is inclusive, as in the header, or ``None`` for all from
@@ -54,17 +54,17 @@ class Asked:
 _RANGE = re.compile(r"bytes\s*=\s*(?:([0-9]{1,20})\s*-\s*([0-9]{0,20})|-\s*([0-9]{1,20}))", re.IGNORECASE)
 
 
-def parse_range_unsized(header: str | None) -> Asked | None:
+def parse_range_unsized(header: str | None) -> AskedRange | None:
     """The single range that *header* asks for; ``None``: ignore it (absent, malformed, another unit, several ranges)."""
     match = _RANGE.fullmatch(header.strip()) if header is not None else None
     if match is None:
         return None
     first, last, suffix = match.groups()
     if suffix is not None:
-        return Asked(None, int(suffix))
+        return AskedRange(None, int(suffix))
     if last and int(last) < int(first):
         return None
-    return Asked(int(first), int(last) if last else None)
+    return AskedRange(int(first), int(last) if last else None)
 
 
 def parse_range(header: str | None, size: int) -> Span | Unsatisfiable | None:

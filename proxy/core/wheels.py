@@ -86,7 +86,7 @@ class OpenFile(_Positioned):
         return os.pread(self._descriptor, stop - start, start)
 
 
-class Parts(_Positioned):
+class SparseFile(_Positioned):
     """A file as far as it is at hand.  Reading what is not raises Absent."""
 
     def __init__(self, size: int) -> None:

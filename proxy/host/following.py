@@ -20,7 +20,7 @@ from proxy.warm.following import follow
 from proxy.warm.inputs import Problem
 from proxy.warm.looking import Goal, Perform, Warmed, look
 from proxy.warm.progress import Quiet
-from proxy.warm.report import Report
+from proxy.warm.report import WarmReport
 from proxy.warm.targets import targets
 
 
@@ -67,16 +67,16 @@ class Following(Service):
         if folder is not None:
             await deferToThread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _look(self) -> Report:
+    async def _look(self) -> WarmReport:
         assert self._folder is not None
         try:
             return await look(
                 goal(self._settings), Warmed(self._index_url(), self._perform), self._folder, Quiet(), self._reactor
             )
         except Unreachable as error:
-            return Report(problems=[Problem("[warm]", str(error))])
+            return WarmReport(problems=[Problem("[warm]", str(error))])
 
-    def _tell(self, report: Report) -> None:
+    def _tell(self, report: WarmReport) -> None:
         for failure in report.failures:
             self.log.warn("[warm] {failure}", failure=failure)
         self.log.info(

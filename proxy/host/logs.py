@@ -89,7 +89,7 @@ _SOON = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 
 
 @implementer(ILogObserver)
-class Lines:
+class LogLines:
     """Writes each event but debug ones to *out* as a line made by *line*, many with one system call while the reactor runs.
 
     Lines that cannot be written (the disk is full) are dropped; the first one that can be says how many.
@@ -159,7 +159,7 @@ class _WhenItCanBeOpened:
             self._file.rotate()
 
 
-def observer(form: str, twistd: Mapping[str, Any], reactor: Any) -> Lines:
+def observer(form: str, twistd: Mapping[str, Any], reactor: Any) -> LogLines:
     """An observer that writes lines in *form* (``text``, ``json``) to where twistd's own options say the log goes.
 
     That is the file of ``--logfile`` (``-``: standard output), else standard output under ``--nodaemon``, else ``twistd.log``.
@@ -170,7 +170,7 @@ def observer(form: str, twistd: Mapping[str, Any], reactor: Any) -> Lines:
     if name == "-" or (twistd.get("nodaemon") and not name):
         if not twistd.get("nodaemon"):
             raise ConfigError("--logfile=-: a daemon has no standard output; expected a file")
-        return Lines(sys.stdout, line, reactor)
+        return LogLines(sys.stdout, line, reactor)
     file: LogFile | _WhenItCanBeOpened
     try:
         file = LogFile.fromFullPath(name or "twistd.log")
@@ -181,4 +181,4 @@ def observer(form: str, twistd: Mapping[str, Any], reactor: Any) -> Lines:
     if not signal.getsignal(signal.SIGUSR1):
         signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(file.rotate))
     # LogFile writes texts as UTF-8, though it is no typing.IO
-    return Lines(cast(IO[Any], file), line, reactor)
+    return LogLines(cast(IO[Any], file), line, reactor)

@@ -7,7 +7,7 @@ import hashlib
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from proxy.errors import Attempt, DigestMismatch
+from proxy.errors import Attempted, DigestMismatch
 from proxy.interfaces import IOffload, ISink
 from proxy.model import Digest, FileFacts
 from proxy.settings import KIB
@@ -61,7 +61,7 @@ class Gathered:
         data = b"".join(self._chunks)
         if self._expected is not None and not await matching(data, self._expected, self._offload):
             reason = f"sent {len(data):,} bytes without the {self._expected.algorithm} that the page states"
-            raise DigestMismatch(self._name, [Attempt("upstream", reason, 0.0)])
+            raise DigestMismatch(self._name, [Attempted("upstream", reason, 0.0)])
         self.data = data
 
     async def restart(self) -> None:

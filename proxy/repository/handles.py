@@ -11,7 +11,7 @@ from proxy.cache.files import Committed, FileCache, identity
 from proxy.core.bounded import BoundedTable
 from proxy.core.cache_status import CacheStatus
 from proxy.core.views import Moment
-from proxy.errors import Attempt, UpstreamFailed
+from proxy.errors import Attempted, UpstreamFailed
 from proxy.interfaces import IBodyReader, IBytesSource, IFileHandle, IUpstreams
 from proxy.mechanism.flight import Flights
 from proxy.model import FileFacts, Wanted
@@ -114,7 +114,7 @@ class RemoteFiles:
             self._facts.discard(identity(wanted))
             said = "an unknown number of" if reader.facts.size is None else f"{reader.facts.size:,}"
             reason = f"sent a range of {said} bytes where it had said that there are {size}"
-            raise UpstreamFailed(wanted.name, [Attempt(wanted.upstream, reason, 0.0)])
+            raise UpstreamFailed(wanted.name, [Attempted(wanted.upstream, reason, 0.0)])
         return reader
 
 

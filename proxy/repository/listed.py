@@ -7,7 +7,7 @@ from attrs import frozen
 from proxy.cache.entries import Entries
 from proxy.core.events import Incident, Notice
 from proxy.core.views import Moment
-from proxy.errors import Attempt, DigestChanged, NotFound, UpstreamFailed
+from proxy.errors import Attempted, DigestChanged, NotFound, UpstreamFailed
 from proxy.interfaces import IFileHandle, IOffload, IRecorder
 from proxy.model import Digest, File, Head, LedgerEntry, Wanted
 from proxy.names import METADATA
@@ -97,7 +97,7 @@ class ListedFiles:
             if served.status.unconfirmed:
                 # What is new since then may well be there: an outage is no 404.
                 reason = f"its page of {project} lists no such file and cannot be asked for again now"
-                raise UpstreamFailed(filename, [Attempt(served.head.upstream, reason, 0.0)])
+                raise UpstreamFailed(filename, [Attempted(served.head.upstream, reason, 0.0)])
             raise NotFound(f"{filename} is not on the page of {project}")
         if filename in entries:
             self._recorder.record(Notice(Incident.CHANGED_DIGEST, self.name, project, filename))

@@ -24,8 +24,8 @@ from proxy.core.bounded import BoundedTable
 from proxy.core.completeness import is_metadata_of
 from proxy.core.events import Incident, Notice
 from proxy.core.sdists import is_reliable, is_sdist, read_pkg_info
-from proxy.core.wheels import Absent, OpenFile, Parts, Unreadable, read_metadata
-from proxy.errors import Attempt, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
+from proxy.core.wheels import Absent, OpenFile, SparseFile, Unreadable, read_metadata
+from proxy.errors import Attempted, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IRecorder
 from proxy.mechanism.flight import Flights, Routine
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
@@ -244,7 +244,7 @@ class Sidecars:
         search.read = True
         read = read_metadata if is_wheel(filename) else read_pkg_info
         try:
-            await whole(source, filename)
+            await until_whole(source, filename)
             data = await self._offload.run(read, OpenFile(source.fileno(), source.extent()), filename)
         except Unreadable as error:
             search.rejected.append(str(error))
@@ -264,8 +264,8 @@ class Sidecars:
         """The METADATA of a wheel.  Raises Unreadable."""
         size = await wheel.find_size()
         if size is None:
-            raise UpstreamFailed(key.filename, [Attempt("upstream", "does not say how long it is", 0.0)])
-        parts = Parts(size)
+            raise UpstreamFailed(key.filename, [Attempted("upstream", "does not say how long it is", 0.0)])
+        parts = SparseFile(size)
         start, stop = max(0, size - _TAIL), size
         for _ in range(_MOST_RANGES):
             parts.add(start, await _part(wheel, start, stop))
@@ -336,7 +336,8 @@ class Sidecars:
             if not late:
                 raise
             name = metadata_name(key.asked, key.filename)
-            raise UpstreamFailed(name, [Attempt("upstream", f"no whole answer within {duration(seconds)}", seconds)]) from None
+            late_answer = Attempted("upstream", f"no whole answer within {duration(seconds)}", seconds)
+            raise UpstreamFailed(name, [late_answer]) from None
         finally:
             if deadline.active():
                 deadline.cancel()
@@ -352,11 +353,11 @@ async def _part(wheel: IFileHandle, start: int, stop: int) -> bytes:
         reader.close()
     data = b"".join(chunks)
     if len(data) != stop - start:
-        raise UpstreamFailed("a range", [Attempt("upstream", f"sent {len(data):,} of {stop - start:,} bytes", 0.0)])
+        raise UpstreamFailed("a range", [Attempted("upstream", f"sent {len(data):,} of {stop - start:,} bytes", 0.0)])
     return data
 
 
-async def whole(source: IBytesSource, filename: str) -> None:
+async def until_whole(source: IBytesSource, filename: str) -> None:
     """Wait until all of *source* is on disk."""
     while not source.ended():
         if source.from_memory(source.extent(), 1):

@@ -15,9 +15,6 @@ from proxy.model import NO_BYTES, Digest, File, LedgerEntry, Page, strongest
 from proxy.names import UNSTATED, is_wheel, metadata_name, version_of
 from proxy.simple.links import bare, without_secrets
 
-#: The companion of PEP 740.
-PROVENANCE = ".provenance"
-
 
 def segment(file: File) -> str:
     """The digest segment of *file*'s URL: ``<algorithm>-<hex>``, or :data:`UNSTATED`."""

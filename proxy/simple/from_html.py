@@ -209,7 +209,7 @@ def _file(attributes: Mapping[str, str | None], base: str) -> File | None:
         url=url,
         hashes=mend.digests(mend.fragment(fragment)),
         requires_python=mend.requires_python(attributes.get("data-requires-python")),
-        size=mend.size(attributes.get("data-size")),
+        size=mend.stated_size(attributes.get("data-size")),
         upload_time=mend.upload_time(attributes.get("data-upload-time")),
         yanked=(attributes["data-yanked"] or True) if "data-yanked" in attributes else False,
         core_metadata=_core_metadata(attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata"))),

@@ -162,7 +162,7 @@ def _file(entry: Any, page_url: str) -> File | None:
         url=found[0],
         hashes=_hashes(get("hashes"), found[1]) if found[1] else mend.digests(get("hashes")),
         requires_python=mend.requires_python(get("requires-python")),
-        size=mend.size(get("size")),
+        size=mend.stated_size(get("size")),
         upload_time=mend.upload_time(get("upload-time")),
         yanked=mend.yanked(yanked) if (yanked := get("yanked")) else False,
         core_metadata=metadata,

@@ -6,7 +6,7 @@ out of the page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -16,8 +16,7 @@ from proxy.model import File, Page
 from proxy.names import is_wheel, normal_version, tags_of, version_of
 from proxy.simple.from_json import of_few_values
 from proxy.simple.links import without_secrets, without_users
-
-Link = Callable[[File], str]
+from proxy.simple.render import Link
 
 _document = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.Encoder().encode

@@ -68,7 +68,7 @@ def told_apart(files: list[File]) -> tuple[tuple[File, ...], tuple[File, ...]]:
     return tuple(file for file in files if file.hashes is not IMPOSSIBLE), unverifiable
 
 
-def size(value: object) -> int | None:
+def stated_size(value: object) -> int | None:
     """A size in bytes (PEP 700), also when it is written as text."""
     return whole(value) if isinstance(value, str) else in_bounds(value)
 

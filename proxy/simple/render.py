@@ -15,6 +15,7 @@ from proxy.model import File, Page, strongest
 from proxy.simple.attributes import written
 from proxy.simple.media import MediaType
 
+#: Gives the URL of a file, as documents state it.
 Link = Callable[[File], str]
 
 #: The newest version this proxy speaks; 1.5 (PEP 752) would promise namespaces.
@@ -32,7 +33,7 @@ def render(page: Page, media: MediaType, link: Link) -> bytes:
     return _json(page, link) if media is MediaType.JSON else _html(page, link)
 
 
-def version_of(page: Page) -> tuple[int, int]:
+def api_version_of(page: Page) -> tuple[int, int]:
     """The highest version whose promises *page* keeps: from 1.1 on ``versions`` and every ``size`` are mandatory (PEP 700)."""
     if page.versions is None or any(file.size is None for file in page.files):
         return (1, 0)
@@ -40,7 +41,7 @@ def version_of(page: Page) -> tuple[int, int]:
 
 
 def _json(page: Page, link: Link) -> bytes:
-    version = version_of(page)
+    version = api_version_of(page)
     head: dict[str, Any] = {
         "meta": {**kept(page.meta_extra), "api-version": f"{version[0]}.{version[1]}"},
         "name": page.project,
@@ -91,7 +92,7 @@ def _entry(file: File, link: Link) -> _Entry | dict[str, Any]:
 
 
 def _html(page: Page, link: Link) -> bytes:
-    version = version_of(page)
+    version = api_version_of(page)
     title = escape(page.project)
     status = page.status or {}
     serial = page.meta_extra.get("_last-serial")

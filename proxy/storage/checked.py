@@ -105,7 +105,7 @@ class Proofs:
             return mark in (self._marks.get(sha256) or ())
 
 
-def opened(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tuple[CheckedFile, Mark] | Damage:
+def open_checked(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tuple[CheckedFile, Mark] | Damage:
     """The file behind *descriptor*, which it takes over, with its mark; checked as far as can be done at once.
 
     *size* is what it should have, if that is known.  Blocks.  Raises OSError.

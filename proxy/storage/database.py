@@ -55,7 +55,7 @@ _OF_THE_MACHINE = frozenset(
 _OF_THE_FILE = frozenset((sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA))
 
 
-class Refused(Exception):
+class ForeignRow(Exception):
     """A row in the database is not one that this proxy wrote."""
 
 
@@ -107,22 +107,22 @@ class BytesOnly(Disk):  # type: ignore[misc]  # diskcache has no types
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> bytes:
         if read or mode not in (MODE_RAW, MODE_BINARY):
-            raise Refused("a value in the record database is a pickle")
+            raise ForeignRow("a value in the record database is a pickle")
         try:
             fetched = super().fetch(mode, filename, value, False)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise Refused("the file of a value in the record database is gone") from None
+            raise ForeignRow("the file of a value in the record database is gone") from None
         except OSError as error:
             raise Unread(error) from error
         if not isinstance(fetched, bytes):
-            raise Refused("a value in the record database is not bytes")
+            raise ForeignRow("a value in the record database is not bytes")
         if not fetched.startswith(_SEALED):
             if filename is not None and filename.endswith(_SEALED_FILE):
-                raise Refused("a value in the record database has lost its checksum")
+                raise ForeignRow("a value in the record database has lost its checksum")
             return fetched
         sealed = fetched[_SEAL:]
         if zlib.crc32(sealed) != int.from_bytes(fetched[len(_SEALED) : _SEAL], "big"):
-            raise Refused("a value in the record database has another checksum")
+            raise ForeignRow("a value in the record database has another checksum")
         return sealed
 
 
@@ -199,7 +199,7 @@ def locked(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def opened(directory: Path) -> Cache:
+def open_cache(directory: Path) -> Cache:
     """The database in *directory*, made if there is none.  Raises Damaged, and sqlite3.Error and OSError for the machine."""
     if directory.exists() and not directory.is_dir():
         raise Damaged("it is no directory")
@@ -267,11 +267,11 @@ def readings(directory: Path) -> Readings | None:
             else:
                 return Readings(directory, connection, None)
     with suppress(StorageFailed):
-        return copied(directory)
+        return copied_rows(directory)
     return None
 
 
-def copied(directory: Path) -> Readings | None:
+def copied_rows(directory: Path) -> Readings | None:
     """The rows of a copy of the database, ``None`` when there is no database.  Raises StorageFailed."""
     copy = copy_of(directory / DBNAME)
     if copy is None:
@@ -327,7 +327,7 @@ def _head(log: Path) -> bytes:
         return b""
 
 
-def identity(file: Path) -> tuple[int, int] | None:
+def file_identity(file: Path) -> tuple[int, int] | None:
     """Which file a database is; ``None`` when it is not there, or nothing is in it."""
     try:
         facts = file.stat()

@@ -12,7 +12,7 @@ from attrs import define
 
 from proxy.errors import StorageFailed
 from proxy.storage import table
-from proxy.storage.database import Damaged, copy_of, identity, plain_errors
+from proxy.storage.database import Damaged, copy_of, file_identity, plain_errors
 from proxy.storage.table import FILE, Row, Table
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _COMPARED = 10, 1000
 
 
-class Broken(Exception):
+class BrokenHalf(Exception):
     """One of the files is damaged."""
 
     def __init__(self, half: Half, error: Damaged) -> None:
@@ -31,7 +31,7 @@ class Broken(Exception):
 
 @define
 class Half:
-    """One of the two files, in *directory*.  Its methods raise Broken, and sqlite3.Error and OSError for the machine."""
+    """One of the two files, in *directory*.  Its methods raise BrokenHalf, and sqlite3.Error and OSError for the machine."""
 
     directory: Path
     table: Table | None = None
@@ -40,7 +40,7 @@ class Half:
     @property
     def in_place(self) -> bool:
         """Whether it is open, and the file that is there."""
-        return self.table is not None and self._identity == identity(self.directory / FILE)
+        return self.table is not None and self._identity == file_identity(self.directory / FILE)
 
     def open(self) -> bool:
         """Open it; false when there is none."""
@@ -50,8 +50,8 @@ class Half:
                 with plain_errors():
                     self.table = table.opened(self.directory)
             except Damaged as error:
-                raise Broken(self, error) from error
-            self._identity = identity(self.directory / FILE)
+                raise BrokenHalf(self, error) from error
+            self._identity = file_identity(self.directory / FILE)
         return self.table is not None
 
     def ask(self, question: Callable[[Table], T]) -> T:
@@ -61,7 +61,7 @@ class Half:
             with plain_errors():
                 return question(self.table)
         except Damaged as error:
-            raise Broken(self, error) from error
+            raise BrokenHalf(self, error) from error
         except sqlite3.Error as error:
             # On a full disk there may be no room to open it again.
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
@@ -75,7 +75,7 @@ class Half:
             with plain_errors():
                 yield from self.table.newer(than)
         except Damaged as error:
-            raise Broken(self, error) from error
+            raise BrokenHalf(self, error) from error
 
     @property
     def sequence(self) -> int:

@@ -34,7 +34,7 @@ from proxy.core.events import Incident, Notice
 from proxy.errors import StorageFailed, is_of_the_disk
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder
 from proxy.mechanism.flight import Flights, owned, uninterrupted
-from proxy.model import StoredFile
+from proxy.model import CommittedFile
 from proxy.settings import MIB
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.checked import (
@@ -46,7 +46,7 @@ from proxy.storage.checked import (
     Proofs,
     hash_piece,
     mark_of,
-    opened,
+    open_checked,
     settled,
 )
 from proxy.storage.memory import resumable
@@ -159,7 +159,7 @@ class LocalPartial:
             self._store.written(self._path)
 
 
-class Failed(Protocol):
+class FailureListener(Protocol):
     """Told in any thread that the file *path* could not be written, for *needed* bytes in all, or read (with *reading*)."""
 
     def __call__(self, error: OSError, path: Path, needed: int = 0, *, reading: bool = False) -> None: ...
@@ -188,7 +188,7 @@ class LocalFiles:
         offload: IOffload,
         recorder: IRecorder = UNRECORDED,
         prepare: Callable[[Path], None] = _make,
-        failed: Failed = _not_noted,
+        failed: FailureListener = _not_noted,
     ) -> None:
         self.prepare = prepare
         self.failed = failed
@@ -258,7 +258,7 @@ class LocalFiles:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 found: tuple[CheckedFile, Mark] | Damage = Damage("it is no file")
             else:
-                found = opened(descriptor, path.name, size, self._proofs)
+                found = open_checked(descriptor, path.name, size, self._proofs)
         except OSError as error:
             os.close(descriptor)
             return self._unreadable(error, path)
@@ -458,16 +458,16 @@ class LocalFiles:
     def _walk(self) -> list[tuple[str, int]]:
         return sorted((file.sha256, file.size) for file in self._inventory())
 
-    async def inventory(self) -> list[StoredFile]:
+    async def inventory(self) -> list[CommittedFile]:
         return await self._offload.run(self._inventory)
 
-    def _inventory(self) -> list[StoredFile]:
+    def _inventory(self) -> list[CommittedFile]:
         found = []
         for directory in self._entries(self._files):
             if os.path.isdir(directory):
                 entries = self._entries(Path(directory.path))
                 there = [(entry.name, _facts(entry)) for entry in entries if _SHA256.fullmatch(entry.name)]
-                found += [StoredFile(name, facts.st_size, facts.st_mtime) for name, facts in there if facts is not None]
+                found += [CommittedFile(name, facts.st_size, facts.st_mtime) for name, facts in there if facts is not None]
         return found
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.interfaces import Clock, IBytesSource, IFileStore, IPartialFile, IRecordStore, IVersionedRecords
-from proxy.model import Change, StoredFile, Versioned
+from proxy.model import Change, CommittedFile, Versioned
 from proxy.settings import MIB
 from proxy.storage.whole import WholeFile, anonymous
 
@@ -218,8 +218,8 @@ class MemoryFiles:
     async def walk(self) -> list[tuple[str, int]]:
         return sorted((file.sha256, file.size) for file in await self.inventory())
 
-    async def inventory(self) -> list[StoredFile]:
-        return [StoredFile(sha256, len(data), self.times.get(sha256, 0.0)) for sha256, data in self.files.items()]
+    async def inventory(self) -> list[CommittedFile]:
+        return [CommittedFile(sha256, len(data), self.times.get(sha256, 0.0)) for sha256, data in self.files.items()]
 
     async def touch(self, times: Mapping[str, float]) -> None:
         self.times |= {sha256: used for sha256, used in times.items() if sha256 in self.files}

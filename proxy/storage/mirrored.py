@@ -28,7 +28,7 @@ from proxy.model import Change, Versioned
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage import table
 from proxy.storage.database import set_aside
-from proxy.storage.halves import Broken, Copy, Half, copied, level
+from proxy.storage.halves import BrokenHalf, Copy, Half, copied, level
 from proxy.storage.table import Row, Table, versioned
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class MirroredRecords:
             raise StorageFailed(f"record {row.key} is damaged, and its copy cannot be read for now")
         try:
             found = self._second.ask(lambda rows: rows.get(row.key, self._clock()))
-        except (Broken, sqlite3.Error) as error:
+        except (BrokenHalf, sqlite3.Error) as error:
             raise StorageFailed(f"record {row.key} is damaged, and its copy cannot be read for now: {error}") from error
         if found is None or not found.sound:
             self.log.error("record {key} is damaged in both files and counts as lost", key=row.key)
@@ -156,7 +156,7 @@ class MirroredRecords:
             self._require_first(writing=writing)
             try:
                 return self._first.ask(question)
-            except Broken as broken:
+            except BrokenHalf as broken:
                 self._set_aside(broken)
             except sqlite3.Error as error:
                 if writing:
@@ -202,7 +202,7 @@ class MirroredRecords:
         self._first.open()
 
     def _make(self, half: Half, source: Half) -> None:
-        """Make the file of *half* out of that of *source*.  Raises Broken, sqlite3.Error, OSError."""
+        """Make the file of *half* out of that of *source*.  Raises BrokenHalf, sqlite3.Error, OSError."""
         if self._uncopied is not None and self._steady() < self._copy_at:
             raise self._uncopied
         self._uncopied = None
@@ -216,7 +216,7 @@ class MirroredRecords:
         """Open *half*; false when there is none, any more.  Raises sqlite3.Error, OSError."""
         try:
             return half.open()
-        except Broken as broken:
+        except BrokenHalf as broken:
             self._rename(broken)
             return False
 
@@ -234,7 +234,7 @@ class MirroredRecords:
             elif second.sequence != first.sequence:
                 level(first, second)
             self._trouble_of_second = None
-        except Broken as broken:
+        except BrokenHalf as broken:
             with suppress(StorageFailed):  # whoever needs it next will find it as it is
                 self._set_aside(broken)
         except (sqlite3.Error, OSError) as error:
@@ -252,7 +252,7 @@ class MirroredRecords:
             with suppress(StorageFailed):
                 self._copy = copied(self._first.directory)
 
-    def _set_aside(self, broken: Broken) -> None:
+    def _set_aside(self, broken: BrokenHalf) -> None:
         """Take a damaged file out of the way.  Raises StorageFailed."""
         try:
             self._rename(broken)
@@ -261,7 +261,7 @@ class MirroredRecords:
             self._trouble = f"it is damaged ({broken}) and cannot be set aside: {error.strerror}"
             raise StorageFailed(f"{broken.half.directory.name}/ cannot be used: {self._trouble}") from error
 
-    def _rename(self, broken: Broken) -> None:
+    def _rename(self, broken: BrokenHalf) -> None:
         broken.half.release()
         target = set_aside(broken.half.directory, self._clock())
         self._was_damaged = True
@@ -281,7 +281,7 @@ class MirroredRecords:
             self._require_first(writing=True)
             if self._second.sequence == self._first.sequence:
                 for each in (self._first, self._second):
-                    with suppress(Broken, sqlite3.Error):  # it is told by whoever needs it
+                    with suppress(BrokenHalf, sqlite3.Error):  # it is told by whoever needs it
                         each.ask(lambda rows: rows.prune(self._clock()))
         return self._trouble or self._trouble_of_second
 

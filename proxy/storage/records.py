@@ -31,13 +31,13 @@ from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.database import (
     Damaged,
+    ForeignRow,
     Readings,
-    Refused,
     Starved,
     Unread,
-    copied,
-    identity,
-    opened,
+    copied_rows,
+    file_identity,
+    open_cache,
     plain_errors,
     readings,
     set_aside,
@@ -114,7 +114,7 @@ class DiskRecords:
             # It may well be there: whoever took it for missing would write over it.
             failure = Starved if isinstance(error, Unread) and error.passing else StorageFailed
             raise failure(f"record {key} cannot be read for now: {error}") from error
-        except (Refused, TypeError, ValueError) as error:
+        except (ForeignRow, TypeError, ValueError) as error:
             # A record that cannot be read is fetched again: a broken cache must not break a build.
             self._recorder.record(Notice(Incident.RECORD_UNREADABLE))
             self.log.error("record {key} cannot be read and is asked for anew: {error}", key=key, error=error)
@@ -171,7 +171,7 @@ class DiskRecords:
             if self._cache is None or writing:
                 self.trouble = "the data directory is not there"
                 raise StorageFailed("the record database cannot be used: the data directory is not there")
-        elif self._cache is not None and self._identity != identity(self._directory / DBNAME):
+        elif self._cache is not None and self._identity != file_identity(self._directory / DBNAME):
             self.log.error("the record database {name} was taken away while it was in use", name=self.name)
             self._release()
         if self._cache is None:
@@ -187,14 +187,14 @@ class DiskRecords:
             try:
                 if self._readable is not None and not self._readable.is_copy:
                     self._close_readable()  # it holds the lock
-                self._cache = opened(self._directory)
+                self._cache = open_cache(self._directory)
             except Damaged as error:
                 self._set_aside(str(error))
             except (sqlite3.Error, OSError) as error:
                 self._unopened((isinstance(error, OSError) and error.strerror) or str(error))
                 raise StorageFailed(f"the record database cannot be opened: {error}") from error
             else:
-                self._identity = identity(self._directory / DBNAME)
+                self._identity = file_identity(self._directory / DBNAME)
                 self.trouble = None
                 self._close_readable()
                 return
@@ -266,7 +266,7 @@ class CopiedRecords:
 
     def __init__(self, directory: Path, offload: IOffload) -> None:
         self._offload = offload
-        self._rows = copied(directory)
+        self._rows = copied_rows(directory)
 
     async def get(self, key: str) -> bytes | None:
         return await self._offload.run(self._get, key)
@@ -274,7 +274,7 @@ class CopiedRecords:
     def _get(self, key: str) -> bytes | None:
         try:
             return self._rows.get(key) if self._rows is not None else None
-        except (Refused, Unread, TypeError, ValueError, OSError, sqlite3.Error):
+        except (ForeignRow, Unread, TypeError, ValueError, OSError, sqlite3.Error):
             return None
 
     async def set(self, key: str, value: bytes) -> None:

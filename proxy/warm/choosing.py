@@ -14,7 +14,7 @@ from proxy.warm.inputs import Locked
 from proxy.warm.targets import Target
 
 #: A file as the proxy's page states it (PEP 691).
-Entry = Mapping[str, Any]
+PageEntry = Mapping[str, Any]
 
 
 @frozen
@@ -25,7 +25,7 @@ class Choice:
     sdists: bool = False
     all_files: bool = False
 
-    def of(self, entries: Iterable[Entry], locked: Locked, targets: Sequence[Target]) -> list[Entry]:
+    def of(self, entries: Iterable[PageEntry], locked: Locked, targets: Sequence[Target]) -> list[PageEntry]:
         """The files of *locked* for *targets* (none named: the wheels of all platforms); empty when there are none."""
         version = Version(locked.version)
         there = [entry for entry in entries if version_of(entry["filename"]) == version and _may_be_taken(entry, locked)]
@@ -45,22 +45,22 @@ class Choice:
                 chosen += _preferred([entry for entry in sources if suits(entry, target)])
         return list({entry["filename"]: entry for entry in chosen}.values())
 
-    def is_for_others(self, entries: Iterable[Entry], locked: Locked) -> bool:
+    def is_for_others(self, entries: Iterable[PageEntry], locked: Locked) -> bool:
         """Whether *locked* has wheels alone, so that a target without one has no use for it (as Linux has none for pywin32)."""
         there = Choice(all_files=True).of(entries, locked, ())
         return bool(there) and all(is_wheel(entry["filename"]) for entry in there)
 
 
-def _may_be_taken(entry: Entry, locked: Locked) -> bool:
+def _may_be_taken(entry: PageEntry, locked: Locked) -> bool:
     stated = {f"{algorithm}:{value}" for algorithm, value in entry["hashes"].items()}
     return not locked.hashes or bool(stated & locked.hashes)
 
 
-def _best(wheels: Sequence[Entry], target: Target) -> Entry | None:
+def _best(wheels: Sequence[PageEntry], target: Target) -> PageEntry | None:
     """The wheel that an installer on *target* would take."""
     ranks = target.ranks()
 
-    def rank(entry: Entry) -> tuple[int, tuple[int, str]] | None:
+    def rank(entry: PageEntry) -> tuple[int, tuple[int, str]] | None:
         named = build_and_tags(entry["filename"])
         if named is None:
             return None
@@ -72,7 +72,7 @@ def _best(wheels: Sequence[Entry], target: Target) -> Entry | None:
     return max(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
 
-def suits(entry: Entry, target: Target) -> bool:
+def suits(entry: PageEntry, target: Target) -> bool:
     """Whether the target's Python is among those that the file asks for."""
     try:
         return SpecifierSet(entry.get("requires-python") or "").contains(f"{target.python[0]}.{target.python[1]}.99")
@@ -80,12 +80,12 @@ def suits(entry: Entry, target: Target) -> bool:
         return True
 
 
-def _preferred(sources: Sequence[Entry]) -> list[Entry]:
+def _preferred(sources: Sequence[PageEntry]) -> list[PageEntry]:
     """One source archive: ``.tar.gz`` before others."""
     return sorted(sources, key=lambda entry: packing_of(entry["filename"]) != "tar.gz")[:1]
 
 
-def newest(entries: Iterable[Entry], specifier: SpecifierSet, count: int) -> list[str]:
+def newest(entries: Iterable[PageEntry], specifier: SpecifierSet, count: int) -> list[str]:
     """The newest *count* versions within *specifier*, yanked ones and (unless there is nothing else) pre-releases left out."""
     versions: set[Version] = set()
     for entry in entries:

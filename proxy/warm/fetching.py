@@ -27,7 +27,7 @@ from proxy.simple.media import MediaType
 from proxy.simple.numbers import whole
 from proxy.upstream.http.failures import cancelled, reason
 from proxy.upstream.http.heads import QuietPool
-from proxy.warm.choosing import Entry
+from proxy.warm.choosing import PageEntry
 
 #: How often an answer that says "later" (503, 429) or a broken connection is tried again, and the longest pause (seconds).
 _TRIES = 5
@@ -128,7 +128,7 @@ class Fetcher:
             raise NotFetched(f"{shown(self.index_url)} is no index: it answers with something else than a project page")
         return page
 
-    async def file(self, project: str, entry: Entry, told: Callable[[int], None]) -> Fetched:
+    async def file(self, project: str, entry: PageEntry, told: Callable[[int], None]) -> Fetched:
         """Have the proxy fetch the file *entry* of *project*'s page, with its metadata; *told* of bytes as they come.
 
         Raises NotFetched when it cannot, or when the bytes are not what the page says.
@@ -147,12 +147,12 @@ class Fetcher:
             if name in hashlib.algorithms_available and hashlib.new(name, body).hexdigest() != value:
                 raise NotFetched(f"its metadata has another {name} than the page says: installers would refuse it")
 
-    async def has(self, project: str, entry: Entry) -> bool:
+    async def has(self, project: str, entry: PageEntry) -> bool:
         """Whether the proxy has the file *entry* of *project*'s page already.  Nothing is fetched.  Raises NotFetched."""
         async with self._slots:
             return _was_there(await self._ask("HEAD", urljoin(f"{self.index_url}{project}/", entry["url"])))
 
-    async def _file(self, url: str, entry: Entry, told: Callable[[int], None]) -> Fetched:
+    async def _file(self, url: str, entry: PageEntry, told: Callable[[int], None]) -> Fetched:
         filename, size = entry["filename"], entry.get("size")
         looked_into = not is_wheel(filename) and (size or 0) <= _LARGEST_SDIST
         head = await self._ask("HEAD", url)
@@ -212,7 +212,7 @@ def _unreachable(url: str, error: Exception) -> Exception:
 class _Body:
     """A file on its way: counted, hashed, and written to *kept* if that is wanted."""
 
-    def __init__(self, entry: Entry, told: Callable[[int], None], kept: Any) -> None:
+    def __init__(self, entry: PageEntry, told: Callable[[int], None], kept: Any) -> None:
         self._entry = entry
         self._told = told
         self._kept = kept

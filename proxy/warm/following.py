@@ -7,12 +7,12 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from proxy.warm.report import Report
+from proxy.warm.report import WarmReport
 
 
 async def follow(
-    look: Callable[[], Awaitable[Report]], interval: float, reactor: Any, tell: Callable[[Report], object]
-) -> Report:
+    look: Callable[[], Awaitable[WarmReport]], interval: float, reactor: Any, tell: Callable[[WarmReport], object]
+) -> WarmReport:
     """Call *look* now and every *interval* seconds, until one was stopped (it is returned) or this is cancelled.
 
     *tell* is given each report that fetched something, or failed otherwise than the one before.

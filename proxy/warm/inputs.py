@@ -107,7 +107,7 @@ def lately(names: Iterable[str]) -> Group:
     return Group("asked for lately", requirements=sorted(names), deps=False)
 
 
-def read(path: Path) -> Group:
+def read_input(path: Path) -> Group:
     """The group of the file *path*, recognised by its name and by what is in it.  Never raises: what is wrong is a problem."""
     group = Group(str(path))
     try:

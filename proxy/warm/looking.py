@@ -15,9 +15,9 @@ from twisted.internet.threads import deferToThread
 from proxy.errors import ProxyError
 from proxy.warm.choosing import Choice
 from proxy.warm.fetching import Fetcher
-from proxy.warm.inputs import Group, Problem, lately, read, read_arguments
+from proxy.warm.inputs import Group, Problem, lately, read_arguments, read_input
 from proxy.warm.progress import Quiet
-from proxy.warm.report import Report
+from proxy.warm.report import WarmReport
 from proxy.warm.resolving import Resolver, Wishes
 from proxy.warm.run import Plan, Run
 from proxy.warm.targets import Target
@@ -56,7 +56,7 @@ class Warmed:
     perform: Perform
 
 
-async def look(goal: Goal, warmed: Warmed, cache: Path, progress: Quiet, reactor: Any) -> Report:
+async def look(goal: Goal, warmed: Warmed, cache: Path, progress: Quiet, reactor: Any) -> WarmReport:
     """Have all that is the *goal*; *cache* is a directory of uv's, which may be there from the look before.
 
     Raises Unreachable when the proxy does not answer, and ProxyError when it does not tell what was asked for lately.
@@ -77,14 +77,14 @@ async def look(goal: Goal, warmed: Warmed, cache: Path, progress: Quiet, reactor
 
 async def _groups(goal: Goal, warmed: Warmed) -> list[Group]:
     groups = [read_arguments(goal.requirements)] if goal.requirements else []
-    groups += [await deferToThread(read, file) for file in goal.files]
+    groups += [await deferToThread(read_input, file) for file in goal.files]
     if goal.recent is not None:
         names = await warmed.perform("recent", seconds=goal.recent)
         groups += [lately(names)] if names else []
     return groups
 
 
-async def _pin(warmed: Warmed, report: Report) -> None:
+async def _pin(warmed: Warmed, report: WarmReport) -> None:
     for outcome in report.there:
         try:
             await warmed.perform("pin", project=outcome.project, which=outcome.filename)

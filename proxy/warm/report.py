@@ -24,7 +24,7 @@ class Outcome:
 
 
 @define
-class Report:
+class WarmReport:
     """One run."""
 
     outcomes: list[Outcome] = field(factory=list)

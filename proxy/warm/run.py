@@ -11,11 +11,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
 
 from proxy.names import normalize
-from proxy.warm.choosing import Choice, Entry, newest, suits
+from proxy.warm.choosing import Choice, PageEntry, newest, suits
 from proxy.warm.fetching import Fetcher, NotFetched, Unreachable
 from proxy.warm.inputs import Group, Locked, Problem
 from proxy.warm.progress import Quiet
-from proxy.warm.report import Outcome, Report
+from proxy.warm.report import Outcome, WarmReport
 from proxy.warm.resolving import Resolver, Unresolved
 from proxy.warm.targets import Target
 
@@ -47,9 +47,9 @@ class Run:
         self._began = clock()
         self._asked: set[tuple[str, str]] = set()
         self._needed: set[str] = set()
-        self.report = Report(traffic=fetcher.traffic)
+        self.report = WarmReport(traffic=fetcher.traffic)
 
-    async def go(self) -> Report:
+    async def go(self) -> WarmReport:
         """Do all of it; what was done until it is cancelled is reported.  Raises Unreachable when the proxy does not answer."""
         try:
             for group in self._plan.groups:
@@ -128,7 +128,7 @@ class Run:
 
     async def _fetch(self, wanted: Mapping[Locked, Sequence[Target]], listed: frozenset[Locked]) -> None:
         """*listed* are those of *wanted* that a lock file lists, for whatever platform."""
-        chosen: list[tuple[Locked, Entry]] = []
+        chosen: list[tuple[Locked, PageEntry]] = []
 
         async def choose(locked: Locked, targets: Sequence[Target]) -> None:
             chosen.extend(await self._chosen(locked, targets, listed=locked in listed))
@@ -149,7 +149,7 @@ class Run:
                 each.cancel()
             error.subFailure.raiseException()
 
-    async def _chosen(self, locked: Locked, targets: Sequence[Target], *, listed: bool) -> list[tuple[Locked, Entry]]:
+    async def _chosen(self, locked: Locked, targets: Sequence[Target], *, listed: bool) -> list[tuple[Locked, PageEntry]]:
         try:
             page = await self._fetcher.page(locked.name)
         except Unreachable:
@@ -166,7 +166,7 @@ class Run:
         self._asked |= {(locked.name, entry["filename"]) for entry in new}
         return [(locked, entry) for entry in new]
 
-    async def _look(self, locked: Locked, entry: Entry) -> None:
+    async def _look(self, locked: Locked, entry: PageEntry) -> None:
         """Say of a file what a run that is not dry would do."""
         try:
             state = "there" if await self._fetcher.has(locked.name, entry) else "wanted"
@@ -175,7 +175,7 @@ class Run:
         else:
             self._done(Outcome(locked.name, locked.version, entry["filename"], state, entry.get("size")))
 
-    async def _file(self, locked: Locked, entry: Entry) -> None:
+    async def _file(self, locked: Locked, entry: PageEntry) -> None:
         try:
             fetched = await self._fetcher.file(locked.name, entry, self._progress.told)
         except NotFetched as error:
@@ -195,7 +195,7 @@ class Run:
         self._progress.done(outcome)
 
 
-def _why_none(entries: Sequence[Entry], locked: Locked, targets: Sequence[Target]) -> str | None:
+def _why_none(entries: Sequence[PageEntry], locked: Locked, targets: Sequence[Target]) -> str | None:
     """Why there is no file of *locked*; ``None`` when that is right: a lock file has versions for other Pythons too."""
     everything = Choice(all_files=True)
     there = everything.of(entries, Locked(locked.name, locked.version), ())

@@ -84,7 +84,7 @@ class Answer:
     reason: str | None = None
     word: str = "-"
     #: Gives the answer to the same request again; ``None`` when each one has to be routed.
-    again: Source | None = field(default=None, repr=False)
+    again: AnswerSource | None = field(default=None, repr=False)
 
     @property
     def length(self) -> int | None:
@@ -106,7 +106,7 @@ class Answer:
 Ready = tuple[Hashable, Callable[[], Answer]]
 
 #: Says what the answer is at this moment; ``None`` when that takes waiting, or parsing, or asking anybody.
-Source = Callable[[], Ready | None]
+AnswerSource = Callable[[], Ready | None]
 
 
 def printable(raw: bytes) -> str:

@@ -108,7 +108,7 @@ class Chunked:
         return end + 2
 
 
-class Unreadable:
+class UnreadableBody:
     """A body in a coding that is not known here, or of a version that has none."""
 
     over = False
@@ -121,7 +121,7 @@ def decoder(head: RequestHead) -> Decoder:
     """What finds the body of the request *head*."""
     if head.body_length is not None:
         return Sized(head.body_length)
-    return Chunked() if head.chunked else Unreadable()
+    return Chunked() if head.chunked else UnreadableBody()
 
 
 class Inlet(Protocol):

@@ -24,13 +24,13 @@ from proxy.errors import Overloaded, ProxyError, SlowRequest
 from proxy.web import connection as table
 from proxy.web import heads
 from proxy.web.bodies import RequestBody
-from proxy.web.connection import HEAD_WITHIN, LINGERS_AT_MOST, Action, Event, Limit, State
+from proxy.web.connection import HEAD_WITHIN, LINGERS_AT_MOST, ConnectionAction, ConnectionEvent, ConnectionState, Limit
 from proxy.web.deadlines import Deadline
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
 from proxy.web.incoming import Incoming, TlsSpoken
 from proxy.web.responding import PIECE, Response
-from proxy.web.transports import is_plain, send_now, undelivered
+from proxy.web.transports import is_plain_socket, send_now, undelivered
 
 if TYPE_CHECKING:
     from proxy.web.connections import BoundedSite
@@ -41,7 +41,7 @@ PROBES = frozenset({b"/-/live", b"/-/ready"})
 _log = Logger(namespace="proxy.web")
 
 #: What each request on the shortest way needs: in Python 3.11 a member of an enumeration takes longer to find than a header.
-_IDLE, _ANSWERED, _NOTHING = State.IDLE, Event.ANSWERED, Action.NOTHING
+_IDLE, _ANSWERED, _NOTHING = ConnectionState.IDLE, ConnectionEvent.ANSWERED, ConnectionAction.NOTHING
 
 
 @implementer(IPushProducer)
@@ -52,7 +52,7 @@ class Channel(Protocol):
 
     def __init__(self, site: BoundedSite) -> None:
         self.site = site
-        self.state = State.IDLE
+        self.state = ConnectionState.IDLE
         #: The client, as far as the connection tells, and who asked last.
         self._connected = self._caller = site.front.callers.at("-")
         #: What has come and belongs to no request yet.
@@ -78,12 +78,12 @@ class Channel(Protocol):
             transport.setTcpNoDelay(True)
         self._connected = self._caller = self.site.front.callers.at(getattr(transport.getPeer(), "host", None) or "-")
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream transport is a consumer
-        self._deadline.set(self.site.limits[table.LIMITS[State.IDLE]])
+        self._deadline.set(self.site.limits[table.LIMITS[ConnectionState.IDLE]])
         self.site.joined(self)
 
     # -- the states
 
-    def _happened(self, event: Event) -> None:
+    def _happened(self, event: ConnectionEvent) -> None:
         """Go to the next state, and do what that asks for."""
         before = self.state
         state, action = table.TRANSITIONS[before, event]
@@ -94,16 +94,16 @@ class Channel(Protocol):
                 self.site.moved(self, table.STANDINGS[state])
         if action is _NOTHING:
             return
-        if action is Action.TAKE_NEXT:
+        if action is ConnectionAction.TAKE_NEXT:
             self._go_on()
-        elif action is Action.REFUSE:
+        elif action is ConnectionAction.REFUSE:
             self._refuse(SlowRequest(f"the request was not complete {duration(HEAD_WITHIN)} after its first byte"))
-        elif action is Action.ABORT:
-            if before is State.SENDING:
+        elif action is ConnectionAction.ABORT:
+            if before is ConnectionState.SENDING:
                 _log.info("{client} took no byte and is dropped", client=self._connected.address)
             self.abort()
         else:
-            self._close(lingering=action is Action.LINGER)
+            self._close(lingering=action is ConnectionAction.LINGER)
 
     def _overdue(self) -> None:
         """The state has lasted for its limit, which begins anew as long as a client takes what it is sent."""
@@ -115,7 +115,7 @@ class Channel(Protocol):
             if moves or (left and now - self._moved_at < self.site.front.patience.stall_timeout):
                 self._deadline.set(self.site.limits[table.LIMITS[self.state]])
                 return
-        self._happened(Event.OVERDUE)
+        self._happened(ConnectionEvent.OVERDUE)
 
     def _close(self, *, lingering: bool) -> None:
         """Close when all is sent; *lingering*: end the stream then, and close when the client does."""
@@ -126,14 +126,16 @@ class Channel(Protocol):
         if lingering:
             self._held.take()
             self._lingers_until = self._moved_at + LINGERS_AT_MOST
-        if lingering and is_plain(transport):
+        if lingering and is_plain_socket(transport):
             transport.loseWriteConnection()  # type: ignore[attr-defined]  # a plain one can
         else:
             transport.loseConnection()
 
     def regulate(self) -> None:
         """Read, or let what comes wait in the system."""
-        reads = self.state in table.READING and (self.state is not State.ANSWERING or len(self._held) <= heads.LONGEST)
+        reads = self.state in table.READING and (
+            self.state is not ConnectionState.ANSWERING or len(self._held) <= heads.LONGEST
+        )
         if reads is not self._reads:
             self._reads = reads
             transport: IPushProducer = self.transport  # type: ignore[assignment]  # every stream transport is one
@@ -154,7 +156,7 @@ class Channel(Protocol):
                 self._send(*found, data)
                 return
         if state in table.DISCARDING:
-            if state is State.LINGERING and self.site.clock.seconds() < self._lingers_until:
+            if state is ConnectionState.LINGERING and self.site.clock.seconds() < self._lingers_until:
                 self._deadline.set(self.site.limits[Limit.LINGER])  # the client is still there
             return
         self._held.add(data)
@@ -181,13 +183,13 @@ class Channel(Protocol):
         except TlsSpoken as error:
             self.site.spoken_tls(self._connected.address)
             self.write(self.site.front.refusal(error))
-            self._happened(Event.CUT_SHORT)
+            self._happened(ConnectionEvent.CUT_SHORT)
             return None
         except ProxyError as error:
             self._refuse(error)
             return None
         if raw is None and self._held.has_begun:
-            self._happened(Event.BEGUN)
+            self._happened(ConnectionEvent.BEGUN)
         return raw
 
     def _take(self, raw: bytes) -> None:
@@ -216,7 +218,7 @@ class Channel(Protocol):
     def _begin(self, head: RequestHead, answer: Callable[[Response], Deferred[None]]) -> None:
         """Let *answer* give a response to the request *head*, which takes more than one write."""
         self._closes = head.closes
-        self._happened(Event.ASKED)
+        self._happened(ConnectionEvent.ASKED)
         self._response = response = self.site.front.response(head, self)
         work = answer(response)
         if self._response is response:  # it is not complete yet
@@ -227,7 +229,7 @@ class Channel(Protocol):
         if head is None:
             self._caller = self._connected
         self.write(self.site.front.turn_away(error, head, self._caller.address))
-        self._happened(Event.CUT_SHORT)
+        self._happened(ConnectionEvent.CUT_SHORT)
 
     # -- answers
 
@@ -251,7 +253,7 @@ class Channel(Protocol):
     @property
     def blocked(self) -> bool:
         """Whether the transport wants no more bytes at present."""
-        return self.state is State.BLOCKED
+        return self.state is ConnectionState.BLOCKED
 
     def must_end(self, response: Response) -> bool:
         """Whether the connection ends with *response*: the client wants it, its body is not read, or the service stops."""
@@ -262,12 +264,14 @@ class Channel(Protocol):
         self._held.skip_empty_lines()
         unread = bool(self._held) or (self._body is not None and not self._body.over)
         self._response = self._work = self._body = None
-        self._happened(Event.CUT_SHORT if last and unread else Event.FINISHED if last else Event.ANSWERED)
+        self._happened(
+            ConnectionEvent.CUT_SHORT if last and unread else ConnectionEvent.FINISHED if last else ConnectionEvent.ANSWERED
+        )
 
     def pauseProducing(self) -> None:
         """The transport wants no more bytes."""
         self._unsent, self._moved_at = undelivered(self.transport), self.site.clock.seconds()
-        self._happened(Event.FULL)
+        self._happened(ConnectionEvent.FULL)
         self.regulate()
         if self._response is not None:
             self._response.pause()
@@ -275,7 +279,7 @@ class Channel(Protocol):
     def resumeProducing(self) -> None:
         """The transport wants bytes again."""
         response = self._response
-        self._happened(Event.DRAINED)
+        self._happened(ConnectionEvent.DRAINED)
         self.regulate()
         if response is not None:
             response.resume()
@@ -288,18 +292,18 @@ class Channel(Protocol):
     @property
     def waits_for_its_client(self) -> bool:
         """Whether the client has all that was sent, and needs only to close the connection."""
-        return table.STANDINGS[self.state] is table.Standing.LEAVING and not undelivered(self.transport)
+        return table.STANDINGS[self.state] is table.ConnectionStanding.LEAVING and not undelivered(self.transport)
 
     def dismiss(self) -> None:
         """Close a connection that waits for a request."""
-        self._happened(Event.DISMISSED)
+        self._happened(ConnectionEvent.DISMISSED)
 
     def abort(self) -> None:
         """Close at once."""
         self.transport.abortConnection()  # type: ignore[attr-defined]  # every stream transport can
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._happened(Event.LOST)
+        self._happened(ConnectionEvent.LOST)
         self._deadline.cancel()
         response, work, body = self._response, self._work, self._body
         self._response = self._work = self._body = None

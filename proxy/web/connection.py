@@ -1,8 +1,8 @@
 """The states of a client connection, what may happen in each, and what follows: a table, without a socket in sight.
 
-Theory of operation.  A connection is in one :class:`State`.  Whatever happens to it is an :class:`Event`, and
-:data:`TRANSITIONS` has the next state and what is to be done on the way there.  A state determines the rest: how long it may
-last (:data:`LIMITS`), what it counts as where connections are counted (:data:`STANDINGS`), and whether bytes are read
+Theory of operation.  A connection is in one :class:`ConnectionState`.  Whatever happens to it is a :class:`ConnectionEvent`,
+and :data:`TRANSITIONS` has the next state and what is to be done on the way there.  A state determines the rest: how long it
+may last (:data:`LIMITS`), what it counts as where connections are counted (:data:`STANDINGS`), and whether bytes are read
 (:data:`READING`).  What is not in the table cannot happen, and a KeyError says so.
 
 One request is answered at a time.  ``ANSWERING`` begins with the head of a request that a route answers, and ends when the last
@@ -31,7 +31,7 @@ class _Name(Enum):
     __hash__ = object.__hash__
 
 
-class State(_Name):
+class ConnectionState(_Name):
     """What a connection is doing."""
 
     #: It waits for a request.
@@ -51,7 +51,7 @@ class State(_Name):
     CLOSED = auto()
 
 
-class Event(_Name):
+class ConnectionEvent(_Name):
     """What happens to a connection."""
 
     #: Bytes have come that are not a whole head.
@@ -75,7 +75,7 @@ class Event(_Name):
     LOST = auto()
 
 
-class Action(_Name):
+class ConnectionAction(_Name):
     """What a transition asks of the channel."""
 
     NOTHING = auto()
@@ -106,7 +106,7 @@ class Limit(_Name):
     LINGER = auto()
 
 
-class Standing(_Name):
+class ConnectionStanding(_Name):
     """What a connection counts as."""
 
     #: It may be closed when there are too many.
@@ -123,10 +123,10 @@ HEAD_WITHIN = 10.0
 LINGERS_WITHIN, LINGERS_AT_MOST = 5.0, 30.0
 
 
-def _rows() -> Mapping[tuple[State, Event], tuple[State, Action]]:
+def _rows() -> Mapping[tuple[ConnectionState, ConnectionEvent], tuple[ConnectionState, ConnectionAction]]:
     """The table, by state; each row is an event, the next state, and what is to be done."""
-    s, e, a = State, Event, Action
-    by_state: dict[State, list[tuple[Event, State, Action]]] = {
+    s, e, a = ConnectionState, ConnectionEvent, ConnectionAction
+    by_state: dict[ConnectionState, list[tuple[ConnectionEvent, ConnectionState, ConnectionAction]]] = {
         s.IDLE: [
             (e.BEGUN, s.HEAD_BEGUN, a.NOTHING),
             (e.ASKED, s.ANSWERING, a.NOTHING),
@@ -191,34 +191,42 @@ def _rows() -> Mapping[tuple[State, Event], tuple[State, Action]]:
 TRANSITIONS = _rows()
 
 #: state -> how long it may last.
-LIMITS: Mapping[State, Limit] = {
-    State.IDLE: Limit.IDLE,
-    State.HEAD_BEGUN: Limit.HEAD,
-    State.ANSWERING: Limit.NONE,
-    State.BLOCKED: Limit.NONE,
-    State.SENDING: Limit.STALL,
-    State.CLOSING: Limit.STALL,
-    State.LINGERING: Limit.LINGER,
-    State.CLOSED: Limit.NONE,
+LIMITS: Mapping[ConnectionState, Limit] = {
+    ConnectionState.IDLE: Limit.IDLE,
+    ConnectionState.HEAD_BEGUN: Limit.HEAD,
+    ConnectionState.ANSWERING: Limit.NONE,
+    ConnectionState.BLOCKED: Limit.NONE,
+    ConnectionState.SENDING: Limit.STALL,
+    ConnectionState.CLOSING: Limit.STALL,
+    ConnectionState.LINGERING: Limit.LINGER,
+    ConnectionState.CLOSED: Limit.NONE,
 }
 
 #: state -> what the connection counts as.
-STANDINGS: Mapping[State, Standing] = {
-    State.IDLE: Standing.WAITING,
-    State.HEAD_BEGUN: Standing.WAITING,
-    State.ANSWERING: Standing.BUSY,
-    State.BLOCKED: Standing.BUSY,
-    State.SENDING: Standing.BUSY,
-    State.CLOSING: Standing.LEAVING,
-    State.LINGERING: Standing.LEAVING,
-    State.CLOSED: Standing.GONE,
+STANDINGS: Mapping[ConnectionState, ConnectionStanding] = {
+    ConnectionState.IDLE: ConnectionStanding.WAITING,
+    ConnectionState.HEAD_BEGUN: ConnectionStanding.WAITING,
+    ConnectionState.ANSWERING: ConnectionStanding.BUSY,
+    ConnectionState.BLOCKED: ConnectionStanding.BUSY,
+    ConnectionState.SENDING: ConnectionStanding.BUSY,
+    ConnectionState.CLOSING: ConnectionStanding.LEAVING,
+    ConnectionState.LINGERING: ConnectionStanding.LEAVING,
+    ConnectionState.CLOSED: ConnectionStanding.GONE,
 }
 
 #: The states in which the next request can be taken.
-READY = frozenset({State.IDLE, State.HEAD_BEGUN})
+READY = frozenset({ConnectionState.IDLE, ConnectionState.HEAD_BEGUN})
 #: The states in which bytes are read; in ``ANSWERING`` as long as little is held.
-READING = frozenset({State.IDLE, State.HEAD_BEGUN, State.ANSWERING, State.CLOSING, State.LINGERING})
+READING = frozenset(
+    {
+        ConnectionState.IDLE,
+        ConnectionState.HEAD_BEGUN,
+        ConnectionState.ANSWERING,
+        ConnectionState.CLOSING,
+        ConnectionState.LINGERING,
+    }
+)
 #: The states in which bytes go out that nobody adds to.
-EMPTYING = frozenset({State.SENDING, State.CLOSING, State.LINGERING})
+EMPTYING = frozenset({ConnectionState.SENDING, ConnectionState.CLOSING, ConnectionState.LINGERING})
 #: The states in which what is read is discarded.
-DISCARDING = frozenset({State.CLOSING, State.LINGERING, State.CLOSED})
+DISCARDING = frozenset({ConnectionState.CLOSING, ConnectionState.LINGERING, ConnectionState.CLOSED})

@@ -14,7 +14,7 @@ from proxy.core.bounded import BoundedTable
 from proxy.mechanism.waiters import Waiters
 from proxy.settings import KIB
 from proxy.web.channel import Channel
-from proxy.web.connection import HEAD_WITHIN, LINGERS_WITHIN, Limit, Standing
+from proxy.web.connection import HEAD_WITHIN, LINGERS_WITHIN, ConnectionStanding, Limit
 from proxy.web.serving import Front
 
 #: Connections that are taken beyond the limit, so that probes are answered when there is no room for anything else.
@@ -25,7 +25,7 @@ _YOUNG = 0.1
 _LEAVES_WITHIN = 1.0
 
 #: In Python 3.11 a member of an enumeration takes long to find.
-_WAITING = Standing.WAITING
+_WAITING = ConnectionStanding.WAITING
 
 _log = Logger(namespace="proxy.web")
 
@@ -82,15 +82,15 @@ class BoundedSite(Factory):
         self._idle[channel] = self.clock.seconds()
         self._make_room()
 
-    def moved(self, channel: Channel, standing: Standing) -> None:
+    def moved(self, channel: Channel, standing: ConnectionStanding) -> None:
         """*channel* counts as *standing* from now on."""
         if standing is _WAITING:
             self._waits(channel)
-        elif standing is Standing.BUSY:
+        elif standing is ConnectionStanding.BUSY:
             self._idle.pop(channel, None)
             self._busy.add(channel)
             self._count_busy()
-        elif standing is Standing.LEAVING:
+        elif standing is ConnectionStanding.LEAVING:
             self._forget(channel)
             self._leaving.setdefault(channel, self.clock.seconds())
         else:

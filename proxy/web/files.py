@@ -18,7 +18,7 @@ from proxy.core.ranges import (
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IBytesSource, IFileHandle, IRepository
 from proxy.settings import KIB, MIB
-from proxy.web.answers import Answer, Ask, FileBody, Ready, Source, StreamBody
+from proxy.web.answers import Answer, AnswerSource, Ask, FileBody, Ready, StreamBody
 
 #: A range of a file that is not here yet is asked of upstream by itself up to this size; a larger one waits for the download.
 SMALL_RANGE = 8 * MIB
@@ -80,7 +80,7 @@ class Files:
             return answer
         return _ranged(source, None, file.etag, headers, ask, file.status)
 
-    def _at_hand(self, file: IFileHandle, sha256: str, read: bytes, headers: list[tuple[str, str]]) -> Source:
+    def _at_hand(self, file: IFileHandle, sha256: str, read: bytes, headers: list[tuple[str, str]]) -> AnswerSource:
         """Keep a small file at hand, and say how to answer with it.  Its digest has been checked when it was *read*."""
         if self._small.get(sha256) is None:
             self._small.put(sha256, read)

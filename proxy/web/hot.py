@@ -22,7 +22,7 @@ from proxy.access.principals import Principal
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
 from proxy.interfaces import Clock
-from proxy.web.answers import Answer, Ask, Source, agent_of, printable
+from proxy.web.answers import Answer, AnswerSource, Ask, agent_of, printable
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import END, MOST_FIELDS, RequestHead
 from proxy.web.routes import Route
@@ -37,7 +37,7 @@ _NOTICED = 4096
 class _Known:
     """How to answer a request, and its last answer, whose head is good for one second."""
 
-    source: Source
+    source: AnswerSource
     path: str
     route: Route
     principal: Principal
@@ -146,7 +146,7 @@ class HotRequests:
         #: Hashes of what was recognised by its essence: what comes again is worth knowing by its bytes.
         self._once: set[int] = set()
 
-    def remember(self, ask: Ask, source: Source) -> None:
+    def remember(self, ask: Ask, source: AnswerSource) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
         raw = ask.head.raw
         if len(raw) > _LONGEST or (meant := meaning(ask.head)) is None:

@@ -8,7 +8,7 @@ from proxy.core.cache_status import CacheStatus
 from proxy.web.answers import Answer, Body
 
 
-class Seen(Protocol):
+class Cacheable(Protocol):
     """What the repository says of it, whatever it is."""
 
     @property
@@ -24,12 +24,12 @@ class Seen(Protocol):
         """Upstream's ``X-PyPI-Last-Serial``."""
 
 
-def unchanged(seen: Seen, etag: str, vary: str) -> Answer:
+def unchanged(seen: Cacheable, etag: str, vary: str) -> Answer:
     """The 304 for who has the representation named *etag* already; *vary* are the fields by which it was chosen."""
     return Answer(304, _shared(seen, etag, vary), word=seen.status.word)
 
 
-def represented(seen: Seen, etag: str, vary: str, media: str, coding: str, body: Body) -> Answer:
+def represented(seen: Cacheable, etag: str, vary: str, media: str, coding: str, body: Body) -> Answer:
     """The 200 with *body*, which has the Content-Type *media* and is in the content coding *coding*."""
     headers = _shared(seen, etag, vary)
     headers.append(("Content-Type", media))
@@ -38,7 +38,7 @@ def represented(seen: Seen, etag: str, vary: str, media: str, coding: str, body:
     return Answer(200, headers, body, word=seen.status.word)
 
 
-def _shared(seen: Seen, etag: str, vary: str) -> list[tuple[str, str]]:
+def _shared(seen: Cacheable, etag: str, vary: str) -> list[tuple[str, str]]:
     """The fields that a 304 has as well (RFC 9110 section 15.4.5)."""
     headers = [
         ("Vary", vary),

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attrs import field, frozen
 
-from proxy.core.events import Place
+from proxy.core.events import RequestPlace
 from proxy.names import is_digest, is_project_name, is_served_name, is_version
 
 #: Characters of a client's text that an answer repeats.
@@ -40,11 +40,11 @@ class Below:
     root: str
     pattern: str
     values: tuple[str, ...]
-    place: Place | None = None
+    place: RequestPlace | None = None
 
 
 @frozen(slots=True)
-class Operation:
+class OperationsRoute:
     """Something that operations ask for, below ``/-/``."""
 
     segments: tuple[str, ...]
@@ -52,14 +52,14 @@ class Operation:
 
 
 @frozen(slots=True)
-class Nowhere:
+class NoRoute:
     """There is nothing; *why* is for the client."""
 
     why: str
-    place: Place | None = None
+    place: RequestPlace | None = None
 
 
-Route = Below | Operation | Nowhere
+Route = Below | OperationsRoute | NoRoute
 
 
 class UrlSpace:
@@ -77,18 +77,18 @@ class UrlSpace:
         """Where *path* leads, which is *shown* to the client as this text."""
         match split_path(path):
             case ("-", *rest):
-                return Operation(tuple(rest))
+                return OperationsRoute(tuple(rest))
             case ("index", name, *rest):
                 if name not in self._indexes:
                     there = ", ".join(sorted(self._indexes))
-                    return Nowhere(f"there is no index named {name[:SHOWN]!r} here; there is {there}")
+                    return NoRoute(f"there is no index named {name[:SHOWN]!r} here; there is {there}")
                 return self._below(name, f"/index/{quote(name)}/", tuple(rest), shown)
             case segments if self._default is not None:
                 return self._below(self._default, "/", segments, shown)
-        return Nowhere(f"{shown[:SHOWN]}: no index is served at the root; indexes are at /index/<name>/simple/")
+        return NoRoute(f"{shown[:SHOWN]}: no index is served at the root; indexes are at /index/<name>/simple/")
 
     def _below(self, index: str, root: str, segments: tuple[str, ...], shown: str) -> Route:
-        place = Place(index, segments[0]) if segments and segments[0] in AREAS else None
+        place = RequestPlace(index, segments[0]) if segments and segments[0] in AREAS else None
         wrong = ""
         for pattern, parts in self._patterns:
             if len(parts) == len(segments) and all(map(_fits, parts, segments)):
@@ -98,7 +98,7 @@ class UrlSpace:
                     return Below(index, root, pattern, values, place)
                 wrong = wrong or f"{untrue[1][:SHOWN]!r} is no {untrue[0][1:-1]}"
         why = wrong or "there is nothing at this path"
-        return Nowhere(f"{shown[:SHOWN]}: {why}; indexes are at /simple/ and /index/<name>/simple/", place)
+        return NoRoute(f"{shown[:SHOWN]}: {why}; indexes are at /simple/ and /index/<name>/simple/", place)
 
 
 def split_path(raw: bytes) -> tuple[str, ...]:

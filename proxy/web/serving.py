@@ -16,7 +16,7 @@ from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
-from proxy.core.events import Answered, Place
+from proxy.core.events import Answered, RequestPlace
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder
 from proxy.mechanism.flight import Routine
@@ -115,7 +115,7 @@ class Front:
         return self._begin(response.send(hit.answer, self._via), head, hit.event.place, peer, response)
 
     def _begin(
-        self, work: Routine[None], head: RequestHead, place: Place | None, peer: str, response: Response
+        self, work: Routine[None], head: RequestHead, place: RequestPlace | None, peer: str, response: Response
     ) -> Deferred[None]:
         self.in_progress += 1
         begun = Deferred.fromCoroutine(work)
@@ -188,7 +188,7 @@ class Front:
             if deadline.active():
                 deadline.cancel()
 
-    def _ended(self, _: object, head: RequestHead, place: Place | None, peer: str, response: Response) -> None:
+    def _ended(self, _: object, head: RequestHead, place: RequestPlace | None, peer: str, response: Response) -> None:
         seconds = self.reactor.seconds() - response.began
         method, path, agent = _logged(head)
         event = Answered(method, response.status, response.sent, seconds, response.word, place)

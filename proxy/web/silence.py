@@ -10,7 +10,7 @@ from proxy.core.amounts import duration
 from proxy.errors import SlowUpstream
 
 
-class Sender(Protocol):
+class BodySender(Protocol):
     """What sends the file (`proxy.web.sending`)."""
 
     @property
@@ -27,10 +27,10 @@ class Silence:
     def __init__(self, reactor: IReactorTime, limit: float) -> None:
         self._reactor = reactor
         self._limit = limit
-        self._sender: Sender | None = None
+        self._sender: BodySender | None = None
         self._call: IDelayedCall = reactor.callLater(limit, self._look)
 
-    def watch(self, sender: Sender) -> None:
+    def watch(self, sender: BodySender) -> None:
         """Look after *sender*."""
         self._sender = sender
 

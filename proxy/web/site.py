@@ -16,7 +16,7 @@ from proxy.web.files import Files
 from proxy.web.operations import Operations
 from proxy.web.pages import Pages, redirect
 from proxy.web.projects import projects
-from proxy.web.routes import SHOWN, Below, Nowhere, Operation
+from proxy.web.routes import SHOWN, Below, NoRoute, OperationsRoute
 
 
 def refuse_body(ask: Ask) -> None:
@@ -63,11 +63,11 @@ class Routes:
             raise MethodNotAllowed(f"{ask.method} {ask.path[:SHOWN]}: only GET and HEAD are answered here")
         self._refuse_loop(ask)
         match ask.route:
-            case Operation(segments=segments):
+            case OperationsRoute(segments=segments):
                 return await self._operations.answer(segments)
             case Below(index, root, pattern, values):
                 return await ROUTES[pattern](self, At(self._repositories[index], root, ask), *values)
-            case Nowhere(why):
+            case NoRoute(why):
                 raise NotFound(why)
 
     # -- what answers at the routes ----------------------------------------------------------------------------------------

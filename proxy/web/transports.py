@@ -14,7 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from proxy.mechanism.twisted_internals import encrypted_later, unsent
 
 
-def is_plain(transport: ITransport) -> bool:
+def is_plain_socket(transport: ITransport) -> bool:
     """Whether *transport* is a socket without TLS, which takes ``sendfile`` and can be closed in one direction."""
     return isinstance(transport, Connection) and not transport.TLS
 

@@ -6,10 +6,10 @@ import os
 
 from twisted.python.failure import Failure
 
-from proxy.core.wheels import OpenFile, Parts
+from proxy.core.wheels import OpenFile, SparseFile
 from proxy.mechanism.spool.passing import WINDOW, Passing
 from proxy.mechanism.spool.reader import HOLD
-from proxy.mechanism.spool.states import GIVEN_UP, HIDDEN, TAKING, Event, State, after
+from proxy.mechanism.spool.states import GIVEN_UP, HIDDEN, TAKING, SpoolEvent, SpoolState, after
 from proxy.mechanism.spool.writer import Writer
 from proxy.settings import KIB
 
@@ -30,12 +30,12 @@ class Arrival:
         #: What does not fit on the disk, when it is full.
         self.passing: Passing | None = None
         self._writer = writer
-        self._state = State.ARRIVING
+        self._state = SpoolState.ARRIVING
         self._whole: bytes | None = None
 
     # -- where it stands -----------------------------------------------------------------------------------------------------
 
-    def happened(self, event: Event) -> None:
+    def happened(self, event: SpoolEvent) -> None:
         """Go over to the state that follows *event*.  Raises ValueError for what cannot happen now."""
         self._state = after(self._state, event)
 
@@ -49,7 +49,7 @@ class Arrival:
 
     def is_complete(self) -> bool:
         """Whether all of it is here and right."""
-        return self._state is State.COMPLETE
+        return self._state is SpoolState.COMPLETE
 
     def is_given_up(self) -> bool:
         """Whether no more of it will come although it is not complete."""
@@ -62,24 +62,24 @@ class Arrival:
     def overflow(self, passing: Passing) -> None:
         """The disk takes no more; what comes is in *passing*."""
         self.passing = passing
-        self.happened(Event.OVERFLOWED)
+        self.happened(SpoolEvent.OVERFLOWED)
 
     def empty(self, total: int | None) -> None:
         """Nothing has arrived, and the size is *total* as far as that is known."""
         self.passing = None
         self.total = total
-        self.happened(Event.EMPTIED)
+        self.happened(SpoolEvent.EMPTIED)
 
     def end(self, sha256: str) -> None:
         """All of it has arrived, and is right."""
         self.sha256 = sha256
         self.total = self.written
-        self.happened(Event.COMPLETED)
+        self.happened(SpoolEvent.COMPLETED)
 
     def fail(self, failure: Failure) -> None:
         """It was given up because of *failure*, and what had arrived has been seen to."""
         self.failure = failure
-        self.happened(Event.SETTLED)
+        self.happened(SpoolEvent.SETTLED)
 
     # -- what there is -------------------------------------------------------------------------------------------------------
 
@@ -122,14 +122,14 @@ class Arrival:
         """Whether the file behind *descriptor* is what was received (as long as more arrives nobody can tell)."""
         return not self.is_complete() or self._writer.partial.unchanged(descriptor)
 
-    def to_look_at(self) -> OpenFile | Parts | None:
+    def to_look_at(self) -> OpenFile | SparseFile | None:
         """All that has arrived, for those who look inside; ``None`` when its beginning has passed by.  Blocks."""
         partial = self._writer.partial
         if self.passing is None:
             return OpenFile(partial.fileno(), self.written)
         if not self.passing.has_all or self.written > WINDOW:
             return None
-        whole = Parts(self.written)
+        whole = SparseFile(self.written)
         whole.add(0, b"".join(partial.read_all()))
         whole.add(self.passing.begin, self.passing.read(self.passing.begin, self.written))
         return whole

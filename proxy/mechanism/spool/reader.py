@@ -9,7 +9,7 @@ from typing import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.errors import Attempt, StorageFailed, UpstreamFailed
+from proxy.errors import Attempted, StorageFailed, UpstreamFailed
 from proxy.interfaces import IBytesSource
 from proxy.settings import KIB
 
@@ -106,7 +106,7 @@ class SpoolReader:
             self._file.failure.raiseException()
         if not self._fits():
             reason = f"had {self.size:,} bytes at first and has {self._file.total:,} now"
-            raise UpstreamFailed(self._file.name, [Attempt("upstream", reason, 0.0)])
+            raise UpstreamFailed(self._file.name, [Attempted("upstream", reason, 0.0)])
         return self._file.is_complete()
 
     def confirm(self) -> None:

@@ -17,7 +17,7 @@ from proxy.mechanism.spool.arrival import Arrival
 from proxy.mechanism.spool.audience import Audience
 from proxy.mechanism.spool.passing import Passing
 from proxy.mechanism.spool.reader import SpoolReader
-from proxy.mechanism.spool.states import Event
+from proxy.mechanism.spool.states import SpoolEvent
 from proxy.mechanism.spool.steps import QUEUE_HIGH, QUEUE_LOW, Later, Steps
 from proxy.mechanism.spool.valve import Valve
 from proxy.mechanism.spool.writer import MakeRoom, Writer, no_room
@@ -145,7 +145,7 @@ class Spool:
                 self._maybe_resume()
         except Exception:  # noqa: BLE001  # finish() raises it to who waits for the download
             self._broken = Failure()
-            self._file.happened(Event.BROKE)
+            self._file.happened(SpoolEvent.BROKE)
             self._steps.forget()
             self._valve.open()  # what waits for room would never come to finish()
         finally:
@@ -200,7 +200,7 @@ class Spool:
             bounded = framed or self.total is not None
             plausible = self._check is not None and await self._writer.run(self._looked_at, self._check, bounded)
         except (DigestMismatch, ValueError):
-            self._file.happened(Event.REFUTED)
+            self._file.happened(SpoolEvent.REFUTED)
             raise
         return plausible or bounded
 
@@ -218,7 +218,7 @@ class Spool:
 
     async def restart(self) -> None:
         assert self.released == 0, "bytes that clients have seen cannot be taken back"
-        self._file.happened(Event.BEGAN_ANEW)
+        self._file.happened(SpoolEvent.BEGAN_ANEW)
         await self._drained()
         await self._writer.empty()
         self._accepted = 0
@@ -235,8 +235,8 @@ class Spool:
         Readers are told when that is done, so that who asks again at once finds what is to be gone on with, or nothing.
         """
         if failure.check(DigestMismatch) is not None:
-            self._file.happened(Event.REFUTED)
-        self._file.happened(Event.GAVE_UP)
+            self._file.happened(SpoolEvent.REFUTED)
+        self._file.happened(SpoolEvent.GAVE_UP)
         if self._file.is_complete():
             return
         self._valve.unregister()

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 
 
-class State(enum.Enum):
+class SpoolState(enum.Enum):
     """Where a download stands."""
 
     #: Bytes come in, go to the disk and are shown, all but the end.
@@ -35,7 +35,7 @@ class State(enum.Enum):
     DROPPED = "dropped"
 
 
-class Event(enum.Enum):
+class SpoolEvent(enum.Enum):
     """What may happen to a download."""
 
     #: The disk takes no more, and no room could be made.
@@ -54,11 +54,11 @@ class Event(enum.Enum):
     SETTLED = "settled"
 
 
-_S, _E = State, Event
+_S, _E = SpoolState, SpoolEvent
 
 #: (state, event) -> state.  A write that was under way when a download was given up, refuted or begun anew may still end in any
 #: way: that changes nothing any more.
-TABLE: Mapping[tuple[State, Event], State] = {
+TABLE: Mapping[tuple[SpoolState, SpoolEvent], SpoolState] = {
     (_S.ARRIVING, _E.OVERFLOWED): _S.PASSING,
     (_S.ARRIVING, _E.BROKE): _S.BROKEN,
     (_S.ARRIVING, _E.REFUTED): _S.WRONG,
@@ -95,14 +95,14 @@ TABLE: Mapping[tuple[State, Event], State] = {
 }
 
 #: Bytes that come are taken.
-TAKING = frozenset({State.ARRIVING, State.PASSING})
+TAKING = frozenset({SpoolState.ARRIVING, SpoolState.PASSING})
 #: Nothing may be seen: what has arrived is not to be trusted.
-HIDDEN = frozenset({State.WRONG, State.EMPTYING, State.DROPPING, State.DROPPED})
+HIDDEN = frozenset({SpoolState.WRONG, SpoolState.EMPTYING, SpoolState.DROPPING, SpoolState.DROPPED})
 #: No more will come.
-GIVEN_UP = frozenset({State.STOPPING, State.DROPPING, State.FAILED, State.DROPPED})
+GIVEN_UP = frozenset({SpoolState.STOPPING, SpoolState.DROPPING, SpoolState.FAILED, SpoolState.DROPPED})
 
 
-def after(state: State, event: Event) -> State:
+def after(state: SpoolState, event: SpoolEvent) -> SpoolState:
     """The state that follows when *event* happens in *state*.  Raises ValueError for what cannot happen."""
     try:
         return TABLE[state, event]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.errors import Attempt, DigestMismatch, is_of_the_disk
+from proxy.errors import Attempted, DigestMismatch, is_of_the_disk
 from proxy.interfaces import IOffload, IPartialFile
 from proxy.mechanism.flight import uninterrupted
 from proxy.model import Digest
@@ -77,7 +77,7 @@ class Writer:
         if self.expected is not None and not self._is_expected(self._hashes):
             actual = self._hashes[self.expected.algorithm].hexdigest()
             reason = f"sent {self.expected.algorithm} {actual} where the page says {self.expected.hex}"
-            raise DigestMismatch(self.name, [Attempt("upstream", reason, 0.0)])
+            raise DigestMismatch(self.name, [Attempted("upstream", reason, 0.0)])
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Have a worker thread do something to the partial file, one thing at a time, each to its end: who is cancelled leaves,

@@ -20,7 +20,7 @@ from proxy.errors import ProxyError
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Broken, Failed, Missing, Refused
 from proxy.upstream.http.origin import Origin, origin_of
-from proxy.upstream.http.slots import Place, Slots
+from proxy.upstream.http.slots import Slot, Slots
 
 #: What passes the border as it is: what is said already, what the other side of a transfer raises, and cancellation.
 _KNOWN = (Failed, ProxyError, OSError, CancelledError)
@@ -72,7 +72,7 @@ class Manner:
     overtaken: bool = False
 
 
-class Sender(Protocol):
+class RequestSender(Protocol):
     """What sends an attempt's requests: the client of one upstream."""
 
     @property
@@ -80,7 +80,7 @@ class Sender(Protocol):
         """The places among the connections."""
 
     async def send(
-        self, attempt: Attempt, place: Place, method: str, url: str, headers: Mapping[str, str], named_by: str | None
+        self, attempt: Attempt, place: Slot, method: str, url: str, headers: Mapping[str, str], named_by: str | None
     ) -> Exchange:
         """The response to a request that *attempt* permits, redirects followed; *place* is where it counts.
 
@@ -96,7 +96,7 @@ class Attempt:
 
     log = Logger()
 
-    def __init__(self, upstream: str, sender: Sender, permit: IPermit, manner: Manner, *, file: bool = False) -> None:
+    def __init__(self, upstream: str, sender: RequestSender, permit: IPermit, manner: Manner, *, file: bool = False) -> None:
         self.upstream = upstream
         self.permit = permit
         self.manner = manner
@@ -104,7 +104,7 @@ class Attempt:
         self.elsewhere = False
         self._sender = sender
         self._file = file
-        self._place: Place | None = None
+        self._place: Slot | None = None
         self._exchange: Exchange | None = None
         self._ended = False
         self._proven = False

@@ -22,7 +22,7 @@ _AHEAD = 256 * KIB
 
 
 @implementer(IPushProducer)
-class Body(Protocol):
+class IncomingBody(Protocol):
     """Receives a body.  *idle_timeout*: seconds without a byte, while bytes are wanted, after which it counts as broken."""
 
     transport: Any

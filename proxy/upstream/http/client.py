@@ -24,8 +24,8 @@ from proxy.interfaces import Clock
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
 from proxy.upstream.http.attempt import Attempt
-from proxy.upstream.http.body import Body
-from proxy.upstream.http.connecting import Endpoints, Line, Watch
+from proxy.upstream.http.body import IncomingBody
+from proxy.upstream.http.connecting import Endpoints, Line, RequestTimers
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Denied, Failed, Fault, Looped, Missing, cancelled, fault_of, reason
 from proxy.upstream.http.guard import Forbidden
@@ -33,7 +33,7 @@ from proxy.upstream.http.heads import QuietPool
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.http.origin import MOST_REDIRECTS, Origin, host_allowed, origin_of, redirected, sendable
 from proxy.upstream.http.racing import race
-from proxy.upstream.http.slots import Place, Slots
+from proxy.upstream.http.slots import Slot, Slots
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
 _WEIGHT = 0.2
@@ -63,7 +63,7 @@ class _Asked:
     """One request, whatever address it goes to."""
 
     attempt: Attempt
-    place: Place
+    place: Slot
     method: str
     url: str
     origin: Origin
@@ -112,7 +112,7 @@ class HttpClient:
         self.latency = Latency(reactor.seconds)
 
     async def send(
-        self, attempt: Attempt, place: Place, method: str, url: str, headers: Mapping[str, str], named_by: str | None
+        self, attempt: Attempt, place: Slot, method: str, url: str, headers: Mapping[str, str], named_by: str | None
     ) -> Exchange:
         """See :class:`proxy.upstream.http.attempt.Sender`."""
         for _ in range(MOST_REDIRECTS + 1):
@@ -134,8 +134,8 @@ class HttpClient:
         place, silence = asked.place, asked.attempt.manner.silence
         limit = self._settings.body_idle_timeout
 
-        def body() -> Body:
-            made = Body(self._reactor, limit if silence is None else min(limit, silence))
+        def body() -> IncomingBody:
+            made = IncomingBody(self._reactor, limit if silence is None else min(limit, silence))
             place.received = made.progress
             place.take_away = made.give_up
             return made
@@ -208,7 +208,7 @@ class HttpClient:
             asked.tried.add(address)
             connected(address)
 
-        line = Line(addresses, Watch(self._reactor, self._settings.first_byte_timeout), unreachable, reached)
+        line = Line(addresses, RequestTimers(self._reactor, self._settings.first_byte_timeout), unreachable, reached)
         try:
             response = await self._request(line, asked)
         except Failed as error:

@@ -53,12 +53,12 @@ def codings_of(header: str | None) -> tuple[str, ...]:
     return tuple(each for each in named if each in KNOWN)
 
 
-class Unreadable(Failed):
+class Miscoded(Failed):
     """The bytes are not in the coding that is named."""
 
 
 def undo_all(undone: Sequence[Undo], chunk: bytes) -> Iterator[bytes]:
-    """What *chunk* is without the codings *undone* (outermost first), in pieces of bounded size.  Raises Unreadable."""
+    """What *chunk* is without the codings *undone* (outermost first), in pieces of bounded size.  Raises Miscoded."""
     if not undone:
         yield chunk
         return
@@ -80,7 +80,7 @@ class Undo:
         self._held = b""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What *data* becomes, in pieces of bounded size.  Raises Unreadable."""
+        """What *data* becomes, in pieces of bounded size.  Raises Miscoded."""
         step = _SLICE[self.coding]
         for start in range(0, len(data), step):
             plain = self._some(data[start : start + step])
@@ -97,7 +97,7 @@ class Undo:
             try:
                 plain.append(self._decoder.decompress(data))
             except (zlib.error, zstandard.ZstdError) as error:
-                raise Unreadable(f"sent {self.coding} that cannot be read: {error}") from error
+                raise Miscoded(f"sent {self.coding} that cannot be read: {error}") from error
             data = b""
             self.complete = self._decoder.eof
             if self.complete:
@@ -154,7 +154,7 @@ def decoded(body: bytes, codings: Sequence[str], limit: int) -> tuple[bytes, boo
                 plain += piece
                 if len(plain) > limit:
                     return None
-        except Unreadable:
+        except Miscoded:
             if not text:
                 raise
             continue
@@ -206,5 +206,5 @@ def _opened(beginning: bytes, coding: str) -> bytes | None:
         return None
     try:
         return b"".join(Undo(coding).pieces(beginning))
-    except Unreadable:
+    except Miscoded:
         return None

@@ -35,7 +35,7 @@ _RECEIVE = 256 * KIB
 _PROXY_PORT = 3128
 
 
-class Watch:
+class RequestTimers:
     """The timers of one request up to its headers: one while a connection is made, one of *first_byte_timeout* from then on."""
 
     def __init__(self, reactor: IReactorTime, first_byte_timeout: float) -> None:
@@ -178,7 +178,7 @@ class Line:
     def __init__(
         self,
         addresses: Sequence[str],
-        watch: Watch,
+        watch: RequestTimers,
         unreachable: Callable[[str, BaseException], None],
         reached: Callable[[str], None],
     ) -> None:
@@ -245,7 +245,7 @@ class _Limited:
 class _Watched:
     """An endpoint that tells *watch* when a connection is being made.  Those of one *name* are the same to a pool."""
 
-    def __init__(self, endpoint: Any, watch: Watch, name: str) -> None:
+    def __init__(self, endpoint: Any, watch: RequestTimers, name: str) -> None:
         self._endpoint = endpoint
         self._watch = watch
         self._name = name

@@ -8,7 +8,7 @@ from typing import Any
 from proxy.core.amounts import duration
 from proxy.settings import KIB
 from proxy.simple.numbers import whole
-from proxy.upstream.http.body import Body
+from proxy.upstream.http.body import IncomingBody
 from proxy.upstream.http.coding import codings_of
 from proxy.upstream.http.failures import Failed
 
@@ -22,7 +22,7 @@ class Exchange:
     """The *response* to a request for *url* that came from *address* (``None``: an outbound proxy's)."""
 
     def __init__(
-        self, url: str, response: Any, address: str | None, body: Callable[[], Body], clock: Callable[[], float]
+        self, url: str, response: Any, address: str | None, body: Callable[[], IncomingBody], clock: Callable[[], float]
     ) -> None:
         self._clock = clock
         self.url = url
@@ -31,7 +31,7 @@ class Exchange:
         self._response = response
         self._closed = False
         self._make_body = body
-        self._body: Body | None = None
+        self._body: IncomingBody | None = None
 
     def header(self, name: str) -> str | None:
         """The last value of a header, each byte a character; ``None`` without one."""
@@ -71,7 +71,7 @@ class Exchange:
         return codings_of(", ".join(self._response.headers.getRawHeaders("content-encoding") or ()))
 
     @property
-    def body(self) -> Body:
+    def body(self) -> IncomingBody:
         if self._body is None:
             self._body = self._make_body()
             self._response.deliverBody(self._body)

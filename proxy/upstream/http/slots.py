@@ -28,10 +28,10 @@ LEAST_PROGRESS, WITHIN = 5 * KIB, 5.0
 _LOOK_EVERY = 1.0
 
 
-class Place:
+class Slot:
     """A place among the connections.  Its holder keeps :attr:`take_away` and :attr:`received` up to date."""
 
-    def __init__(self, leave: Callable[[Place], None], file: bool, now: float) -> None:
+    def __init__(self, leave: Callable[[Slot], None], file: bool, now: float) -> None:
         self.file = file
         self.began = now
         #: Called when the place is to be given up to others.
@@ -58,7 +58,7 @@ class Place:
 
 @define(eq=False)
 class _Waiting:
-    turn: Deferred[Place]
+    turn: Deferred[Slot]
     file: bool
     wanted: Callable[[], bool]
     #: Its position among all that ever waited.
@@ -72,7 +72,7 @@ class Slots:
         self._settings = settings
         self._reactor = reactor
         self._most_files = max(1, int(settings.max_connections * _FOR_FILES))
-        self._places: set[Place] = set()
+        self._places: set[Slot] = set()
         self._file_places = 0
         self._pages: deque[_Waiting] = deque()
         self._files: deque[_Waiting] = deque()
@@ -93,7 +93,7 @@ class Slots:
         """Requests that wait for a place or for their turn."""
         return len(self._pages) + len(self._files) + self._in_turn
 
-    async def take(self, *, file: bool, pace: float = 0.0) -> Place:
+    async def take(self, *, file: bool, pace: float = 0.0) -> Slot:
         """Wait for a place, which its holder has to leave.  Raises Failed when too many wait already.
 
         *pace*: seconds to leave between two requests, beyond what ``max_rate`` asks.  Raises CancelledError when all who wanted
@@ -112,7 +112,7 @@ class Slots:
         """An answer has begun: upstream works, and who has none yet is late."""
         self._last_answer = self._reactor.seconds()
 
-    async def _free_place(self, file: bool) -> Place:
+    async def _free_place(self, file: bool) -> Slot:
         if self._free(file):
             return self._occupy(file)
         if self.waiting >= self._settings.max_queue:
@@ -132,13 +132,13 @@ class Slots:
             return False
         return not file or self._file_places < self._most_files
 
-    def _occupy(self, file: bool) -> Place:
-        place = Place(self._left, file, self._reactor.seconds())
+    def _occupy(self, file: bool) -> Slot:
+        place = Slot(self._left, file, self._reactor.seconds())
         self._places.add(place)
         self._file_places += file
         return place
 
-    def _left(self, place: Place) -> None:
+    def _left(self, place: Slot) -> None:
         self._places.discard(place)
         self._file_places -= place.file
         if self._handing_on:
@@ -184,7 +184,7 @@ class Slots:
         if self._pages or self._files:
             self._watch()
 
-    def _late(self, place: Place, now: float) -> bool:
+    def _late(self, place: Slot, now: float) -> bool:
         """Whether *place* makes too little progress; before its answer begins, whether others were answered meanwhile."""
         received = place.received()
         if received is None or received - place.last_bytes >= LEAST_PROGRESS:

@@ -16,12 +16,11 @@ from typing import Any
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from proxy.errors import Attempt as Attempted
-from proxy.errors import DigestMismatch, UpstreamFailed
+from proxy.errors import Attempted, DigestMismatch, UpstreamFailed
 from proxy.interfaces import IBodyReader
 from proxy.model import FileFacts, Wanted
 from proxy.upstream.http.attempt import Attempt
-from proxy.upstream.http.coding import BEGINNING, Undo, Unreadable, layers, undo_all
+from proxy.upstream.http.coding import BEGINNING, Miscoded, Undo, layers, undo_all
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Broken, Failed, Fault, Unfit
 
@@ -33,7 +32,7 @@ _LONG_AGO = 60.0
 
 
 @frozen
-class Place:
+class FilePlace:
     """Where one upstream has a file: its URL, and the page that says so."""
 
     url: str
@@ -81,7 +80,7 @@ class Opened:
     """
 
     attempt: Attempt
-    place: Place
+    place: FilePlace
     exchange: Exchange
     said: Said
     skip: int = 0
@@ -90,7 +89,9 @@ class Opened:
     others: Sequence[tuple[str, ...]] = ()
 
 
-async def open_file(attempt: Attempt, place: Place, wanted: Wanted, offset: int, said: Said | None, *, fresh: bool) -> Opened:
+async def open_file(
+    attempt: Attempt, place: FilePlace, wanted: Wanted, offset: int, said: Said | None, *, fresh: bool
+) -> Opened:
     """Ask for *wanted* from byte *offset* on, and wait for the first byte of the answer's body.
 
     *said* is what this upstream said of the bytes that are there already.  *fresh*: no byte has left, starting over is
@@ -103,11 +104,11 @@ async def open_file(attempt: Attempt, place: Place, wanted: Wanted, offset: int,
     return await _from_start(attempt, place, exchange, wanted, offset, said or Said(), fresh)
 
 
-async def _ask(attempt: Attempt, place: Place, headers: Mapping[str, str], method: str = "GET") -> Exchange:
+async def _ask(attempt: Attempt, place: FilePlace, headers: Mapping[str, str], method: str = "GET") -> Exchange:
     return await attempt.ask(method, place.url, {**_IDENTITY, **headers}, named_by=place.page_url)
 
 
-async def _rest(attempt: Attempt, place: Place, wanted: Wanted, offset: int, said: Said, fresh: bool) -> Opened | None:
+async def _rest(attempt: Attempt, place: FilePlace, wanted: Wanted, offset: int, said: Said, fresh: bool) -> Opened | None:
     """What comes from byte *offset* on; ``None`` when the server does not answer that as it should."""
     if said.layers:
         return None  # positions in the file are not those in what is sent
@@ -128,7 +129,7 @@ async def _rest(attempt: Attempt, place: Place, wanted: Wanted, offset: int, sai
 
 
 async def _from_start(
-    attempt: Attempt, place: Place, exchange: Exchange, wanted: Wanted, offset: int, said: Said, fresh: bool
+    attempt: Attempt, place: FilePlace, exchange: Exchange, wanted: Wanted, offset: int, said: Said, fresh: bool
 ) -> Opened:
     """What an answer with all of the file brings to a sink that has *offset* bytes."""
     if not _is_whole(exchange):
@@ -295,7 +296,7 @@ async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
                     break
             if size is not None and sink.offset >= size:
                 break  # whatever Content-Length claims: the page says that this is all, and the digest will tell
-    except Unreadable as error:
+    except Miscoded as error:
         raise Unfit(f"{error} ({wanted.name})") from error
     finally:
         sink.unregisterProducer()
@@ -310,7 +311,7 @@ async def _deliver(opened: Opened, wanted: Wanted, sink: Any) -> None:
         raise Broken(f"ended in the middle of its {', '.join(said.layers)} after {sink.offset:,} bytes")
 
 
-async def ask_facts(attempt: Attempt, place: Place, wanted: Wanted) -> FileFacts:
+async def ask_facts(attempt: Attempt, place: FilePlace, wanted: Wanted) -> FileFacts:
     """Size and validators: by HEAD; where that fails or tells nothing by a range of one byte, and else by the head of a GET.
 
     Servers answer HEAD with 403 (a URL that is signed for GET), 404, 405, 501, or a length of 0.  Raises Failed, Missing.
@@ -327,7 +328,7 @@ async def ask_facts(attempt: Attempt, place: Place, wanted: Wanted) -> FileFacts
     return facts if facts.size else await _brief(attempt, place, wanted, "GET", {})
 
 
-async def _brief(attempt: Attempt, place: Place, wanted: Wanted, method: str, headers: Mapping[str, str]) -> FileFacts:
+async def _brief(attempt: Attempt, place: FilePlace, wanted: Wanted, method: str, headers: Mapping[str, str]) -> FileFacts:
     """What the head of an answer says of the file."""
     exchange = await _ask(attempt, place, headers, method)
     return _facts(exchange, wanted)
@@ -345,7 +346,7 @@ def _facts(exchange: Exchange, wanted: Wanted) -> FileFacts:
     return FileFacts(size, etag, said.last_modified, ranges=True)
 
 
-async def open_part(attempt: Attempt, place: Place, wanted: Wanted, start: int, stop: int) -> Part:
+async def open_part(attempt: Attempt, place: FilePlace, wanted: Wanted, start: int, stop: int) -> Part:
     """Bytes *start* to *stop* (exclusive) of *wanted*.  Raises Failed; also when this upstream does not do ranges."""
     exchange = await _ask(attempt, place, {"Range": f"bytes={start}-{stop - 1}"})
     if not _is_part(exchange, start, stop, _known_size(wanted)):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from proxy.errors import Attempt, DigestMismatch, LoopDetected, NotFound, ProxyError, UpstreamDenied, UpstreamFailed
+from proxy.errors import Attempted, DigestMismatch, LoopDetected, NotFound, ProxyError, UpstreamDenied, UpstreamFailed
 from proxy.upstream.http.failures import Denied, Looped, Missing, Refused
 from proxy.upstream.pool.upstream import Upstream
 
@@ -17,7 +17,7 @@ class Attempts:
 
     what: str
     clock: Callable[[], float]
-    _last: dict[str, tuple[Attempt, Exception]] = field(factory=dict)
+    _last: dict[str, tuple[Attempted, Exception]] = field(factory=dict)
     #: Upstreams of which other URLs work.
     _working: set[str] = field(factory=set)
 
@@ -29,10 +29,10 @@ class Attempts:
         reason = str(error)
         if isinstance(error, DigestMismatch) and error.attempts:
             reason = error.attempts[-1].reason
-        self._last[client.name] = (Attempt(client.name, reason, self.clock() - began), error)
+        self._last[client.name] = (Attempted(client.name, reason, self.clock() - began), error)
 
     @property
-    def made(self) -> list[Attempt]:
+    def made(self) -> list[Attempted]:
         return [attempt for attempt, _ in self._last.values()]
 
     @property

@@ -8,7 +8,7 @@ from proxy.core.events import Incident, Notice
 from proxy.interfaces import IOffload, IRecorder
 from proxy.model import Wanted
 from proxy.upstream.http.attempt import Manner
-from proxy.upstream.index.files import Place
+from proxy.upstream.index.files import FilePlace
 from proxy.upstream.pool.listing import Listing
 from proxy.upstream.pool.standing import Standing
 from proxy.upstream.pool.upstream import Upstream
@@ -32,10 +32,10 @@ class Holders:
             clients = named + [client for client in clients if client is not named[0]]
         return clients
 
-    async def place(self, client: Upstream, wanted: Wanted, manner: Manner) -> Place:
+    async def place(self, client: Upstream, wanted: Wanted, manner: Manner) -> FilePlace:
         """Where *client*'s upstream has *wanted*.  Raises Failed."""
         if client.name == wanted.upstream:
-            return Place(wanted.url, client.settings.url)
+            return FilePlace(wanted.url, client.settings.url)
         return await self._listing.place(client, wanted, manner)
 
     def distrust(self, client: Upstream, wanted: Wanted, what: str) -> None:

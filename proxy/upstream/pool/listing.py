@@ -15,7 +15,7 @@ from proxy.simple.links import beside
 from proxy.simple.parse import weight
 from proxy.upstream.http.attempt import Manner
 from proxy.upstream.http.failures import Failed, Fault, Missing
-from proxy.upstream.index.files import Place
+from proxy.upstream.index.files import FilePlace
 from proxy.upstream.index.pages import ask_page, page_url
 from proxy.upstream.pool.upstream import Upstream
 
@@ -43,7 +43,7 @@ class Listing:
         self._distrust = distrust
         self._known: BoundedTable[tuple[str, str], _Listed] = BoundedTable(_MEMORY, lambda listed: _ENTRY + listed.weight)
 
-    async def place(self, client: Upstream, wanted: Wanted, manner: Manner) -> Place:
+    async def place(self, client: Upstream, wanted: Wanted, manner: Manner) -> FilePlace:
         """Where *client*'s upstream lists the bytes of *wanted*, whose digest is known.
 
         The digest binds, whoever stated it first: a page that gives another one is distrusted; where a page gives none, the
@@ -63,7 +63,7 @@ class Listing:
         if value is not None and value.lower() != wanted.digest.hex:
             self._distrust(client, wanted, "lists other bytes for")
             raise Failed(f"lists {wanted.name} with another {wanted.digest.algorithm}", fault=Fault.NO_EVIDENCE)
-        return Place(beside(file.url, wanted.companion), listed.url)
+        return FilePlace(beside(file.url, wanted.companion), listed.url)
 
     async def _page(self, client: Upstream, project: str, manner: Manner) -> _Listed:
         key = client.name, project

@@ -32,7 +32,7 @@ _PAUSE = 0.25
 _SHORT_WAIT = 3.0
 
 #: Asks one upstream in a manner.
-Ask = Callable[[Upstream, Manner], Awaitable[T]]
+AskOne = Callable[[Upstream, Manner], Awaitable[T]]
 
 
 class Rounds:
@@ -61,7 +61,7 @@ class Rounds:
         """A new list of attempts at *what*."""
         return Attempts(what, self._reactor.seconds)
 
-    async def first(self, clients: Sequence[Upstream], attempts: Attempts, ask: Ask[T], *, insist: bool = False) -> T | None:
+    async def first(self, clients: Sequence[Upstream], attempts: Attempts, ask: AskOne[T], *, insist: bool = False) -> T | None:
         """What the first of *clients* answers that can, ``None`` when none can; *insist*: nobody had an answer a moment ago."""
         manners: dict[int, Manner] = {}
 
@@ -83,7 +83,7 @@ class Rounds:
         entrants = [entrant(number, client) for number, client in enumerate(clients)]
         return await race(entrants, self._stagger, self._reactor, overtaken)
 
-    async def all(self, attempts: Attempts, holders: Callable[[], Sequence[Upstream]], ask: Ask[T]) -> T:
+    async def all(self, attempts: Attempts, holders: Callable[[], Sequence[Upstream]], ask: AskOne[T]) -> T:
         """What the first of *holders* answers that can.  Several are gone through again: mirrors fail at random too.
 
         Raises what *attempts* make of it when none can.
