@@ -51,6 +51,7 @@ from tests.support.fake_upstream import FakeUpstream
 from tests.support.larger_than import LargerThan
 from tests.support.process import ROOT, Ended, ProxyProcess, Running, environment
 from tests.support.wheels import sdist, seeded, wheel
+from tests.test_gate import NotNamed
 
 reactor: Any = default_reactor
 
@@ -404,6 +405,14 @@ def test_what_a_rule_hides_stays_where_it_is_and_is_told() -> None:
     exported = completed(write_bundle(hidden, {"app": {"app-0.0.tar.gz"}}, out, lambda: 0.0))
     assert (exported.pages, exported.files) == (0, 0)
     assert exported.problems == ["app-0.0.tar.gz: it is larger than 0 bytes, it stays here"]
+
+
+def test_nothing_of_a_hidden_project_leaves_not_even_its_page() -> None:
+    there, out = filled(), io.BytesIO()
+    hidden = evolve(there, policy=Policy((NotNamed("app", 0.0),)))
+    exported = completed(write_bundle(hidden, {"app": None}, out, lambda: 0.0))
+    assert (exported.pages, exported.files) == (0, 0)
+    assert exported.problems == ["app: it is not for sale, it stays here"]
 
 
 def test_a_stored_file_that_is_damaged_is_named_at_export_and_refused_at_import() -> None:

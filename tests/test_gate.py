@@ -351,7 +351,7 @@ async def test_a_hidden_project_does_not_exist_at_any_route(stocked: FakeUpstrea
 async def test_nobody_is_asked_about_a_hidden_file_that_its_page_lists_no_longer(stocked: FakeUpstream, serving: Open) -> None:
     """The ledger knows enough of it."""
     wall = Wall()
-    proxy = await serving(OF_FILES, wall)
+    proxy = await serving(OF_FILES, wall, limits=PageLimits(ttl=0.0, soft_deadline=5.0))
     path = f"/files/{NAME}/sha256-{LARGE.sha256}/{LARGE.filename}"
     assert (await proxy.get(path)).body == LARGE.data
     stocked.remove_file(NAME, LARGE.filename)
@@ -544,6 +544,10 @@ async def test_an_offline_index_hides_what_is_there(stocked: FakeUpstream, servi
         assert (await proxy.get(await proxy.link(NAME, each.filename))).status == 200
     await proxy.stop()
     proxy = await serving(OF_FILES, wall, offline=True, upstreams=())
-    assert BOTH(await proxy.get(f"/simple/{NAME}/", Accept=JSON))
+    shown = await proxy.get(f"/simple/{NAME}/", Accept=JSON)
+    assert (BOTH(shown), shown.json["versions"]) == (True, ["1.0", "2.0"])
     wall.now = THEN
-    assert LEFT(await proxy.get(f"/simple/{NAME}/", Accept=JSON))
+    shown = await proxy.get(f"/simple/{NAME}/", Accept=JSON)
+    assert (LEFT(shown), shown.json["versions"]) == (True, ["1.0"])
+    for end in OF_FILE:
+        assert missing(await proxy.get(f"/files/{NAME}/sha256-{LARGE.sha256}/{LARGE.filename}{end}"))
