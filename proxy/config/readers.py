@@ -81,7 +81,7 @@ def rate(value: Any) -> float:
     return float(value)
 
 
-def duration(*, zero: bool = False) -> Reader[float]:
+def time_span(*, zero: bool = False) -> Reader[float]:
     """A duration in seconds; with *zero*, it may be nothing."""
 
     def read(value: Any) -> float:
