@@ -374,6 +374,18 @@ async def test_no_page_of_a_hidden_project_is_at_hand(serving: Open, policy: Pol
     assert repository.page_at_hand(NAME) is None
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_hidden_file_whose_digest_can_no_longer_be_one_is_hidden_too(stocked: FakeUpstream, serving: Open) -> None:
+    wall = Wall()
+    proxy = await serving(OF_FILES, wall)
+    assert (await proxy.get(f"/files/{NAME}/sha256-{LARGE.sha256}/{LARGE.filename}")).status == 200
+    stocked.add_file(NAME, LARGE.filename, LARGE.data, entry={"hashes": {"sha256": "ab" * 20}})
+    await proxy.service.administration.operations["refresh"](lambda said: None, project=NAME)
+    assert BOTH(await proxy.get(f"/simple/{NAME}/", Accept=JSON))
+    wall.now = THEN
+    assert LEFT(await proxy.get(f"/simple/{NAME}/", Accept=JSON))
+
+
 # -- time -------------------------------------------------------------------------------------------------------------------
 
 
