@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 
+from proxy.mechanism.offload import Inline, completed
+from proxy.storage.lists import IN_MEMORY, ListFiles
 from tests.inprocess import JSON, Start
 from tests.support.fake_upstream import FakeUpstream
 
@@ -162,3 +166,67 @@ def _leave_as_an_earlier_version_did(lists: Path) -> None:
             each.rename(each.with_suffix(".lines"))
         else:
             each.unlink()
+
+
+# -- a disk that takes nothing ---------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """A place for files of which it can be told that it takes nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.takes = True
+        self.lists = ListFiles(folder, Inline(), self._prepare)
+
+    def _prepare(self, folder: Path) -> None:
+        if not self.takes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        completed(self.lists.write(name, lambda file: file.write(data)))
+
+    def read(self, name: str) -> bytes | None:
+        """The file as two readers at once see it."""
+        first = completed(self.lists.open(name))
+        second = completed(self.lists.open(name))
+        if first is None or second is None:
+            return None
+        with closing(first), closing(second):
+            os.lseek(first.fileno(), 2, os.SEEK_SET)
+            data = os.read(second.fileno(), second.size)
+            assert os.pread(first.fileno(), first.size, 0) == data
+            return data
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    made = Disk(tmp_path / "lists")
+    yield made
+    made.lists.close()
+
+
+def test_what_the_disk_does_not_take_is_in_memory_until_it_does(disk: Disk, tmp_path: Path) -> None:
+    disk.takes = False
+    disk.write("a", b"first")
+    assert (disk.read("a"), (tmp_path / "lists").exists()) == (b"first", False)
+    disk.takes = True
+    disk.write("a", b"second")
+    assert (disk.read("a"), (tmp_path / "lists" / "a").read_bytes()) == (b"second", b"second")
+    disk.takes = False
+    disk.write("b", b"third")
+    completed(disk.lists.keep_only("a"))
+    assert (disk.read("a"), disk.read("b")) == (b"second", None)
+
+
+def test_memory_takes_so_much_and_no_more(disk: Disk) -> None:
+    disk.takes = False
+    half = bytes(IN_MEMORY // 2)
+    disk.write("a", half)
+    disk.write("b", half)
+    with pytest.raises(OSError, match="No space left on device"):
+        disk.write("c", b"x")
+    assert disk.read("c") is None
+    completed(disk.lists.remove("a"))
+    disk.write("c", b"x")
+    assert disk.read("c") == b"x"

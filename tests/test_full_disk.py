@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Callable
 from urllib.parse import urljoin
@@ -11,6 +12,7 @@ import pytest_twisted
 
 from tests.inprocess import JSON
 from tests.support import wire
+from tests.support.catalogue import list_names
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ProxyProcess, can_mount
 from tests.support.wheels import data_of, wheel
@@ -89,10 +91,28 @@ async def test_while_not_one_byte_fits_pages_and_files_are_served_all_the_same(
         assert (await get(proxy, project)).body == data
     assert (await get(proxy, "small", ".metadata")).body == small.metadata
     assert (await wire.fetch(proxy.port, "/-/ready")).status == 200
+    for accept, coding in ((JSON, "identity"), (JSON, "gzip"), ("text/html", "identity"), (JSON, "identity")):
+        listed = await wire.fetch(proxy.port, "/simple/", Accept=accept, Accept_Encoding=coding)
+        assert listed.status == 200
+        assert b"huge" in (gzip.decompress(listed.body) if coding == "gzip" else listed.body)
     assert proxy.files == []
     gate.release()
     assert (await first.reply()).body == huge
     assert (await get(proxy, "a")).body == A
     assert proxy.files == [sha256(A)]
     await proxy.stop()
+    assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_of_projects_that_does_not_fit_is_whole(three: FakeUpstream, make_proxy: MakeProxy) -> None:
+    names = 250_000
+    list_names(three, names)
+    proxy = await make_proxy(three.url, disk=DISK).started()
+    for _ in range(2):
+        listed = await wire.fetch(proxy.port, "/simple/", Accept=JSON)
+        assert (listed.status, len(listed.json["projects"])) == (200, names)
+    assert len(listed.body) > DISK
+    await proxy.stop()
+    assert "cannot be written and is held in memory: No space left on device" in proxy.log
     assert "Traceback" not in proxy.log

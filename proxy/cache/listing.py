@@ -7,6 +7,7 @@ that look at names of projects make the lines be gone through once; what comes o
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import BinaryIO
@@ -168,6 +169,7 @@ def _next_change(descriptor: int, policy: Policy, now: float, view: Viewpoint) -
 
 def _write(descriptor: int, media: MediaType, coding: str, hidden: Callable[[str], bool] | None, out: BinaryIO) -> None:
     """Write the rendering of the lines behind *descriptor*, without the projects that are *hidden*."""
+    os.lseek(descriptor, 0, os.SEEK_SET)  # it is not the first attempt, maybe
     with open(descriptor, "rb", buffering=_PIECE, closefd=False) as all_lines:
         lines = all_lines if hidden is None else lines_without(all_lines, hidden)
         if coding == "gzip":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
@@ -68,6 +69,7 @@ class ProjectList:
         """Stop what is under way."""
         self._refreshed.close()
         self._shown.close()
+        self._lists.close()
 
     async def get(self, *, no_cache: bool = False) -> IProjectsView:
         """The list.  Raises UpstreamFailed when there is none yet and upstream does not answer.
@@ -172,7 +174,7 @@ class ProjectList:
             body = await self._lists.temporary()
             try:
                 digest = await self._to_disk(body, read)
-                serial = await self._lists.write(lines_file(digest), lambda file: write_lines(body, content_type, file.write))
+                serial = await self._lists.write(lines_file(digest), lambda file: _lines_out_of(body, content_type, file))
             finally:
                 body.close()
         except OSError as error:
@@ -204,6 +206,12 @@ class ProjectList:
         return digest.hexdigest()
 
 
+def _lines_out_of(body: BinaryIO, content_type: str, out: BinaryIO) -> int | None:
+    body.seek(0)
+    return write_lines(body, content_type, out.write)
+
+
 def _copy(descriptor: int, out: BinaryIO) -> None:
+    os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
         copy_lines(lines, out.write)

@@ -3,7 +3,9 @@
 Beside each is its digest (``<name>.sum``), which is written first: a file without one was not made by this version, or not to
 its end.  A file is held against its digest when it is opened: a small one always, others for the first time since the start and
 whenever inode, size or time of change are not what they were then.  What cannot be read, what is damaged and what has no digest
-counts as missing; what cannot be written raises OSError.
+counts as missing.
+
+What the disk does not take is held in memory, up to :data:`IN_MEMORY` bytes of each index; above that, writing raises OSError.
 """
 
 from __future__ import annotations
@@ -16,18 +18,22 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from twisted.logger import Logger
 
+from proxy.errors import is_of_the_disk
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import owned
 from proxy.settings import MIB
 from proxy.storage.checked import SMALL, Proofs, mark_of
+from proxy.storage.inmemory import BoundedMemory, MovingFile
 from proxy.storage.whole import WholeFile
 
 T = TypeVar("T")
 
+#: What one index may hold in memory of what its disk does not take (bytes): a list of the public index, and one rendering.
+IN_MEMORY = 128 * MIB
 #: Bytes of a digest file that are read: a digest, and enough to see that there is more.
 _LONGEST_SUM = 100
 
@@ -42,6 +48,8 @@ class ListFiles:
         self._offload = offload
         self._prepare = prepare
         self._proofs = Proofs()
+        #: What the disk did not take, by name.
+        self._held: dict[str, BoundedMemory] = {}
 
     async def open(self, name: str) -> WholeFile | None:
         """The file *name*, open for reading, or ``None``."""
@@ -51,6 +59,8 @@ class ListFiles:
         path = self._folder / name
         file = _opened(path)
         if file is None:
+            with suppress(LookupError, OSError):  # it has just been replaced, maybe
+                return self._held[name].reader()
             return None
         try:
             if not self._is_whole(path, file.fileno()):
@@ -88,18 +98,54 @@ class ListFiles:
         return True
 
     async def temporary(self) -> BinaryIO:
-        """A file without a name, for reading and writing in worker threads."""
+        """A file without a name, for reading and writing in worker threads.  What the disk does not take is in memory."""
         return await owned(self._offload.run(self._temporary))
 
     def _temporary(self) -> BinaryIO:
+        return cast("BinaryIO", MovingFile(self._temporary_on_disk, self._left))
+
+    def _temporary_on_disk(self) -> BinaryIO:
         self._prepare(self._folder)
-        return tempfile.TemporaryFile(dir=self._folder)
+        return tempfile.TemporaryFile(dir=self._folder, buffering=0)
+
+    def _left(self) -> int:
+        """Bytes that may be held in memory."""
+        return IN_MEMORY - sum(each.size for each in self._held.copy().values())
 
     async def write(self, name: str, produce: Callable[[BinaryIO], T]) -> T:
-        """Make the file *name* out of what *produce* writes, in a worker thread; what it returns.  It is there whole or not."""
+        """Make the file *name* out of what *produce* writes, in a worker thread; what it returns.  It is there whole or not.
+
+        Where the disk takes nothing it is held in memory; *produce* is then called once more.
+        """
         return await self._offload.run(self._write, name, produce)
 
     def _write(self, name: str, produce: Callable[[BinaryIO], T]) -> T:
+        try:
+            made = self._write_to_disk(name, produce)
+        except OSError as error:
+            if not is_of_the_disk(error):
+                raise
+            return self._hold(name, produce, error)
+        held = self._held.pop(name, None)
+        if held is not None:
+            held.close()
+        return made
+
+    def _hold(self, name: str, produce: Callable[[BinaryIO], T], why: OSError) -> T:
+        file = BoundedMemory(self._left())
+        try:
+            made = produce(file)
+        except OSError:
+            file.close()
+            raise why from None
+        except BaseException:
+            file.close()
+            raise
+        self._held[name] = file
+        self.log.error("{path} cannot be written and is held in memory: {why}", path=self._folder / name, why=why.strerror)
+        return made
+
+    def _write_to_disk(self, name: str, produce: Callable[[BinaryIO], T]) -> T:
         self._prepare(self._folder)
         path = self._folder / name
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", delete=False) as file:
@@ -120,6 +166,11 @@ class ListFiles:
                 raise
         return made
 
+    def close(self) -> None:
+        """Let go of what is in memory."""
+        while self._held:
+            self._held.popitem()[1].close()
+
     async def keep_only(self, start: str) -> None:
         """Remove all files whose names do not begin with *start*, as far as possible; open readers keep what they have."""
         await self._offload.run(self._remove, lambda name: not name.startswith(start))
@@ -129,6 +180,8 @@ class ListFiles:
         await self._offload.run(self._remove, lambda name: name.startswith(start))
 
     def _remove(self, unwanted: Callable[[str], bool]) -> None:
+        for name in list(filter(unwanted, self._held)):
+            self._held.pop(name).close()
         with suppress(OSError):
             for entry in os.scandir(self._folder):
                 if unwanted(entry.name):
