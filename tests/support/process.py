@@ -36,7 +36,7 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 def environment(home: Path, **more: str) -> dict[str, str]:
     """An environment without settings of pip, uv, proxies, Python or the user: *more*, and *home* as the user's directory."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
+    return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", **more}
 
 
 def can_mount() -> bool:
