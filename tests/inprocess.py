@@ -29,6 +29,16 @@ class Running:
         (port,) = service.listenings[0].ports
         self.port = port.getHost().port  # type: ignore[attr-defined]  # a TCP port's address has one
 
+    @property
+    def base(self) -> str:
+        """``http://host:port``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The default index."""
+        return f"{self.base}/simple/"
+
     async def connect(self, path: str, method: str = "GET", **headers: str) -> wire.Client:
         """A connection on which *method* *path* has been asked."""
         return await wire.ask(self.port, path, method, **headers)

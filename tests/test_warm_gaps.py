@@ -14,9 +14,9 @@ from attrs import evolve
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ROOT, ProxyProcess, Running, environment
 from tests.support.wheels import wheel
-from tests.test_warm import APP, LIB, Warm, stocked, tables, uv_lock, warm
+from tests.test_warm import APP, LIB, Proxied, Warm, proxied, stocked, tables, uv_lock, warm
 
-__all__ = ["stocked", "warm"]  # fixtures
+__all__ = ["proxied", "stocked", "warm"]  # fixtures
 
 MakeProxy = Callable[..., ProxyProcess]
 TOOL = "tool-1.0-py3-none-any.whl"
@@ -48,10 +48,10 @@ def for_windows_alone(stocked: FakeUpstream, lock: str) -> str:
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("name", ["uv.lock", "poetry.lock"])
 async def test_what_a_lock_lists_for_other_platforms_alone_is_no_failure(
-    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm, name: str
+    stocked: FakeUpstream, proxied: Proxied, warm: Warm, name: str
 ) -> None:
     lock = warm.write(name, for_windows_alone(stocked, name))
-    proxy = await make_proxy(stocked.url).started()
+    proxy = await proxied()
     ended = await warm("-r", lock, "--platform", "manylinux_2_28_x86_64", "--python", "3.12", "--proxy", proxy.url)
     assert ended.status == 0, ended.output
     assert "winonly 1.0 is locked for other platforms than these" in ended.output
@@ -64,9 +64,9 @@ async def test_what_a_lock_lists_for_other_platforms_alone_is_no_failure(
 
 @pytest_twisted.ensureDeferred
 async def test_what_can_be_had_of_a_project_is_fetched_when_not_all_can(
-    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+    stocked: FakeUpstream, proxied: Proxied, warm: Warm
 ) -> None:
-    proxy = await make_proxy(stocked.url).started()
+    proxy = await proxied()
     text = (
         '[project]\nname = "mine"\nversion = "1"\ndependencies = ["lib", "no-such-project"]\n'
         '[project.optional-dependencies]\nmore = ["extra-thing"]\n[dependency-groups]\ndev = ["tool"]\n'
@@ -81,10 +81,10 @@ async def test_what_can_be_had_of_a_project_is_fetched_when_not_all_can(
 
 @pytest_twisted.ensureDeferred
 async def test_the_sources_of_a_project_are_not_asked(
-    stocked: FakeUpstream, make_proxy: MakeProxy, make_upstream: Callable[..., FakeUpstream], warm: Warm
+    stocked: FakeUpstream, proxied: Proxied, make_upstream: Callable[..., FakeUpstream], warm: Warm
 ) -> None:
     elsewhere = make_upstream()
-    proxy = await make_proxy(stocked.url).started()
+    proxy = await proxied()
     text = (
         '[project]\nname = "mine"\nversion = "1"\ndependencies = ["lib"]\n'
         f'[tool.uv.sources]\nlib = {{ url = "{elsewhere.base}/lib-9.9-py3-none-any.whl" }}\n'
@@ -96,9 +96,9 @@ async def test_the_sources_of_a_project_are_not_asked(
 
 @pytest_twisted.ensureDeferred
 async def test_the_hosts_outbound_proxy_is_not_asked_and_a_report_that_cannot_be_written_is_said(
-    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+    stocked: FakeUpstream, proxied: Proxied, warm: Warm
 ) -> None:
-    proxy = await make_proxy(stocked.url).started()
+    proxy = await proxied()
     nobody = "http://127.0.0.1:9/"
     env = environment(warm.folder / "home", PYTHONPATH=str(ROOT), HTTP_PROXY=nobody, http_proxy=nobody, ALL_PROXY=nobody)
     command = [sys.executable, "-c", "from proxy.cli import main; main()", "warm", "lib", "--proxy", proxy.url]
@@ -111,9 +111,9 @@ async def test_the_hosts_outbound_proxy_is_not_asked_and_a_report_that_cannot_be
 
 @pytest_twisted.ensureDeferred
 async def test_files_of_another_shape_are_named_and_the_rest_is_fetched(
-    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+    stocked: FakeUpstream, proxied: Proxied, warm: Warm
 ) -> None:
-    proxy = await make_proxy(stocked.url).started()
+    proxy = await proxied()
     arguments = ["tool", "-r", "."]
     for number, (name, text) in enumerate(MISSHAPEN):
         (warm.folder / str(number)).mkdir()
@@ -128,9 +128,9 @@ async def test_files_of_another_shape_are_named_and_the_rest_is_fetched(
 
 @pytest_twisted.ensureDeferred
 async def test_it_stops_cleanly_while_uv_resolves_and_leaves_no_uv_behind(
-    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+    stocked: FakeUpstream, proxied: Proxied, warm: Warm
 ) -> None:
-    proxy = await make_proxy(stocked.url).started()
+    proxy = await proxied()
     gate = stocked.hold("/simple/app/")
     running = warm.start("app", "--proxy", proxy.url)
     await stocked.until(lambda: gate.arrivals > 0)
@@ -154,8 +154,8 @@ def _is_uv(pid: int) -> bool:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_dry_run_tells_what_is_there_already(stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm) -> None:
-    proxy = await make_proxy(stocked.url).started()
+async def test_a_dry_run_tells_what_is_there_already(stocked: FakeUpstream, proxied: Proxied, warm: Warm) -> None:
+    proxy = await proxied()
     assert (await warm("lib", "--proxy", proxy.url)).status == 0
     ended = await warm("lib", "tool", "--proxy", proxy.url, "--dry-run")
     assert f"there {LIB.filename}" in ended.output
