@@ -30,7 +30,7 @@ test: lint types
 
 # Bytecode is kept whatever the environment says: else each of the processes compiles everything.
 suite: $(VENV)/installed-test system-packages
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadscope $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 suite-on-newest:
 	@newest='$(NEWEST_PYTHON)'; if [ -n "$$newest" ]; then \

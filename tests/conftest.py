@@ -36,6 +36,25 @@ _OWN = ("_SocketWaker", "_FDWaker", "_UnixWaker", "_SIGCHLDWaker")
 #: Reactor turns that closing connections, and threads on their way back, may take after a test.
 _TURNS = 200
 _COLLECT_EVERY = 20
+#: Modules that take longest, in that order.  Several test processes begin with them, so that none is left with one at the end.
+_LONG = (
+    "clients_install",
+    "warm",
+    "upstream_evidence",
+    "operations",
+    "warm_gaps",
+    "migration",
+    "kill",
+    "packaging",
+    "tap",
+    "machine",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long modules first; all others keep their order."""
+    places = {f"test_{name}": place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def _busy_with() -> list[Any]:
