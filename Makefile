@@ -14,7 +14,7 @@ BIN = $(VENV)/bin
 METADATA = setup.cfg pyproject.toml
 # The newest Python of PATH or pyenv, if $(PYTHON) is older; looked for when it is needed.
 NEWEST_PYTHON ?= $(shell .ci/newest-python $(PYTHON))
-# What the run on the newest Python leaves out: it takes half of the time and hardly depends on the interpreter.  Installs by
+# What the run on the newest Python leaves out: it takes more than a third of the time and hardly depends on the interpreter.  Installs by
 # real clients and builds (clients_install, packaging, bench: they run pip), and commands that are started by the dozen and whose
 # operations have other tests (warm, operations, migration, verify, pin).
 NOT_ON_NEWEST = clients_install packaging bench warm warm_gaps operations migration verify pin
