@@ -169,6 +169,7 @@ HEADS = {
     "304": Fault(status=304),
     "204": Fault(status=204),
     "gzip": Fault(headers={"Content-Encoding": "gzip"}),
+    "a page": Fault(content_length=115, headers={"Content-Type": "text/html; charset=utf-8"}),
     "well": Fault(),
 }
 PARTS: dict[str, Rest] = {

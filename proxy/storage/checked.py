@@ -2,8 +2,9 @@
 
 A file on a disk can be damaged, cut short, emptied or written over behind the proxy's back.  Small files are read, and checked,
 each time they are opened.  Others are checked when they are opened for the first time since the start, and again whenever
-inode, size or time of change are not what they were then.  Up to :data:`AT_ONCE` bytes that happens before the first byte goes
-out; a larger file is sent while a worker thread reads it, and its last bytes wait for the result.
+inode, size or times are not what they were then: also the time of the last change of any kind (ctime), which nobody can set.
+Up to :data:`AT_ONCE` bytes that happens before the first byte goes out; a larger file is sent while a worker thread reads it,
+and its last bytes wait for the result.
 """
 
 from __future__ import annotations
@@ -34,13 +35,21 @@ _PIECE = 8 * MIB
 #: Files of which it is remembered that they were checked; a file that is forgotten is checked again.
 _REMEMBERED = 50_000
 
-#: What changes with the bytes of a file: inode, size, time of change.
-Mark = tuple[int, int, int]
+#: What changes with the bytes of a file: inode, size, the time at which they were written, that of the last change of any kind.
+Mark = tuple[int, int, int, int]
+
+#: As the last part of a mark: whatever it is.
+_ANY = -1
 
 
 def mark_of(facts: os.stat_result) -> Mark:
     """The mark of a file on disk."""
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def same_bytes(one: Mark, other: Mark) -> bool:
+    """Whether no bytes were written between two marks, by all who leave times alone: links and modes may have changed."""
+    return one[:3] == other[:3]
 
 
 def settled(descriptor: int) -> Mark:
@@ -76,16 +85,24 @@ class Proofs:
         with self._lock:
             self._marks.put(sha256, (mark,))
 
-    def renew(self, sha256: str, mark: Mark, coming: Mark) -> bool:
-        """Whether the file of *mark* is known to have that digest: it may then have the mark *coming* as well.
+    def renew(self, sha256: str, mark: Mark, written: int) -> bool:
+        """Whether the file of *mark* is known to have that digest: it may then have *written* for its time as well.
 
-        Told before its time is set: whoever looks at the file meanwhile, or has just looked, finds a mark that is known.
+        Told before that is set, and :meth:`renewed` after it: whoever looks at the file meanwhile finds a mark that is known.
         """
         with self._lock:
-            known = mark in (self._marks.get(sha256) or ())
-            if known and mark != coming:
-                self._marks.put(sha256, (coming, mark))
+            known = self._is_known(sha256, mark)
+            if known:
+                self._marks.put(sha256, ((mark[0], mark[1], written, _ANY), mark))
         return known
+
+    def renewed(self, sha256: str, mark: Mark, now: Mark) -> None:
+        """The time of the file of *mark* was set, and it has the mark *now*; who has just looked may still have the old one."""
+        with self._lock:
+            self._marks.put(sha256, (now, mark) if now[:2] == mark[:2] else (mark,))
+
+    def _is_known(self, sha256: str, mark: Mark) -> bool:
+        return any(mark == each or (each[3] == _ANY and same_bytes(mark, each)) for each in self._marks.get(sha256) or ())
 
     def proven(self, sha256: str, descriptor: int, mark: Mark) -> Mark:
         """Note that the bytes of an open file were right while it had *mark*; the mark that it has now.
@@ -102,7 +119,7 @@ class Proofs:
     def hold(self, sha256: str, mark: Mark) -> bool:
         """Whether the file of *mark* is known to have that digest."""
         with self._lock:
-            return mark in (self._marks.get(sha256) or ())
+            return self._is_known(sha256, mark)
 
 
 def open_checked(descriptor: int, sha256: str, size: int | None, proofs: Proofs) -> tuple[CheckedFile, Mark] | Damage:
@@ -152,7 +169,7 @@ class CheckedFile(WholeFile):
 
     def confirm(self) -> None:
         mark = mark_of(os.fstat(self._descriptor))
-        if mark != self._mark and not self._proofs.hold(self._name, mark):
+        if not same_bytes(mark, self._mark) and not self._proofs.hold(self._name, mark):
             raise StorageFailed(f"the stored file {self._name} was changed while it was sent: ask again")
 
 

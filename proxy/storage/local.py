@@ -47,6 +47,7 @@ from proxy.storage.checked import (
     hash_piece,
     mark_of,
     open_checked,
+    same_bytes,
     settled,
 )
 from proxy.storage.memory import resumable
@@ -84,7 +85,7 @@ class LocalPartial:
         return self._descriptor
 
     def write(self, data: bytes) -> None:
-        self._foreign = self._foreign or mark_of(os.fstat(self._descriptor)) != self._mark
+        self._foreign = self._foreign or not same_bytes(mark_of(os.fstat(self._descriptor)), self._mark)
         rest = memoryview(data)
         try:
             while rest:
@@ -108,7 +109,7 @@ class LocalPartial:
         mark = mark_of(os.fstat(descriptor))
         if self._foreign:
             return False
-        return mark == self._mark or (self._committed_as is not None and self._store.proven(self._committed_as, mark))
+        return same_bytes(mark, self._mark) or (self._committed_as is not None and self._store.proven(self._committed_as, mark))
 
     def mark(self, sha256: str, whole: int | None) -> None:
         with suppress(OSError):  # without it the next download begins a little earlier
@@ -365,14 +366,15 @@ class LocalFiles:
         Called in a worker thread.
         """
         with self._moving:
-            if mark_of(os.fstat(descriptor)) != mark:
+            if not same_bytes(mark_of(os.fstat(descriptor)), mark):
                 return False  # what stands there may be good
             os.rename(arrived, target)
-            if mark_of(os.fstat(descriptor)) != mark:
+            placed = mark_of(os.fstat(descriptor))
+            if not same_bytes(placed, mark):
                 os.unlink(target)
                 self.changed()
                 return False
-            self._proofs.note(target.name, mark)
+            self._proofs.note(target.name, placed)
         self.changed()
         return True
 
@@ -489,12 +491,13 @@ class LocalFiles:
                 mark = mark_of(os.stat(path))
                 if (sha256, mark) in self._checks:
                     continue  # its time tells whether it is written to meanwhile
-                coming = (*mark[:2], int(used * 1e9))
-                sound = self._proofs.renew(sha256, mark, coming)
-                os.utime(path, ns=(coming[2], coming[2]))
-                now = mark_of(os.stat(path))
-                if sound and now[:2] == mark[:2]:
-                    self._proofs.renew(sha256, coming, now)  # some file systems keep less of a time
+                written = int(used * 1e9)
+                sound = self._proofs.renew(sha256, mark, written)
+                try:
+                    os.utime(path, ns=(written, written))
+                finally:
+                    if sound:
+                        self._proofs.renewed(sha256, mark, mark_of(os.stat(path)))
             except FileNotFoundError:
                 pass
             except OSError as error:

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from proxy.errors import Attempted, DigestMismatch, UpstreamFailed
 from proxy.interfaces import IBodyReader
 from proxy.model import FileFacts, Wanted
+from proxy.simple.media import media_of
 from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.coding import BEGINNING, Miscoded, Undo, layers, undo_all
 from proxy.upstream.http.exchange import Exchange
@@ -335,8 +336,8 @@ async def _brief(attempt: Attempt, place: FilePlace, wanted: Wanted, method: str
 
 
 def _facts(exchange: Exchange, wanted: Wanted) -> FileFacts:
-    """What the headers of an answer say of the file, if it is one that says anything."""
-    if exchange.status not in (200, 206):
+    """What the headers of an answer say of the file, if it is one that says anything: no page that asks to sign in is."""
+    if exchange.status not in (200, 206) or media_of(exchange.header("content-type") or "", b"") == "html":
         return FileFacts(None)
     said = _said(exchange)
     size = _known_size(wanted)
