@@ -124,7 +124,7 @@ class Verdicts:
             refusals.append(409)
         if file.since >= self._journal.round - 1:
             refusals.append(404)  # a page that is seconds old does not list it, and is not asked for again
-        return (*refusals, *self._passed_on(file.subject))
+        return (*refusals, *self._passed_on(file.subject), *self._passed_on(_page_of(file.project)))
 
     def _passed_on(self, subject: str) -> tuple[int, ...]:
         """403, if upstream has just answered that for *subject*."""
@@ -220,7 +220,7 @@ class Verdicts:
 
     def page(self, project: TrueProject, asked: str, reply: Reply, purges: int, sent_etag: str = "") -> None:
         """An answer to a GET of a project page, in whatever media type and coding."""
-        subject = f"page of {project.name}"
+        subject = _page_of(project.name)
         allowed = (*((200, 304) if sent_etag else (200,)), *self._passed_on(subject))
         if project.kind == "vanishing":
             allowed = (*allowed, 404)
@@ -444,3 +444,8 @@ def _from_anchor(base: str, anchor: _Anchor) -> Listed:
         False if yanked is None else yanked or True,
         attributes.get("data-requires-python"),
     )
+
+
+def _page_of(project: str) -> str:
+    """What the page of *project* is called in the journal."""
+    return f"page of {project}"

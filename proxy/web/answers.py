@@ -15,7 +15,7 @@ from proxy.web.heads import RequestHead
 from proxy.web.routes import Route
 
 #: What is no other in a log: visible ASCII but the backslash.
-_PLAIN = bytes({*range(0x20, 0x7F)} - {0x5C})
+PLAIN = bytes({*range(0x20, 0x7F)} - {0x5C})
 _AGENT = re.compile(rb"\r\n[Uu][Ss][Ee][Rr]-[Aa][Gg][Ee][Nn][Tt]:[\t ]*+([^\r\n]*+)")
 
 Headers = Sequence[tuple[str, str]]
@@ -111,7 +111,7 @@ AnswerSource = Callable[[], Ready | None]
 
 def printable(raw: bytes) -> str:
     """Bytes from the wire, fit for one line of a log and for one field in quotes on it."""
-    if raw.translate(None, _PLAIN):
+    if raw.translate(None, PLAIN):
         raw = raw.decode("latin-1").encode("unicode_escape")
     return raw.replace(b'"', b"\\x22").decode("ascii")
 

@@ -5,10 +5,11 @@ may give a :data:`~proxy.web.answers.Source` with its answer: a function that sa
 it cannot say at once. It is kept under what the request *means*: its target and the three headers that pages and files depend
 on. What is remembered is how to answer, never the answer: freshness, ledger and policy are asked each time.
 
-A request is recognised in three ways, the cheapest first: by its very bytes, as those of one client on one image are; by its
-bytes without the lines of no matter (:func:`essence`), as those of clients that say different things about themselves are; and
-by what it means, once :mod:`proxy.web.heads` has parsed it. The first two know only bytes that came from heads which that
-module has taken, so that none of them can take a request that it refuses.
+A request is recognised in four ways, the cheapest first: by its very bytes, as those of one client on one image are; by its
+bytes without the line that names the client (:func:`without_agent`) or without all lines of no matter (:func:`essence`), as
+those of clients that say different things about themselves are; and by what it means, once :mod:`proxy.web.heads` has parsed
+it. All but the last know only bytes that came from heads which that module has taken, so that none of them can take a request
+that it refuses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from proxy.access.principals import Principal
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
 from proxy.interfaces import Clock
-from proxy.web.answers import Answer, AnswerSource, Ask, agent_of, printable
+from proxy.web.answers import PLAIN, Answer, AnswerSource, Ask, agent_of, printable
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import END, MOST_FIELDS, RequestHead
 from proxy.web.routes import Route
@@ -83,6 +84,10 @@ _OF_NO_MATTER = frozenset(
 )
 
 
+#: How nearly all clients begin the line that names them.
+_AGENT_LINE = b"\r\nUser-Agent: "
+
+
 def _in_any_case(name: bytes) -> bytes:
     """An expression for the field *name* as clients write it, each word with a capital or without."""
     words = [b"[%c%c]%b" % (*word[:1].upper(), *word[:1], word[1:]) for word in name.split(b"-")]
@@ -95,6 +100,22 @@ _OTHERS = b"|".join(map(_in_any_case, sorted(_OF_NO_MATTER - {b"host", b"user-ag
 _LINE_OF_NO_MATTER = re.compile(
     rb"\r\n(?:[Uu]ser-[Aa]gent:([\t -~\x80-\xff]*+)|(?:" + _OTHERS + rb"):[\t -~\x80-\xff]*+)(?=\r\n)"
 )
+
+
+def without_agent(raw: bytes) -> tuple[bytes, str] | None:
+    """The head *raw* without its first ``User-Agent`` line as most clients write it, and what that says, fit for a log.
+
+    ``None`` without such a line.  As with :func:`essence`, if what is left is what is left of a head which was taken, so is
+    *raw*: the value has no control characters.
+    """
+    start = raw.find(_AGENT_LINE)
+    if start < 0 or len(raw) > _LONGEST or raw.find(END) != len(raw) - len(END):
+        return None
+    end = raw.find(b"\r\n", start + 2)
+    said = raw[start + len(_AGENT_LINE) : end]
+    if said.translate(None, PLAIN):
+        return None
+    return raw[:start] + raw[end:], printable(said.strip(b" ")) or "-"
 
 
 def essence(raw: bytes) -> tuple[bytes, str] | None:
@@ -140,9 +161,10 @@ class HotRequests:
         self._via = via
 
         #: With what each request says of its sender, fit for a log.
-        self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 3, lambda known: _LONGEST)
-        self._by_essence: BoundedTable[bytes, _Known] = BoundedTable(memory // 3, lambda known: _LONGEST)
-        self._by_meaning: BoundedTable[_Asked, _Known] = BoundedTable(memory // 3, lambda known: _LONGEST)
+        self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 4, lambda known: _LONGEST)
+        self._by_rest: BoundedTable[bytes, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
+        self._by_essence: BoundedTable[bytes, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
+        self._by_meaning: BoundedTable[_Asked, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
         #: Hashes of what was recognised by its essence: what comes again is worth knowing by its bytes.
         self._once: set[int] = set()
 
@@ -163,13 +185,23 @@ class HotRequests:
         """
         found = self._by_bytes.get(raw)
         if found is None:
-            essential = essence(raw)
-            if essential is None or (known := self._by_essence.get(essential[0])) is None:
+            found = self._recognised(raw, without_agent(raw), self._by_rest) or self._recognised(
+                raw, essence(raw), self._by_essence
+            )
+            if found is None:
                 return None
-            found = known, essential[1]
-            self._noticed(raw, found)
         hit = self._answer(found[0]) if found[0].principal == principal else None
         return None if hit is None else (hit, found[1])
+
+    def _recognised(
+        self, raw: bytes, part: tuple[bytes, str] | None, table: BoundedTable[bytes, _Known]
+    ) -> tuple[_Known, str] | None:
+        """What is known of the head *raw* by a *part* of it, the bytes that matter, beside which stands its ``User-Agent``."""
+        if part is None or (known := table.get(part[0])) is None:
+            return None
+        found = known, part[1]
+        self._noticed(raw, found)
+        return found
 
     def answer(self, head: RequestHead, principal: Principal) -> tuple[Hit, str] | None:
         """The answer to the request *head* of *principal*, if what it means is known; else as :meth:`seen`."""
@@ -185,9 +217,9 @@ class HotRequests:
     def _learn(self, raw: bytes, known: _Known) -> str:
         agent = agent_of(raw)
         self._by_bytes.put(raw, (known, agent))
-        essential = essence(raw)
-        if essential is not None:
-            self._by_essence.put(essential[0], known)
+        for part, table in ((without_agent(raw), self._by_rest), (essence(raw), self._by_essence)):
+            if part is not None:
+                table.put(part[0], known)
         return agent
 
     def _noticed(self, raw: bytes, found: tuple[_Known, str]) -> None:
