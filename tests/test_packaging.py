@@ -51,7 +51,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("source") / "pypiproxy"
     for name in ("proxy", "twisted", "conf"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
-    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md"):
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     return copy
 
@@ -124,6 +124,19 @@ def test_the_wheel_holds_the_code_and_the_plugin_and_nothing_else(dist: Path) ->
     assert {name.split("/")[0] for name in names} == {"proxy", "twisted", f"pypiproxy-{proxy.__version__}.dist-info"}
     assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/pypiproxy_plugin.py"]
     assert (metadata["Name"], metadata["Version"], metadata["Requires-Python"]) == ("pypiproxy", proxy.__version__, ">=3.11")
+    assert "proxy/py.typed" in names  # PEP 561
+
+
+def test_the_wheel_states_its_licence_and_where_to_report(dist: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    folder = f"pypiproxy-{proxy.__version__}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = email.message_from_bytes(archive.read(f"{folder}/METADATA"))
+        licence = archive.read(f"{folder}/licenses/LICENSE").decode()
+    assert licence == (ROOT / "LICENSE").read_text("utf-8")
+    assert "MIT" in (metadata["License-Expression"], metadata["License"])  # setuptools names the field one way or the other
+    assert metadata["Author-email"]
+    assert {each.partition(",")[0] for each in metadata.get_all("Project-URL")} >= {"Source", "Changelog", "Issues"}
 
 
 def test_the_sdist_holds_the_files_for_a_build_host(dist: Path) -> None:
