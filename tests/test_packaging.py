@@ -136,7 +136,7 @@ def test_the_wheel_states_its_licence_and_where_to_report(dist: Path) -> None:
     assert licence == (ROOT / "LICENSE").read_text("utf-8")
     assert "MIT" in (metadata["License-Expression"], metadata["License"])  # setuptools names the field one way or the other
     assert metadata["Author-email"]
-    assert {each.partition(",")[0] for each in metadata.get_all("Project-URL")} >= {"Source", "Changelog", "Issues"}
+    assert {each.partition(",")[0] for each in metadata.get_all("Project-URL", [])} >= {"Source", "Changelog", "Issues"}
 
 
 def test_the_sdist_holds_the_files_for_a_build_host(dist: Path) -> None:
