@@ -115,7 +115,7 @@ class Migration:
         if found.values:
             self.log.warn(
                 "the data directory was brought into format 1: {entries} files of {projects} projects are in the ledger; what "
-                "that replaces is in {backup} (docs/disk.md says how to return to the earlier version)",
+                "that replaces is in {backup} (docs/upgrade.md says how to return to the earlier version)",
                 entries=sum(map(len, found.entries.values())),
                 projects=len(found.entries),
                 backup=str(self._root / BACKUP),

@@ -37,7 +37,7 @@ _README = "README"
 _WHY = (
     "A newer version of pypiproxy has written this data directory. Versions that do not know its format expect a file\n"
     'where this directory is, and end with "Is a directory". Nothing is lost: start the newer version again, or see\n'
-    '"Returning to an earlier version" in docs/disk.md.\n'
+    '"Returning to an earlier version" in docs/upgrade.md.\n'
 )
 #: Why a directory that is the right one may not take a file: the proxy serves what it can read, and passes the rest through.
 _FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
