@@ -1,5 +1,6 @@
 # make run    serve the public index on 127.0.0.1:3143 from the default data directory
 # make test   lint, types and tests, the latter on the newest Python of this machine as well; make suite: the tests alone
+# make docs   build the documentation as a site, into build/site
 # make bench  measure beside nginx and other proxies, which are put into build/bench-environments first
 # make test-clients   install through the proxy with pip, uv, poetry and all others known, which are put into .venv-clients first
 #
@@ -15,11 +16,11 @@ METADATA = setup.cfg pyproject.toml
 # The newest Python of PATH or pyenv, if $(PYTHON) is older; looked for when it is needed.
 NEWEST_PYTHON ?= $(shell .ci/newest-python $(PYTHON))
 # What the run on the newest Python leaves out: it takes more than a third of the time and hardly depends on the interpreter.  Installs by
-# real clients and builds (clients_install, packaging, bench: they run pip), and commands that are started by the dozen and whose
+# real clients and builds (clients_install, packaging, bench, docs: they run pip), and commands that are started by the dozen and whose
 # operations have other tests (warm, operations, migration, verify, pin).
-NOT_ON_NEWEST = clients_install packaging bench warm warm_gaps operations migration verify pin
+NOT_ON_NEWEST = clients_install packaging bench docs warm warm_gaps operations migration verify pin
 
-.PHONY: run test suite suite-on-newest test-clients lint types bench system-packages clean
+.PHONY: run test suite suite-on-newest test-clients lint types docs bench system-packages clean
 
 run: $(VENV)/installed
 	exec $(BIN)/twistd --nodaemon --pidfile= pypiproxy $(ARGS)
@@ -49,6 +50,11 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(BIN)/mypy
 
+# A dead link, an unknown anchor or a page that README.md does not list fails it.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs . build/site $(ARGS)
+	@echo "build/site/index.html"
+
 bench: $(VENV)/installed-test system-packages
 	$(BIN)/python bench/run.py $(ARGS)
 
@@ -66,6 +72,10 @@ $(VENV)/installed: $(METADATA) | $(BIN)/python
 
 $(VENV)/installed-test: $(METADATA) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: $(METADATA) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@ $(VENV)/installed
 
 $(BIN)/python:
