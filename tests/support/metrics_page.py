@@ -14,8 +14,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 _HEAD = """\
 # Metrics
 
-`/-/metrics` serves these figures in the Prometheus text format. Counters start at 0 with each start of the proxy.
-This page is generated from the definitions in the code.
+`/-/metrics` serves these metrics in the Prometheus text format. Counters start at 0 at each start of the proxy.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -24,10 +23,23 @@ This page is generated from the definitions in the code.
 _EVENTS = """
 ## Events
 
-`pypiproxy_events_total` counts what is worth a look, by the label `event`:
+`pypiproxy_events_total` counts incidents that an operator may want to examine, by the label `event`:
 
 | event | meaning |
 |---|---|
+"""
+
+_FOOT = """
+## Alerts
+
+| expression | meaning |
+|---|---|
+| `pypiproxy_degraded > 0` | Something is wrong while builds are served ([reasons](disk.md#when-the-disk-fails)). |
+| `increase(pypiproxy_events_total{event="damaged file set aside"}[1d]) > 0` | The disk damages files. |
+| `increase(pypiproxy_events_total{event="changed digest refused"}[1d]) > 0` | An upstream replaced a file. |
+| `rate(pypiproxy_requests_total{status="503"}[5m]) > 0` | Clients requested what is not cached and cannot be fetched. |
+
+This page is generated from the definitions in the code (`python -m tests.support.metrics_page`).
 """
 
 
@@ -46,7 +58,7 @@ def page() -> str:
             labels = ", ".join(f"`{label}`" for label in samples[0].labels if label != "le") or "-"
             rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n")
     events = [f"| `{incident.value}` | {incident.meaning} |\n" for incident in Incident]
-    return "".join((_HEAD, *rows, _EVENTS, *events))
+    return "".join((_HEAD, *rows, _EVENTS, *events, _FOOT))
 
 
 if __name__ == "__main__":
