@@ -1,4 +1,4 @@
-// The environment of all agents: every build installs through the proxy without knowing it.
+// The environment of all agents: every build installs through the proxy without changes of its own.
 //
 // Put this file into $JENKINS_HOME/init.groovy.d/ and restart Jenkins, or paste it into Manage Jenkins > Script Console.
 // `pypiproxy client-config pip --url https://packages.corp.example` prints the settings for your own address.
@@ -9,8 +9,8 @@ import jenkins.model.Jenkins
 def settings = [
     PIP_INDEX_URL    : 'https://packages.corp.example/simple/',
     UV_DEFAULT_INDEX : 'https://packages.corp.example/simple/',
-    // For plain http from another host, pip has to be told: PIP_TRUSTED_HOST : 'packages.corp.example',
-    // For a certificate of the company's own authority: PIP_CERT and SSL_CERT_FILE : '/etc/ssl/certs/ca-certificates.crt',
+    // pip accepts plain http from another host only with PIP_TRUSTED_HOST : 'packages.corp.example',
+    // For a certificate that an authority of your own signed: PIP_CERT and SSL_CERT_FILE : '/etc/ssl/certs/ca-certificates.crt',
 ]
 
 def properties = Jenkins.get().globalNodeProperties
