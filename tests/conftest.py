@@ -46,6 +46,7 @@ _LONG = (
     "migration",
     "kill",
     "packaging",
+    "docs",
     "tap",
     "machine",
 )
