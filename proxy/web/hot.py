@@ -170,10 +170,14 @@ class HotRequests:
 
     def remember(self, ask: Ask, source: AnswerSource) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
-        raw = ask.head.raw
+        raw, principal = ask.head.raw, ask.caller.principal
+        there = self._by_bytes.get(raw)
+        if there is not None and there[0].principal == principal:
+            # Many who ask for what is new at one moment are answered the long way, one after another.
+            there[0].source, there[0].hit = source, None
+            return
         if len(raw) > _LONGEST or (meant := meaning(ask.head)) is None:
             return
-        principal = ask.caller.principal
         known = _Known(source, ask.target, ask.route, principal)
         self._by_meaning.put((meant, principal), known)
         self._learn(raw, known)
@@ -215,6 +219,9 @@ class HotRequests:
         return None if hit is None else (hit, agent)
 
     def _learn(self, raw: bytes, known: _Known) -> str:
+        there = self._by_bytes.get(raw)
+        if there is not None and there[0] is known:
+            return there[1]  # what it asks for could not be answered at once
         agent = agent_of(raw)
         self._by_bytes.put(raw, (known, agent))
         for part, table in ((without_agent(raw), self._by_rest), (essence(raw), self._by_essence)):
