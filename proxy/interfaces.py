@@ -94,9 +94,6 @@ class IRecordStore(Interface):
     async def set(key: str, value: bytes) -> None:
         """Keep *value* under *key*; it is durable against a crash of this process when the coroutine ends."""
 
-    async def set_all(values: Mapping[str, bytes]) -> None:
-        """As :meth:`set` for several keys: all of them are kept, or none."""
-
     async def delete(key: str) -> bool:
         """Forget *key*; true if it was there."""
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 import pytest_twisted
 
 from proxy.mechanism.offload import Inline, completed
+from proxy.storage.inmemory import Allowance, MovingFile
 from proxy.storage.lists import IN_MEMORY, ListFiles
 from tests.inprocess import JSON, Start
 from tests.support.fake_upstream import FakeUpstream
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def _flip(file: Path) -> None:
@@ -188,11 +195,13 @@ class Disk:
 
     def read(self, name: str) -> bytes | None:
         """The file as two readers at once see it."""
-        first = completed(self.lists.open(name))
-        second = completed(self.lists.open(name))
-        if first is None or second is None:
-            return None
-        with closing(first), closing(second):
+        with ExitStack() as opened:
+            first, second = (completed(self.lists.open(name)) for _ in range(2))
+            for each in (first, second):
+                if each is not None:
+                    opened.callback(each.close)
+            if first is None or second is None:
+                return None
             os.lseek(first.fileno(), 2, os.SEEK_SET)
             data = os.read(second.fileno(), second.size)
             assert os.pread(first.fileno(), first.size, 0) == data
@@ -230,3 +239,73 @@ def test_memory_takes_so_much_and_no_more(disk: Disk) -> None:
     completed(disk.lists.remove("a"))
     disk.write("c", b"x")
     assert disk.read("c") == b"x"
+
+
+def test_a_damaged_file_does_not_hide_what_is_in_memory(disk: Disk, tmp_path: Path) -> None:
+    disk.write("a", b"first")
+    disk.takes = False
+    (tmp_path / "lists" / "a").write_bytes(b"fierst")
+    assert disk.read("a") is None
+    disk.write("a", b"second")
+    assert disk.read("a") == b"second"
+
+
+def test_threads_share_what_is_in_memory(disk: Disk) -> None:
+    disk.takes = False
+    names = [f"{number}" for number in range(3)]
+    failures: list[BaseException] = []
+
+    def use(turn: int) -> None:
+        try:
+            for number in range(300):
+                name = names[(number + turn) % len(names)]
+                disk.write(name, name.encode() * 1000)
+                assert disk.read(name) in (None, name.encode() * 1000)
+                completed(disk.lists.remove(names[(number * 7) % len(names)]))
+        except BaseException as error:  # noqa: BLE001  # all of them are looked at below
+            failures.append(error)
+
+    threads = [threading.Thread(target=use, args=(turn,)) for turn in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert failures == []
+    completed(disk.lists.remove(""))
+    disk.write("whole", bytes(IN_MEMORY))  # nothing is still counted
+
+
+class Slow(io.BytesIO):
+    """A file that is closed while it is written to."""
+
+    closing: threading.Thread
+    closed_early = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        self.closing.start()
+        self.closing.join(0.05)
+        self.closed_early = not self.closing.is_alive()
+        return super().write(data)
+
+
+def test_a_temporary_file_is_not_closed_under_the_thread_that_writes_it() -> None:
+    slow = Slow()
+    file = MovingFile(lambda: slow, Allowance(0))
+    slow.closing = threading.Thread(target=file.close)
+    assert file.write(b"data") == 4
+    slow.closing.join()
+    assert (slow.closed_early, slow.closed) == (False, True)
+
+
+def test_a_temporary_file_takes_its_memory_from_what_is_allowed() -> None:
+    def full() -> BinaryIO:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    allowance = Allowance(10)
+    one = MovingFile(full, allowance)
+    assert one.write(b"12345678") == 8
+    with closing(MovingFile(full, allowance)) as other, pytest.raises(OSError, match="No space left"):
+        other.write(b"123")
+    one.close()
+    with closing(MovingFile(full, allowance)) as other:
+        assert other.write(b"1234567890") == 10

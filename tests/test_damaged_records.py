@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -365,10 +365,10 @@ class Failing(MemoryRecords):
             raise StorageFailed("it gives nothing")
         return await super().get(key)
 
-    async def set_all(self, values: Mapping[str, bytes]) -> None:
+    async def set(self, key: str, value: bytes) -> None:
         if not self.takes:
             raise StorageFailed("it takes nothing")
-        await super().set_all(values)
+        await super().set(key, value)
 
 
 class Unreadable(MemoryVersioned):

@@ -103,11 +103,6 @@ class TestRecords:
         now(records.set("k", value))
         assert now(records.get("k")) == value
 
-    def test_several_are_set_at_once(self, records: IRecordStore) -> None:
-        now(records.set("a", b"before"))
-        now(records.set_all({"a": b"1", "b": b"x" * 100_000}))
-        assert (now(records.get("a")), now(records.get("b"))) == (b"1", b"x" * 100_000)
-
     def test_keys_by_prefix(self, records: IRecordStore) -> None:
         for key in ("pins/a/six", "pins/a/attrs", "pins/b/six", "page/a/six"):
             now(records.set(key, b""))

@@ -135,6 +135,8 @@ class Watched:
         # Of a file system that only it sees, paths begin there.
         data = str(self.proxy.data_dir)
         first = target.removeprefix(data).lstrip("/").partition("/")[0]
+        if target.startswith("/memfd:held"):
+            return "list in memory"  # what the disk did not take, bounded by storage.lists
         if first in _STORED or target.startswith("/memfd:"):
             return "stored"
         return "records" if first == "records" else "data" if target.startswith(data) else "other"

@@ -21,7 +21,7 @@ from proxy.core.cache_status import CacheStatus
 from proxy.core.views import Moment
 from proxy.errors import Overloaded, StorageFailed
 from proxy.interfaces import Clock, IBytesSource, IOffload, IProjectsView
-from proxy.mechanism.flight import Flights
+from proxy.mechanism.flight import Flights, closing_after, uninterrupted
 from proxy.policy.policy import Policy
 from proxy.policy.rules import Viewpoint
 from proxy.settings import MIB
@@ -113,10 +113,8 @@ class ShownList:
     async def _gone_through(self, digest: str, now: float) -> _Shown:
         before = self._shown
         lines = await self._lines(digest)
-        try:
-            until = await self._offload.run(_next_change, lines.fileno(), self._policy, now, self._view)
-        finally:
-            lines.close()
+        change = self._offload.run(_next_change, lines.fileno(), self._policy, now, self._view)
+        until = await uninterrupted(closing_after(change, lines))
         state = hashlib.sha256(f"{digest}/{self._policy.name}/{until}".encode()).hexdigest()
         shown = self._shown = _Shown(digest, f"{digest}.{state}", now, until)
         if before is not None and before.start != shown.start:
@@ -147,12 +145,12 @@ class ShownList:
             return not self._policy.project(project, shown.since, self._view).visible
 
         leave_out = hidden if self._policy.judges_projects else None
+        descriptor = lines.fileno()
+        rendering = self._lists.write(name, lambda file: _write(descriptor, media, coding, leave_out, file))
         try:
-            await self._lists.write(name, lambda file: _write(lines.fileno(), media, coding, leave_out, file))
+            await uninterrupted(closing_after(rendering, lines))
         except OSError as error:
             raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
-        finally:
-            lines.close()
 
 
 def lines_file(digest: str) -> str:

@@ -19,6 +19,7 @@ from proxy.core.events import OF_LISTS, Incident, Notice
 from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, StorageFailed
 from proxy.interfaces import IOffload, IProjectsView, IUpstreams
+from proxy.mechanism.flight import closing_after, uninterrupted
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
 from proxy.settings import MIB
@@ -135,13 +136,13 @@ class ProjectList:
         lines = await self._lists.open_earlier(f"{digest}{_EARLIER_LINES}")
         if lines is None:
             return False
+        descriptor = lines.fileno()
+        copying = self._lists.write(lines_file(name), lambda file: _copy(descriptor, file))
         try:
-            await self._lists.write(lines_file(name), lambda file: _copy(lines.fileno(), file))
+            await uninterrupted(closing_after(copying, lines))
         except (Malformed, OSError) as error:
             self.log.warn("the list of projects that an earlier version kept cannot be used: {error}", error=error)
             return False
-        finally:
-            lines.close()
         return True
 
     async def ask(self, key: str, known: Head | None, adopt: Callable[[Head], None], *, forced: bool = False) -> None:
@@ -176,7 +177,7 @@ class ProjectList:
                 digest = await self._to_disk(body, read)
                 serial = await self._lists.write(lines_file(digest), lambda file: _lines_out_of(body, content_type, file))
             finally:
-                body.close()
+                await uninterrupted(self._offload.run(body.close))  # it waits for a thread that writes
         except OSError as error:
             raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
         return digest, serial

@@ -1,7 +1,7 @@
 """Records of pages and documents in the record store: the head under one key, the body under another that bears its digest.
 
-A renewal (304) rewrites the head alone.  A new page writes its body and its head, then removes the old body: a crash in between
-leaves one of the two records whole and at worst an orphaned body, which :meth:`HeadedRecords.forget` removes with the rest.
+A renewal (304) rewrites the head alone.  A new page writes its body first, then the head, then removes the old body: a crash in
+between leaves the old record whole and at worst an orphaned body, which :meth:`HeadedRecords.forget` removes with the rest.
 """
 
 from __future__ import annotations
@@ -61,12 +61,11 @@ class HeadedRecords:
 
     async def keep(self, project: str, record: Record, before: Head | None) -> None:
         """Remember *record* in place of the one with head *before*."""
-        if before is not None and before.digest == record.head.digest:
-            await self.renew(project, record.head)
-            return
-        body, head = self._body_key(project, record.head.digest), self._key(project)
-        await self._records.set_all({body: record.body, head: _encoder.encode(record.head)})
-        if before is not None and before.found:
+        replaced = before is None or before.digest != record.head.digest
+        if replaced:
+            await self._records.set(self._body_key(project, record.head.digest), record.body)
+        await self.renew(project, record.head)
+        if before is not None and before.found and replaced:
             await self._records.delete(self._body_key(project, before.digest))
 
     async def discontinue(self, project: str, before: Head | None) -> None:

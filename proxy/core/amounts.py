@@ -21,12 +21,12 @@ _UNITS = (("s", 1.0, 120.0), ("min", 60.0, 120.0), ("h", 3600.0, 48.0), ("d", 86
 
 
 def duration(seconds: float) -> str:
-    """So many *seconds*, in the unit that suits, to two digits below ten: ``"3 ms"``, ``"0.25 s"``, ``"75 s"``, ``"2.5 h"``."""
+    """So many *seconds*, in the unit that suits, to two or three digits: ``"3 ms"``, ``"0.25 s"``, ``"12.5 s"``."""
     if 0 < seconds < 0.0995:
         return f"{seconds * 1000:.2g} ms" if seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
     unit, length, _ = next(each for each in _UNITS if seconds < each[1] * each[2])
     number = seconds / length
-    return f"{number:.2g} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+    return f"{number:.2g} {unit}" if number < 9.95 else f"{round(number, 1 if number < 99.95 else None):g} {unit}"
 
 
 def moment(seconds: float | None) -> str:

@@ -6,7 +6,7 @@ others, and for the cache when nobody is left.  A failure reaches every waiter a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar, copy_context
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -105,6 +105,17 @@ def uninterrupted(work: Routine[T], dropped: Callable[[T], object] = lambda resu
 def owned(work: Routine[C]) -> Deferred[C]:
     """Wait for *work*, whose result has to be closed: it is closed when nobody waits for it any more."""
     return uninterrupted(work, lambda result: None if result is None else result.close())
+
+
+async def closing_after(work: Awaitable[T], resource: _Closable) -> T:
+    """What *work* gives, after which *resource*, which a worker thread uses for it, is closed.
+
+    To be run :func:`uninterrupted`: the number of a descriptor that is closed too early belongs to another file.
+    """
+    try:
+        return await work
+    finally:
+        resource.close()
 
 
 def swallow(deferred: Deferred[Any], *also: type[BaseException]) -> None:

@@ -71,7 +71,7 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     entries = document.get("files")
     if not isinstance(entries, list):
         raise Malformed("the JSON is no project page: it has no list of files")
-    listed = [file for file in [_file(entry, url) for entry in _entries(entries)] if file is not None]
+    listed = [file for file in [_file(_entry(raw), url) for raw in entries] if file is not None]
     if entries and not listed and not any(bytes(raw)[:1] == b"{" for raw in entries):
         raise Malformed("the JSON is no project page: its files are no objects")
     if not meta and not isinstance(name, str) and not listed:
@@ -125,14 +125,6 @@ def _versions(value: Any) -> tuple[str, ...] | None:
 
 def _others(mapping: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
     return {key: value for key, value in mapping.items() if key not in known} if not known.issuperset(mapping) else EMPTY
-
-
-def _entries(raws: list[msgspec.Raw]) -> list[Any]:
-    """The values of *raws*, as :func:`_entry` tells them."""
-    try:
-        return list(map(_value.decode, raws))
-    except _UNDECODABLE:
-        return list(map(_entry, raws))
 
 
 def _entry(raw: msgspec.Raw) -> Any:

@@ -2,7 +2,7 @@
 
 Beside each is its digest (``<name>.sum``), which is written first: a file without one was not made by this version, or not to
 its end.  A file is held against its digest when it is opened: a small one always, others for the first time since the start and
-whenever inode, size or time of change are not what they were then.  What cannot be read, what is damaged and what has no digest
+whenever inode, size or times are not what they were then.  What cannot be read, what is damaged and what has no digest
 counts as missing.
 
 What the disk does not take is held in memory, up to :data:`IN_MEMORY` bytes of each index; above that, writing raises OSError.
@@ -15,6 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from proxy.interfaces import IOffload
 from proxy.mechanism.flight import owned
 from proxy.settings import MIB
 from proxy.storage.checked import SMALL, Proofs, mark_of
-from proxy.storage.inmemory import BoundedMemory, MovingFile
+from proxy.storage.inmemory import Allowance, MemoryFile, MovingFile
 from proxy.storage.whole import WholeFile
 
 T = TypeVar("T")
@@ -49,18 +50,22 @@ class ListFiles:
         self._prepare = prepare
         self._proofs = Proofs()
         #: What the disk did not take, by name.
-        self._held: dict[str, BoundedMemory] = {}
+        self._held: dict[str, MemoryFile] = {}
+        self._allowance = Allowance(IN_MEMORY)
+        #: Held while the table above is looked into or changed, in any thread.
+        self._holding = threading.Lock()
 
     async def open(self, name: str) -> WholeFile | None:
         """The file *name*, open for reading, or ``None``."""
         return await owned(self._offload.run(self._open, name))
 
     def _open(self, name: str) -> WholeFile | None:
+        with self._holding:
+            if (held := self._held.get(name)) is not None:
+                return held.reader()
         path = self._folder / name
         file = _opened(path)
         if file is None:
-            with suppress(LookupError, OSError):  # it has just been replaced, maybe
-                return self._held[name].reader()
             return None
         try:
             if not self._is_whole(path, file.fileno()):
@@ -102,15 +107,11 @@ class ListFiles:
         return await owned(self._offload.run(self._temporary))
 
     def _temporary(self) -> BinaryIO:
-        return cast("BinaryIO", MovingFile(self._temporary_on_disk, self._left))
+        return cast("BinaryIO", MovingFile(self._temporary_on_disk, self._allowance))
 
     def _temporary_on_disk(self) -> BinaryIO:
         self._prepare(self._folder)
         return tempfile.TemporaryFile(dir=self._folder, buffering=0)
-
-    def _left(self) -> int:
-        """Bytes that may be held in memory."""
-        return IN_MEMORY - sum(each.size for each in self._held.copy().values())
 
     async def write(self, name: str, produce: Callable[[BinaryIO], T]) -> T:
         """Make the file *name* out of what *produce* writes, in a worker thread; what it returns.  It is there whole or not.
@@ -126,13 +127,11 @@ class ListFiles:
             if not is_of_the_disk(error):
                 raise
             return self._hold(name, produce, error)
-        held = self._held.pop(name, None)
-        if held is not None:
-            held.close()
+        self._let_go(lambda held: held == name)
         return made
 
     def _hold(self, name: str, produce: Callable[[BinaryIO], T], why: OSError) -> T:
-        file = BoundedMemory(self._left())
+        file = MemoryFile(self._allowance)
         try:
             made = produce(file)
         except OSError:
@@ -141,9 +140,18 @@ class ListFiles:
         except BaseException:
             file.close()
             raise
-        self._held[name] = file
+        with self._holding:
+            before, self._held[name] = self._held.get(name), file
+        if before is not None:
+            before.close()
         self.log.error("{path} cannot be written and is held in memory: {why}", path=self._folder / name, why=why.strerror)
         return made
+
+    def _let_go(self, unwanted: Callable[[str], bool]) -> None:
+        """Close what is in memory under names that are *unwanted*; open readers keep what they have."""
+        with self._holding:
+            for name in list(filter(unwanted, self._held)):
+                self._held.pop(name).close()
 
     def _write_to_disk(self, name: str, produce: Callable[[BinaryIO], T]) -> T:
         self._prepare(self._folder)
@@ -168,8 +176,7 @@ class ListFiles:
 
     def close(self) -> None:
         """Let go of what is in memory."""
-        while self._held:
-            self._held.popitem()[1].close()
+        self._let_go(lambda name: True)
 
     async def keep_only(self, start: str) -> None:
         """Remove all files whose names do not begin with *start*, as far as possible; open readers keep what they have."""
@@ -180,8 +187,7 @@ class ListFiles:
         await self._offload.run(self._remove, lambda name: name.startswith(start))
 
     def _remove(self, unwanted: Callable[[str], bool]) -> None:
-        for name in list(filter(unwanted, self._held)):
-            self._held.pop(name).close()
+        self._let_go(unwanted)
         with suppress(OSError):
             for entry in os.scandir(self._folder):
                 if unwanted(entry.name):

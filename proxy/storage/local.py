@@ -294,7 +294,7 @@ class LocalFiles:
         """*source*, whose end waits until all of it has been read and its digest was right."""
         held = FileBeingChecked(source.fileno(), source.size, sha256, mark, self._proofs)
         try:
-            check = self._checks.join((sha256, mark), lambda: self._check(sha256, os.dup(held.fileno()), mark))
+            check = self._checks.join((sha256, mark[:3]), lambda: self._check(sha256, os.dup(held.fileno()), mark))
         except BaseException:
             held.close()
             raise
@@ -489,7 +489,7 @@ class LocalFiles:
             path = self.path(sha256)
             try:
                 mark = mark_of(os.stat(path))
-                if (sha256, mark) in self._checks:
+                if (sha256, mark[:3]) in self._checks:
                     continue  # its time tells whether it is written to meanwhile
                 written = int(used * 1e9)
                 sound = self._proofs.renew(sha256, mark, written)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,7 @@ class DiskRecords:
         return await self._offload.run(self._get, key)
 
     async def set(self, key: str, value: bytes) -> None:
-        await self.set_all({key: value})
-
-    async def set_all(self, values: Mapping[str, bytes]) -> None:
-        await self._offload.run(self._write, lambda cache: _set_all(cache, values), ", ".join(values))
+        await self._offload.run(self._write, lambda cache: cache.set(key, value), key)
 
     async def delete(self, key: str) -> bool:
         return bool(await self._offload.run(self._write, lambda cache: cache.delete(key), key))
@@ -251,12 +248,6 @@ class DiskRecords:
         self._close_readable()
 
 
-def _set_all(cache: Cache, values: Mapping[str, bytes]) -> None:
-    with cache.transact():
-        for key, value in values.items():
-            cache.set(key, value)
-
-
 @implementer(IRecordStore)
 class CopiedRecords:
     """A copy of the database under *directory* as it is now, for those who only read while a proxy works on it.
@@ -279,9 +270,6 @@ class CopiedRecords:
 
     async def set(self, key: str, value: bytes) -> None:
         raise StorageFailed(f"{key} cannot be kept: this is a copy of the record database")
-
-    async def set_all(self, values: Mapping[str, bytes]) -> None:
-        raise StorageFailed(f"{', '.join(values)} cannot be kept: this is a copy of the record database")
 
     async def delete(self, key: str) -> bool:
         raise StorageFailed(f"{key} cannot be removed: this is a copy of the record database")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from zope.interface import implementer
 
 from proxy.errors import StorageFailed
@@ -35,16 +33,12 @@ class SpareRecords:
         return value
 
     async def set(self, key: str, value: bytes) -> None:
-        await self.set_all({key: value})
-
-    async def set_all(self, values: Mapping[str, bytes]) -> None:
         try:
-            await self._records.set_all(values)
+            await self._records.set(key, value)
         except StorageFailed:
-            await self._memory.set_all(values)
+            await self._memory.set(key, value)
             raise
-        for key in values:
-            await self._memory.delete(key)
+        await self._memory.delete(key)
 
     async def delete(self, key: str) -> bool:
         there = await self._memory.delete(key)

@@ -1,9 +1,9 @@
 """Answers to requests seen before: no coroutine, no response object, one write.
 
 Theory of operation. The agents of a farm ask for the same pages and files over and over. A route that answers a plain GET
-may give a :data:`~proxy.web.answers.Source` with its answer: a function that says at once what the answer is *now*, or that
-it cannot say at once. It is kept under what the request *means*: its target and the three headers that pages and files depend
-on. What is remembered is how to answer, never the answer: freshness, ledger and policy are asked each time.
+may give a :data:`~proxy.web.answers.AnswerSource` with its answer: a function that says at once what the answer is *now*, or
+that it cannot say at once. It is kept under what the request *means*: its target and the three headers that pages and files
+depend on. What is remembered is how to answer, never the answer: freshness, ledger and policy are asked each time.
 
 A request is recognised in four ways, the cheapest first: by its very bytes, as those of one client on one image are; by its
 bytes without the line that names the client (:func:`without_agent`) or without all lines of no matter (:func:`essence`), as
@@ -165,7 +165,7 @@ class HotRequests:
         self._by_rest: BoundedTable[bytes, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
         self._by_essence: BoundedTable[bytes, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
         self._by_meaning: BoundedTable[_Asked, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
-        #: Hashes of what was recognised by its essence: what comes again is worth knowing by its bytes.
+        #: Hashes of what was recognised by a part of its bytes: what comes again is worth knowing by all of them.
         self._once: set[int] = set()
 
     def remember(self, ask: Ask, source: AnswerSource) -> None:

@@ -114,7 +114,7 @@ class HttpClient:
     async def send(
         self, attempt: Attempt, place: Slot, method: str, url: str, headers: Mapping[str, str], named_by: str | None
     ) -> Exchange:
-        """See :class:`proxy.upstream.http.attempt.Sender`."""
+        """See :class:`proxy.upstream.http.attempt.RequestSender`."""
         for _ in range(MOST_REDIRECTS + 1):
             self._check_host(url, named_by)
             asked = _Asked(attempt, place, method, url, origin_of(url), headers)
