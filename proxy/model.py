@@ -213,9 +213,9 @@ DocumentReply = DocumentFound | PageUnchanged | PageMissing
 class Condition(enum.Enum):
     """How an index's upstreams stand, as the freshness decision sees them.
 
-    ``UP``: the last answers were good.  ``SUSPECT``: the last attempt failed or has been silent for longer than the soft
-    deadline: nobody waits for it who has something to serve.  ``DOWN``: every breaker is open: it is not asked at all for now.
-    ``OFFLINE``: it is never asked, by the index's configuration.
+    ``UP``: the last answers were good.  ``SUSPECT``: the last two different URLs failed, or most of the last, or an answer took
+    longer than the soft deadline: nobody waits for it who has something to serve.  ``DOWN``: every breaker is open: it is
+    not asked at all for now.  ``OFFLINE``: it is never asked, by the index's configuration.
     """
 
     UP = "up"

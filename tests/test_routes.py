@@ -32,7 +32,7 @@ def filled(pattern: str, by: dict[str, str]) -> tuple[str, tuple[str, ...]]:
 def test_every_pattern_is_reached_at_the_root_and_by_name(pattern: str) -> None:
     path, values = filled(pattern, GOOD)
     area = pattern.split("/")[0]
-    counted = area in ("simple", "files", "pypi")
+    counted = area in ("simple", "files", "packages", "pypi")
     for root, index in (("/", "pypi"), ("/index/pypi/", "pypi"), ("/index/my%20index/", "my index")):
         expected = Below(index, root, pattern, values, RequestPlace(index, area) if counted else None)
         assert leads(root + path) == expected

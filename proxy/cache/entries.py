@@ -27,7 +27,7 @@ class Entries(dict[str, LedgerEntry]):
 
     def _name_state(self) -> None:
         #: Names what is known of companions beyond their page, and which removals came before: another state, another offer.
-        self.companions = f"{self._known}.{self._known_size}.{self._removals}"
+        self.state_of_companions = f"{self._known}.{self._known_size}.{self._removals}"
 
     def _count(self, name: str, entry: LedgerEntry, sign: int) -> None:
         self.weight += sign * (_ENTRY_WEIGHT + len(name) + len(entry.url))

@@ -111,7 +111,7 @@ def _pairs(sums: dict[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
-_KINDS = {"simple": "pages", "files": "files", "pypi": "JSON API"}
+_KINDS = {"simple": "pages", "files": "files", "packages": "files of the JSON API", "pypi": "JSON API"}
 
 
 def _hits(words: dict[str, int]) -> str:

@@ -60,7 +60,7 @@ class ProxyKind:
         offered = repository(self._offering(index, self._policy, prefetch=index.prefetch and not index.offline))
         everything = repository(self._offering(index, Policy(), prefetch=False))
         return BuiltIndex(
-            IndexParts(offered, everything, pages, documents, pool), closing=(pages, documents, metadata, offered)
+            IndexParts(offered, everything, pages, documents, pool), closing=(pages, documents, metadata, offered, everything)
         )
 
     def _offering(self, index: IndexSettings, policy: Policy, *, prefetch: bool) -> Offering:

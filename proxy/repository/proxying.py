@@ -111,7 +111,7 @@ class ProxyRepository:
     def _view(self, project: str, served: Served, entries: Entries, moment: Moment, there: There | None) -> PageView:
         head = served.head
         # A page out of HTML states no sizes: they become known file by file.
-        known = entries.companions if head.states_sizes else f"{entries.companions}.{len(entries)}"
+        known = entries.state_of_companions if head.states_sizes else f"{entries.state_of_companions}.{len(entries)}"
         state = f"{head.digest}/{moment.mark}/{known}"
         digests = None
         if there is not None:

@@ -26,7 +26,7 @@ CLAIMS: Mapping[str, Callable[[str], bool]] = {
 }
 
 #: What answers are counted by: the first segment below an index.
-AREAS = frozenset({"simple", "files", "pypi"})
+AREAS = frozenset({"simple", "files", "packages", "pypi"})
 
 
 @frozen(slots=True)

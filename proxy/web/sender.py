@@ -18,7 +18,7 @@ from proxy.errors import StorageFailed
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.mechanism.flight import swallow
 from proxy.settings import KIB
-from proxy.web.page_cache import is_cached, read_in
+from proxy.web.read_ahead import is_cached, read_in
 
 #: Bytes copied through this process at once.
 COPY = 64 * KIB

@@ -176,7 +176,7 @@ class Evidence:
         return self._at_home.last_failure_at
 
     def condition(self) -> Condition:
-        """As the freshness decision sees the upstream: suspect when its last two different URLs failed, or it is slow."""
+        """As the freshness decision sees the upstream: suspect when its last URLs failed, or it is slow."""
         home = self._at_home
         if home.state is not _UP:
             return Condition.DOWN
