@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
+from bench.cold import COLD
 from bench.peers import Devpi, Proxpi, Pypiron
 from bench.process import ORIGINAL, cores
 from bench.resolving import RESOLVING
@@ -52,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _arguments(arguments)
     if asked.quick:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
-    scenarios = [each for each in (*SCENARIOS, STAMPEDE, *RESOLVING) if any(part in each.name for part in asked.only or [""])]
+    scenarios = [
+        each for each in (*SCENARIOS, *COLD, STAMPEDE, *RESOLVING) if any(part in each.name for part in asked.only or [""])
+    ]
     if asked.quick and not asked.only:
         scenarios = [each for each in scenarios if not each.long]
     if asked.list:

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL_PAGE = ("few", 35)
 BIG_PAGE = ("thousand", 5_000)
 HUGE_PAGE = ("huge", 40_000)
+#: Small pages of which each is asked for once.
+COLD_PAGES = tuple((f"cold-{number}", 35) for number in range(600))
 #: Names on the list of all projects, while a scenario asks for that.
 ALL_PROJECTS = 800_000
 #: Releases of each project that the resolving scenarios meet.
@@ -49,7 +51,7 @@ class Upstream:
     """The process.  ``base`` is its ``scheme://host:port``."""
 
     def __init__(self, core: int, place: Path) -> None:
-        pages = [f"--page={project}={files}" for project, files in (SMALL_PAGE, BIG_PAGE, HUGE_PAGE)]
+        pages = [f"--page={project}={files}" for project, files in (SMALL_PAGE, BIG_PAGE, HUGE_PAGE, *COLD_PAGES)]
         files = [f"--file={each.project}/{each.filename}={each.size}" for each in (SMALL_FILE, BIG_FILE)]
         self._process = Pinned(
             [
