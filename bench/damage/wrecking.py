@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -54,7 +55,8 @@ class Wrecker:
         kind = self._rng.choice(sorted(kinds))
         self._journal.damage[f"{path.relative_to(root).parts[0]}: {kind}"] += 1
         self._journal.note(WORLD, f"damage: {kind}: {str(path.relative_to(root))[:40]}")
-        kinds[kind]()
+        with suppress(OSError):  # a disk that is full takes no damage either
+            kinds[kind]()
 
     def _flip(self, path: Path, *, keep_times: bool = False) -> None:
         facts = path.stat()
