@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
@@ -603,3 +604,85 @@ def test_nothing_is_made_where_the_directory_is_not_the_right_one(tmp_path: Path
     assert os.listdir(tmp_path) == []
     assert now(store.look()) == "the data directory is not there"
     now(store.close())
+
+
+# -- many at once ------------------------------------------------------------------------------------------------------------
+
+
+class Queue:
+    """What is to be done in the thread of the records waits until it is told to begin.  See :class:`IOffload`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        done: Deferred[Any] = Deferred()
+        self._waiting.append((done, lambda: function(*args)))
+        return await done
+
+    def begin(self) -> None:
+        while self._waiting:
+            done, call = self._waiting.pop(0)
+            if not done.called:
+                try:
+                    result = call()
+                except StorageFailed:
+                    done.errback()
+                else:
+                    done.callback(result)
+
+
+def asked_at_once(records: MirroredRecords, batch: Iterable[list[Change]]) -> list[Deferred[int | None]]:
+    return [Deferred.fromCoroutine(records.apply(changes)) for changes in batch]
+
+
+def outcome(asked: Deferred[int | None]) -> int | str | None:
+    """The version, ``None`` for a conflict, or the kind of the failure."""
+    found: list[int | str | None] = []
+    asked.addCallbacks(found.append, lambda failure: found.append(failure.type.__name__))
+    (what,) = found
+    return what
+
+
+def test_who_waits_at_one_moment_is_served_one_after_another(tmp_path: Path) -> None:
+    queue = Queue()
+    records = MirroredRecords(tmp_path / FIRST, tmp_path / SECOND, queue, steady=lambda: 0.0)  # type: ignore[arg-type]  # run alone
+    asked = asked_at_once(
+        records,
+        [
+            [Change("a", b"first", 0)],
+            [Change("a", b"second", 0), Change("c", b"")],
+            [Change("b", b"of b"), Change("b2", b"")],
+            [],
+            [Change("a", b"third", 1)],
+        ],
+    )
+    asked[2].cancel()
+    queue.begin()
+    assert [outcome(each) for each in asked] == [1, None, "CancelledError", 2, 3]
+    queue.begin()
+    reading, closing = Deferred.fromCoroutine(records.scan("")), Deferred.fromCoroutine(records.close())
+    queue.begin()
+    rows: list[Versioned] = []
+    reading.addCallback(rows.extend)
+    assert closing.called
+    assert [(row.key, row.value, row.version) for row in rows] == [("a", b"third", 3)]
+    shutil.rmtree(tmp_path / FIRST)
+    again = mirrored(tmp_path)
+    assert [(row.key, row.value, row.version) for row in now(again.scan(""))] == [("a", b"third", 3)]
+    now(again.close())
+
+
+def test_who_has_no_room_keeps_nobody_else_from_it(tmp_path: Path) -> None:
+    queue = Queue()
+    records = MirroredRecords(tmp_path / FIRST, tmp_path / SECOND, queue, steady=lambda: 0.0)  # type: ignore[arg-type]  # run alone
+    first = asked_at_once(records, [[Change("a", b"")]])
+    queue.begin()
+    assert outcome(first[0]) == 1
+    with no_file_above(200_000):
+        asked = asked_at_once(records, [[Change("b", b"small")], [Change("c", bytes(1_000_000))], [Change("d", b"small")]])
+        queue.begin()
+        assert [outcome(each) for each in asked] == [2, "StorageFailed", 3]
+    closing = Deferred.fromCoroutine(records.close())
+    queue.begin()
+    assert closing.called

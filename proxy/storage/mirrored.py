@@ -1,8 +1,9 @@
 """Versioned records in two files of the same content: what one of them loses, the other one still knows.
 
-Theory of operation.  All work is done in one thread.  Everything is read from the first file.  A change is committed there, and
-then in the second one, whose sequence tells whether it has come as far.  When it has not (a crash came between the two, or the
-disk took only one), each file is given what the other one has of a higher version, before the next change at the latest.
+Theory of operation.  All work is done in one thread.  Everything is read from the first file.  Changes are committed there,
+those of all who wait in one transaction, and then in the second one, whose sequence tells whether it has come as far.  When it
+has not (a crash came between the two, or the disk took only one), each file is given what the other one has of a higher
+version, before the next change at the latest.
 
 A file that is damaged is set aside; one that is damaged or missing is made anew out of the other one.  While that
 other one cannot be read nothing is made: a new file would say of every record that there is none.  While the first file cannot
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from attrs import define
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -37,6 +41,16 @@ T = TypeVar("T")
 _PAUSE = 2.0
 #: How often a file is made out of the other one when that has failed half-way: each time all that there is room for is written.
 _COPY_PAUSE = 60.0
+
+
+@define(eq=False)
+class _Asked:
+    """Changes that somebody waits for, and what became of them: their version, or a failure."""
+
+    changes: Sequence[Change]
+    made: bool = False
+    version: int | None = None
+    failure: StorageFailed | None = None
 
 
 @implementer(IVersionedRecords)
@@ -68,6 +82,8 @@ class MirroredRecords:
         self._steady = steady
         self._ours = ours
         self._recorder = recorder
+        #: What is waited for, and not begun.
+        self._asked_for: deque[_Asked] = deque()
         self._copy: Copy | None = None
         self._try_at = 0.0
         self._trouble: str | None = None
@@ -89,7 +105,14 @@ class MirroredRecords:
         return await self._offload.run(self._branches, prefix)
 
     async def apply(self, changes: Sequence[Change]) -> int | None:
-        return await self._offload.run(self._apply, changes)
+        asked = _Asked(changes)
+        self._asked_for.append(asked)
+        try:
+            return await self._offload.run(self._answer, asked)
+        except CancelledError:
+            with suppress(ValueError, IndexError):  # it is being made, or was
+                self._asked_for.remove(asked)
+            raise
 
     async def look(self) -> str | None:
         """Open what could not be opened, and write what could not be written, if that is possible by now; the trouble left."""
@@ -124,7 +147,7 @@ class MirroredRecords:
             raise StorageFailed(f"record {row.key} is damaged, and its copy cannot be read for now: {error}") from error
         if found is None or not found.sound:
             self.log.error("record {key} is damaged in both files and counts as lost", key=row.key)
-            self._apply([Change(row.key, None)])
+            self._apply([[Change(row.key, None)]])
             return None
         self.log.warn("record {key} was damaged and is taken from its copy", key=row.key)
         with suppress(StorageFailed):
@@ -143,12 +166,39 @@ class MirroredRecords:
         except sqlite3.Error as error:
             raise StorageFailed(f"{self.name}/ cannot be read: {error}") from error
 
-    def _apply(self, changes: Sequence[Change]) -> int | None:
-        version = self._asked(lambda rows: rows.apply(changes, self._clock()), writing=True)
+    def _answer(self, asked: _Asked) -> int | None:
+        """What became of the changes that are *asked* for.  Whoever comes first makes those of all who wait."""
+        if not asked.made:
+            batch = []
+            while self._asked_for:
+                batch.append(self._asked_for.popleft())
+            try:
+                self._make_all(batch)
+            except StorageFailed:
+                for each in batch if len(batch) > 1 else ():  # there may be room for some
+                    with suppress(StorageFailed):
+                        self._make_all([each])
+        if asked.failure is not None:
+            raise asked.failure
+        return asked.version
+
+    def _make_all(self, batch: Sequence[_Asked]) -> None:
+        try:
+            versions = self._apply([each.changes for each in batch])
+        except StorageFailed as error:
+            for each in batch:
+                each.made, each.failure = True, error
+            raise
+        for each, version in zip(batch, versions, strict=True):
+            each.made, each.failure, each.version = True, None, version
+
+    def _apply(self, batch: Sequence[Sequence[Change]]) -> list[int | None]:
+        versions = self._asked(lambda rows: rows.apply_each(batch, self._clock()), writing=True)
         self._trouble = None
-        if version is not None:
-            self._mirror(table.rows_of(changes, version))
-        return version
+        made = [(changes, version) for changes, version in zip(batch, versions, strict=True) if version is not None]
+        if made:
+            self._mirror([row for changes, version in made for row in table.rows_of(changes, version)], len(made))
+        return versions
 
     def _asked(self, question: Callable[[Table], T], *, writing: bool) -> T:
         """What *question* gets of the first file; of one made out of the second one when it turns out to be damaged."""
@@ -220,8 +270,8 @@ class MirroredRecords:
             self._rename(broken)
             return False
 
-    def _mirror(self, rows: Sequence[Row]) -> None:
-        """Bring the second file as far as the first one, whose last transaction wrote *rows*; make it if there is none."""
+    def _mirror(self, rows: Sequence[Row], steps: int = 1) -> None:
+        """Bring the second file as far as the first one, whose last *steps* wrote *rows*; make it if there is none."""
         first, second = self._first, self._second
         if not self._ours() or (self._trouble_of_second is not None and self._steady() < self._try_second_at):
             return
@@ -229,7 +279,7 @@ class MirroredRecords:
             if not self._open_or_set_aside(second):
                 self._make(second, first)
                 second.open()
-            elif rows and second.sequence == first.sequence - 1:
+            elif rows and second.sequence == first.sequence - steps:
                 second.ask(lambda there: there.take(rows, first.sequence))
             elif second.sequence != first.sequence:
                 level(first, second)
@@ -277,7 +327,7 @@ class MirroredRecords:
         self._try_at = self._try_second_at = 0.0
         with suppress(StorageFailed):
             if self._trouble is not None:
-                self._apply([])
+                self._apply([[]])
             self._require_first(writing=True)
             if self._second.sequence == self._first.sequence:
                 for each in (self._first, self._second):

@@ -156,19 +156,28 @@ class Table:
 
     def apply(self, changes: Sequence[Change], now: float) -> int | None:
         """Make all *changes*, or none if one of them expects another version than there is; their version, or ``None``."""
-        version: int
+        return self.apply_each([changes], now)[0]
+
+    def apply_each(self, batch: Sequence[Sequence[Change]], now: float) -> list[int | None]:
+        """:meth:`apply` for each of *batch*, one after another, in one transaction: all that can be made are, or nothing is."""
+        versions: list[int | None] = []
+        sequence = self.sequence
         with self._transaction():
-            for each in changes:
-                if each.expects is not None:
-                    found = self._connection.execute(
-                        f"SELECT version FROM record WHERE key = ? AND {_THERE}", (each.key, now)
-                    ).fetchone()
-                    if each.expects != (0 if found is None else found[0]):
-                        return None
-            version = self.sequence + 1
-            self._take(rows_of(changes, version), version)
-        self.sequence = version
-        return version
+            for changes in batch:
+                if all(self._as_expected(each, now) for each in changes):
+                    sequence += 1
+                    self._take(rows_of(changes, sequence), sequence)
+                    versions.append(sequence)
+                else:
+                    versions.append(None)
+        self.sequence = sequence
+        return versions
+
+    def _as_expected(self, change: Change, now: float) -> bool:
+        if change.expects is None:
+            return True
+        found = self._connection.execute(f"SELECT version FROM record WHERE key = ? AND {_THERE}", (change.key, now)).fetchone()
+        return bool(change.expects == (0 if found is None else found[0]))
 
     def take(self, rows: Iterable[Row], sequence: int) -> None:
         """Have what is newer in *rows*, those of a file that has come to *sequence*; what is not sound is left out."""
