@@ -58,6 +58,11 @@ class Incident(enum.Enum):
     FILE_DAMAGED = "damaged file set aside", "A stored file did not have its digest and was moved to quarantine/."
     RECORD_UNREADABLE = "record unreadable", "A record of the database is damaged and is fetched or read from its copy."
     DATABASE_SET_ASIDE = "record database set aside", "A database is damaged; a new one takes its place."
+    ROTATED = "secret or certificate replaced", "Files of a password, a token or certificates have changed, and are used."
+    ROTATION_FAILED = (
+        "replaced secret or certificate not usable",
+        "Files of a password, a token or certificates can no longer be used; the last good value is used instead.",
+    )
 
 
 @frozen(slots=True)

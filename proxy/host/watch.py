@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from proxy.core.amounts import duration
 from proxy.core.troubles import Reason, Trouble
 from proxy.mechanism.flight import Flights, swallow
+from proxy.mechanism.patience import within
 
 #: Seconds between two looks.
 _INTERVAL = 10.0
@@ -28,6 +29,9 @@ _HANGS = Trouble(
     Reason.NOT_READABLE,
     f"the data directory does not answer within {duration(_PATIENCE)}: check the disk, or the server it is on",
 )
+
+#: Logged by what finds it, which knows more about it: one line for each upstream, and for each file.
+_LOGGED_ELSEWHERE = frozenset({Reason.UPSTREAM, Reason.ROTATION})
 
 #: Says what is wrong with one part, after putting right what can be put right.
 Look = Callable[[], Awaitable[Sequence[Trouble]]]
@@ -56,18 +60,9 @@ class Watch(Service):
 
     async def look(self) -> tuple[Trouble, ...]:
         """What is wrong now, or what was wrong lately when that cannot be found out soon."""
-        looking = Deferred.fromCoroutine(self._from_now())
-        deadline = self._reactor.callLater(_PATIENCE, looking.cancel)
-        try:
-            await looking
-        except CancelledError:
-            if deadline.active():
-                raise
+        if not await within(_PATIENCE, self._from_now(), self._reactor):
             self._hanging = True
             self._changed(self.troubles)
-        finally:
-            if deadline.active():
-                deadline.cancel()
         return self.troubles
 
     def startService(self) -> None:
@@ -113,8 +108,8 @@ class Watch(Service):
 
     def _tell(self, found: Sequence[Trouble]) -> None:
         for each in found:
-            if each.reason not in {old.reason for old in self._found} and each.reason is not Reason.UPSTREAM:
+            if each.reason not in {old.reason for old in self._found} and each.reason not in _LOGGED_ELSEWHERE:
                 self.log.error("degraded ({reason}): {words}", reason=each.reason.value, words=each.words)
         for each in self._found:
-            if each.reason not in {new.reason for new in found} and each.reason is not Reason.UPSTREAM:
+            if each.reason not in {new.reason for new in found} and each.reason not in _LOGGED_ELSEWHERE:
                 self.log.info("no longer degraded ({reason})", reason=each.reason.value)
