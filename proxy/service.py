@@ -20,9 +20,11 @@ from proxy.composition.upstreams import build_clients
 from proxy.composition.watching import build_watch
 from proxy.composition.web import build_web
 from proxy.core.troubles import Trouble
+from proxy.host.rotation import Rotation
 from proxy.host.supervisor import tell_ready
 from proxy.interfaces import Clock
 from proxy.mechanism.clocks import steady
+from proxy.mechanism.rotating import Rotating
 from proxy.policy.policy import STANDARD, Policy
 from proxy.settings import Settings, WarmSettings
 
@@ -46,7 +48,9 @@ class ProxyService(MultiService):
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
         self._indexes = build_indexes(settings.indexes, {"proxy": proxied.build})
         self.indexes = self._indexes.parts
-        self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, self._look_at_commands)
+        self._rotation = Rotation(self._rotating, reactor)
+        others = (self._look_at_commands, self._rotation.look)
+        self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
         look = self._watch.look
         self._commands = build_commands(self._indexes, self.storage, self.caches, self._means, look, serving=serving)
         self.administration = self._commands.administration
@@ -96,6 +100,10 @@ class ProxyService(MultiService):
         finally:
             self._means.stop()
             self.storage.stop()
+
+    def _rotating(self) -> Sequence[Rotating[Any]]:
+        """The files that may be replaced while this runs."""
+        return self._clients.rotating
 
     async def _look_at_commands(self) -> Sequence[Trouble]:
         return await self._commands.look()

@@ -24,6 +24,10 @@ class UpstreamSettings:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    #: The file that these were read from, and are read from again when it changes; ``None``: another source.
+    password_file: Path | None = None
+    token_file: Path | None = None
+    netrc: Path | None = None
     #: PEM files: authorities to trust instead of the system's, and a client certificate with its key (one file or two).
     ca_file: Path | None = None
     client_cert: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -412,6 +413,43 @@ def test_a_password_comes_from_a_file_beside_the_configuration(file: Path) -> No
     upstream = upstream_of(file, 'username = "ci"\npassword_file = "password"')
     assert (upstream.username, upstream.password, upstream.token) == ("ci", "hunter2", None)
     assert "hunter2" not in repr(upstream)
+    assert upstream.password_file == file.parent / "password"
+
+
+@pytest.mark.parametrize("variable", ["$CREDENTIALS_DIRECTORY", "${CREDENTIALS_DIRECTORY}"])
+def test_credentials_of_the_service_manager_are_file_names(file: Path, variable: str) -> None:
+    directory = file.parent / "credentials:x"
+    directory.mkdir()
+    for name in ("token", "key.pem"):
+        (directory / name).write_text("hunter2\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(directory)}
+    upstream = upstream_of(file, f'token_file = "{variable}/token"', environ=environ)
+    assert (upstream.token, upstream.token_file) == ("hunter2", directory / "token")
+    endpoint = f"ssl:1:privateKey={variable}/key.pem"
+    file.write_text(f'[server]\nlisten = ["{endpoint}"]\n')
+    expected = ("ssl:1:privateKey={}/key.pem".format(str(directory).replace(":", "\\:")),)
+    assert load(file, environ=environ).server.listen == expected
+    assert load(None, CommandLine(listen=(endpoint,)), environ).server.listen == expected
+
+
+def test_credentials_that_the_service_does_not_have_are_a_mistake(file: Path) -> None:
+    path = "$CREDENTIALS_DIRECTORY/token"
+    upstream = f'{CORP}token_file = "{path}"\n[[index]]\nname = "main"\nupstreams = ["corp"]\n'
+    for text in (upstream, f'[server]\nlisten = ["ssl:1:privateKey={path}"]\n'):
+        assert "LoadCredential= in the unit" in refusal(file, text)
+    with pytest.raises(ConfigError, match=r"--listen = .*LoadCredential= in the unit"):
+        load(None, CommandLine(listen=(f"ssl:1:privateKey={path}",)), {})
+
+
+def test_a_secret_from_a_pipe_is_read_once(file: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"hunter2\n")
+    os.close(writing)
+    try:
+        upstream = upstream_of(file, f'token_file = "/dev/fd/{reading}"')
+    finally:
+        os.close(reading)
+    assert (upstream.token, upstream.token_file) == ("hunter2", None)
 
 
 def test_a_password_or_token_comes_from_the_environment(file: Path) -> None:

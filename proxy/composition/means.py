@@ -8,6 +8,7 @@ from attrs import frozen
 
 from proxy.interfaces import Clock
 from proxy.mechanism.offload import Offload
+from proxy.mechanism.rotating import Observing
 from proxy.statistics.metrics import Metrics
 
 #: Threads that wait for the disk, and threads that parse, render and compress.
@@ -20,7 +21,8 @@ class Means:
     """Builders hand out what a room needs of it; no room receives all of it.
 
     *reactor* goes by a steady clock, *clock* tells the wall time (seconds since 1970).  *disk* is for what waits for the disk,
-    *work* for what takes long.
+    *work* for what takes long.  *rotation* is a single thread that looks at files which may be replaced
+    while the proxy runs: they may be on another file system, and that may not answer.
     """
 
     reactor: Any
@@ -28,9 +30,16 @@ class Means:
     metrics: Metrics
     disk: Offload
     work: Offload
+    rotation: Offload
+
+    @property
+    def observing(self) -> Observing:
+        """What files that may be replaced are looked at with."""
+        return Observing(self.rotation, self.metrics, self.clock)
 
     def stop(self) -> None:
         """End the threads: one that is left would keep the process alive for ever."""
+        self.rotation.stop()
         self.work.stop()
         self.disk.stop()
 
@@ -38,4 +47,4 @@ class Means:
 def build_means(reactor: Any, clock: Clock) -> Means:
     """The means of one service.  Its threads are started when they are needed."""
     disk, work = Offload(reactor, _DISK_THREADS, "disk"), Offload(reactor, _WORK_THREADS, "work")
-    return Means(reactor, clock, Metrics(), disk, work)
+    return Means(reactor, clock, Metrics(), disk, work, Offload(reactor, 1, "rotation"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 
 import proxy
 from proxy.composition.means import Means
+from proxy.mechanism.rotating import Rotating
 from proxy.settings import IndexSettings, Settings
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.offline import Offline
@@ -23,6 +25,11 @@ class Clients:
 
     identity: Identity
     by_name: Mapping[str, Upstream]
+
+    @property
+    def rotating(self) -> Sequence[Rotating[Any]]:
+        """The files that have to be looked at regularly."""
+        return [each for client in self.by_name.values() for each in client.rotating]
 
     async def close(self) -> None:
         """End what is under way, and close the connections."""
@@ -41,6 +48,7 @@ def build_clients(settings: Settings, instance: str, means: Means) -> Clients:
                 offload=means.work,
                 identity=identity,
                 rng=random.Random(),  # noqa: S311  # jitter, no secret
+                observing=means.observing,
                 clock=means.clock,
             )
             for each in settings.upstreams

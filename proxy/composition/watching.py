@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
 from proxy.core.troubles import Trouble
-from proxy.host.watch import Watch
+from proxy.host.watch import Look, Watch
 
 
 def build_watch(
@@ -17,9 +17,9 @@ def build_watch(
     caches: Caches,
     indexes: Indexes,
     means: Means,
-    commands: Callable[[], Awaitable[Sequence[Trouble]]],
+    *others: Look,
 ) -> Watch:
-    """A watch over all of these; *commands* looks at what operators' commands reach."""
+    """A watch over all of these, and over what *others* look at."""
 
     async def place() -> Sequence[Trouble]:
         return await means.disk.run(storage.place.look)
@@ -28,4 +28,4 @@ def build_watch(
         troubles = await storage.look() or await caches.mend()
         return [*troubles, *await means.disk.run(storage.place.news)]
 
-    return Watch([place, databases, commands, indexes.look], means.reactor, means.metrics.degraded)
+    return Watch([place, databases, *others, indexes.look], means.reactor, means.metrics.degraded)

@@ -6,7 +6,6 @@ file, key, value and what is expected.  Secrets are read from files and the envi
 
 from __future__ import annotations
 
-import netrc
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from attrs import evolve, frozen
 from proxy.config import readers as read
 from proxy.config.tables import ConfigTable, Unacceptable, mistake
 from proxy.errors import ConfigError
+from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
 from proxy.warm.targets import BadTarget, targets
 
@@ -48,14 +48,14 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     """
     source = str(path)
     values = {} if path is None else _parse(path)
-    base = _absolute(Path() if path is None else path.parent)
+    here = read.Here(_absolute(Path() if path is None else path.parent), environ.get("CREDENTIALS_DIRECTORY"))
     mistakes: list[str] = []
     root = ConfigTable(values, source, "", mistakes)
 
-    server = _server(root.table("server"), base)
-    upstreams = {name: _upstream(name, table, base, environ) for name, table in root.tables("upstream")}
+    server = _server(root.table("server"), here)
+    upstreams = {name: _upstream(name, table, here, environ) for name, table in root.tables("upstream")}
     indexes = [_index(table) for table in root.array("index")]
-    warm = _warm(root.table("warm"), base) if "warm" in root else None
+    warm = _warm(root.table("warm"), here) if "warm" in root else None
     root.done()
 
     if not indexes and not command_line.upstreams:
@@ -70,6 +70,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         indexes = [evolve(indexes[0], default=True)]
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.PUBLIC_URL))
     mistakes += _contradictions(source, indexes, upstreams)
+    listen = _listen(command_line.listen, here, mistakes) or server.listen
     preferred = _preferred(command_line.upstreams, upstreams, mistakes)
     if preferred:
         mistakes += [
@@ -83,9 +84,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     indexes = [evolve(index, upstreams=preferred) if preferred and index.default else index for index in indexes]
     used = {name for index in indexes if not index.offline for name in index.upstreams}
     return Settings(
-        server=evolve(
-            server, listen=command_line.listen or server.listen, data_dir=_absolute(command_line.data_dir or server.data_dir)
-        ),
+        server=evolve(server, listen=listen, data_dir=_absolute(command_line.data_dir or server.data_dir)),
         upstreams=tuple(upstream for name, upstream in upstreams.items() if name in used),
         indexes=tuple(indexes),
         warm=warm,
@@ -116,11 +115,11 @@ def _message(mistakes: Sequence[str]) -> str:
     return "\n  ".join([f"{len(mistakes)} mistakes in the configuration:", *mistakes])
 
 
-def _server(table: ConfigTable, base: Path) -> ServerSettings:
+def _server(table: ConfigTable, here: read.Here) -> ServerSettings:
     known = ServerSettings(data_dir=default_data_dir())
     server = ServerSettings(
-        data_dir=table.take("data_dir", read.path(base), known.data_dir),
-        listen=table.take("listen", read.several(read.text), known.listen),
+        data_dir=table.take("data_dir", read.path(here), known.data_dir),
+        listen=table.take("listen", read.several(read.listen(here)), known.listen),
         contact=table.take("contact", read.contact, known.contact),
         drain_time=table.take("drain_time", read.time_span(zero=True), known.drain_time),
         max_connections=table.take("max_connections", read.whole_number(1), known.max_connections),
@@ -135,7 +134,7 @@ def _server(table: ConfigTable, base: Path) -> ServerSettings:
     return server
 
 
-def _upstream(name: str, table: ConfigTable, base: Path, environ: Mapping[str, str]) -> UpstreamSettings:
+def _upstream(name: str, table: ConfigTable, here: read.Here, environ: Mapping[str, str]) -> UpstreamSettings:
     try:
         read.name(name)
     except Unacceptable as problem:
@@ -144,15 +143,13 @@ def _upstream(name: str, table: ConfigTable, base: Path, environ: Mapping[str, s
         table.require("url", f'the URL of a simple index, or "{read.PUBLIC}" for the public one')
     known = UpstreamSettings(name=name, url=read.PUBLIC_URL)
     url = table.take("url", read.index_url, known.url)
-    username, password, token = _credentials(table, url, base, environ)
-    certificate, key = _certificate(table, base)
+    credentials = _credentials(table, url, here, environ)
+    certificate, key = _certificate(table, here)
     upstream = UpstreamSettings(
         name=name,
         url=url,
-        username=username,
-        password=password,
-        token=token,
-        ca_file=table.take("ca_file", read.authorities(base), None),
+        **credentials,
+        ca_file=table.take("ca_file", read.authorities(here), None),
         client_cert=certificate,
         client_key=key,
         outbound_proxy=table.take("outbound_proxy", read.outbound_proxy, None),
@@ -174,53 +171,52 @@ def _upstream(name: str, table: ConfigTable, base: Path, environ: Mapping[str, s
     return upstream
 
 
-def _credentials(
-    table: ConfigTable, url: str, base: Path, environ: Mapping[str, str]
-) -> tuple[str | None, str | None, str | None]:
-    """(username, password, token), from the one place that names them."""
+def _credentials(table: ConfigTable, url: str, here: read.Here, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The credentials, from the one place that names them, by the fields of UpstreamSettings."""
     username = table.take("username", read.text, None)
-    ways = {
-        "password_file": table.take("password_file", read.secret_file(base), None),
-        "password_env": table.take("password_env", read.secret_variable(environ), None),
-        "token_file": table.take("token_file", read.secret_file(base), None),
-        "token_env": table.take("token_env", read.secret_variable(environ), None),
-    }
+    absent: tuple[Path | None, str | None] = (None, None)
+    password_file, password = table.take("password_file", read.secret_file(here), absent)
+    password = table.take("password_env", read.secret_variable(environ), password)
+    token_file, token = table.take("token_file", read.secret_file(here), absent)
+    token = table.take("token_env", read.secret_variable(environ), token)
     use_netrc = table.take("netrc", read.flag, False)
+    ways = ("password_file", "password_env", "token_file", "token_env")
     named = [way for way in ways if way in table] + ["netrc"] * use_netrc
     if len(named) > 1:
         table.complain(named[1], f"{named[0]} is there too; expected one of them")
     if use_netrc:
         if "username" in table:
             table.complain("username", "netrc = true brings its own; expected one of them")
-        return (*_from_netrc(table, url, environ), None)
-    password = ways["password_file"] or ways["password_env"]
+        return _from_netrc(table, url, environ)
     if any(way in table for way in ("password_file", "password_env")):
         table.require("username", "the name that goes with the password")
     elif "username" in table:
         table.complain("username", "there is no password to it; expected password_file or password_env beside it")
-    return username, password, ways["token_file"] or ways["token_env"]
+    return {
+        "username": username,
+        "password": password,
+        "password_file": password_file,
+        "token": token,
+        "token_file": token_file,
+    }
 
 
-def _from_netrc(table: ConfigTable, url: str, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+def _from_netrc(table: ConfigTable, url: str, environ: Mapping[str, str]) -> dict[str, Any]:
     file = Path(environ["NETRC"]) if environ.get("NETRC") else Path("~/.netrc").expanduser()
-    host = urlsplit(url).hostname or ""
     try:
-        found = netrc.netrc(file).authenticators(host)
+        login, password = netrc_entry(file, urlsplit(url).hostname or "")
     except OSError as error:
         table.complain("netrc", f"{file} cannot be read: {error.strerror}")
-    except netrc.NetrcParseError as error:
-        # Its own message may quote a password.
-        table.complain("netrc", f"{file} cannot be understood (line {error.lineno})")
+    except ValueError as error:
+        table.complain("netrc", f"{file} {error}")
     else:
-        if found and found[0] and found[2]:
-            return found[0], found[2]
-        table.complain("netrc", f"{file} has no login and password for machine {host}")
-    return None, None
+        return {"username": login, "password": password, "netrc": file if file.is_file() else None}
+    return {}
 
 
-def _certificate(table: ConfigTable, base: Path) -> tuple[Path | None, Path | None]:
-    certificate = table.take("client_cert", read.readable_file(base), None)
-    key = table.take("client_key", read.readable_file(base), None)
+def _certificate(table: ConfigTable, here: read.Here) -> tuple[Path | None, Path | None]:
+    certificate = table.take("client_cert", read.readable_file(here), None)
+    key = table.take("client_key", read.readable_file(here), None)
     if "client_key" in table and "client_cert" not in table:
         table.complain("client_key", "there is no certificate to it; expected client_cert beside it")
     elif certificate and ("client_key" not in table or key) and not read.certificate_fits(certificate, key):
@@ -256,10 +252,10 @@ def _index(table: ConfigTable) -> IndexSettings:
     return index
 
 
-def _warm(table: ConfigTable, base: Path) -> WarmSettings:
+def _warm(table: ConfigTable, here: read.Here) -> WarmSettings:
     known = WarmSettings()
     warm = WarmSettings(
-        files=table.take("files", read.several(read.readable_file(base)), known.files),
+        files=table.take("files", read.several(read.readable_file(here)), known.files),
         projects=table.take("projects", read.several(read.requirement), known.projects),
         recent=table.take("recent", read.unless("off", read.time_span()), known.recent),
         interval=table.take("interval", read.at_least(LEAST_INTERVAL, read.time_span()), known.interval),
@@ -298,6 +294,17 @@ def _contradictions(source: str, indexes: list[IndexSettings], upstreams: Mappin
         f"{source}: index[{number}].default = true: index[{defaults[0]}] is the default already; expected one"
         for number in defaults[1:]
     ]
+
+
+def _listen(given: Sequence[str], here: read.Here, mistakes: list[str]) -> tuple[str, ...]:
+    """The endpoints that the command line gave."""
+    found = []
+    for each in given:
+        try:
+            found.append(here.expanded(each, read.escaped))
+        except Unacceptable as problem:
+            mistakes.append(mistake("--listen", each, problem))
+    return tuple(found)
 
 
 def _preferred(given: Sequence[str], upstreams: dict[str, UpstreamSettings], mistakes: list[str]) -> tuple[str, ...]:

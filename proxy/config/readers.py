@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from attrs import frozen
 from distlib.index import DEFAULT_INDEX
 from packaging.requirements import InvalidRequirement, Requirement
 
 from proxy.access import forwarded
 from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Unacceptable
+from proxy.mechanism import secret_files
 from proxy.simple.links import shown
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ PUBLIC_URL: str = urljoin(DEFAULT_INDEX, "/simple/")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 _CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
+_CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -248,23 +251,55 @@ def _check_url(url: str, expected: str, *, schemes: Sequence[str]) -> None:
 # -- files --------------------------------------------------------------------------------------------------------------------
 
 
-def path(base: Path) -> Reader[Path]:
-    """A path, relative to *base* (the directory of the configuration file); ``~`` is the home directory."""
+@frozen
+class Here:
+    """Where paths begin: relative ones at *base*, the directory of the configuration file.
+
+    *credentials* is the directory that the service manager has put this service's credentials in, as ``CREDENTIALS_DIRECTORY``
+    in the environment (systemd.exec(5)); ``None`` without one.
+    """
+
+    base: Path
+    credentials: str | None = None
+
+    def expanded(self, text: str, written: Callable[[str], str] = str) -> str:
+        """*text* with the directory, as *written* in it, in the place of the variable.  Raises Unacceptable."""
+        if not _CREDENTIALS.search(text):
+            return text
+        directory = self.credentials
+        if not directory:
+            words = "credentials of the service (CREDENTIALS_DIRECTORY is not set: LoadCredential= in the unit sets it)"
+            raise Unacceptable(words)
+        return _CREDENTIALS.sub(lambda found: written(directory), text)
+
+
+def path(here: Here) -> Reader[Path]:
+    """A path from *here*; ``~`` is the home directory."""
 
     def read(value: Any) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise Unacceptable("a path in quotes")
         try:
-            return base / Path(value).expanduser()
+            return here.base / Path(here.expanded(value)).expanduser()
         except RuntimeError:
             raise Unacceptable("a path; that home directory is not known") from None
 
     return read
 
 
-def readable_file(base: Path) -> Reader[Path]:
+def listen(here: Here) -> Reader[str]:
+    """Where to listen, as a Twisted endpoint."""
+    return lambda value: here.expanded(text(value), escaped)
+
+
+def escaped(path: str) -> str:
+    """*path* as an argument of a Twisted endpoint, in which colons separate."""
+    return path.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def readable_file(here: Here) -> Reader[Path]:
     """The path of a file that can be read now."""
-    read_path = path(base)
+    read_path = path(here)
 
     def read(value: Any) -> Path:
         found = read_path(value)
@@ -277,9 +312,9 @@ def readable_file(base: Path) -> Reader[Path]:
     return read
 
 
-def authorities(base: Path) -> Reader[Path]:
+def authorities(here: Here) -> Reader[Path]:
     """A PEM file of certificates to trust."""
-    read_file = readable_file(base)
+    read_file = readable_file(here)
 
     def read(value: Any) -> Path:
         found = read_file(value)
@@ -302,16 +337,18 @@ def certificate_fits(certificate: Path, key: Path | None) -> bool:
     return True
 
 
-def secret_file(base: Path) -> Reader[str]:
-    """What stands in the file named, without the line end."""
-    read_file = readable_file(base)
+def secret_file(here: Here) -> Reader[tuple[Path | None, str]]:
+    """The path of a file (``None`` for what can be read only once, such as a pipe), and its only line."""
+    read_file = readable_file(here)
 
-    def read(value: Any) -> str:
+    def read(value: Any) -> tuple[Path | None, str]:
+        found = read_file(value)
         try:
-            secret = read_file(value).read_text("utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError):
+            return found if found.is_file() else None, secret_files.one_line(found.read_bytes())
+        except OSError:
             raise Unacceptable("a text file that can be read") from None
-        return _secret(secret, "a file with one line, the secret")
+        except ValueError as error:
+            raise Unacceptable(f"a file with one line, the secret (it {error})") from None
 
     return read
 
@@ -325,12 +362,10 @@ def secret_variable(environ: Mapping[str, str]) -> Reader[str]:
             raise Unacceptable("the name of an environment variable", "***")
         if value not in environ:
             raise Unacceptable("the name of an environment variable that is set")
-        return _secret(environ[value], "the name of an environment variable whose value is the secret")
+        try:
+            secret_files.check_secret(environ[value])
+        except ValueError as error:
+            raise Unacceptable(f"the name of an environment variable whose value is the secret (it {error})") from None
+        return environ[value]
 
     return read
-
-
-def _secret(secret: str, expected: str) -> str:
-    if not secret or re.search(r"[\x00-\x1f\x7f]", secret):
-        raise Unacceptable(f"{expected} (it is empty or has control characters)")
-    return secret

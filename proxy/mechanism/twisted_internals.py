@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
@@ -47,6 +48,19 @@ class PoolOf(HTTPConnectionPool):
     def __init__(self, made: type[ClientConnection], reactor: IReactorTime, *, persistent: bool = True) -> None:
         super().__init__(reactor, persistent)
         self._factory = partial(_Factory, made)  # type: ignore[assignment]  # twisted.web calls it and no more
+        self._retired = False
+
+    def retire(self) -> Deferred[None]:
+        """Close idle connections now, and each other one at the end of its response: none is used again."""
+        self._retired = True
+        closed: Deferred[None] = self.closeCachedConnections()
+        return closed
+
+    def _putConnection(self, key: Hashable, connection: ClientConnection) -> None:
+        if self._retired:
+            connection.abort()
+        else:
+            super()._putConnection(key, connection)
 
 
 def unsent(connection: Connection) -> int:

@@ -12,7 +12,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
@@ -37,6 +37,10 @@ class Identity:
     @property
     def key_pem(self) -> bytes:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def encrypted_key_pem(self) -> bytes:
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pass phrase"))
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
         """The PEM files ``<name>.crt`` and ``<name>.key`` in *folder*."""

@@ -8,24 +8,26 @@ the reactor's thread, and without a limit.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError
 from twisted.web.http_headers import Headers
 
 from proxy.core.amounts import duration
 from proxy.interfaces import Clock
+from proxy.mechanism.flight import swallow
+from proxy.mechanism.rotating import Observing, Rotating
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
 from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.body import IncomingBody
 from proxy.upstream.http.connecting import Endpoints, Line, RequestTimers
+from proxy.upstream.http.credentials import Credentials
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Denied, Failed, Fault, Looped, Missing, cancelled, fault_of, reason
 from proxy.upstream.http.guard import Forbidden
@@ -34,6 +36,7 @@ from proxy.upstream.http.identity import Identity
 from proxy.upstream.http.origin import MOST_REDIRECTS, Origin, host_allowed, origin_of, redirected, sendable
 from proxy.upstream.http.racing import race
 from proxy.upstream.http.slots import Slot, Slots
+from proxy.upstream.http.trust import Trust
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
 _WEIGHT = 0.2
@@ -95,21 +98,39 @@ class Latency:
 class HttpClient:
     """Sends requests to the upstream of *settings*."""
 
-    def __init__(self, settings: UpstreamSettings, *, reactor: Any, identity: Identity, clock: Clock) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, *, reactor: Any, identity: Identity, clock: Clock, observing: Observing
+    ) -> None:
         self._clock = clock
         self._settings = settings
         self._reactor = reactor
         self._home = origin_of(settings.url)
-        self._endpoints = Endpoints(settings, reactor)
-        self._pool = QuietPool(reactor, persistent=True)
-        self._pool.maxPersistentPerHost = settings.max_connections
-        self._pool.cachedConnectionTimeout = 30
-        # What fails on a connection that has been idle is asked again below, which knows of addresses.
-        self._pool.retryAutomatically = False
+        self._trust = Trust(settings, observing, self._reconnect)
+        self._credentials = Credentials(settings, reactor, observing)
+        self._endpoints = Endpoints(settings, reactor, self._trust)
+        self._pool = self._new_pool()
         self._identity = identity
         self.slots = Slots(settings, reactor)
         #: Told how long each answer took (seconds).
         self.latency = Latency(reactor.seconds)
+
+    @property
+    def rotating(self) -> tuple[Rotating[Any], ...]:
+        """The files that have to be looked at regularly."""
+        return (*self._trust.rotating, *self._credentials.rotating)
+
+    def _new_pool(self) -> QuietPool:
+        pool = QuietPool(self._reactor, persistent=True)
+        pool.maxPersistentPerHost = self._settings.max_connections
+        pool.cachedConnectionTimeout = 30
+        # What fails on a connection that has been idle is asked again below, which knows of addresses.
+        pool.retryAutomatically = False
+        return pool
+
+    def _reconnect(self) -> None:
+        """Use no connection again that is open now: it was made with another certificate, or checked by other authorities."""
+        retired, self._pool = self._pool, self._new_pool()
+        swallow(retired.retire())
 
     async def send(
         self, attempt: Attempt, place: Slot, method: str, url: str, headers: Mapping[str, str], named_by: str | None
@@ -118,8 +139,7 @@ class HttpClient:
         for _ in range(MOST_REDIRECTS + 1):
             self._check_host(url, named_by)
             asked = _Asked(attempt, place, method, url, origin_of(url), headers)
-            answered = await self._anywhere(asked)
-            exchange = self._exchange(asked, answered)
+            exchange = await self._authorised(asked)
             if exchange.status not in _REDIRECTS:
                 return self._judge(exchange)
             exchange.close()
@@ -129,6 +149,18 @@ class HttpClient:
                 raise Missing(f"{words} (upstream.{self._settings.name})", url)
             url = target
         raise Failed(f"redirects more than {MOST_REDIRECTS} times")
+
+    async def _authorised(self, asked: _Asked) -> Exchange:
+        """The answer; after a 401, the answer to the same request with other credentials, if their file has them by now."""
+        sent = self._credentials.header(asked.url)
+        exchange = self._exchange(asked, await self._anywhere(asked))
+        if exchange.status != HTTPStatus.UNAUTHORIZED:
+            return exchange
+        exchange.close()
+        if not await self._credentials.renewed(asked.url, sent):
+            return exchange
+        again = evolve(asked, tried=set())
+        return self._exchange(again, await self._anywhere(again))
 
     def _exchange(self, asked: _Asked, answered: _Answered) -> Exchange:
         place, silence = asked.place, asked.attempt.manner.silence
@@ -243,7 +275,9 @@ class HttpClient:
     async def _request_once(self, line: Line, asked: _Asked) -> Any:
         url, target = asked.url, sendable(asked.url)
         standing = {"User-Agent": self._identity.user_agent}
-        fields = {**standing, **asked.headers, **self._credentials(url), **self._endpoints.headers(url)}
+        authorization = self._credentials.header(url)
+        own = {} if authorization is None else {"Authorization": authorization}
+        fields = {**standing, **asked.headers, **own, **self._endpoints.headers(url)}
         timeouts, watch = self._settings, line.watch
         given_up: list[Failed] = []
         began = self._reactor.seconds()
@@ -312,18 +346,6 @@ class HttpClient:
             return max(0.0, wait)
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
-
-    def _credentials(self, url: str) -> dict[str, str]:
-        """Credentials for the configured origin alone."""
-        settings = self._settings
-        headers = {}
-        if origin_of(url) == self._home:
-            if settings.token is not None:
-                headers["Authorization"] = f"Bearer {settings.token}"
-            elif settings.username is not None:
-                secret = f"{settings.username}:{settings.password or ''}".encode()
-                headers["Authorization"] = "Basic " + base64.b64encode(secret).decode("ascii")
-        return headers
 
     def _check_host(self, url: str, named_by: str | None) -> None:
         """Raise Failed for a file, or what it is redirected to, on a host that the page *named_by* may not send us to."""

@@ -93,12 +93,12 @@ class RequestTimers:
 
 
 class Endpoints:
-    """How the hosts of the upstream of *settings* are connected to."""
+    """How the hosts of the upstream of *settings* are connected to, with TLS by *trust*."""
 
-    def __init__(self, settings: UpstreamSettings, reactor: Any) -> None:
+    def __init__(self, settings: UpstreamSettings, reactor: Any, trust: Trust) -> None:
         self._reactor = reactor
         self._timeout = settings.connect_timeout
-        self._trust = Trust(settings)
+        self._trust = trust
         self._proxy = None if settings.outbound_proxy is None else urlsplit(settings.outbound_proxy)
         self._guard = Guard(settings)
         self._addresses = Addresses(reactor, self._guard)

@@ -1,77 +1,119 @@
-"""TLS towards an upstream: whom to trust, and what to show."""
+"""TLS towards an upstream: which authorities are trusted, and which certificate is presented."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import frozen
 from OpenSSL import SSL, crypto
 from twisted.internet import ssl
+from twisted.internet.error import VerifyError
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.errors import ConfigError
+from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
+from proxy.mechanism.secret_files import needs_passphrase
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.origin import Origin, origin_of
 
 #: Hosts whose TLS options are kept: making them reads the system's authorities, which takes the reactor several milliseconds.
 _HOSTS = 64
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+#: What reading PEM raises.
+_REFUSALS = (SSL.Error, crypto.Error, VerifyError, ValueError, TypeError)
+
+
+@frozen(eq=False)
+class _Material:
+    """Authorities to trust, and a client certificate with its key."""
+
+    authorities: Any
+    client: ssl.PrivateCertificate | None
 
 
 @implementer(IPolicyForHTTPS)
 class Trust:
     """The upstream's own authorities if configured, else the system's.
 
-    A client certificate that is configured is shown to the upstream's own origin alone, as every other credential.
-    Raises ConfigError when a file that is configured cannot be used.
+    A client certificate that is configured is presented to the upstream's own origin alone, as every other credential.  The
+    files are read again when they change, and *changed* is called then: connections that are open were made with the former
+    ones.  Raises ConfigError when a file that is configured cannot be used.
     """
 
-    def __init__(self, settings: UpstreamSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, observing: Observing, changed: Callable[[], None]) -> None:
         self._home = origin_of(settings.url)
-        self._authorities: Any = ssl.platformTrust()
-        self._client: ssl.PrivateCertificate | None = None
-        self._made: BoundedTable[tuple[str, int], Any] = BoundedTable(_HOSTS, lambda creator: 1)
-        if settings.ca_file is not None:
-            with_authorities = _Reading(settings, "ca_file", settings.ca_file)
-            self._authorities = with_authorities(_authorities)
-        if settings.client_cert is not None:
-            key = settings.client_key or settings.client_cert
-            certificate = _Reading(settings, "client_cert", settings.client_cert)(lambda pem: pem)
-            reading_key = _Reading(settings, "client_key" if settings.client_key else "client_cert", key)
-            self._client = reading_key(lambda pem: ssl.PrivateCertificate.loadPEM(certificate + b"\n" + pem))
+        self._changed = changed
+        self._keys = _Keys(f"upstream.{settings.name}")
+        files = {"ca_file": settings.ca_file, "client_cert": settings.client_cert, "client_key": settings.client_key}
+        named = {f"{self._keys.table}.{key}": path for key, path in files.items() if path is not None}
+        self._system = _Material(ssl.platformTrust(), None)
+        self._made = self._none_made()
+        self._rotating: Rotating[_Material] | None = None
+        if named:
+            try:
+                self._rotating = Rotating(named, self._keys.load, observing, changed=self._forget)
+            except OSError as error:
+                raise ConfigError(f"upstream.{settings.name}: {error.filename}: {error.strerror}") from error
+            except UnusableFile as error:
+                raise ConfigError(str(error)) from error
+
+    @property
+    def rotating(self) -> tuple[Rotating[Any], ...]:
+        """What has to be looked at regularly."""
+        return () if self._rotating is None else (self._rotating,)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         name = hostname.decode("ascii").lower()
         creator = self._made.get((name, port))
         if creator is None:
-            client = self._client if Origin("https", name, port) == self._home else None
-            creator = ssl.optionsForClientTLS(name, trustRoot=self._authorities, clientCertificate=client)
+            material = self._system if self._rotating is None else self._rotating.value
+            client = material.client if Origin("https", name, port) == self._home else None
+            creator = ssl.optionsForClientTLS(name, trustRoot=material.authorities, clientCertificate=client)
             self._made.put((name, port), creator)
         return creator
 
+    def _forget(self) -> None:
+        self._made = self._none_made()
+        self._changed()
 
-class _Reading:
-    """Reads a PEM file that *key* of the configuration names, and says so when that fails."""
+    def _none_made(self) -> BoundedTable[tuple[str, int], Any]:
+        return BoundedTable(_HOSTS, lambda creator: 1)
 
-    def __init__(self, settings: UpstreamSettings, key: str, path: Path) -> None:
-        self._key = f"upstream.{settings.name}.{key} = {path}"
-        self._path = path
 
-    def __call__(self, load: Any) -> Any:
+@frozen
+class _Keys:
+    """Reads the files that keys of *table* name."""
+
+    table: str
+
+    def load(self, contents: Mapping[str, bytes]) -> _Material:
+        authorities = contents.get(f"{self.table}.ca_file")
+        certificate = contents.get(f"{self.table}.client_cert")
+        key = contents.get(f"{self.table}.client_key", certificate)
+        return _Material(
+            ssl.platformTrust() if authorities is None else self._authorities(authorities),
+            None if certificate is None or key is None else self._client(certificate, key),
+        )
+
+    def _authorities(self, pem: bytes) -> Any:
+        blocks = pem.split(_CERTIFICATE)[1:]
+        if not blocks:
+            raise UnusableFile(f"{self.table}.ca_file has no certificate in it")
         try:
-            return load(self._path.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"{self._key}: {error.strerror}") from error
-        except (SSL.Error, crypto.Error, ValueError, TypeError) as error:
-            raise ConfigError(f"{self._key}: is not the PEM file it should be") from error
+            found = [crypto.load_certificate(crypto.FILETYPE_PEM, _CERTIFICATE + block) for block in blocks]
+            return ssl.trustRootFromCertificates([ssl.Certificate(each) for each in found])
+        except _REFUSALS:
+            raise UnusableFile(f"{self.table}.ca_file is not the PEM file it should be") from None
 
-
-def _authorities(pem: bytes) -> Any:
-    marker = b"-----BEGIN CERTIFICATE-----"
-    blocks = pem.split(marker)[1:]
-    if not blocks:
-        raise ValueError("no certificate in it")
-    return ssl.trustRootFromCertificates(
-        [ssl.Certificate(crypto.load_certificate(crypto.FILETYPE_PEM, marker + block)) for block in blocks]
-    )
+    def _client(self, certificate: bytes, key: bytes) -> ssl.PrivateCertificate:
+        if needs_passphrase(key):
+            raise UnusableFile(f"{self.table}.client_cert: the key is encrypted; expected one without a pass phrase")
+        try:
+            client: ssl.PrivateCertificate = ssl.PrivateCertificate.loadPEM(certificate + b"\n" + key)
+        except _REFUSALS:
+            words = "expected PEM files: a certificate and the key that belongs to it"
+            raise UnusableFile(f"{self.table}.client_cert: {words}") from None
+        return client

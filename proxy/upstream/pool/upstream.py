@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from proxy.interfaces import Clock, IOffload
 from proxy.mechanism.flight import swallow
+from proxy.mechanism.rotating import Observing, Rotating
 from proxy.mechanism.waiters import Waiters
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
@@ -84,6 +85,7 @@ class Upstream:
         offload: IOffload,
         identity: Identity,
         rng: random.Random,
+        observing: Observing,
         clock: Clock = time.time,
     ) -> None:
         self._clock = clock
@@ -97,7 +99,7 @@ class Upstream:
         self._marked: tuple[float, str] | None = None
         self._reactor = reactor
         self._offload = offload
-        self._client = HttpClient(settings, reactor=reactor, identity=identity, clock=clock)
+        self._client = HttpClient(settings, reactor=reactor, identity=identity, clock=clock, observing=observing)
         self._probe: Deferred[Any] | None = None
         self._probed: Waiters[None] = Waiters()
 
@@ -128,6 +130,11 @@ class Upstream:
             tuple(evidence.resting(now)),
             self.dialect.better_url,
         )
+
+    @property
+    def rotating(self) -> tuple[Rotating[Any], ...]:
+        """The files that have to be looked at regularly."""
+        return self._client.rotating
 
     @property
     def last_success_at(self) -> float | None:
