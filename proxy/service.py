@@ -103,7 +103,7 @@ class ProxyService(MultiService):
 
     def _rotating(self) -> Sequence[Rotating[Any]]:
         """The files that may be replaced while this runs."""
-        return self._clients.rotating
+        return [*self._clients.rotating, *(file for each in self.listenings for file in each.rotating)]
 
     async def _look_at_commands(self) -> Sequence[Trouble]:
         return await self._commands.look()

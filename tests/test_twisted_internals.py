@@ -15,7 +15,7 @@ from twisted.internet.tcp import Connection
 from twisted.internet.threads import deferToThread
 from twisted.web.client import Agent, ResponseFailed
 
-from proxy.mechanism.twisted_internals import BodyCutOff, ClientConnection, NotHttp, PoolOf, unsent
+from proxy.mechanism.twisted_internals import BodyCutOff, ClientConnection, NotHttp, PoolOf, parsed_endpoint, unsent
 
 ROOT = Path(__file__).parent.parent
 #: ``from twisted.web._newclient import …``, ``from twisted.web.http import _DataLoss``, and names that its objects have.
@@ -82,6 +82,11 @@ async def test_what_is_wrong_with_an_answer_has_its_name(data: bytes, reason: ty
     with pytest.raises(ResponseFailed) as caught:
         await answered(data)
     assert any(failure.check(reason) for failure in caught.value.reasons)
+
+
+def test_the_arguments_of_an_endpoint_are_read_as_twisted_reads_them() -> None:
+    read = parsed_endpoint("ssl:3144:key\\:a.pem:certKey=b\\=c.pem:interface=\\:\\:1")
+    assert read == (["ssl", "3144", "key:a.pem"], {"certKey": "b=c.pem", "interface": "::1"})
 
 
 def test_bytes_are_unsent_until_the_kernel_takes_them() -> None:

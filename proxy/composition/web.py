@@ -67,7 +67,7 @@ class Web:
         self._lowered = limit < server.max_connections
         self._site = site = BoundedSite(front, means.reactor, limit, server.idle_timeout, self._full)
         listen = server.listen if serving else ()
-        self.listenings = tuple(Listening(each, site, means.reactor, site.make_room) for each in listen)
+        self.listenings = tuple(Listening(each, site, means.reactor, site.make_room, means.observing) for each in listen)
 
     def _full(self, full: bool) -> None:
         """Accept nothing more, or go on accepting."""

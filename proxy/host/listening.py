@@ -22,14 +22,34 @@ from twisted.logger import Logger
 
 from proxy.errors import ConfigError
 from proxy.host.accepting import Accepting
+from proxy.host.presented import ONCE, Arguments, Presented
+from proxy.mechanism.rotating import Observing, Rotating
 
 #: Connections that may wait in the kernel while the reactor is busy, as those of a farm do whose builds begin together.
 _BACKLOG = 1024
 _EXPECTED = 'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock"'
 
 
+def presented(description: str, observing: Observing = ONCE) -> Presented | None:
+    """The certificates of the endpoint that *description* names, ``None`` without TLS.
+
+    Raises ConfigError when it names none, or the files cannot be used.
+    """
+    try:
+        arguments = Arguments(description)
+        return Presented(arguments, observing) if arguments.speaks_tls else None
+    except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
+        raise ConfigError(f'"{description}": {_reason(error)}; expected {_EXPECTED}') from error
+
+
 def endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
-    """The endpoint that *description* names.  Raises ConfigError when it names none, or files it needs cannot be read."""
+    """The endpoint that *description* names.  Raises ConfigError when it names none, or files it needs cannot be used."""
+    return _endpoint(description, reactor, presented(description))
+
+
+def _endpoint(description: str, reactor: Any, presented: Presented | None) -> IStreamServerEndpoint:
+    if presented is not None:
+        return presented.endpoint(reactor)
     try:
         found: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
     except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
@@ -41,23 +61,38 @@ class Listening(Service):
     """Serves *factory* at the endpoint *description* from `open` (or the start of the service) until it is stopped.
 
     ``ports`` holds the ports that are open.  Stopping closes them to new connections and leaves running ones alone.  *short* is
-    called when there is no descriptor for a connection that waits: it may close another one.
+    called when there is no descriptor for a connection that waits: it may close another one.  *observing* is what the files of
+    certificates are looked at with.
     """
 
     log = Logger()
 
-    def __init__(self, description: str, factory: Any, reactor: Any, short: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        description: str,
+        factory: Any,
+        reactor: Any,
+        short: Callable[[], None] = lambda: None,
+        observing: Observing = ONCE,
+    ) -> None:
         self.description = description
         self.ports: tuple[IListeningPort, ...] = ()
         self._factory = factory
         self._reactor = reactor
         self._short = short
+        self._observing = observing
+        self._presented: Presented | None = None
         self._accepting: list[Accepting] = []
 
     @property
     def plain(self) -> bool:
         """Whether http is spoken here over TCP, so that this process can ask itself."""
         return self.description.partition(":")[0] in ("tcp", "tcp4", "tcp6")
+
+    @property
+    def rotating(self) -> tuple[Rotating[Any], ...]:
+        """The files that have to be looked at regularly."""
+        return () if self._presented is None else (self._presented.rotating,)
 
     def local_url(self) -> str:
         """Where this process finds itself, once the port is open."""
@@ -73,7 +108,8 @@ class Listening(Service):
         self._factory.noisy = False
         opened: list[IListeningPort] = []
         failures: list[Exception] = []
-        waiting = endpoint(self.description, self._reactor).listen(self._factory)
+        self._presented = presented(self.description, self._observing)
+        waiting = _endpoint(self.description, self._reactor, self._presented).listen(self._factory)
         waiting.addCallbacks(opened.append, lambda failure: failures.append(failure.value))
         if failures:
             reason = _reason(failures[0])

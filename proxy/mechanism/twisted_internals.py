@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import _parse
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
@@ -61,6 +62,12 @@ class PoolOf(HTTPConnectionPool):
             connection.abort()
         else:
             super()._putConnection(key, connection)
+
+
+def parsed_endpoint(description: str) -> tuple[list[str], dict[str, str]]:
+    """The kind and the positional arguments of an endpoint, and its named ones.  Raises StopIteration for a last backslash."""
+    positional, named = _parse(description)
+    return positional, named
 
 
 def unsent(connection: Connection) -> int:

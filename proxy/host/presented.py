@@ -1,0 +1,173 @@
+"""The certificates that a TLS endpoint presents to clients; a handshake takes them as they are by then.
+
+Two kinds of Twisted's endpoints speak TLS: ``ssl:`` names a key and a certificate, ``tls:`` a directory of PEM files, of which
+the name that the client asks for (SNI) chooses one.  Both read their files once.  Here Twisted reads them again, as parts of an
+endpoint that never listens, and the port that does listen presents what came of that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL, crypto
+from twisted.internet import endpoints, ssl
+from twisted.internet.defer import Deferred
+from twisted.internet.error import VerifyError
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from proxy.mechanism.offload import Inline
+from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
+from proxy.mechanism.secret_files import needs_passphrase
+from proxy.mechanism.twisted_internals import parsed_endpoint
+from proxy.statistics.recorders import UNRECORDED
+
+#: For those who read the files once.
+ONCE = Observing(Inline(), UNRECORDED, time.time)
+
+#: The arguments of each kind that speaks TLS, in their order, and those of them that are files.
+_ARGUMENTS = {
+    "ssl": ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters"),
+    "tls": ("path", "port", "backlog", "interface"),
+}
+_FILES = ("privateKey", "certKey", "extraCertChain", "dhParameters", "path")
+#: What an ``ssl:`` endpoint takes for its key, and for its certificate too, where it says nothing.
+_DEFAULT_KEY = "server.pem"
+_REFUSALS = (SSL.Error, crypto.Error, VerifyError)
+
+
+class Arguments:
+    """What the endpoint *description* says; files are absolute from now on, wherever the process goes."""
+
+    def __init__(self, description: str) -> None:
+        (self.kind, *given), named = parsed_endpoint(description)
+        order = _ARGUMENTS.get(self.kind, ())
+        self._surplus = given[len(order) :]
+        values: dict[str, str] = {**dict(zip(order, given, strict=False)), **named}
+        if self.kind == "ssl":
+            values.setdefault("privateKey", _DEFAULT_KEY)
+        self.files = {key: Path(values[key]).absolute() for key in _FILES if key in values}
+        self.values = {**values, **{key: str(path) for key, path in self.files.items()}}
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self.kind in _ARGUMENTS
+
+    @property
+    def name(self) -> str:
+        """The kind and the port: what tells it from other endpoints."""
+        return f"{self.kind}:{self.values.get('port', '443')}"
+
+    def __str__(self) -> str:
+        """A description that means the same everywhere."""
+        named = [f"{key}={_escaped(each)}" for key, each in self.values.items()]
+        # The endpoint itself refuses arguments that are too many.
+        return ":".join([self.kind, *map(_escaped, self._surplus), *named])
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def keys_of(description: str) -> list[Path]:
+    """The files with private keys that *description* names; none if it is no TLS endpoint."""
+    arguments = Arguments(description)
+    if not arguments.speaks_tls:
+        return []
+    key = arguments.files.get("privateKey")
+    if key is not None:
+        return [key]
+    below = sorted(arguments.files["path"].rglob("*.pem")) if "path" in arguments.files else []
+    return [each for each in below if each.is_file() and b"PRIVATE KEY-----" in each.read_bytes()]
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Presented:
+    """The certificates of the TLS endpoint with *arguments*.  Raises what the endpoint raises, OSError and UnusableFile."""
+
+    def __init__(self, arguments: Arguments, observing: Observing = ONCE) -> None:
+        self._arguments = arguments
+        self._strays: int | None = None
+        named = {f"{arguments.name} {key}": path for key, path in arguments.files.items()}
+        self.rotating: Rotating[Any] = Rotating(named, self._load, observing)
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """What a handshake begins with."""
+        connection: SSL.Connection = self.rotating.value.serverConnectionForTLS(protocol)
+        return connection
+
+    def endpoint(self, reactor: Any) -> IStreamServerEndpoint:
+        """The endpoint, which presents what there is at the time of each handshake."""
+        if self._arguments.kind == "ssl":
+            taken = self._taken()
+            return endpoints.SSL4ServerEndpoint(reactor, taken.port, self, taken.backlog, taken.interface)
+        found: Any = endpoints.serverFromString(reactor, str(self._arguments))
+        return _Wrapped(found.endpoint, self)
+
+    def _load(self, contents: Mapping[str, bytes]) -> Any:
+        name = self._arguments.name
+        if any(needs_passphrase(each) for each in contents.values()):
+            raise UnusableFile(f"{name}: its key is encrypted; expected one without a pass phrase")
+        try:
+            if self._arguments.kind == "tls":
+                return self._directory(b"".join(contents.values()))
+            options = self._taken().options
+            options.getContext()
+        except _REFUSALS:
+            raise UnusableFile(f"{name}: expected PEM files: a certificate and the key that belongs to it") from None
+        return options
+
+    def _taken(self) -> _Taken:
+        taken = _Taken()
+        # It is as much of a reactor as this needs.
+        endpoints.serverFromString(taken, str(self._arguments)).listen(Factory())
+        return taken
+
+    def _directory(self, pem: bytes) -> Any:
+        strays = _strays(pem)
+        if self._strays is None:
+            self._strays = strays
+        if strays > self._strays:
+            raise UnusableFile(f"{self._arguments.name}: the directory has a key without a certificate that belongs to it")
+        found: Any = endpoints.serverFromString(None, str(self._arguments))
+        return found.connectionCreator
+
+
+class _Taken:
+    """As much of a reactor as an ``ssl:`` endpoint needs to hand over what it would listen with."""
+
+    def __init__(self) -> None:
+        self.options: Any = None
+        self.port = self.backlog = 0
+        self.interface = ""
+
+    def listenSSL(self, port: int, factory: object, contextFactory: Any, backlog: int, interface: str) -> None:
+        """As in IReactorSSL; nothing listens."""
+        self.port, self.options, self.backlog, self.interface = port, contextFactory, backlog, interface
+
+
+@implementer(IStreamServerEndpoint)
+class _Wrapped:
+    """*endpoint* with TLS, which presents *presented*."""
+
+    def __init__(self, endpoint: Any, presented: Presented) -> None:
+        self._endpoint = endpoint
+        self._presented = presented
+
+    def listen(self, protocolFactory: Any) -> Deferred[Any]:
+        listening: Deferred[Any] = self._endpoint.listen(TLSMemoryBIOFactory(self._presented, False, protocolFactory))
+        return listening
+
+
+def _strays(pem: bytes) -> int:
+    """How many keys in *pem* have no certificate there that belongs to them."""
+    blocks = [b"-----BEGIN" + each for each in pem.split(b"-----BEGIN")[1:]]
+    certificates = [ssl.Certificate.loadPEM(each) for each in blocks if each.startswith(b"-----BEGIN CERTIFICATE-----")]
+    publics = {each.getPublicKey().keyHash() for each in certificates}
+    keys = [ssl.KeyPair.load(each, crypto.FILETYPE_PEM) for each in blocks if b"PRIVATE KEY-----" in each.split(b"\n")[0]]
+    return sum(each.keyHash() not in publics for each in keys)
