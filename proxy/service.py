@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from proxy.composition.caches import build_caches, sweep
 from proxy.composition.commands import build_commands
+from proxy.composition.exposed import tell_exposed
 from proxy.composition.indexes import build_indexes
 from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
@@ -40,6 +41,7 @@ class ProxyService(MultiService):
     ) -> None:
         super().__init__()
         self._reactor = reactor
+        self._settings = settings
         self._serving = serving
         self._means = build_means(reactor, clock)
         self.storage = open_storage(settings.server, self._means)
@@ -73,6 +75,7 @@ class ProxyService(MultiService):
         sweep(self.storage)
         if self._serving:
             self._web.tell_limit()
+            tell_exposed(self._settings)
             self._cleaning = self.caches.tidy()
         super().startService()
         if self._serving:

@@ -207,7 +207,6 @@ def test_the_files_with_keys_are_known(tmp_path: Path) -> None:
     assert keys_of(pair_at(tmp_path / "server.crt", tmp_path / "server.key")) == [tmp_path / "server.key"]
     assert keys_of(f"tls:{tmp_path}:0") == [tmp_path / "a.pem"]
     assert keys_of("tls:/nonexistent:0") == []
-    assert keys_of(LOOPBACK) == []
 
 
 def test_a_description_means_the_same_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ async def looked(proxy: Running) -> str:
 def secret(tmp_path: Path) -> Path:
     path = tmp_path / "secret"
     path.write_text("old\n")
+    path.chmod(0o600)
     return path
 
 
@@ -84,7 +85,6 @@ async def test_the_next_request_has_the_new_secret(
     upstream: FakeUpstream, run: Start, secret: Path, key: str, before: str, after: str, sent: list[str]
 ) -> None:
     secret.write_text(before)
-    secret.chmod(0o600)
     known = {"token": "old"} if key == "token_file" else {"username": "ci", "password": "old"}
     proxy = await run(upstream_settings(filled(upstream).url, "corp", **{**known, key: secret}))
     assert await status(proxy, "six") == 200

@@ -9,6 +9,7 @@ import click
 
 from proxy import config
 from proxy.commands import asking
+from proxy.composition.exposed import exposed
 from proxy.errors import ConfigError
 from proxy.host import listening
 from proxy.settings import IndexSettings, Settings
@@ -23,7 +24,8 @@ def check_config(file: Path | None) -> None:
     """Say whether FILE can be used and what would be served with it (without FILE: with the defaults).
 
     Exits with status 1 and the message that the start would give when it cannot.  Does not look whether a port is free and
-    the data directory can be written.  If a proxy runs on that directory, says which URLs of upstreams it found to be wrong.
+    the data directory can be written.  Warns of files with secrets that every user of the machine can read.  If a proxy runs on
+    that directory, says which URLs of upstreams it found to be wrong.
     """
     # Some endpoints are made for a reactor; importing it installs one, which no other command needs.
     from twisted.internet import reactor
@@ -41,6 +43,8 @@ def check_config(file: Path | None) -> None:
     click.echo(f"{file or 'defaults'}: fine")
     for line in summary(settings, better_urls(settings)):
         click.echo(line)
+    for line in exposed(settings):
+        click.echo(f"  warning: {line}")
 
 
 def better_urls(settings: Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet import defer, endpoints
@@ -22,22 +22,34 @@ from twisted.logger import Logger
 
 from proxy.errors import ConfigError
 from proxy.host.accepting import Accepting
-from proxy.host.presented import ONCE, Arguments, Presented
 from proxy.mechanism.rotating import Observing, Rotating
+
+if TYPE_CHECKING:
+    from proxy.host.presented import Presented
 
 #: Connections that may wait in the kernel while the reactor is busy, as those of a farm do whose builds begin together.
 _BACKLOG = 1024
 _EXPECTED = 'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock"'
 
 
-def presented(description: str, observing: Observing = ONCE) -> Presented | None:
+def speaks_tls(description: str) -> bool:
+    """Whether the endpoint that *description* names ends TLS itself."""
+    return description.partition(":")[0] in ("ssl", "tls")
+
+
+def presented(description: str, observing: Observing | None = None) -> Presented | None:
     """The certificates of the endpoint that *description* names, ``None`` without TLS.
 
-    Raises ConfigError when it names none, or the files cannot be used.
+    *observing* is what their files are looked at with, ``None`` for who reads them once.  Raises ConfigError when it names no
+    endpoint, or the files cannot be used.
     """
+    if not speaks_tls(description):
+        return None
+    # Few endpoints speak TLS, and what it needs takes a while to load.
+    from proxy.host.presented import ONCE, Arguments, Presented
+
     try:
-        arguments = Arguments(description)
-        return Presented(arguments, observing) if arguments.speaks_tls else None
+        return Presented(Arguments(description), observing or ONCE)
     except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
         raise ConfigError(f'"{description}": {_reason(error)}; expected {_EXPECTED}') from error
 
@@ -73,7 +85,7 @@ class Listening(Service):
         factory: Any,
         reactor: Any,
         short: Callable[[], None] = lambda: None,
-        observing: Observing = ONCE,
+        observing: Observing | None = None,
     ) -> None:
         self.description = description
         self.ports: tuple[IListeningPort, ...] = ()
@@ -169,7 +181,7 @@ def _url(description: str, port: IListeningPort) -> str:
     if isinstance(address, UNIXAddress):
         name = address.name or b""
         return f"unix:{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name}"
-    scheme = "https" if description.partition(":")[0] in ("ssl", "tls") else "http"
+    scheme = "https" if speaks_tls(description) else "http"
     if isinstance(address, IPv6Address):
         return f"{scheme}://[{address.host}]:{address.port}/"
     if isinstance(address, IPv4Address):

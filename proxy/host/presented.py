@@ -55,10 +55,6 @@ class Arguments:
         self.values = {**values, **{key: str(path) for key, path in self.files.items()}}
 
     @property
-    def speaks_tls(self) -> bool:
-        return self.kind in _ARGUMENTS
-
-    @property
     def name(self) -> str:
         """The kind and the port: what tells it from other endpoints."""
         return f"{self.kind}:{self.values.get('port', '443')}"
@@ -75,10 +71,8 @@ def _escaped(value: str) -> str:
 
 
 def keys_of(description: str) -> list[Path]:
-    """The files with private keys that *description* names; none if it is no TLS endpoint."""
+    """The files with private keys of the TLS endpoint that *description* names."""
     arguments = Arguments(description)
-    if not arguments.speaks_tls:
-        return []
     key = arguments.files.get("privateKey")
     if key is not None:
         return [key]
