@@ -34,10 +34,10 @@ class Place:
         address: Any = port.getHost()
         self._port = address.port
 
-    async def connected(self, name: str = "127.0.0.1") -> wire.Client:
-        """A connection to the TLS listener, on which a request was answered."""
+    async def connected(self, name: str = "127.0.0.1", protocols: tuple[bytes, ...] | None = None) -> wire.Client:
+        """A connection to the TLS listener by a client that offers *protocols*, on which a request was answered."""
         trusted = trustRootFromCertificates([Certificate.loadPEM(certs.authority().certificate_pem)])
-        client = await wire.connect(self._port, optionsForClientTLS(name, trusted))
+        client = await wire.connect(self._port, optionsForClientTLS(name, trusted, acceptableProtocols=protocols))
         await self.ask(client)
         return client
 
@@ -55,6 +55,18 @@ class Place:
 
     async def looked(self) -> str:
         return (await self.proxy.get("/-/ready")).body.decode()
+
+
+@pytest.mark.parametrize("offered", [(b"h2", b"http/1.1"), (b"http/1.1",), None], ids=["curl", "pip", "none"])
+@pytest_twisted.ensureDeferred
+async def test_clients_that_offer_protocols_speak_http_1(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, offered: tuple[bytes, ...] | None
+) -> None:
+    place = await listening_at(run, upstream, pair_at(*FIRST.write(tmp_path, "server")))
+    client = await place.connected(protocols=offered)
+    assert client.transport.negotiatedProtocol == (offered and b"http/1.1")
+    client.transport.loseConnection()
+    await client.ended
 
 
 def presented_to(client: wire.Client) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 
 from OpenSSL.SSL import Error as TlsError
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolNegotiationFactory, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.mechanism.waiters import Waiters
@@ -30,6 +31,7 @@ _WAITING = ConnectionStanding.WAITING
 _log = Logger(namespace="proxy.web")
 
 
+@implementer(IProtocolNegotiationFactory)
 class BoundedSite(Factory):
     """A site that answers at most *limit* requests at once, and holds as many connections and a few more.
 
@@ -74,6 +76,10 @@ class BoundedSite(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:
         return Channel(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is spoken over TLS (ALPN, RFC 7301): a client that offers protocols, as all do, gets no connection without."""
+        return [b"http/1.1"]
 
     # -- what channels say of themselves
 
