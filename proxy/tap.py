@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from proxy import config
 from proxy.errors import ConfigError
 from proxy.host import datadir, logs
 from proxy.host.ending import heed_signals
+from proxy.host.owner import acting_as
 
 
 class Options(usage.Options):
@@ -109,18 +111,21 @@ def makeService(options: Options) -> IService:
         if twistd.get("syslog") and options["log-format"] == "json":
             raise ConfigError("--log-format=json: cannot go to --syslog; expected --logfile FILE or --nodaemon beside it")
         observer = None if twistd.get("syslog") else logs.observer(options["log-format"], twistd, reactor)
-        with _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
+        # With --uid twistd becomes that user later on, who has to own what is created before.
+        as_user = partial(acting_as, twistd.get("uid"), twistd.get("gid"))
+        with as_user(), _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
             claim = datadir.claim(settings.server.data_dir)
         instance = Instance(claim, observer, reactor)
         try:
-            service = build(settings, reactor)
+            with as_user():
+                service = build(settings, reactor)
             service.setServiceParent(instance)
             if settings.warm is not None:
                 service.follow(settings.warm)
             with _naming(file, "--listen", "server.listen", given=bool(options["listen"])):
                 for listening in service.listenings:
                     listening.open()
-            with _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
+            with as_user(), _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
                 for socket in service.admin_sockets:
                     socket.open()
         except ConfigError:

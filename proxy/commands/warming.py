@@ -138,7 +138,7 @@ async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[
     try:
         claim = datadir.claim(settings.server.data_dir)
     except ConfigError as error:
-        raise ConfigError(f"data directory {error}; or name the proxy that runs, with --proxy") from error
+        raise ConfigError(f"name the proxy that runs, with --proxy; or else, data directory {error}") from error
     try:
         service = build(settings, reactor)
         service.startService()

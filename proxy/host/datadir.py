@@ -27,6 +27,7 @@ from attrs import define, field
 
 from proxy.cache.migration import Migration
 from proxy.errors import ConfigError, InUse
+from proxy.host.owner import refuse_root
 from proxy.storage.local import sync
 from proxy.storage.marker import FORMAT, MARKER, Marker, new_name, read_marker, write_marker
 
@@ -77,8 +78,10 @@ def claim(path: Path) -> Claim:
 
     A directory that carries the marker of an earlier start need not take any file, nor is one needed on a full disk.  One of an
     earlier version is brought into the present format, which takes some seconds per 100,000 files.  Raises ConfigError when it
-    cannot be used, is open to everybody, has a newer format, or another instance uses it (InUse).
+    cannot be used, is open to everybody, has a newer format, another instance uses it (InUse), or this process is root and the
+    directory belongs to another user.
     """
+    refuse_root(path)
     refuse_newer(path)
     name = _reserve(path)
     try:

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from proxy.core.troubles import Reason, Trouble
 from proxy.storage.database import SET_ASIDE
 from proxy.storage.marker import FORMAT, Marker, new_name, read_marker, write_marker
+from proxy.storage.usable import unusable
 
 #: The directories that are made where they are missing, and looked at.
 _FOLDERS = ("files", "partial", "lists")
@@ -33,6 +34,8 @@ _PROBE = ".probe"
 _PROBE_SIZE = 4096
 #: A disk with less free space is full, whatever fits (bytes).
 _FULL = 1024 * 1024
+#: Entries that cannot be used and are named in one line.
+_NAMED = 5
 #: How long a failure is remembered that nothing has disproved (seconds), and how many of them.
 _REMEMBERED = 600.0
 _MOST = 32
@@ -97,7 +100,7 @@ class Place:
             if not self.is_ours() and not self._found_again():
                 return [Trouble(Reason.DIRECTORY_LOST, _LOST)]
             self._mark()
-            found = [*self._folders(), *self._remembered(), *self._room()]
+            found = [*self._folders(), *self._unusable(), *self._remembered(), *self._room()]
         worst: dict[Reason, Trouble] = {}
         for each in found:
             worst.setdefault(each.reason, each)
@@ -191,6 +194,17 @@ class Place:
                 os.listdir(folder) if name == "partial" else os.scandir(folder).close()
             except OSError as error:
                 yield _trouble(error.errno or errno.EIO, f"{name}/", reading=False)
+
+    def _unusable(self) -> Iterator[Trouble]:
+        """What is not this user's to use, before anybody needs it."""
+        found = unusable(self._root)
+        if found:
+            names = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+            yield Trouble(
+                Reason.NOT_READABLE,
+                f"the user that runs the proxy may not use {names} in the data directory: what is in there counts as missing; "
+                "check owner and mode (chown -R, chmod -R u+rwX)",
+            )
 
     def _remembered(self) -> Iterator[Trouble]:
         """What failed in operation and has not been disproved since."""

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from tests.support.process import ROOT, Ended, Running, environment
+from tests.support.process import THIS_PYTHON, Ended, Python, Running, environment
 
-_COMMAND = (sys.executable, "-c", "from proxy.cli import main; main()")
+_CODE = ("-c", "from proxy.cli import main; main()")
 
 
 @frozen
 class Operator:
-    """Runs commands on *data_dir*, from the directory *home*, with *options* after each command's name."""
+    """Runs commands on *data_dir*, from the directory *home*, with *options* after each command's name.
+
+    *before* is a command that runs them in place of itself, *python* the interpreter, by default this one.
+    """
 
     home: Path
     data_dir: Path
     options: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    python: Python = THIS_PYTHON
 
     def start(self, command: str, *arguments: str) -> Running:
         """A command that runs."""
-        line = [*_COMMAND, command, "--data-dir", str(self.data_dir), *self.options, *arguments]
-        return Running().spawn(line, environment(self.home, PYTHONPATH=str(ROOT)), self.home)
+        program = [*self.before, self.python.program, *_CODE]
+        line = [*program, command, "--data-dir", str(self.data_dir), *self.options, *arguments]
+        return Running().spawn(line, environment(self.home, PYTHONPATH=self.python.path), self.home)
 
     async def run(self, command: str, *arguments: str) -> Ended:
         """A command to its end; its standard error stands among its output."""

@@ -27,8 +27,8 @@ from tests.support.hosts import written
 reactor: Any = default_reactor
 
 ROOT = Path(__file__).parent.parent.parent
-_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
-_TWISTD_WITH_HOSTS = (sys.executable, "-m", "tests.support.hosts")
+_TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
+_TWISTD_WITH_HOSTS = ("-m", "tests.support.hosts")
 _OWN_MOUNTS = (shutil.which("unshare") or "unshare", "--map-root-user", "--mount")
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
@@ -45,6 +45,17 @@ def can_mount() -> bool:
         return subprocess.run([*_OWN_MOUNTS, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
     except FileNotFoundError:
         return False
+
+
+@frozen
+class Python:
+    """A Python interpreter, and the ``PYTHONPATH`` with which it finds the proxy and what that needs."""
+
+    program: str
+    path: str
+
+
+THIS_PYTHON = Python(sys.executable, str(ROOT))
 
 
 @frozen
@@ -132,7 +143,7 @@ class ProxyProcess:
     *upstreams* are URLs, the preferred one first.  *config* is the text of a configuration file; upstreams may be left to it.
     After a restart the port is the same, so that what clients know of the proxy stays true.  With *disk*, its data directory is
     a file system of its own with room for that many bytes, gone with the process; `can_mount` says whether that can be.
-    *hosts* are addresses by name that it resolves (see ``tests.support.hosts``).
+    *hosts* are addresses by name that it resolves (see ``tests.support.hosts``).  *python* runs it, by default this one.
     """
 
     def __init__(
@@ -143,13 +154,18 @@ class ProxyProcess:
         options: Sequence[str] = (),
         disk: int | None = None,
         hosts: Mapping[str, Sequence[str]] | None = None,
+        python: Python = THIS_PYTHON,
     ) -> None:
         self.place = place
         self.data_dir = place / "data"
         self._disk = disk
-        self._twistd = _TWISTD if hosts is None else (*_TWISTD_WITH_HOSTS, *written(hosts), "--")
+        started = _TWISTD if hosts is None else (*_TWISTD_WITH_HOSTS, *written(hosts), "--")
+        self._twistd = (python.program, *started)
+        self._path = python.path
         #: A command that starts the proxy in place of itself.
         self.before: Sequence[str] = ()
+        #: Options of twistd itself.
+        self.twistd_options: Sequence[str] = ()
         self._port = 0
         self._arguments = ["--data-dir", str(self.data_dir), *options]
         for each in upstreams:
@@ -205,9 +221,10 @@ class ProxyProcess:
         """Start the process; `started` waits until it serves."""
         self.place.mkdir(exist_ok=True)
         listen = ["--listen", f"tcp:{self._port}:interface=127.0.0.1"]
+        twistd = [*self.before, *self._twistd, "-n", "--pidfile=", *self.twistd_options]
         self.process = Running().spawn(
-            [*self._on_its_disk(), *self.before, *self._twistd, "-n", "--pidfile=", "pypiproxy", *listen, *self._arguments],
-            environment(self.place, PYTHONPATH=str(ROOT)),
+            [*self._on_its_disk(), *twistd, "pypiproxy", *listen, *self._arguments],
+            environment(self.place, PYTHONPATH=self._path),
             self.place,
         )
 
