@@ -231,6 +231,45 @@ async def test_a_pinned_file_keeps_its_page_and_is_served_while_upstream_is_down
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_dry_run_tells_what_a_purge_removes_and_removes_nothing(asked: Asked, stocked: FakeUpstream) -> None:
+    await asked("pin", project="six", which="2.0")
+    for arguments in (
+        {"project": "six"},
+        {"project": "six", "which": "1.0"},
+        {"project": "attrs"},
+        {"project": "attrs", "page_only": True},
+    ):
+        before, listed = asked.on_disk(), await asked("ls")
+        foretold = await asked("purge", dry=True, **arguments)
+        assert (asked.on_disk(), await asked("ls")) == (before, listed)
+        assert "hit" in (await asked.proxy.get(f"/simple/{arguments['project']}/")).headers["cache-status"]
+        gone = await asked("purge", **arguments)
+        assert foretold == {**gone, "dry": True}
+        assert gone["dry"] is False
+        # What went is fetched again for the next round.
+        for filename in (OLD, "attrs-1.0.tar.gz"):
+            await asked.proxy.get(await asked.proxy.link(filename.partition("-")[0], filename))
+    with pytest.raises(asking.OperationFailed, match="no thing of nobody is kept here"):
+        await asked("purge", project="nobody", dry=True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_dry_run_tells_which_files_were_not_used_for_long(asked: Asked) -> None:
+    now = asked.proxy.service.administration.working.reactor.seconds()
+    await asked.proxy.service.caches.usage.write()
+    unnamed = asked.data_dir / "files" / "ab" / ("ab" * 32)
+    unnamed.parent.mkdir(exist_ok=True)
+    unnamed.write_bytes(b"no name")
+    for path in (asked.data_dir / "files" / sha256(OLD)[:2] / sha256(OLD), unnamed):
+        os.utime(path, (now - 10_000, now - 10_000))
+    before = asked.on_disk()
+    foretold = await asked("purge_unused", seconds=5_000, dry=True)
+    assert asked.on_disk() == before
+    assert ([each["filename"] for each in foretold["removed"]], foretold["files"], foretold["bytes"]) == ([OLD], 2, 1_007)
+    assert foretold == {**await asked("purge_unused", seconds=5_000), "dry": True}
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_stands_beside_a_page_goes_with_it(asked: Asked, stocked: FakeUpstream) -> None:
     for project in ("six", "attrs"):
         assert (await asked.proxy.get(f"/pypi/{project}/json")).status == 200
@@ -504,19 +543,27 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     assert ("0.0 % of 3\n" in told) is running
 
     assert (await operator.run("refresh", "six")).output == "pypi: six: unchanged\n"
+    assert (await operator.run("purge", "attrs", "--dry-run")).output == (
+        "would remove pypi: attrs-1.0.tar.gz\nwould remove pypi: the page of attrs\n"
+        "1 file would be removed from the disk, 3.0 kB\n"
+        "the first-seen digests of 1 name would be forgotten: whatever upstream offers under them next is accepted\n"
+        "nothing was removed (--dry-run)\n"
+    )
     assert (await operator.run("pin", "six", "2.0")).output == f"{NEW} (pypi)\n1 file pinned\n"
     assert NEW in (await operator.run("pins")).output
     ended = await operator.run("purge", "six")
     assert ended.status == 1
     assert ended.output == (
-        f"removed pypi: {OLD}\n1 files gone from the disk, 1.0 kB\npinned and left: {NEW}; pypiproxy unpin six lets them go\n"
+        f"removed pypi: {OLD}\n1 file removed from the disk, 1.0 kB\n"
+        "the first-seen digests of 1 name are forgotten: whatever upstream offers under them next is accepted\n"
+        f"pinned and left: {NEW}; pypiproxy unpin six lets them go\n"
         "kept pypi: the page of six: without it its pinned files cannot be installed while upstream is down\n"
     )
     ended = await operator.run("purge", "six", "--page")
     assert (ended.status, ended.output) == (0, "removed pypi: the page of six\n")
     assert (await operator.run("unpin", "six")).output == f"{NEW} (pypi)\n1 file unpinned\n"
     assert (await operator.json("purge", "six", NEW))["files"] == 1
-    assert (await operator.run("purge", "--unused-for", "90d")).output == "0 files gone from the disk, 0 B\n"
+    assert (await operator.run("purge", "--unused-for", "90d")).output == "0 files removed from the disk, 0 B\n"
     assert (await operator.json("purge", "--unused-for", "0s"))["files"] == 1
     assert list(proxy.data_dir.glob("files/*/*")) == []
     ended = await operator.run("refresh", "nonsense")

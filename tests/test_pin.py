@@ -74,6 +74,43 @@ async def test_without_a_running_proxy_files_are_pinned_for_the_next(upstream: F
 
 
 @pytest_twisted.ensureDeferred
+async def test_files_of_a_pinned_project_that_are_stored_later_are_pinned_too(
+    upstream: FakeUpstream, make_proxy: MakeProxy
+) -> None:
+    proxy, operator = await with_files(upstream, make_proxy, config='[server]\nmax_size = "250kB"\n')
+    pinned = await operator.run("pin", "A.b", "--project")
+    assert pinned.output.splitlines() == [
+        "a-b: all files, also future ones (pypi)",
+        f"{FILES[0]} (pypi)",
+        f"{FILES[1]} (pypi)",
+        "2 files pinned",
+    ]
+    assert (await wire.fetch(proxy.port, await path_of(proxy, FILES[2]))).status == 200
+    assert proxy.process is not None
+    await proxy.process.until(lambda: "bytes too many are on the disk" in proxy.log, 20.0)
+    assert [each["filename"] for each in await operator.lines("pins")] == [None, *FILES]
+    await proxy.restart()
+    assert [each["filename"] for each in await operator.lines("pins")] == [None, *FILES]
+    gone = await operator.json("purge", "--unused-for", "0s")
+    assert (gone["files"], len(gone["pinned"])) == (0, 3)
+    ended = await operator.run("unpin", "a-b", "2.0")
+    assert (ended.status, "unpin a-b as a whole" in ended.output) == (1, True)
+    assert (await operator.json("unpin", "a-b"))[0] == {"index": "pypi", "project": "a-b", "filename": None}
+    assert await operator.lines("pins") == []
+    assert (await operator.json("purge", "--unused-for", "0s"))["files"] == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_project_may_be_pinned_before_anything_of_it_is_stored(upstream: FakeUpstream, make_proxy: MakeProxy) -> None:
+    _, operator = await with_files(upstream, make_proxy)
+    assert (await operator.run("pin", "other", "--project")).status == 0
+    (row,) = await operator.lines("pins")
+    assert (row["project"], row["filename"], row["size"]) == ("other", None, None)
+    ended = await operator.run("pin", "other", "1.0", "--project")
+    assert (ended.status, "leave VERSION or FILE out" in ended.output) == (2, True)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_pinned_file_stays_where_others_go(upstream: FakeUpstream, make_proxy: MakeProxy) -> None:
     proxy, operator = await with_files(upstream, make_proxy, config='[server]\nmax_size = "250kB"\n')
     await operator.json("pin", "a-b", FILES[0])

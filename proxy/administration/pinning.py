@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from proxy.administration.parts import IndexParts, Stores, chosen, project_name
 from proxy.cache.pinned import PinnedFile
-from proxy.errors import NotFound
+from proxy.errors import BadRequest, NotFound
 from proxy.interfaces import Operation, Report
 
 
@@ -23,22 +23,44 @@ class Pinning:
         return {"pin": self.pin, "unpin": self.unpin, "pins": self.pins}
 
     async def pin(
-        self, report: Report, project: str, which: str | None = None, index: str | None = None
+        self, report: Report, project: str, which: str | None = None, index: str | None = None, future: bool = False
     ) -> list[dict[str, Any]]:
-        """Pin what is stored of *project*, or of its version or file *which*.  Raises NotFound when that is nothing."""
+        """Pin what is stored of *project*, or of its version or file *which*; with *future* also what is stored of it later.
+
+        What stands for the project as such has no file name.  Raises BadRequest, and NotFound when there is nothing to pin.
+        """
+        if future:
+            if which is not None:
+                raise BadRequest(f"future files are pinned of a whole project: {project}, not {project} {which}")
+            return await self._each(self._pin_project, project, None, index, "")
         nothing = "is stored yet: fetch it through the proxy, then pin it"
         return await self._each(self._stores.pinned.pin, project, which, index, nothing)
+
+    async def _pin_project(self, index: str, project: str, which: str | None) -> list[str | None]:
+        return [None, *await self._stores.pinned.pin_project(index, project)]
 
     async def unpin(
         self, report: Report, project: str, which: str | None = None, index: str | None = None
     ) -> list[dict[str, Any]]:
-        """Unpin it.  Raises NotFound when nothing of it was pinned."""
+        """Unpin it.  Raises NotFound when nothing of it was pinned, BadRequest for a part of a project that is pinned whole."""
         nothing = "is pinned; pypiproxy pins lists what is"
-        return await self._each(self._stores.pinned.unpin, project, which, index, nothing)
+        return await self._each(self._unpin, project, which, index, nothing)
+
+    async def _unpin(self, index: str, project: str, which: str | None) -> list[str | None]:
+        book = self._stores.pinned
+        if which is not None:
+            if (index, project) in await book.projects():
+                raise BadRequest(
+                    f"all of {project} is pinned in {index}, with what is stored of it later; unpin {project} as a whole, "
+                    "then pin what is to stay"
+                )
+            return list(await book.unpin(index, project, which))
+        of_all: list[str | None] = [None] if await book.unpin_project(index, project) else []
+        return [*of_all, *await book.unpin(index, project)]
 
     async def _each(
         self,
-        change: Callable[[str, str, str | None], Awaitable[list[str]]],
+        change: Callable[[str, str, str | None], Awaitable[Sequence[str | None]]],
         project: str,
         which: str | None,
         index: str | None,
@@ -58,7 +80,8 @@ class Pinning:
     async def pins(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """What is pinned: with its size, its metadata included, and its last use; both ``None`` for what is not stored now.
 
-        A file is not stored when only its metadata is.
+        A file is not stored when only its metadata is.  A project that is pinned as such comes before its files and has no file
+        name.
         """
         indexes = chosen(self._indexes, index)
         pinned = [each for each in await self._stores.pinned.files() if each.index in indexes]
@@ -66,7 +89,11 @@ class Pinning:
         there = {
             (each.index, each.project, each.filename) for each in pinned if each.sha256 in files and await self._is_file(each)
         }
-        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        found: dict[tuple[str, str, str], dict[str, Any]] = {
+            (name, project, ""): {"index": name, "project": project, "filename": None, "size": None, "used": None}
+            for name, project in await self._stores.pinned.projects()
+            if name in indexes
+        }
         for each in pinned:
             name = {"index": each.index, "project": each.project, "filename": each.filename}
             entry = found.setdefault((each.index, each.project, each.filename), {**name, "size": None, "used": None})
@@ -74,7 +101,7 @@ class Pinning:
             if file is not None and (each.index, each.project, each.filename) in there:
                 entry["size"] = (entry["size"] or 0) + file.size
                 entry["used"] = max(entry["used"] or 0.0, file.used)
-        return list(found.values())
+        return [found[each] for each in sorted(found)]
 
     async def _is_file(self, pinned: PinnedFile) -> bool:
         """Whether the bytes of *pinned* are the file itself, and not a companion of it."""

@@ -29,19 +29,24 @@ class Purging:
         self._clock = clock
 
     async def purge(
-        self, report: Report, project: str, which: str | None = None, page_only: bool = False, index: str | None = None
+        self,
+        report: Report,
+        project: str,
+        which: str | None = None,
+        page_only: bool = False,
+        index: str | None = None,
+        dry: bool = False,
     ) -> dict[str, Any]:
         """Remove all of *project*, or the files of it that *which* means (a version or a file name), or its page alone.
 
         With all of it the page goes only where no file of the project is pinned; ``pages_kept`` are those that stay.
-        Raises BadRequest, NotFound.
+        With *dry* nothing is removed and the answer is what would be.  Raises BadRequest, NotFound.
         """
         if page_only and which is not None:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
         wanted = project_name(project)
         indexes = chosen(self._indexes, index)
         pinned = set() if page_only else await self._pinned(wanted)
-        pages: list[str] = []
         pages_kept: list[str] = []
         going = dict(indexes) if which is None else {}
         for name in pinned & going.keys():
@@ -49,42 +54,32 @@ class Purging:
             if head is not None and head.found:
                 pages_kept.append(name)
                 del going[name]
-        try:
-            pages = await _forget_pages(going, wanted)
-            going = {}
-        except StorageFailed:
-            if page_only:
-                raise
-        removed: dict[str, Any] = _summed([], [], _Deleted())
-        if not page_only:
-            removed = await self._remove(
-                [
-                    each
-                    async for found in recorded_by_project(self._stores.ledger, index, wanted)
-                    for each in found
-                    if means(which, each.filename)
-                ]
-            )
-        if going:
-            pages = await _forget_pages(going, wanted)  # there was no room on the disk for that before files went
+        doomed = [] if page_only else await self._recorded(wanted, which, index)
+        if dry:
+            pages = [name for name, each in going.items() if await _has_page(each, wanted)]
+            removed = await self._foretold(await self._plan(doomed))
+        else:
+            pages, removed = await self._purged(going, wanted, doomed, page_only=page_only)
         if not (pages or pages_kept or removed["removed"] or removed["pinned"]):
             what = "page of " if page_only else f"{which} of " if which is not None else "thing of "
             raise NotFound(f"no {what}{wanted} is kept here")
-        return {**removed, "pages": _of_indexes(pages, wanted), "pages_kept": _of_indexes(pages_kept, wanted)}
+        return {**removed, "pages": _of_indexes(pages, wanted), "pages_kept": _of_indexes(pages_kept, wanted), "dry": dry}
 
-    async def purge_unused(self, report: Report, seconds: float) -> dict[str, Any]:
-        """Remove every file that was not used for so many *seconds*."""
+    async def purge_unused(self, report: Report, seconds: float, dry: bool = False) -> dict[str, Any]:
+        """Remove every file that was not used for so many *seconds*; with *dry* only tell which."""
         before = self._clock() - seconds
         files = await self._stores.usage.files()
         doomed = {file.sha256: file.size for file in files if file.used < before}
         named = [each async for found in by_project(self._stores.ledger) for each in found if each.entry.sha256 in doomed]
-        removed = await self._remove(named)
         without_name = doomed.keys() - {each.entry.sha256 for each in named}
-        unnamed = await self._delete({sha256: doomed[sha256] for sha256 in without_name})
-        removed["files"] += len(unnamed.freed)
-        removed["bytes"] += sum(unnamed.freed)
-        removed["left"] += unnamed.left
-        return {**removed, "pages": [], "pages_kept": []}
+        unnamed = {sha256: doomed[sha256] for sha256 in without_name}
+        plan = await self._plan(named)
+        removed = await (self._foretold(plan) if dry else self._carried_out(plan))
+        others = _Deleted(list(unnamed.values())) if dry else await self._delete(unnamed)
+        removed["files"] += len(others.freed)
+        removed["bytes"] += sum(others.freed)
+        removed["left"] += others.left
+        return {**removed, "pages": [], "pages_kept": [], "dry": dry}
 
     async def refresh(self, report: Report, project: str, index: str | None = None) -> list[dict[str, Any]]:
         """Ask upstream for the page of *project* now, on every index that keeps one, or on the *index* named.
@@ -106,11 +101,33 @@ class Purging:
         pinned = await self._stores.pinned.files()
         digests = {each.sha256 for each in pinned}
         found = {each.index for each in pinned if each.project == project}
+        found |= {index for index, name in await self._stores.pinned.projects() if name == project}
         async for those in by_project(self._stores.ledger, project=project):
             found |= {each.index for each in those if each.entry.sha256 in digests}
         return found
 
-    async def _remove(self, doomed: Sequence[Named]) -> dict[str, Any]:
+    async def _recorded(self, project: str, which: str | None, index: str | None) -> list[Named]:
+        """The names of *project* that *which* means."""
+        recorded = recorded_by_project(self._stores.ledger, index, project)
+        return [each async for found in recorded for each in found if means(which, each.filename)]
+
+    async def _purged(
+        self, going: Mapping[str, IndexParts], project: str, doomed: Sequence[Named], *, page_only: bool
+    ) -> tuple[list[str], dict[str, Any]]:
+        """Forget the pages of *project* in the indexes *going*, and remove what is *doomed*; what went of both."""
+        pages: list[str] | None = None
+        try:
+            pages = await _forget_pages(going, project)
+        except StorageFailed:
+            if page_only:
+                raise
+        removed = await self._carried_out(await self._plan(doomed))
+        if pages is None:
+            pages = await _forget_pages(going, project)  # there was no room on the disk for that before files went
+        return pages, removed
+
+    async def _plan(self, doomed: Sequence[Named]) -> _Plan:
+        """What becomes of the names *doomed*: what is pinned stays, and so do bytes that have another name."""
         protected = await self._stores.pinned.digests()
         pinned = [each for each in doomed if each.entry.sha256 in protected]
         going = [each for each in doomed if each.entry.sha256 not in protected]
@@ -121,16 +138,24 @@ class Purging:
                 for each in found:
                     if (each.index, each.project, each.name) not in names:
                         sizes.pop(each.entry.sha256, None)  # it has another name
+        return _Plan(going, pinned, sizes)
+
+    async def _foretold(self, plan: _Plan) -> dict[str, Any]:
+        """What carrying out *plan* would remove."""
+        there = await self._stores.files.present(plan.sizes)
+        return _summed(plan.going, plan.pinned, _Deleted([size for sha256, size in plan.sizes.items() if sha256 in there]))
+
+    async def _carried_out(self, plan: _Plan) -> dict[str, Any]:
         try:
-            await self._forget_names(going)
+            await self._forget_names(plan.going)
         except StorageFailed:
-            deleted = await self._delete(sizes)  # a full disk takes no record before there is room for one
+            deleted = await self._delete(plan.sizes)  # a full disk takes no record before there is room for one
             if not deleted.freed:
                 raise
-            await self._forget_names(going)
+            await self._forget_names(plan.going)
         else:
-            deleted = await self._delete(sizes)
-        return _summed(going, pinned, deleted)
+            deleted = await self._delete(plan.sizes)
+        return _summed(plan.going, plan.pinned, deleted)
 
     async def _forget_names(self, going: Iterable[Named]) -> None:
         places: dict[tuple[str, str], set[str]] = {}
@@ -150,6 +175,15 @@ class Purging:
                 except StorageFailed as error:
                     deleted.left.append({"sha256": sha256, "size": size, "error": str(error)})
         return deleted
+
+
+@frozen
+class _Plan:
+    """Names that go, names that are *pinned* and stay, and the bytes that go: their sizes, by sha256."""
+
+    going: Sequence[Named]
+    pinned: Sequence[Named]
+    sizes: Mapping[str, int]
 
 
 @frozen
@@ -177,6 +211,10 @@ def _of_indexes(names: Iterable[str], project: str) -> list[dict[str, str]]:
 async def _forget_pages(indexes: Mapping[str, IndexParts], project: str) -> list[str]:
     """Forget the pages of *project* in *indexes*; the names of those that had one."""
     return [name for name, each in indexes.items() if await _forget_page(each, project)]
+
+
+async def _has_page(index: IndexParts, project: str) -> bool:
+    return await index.pages.load(project) is not None
 
 
 async def _forget_page(index: IndexParts, project: str) -> bool:

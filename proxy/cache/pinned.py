@@ -1,4 +1,7 @@
-"""Pinned files, which are never evicted: those that an operator pinned, and what nothing can fetch again."""
+"""Pinned files, which are never evicted: those that an operator pinned, and what nothing can fetch again.
+
+A project may be pinned as such: then all that the ledger knows of it is, what is stored later too.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,13 @@ from proxy.interfaces import IFileStore, IVersionedRecords
 from proxy.model import NO_BYTES, Change
 from proxy.names import filename_of
 
+#: Index and project.
+_Place = tuple[str, str]
+
 #: The first part of the keys of the book: one record for each of them, which says nothing more.
 _FOLDER = "pinned"
+#: The first part of the keys of pinned projects.
+_PROJECTS = "pinned-project"
 
 
 @frozen(slots=True, order=True)
@@ -38,6 +46,9 @@ class PinnedBook:
         self._store = store
         self._pinned: frozenset[PinnedFile] | None = None
         self._bytes: frozenset[str] = frozenset()
+        self._projects: frozenset[_Place] | None = None
+        #: The bytes of pinned projects, when they were last asked for.
+        self._of_projects: frozenset[str] = frozenset()
         #: Held while a file is evicted and while the book changes: what is reported as pinned has not just gone.
         self.lock = DeferredLock()
 
@@ -60,13 +71,35 @@ class PinnedBook:
             await self._write((await self._all()) | there)
         return sorted({each.filename for each in there})
 
+    async def pin_project(self, index: str, project: str) -> list[str]:
+        """Pin all of *project* (normalised), what is stored later too.
+
+        Returns the names of the files that are stored now, sorted.  Raises StorageFailed.
+        """
+        async with self.lock:
+            projects = await self.projects()
+            await self._records.apply([Change(_project_key((index, project)), b"")])
+            self._projects = projects | {(index, project)}
+        return await self.pin(index, project)
+
     async def add(self, files: Iterable[PinnedFile]) -> None:
         """Keep *files*, whether they are stored yet or not (for those that are made here and can be fetched nowhere)."""
         async with self.lock:
             await self._write((await self._all()) | frozenset(files))
 
+    async def unpin_project(self, index: str, project: str) -> bool:
+        """Do not pin what is stored of *project* later; what is pinned of it stays pinned.  Whether the project was pinned."""
+        async with self.lock:
+            projects = await self.projects()
+            if (index, project) not in projects:
+                return False
+            await self._records.apply([Change(_project_key((index, project)), None)])
+            self._projects = projects - {(index, project)}
+        await self.digests()
+        return True
+
     async def unpin(self, index: str, project: str, which: str | None = None) -> list[str]:
-        """Let files of *project* go again, all or those that *which* means as in `keep`.  Returns their names, sorted."""
+        """Let files of *project* go again, all or those that *which* means as in `pin`.  Returns their names, sorted."""
         async with self.lock:
             pinned = await self._all()
             gone = {each for each in pinned if (each.index, each.project) == (index, project) and means(which, each.filename)}
@@ -74,8 +107,21 @@ class PinnedBook:
         return sorted({each.filename for each in gone})
 
     async def files(self) -> list[PinnedFile]:
-        """All pinned files, sorted by index, project and file name."""
-        return sorted(await self._all())
+        """All pinned files, those of pinned projects among them, sorted by index, project and file name."""
+        found = set(await self._all())
+        for index, project in await self.projects():
+            entries = await self._ledger.peek(index, project)
+            names = ((filename_of(name), entry.sha256) for name, entry in entries.items() if entry.sha256 != NO_BYTES)
+            found |= {PinnedFile(index, project, *each) for each in names}
+        return sorted(found)
+
+    async def projects(self) -> frozenset[_Place]:
+        """(index, project) of the projects that are pinned as such."""
+        if self._projects is None:
+            rows = await self._records.scan(f"{_PROJECTS}/")
+            found = (row.key.split("/") for row in rows)
+            self._projects = frozenset((each[1], each[2]) for each in found if len(each) == 3)
+        return self._projects
 
     async def digests(self) -> frozenset[str]:
         """The sha256 of everything that must not be evicted: pinned files, and what came later under their names.
@@ -90,11 +136,15 @@ class PinnedBook:
         for place, filenames in names.items():
             entries = await self._ledger.peek(*place)
             found |= {entry.sha256 for name, entry in entries.items() if filename_of(name) in filenames}
-        return frozenset(found)
+        of_projects: set[str] = set()
+        for place in await self.projects():
+            of_projects |= {entry.sha256 for entry in (await self._ledger.peek(*place)).values() if entry.sha256 != NO_BYTES}
+        self._of_projects = frozenset(of_projects)
+        return frozenset(found | of_projects)
 
     def holds(self, sha256: str) -> bool:
         """Whether these bytes are pinned under any name, as far as the book has been read (as it has after `digests`)."""
-        return sha256 in self._bytes
+        return sha256 in self._bytes or sha256 in self._of_projects
 
     async def _all(self) -> frozenset[PinnedFile]:
         if self._pinned is None:
@@ -119,6 +169,10 @@ class PinnedBook:
         if source is not None:
             source.close()
         return source is not None
+
+
+def _project_key(place: _Place) -> str:
+    return "/".join((_PROJECTS, *place))
 
 
 def _key(pinned: PinnedFile) -> str:

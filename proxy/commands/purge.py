@@ -24,14 +24,21 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 @click.argument("which", metavar="[VERSION|FILE]", required=False)
 @click.option("--page", is_flag=True, help="Only the stored page of PROJECT: the next client gets a new one.")
 @click.option("--unused-for", callback=_seconds, metavar="DURATION", help="Every file that nobody used for so long (90d).")
+@click.option("--dry-run", is_flag=True, help="Remove nothing: print what would be removed.")
 @click.option("--index", help="Only on this index.")
 @options
 def purge(
-    place: ProxyPlace, project: str | None, which: str | None, page: bool, unused_for: float | None, index: str | None
+    place: ProxyPlace,
+    project: str | None,
+    which: str | None,
+    page: bool,
+    unused_for: float | None,
+    dry_run: bool,
+    index: str | None,
 ) -> None:
     """Remove all of PROJECT, or one VERSION or FILE of it, or what was not used for long.
 
-    The digest under which a file was first stored is forgotten with it: what upstream offers under that name now will be
+    The digest under which a file was first seen is forgotten with it: what upstream offers under that name now will be
     accepted.  Pinned files stay, and with them the page of their project, unless --page asks for it; unpin them first.
     """
     if (project is None) == (unused_for is None):
@@ -41,9 +48,9 @@ def purge(
     if unused_for is not None:
         if index is not None:
             raise click.UsageError("--unused-for is about the files of the whole data directory: --index says nothing there")
-        gone = place.ask("purge_unused", seconds=unused_for)
+        gone = place.ask("purge_unused", seconds=unused_for, dry=dry_run)
     else:
-        gone = place.ask("purge", project=project, which=which, page_only=page, index=index)
+        gone = place.ask("purge", project=project, which=which, page_only=page, index=index, dry=dry_run)
     if place.as_json:
         say(gone)
     else:
@@ -60,9 +67,24 @@ def purge(
 
 
 def _tell(gone: dict[str, Any]) -> None:
+    done, freed, forgotten = ("removed", "removed from the disk", "are forgotten")
+    if gone["dry"]:
+        done, freed, forgotten = ("would remove", "would be removed from the disk", "would be forgotten")
     for each in gone["removed"]:
-        click.echo(f"removed {each['index']}: {each['filename']}")
+        click.echo(f"{done} {each['index']}: {each['filename']}")
     for each in gone["pages"]:
-        click.echo(f"removed {each['index']}: the page of {each['project']}")
+        click.echo(f"{done} {each['index']}: the page of {each['project']}")
     if gone["removed"] or not gone["pages"]:
-        click.echo(f"{gone['files']:,} files gone from the disk, {size(gone['bytes'])}")
+        click.echo(f"{_files(gone['files'])} {freed}, {size(gone['bytes'])}")
+    if gone["removed"]:
+        names = len(gone["removed"])
+        click.echo(
+            f"the first-seen digests of {names:,} {'name' if names == 1 else 'names'} {forgotten}: "
+            "whatever upstream offers under them next is accepted"
+        )
+    if gone["dry"]:
+        click.echo("nothing was removed (--dry-run)")
+
+
+def _files(count: int) -> str:
+    return f"{count:,} {'file' if count == 1 else 'files'}"
