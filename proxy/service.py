@@ -101,6 +101,7 @@ class ProxyService(MultiService):
             await self.caches.close()
             await self.storage.close()
         finally:
+            self._commands.stop()
             self._means.stop()
             self.storage.stop()
 

@@ -34,6 +34,7 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cli import main
+from proxy.commands import asking
 from proxy.commands.directory import index_cache
 from proxy.errors import BadBundle, StorageFailed
 from proxy.host import datadir
@@ -49,6 +50,7 @@ from tests.support.clients import pip_install, uv_pip_install
 from tests.support.content import JSON_TYPE
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.larger_than import LargerThan
+from tests.support.operator import Operator
 from tests.support.process import ROOT, Ended, ProxyProcess, Running, environment
 from tests.support.wheels import sdist, seeded, wheel
 from tests.test_gate import NotNamed
@@ -671,6 +673,140 @@ def test_an_import_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeyp
     assert result.output.endswith("interrupted: import it again to go on\n")
     monkeypatch.undo()
     assert command("import", bundle, "-d", tmp_path / "b").exit_code == 0
+
+
+# -- beside a running proxy --------------------------------------------------------------------------------------------------
+
+APP_FILE = "app-0.0.tar.gz"
+
+
+async def offline_proxy(make_proxy: Callable[..., ProxyProcess]) -> ProxyProcess:
+    return await make_proxy(config='[[index]]\nname = "pypi"\noffline = true\n').started()
+
+
+async def app_file(proxy: ProxyProcess) -> wire.Reply:
+    page = await wire.fetch(proxy.port, "/simple/app/", Accept=JSON_TYPE)
+    if page.status != 200:
+        return page
+    (url,) = [file["url"] for file in page.json["files"] if file["filename"] == APP_FILE]
+    return await wire.fetch(proxy.port, urljoin("/simple/app/", url))
+
+
+def open_files(proxy: ProxyProcess) -> int:
+    assert proxy.process is not None
+    return len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_running_proxy_takes_a_bundle_in_and_serves_it_at_once(
+    make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "old.zst").write_bytes(bundle_of(filled(size=500)))
+    (tmp_path / "new.zst").write_bytes(bundle_of(filled(size=2_000_000, checked_at=2000.0)))
+    proxy = await offline_proxy(make_proxy)
+    operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
+    assert (await app_file(proxy)).status == 404
+    ended = await operator.run("import", "old.zst")
+    assert (ended.status, "1 pages and 2 files with 1,000 bytes taken into index pypi" in ended.output) == (0, True), ended
+    assert (await app_file(proxy)).body == seeded(1).randbytes(500)
+    before = open_files(proxy)
+    # A newer page takes the place of the one in memory; the names keep their bytes.
+    ended = await operator.run("import", "new.zst")
+    assert ended.status == 1
+    assert f"{APP_FILE}: it is here with other bytes" in ended.output
+    assert "1 pages and 2 files with 4,000,000 bytes taken" in ended.output
+    ended = await operator.run("import", "new.zst")
+    assert "1 pages and 2 files were there" in ended.output
+    ended = await operator.run("import", "new.zst", "--index", "corp")
+    assert (ended.status, "there is no index named 'corp' here; there is pypi" in ended.output) == (1, True)
+    assert open_files(proxy) <= before + 1  # a thread's
+    assert list((proxy.data_dir / "partial").iterdir()) == []
+    assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_running_proxy_tells_how_far_it_came_in_a_bundle_that_was_cut_off(
+    make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    whole = bundle_of(filled(size=2_000_000))
+    (tmp_path / "cut.zst").write_bytes(whole[: len(whole) * 3 // 4])
+    (tmp_path / "none.zst").write_bytes(b"no bundle")
+    proxy = await offline_proxy(make_proxy)
+    operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
+    ended = await operator.run("import", "cut.zst")
+    assert ended.status == 1
+    assert "cut.zst: so far 1 pages and 1 files with 2,000,000 bytes taken into index pypi" in ended.output
+    assert "it ends too early: it was cut off on its way, copy it again" in ended.output
+    assert (await app_file(proxy)).status == 200
+    assert list((proxy.data_dir / "partial").iterdir()) == []
+    ended = await operator.run("import", "none.zst")
+    assert (ended.status, "none.zst: it is damaged, or not compressed with zstd" in ended.output) == (1, True)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_an_import_into_a_running_proxy_may_be_interrupted_and_done_again(
+    make_proxy: Callable[..., ProxyProcess], tmp_path: Path, number: signal.Signals
+) -> None:
+    bundle = bundle_of(filled(size=2_000_000))
+    (tmp_path / "whole.zst").write_bytes(bundle)
+    os.mkfifo(tmp_path / "pipe")
+    proxy = await offline_proxy(make_proxy)
+    operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
+    interrupted = operator.start("import", "pipe")
+    pipe = await deferToThread(open, tmp_path / "pipe", "wb", 0)
+    with pipe:
+        await deferToThread(pipe.write, bundle[: len(bundle) * 3 // 4])
+        while not list((proxy.data_dir / "files").glob("*/*")):
+            assert interrupted.ended is None, interrupted.output
+            await deferLater(reactor, 0.01)
+        interrupted.signal(number)
+        ended = await interrupted.end()
+        assert ended.status == (-number if number == signal.SIGKILL else 130), ended
+        assert ("import it again to go on" in ended.output) is (number != signal.SIGKILL)
+        # The proxy lets go of the pipe, and of what was arriving, although more could come.
+        while list((proxy.data_dir / "partial").iterdir()):
+            await deferLater(reactor, 0.01)
+    ended = await operator.run("import", "whole.zst")
+    assert "0 pages and 1 files with 2,000,000 bytes taken into index pypi; 1 pages and 1 files were there" in ended.output
+    assert (await app_file(proxy)).body == seeded(1).randbytes(2_000_000)
+    assert await proxy.stop() == -signal.SIGTERM
+    assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_proxy_stops_in_the_middle_of_an_import(make_proxy: Callable[..., ProxyProcess], tmp_path: Path) -> None:
+    bundle = bundle_of(filled(size=2_000_000))
+    os.mkfifo(tmp_path / "pipe")
+    proxy = await offline_proxy(make_proxy)
+    running = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml"))).start("import", "pipe")
+    pipe = await deferToThread(open, tmp_path / "pipe", "wb", 0)
+    with pipe:
+        await deferToThread(pipe.write, bundle[: len(bundle) * 3 // 4])
+        while not list((proxy.data_dir / "files").glob("*/*")):
+            assert running.ended is None, running.output
+            await deferLater(reactor, 0.01)
+        assert await proxy.stop() == -signal.SIGTERM
+    ended = await running.end()
+    assert (ended.status, "broke off its answer" in ended.output) == (1, True), ended
+    assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_descriptor_is_handed_over_and_never_named(make_proxy: Callable[..., ProxyProcess]) -> None:
+    proxy = await offline_proxy(make_proxy)
+    for arguments, said in (
+        ({}, "expected the descriptor of an open file with the request"),
+        ({"descriptor": 3}, "a descriptor is handed over, not named"),
+    ):
+        with pytest.raises(asking.OperationFailed, match=said):
+            await deferToThread(asking.ask, proxy.data_dir, "import", arguments, lambda said: None)
+    before = open_files(proxy)
+    with open(os.devnull, "rb") as unwanted:  # an operation that takes none
+        answer = await deferToThread(asking.ask, proxy.data_dir, "ls", {}, lambda said: None, handed=unwanted.fileno())
+    assert answer == []
+    while open_files(proxy) > before:
+        await deferLater(reactor, 0.01)
 
 
 # -- what is there already ----------------------------------------------------------------------------------------------------

@@ -13,16 +13,24 @@ from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
 from proxy.administration.verifying import Verifying
 from proxy.interfaces import Operation, Report
+from proxy.model import EMPTY
 
 
 class Administration:
-    """All operations on *indexes* and *stores*.
+    """All operations on *indexes* and *stores*, and *others*.
 
     Each takes a callable for what it has to say on its way, and arguments by name.  They
     raise ProxyError: BadRequest for arguments that make no sense, NotFound for what is not there.
     """
 
-    def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores, working: Working, observed: Observed) -> None:
+    def __init__(
+        self,
+        indexes: Mapping[str, IndexParts],
+        stores: Stores,
+        working: Working,
+        observed: Observed,
+        others: Mapping[str, Operation] = EMPTY,
+    ) -> None:
         self.indexes = indexes
         self.stores = stores
         self.working = working
@@ -37,6 +45,7 @@ class Administration:
             "refresh": purging.refresh,
             "verify": Verifying(indexes, stores, working).verify,
             **Pinning(indexes, stores).operations,
+            **others,
         }
 
     async def perform(self, operation: str, **arguments: Any) -> Any:

@@ -23,7 +23,10 @@ from proxy.model import Head, Record
 
 @define
 class Imported:
-    """What became of it.  ``problems`` are sentences: what is in the bundle and was not taken."""
+    """What became of it.  ``problems`` are sentences: what is in the bundle and was not taken.
+
+    ``size`` is of the ``files`` that were taken; ``read`` are bytes of files so far, of one that is being taken too.
+    """
 
     index: str
     pages: int = 0
@@ -31,19 +34,30 @@ class Imported:
     files: int = 0
     files_there: int = 0
     size: int = 0
+    read: int = 0
     problems: list[str] = field(factory=list)
 
 
 class Import:
     """One bundle on its way from *source* into a cache.
 
-    *replaced* is told the project of each page that was replaced.
+    *replaced* is told the project of each page that was replaced, *stored* sha256 and size of each file; *on_the_way* what was
+    taken so far, with each member and each piece of one, in the thread that reads.
     """
 
-    def __init__(self, reader: BundleReader, cache: IndexCache, replaced: Callable[[str], None] = lambda project: None) -> None:
+    def __init__(
+        self,
+        reader: BundleReader,
+        cache: IndexCache,
+        replaced: Callable[[str], None] = lambda project: None,
+        stored: Callable[[str, int], None] = lambda sha256, size: None,
+        on_the_way: Callable[[Imported], None] = lambda imported: None,
+    ) -> None:
+        self._on_the_way = on_the_way
         self._reader = reader
         self._cache = cache
         self._replaced = replaced
+        self._stored = stored
         self.imported = Imported(cache.name)
         self._damaged = 0
 
@@ -61,6 +75,7 @@ class Import:
         return self.imported
 
     async def _take(self, entry: Entry) -> None:
+        self._on_the_way(self.imported)
         match entry.kind:
             case Kind.HEAD:
                 await self._page(entry)
@@ -132,6 +147,7 @@ class Import:
             if await self._cache.offload.run(self._store, partial, entry.sha256):
                 self.imported.files += 1
                 self.imported.size += partial.size
+                self._stored(entry.sha256, partial.size)
             else:
                 self._problem(entry)
         finally:
@@ -144,6 +160,8 @@ class Import:
             for chunk in self._reader.chunks():
                 digest.update(chunk)
                 partial.write(chunk)
+                self.imported.read += len(chunk)
+                self._on_the_way(self.imported)
             sound = digest.hexdigest() == sha256
             if sound:
                 partial.commit(sha256)
@@ -164,9 +182,15 @@ class Import:
             raise BadBundle(f"it lacks some of its {end.pages} pages and {end.files} files: export it again")
 
 
-async def open_bundle(source: BinaryIO, cache: IndexCache, replaced: Callable[[str], None] = lambda project: None) -> Import:
-    """The bundle that *source* begins.  Raises BadBundle when it is none."""
-    return Import(await cache.offload.run(BundleReader, source), cache, replaced)
+async def open_bundle(
+    source: BinaryIO,
+    cache: IndexCache,
+    replaced: Callable[[str], None] = lambda project: None,
+    stored: Callable[[str, int], None] = lambda sha256, size: None,
+    on_the_way: Callable[[Imported], None] = lambda imported: None,
+) -> Import:
+    """The bundle that *source* begins, as `Import` takes it.  Raises BadBundle when it is none."""
+    return Import(await cache.offload.run(BundleReader, source), cache, replaced, stored, on_the_way)
 
 
 def _newer(head: Head, known: Head) -> bool:

@@ -82,6 +82,10 @@ class PageCache:
         self._refreshed.forget(project)
         return await self._records.forget(project)
 
+    def replaced(self, project: str) -> None:
+        """Told that another page of *project* was recorded: what is in memory is outdated."""
+        self._refreshed.forget(project)
+
     # -- what Refreshed asks -----------------------------------------------------------------------------------------------
 
     def missing(self, project: str) -> NotFound:

@@ -26,9 +26,18 @@ class OperationFailed(ProxyError):
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, made: socket.socket) -> None:
+    """*handed* is a descriptor that goes to the proxy with the first bytes."""
+
+    def __init__(self, made: socket.socket, handed: int | None) -> None:
         super().__init__("localhost")
         self.sock = made
+        self._handed = handed
+
+    def send(self, data: Any) -> None:
+        handed, self._handed = self._handed, None
+        if handed is not None:
+            data = data[socket.send_fds(self.sock, [data], [handed]) :]
+        super().send(data)
 
 
 def ask(
@@ -37,10 +46,12 @@ def ask(
     arguments: dict[str, Any],
     report: Callable[[Any], None],
     patience: float = _PATIENCE,
+    handed: int | None = None,
 ) -> Any:
     """What the proxy that runs on *data_dir* answers; it may be silent for *patience* seconds.
 
-    *report* is told what it says on its way.
+    *report* is told what it says on its way.  *handed* is the descriptor of a file that the proxy reads or writes; it may
+    not be allowed to open that file itself.
 
     Raises NotRunning, OperationFailed.
     """
@@ -53,7 +64,7 @@ def ask(
             f"{data_dir / adminaddress.NAME}: {error.strerror}; ask as the user who runs the proxy"
         ) from error
     connected.settimeout(patience)
-    connection = _Connection(connected)
+    connection = _Connection(connected, handed)
     try:
         connection.request("POST", f"/{operation}", msgspec.json.encode(arguments), {"Content-Type": "application/json"})
         return _result(connection.getresponse(), report)

@@ -1,16 +1,23 @@
-"""``pypiproxy import``: take in what a bundle holds, each thing once it is verified."""
+"""``pypiproxy import``: take in what a bundle holds, each thing once it is verified.
+
+A proxy that runs on the data directory does it: it is handed the open file, so that it need not be allowed to read the bundle.
+"""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
+from proxy import config as configuration
 from proxy.bundle.importing import Imported, open_bundle
+from proxy.commands import asking
+from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
@@ -24,30 +31,80 @@ from proxy.mechanism.offload import completed
 )
 @click.option("--config", "-c", type=click.Path(path_type=Path), help="The proxy's configuration file.")
 def import_(bundle: Path, index: str | None, data_dir: Path | None, config: Path | None) -> None:
-    """Take in the pages, metadata and files of BUNDLE (- is standard input).
+    """Take in the pages, metadata and files of BUNDLE (- is standard input), also while a proxy runs on the data directory.
 
     What is there already is passed over, and an older page never replaces a newer one: a bundle may be imported again, after an
     interruption too.  Exits with status 1 when something was not taken.
     """
+    taking = _Import(bundle, index, data_dir, config)
     try:
-        with _opened(bundle) as source, index_cache(config, data_dir, index, new=True) as cache:
-            importing = completed(open_bundle(source, cache))
-            try:
-                imported = completed(importing.run())
-            except (ProxyError, KeyboardInterrupt):
-                _tell(bundle, importing.imported, "so far ")
-                raise
-            _tell(bundle, imported)
+        with interruptible(), _opened(bundle) as source, taking.counting:
+            done = taking.by_running(source)
+            if not done:
+                taking.alone(source)
     except ConfigError as error:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None
-    except ProxyError as error:
+    except (ProxyError, asking.OperationFailed) as error:
+        taking.tell("so far ")
         click.echo(f"{bundle}: {error}", err=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
+        taking.tell("so far ")
         click.echo("interrupted: import it again to go on", err=True)
         raise SystemExit(130) from None
-    raise SystemExit(1 if imported.problems else 0)
+    taking.tell()
+    raise SystemExit(1 if taking.imported is not None and taking.imported.problems else 0)
+
+
+class _Import:
+    """One import, and what came of it as far as that is known."""
+
+    def __init__(self, bundle: Path, index: str | None, data_dir: Path | None, config: Path | None) -> None:
+        self._bundle = bundle
+        self._index = index
+        self._data_dir = data_dir
+        self._config = config
+        self.imported: Imported | None = None
+        self.counting = Counting()
+
+    def by_running(self, source: BinaryIO) -> bool:
+        """Have the running proxy take in *source*; false when none runs."""
+        settings = configuration.load(self._config, configuration.CommandLine(data_dir=self._data_dir))
+        arguments = {"index": self._index}
+        try:
+            self._hear(asking.ask(settings.server.data_dir, "import", arguments, self._hear, handed=source.fileno()))
+        except (asking.NotRunning, io.UnsupportedOperation):  # the latter: standard input that is no file
+            return False
+        return True
+
+    def alone(self, source: BinaryIO) -> None:
+        """Take in *source* here."""
+        with index_cache(self._config, self._data_dir, self._index, new=True) as cache:
+            importing = completed(open_bundle(source, cache, on_the_way=self._hear_of))
+            self.imported = importing.imported
+            completed(importing.run())
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        self._hear_of(Imported(**said))
+
+    def _hear_of(self, imported: Imported) -> None:
+        self.imported = imported
+        pages, files = imported.pages + imported.pages_there, imported.files + imported.files_there
+        self.counting.tell(pages, files, imported.read)
+
+    def tell(self, when: str = "") -> None:
+        """Say what was taken and what was not, if anything is known of that."""
+        imported = self.imported
+        if imported is None:
+            return
+        for problem in imported.problems:
+            click.echo(f"{self._bundle}: {problem}", err=True)
+        click.echo(
+            f"{self._bundle}: {when}{imported.pages} pages and {imported.files} files with {imported.size:,} bytes taken into "
+            f"index {imported.index}; {imported.pages_there} pages and {imported.files_there} files were there",
+            err=True,
+        )
 
 
 @contextmanager
@@ -62,13 +119,3 @@ def _opened(bundle: Path) -> Iterator[BinaryIO]:
         raise ConfigError(f"{bundle}: {error.strerror}; expected a bundle that pypiproxy export made") from error
     with source:
         yield source
-
-
-def _tell(bundle: Path, imported: Imported, when: str = "") -> None:
-    for problem in imported.problems:
-        click.echo(f"{bundle}: {problem}", err=True)
-    click.echo(
-        f"{bundle}: {when}{imported.pages} pages and {imported.files} files with {imported.size:,} bytes taken into index "
-        f"{imported.index}; {imported.pages_there} pages and {imported.files_there} files were there",
-        err=True,
-    )

@@ -8,12 +8,16 @@ from attrs import frozen
 
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working
+from proxy.bundle.cache import IndexCache
+from proxy.bundle.taking import Taking
+from proxy.cache.records import PAGES, HeadedRecords
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
 from proxy.core.troubles import Trouble
 from proxy.host.adminsocket import AdminSocket
+from proxy.mechanism.offload import Offload
 from proxy.web.admin import Admin, site
 
 
@@ -24,6 +28,7 @@ class Commands:
     administration: Administration
     admin: Admin
     sockets: tuple[AdminSocket, ...]
+    _carrying: Offload
 
     async def look(self) -> Sequence[Trouble]:
         """What is wrong with the sockets."""
@@ -32,6 +37,10 @@ class Commands:
     def close(self) -> None:
         """Cancel the operations that are under way."""
         self.admin.close()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._carrying.stop()
 
 
 def build_commands(
@@ -44,6 +53,7 @@ def build_commands(
     serving: bool,
 ) -> Commands:
     """The operations on *indexes*; *look* finds what is wrong with the service, *serving* is whether it has clients."""
+    carrying = Offload(means.reactor, 1, "bundle")
     administration = Administration(
         indexes.parts,
         Stores(
@@ -56,7 +66,22 @@ def build_commands(
         ),
         Working(disk=means.disk, work=means.work, reactor=means.reactor, clock=means.clock),
         Observed(look=look, answered=lambda: means.metrics.answers() if serving else None),
+        {"import": _taking(indexes, storage, caches, carrying, means).take},
     )
     admin = Admin(administration.operations)
     socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)
-    return Commands(administration, admin, (socket,) if serving else ())
+    return Commands(administration, admin, (socket,) if serving else (), carrying)
+
+
+def _taking(indexes: Indexes, storage: Storage, caches: Caches, carrying: Offload, means: Means) -> Taking:
+    def cache(name: str) -> IndexCache:
+        pages = HeadedRecords(PAGES, name, caches.records, carrying)
+        return IndexCache(name, pages, caches.ledger, caches.pinned, storage.files, carrying)
+
+    return Taking(
+        caches={name: cache(name) for name in indexes.built},
+        default=indexes.default,
+        replaced=lambda index, project: indexes.parts[index].pages.replaced(project),
+        stored=caches.room.committed,
+        reactor=means.reactor,
+    )

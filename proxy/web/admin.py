@@ -1,5 +1,7 @@
 """The admin interface over HTTP: ``POST /<operation>`` with its arguments as a JSON object, answered in lines of JSON.
 
+An operation that takes a ``descriptor`` is given the one that came with the request (``SCM_RIGHTS``), and closes it.
+
 Each line is an object with one member: ``progress`` for what a long operation says on its way, and as the last line ``result``
 or ``error``.  An answer without either is cut off.  Who disconnects cancels the operation.
 """
@@ -7,25 +9,48 @@ or ``error``.  An answer without either is cut off.  Who disconnects cancels the
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from typing import get_type_hints
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request
+from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface import implementer
 
 from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.interfaces import Operation
+
+#: The argument of an operation that reads or writes a file which the client has opened.
+_DESCRIPTOR = "descriptor"
 
 
 def error_line(error: ProxyError) -> dict[str, object]:
     """What a client of the admin interface is told of *error*."""
     return {"code": error.code, "detail": str(error) or error.title, "status": error.status}
+
+
+@implementer(IFileDescriptorReceiver)
+class _Channel(HTTPChannel):
+    """A connection of one client, with the descriptors that it has handed over and nobody took yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.descriptors: list[int] = []
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        self.descriptors.append(descriptor)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+        super().connectionLost(reason)
 
 
 class Admin(Resource):
@@ -80,11 +105,18 @@ class Admin(Resource):
         assert request.content is not None
         try:
             arguments = msgspec.json.decode(request.content.read() or b"{}", type=dict[str, object])
-            inspect.signature(operation).bind(None, **arguments)
             kinds = get_type_hints(operation)
+            if _DESCRIPTOR in arguments:
+                raise BadRequest(f"{name}: a descriptor is handed over, not named")
+            handed: list[int] = getattr(request.channel, "descriptors", [])
+            if _DESCRIPTOR in kinds and not handed:
+                raise BadRequest(f"{name}: expected the descriptor of an open file with the request (SCM_RIGHTS)")
+            inspect.signature(operation).bind(None, **arguments, **({_DESCRIPTOR: -1} if _DESCRIPTOR in kinds else {}))
             arguments = {each: msgspec.convert(value, kinds.get(each, object)) for each, value in arguments.items()}
         except (msgspec.MsgspecError, TypeError, RecursionError) as error:
             raise BadRequest(f"{name}: {error}") from error
+        if _DESCRIPTOR in kinds:
+            arguments[_DESCRIPTOR] = handed.pop()
         return operation, arguments
 
 
@@ -122,6 +154,7 @@ class _Lines:
 def site(admin: Admin, reactor: IReactorTime) -> Site:
     """What listens for operators: without a limit on how long an operation may take."""
     made = Site(admin, timeout=None, reactor=reactor)
+    made.protocol = _Channel  # type: ignore[assignment]  # annotated as the function that Twisted sets
     made.displayTracebacks = False
     made.log = lambda request: None  # type: ignore[method-assign]  # operators' questions are no part of the access log
     return made

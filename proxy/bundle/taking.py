@@ -1,0 +1,109 @@
+"""The operation ``import``: a running proxy takes in a bundle that a command has opened and handed over.
+
+The command's descriptor is read in a thread of its own.  When the command leaves or the proxy stops, reading ends at the next
+chunk: what was verified by then stays, what was arriving is discarded.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, cast
+
+from attrs import asdict, frozen
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from proxy.bundle.cache import IndexCache
+from proxy.bundle.importing import Import, Imported, open_bundle
+from proxy.errors import NotFound, ProxyError
+from proxy.interfaces import Report
+from proxy.mechanism.flight import swallow, uninterrupted
+
+#: Seconds between two words on how far it is.
+_SAY_EVERY = 1.0
+#: How long a read waits for a byte before it looks whether it is to end (milliseconds).
+_LOOK_EVERY = 200
+
+
+class Handed(io.RawIOBase):
+    """Reads what is behind *descriptor*, which it owns, until it is told to stop.  Blocks: for a worker thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._stopped = threading.Event()
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._stopped.is_set():
+            if self._poll.poll(_LOOK_EVERY):
+                return os.readv(self._descriptor, [buffer])
+        raise InterruptedError("it was interrupted")
+
+    def stop(self) -> None:
+        """Have reads fail from now on.  Called from any thread."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+@frozen(kw_only=True)
+class Taking:
+    """Imports into *caches*, by the name of the index; without a name into the *default* one.
+
+    *replaced* is told the index and project of each page that was replaced, *stored* sha256 and size of each file.
+    """
+
+    caches: Mapping[str, IndexCache]
+    default: str | None
+    replaced: Callable[[str, str], None]
+    stored: Callable[[str, int], None]
+    reactor: IReactorTime
+
+    async def take(self, report: Report, descriptor: int, index: str | None = None) -> dict[str, Any]:
+        """Take in the bundle behind *descriptor*; what became of it (`Imported`).  Raises BadBundle, StorageFailed, NotFound.
+
+        *report* is told the same once a second, and before an error.
+        """
+        source = Handed(descriptor)
+        work = uninterrupted(self._taken(report, source, index))
+        try:
+            return await work
+        except CancelledError:
+            source.stop()
+            raise
+
+    async def _taken(self, report: Report, source: Handed, index: str | None) -> dict[str, Any]:
+        with source:
+            name = self.default if index is None else index
+            if name is None or name not in self.caches:
+                raise NotFound(f"there is no index named {name!r} here; there is {', '.join(sorted(self.caches))}")
+            importing = await open_bundle(
+                cast("BinaryIO", source), self.caches[name], lambda project: self.replaced(name, project), self.stored
+            )
+            return await self._run(report, importing)
+
+    async def _run(self, report: Report, importing: Import) -> dict[str, Any]:
+        saying = LoopingCall(lambda: report(asdict(importing.imported)))
+        saying.clock = self.reactor
+        swallow(saying.start(_SAY_EVERY, now=False))
+        try:
+            imported: Imported = await importing.run()
+        except ProxyError:
+            report(asdict(importing.imported))
+            raise
+        finally:
+            saying.stop()
+        return asdict(imported)
