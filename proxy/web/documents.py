@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import re
 from urllib.parse import quote
 
 from attrs import frozen
@@ -19,14 +18,12 @@ from proxy.repository.offered import segment
 from proxy.simple.legacy import from_page, rewritten
 from proxy.simple.media import choose_coding
 from proxy.web.answers import Answer, Ask
+from proxy.web.origin import origin
 from proxy.web.renderings import CODINGS, encoded
 from proxy.web.representing import represented, unchanged
 
 #: What a representation of a document is chosen by: links in it bear the name of this host.
 _VARY = "Accept-Encoding, Host"
-_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
-#: The longest name of a host (RFC 1035), and a port.
-_LONGEST_HOST = 253 + len(":65535")
 
 
 @frozen(slots=True)
@@ -53,7 +50,7 @@ class JsonDocuments:
         *files* is the path that the files' URLs begin with.  These are absolute, as this API has no relative ones.
         """
         view = await repository.document(LegacyName(project, version))
-        base = _origin(ask) + files
+        base = origin(ask) + files
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         key = (repository.name, view.project, version or "", base, coding)
         made = self._made.get(key)
@@ -81,14 +78,6 @@ def last_modified(repository: IRepository) -> Answer:
         raise NotFound(f"no upstream of index {repository.name} has answered since the start: its age is not known yet")
     stamp = datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y%m%dT%H:%M:%S\n")
     return Answer(200, [("Content-Type", "text/plain"), ("Cache-Control", "no-store")], stamp.encode("ascii"))
-
-
-def _origin(ask: Ask) -> str:
-    """``scheme://host`` as the client calls us; behind a proxy that says so, as it calls that one."""
-    stated = (ask.header("x-forwarded-proto") or "").lower()
-    scheme = stated if stated in ("http", "https") else "https" if ask.secure else "http"
-    host = ask.header("host") or ""
-    return f"{scheme}://{host if len(host) <= _LONGEST_HOST and _HOST.fullmatch(host) else 'localhost'}"
 
 
 def _written(document: Document, version: str | None, base: str, coding: str) -> bytes | None:
