@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable, Told
 
 
 def test_what_was_not_used_for_longest_goes_first() -> None:
@@ -33,3 +33,12 @@ def test_the_weight_is_always_that_of_the_contents_and_within_the_limit(steps: l
         else:
             table.put(key, value)
         assert table.weight == sum(len(table.get(each) or b"") for each in "abcdef") <= 30
+
+
+def test_each_is_told_once_and_the_last_ones_are_remembered() -> None:
+    told = Told()
+    names = [f"192.0.2.{number}" for number in range(10_000)]
+    assert all(told.is_first(name) for name in names)
+    assert not told.is_first(names[-1])
+    assert not told.is_first(names[-100])
+    assert told.is_first(names[0])

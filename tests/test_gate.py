@@ -219,6 +219,7 @@ def table(name: str) -> dict[str, list[Asked]]:
             Asked(f"pypi/{name}/2/json", files(LARGE.filename), missing),
             Asked(f"pypi/{name}/1.0/json", LEFT, LEFT),
         ],
+        "{project}/": [Asked(f"{name}/", redirected, redirected, open=True)],
     }
 
 

@@ -123,6 +123,20 @@ async def test_hostile_segments_are_404_and_upstream_is_asked_for_nothing_odd(
     assert odd == []
 
 
+@pytest.mark.parametrize("root", ["", "/index/pypi"])
+@pytest_twisted.ensureDeferred
+async def test_installers_are_redirected_to_names_and_nothing_else(secretive: FakeUpstream, run: Start, root: str) -> None:
+    proxy = await run(secretive)
+    for name, segment in HOSTILE.items():
+        reply = await proxy.get(f"{root}/{segment}/", Accept="application/vnd.pypi.simple.v1+json", User_Agent="pip/26.3")
+        if reply.status == 307:
+            assert re.fullmatch(r"\.\./simple/[a-z0-9]+(-[a-z0-9]+)*/", reply.headers["location"]), name
+        else:
+            assert reply.status == 404, name
+            assert len(reply.body) < 2000
+    assert secretive.asked == []
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest_twisted.ensureDeferred
 async def test_hostile_names_of_indexes_and_operations_ask_nobody(secretive: FakeUpstream, run: Start, name: str) -> None:

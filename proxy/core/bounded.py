@@ -80,3 +80,20 @@ class DividedTable(Generic[K, V]):
     def discard(self, key: K) -> None:
         self._kept.discard(key)
         self._others.discard(key)
+
+
+class Told:
+    """Who has been told something already: the last few hundred."""
+
+    #: What may be remembered, and what one name weighs at the least (bytes).
+    _MEMORY, _WEIGHT = 64 * 1024, 128
+
+    def __init__(self) -> None:
+        self._told: BoundedTable[str, bool] = BoundedTable(self._MEMORY, lambda told: self._WEIGHT, len)
+
+    def is_first(self, name: str) -> bool:
+        """Whether *name* has not been told yet, as far as that is remembered; from now on it has."""
+        first = self._told.get(name) is None
+        if first:
+            self._told.put(name, True)
+        return first

@@ -77,6 +77,11 @@ def _raise_to(qualities: dict[MediaType, float], media: MediaType, quality: floa
     qualities[media] = max(quality, qualities.get(media, 0.0))
 
 
+def names(accept: str, media_type: str) -> bool:
+    """Whether the header *accept* names *media_type* itself, and does not rule it out."""
+    return any(each == media_type and quality > 0 for each, quality in _weighted(accept))
+
+
 def choose_coding(accept_encoding: str | None, available: Sequence[str]) -> str:
     """The content coding for a client that sent *accept_encoding*: one of *available* (best first) or ``identity``.
 

@@ -11,9 +11,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.core.bounded import BoundedTable
+from proxy.core.bounded import Told
 from proxy.mechanism.waiters import Waiters
-from proxy.settings import KIB
 from proxy.web.channel import Channel
 from proxy.web.connection import HEAD_WITHIN, LINGERS_WITHIN, ConnectionStanding, Limit
 from proxy.web.serving import Front
@@ -71,8 +70,8 @@ class BoundedSite(Factory):
         self._idle: dict[Channel, float] = {}
         self._leaving: dict[Channel, float] = {}
         self._gone: Waiters[None] = Waiters()
-        #: Clients of which it was said already that they have the wrong idea of TLS.
-        self._told: BoundedTable[str, bool] = BoundedTable(64 * KIB, lambda told: 128)
+        #: Clients whose wrong idea of TLS has been logged.
+        self._told = Told()
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:
         return Channel(self)
@@ -224,6 +223,5 @@ class BoundedSite(Factory):
         self._tell(client, "TLS with {client} failed: {reason}", reason=reason)
 
     def _tell(self, client: str, message: str, **values: str) -> None:
-        if self._told.get(client) is None:
-            self._told.put(client, True)
+        if self._told.is_first(client):
             _log.warn(message, client=client, **values)

@@ -11,6 +11,7 @@ from proxy.interfaces import IRepository
 from proxy.names import PROVENANCE, companion_of, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
 from proxy.web.answers import Answer, Ask
+from proxy.web.astray import Astray
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.files import Files
 from proxy.web.operations import Operations
@@ -55,6 +56,7 @@ class Routes:
         self._documents = documents
         self._operations = operations
         self._identity = identity
+        self._astray = Astray()
 
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
@@ -87,6 +89,9 @@ class Routes:
     async def _page_of_pipenv(self, at: At, project: str) -> Answer:
         """pipenv asks for ``/simple//name/``."""
         return redirect(f"../{project}/")
+
+    async def _page_without_simple(self, at: At, project: str) -> Answer:
+        return await self._astray.page(at.root, project, at.ask)
 
     async def _file(self, at: At, project: str, digest: str, name: str) -> Answer:
         if (filename := companion_of(name, PROVENANCE)) is not None:
@@ -129,4 +134,5 @@ ROUTES: Mapping[str, Callable[..., Awaitable[Answer]]] = {
     "{project}/json": Routes._legacy_of_pip_tools,
     "pypi/{project}/json": Routes._legacy,
     "pypi/{project}/{version}/json": Routes._legacy,
+    "{project}/": Routes._page_without_simple,
 }

@@ -1,0 +1,34 @@
+"""What kind of program sends a request: an installer, a browser, or something else.  Only what people read depends on it."""
+
+from __future__ import annotations
+
+import re
+
+from proxy.simple.media import names
+from proxy.web.answers import Ask
+
+#: What only clients of the Simple API accept by name (PEP 691).
+_SIMPLE_API = "application/vnd.pypi.simple"
+#: How installers begin their ``User-Agent``; setuptools, which buildout installs with, may name itself last.
+_AGENT = re.compile(r"(?:^| )(bandersnatch|distlib|pdm|pip|poetry|pypi-simple|setuptools|unearth|uv|zc\.buildout)/")
+
+
+def installer(ask: Ask) -> str | None:
+    """The client of the Simple API that sends *ask*, by name, or ``an installer`` for one without; ``None`` for all others."""
+    accept = ask.header("accept") or ""
+    if is_browser(ask):
+        return None
+    found = _AGENT.search(ask.header("user-agent") or "")
+    if found is not None:
+        return found[1]
+    return "an installer" if _SIMPLE_API in accept.lower() else None
+
+
+def is_browser(ask: Ask) -> bool:
+    """Whether *ask* is sent by a browser: no installer accepts ``application/xhtml+xml``."""
+    return names(ask.header("accept") or "", "application/xhtml+xml")
+
+
+def wants_html(ask: Ask) -> bool:
+    """Whether *ask* is for people who read HTML: browsers, also those that do not know XHTML."""
+    return is_browser(ask) or (installer(ask) is None and names(ask.header("accept") or "", "text/html"))
