@@ -55,7 +55,7 @@ async def test_installers_are_redirected_to_the_page_and_the_log_names_the_right
     page = await proxy.get(urljoin(f"{root}six/", reply.headers["location"]), **INSTALLERS[kind])
     assert page.status == 200
     assert warnings(logged) == [
-        f"{kind} at 127.0.0.1 has the index URL http://proxy.example:3143{root}, which lacks simple/ at its end: "
+        f"{kind} at 127.0.0.1 uses the URL http://proxy.example:3143{root}, which lacks simple/ at its end: "
         f"it is redirected. Set its index URL to http://proxy.example:3143{root}simple/"
     ]
 

@@ -200,6 +200,7 @@ def table(name: str) -> dict[str, list[Asked]]:
     stored = f"/{name}/sha256-{LARGE.sha256}/{LARGE.filename}"
     legacy = (both(BOTH, versions("1.0", "2.0")), both(LEFT, versions("1.0")))
     return {
+        "": [Asked("", missing, missing, open=True)],  # to a client of the Simple API
         "simple": [Asked("simple", redirected, redirected, open=True)],
         "simple/": [Asked("simple/", listing, listing, open=True)],
         "simple/{project}/": [page],

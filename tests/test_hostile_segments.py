@@ -143,7 +143,7 @@ async def test_hostile_names_of_indexes_and_operations_ask_nobody(secretive: Fak
     proxy = await run(secretive)
     for path in (f"/index/{HOSTILE[name]}/simple/six/", f"/-/{HOSTILE[name]}", f"/index/{HOSTILE[name]}"):
         reply = await proxy.get(path)
-        assert reply.status == 404, reply
+        assert reply.status == (200 if path in ("/-/", "/index/") else 404), reply
         assert len(reply.body) < 2000
     assert secretive.asked == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.events import RequestPlace
-from proxy.web.routes import Below, NoRoute, OperationsRoute, Route, UrlSpace
+from proxy.web.routes import Below, NoRoute, OperationsRoute, Route, Slashless, TopLevel, UrlSpace
 from proxy.web.site import ROUTES
 
 #: What the segments of a pattern may be, and what else a client may write in their place.
@@ -49,6 +49,15 @@ def test_a_segment_that_is_not_what_it_stands_for_leads_nowhere(pattern: str, pa
     [
         ("/-/live", OperationsRoute(("live",))),
         ("/-/", OperationsRoute(("",))),
+        ("/-", Slashless("-/")),
+        ("/", Below("pypi", "/", "", ())),
+        ("/index", Slashless("index/")),
+        ("/index/", TopLevel("/index/")),
+        ("/index/my%20index", Slashless("my%20index/")),
+        ("/index/my%20index/", Below("my index", "/index/my%20index/", "", ())),
+        ("/index/other", NoRoute("there is no index named 'other' here; there is my index, pypi")),
+        ("/favicon.ico", TopLevel("/favicon.ico")),
+        ("/six/", Below("pypi", "/", "{project}/", ("six",))),
         ("/%73imple/six/", Below("pypi", "/", "simple/{project}/", ("six",), RequestPlace("pypi", "simple"))),
         ("/simple/a%2fb/", NoRoute(f"/simple/a%2fb/: 'a/b' is no project; {INSTEAD}", RequestPlace("pypi", "simple"))),
         ("/nothing", NoRoute(f"/nothing: there is nothing at this path; {INSTEAD}")),
@@ -65,6 +74,8 @@ def test_without_a_default_index_nothing_is_served_at_the_root() -> None:
         "/simple/six/: no index is served at the root; indexes are at /index/<name>/simple/"
     )
     assert isinstance(leads("/index/pypi/simple/six/", space), Below)
+    assert isinstance(leads("/six/", space), NoRoute)
+    assert leads("/", space) == TopLevel("/")
 
 
 def test_what_a_client_is_told_repeats_little_of_what_it_wrote() -> None:

@@ -22,7 +22,8 @@ from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
-from proxy.web.operations import Operations
+from proxy.web.operations import Health, Operations
+from proxy.web.overview import Overview
 from proxy.web.pages import Pages
 from proxy.web.patience import Patience
 from proxy.web.renderings import Renderings
@@ -131,12 +132,14 @@ def build_web(
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
+    health = Health(readiness.lasts, look)
     routes = Routes(
         indexes.repositories,
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),
         Files(int(memory * _FOR_SMALL_FILES), caches.usage.used),
         JsonDocuments(means.work, int(memory * _FOR_DOCUMENTS)),
-        Operations(readiness.lasts, look, means.metrics.exposition),
+        Operations(health, means.metrics.exposition, means.work),
+        Overview(indexes.built, indexes.default, health, means.work),
         identity,
     )
     front = Front(

@@ -28,19 +28,34 @@ class Astray:
 
     async def page(self, root: str, project: str, ask: Ask) -> Answer:
         """Answer a request for the page of *project* right below *root*, the path of an index.  Raises NotFound."""
-        wrong = origin(ask) + root
         client = installer(ask)
         if client is None:
             raise NotFound(
                 f"there is nothing at {root}{project}/: the page of a project is at {root}simple/{normalize(project)}/"
             )
-        if self._told.is_first(ask.caller.address):
+        self._tell(client, root, ask, "it is redirected")
+        return redirect(f"../simple/{normalize(project)}/")
+
+    def refuse(self, root: str, ask: Ask) -> None:
+        """Raise NotFound if an installer asks for *root*, the path of an index.
+
+        Of an index URL installers ask for the pages below it alone, so this one looks for a list of files (``--find-links``),
+        or of all projects: it is not given tens of megabytes that it may have no use for.
+        """
+        client = installer(ask)
+        if client is not None:
+            self._tell(client, root, ask, "it is answered 404")
+            raise NotFound(f"nothing is listed at {root}: the URL of the index is {origin(ask)}{root}simple/")
+
+    def _tell(self, client: str, root: str, ask: Ask, consequence: str) -> None:
+        address, wrong = ask.caller.address, origin(ask) + root
+        if self._told.is_first(address):
             self.log.warn(
-                "{client} at {address} has the index URL {wrong}, which lacks simple/ at its end: it is redirected. "
+                "{client} at {address} uses the URL {wrong}, which lacks simple/ at its end: {consequence}. "
                 "Set its index URL to {right}",
                 client=client,
-                address=ask.caller.address,
+                address=address,
                 wrong=wrong,
+                consequence=consequence,
                 right=f"{wrong}simple/",
             )
-        return redirect(f"../simple/{normalize(project)}/")

@@ -15,11 +15,15 @@ _FORWARDED = re.compile(rb"(?i:\r\nforwarded):([^\r\n]*+)")
 
 @frozen(slots=True)
 class Caller:
-    """*address* is the client's as far as it is known; *by_proxy*: whether it is that of a proxy which may name another."""
+    """*address* is the client's as far as it is known; *by_proxy*: whether it is that of a proxy which may name another.
+
+    *vouched_for*: whether a trusted proxy passed the request on, and has its say about the URL that the client used.
+    """
 
     address: str
     principal: Principal
     by_proxy: bool = False
+    vouched_for: bool = False
 
 
 class Callers:
@@ -39,4 +43,5 @@ class Callers:
         stated, forwarded = (
             [each.decode("latin-1") for each in field.findall(raw)] for field in (_X_FORWARDED_FOR, _FORWARDED)
         )
-        return Caller(self._trusted.client(connected.address, stated, forwarded), connected.principal)
+        client = self._trusted.client(connected.address, stated, forwarded)
+        return Caller(client, connected.principal, vouched_for=True)

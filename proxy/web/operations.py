@@ -6,41 +6,70 @@ node for it would drop all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+from attrs import frozen
+from twisted.web.template import tags
 
 from proxy.core.troubles import Trouble
 from proxy.errors import NotFound
-from proxy.web.answers import Answer
+from proxy.interfaces import IOffload
+from proxy.web.answers import Answer, Ask
+from proxy.web.hypertext import html, hyperlink, main_element
+from proxy.web.visitors import wants_html
 
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+_JSON = [("Content-Type", "application/json"), ("Cache-Control", "no-store"), ("Vary", "Accept")]
+
+#: What there is.
+_LISTED: Mapping[str, str] = {
+    "live": "whether the process answers",
+    "ready": "whether it serves builds, and what is wrong",
+    "metrics": "figures for Prometheus",
+}
+
+
+@frozen
+class Health:
+    """*ready*: whether requests are taken (not while draining); *look* finds out what is wrong, and has it counted."""
+
+    ready: Callable[[], bool]
+    look: Callable[[], Awaitable[Sequence[Trouble]]]
 
 
 class Operations:
-    """*ready*: whether requests are taken (not while draining); *look* finds out what is wrong, and has it counted;
-    *exposition* gives (content type, body) of the metrics.
-    """
+    """Answers from *health*; *exposition* gives (content type, body) of the metrics."""
 
-    def __init__(
-        self,
-        ready: Callable[[], bool],
-        look: Callable[[], Awaitable[Sequence[Trouble]]],
-        exposition: Callable[[], tuple[str, bytes]],
-    ) -> None:
-        self._ready = ready
-        self._look = look
+    def __init__(self, health: Health, exposition: Callable[[], tuple[str, bytes]], offload: IOffload) -> None:
+        self._health = health
         self._exposition = exposition
+        self._offload = offload
 
-    async def answer(self, segments: tuple[str, ...]) -> Answer:
+    async def answer(self, segments: tuple[str, ...], ask: Ask) -> Answer:
         match segments:
             case ("live",):
                 return Answer(200, _PLAIN, b"alive\n")
             case ("ready",):
-                if not self._ready():
+                if not self._health.ready():
                     return Answer(503, [*_PLAIN, ("Retry-After", "1")], b"stopping\n")
-                lines = [f"degraded: {each.words}\n" for each in await self._look()]
+                lines = [f"degraded: {each.words}\n" for each in await self._health.look()]
                 return Answer(200, _PLAIN, ("".join(lines) or "ready\n").encode())
             case ("metrics",):
-                await self._look()
+                await self._health.look()
                 media, body = self._exposition()
                 return Answer(200, [("Content-Type", media), ("Cache-Control", "no-store")], body)
+            case ("",):
+                return await self._listed(ask)
         raise NotFound("operations are at /-/live, /-/ready and /-/metrics")
+
+    async def _listed(self, ask: Ask) -> Answer:
+        if not wants_html(ask):
+            return Answer(200, _JSON, msgspec.json.encode({f"/-/{name}": what for name, what in _LISTED.items()}) + b"\n")
+        found = tags.ul([tags.li(hyperlink(name, f"/-/{name}"), f": {what}") for name, what in _LISTED.items()])
+        return await html(
+            self._offload,
+            "Operations of pypiproxy",
+            main_element(tags.h1("Operations"), found),
+            tags.footer(hyperlink("../", "pypiproxy")),
+        )

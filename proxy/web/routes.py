@@ -52,6 +52,22 @@ class OperationsRoute:
 
 
 @frozen(slots=True)
+class TopLevel:
+    """Something beside all indexes: ``/index/``, ``/favicon.ico``, and ``/`` where no index is at the root."""
+
+    path: str
+    place: None = field(default=None, init=False)
+
+
+@frozen(slots=True)
+class Slashless:
+    """A folder of ours without the slash at its end; *location* is the relative URL with it."""
+
+    location: str
+    place: None = field(default=None, init=False)
+
+
+@frozen(slots=True)
 class NoRoute:
     """There is nothing; *why* is for the client."""
 
@@ -59,7 +75,7 @@ class NoRoute:
     place: RequestPlace | None = None
 
 
-Route = Below | OperationsRoute | NoRoute
+Route = Below | OperationsRoute | TopLevel | Slashless | NoRoute
 
 
 class UrlSpace:
@@ -76,8 +92,16 @@ class UrlSpace:
     def route(self, path: bytes, shown: str) -> Route:
         """Where *path* leads, which is *shown* to the client as this text."""
         match split_path(path):
+            case ("-" | "index" as folder,):
+                return Slashless(f"{folder}/")
             case ("-", *rest):
                 return OperationsRoute(tuple(rest))
+            case ("index", ""):
+                return TopLevel("/index/")
+            case ("favicon.ico",):
+                return TopLevel("/favicon.ico")
+            case ("index", name) if name in self._indexes:
+                return Slashless(f"{quote(name)}/")
             case ("index", name, *rest):
                 if name not in self._indexes:
                     there = ", ".join(sorted(self._indexes))
@@ -85,6 +109,8 @@ class UrlSpace:
                 return self._below(name, f"/index/{quote(name)}/", tuple(rest), shown)
             case segments if self._default is not None:
                 return self._below(self._default, "/", segments, shown)
+            case ("",):
+                return TopLevel("/")
         return NoRoute(f"{shown[:SHOWN]}: no index is served at the root; indexes are at /index/<name>/simple/")
 
     def _below(self, index: str, root: str, segments: tuple[str, ...], shown: str) -> Route:

@@ -15,9 +15,10 @@ from proxy.web.astray import Astray
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.files import Files
 from proxy.web.operations import Operations
+from proxy.web.overview import Overview
 from proxy.web.pages import Pages, redirect
 from proxy.web.projects import projects
-from proxy.web.routes import SHOWN, Below, NoRoute, OperationsRoute
+from proxy.web.routes import SHOWN, Below, NoRoute, OperationsRoute, Slashless, TopLevel
 
 
 def refuse_body(ask: Ask) -> None:
@@ -48,6 +49,7 @@ class Routes:
         files: Files,
         documents: JsonDocuments,
         operations: Operations,
+        overview: Overview,
         identity: Identity,
     ) -> None:
         self._repositories = repositories
@@ -55,6 +57,7 @@ class Routes:
         self._files = files
         self._documents = documents
         self._operations = operations
+        self._overview = overview
         self._identity = identity
         self._astray = Astray()
 
@@ -66,13 +69,29 @@ class Routes:
         self._refuse_loop(ask)
         match ask.route:
             case OperationsRoute(segments=segments):
-                return await self._operations.answer(segments)
+                return await self._operations.answer(segments, ask)
             case Below(index, root, pattern, values):
                 return await ROUTES[pattern](self, At(self._repositories[index], root, ask), *values)
+            case TopLevel(path):
+                return await self._at_top_level(path, ask)
+            case Slashless(location):
+                return redirect(location)
             case NoRoute(why):
                 raise NotFound(why)
 
+    async def _at_top_level(self, path: str, ask: Ask) -> Answer:
+        if path == "/favicon.ico":
+            # Browsers ask for it by themselves.
+            return Answer(204, [("Cache-Control", "max-age=86400")])
+        if path == "/index/":
+            return await self._overview.indexes(ask)
+        return await self._overview.of(None, "/", ask)
+
     # -- what answers at the routes ----------------------------------------------------------------------------------------
+
+    async def _index(self, at: At) -> Answer:
+        self._astray.refuse(at.root, at.ask)
+        return await self._overview.of(at.repository.name, at.root, at.ask)
 
     async def _list(self, at: At) -> Answer:
         return await projects(at.repository, False, at.ask)
@@ -121,6 +140,7 @@ class Routes:
 
 #: Every path below an index, and what answers there; the first that fits.  ``{…}`` is one segment of that kind.
 ROUTES: Mapping[str, Callable[..., Awaitable[Answer]]] = {
+    "": Routes._index,
     "simple": Routes._list,
     "simple/": Routes._list_with_slash,
     "simple/{project}/": Routes._page_with_slash,

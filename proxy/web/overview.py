@@ -1,0 +1,136 @@
+"""What is here: the page at ``/`` and at the root of each index, and the list of indexes; as HTML for people, else as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from urllib.parse import quote
+
+import msgspec
+from twisted.web.template import Tag, tags
+
+from proxy import __version__
+from proxy.core.clients import CLIENTS, Address, settings
+from proxy.core.troubles import Trouble
+from proxy.interfaces import IOffload
+from proxy.web.answers import Answer, Ask
+from proxy.web.hypertext import html, hyperlink, main_element
+from proxy.web.operations import Health
+from proxy.web.origin import origin
+from proxy.web.visitors import wants_html
+
+#: The clients whose settings are unfolded.
+_OPEN = ("pip", "uv")
+
+
+class Overview:
+    """The pages about *indexes*, of which the one named *default* is also at the root."""
+
+    def __init__(self, indexes: Collection[str], default: str | None, health: Health, offload: IOffload) -> None:
+        # The default one first.
+        self._indexes = sorted(indexes, key=lambda name: (name != default, name))
+        self._default = default
+        self._health = health
+        self._offload = offload
+
+    async def of(self, index: str | None, root: str, ask: Ask) -> Answer:
+        """Answer a request for *root*, the path of *index*; ``None`` is a host without an index at its root."""
+        troubles = await self._health.look()
+        address = None if index is None else _address(ask, None if root == "/" else index)
+        if not wants_html(ask):
+            return self._as_json(ask, troubles)
+        up = "" if root == "/" else "../../"
+        title = "pypiproxy" if root == "/" else f"{index} on pypiproxy"
+        return await html(
+            self._offload,
+            title,
+            tags.header(
+                tags.h1(title),
+                tags.p(
+                    "A caching proxy for Python package indexes. It fetches pages and files from the index behind it once, "
+                    "and serves them from its cache while that index is slow or down."
+                ),
+                self._in_words(troubles),
+            ),
+            main_element(
+                *self._settings(address),
+                tags.h2("Indexes"),
+                tags.ul([self._entry(name, f"{up}index/{quote(name)}/") for name in self._indexes]),
+            ),
+            tags.footer(f"pypiproxy {__version__} · ", hyperlink(f"{up}-/", "health and metrics")),
+        )
+
+    async def indexes(self, ask: Ask) -> Answer:
+        """Answer a request for the list of indexes at ``/index/``."""
+        if not wants_html(ask):
+            return self._as_json(ask, await self._health.look())
+        return await html(
+            self._offload,
+            "Indexes on pypiproxy",
+            main_element(tags.h1("Indexes"), tags.ul([self._entry(name, f"{quote(name)}/") for name in self._indexes])),
+            tags.footer(hyperlink("../", "pypiproxy")),
+        )
+
+    def _as_json(self, ask: Ask, troubles: Sequence[Trouble]) -> Answer:
+        indexes = [
+            {"name": name, "default": name == self._default, "url": _address(ask, self._in_url(name)).index}
+            for name in self._indexes
+        ]
+        body = {
+            "service": "pypiproxy",
+            "version": __version__,
+            "ready": self._health.ready(),
+            "degraded": [each.words for each in troubles],
+            "indexes": indexes,
+        }
+        headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store"), ("Vary", "Accept")]
+        return Answer(200, headers, msgspec.json.encode(body) + b"\n")
+
+    def _in_url(self, index: str) -> str | None:
+        """The name of *index* if its URL has to have it."""
+        return None if index == self._default else index
+
+    def _in_words(self, troubles: Sequence[Trouble]) -> Tag:
+        if not self._health.ready():
+            return tags.p("Stopping: no new requests should be sent here.", class_="bad")
+        if not troubles:
+            return tags.p("Ready: everything works.", class_="good")
+        found = tags.ul([tags.li(each.words) for each in troubles])
+        return tags.div(tags.p("Degraded: builds are served, but something needs attention.", class_="bad"), found)
+
+    def _entry(self, name: str, root: str) -> Tag:
+        default = " (the default index)" if name == self._default else ""
+        return tags.li(hyperlink(root, name), f"{default}: ", hyperlink(f"{root}simple/", "cached projects"))
+
+    def _settings(self, address: Address | None) -> list[Tag]:
+        if address is None:
+            return [tags.p("No index is served at the root of this host: select one below for its URL and the settings.")]
+        return [
+            tags.h2("Index URL"),
+            tags.pre(address.index),
+            tags.h2("Set up a client"),
+            tags.p("Where several forms are shown (environment, file), use one of them."),
+            *[_client(name, address) for name in CLIENTS],
+            tags.p(
+                "If the certificate of this proxy is signed by your own authority, ",
+                tags.code("pypiproxy client-config CLIENT --ca-file FILE"),
+                " prints the settings with that authority.",
+                class_="dim",
+            ),
+        ]
+
+
+def _address(ask: Ask, index: str | None) -> Address:
+    """Where the client finds *index*; ``None`` is the default one."""
+    return Address.of(origin(ask), index)
+
+
+def _client(name: str, address: Address) -> Tag:
+    try:
+        blocks = [
+            [tags.p(tags.strong(each.where), f": {each.about}"), tags.pre(each.text.rstrip())]
+            for each in settings(name, address)
+        ]
+    except ValueError as error:
+        blocks = [[tags.p(f"{error}.")]]
+    unfolded = {"open": "open"} if name in _OPEN else {}
+    return tags.details(tags.summary(name), *[tag for block in blocks for tag in block], **unfolded)
