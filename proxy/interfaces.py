@@ -465,6 +465,9 @@ class IRepository(Interface):
     async def projects(*, no_cache: bool = False) -> IProjectsView:
         """The list of projects.  Raises UpstreamFailed."""
 
+    async def cached() -> Sequence[str]:
+        """The names of the projects whose pages are cached and which may be seen, normalised and sorted.  Asks no upstream."""
+
     async def document(name: DocumentName) -> DocumentView:
         """A document beside the pages.  Raises as :meth:`page`."""
 

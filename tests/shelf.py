@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
 from typing import TypeVar
@@ -54,6 +54,9 @@ class Shelf:
             return anonymous(data, body_digest(data))
 
         return ProjectsView(f"{len(self._on_it)} projects", CacheStatus(True), None, 0, opened)
+
+    async def cached(self) -> Sequence[str]:
+        return sorted(self._on_it)
 
     async def document(self, name: DocumentName) -> DocumentView:
         if not isinstance(name, LegacyName):

@@ -24,6 +24,7 @@ from proxy.settings import IndexSettings, PageLimits
 from proxy.web.site import ROUTES
 from tests.inprocess import JSON, Running, Start, upstream_settings
 from tests.support import certs, wire
+from tests.support.browser import BROWSER, Page
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.larger_than import LargerThan
 from tests.support.wheels import sdist, wheel
@@ -386,6 +387,21 @@ async def test_a_hidden_file_whose_digest_can_no_longer_be_one_is_hidden_too(sto
     assert BOTH(await proxy.get(f"/simple/{NAME}/", Accept=JSON))
     wall.now = THEN
     assert LEFT(await proxy.get(f"/simple/{NAME}/", Accept=JSON))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hidden_project_is_not_among_the_cached_ones_that_browsers_see(serving: Open) -> None:
+    wall = Wall()
+    proxy = await serving(OF_PROJECTS, wall)
+    for project in (NAME, "other"):
+        assert (await proxy.get(f"/simple/{project}/")).status == 200
+    shown = Page(await proxy.get("/simple/", **BROWSER), "/simple/")
+    assert {NAME, "other"} <= shown.links.keys()
+    wall.now = THEN
+    for path in ("/simple/", f"/simple/?q={NAME}"):
+        shown = Page(await proxy.get(path, **BROWSER), "/simple/")
+        assert NAME not in shown.links
+        assert "1 project is cached" in shown.text
 
 
 # -- time -------------------------------------------------------------------------------------------------------------------

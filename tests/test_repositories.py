@@ -134,6 +134,18 @@ async def test_the_list_has_every_project_in_every_form(make: Make, kind: str) -
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("kind", KINDS)
+async def test_what_is_cached_has_been_asked_for_and_is_on_the_list(make: Make, kind: str) -> None:
+    repository = await make(kind)
+    await repository.page("app")
+    assert "app" in await repository.cached()
+    await repository.page("other")
+    with pytest.raises(NotFound):
+        await repository.page("nothing")
+    assert await repository.cached() == ["app", "other"]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_legacy_document_comes_with_the_page_that_says_what_it_may_name(make: Make, kind: str) -> None:
     repository = await make(kind)
     page = await (await repository.page("app")).load()

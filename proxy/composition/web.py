@@ -17,6 +17,7 @@ from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
 from proxy.settings import Settings
 from proxy.upstream.http.identity import Identity
+from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
@@ -140,6 +141,7 @@ def build_web(
         JsonDocuments(means.work, int(memory * _FOR_DOCUMENTS)),
         Operations(health, means.metrics.exposition, means.work),
         Overview(indexes.built, indexes.default, health, means.work),
+        Browsing(means.work),
         identity,
     )
     front = Front(

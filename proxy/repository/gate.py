@@ -11,7 +11,7 @@ hot page costs a look-up.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from weakref import ref
 
 from attrs import evolve, frozen
@@ -144,6 +144,12 @@ class Gate:
             verdict = self.policy.project(project, self._clock(), self._view)
             if not verdict.visible:
                 raise NotFound(f"no project named {project} on index {self._view.index}: it is {verdict.why}")
+
+    async def visible_of(self, projects: Sequence[str]) -> Sequence[str]:
+        """Those of *projects* that are not hidden now."""
+        if not self.policy.judges_projects:
+            return projects
+        return await self._offload.run(_visible_of, projects, self.policy, self._clock(), self._view)
 
     # -- pages ---------------------------------------------------------------------------------------------------------------
 
@@ -285,6 +291,10 @@ class Gate:
         if not of_all.visible:
             raise NotFound(f"{name}: project {project} is {of_all.why}, none of its files is served")
         raise NotFound(f"{name} is not served: it is {verdict.why}")
+
+
+def _visible_of(projects: Sequence[str], policy: Policy, now: float, view: Viewpoint) -> list[str]:
+    return [name for name in projects if policy.project(name, now, view).visible]
 
 
 def recorded(filename: str, entry: LedgerEntry) -> File:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -154,6 +155,9 @@ class ProxyRepository:
 
     async def projects(self, *, no_cache: bool = False) -> IProjectsView:
         return await self._documents.projects(no_cache=no_cache)
+
+    async def cached(self) -> Sequence[str]:
+        return await self._gate.visible_of(await self._pages.known())
 
     async def document(self, name: DocumentName) -> DocumentView:
         match name:

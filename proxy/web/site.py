@@ -12,6 +12,7 @@ from proxy.names import PROVENANCE, companion_of, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
 from proxy.web.answers import Answer, Ask
 from proxy.web.astray import Astray
+from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.files import Files
 from proxy.web.operations import Operations
@@ -50,6 +51,7 @@ class Routes:
         documents: JsonDocuments,
         operations: Operations,
         overview: Overview,
+        browsing: Browsing,
         identity: Identity,
     ) -> None:
         self._repositories = repositories
@@ -60,6 +62,7 @@ class Routes:
         self._overview = overview
         self._identity = identity
         self._astray = Astray()
+        self._browsing = browsing
 
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
@@ -97,6 +100,8 @@ class Routes:
         return await projects(at.repository, False, at.ask)
 
     async def _list_with_slash(self, at: At) -> Answer:
+        if is_browsing(at.ask):
+            return await self._browsing.projects(at.repository, at.root, at.ask)
         return await projects(at.repository, True, at.ask)
 
     async def _page(self, at: At, project: str) -> Answer:
