@@ -65,28 +65,28 @@ def test_pip_is_told_to_trust_plain_http_from_other_machines(url: str, doubted: 
     """As its own list of secure origins has it."""
     trusted = url.removeprefix("http://") if doubted else None
     assert settings("pip", Address.of(url))[0].variables.get("PIP_TRUSTED_HOST") == trusted
-    assert ("trusted-host" in run("pip", "--url", url).output) == doubted
+    assert ("trusted-host" in run("pip", "--url", url).stdout) == doubted
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_command_prints_every_setting_with_the_index_in_it(client: str) -> None:
     result = run(client, "--url", "https://build-host.example", "--ca-file", "/etc/ssl/corp-ca.pem")
     assert result.exit_code == 0
-    assert result.output == printed(client, ADDRESSES["tls"])
-    assert "/etc/ssl/corp-ca.pem" in result.output
+    assert result.stdout == printed(client, ADDRESSES["tls"])
+    assert "/etc/ssl/corp-ca.pem" in result.stdout
     for each in settings(client, ADDRESSES["tls"]):
-        assert f"# {each.where}: {each.about}\n{each.text}" in result.output
+        assert f"# {each.where}: {each.about}\n{each.text}" in result.stdout
 
 
 @pytest.mark.parametrize("client", [each for each in CLIENTS if each not in AT_THE_ROOT])
 def test_another_index_can_be_named(client: str) -> None:
     result = run(client, "--url", "https://build-host.example", "--index", "corp")
-    assert result.output == printed(client, ADDRESSES["named"])
-    assert "https://build-host.example/index/corp/simple/" in result.output
+    assert result.stdout == printed(client, ADDRESSES["named"])
+    assert "https://build-host.example/index/corp/simple/" in result.stdout
 
 
 def test_the_variables_are_for_a_shell() -> None:
-    output = run("pip", "--url", SHOWN, "--index", "corp").output
+    output = run("pip", "--url", SHOWN, "--index", "corp").stdout
     exports = "\n".join(line for line in output.splitlines() if line.startswith("export"))
     told = subprocess.run(["/bin/sh", "-c", f"{exports}\necho $PIP_INDEX_URL"], capture_output=True, text=True, check=True)
     assert told.stdout == f"{SHOWN}/index/corp/simple/\n"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from proxy.config import readers as read
 from proxy.config.tables import Unacceptable
 from proxy.core.clients import CLIENTS, Address, printed
+from proxy.host.clients import past_the_proxy
 
 
 @click.command("client-config")
@@ -17,14 +20,19 @@ from proxy.core.clients import CLIENTS, Address, printed
 def client_config(client: str, url: str, index: str | None, ca_file: str | None) -> None:
     """Print what makes CLIENT ask the proxy: variables, files and commands, each under a line that says where it goes.
 
+    What makes CLIENT ask others on this machine, in its environment or configuration files, is reported on standard error.
+
     The variables alone, for a shell: eval "$(pypiproxy client-config pip | grep ^export)"
     """
     try:
         if index is not None:
             read.name(index)
-        text = printed(client, Address.of(url, index, ca_file))
-    except Unacceptable as problem:
-        raise click.UsageError(f"--index {index}: expected {problem.expected}") from None
+        address = Address.of(url, index, ca_file)
+        text = printed(client, address)
+    except Unacceptable as refused:
+        raise click.UsageError(f"--index {index}: expected {refused.expected}") from None
     except ValueError as error:
         raise click.UsageError(f"--url {url}: {error}") from None
     click.echo(text, nl=False)
+    for problem in past_the_proxy(client, address, os.environ):
+        click.echo(f"on this machine: {problem}", err=True)

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from proxy.core.bypasses import cautions
+
 #: What the index is called in files where it must have a name.
 NAME = "pypiproxy"
 ENVIRONMENT = "environment"
@@ -90,8 +92,10 @@ def settings(client: str, address: Address) -> tuple[Setting, ...]:
 
 
 def printed(client: str, address: Address) -> str:
-    """The same as text: each setting under a comment that says where it goes."""
-    return "\n".join(f"# {each.where}: {each.about}\n{each.text}" for each in settings(client, address))
+    """The same as text: each setting under a comment that says where it goes, then what to look for beside them."""
+    blocks = [f"# {each.where}: {each.about}\n{each.text}" for each in settings(client, address)]
+    notes = "".join(f"# note: {each}\n" for each in cautions(client))
+    return "\n".join([*blocks, *([notes] if notes else [])])
 
 
 def _environment(about: str, variables: Mapping[str, str | None]) -> Setting:

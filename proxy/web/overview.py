@@ -9,6 +9,7 @@ import msgspec
 from twisted.web.template import Tag, tags
 
 from proxy import __version__
+from proxy.core.bypasses import cautions
 from proxy.core.clients import CLIENTS, Address, settings
 from proxy.core.troubles import Trouble
 from proxy.interfaces import IOffload
@@ -132,5 +133,6 @@ def _client(name: str, address: Address) -> Tag:
         ]
     except ValueError as error:
         blocks = [[tags.p(f"{error}.")]]
+    notes = [tags.p(each, class_="dim") for each in cautions(name)]
     unfolded = {"open": "open"} if name in _OPEN else {}
-    return tags.details(tags.summary(name), *[tag for block in blocks for tag in block], **unfolded)
+    return tags.details(tags.summary(name), *[tag for block in blocks for tag in block], *notes, **unfolded)
