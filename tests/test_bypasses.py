@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.core.bypasses import PIP, UV, OtherSources, cautions, elsewhere, in_environment, in_pip_conf, in_uv_toml
+from proxy.core.bypasses import PIP, UV, OtherSources, cautions, elsewhere, in_environment
+from proxy.core.client_files import in_pip_conf, in_uv_toml
 from proxy.core.clients import CLIENTS, Address
 from proxy.host.clients import past_the_proxy
 from tests.support.process import environment
@@ -90,7 +91,8 @@ def test_settings_in_a_pip_conf(text: str, expected: Named) -> None:
             [("extra-index-url", (OTHER,), False), ("index-url", (OTHER,), True)],
         ),
         ('[pip]\nfind-links = ["/opt", "b"]\n', [("pip.find-links", ("/opt", "b"), False)]),
-        ("pip = 3\nindex = [1, {}, {url = 2}]\nfind-links = [3]\n", []),
+        ("pip = 3\nindex = [1, {}, {url = 2}]\nfind-links = [3]\nextra-index-url = 3\n", []),
+        ("index = 3\n[[pip]]\n", []),
     ],
 )
 def test_settings_in_a_uv_toml(text: str, expected: Named) -> None:

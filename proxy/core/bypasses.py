@@ -1,15 +1,12 @@
 """What else a client asks, or asks instead, than the index that it is pointed at: requests that bypass the proxy.
 
-Pure: values come from an environment, or from the text of a configuration file.  :mod:`proxy.host.clients` finds these on a
-machine; :func:`cautions` says in general what to look for.
+Pure.  :mod:`proxy.core.client_files` reads configuration files, :mod:`proxy.host.clients` finds them on a machine;
+:func:`cautions` says in general what to look for.
 """
 
 from __future__ import annotations
 
-import configparser
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import frozen
 
@@ -80,42 +77,11 @@ def in_environment(family: Family, environ: Mapping[str, str]) -> Iterator[Other
     """What *environ* names."""
     for setting in (*family.adding, *family.replacing):
         variable = family.variable(setting)
-        yield from _sources("the environment", variable, environ.get(variable, ""), setting in family.replacing)
+        yield from other_sources("the environment", variable, environ.get(variable, ""), setting in family.replacing)
 
 
-def in_pip_conf(text: str, where: str) -> Iterator[OtherSources]:
-    """What the ``pip.conf`` *text* names, in any section.  Raises ValueError."""
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read_string(text)
-    except configparser.Error as error:
-        raise ValueError(str(error).partition("\n")[0]) from error
-    for section in parser.sections():
-        for setting in (*PIP.adding, *PIP.replacing):
-            # pip takes underscores too.
-            value = parser.get(section, setting, fallback="") or parser.get(section, setting.replace("-", "_"), fallback="")
-            yield from _sources(where, f"[{section}] {setting}", value, setting in PIP.replacing)
-
-
-def in_uv_toml(text: str, where: str) -> Iterator[OtherSources]:
-    """What the ``uv.toml`` *text* names, for uv and for ``uv pip``.  Raises ValueError."""
-    table = tomllib.loads(text)
-    for prefix, each in (("", table), ("pip.", table.get("pip"))):
-        if isinstance(each, Mapping):
-            yield from _in_uv_table(each, where, prefix)
-
-
-def _in_uv_table(table: Mapping[str, Any], where: str, prefix: str) -> Iterator[OtherSources]:
-    for setting in ("extra-index-url", "find-links", "index-url"):
-        value = table.get(setting, ())
-        texts = [value] if isinstance(value, str) else [each for each in value if isinstance(each, str)]
-        yield from _sources(where, prefix + setting, " ".join(texts), setting in UV.replacing)
-    for index in table.get("index", ()):
-        if isinstance(index, Mapping) and isinstance(index.get("url"), str):
-            yield from _sources(where, f"{prefix}[[index]]", index["url"], index.get("default") is True)
-
-
-def _sources(where: str, setting: str, value: str, instead: bool) -> Iterator[OtherSources]:
+def other_sources(where: str, setting: str, value: str, instead: bool) -> Iterator[OtherSources]:
+    """The :class:`OtherSources` that are *value*, of *setting*; none if it is empty."""
     urls = tuple(map(_url, value.split()))
     if urls:
         yield OtherSources(where, setting, urls, instead)
@@ -127,13 +93,9 @@ def _url(text: str) -> str:
     return url if equals and name.replace("-", "").replace("_", "").isalnum() else text
 
 
-#: Reads the text of a configuration file, which stands *where*.
-READERS: Mapping[str, Callable[[str, str], Iterator[OtherSources]]] = {PIP.files: in_pip_conf, UV.files: in_uv_toml}
-
-
-def elsewhere(sources: Iterable[OtherSources], proxy: str) -> Iterator[OtherSources]:
-    """Those of *sources* that are not at the URL *proxy*, or below it, with the URLs that are not."""
-    for each in sources:
+def elsewhere(found: Iterable[OtherSources], proxy: str) -> Iterator[OtherSources]:
+    """Those of *found* that are not at the URL *proxy*, or below it, with the URLs that are not."""
+    for each in found:
         urls = tuple(url for url in each.urls if not f"{url}/".startswith(f"{proxy}/"))
         if urls:
             yield OtherSources(each.where, each.setting, urls, each.instead)

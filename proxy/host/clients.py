@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from proxy.core.bypasses import FAMILIES, PIP, READERS, Family, OtherSources, elsewhere, in_environment
+from proxy.core.bypasses import FAMILIES, PIP, Family, OtherSources, elsewhere, in_environment
+from proxy.core.client_files import READERS
 from proxy.core.clients import Address
 from proxy.simple.links import shown
 
