@@ -8,6 +8,7 @@ import proxy
 from proxy.commands.lazily import Command, LazyGroup
 
 COMMANDS = {
+    "backup": Command("proxy.commands.backup:backup", "Write a copy of the data directory to a file."),
     "check-config": Command("proxy.commands.check_config:check_config", "Check a configuration file."),
     "client-config": Command("proxy.commands.client_config:client_config", "Print the settings for a client."),
     "export": Command("proxy.commands.export:export", "Write projects to a bundle file."),
@@ -17,6 +18,7 @@ COMMANDS = {
     "pins": Command("proxy.commands.pin:pins", "List the pinned files."),
     "purge": Command("proxy.commands.purge:purge", "Remove projects, releases or files."),
     "refresh": Command("proxy.commands.refresh:refresh", "Ask upstream for a page now."),
+    "restore": Command("proxy.commands.backup:restore", "Make a data directory out of a backup."),
     "stats": Command("proxy.commands.stock:stats", "Show sizes and hit rates."),
     "unpin": Command("proxy.commands.pin:unpin", "End the protection from eviction."),
     "upstreams": Command("proxy.commands.upstreams:upstreams", "Show the state of the upstreams."),

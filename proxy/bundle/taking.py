@@ -6,10 +6,6 @@ chunk: what was verified by then stays, what was arriving is discarded.
 
 from __future__ import annotations
 
-import io
-import os
-import select
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
@@ -19,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from proxy.bundle.cache import IndexCache
+from proxy.bundle.handed import Handed
 from proxy.bundle.importing import Import, Imported, open_bundle
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Report
@@ -26,37 +23,6 @@ from proxy.mechanism.flight import swallow, uninterrupted
 
 #: Seconds between two words on how far it is.
 _SAY_EVERY = 1.0
-#: How long a read waits for a byte before it looks whether it is to end (milliseconds).
-_LOOK_EVERY = 200
-
-
-class Handed(io.RawIOBase):
-    """Reads what is behind *descriptor*, which it owns, until it is told to stop.  Blocks: for a worker thread."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self._descriptor = descriptor
-        self._stopped = threading.Event()
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._stopped.is_set():
-            if self._poll.poll(_LOOK_EVERY):
-                return os.readv(self._descriptor, [buffer])
-        raise InterruptedError("it was interrupted")
-
-    def stop(self) -> None:
-        """Have reads fail from now on.  Called from any thread."""
-        self._stopped.set()
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
 
 
 @frozen(kw_only=True)

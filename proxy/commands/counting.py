@@ -33,13 +33,13 @@ class Counting:
         if self._shown:
             click.echo("\r\x1b[K", err=True, nl=False)
 
-    def tell(self, pages: int, files: int, count: int) -> None:
-        """So many *pages* and *files* so far, and *count* bytes."""
+    def tell(self, pages: int, files: int, count: int, what: str = "pages") -> None:
+        """So many *pages* (or *what* they are) and *files* so far, and *count* bytes."""
         now = time.monotonic()
         if now < self._due:
             return
         self._due = now + (_ON_TERMINAL if self._terminal else _ELSEWHERE)
-        line = f"{pages:,} pages, {files:,} files, {size(count)}"
+        line = f"{pages:,} {what}, {files:,} files, {size(count)}"
         if self._terminal:
             self._shown = True
             click.echo(f"\r\x1b[K{line}", err=True, nl=False)

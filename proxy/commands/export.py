@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 from attrs import frozen
@@ -20,6 +16,7 @@ from proxy.bundle.exporting import Selection
 from proxy.commands.directory import index_cache, named
 from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import select
+from proxy.commands.whole import whole_file
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
 from proxy.names import is_project_name, normalize
@@ -94,7 +91,7 @@ class _Place:
 def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
     try:
-        with index_cache(place.config, place.data_dir, place.index, reading=True) as cache, _written(place.output) as out:
+        with index_cache(place.config, place.data_dir, place.index, reading=True) as cache, whole_file(place.output) as out:
             if wanted is not None and place.pinned:
                 wanted = exporting.together(wanted, completed(exporting.pinned_files(cache)))
             exported = completed(exporting.write_bundle(cache, wanted, out, time.time))
@@ -112,21 +109,3 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
         err=True,
     )
     return 1 if problems else 0
-
-
-@contextmanager
-def _written(output: Path) -> Iterator[BinaryIO]:
-    """The file *output*, which is there whole or as it was before."""
-    if str(output) == "-":
-        yield sys.stdout.buffer
-        return
-    unfinished = output.with_name(f"{output.name}.unfinished")
-    try:
-        with unfinished.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        unfinished.rename(output)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -39,16 +40,24 @@ class ProxyPlace:
         return settings
 
     def ask(
-        self, operation: str, report: Callable[[Any], None] = lambda said: None, *, running: bool = False, **arguments: Any
+        self,
+        operation: str,
+        report: Callable[[Any], None] = lambda said: None,
+        *,
+        running: bool = False,
+        handed: int | None = None,
+        **arguments: Any,
     ) -> Any:
         """What *operation* answers, from the running proxy or performed here; with *running* only the former will do.
+
+        *handed* is the descriptor of a file for an operation that takes one.
 
         Exits with status 1 and a message when it fails, 130 when it is interrupted.
         """
         try:
             settings = self.settings()
             try:
-                return asking.ask(settings.server.data_dir, operation, arguments, report)
+                return asking.ask(settings.server.data_dir, operation, arguments, report, handed=handed)
             except asking.NotRunning as error:
                 if running:
                     raise asking.OperationFailed(
@@ -56,6 +65,8 @@ class ProxyPlace:
                     ) from error
             from proxy.commands.performing import perform
 
+            if handed is not None:
+                arguments["descriptor"] = os.dup(handed)
             return perform(settings, operation, arguments, report)
         except (ConfigError, ProxyError, asking.OperationFailed) as error:
             fail(str(error))

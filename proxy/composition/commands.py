@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from attrs import frozen
 
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working
 from proxy.bundle.cache import IndexCache
+from proxy.bundle.saving import Saving
 from proxy.bundle.taking import Taking
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.composition.caches import Caches
@@ -66,11 +69,32 @@ def build_commands(
         ),
         Working(disk=means.disk, work=means.work, reactor=means.reactor, clock=means.clock),
         Observed(look=look, answered=lambda: means.metrics.answers() if serving else None),
-        {"import": _taking(indexes, storage, caches, carrying, means).take},
+        {
+            "import": _taking(indexes, storage, caches, carrying, means).take,
+            "backup": _saving(storage, caches, carrying, means).backup,
+        },
     )
     admin = Admin(administration.operations)
     socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)
     return Commands(administration, admin, (socket,) if serving else (), carrying)
+
+
+def _saving(storage: Storage, caches: Caches, carrying: Offload, means: Means) -> Saving:
+    def scratch() -> Path:
+        # What is left there by a crash is swept at the next start.
+        storage.place.prepare(storage.directory / "partial")
+        return Path(tempfile.mkdtemp(prefix="backup.", dir=storage.directory / "partial"))
+
+    return Saving(
+        ledger=storage.ledger,
+        records=storage.records,
+        files=storage.files,
+        usage=caches.usage,
+        scratch=scratch,
+        offload=carrying,
+        clock=means.clock,
+        reactor=means.reactor,
+    )
 
 
 def _taking(indexes: Indexes, storage: Storage, caches: Caches, carrying: Offload, means: Means) -> Taking:

@@ -114,6 +114,16 @@ class MirroredRecords:
                 self._asked_for.remove(asked)
             raise
 
+    async def copy_to(self, directory: Path) -> None:
+        """Copy the records as they are now into *directory*, which is made.  Raises StorageFailed."""
+        await self._offload.run(self._copy_to, directory)
+
+    def _copy_to(self, directory: Path) -> None:
+        try:
+            self._asked(lambda rows: rows.copy_to(directory), writing=False)
+        except OSError as error:
+            raise StorageFailed(f"{self.name}/ cannot be copied: {error.strerror}; make room") from error
+
     async def look(self) -> str | None:
         """Open what could not be opened, and write what could not be written, if that is possible by now; the trouble left."""
         return await self._offload.run(self._look)

@@ -1,0 +1,57 @@
+"""Files that a command has opened and handed over: read or written in a worker thread, until that is to end."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import threading
+from typing import Any
+
+#: How long a read or write waits before it looks whether it is to end (milliseconds).
+_LOOK_EVERY = 200
+
+
+class Handed(io.RawIOBase):
+    """What is behind *descriptor*, which it owns, until it is told to stop.  Blocks: for a worker thread."""
+
+    def __init__(self, descriptor: int, *, writing: bool = False) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._stopped = threading.Event()
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT if writing else select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._wait()
+        return os.readv(self._descriptor, [buffer])
+
+    def write(self, data: Any) -> int:
+        """Write all of *data*."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            self._wait()
+            rest = rest[os.write(self._descriptor, rest) :]
+        return size
+
+    def stop(self) -> None:
+        """Have reads and writes fail from now on.  Called from any thread."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+    def _wait(self) -> None:
+        while not self._stopped.is_set():
+            if self._poll.poll(_LOOK_EVERY):
+                return
+        raise InterruptedError("it was interrupted")

@@ -1,0 +1,188 @@
+"""Restoring a backup into an empty directory.  All of it blocks: for a process with nothing else to do.
+
+Everything is made in a folder inside that directory and verified; then its parts are moved into place, the marker last.
+Whatever is wrong with the backup, the directory is left as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from attrs import define
+
+from proxy.bundle.backup import MANIFEST, BackupKind, backup_entry_of, read_backup_end, read_backup_manifest, read_records
+from proxy.bundle.members import MemberReader
+from proxy.errors import BadBundle, StorageFailed
+from proxy.mechanism.offload import Inline, completed
+from proxy.storage import table
+from proxy.storage.database import Damaged, plain_errors
+from proxy.storage.local import sync
+from proxy.storage.marker import FORMAT, MARKER, Marker, new_name, write_marker
+from proxy.storage.records import DiskRecords
+
+#: Where everything is made; what an interruption left there is removed by the next attempt.
+_UNFINISHED = ".restoring"
+
+
+@define
+class Restored:
+    """What was restored so far; ``read`` are bytes, ``damaged`` files are left out, as the backup itself calls them so."""
+
+    records: int = 0
+    files: int = 0
+    read: int = 0
+    damaged: int = 0
+
+
+def restore_backup(source: BinaryIO, directory: Path, on_the_way: Callable[[Restored], None]) -> Restored:
+    """Make the data directory that *source* is a backup of in *directory*, which is missing or empty.
+
+    *on_the_way* is told how far it is.  Raises BadBundle for what is no whole backup, StorageFailed where the directory
+    cannot take it; nothing is left then.
+    """
+    made = not directory.exists()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = directory / _UNFINISHED
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        if any(directory.iterdir()):
+            raise StorageFailed(f"{directory}: it is not empty; name a new directory, or move away what is in it")
+        try:
+            unfinished.mkdir(mode=0o700)
+            restored = _Restoring(source, unfinished, on_the_way).run()
+            write_marker(unfinished, Marker(new_name(), FORMAT))
+            os.sync()
+            _move(unfinished, directory)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+    except OSError as error:
+        _leave(directory, made=made)
+        raise StorageFailed(f"{directory}: cannot be restored: {error.strerror or error} ({error.filename})") from error
+    except BaseException:
+        _leave(directory, made=made)
+        raise
+    return restored
+
+
+def _move(unfinished: Path, directory: Path) -> None:
+    """Move what was made to where it belongs, the marker last."""
+    for each in sorted(unfinished.iterdir(), key=lambda path: path.name == MARKER):
+        each.rename(directory / each.name)
+    unfinished.rmdir()
+    directory.chmod(0o700)
+    sync(directory)
+
+
+def _leave(directory: Path, *, made: bool) -> None:
+    """Remove *directory* if it was *made* for a restore that failed."""
+    if made:
+        with suppress(OSError):
+            directory.rmdir()
+
+
+class _Restoring:
+    """One backup on its way into *place*."""
+
+    def __init__(self, source: BinaryIO, place: Path, on_the_way: Callable[[Restored], None]) -> None:
+        self._members = MemberReader(source, "pypiproxy backup")
+        self._place = place
+        self._on_the_way = on_the_way
+        self._restored = Restored()
+        self._batches = 0
+        self._damaged: set[str] = set()
+
+    def run(self) -> Restored:
+        """Take all of it.  Raises BadBundle, StorageFailed, OSError."""
+        if self._members.name != MANIFEST:
+            raise BadBundle("it is no backup: expected a file that pypiproxy backup made")
+        read_backup_manifest(self._members.whole())
+        records = DiskRecords(self._place / "records", Inline())
+        try:
+            while (entry := backup_entry_of(self._members.advance().name))[0] is not BackupKind.END:
+                self._take(*entry, records)
+                self._on_the_way(self._restored)
+            self._end(entry[1])
+        finally:
+            completed(records.close())
+        return self._restored
+
+    def _take(self, kind: BackupKind, sha256: str, records: DiskRecords) -> None:
+        match kind:
+            case BackupKind.LEDGER:
+                self._ledger(sha256)
+            case BackupKind.RECORDS:
+                pairs = read_records(self._verified(kind, sha256))
+                for key, value in pairs:
+                    completed(records.set(key, value))
+                self._batches += 1
+                self._restored.records += len(pairs)
+            case _:
+                self._file(sha256)
+
+    def _verified(self, kind: BackupKind, sha256: str) -> bytes:
+        data = b"".join(self._members.chunks())
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise _damaged(kind, sha256)
+        self._restored.read += len(data)
+        return data
+
+    def _ledger(self, sha256: str) -> None:
+        folder = self._place / "ledger"
+        folder.mkdir(mode=0o700)
+        if self._written(folder / table.FILE) != sha256:
+            raise _damaged(BackupKind.LEDGER, sha256)
+        try:
+            with plain_errors():
+                opened = table.opened(folder)
+        except (Damaged, sqlite3.Error) as error:
+            raise BadBundle(f"its ledger is no ledger ({error}): it was not made by pypiproxy backup") from error
+        if opened is None:
+            raise BadBundle("its ledger is empty: it was not made by pypiproxy backup")
+        opened.close()
+
+    def _file(self, sha256: str) -> None:
+        folder = self._place / "files" / sha256[:2]
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / sha256
+        if self._written(path) != sha256:
+            self._damaged.add(sha256)  # the end tells whether that was so before
+            path.unlink()
+        else:
+            os.utime(path, (self._members.modified, self._members.modified))
+        self._restored.files += 1
+
+    def _written(self, path: Path) -> str:
+        """Write the present member to *path*; its digest."""
+        digest = hashlib.sha256()
+        with path.open("xb") as file:
+            path.chmod(0o600)
+            for chunk in self._members.chunks():
+                digest.update(chunk)
+                file.write(chunk)
+                self._restored.read += len(chunk)
+                self._on_the_way(self._restored)
+        return digest.hexdigest()
+
+    def _end(self, sha256: str) -> None:
+        end = read_backup_end(self._verified(BackupKind.END, sha256))
+        if not (self._place / "ledger").is_dir() or (end.records, end.files) != (self._batches, self._restored.files):
+            raise BadBundle(
+                f"it lacks its ledger, or some of its {end.records} parts of records and {end.files} files: copy it again"
+            )
+        for each in self._damaged.difference(end.damaged):
+            raise _damaged(BackupKind.FILE, each)
+        self._restored.damaged = len(self._damaged)
+        self._restored.files -= len(self._damaged)
+
+
+def _damaged(kind: BackupKind, sha256: str) -> BadBundle:
+    return BadBundle(f"its {kind.value}/{sha256} has other bytes than those it is named by: copy it again")

@@ -1,0 +1,32 @@
+"""Files that commands write: there whole, or as they were before."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from proxy.storage.local import sync
+
+
+@contextmanager
+def whole_file(output: Path) -> Iterator[BinaryIO]:
+    """The file *output*, for its owner alone; ``-`` is standard output.  Raises OSError."""
+    if str(output) == "-":
+        yield sys.stdout.buffer
+        return
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    try:
+        with open(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        unfinished.rename(output)
+        sync(output.parent)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,254 @@
+"""``pypiproxy backup`` and ``restore``: a copy of a directory that is in use, and a directory made of a copy."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import msgspec
+import pytest
+import pytest_twisted
+import zstandard
+from twisted.internet.threads import deferToThread
+
+from proxy.commands import asking
+from proxy.storage.marker import FORMAT, read_marker
+from tests.support import wire
+from tests.support.content import JSON_TYPE
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.operator import Operator
+from tests.support.process import ROOT, THIS_PYTHON, Ended, ProxyProcess, Running, environment
+from tests.support.wheels import data_of
+
+MakeProxy = Callable[..., ProxyProcess]
+#: The page of the second one is large: its record has a file of its own.
+DATA = {"six": data_of(1_000, 1), "large": data_of(300_000, 2)}
+SIX, LARGE = (hashlib.sha256(data).hexdigest() for data in DATA.values())
+
+
+async def file_of(proxy: ProxyProcess, project: str) -> wire.Reply:
+    page = await wire.fetch(proxy.port, f"/simple/{project}/", Accept=JSON_TYPE)
+    assert page.status == 200, page
+    url = next(file["url"] for file in page.json["files"] if file["filename"] == f"{project}-1.0.tar.gz")
+    return await wire.fetch(proxy.port, urljoin(f"/simple/{project}/", url))
+
+
+async def filled(upstream: FakeUpstream, make_proxy: MakeProxy) -> tuple[ProxyProcess, Operator]:
+    for project, data in DATA.items():
+        upstream.add_file(project, f"{project}-1.0.tar.gz", data)
+    for number in range(1500):
+        upstream.add_file("large", f"large-0.{number}.tar.gz", b"never asked for")
+    proxy = await make_proxy(upstream.url).started()
+    for project, data in DATA.items():
+        assert (await file_of(proxy, project)).body == data
+    operator = Operator(proxy.place, proxy.data_dir)
+    assert (await operator.run("pin", "six")).status == 0
+    return proxy, operator
+
+
+async def restore(folder: Path, *arguments: str | Path) -> Ended:
+    line = [THIS_PYTHON.program, "-c", "from proxy.cli import main; main()", "restore", *map(str, arguments)]
+    return await Running().spawn(line, environment(folder, PYTHONPATH=str(ROOT)), folder).end()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("running", [True, False], ids=["running", "not running"])
+async def test_a_directory_is_restored_from_its_backup(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path, running: bool
+) -> None:
+    proxy, operator = await filled(upstream, make_proxy)
+    if not running:
+        await proxy.stop()
+    saved = await operator.run("backup", str(tmp_path / "b.tar.zst"), "--with-files")
+    assert saved.status == 0, saved
+    assert (tmp_path / "b.tar.zst").stat().st_mode & 0o777 == 0o600
+    assert list((proxy.data_dir / "partial").iterdir()) == []
+    if running:
+        # What comes after it does not matter.
+        await proxy.kill()
+    ended = await restore(tmp_path, "b.tar.zst", "restored/data")
+    assert ended.status == 0, ended
+    assert "2 files restored" in ended.output
+    there = tmp_path / "restored" / "data"
+    assert sorted(each.name for each in there.iterdir()) == ["files", "instance", "ledger", "records"]
+    marker, of_old = read_marker(there), read_marker(proxy.data_dir)
+    assert marker is not None
+    assert of_old is not None
+    assert (marker.format, marker.name != of_old.name) == (FORMAT, True)
+
+    before = {path.name: round(path.stat().st_mtime) for path in proxy.data_dir.glob("files/*/*")}
+    assert {path.name: round(path.stat().st_mtime) for path in there.glob("files/*/*")} == before
+    await upstream.close()
+    (tmp_path / "restored").rename(tmp_path / "again")
+    again = make_proxy(upstream.url)
+    again.data_dir.parent.mkdir(exist_ok=True)
+    (tmp_path / "again" / "data").rename(again.data_dir)
+    await again.started()
+    for project, data in DATA.items():
+        assert (await file_of(again, project)).body == data
+    assert [each["filename"] for each in await Operator(again.place, again.data_dir).lines("pins")] == ["six-1.0.tar.gz"]
+    assert (await Operator(again.place, again.data_dir).run("verify")).status == 0
+    assert "Traceback" not in again.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_files_first_seen_digests_are_still_known(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    _, operator = await filled(upstream, make_proxy)
+    assert (await operator.run("backup", str(tmp_path / "b"))).status == 0
+    (tmp_path / "empty").mkdir()
+    ended = await restore(tmp_path, "b", "empty")
+    assert "and 0 files restored" in ended.output, ended
+    listed = await Operator(tmp_path, tmp_path / "empty").json("ls", "six")
+    assert (listed["filename"], listed["sha256"], listed["stored"], listed["pinned"]) == (
+        "six-1.0.tar.gz",
+        SIX,
+        False,
+        True,
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_backup_replaces_no_file_unless_it_is_told_to(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    _, operator = await filled(upstream, make_proxy)
+    (tmp_path / "b").write_bytes(b"mine")
+    ended = await operator.run("backup", str(tmp_path / "b"))
+    assert (ended.status, "it exists; name another file, or replace it with --force" in ended.output) == (1, True)
+    assert (tmp_path / "b").read_bytes() == b"mine"
+    ended = await operator.run("backup", str(tmp_path / "no" / "b"))
+    assert (ended.status, "No such file or directory; nothing was written" in ended.output) == (1, True)
+    assert (await operator.run("backup", str(tmp_path / "b"), "--force")).status == 0
+    assert (await restore(tmp_path, "b", "there")).status == 0
+    for name, said in (("b", "it is not empty; name a new directory"), ("nowhere", "nowhere: No such file or directory")):
+        ended = await restore(tmp_path, name, "there")
+        assert (ended.status, said in ended.output) == (1, True), ended
+
+
+def members(archive: bytes) -> list[tuple[str, bytes]]:
+    plain = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(archive)).read()
+    with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
+        return [(each.name, tar.extractfile(each).read()) for each in tar]  # type: ignore[union-attr]  # all of them are files
+
+
+def packed(content: list[tuple[str, bytes]]) -> bytes:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        for name, data in content:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return zstandard.ZstdCompressor().compress(plain.getvalue())
+
+
+def manifest(**changed: Any) -> tuple[str, bytes]:
+    stated = {"format": "pypiproxy-backup", "version": 1, "data_format": FORMAT, "created": 1.0, **changed}
+    return "backup.json", msgspec.json.encode(stated)
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_a_backup_that_is_not_whole_nothing_is_left(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    _, operator = await filled(upstream, make_proxy)
+    assert (await operator.run("backup", str(tmp_path / "b"), "--with-files")).status == 0
+    whole = (tmp_path / "b").read_bytes()
+    content = members(whole)
+    assert [name.partition("/")[0] for name, _ in content] == ["backup.json", "ledger", "records", "files", "files", "end"]
+    damaged = [(name, data[:-1] + b"?") for name, data in content]
+    cases = {
+        "it ends too early": whole[: len(whole) * 2 // 3],
+        "it is damaged, or not compressed with zstd": b"no archive",
+        "it is no backup: expected a file that pypiproxy backup made": packed([("x", b"")]),
+        "its ledger/": packed([content[0], damaged[1], *content[2:]]),
+        "its records/": packed([*content[:2], damaged[2], *content[3:]]),
+        "its files/": packed([*content[:3], damaged[3], *content[4:]]),
+        "its end/": packed([*content[:5], damaged[5]]),
+        "it lacks its ledger": packed([content[0], *content[2:]]),
+        "some of its 1 parts of records and 2 files": packed([*content[:3], *content[4:]]),
+        "and no backup has such a one": packed([content[0], ("../../etc/passwd", b"")]),
+        f"its data has format {FORMAT + 1}": packed([manifest(data_format=FORMAT + 1), *content[1:]]),
+        "it has format 'pypiproxy-backup', version 2": packed([manifest(version=2), *content[1:]]),
+    }
+    for number, (said, archive) in enumerate(cases.items()):
+        (tmp_path / "spoiled").write_bytes(archive)
+        target = tmp_path / f"target-{number}"
+        if number % 2:
+            target.mkdir()
+        result = await deferToThread(_restored, tmp_path / "spoiled", target)
+        assert result is not None, said
+        assert said in result
+        assert target.exists() is bool(number % 2), said
+        assert not (target.exists() and list(target.iterdir())), said
+    ended = await restore(tmp_path, "spoiled", "target")
+    assert (ended.status, "nothing was restored" in ended.output, "Traceback" in ended.output) == (1, True, False)
+
+
+def _restored(file: Path, target: Path) -> str | None:
+    """What is wrong with the backup *file*, if anything is."""
+    from proxy.bundle.restoring import restore_backup as restored
+    from proxy.errors import BadBundle
+
+    with file.open("rb") as source:
+        try:
+            restored(source, target, lambda so_far: None)
+        except BadBundle as error:
+            return str(error)
+    return None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_was_damaged_before_is_left_out_and_told(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    proxy, operator = await filled(upstream, make_proxy)
+    await proxy.stop()
+    path = proxy.data_dir / "files" / LARGE[:2] / LARGE
+    path.write_bytes(bytes(len(DATA["large"])))
+    ended = await operator.run("backup", str(tmp_path / "b"), "--with-files")
+    assert (ended.status, "1 stored files are damaged and will not be restored" in ended.output) == (1, True), ended
+    ended = await restore(tmp_path, "b", "there")
+    assert (ended.status, "1 files restored; 1 files that were damaged before are left out" in ended.output) == (0, True), ended
+    assert [each.name for each in (tmp_path / "there").glob("files/*/*")] == [SIX]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interrupted_backup_leaves_no_copy_of_the_ledger(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    """Whoever asks for it leaves while the proxy waits for a pipe that takes no more."""
+    proxy, _ = await filled(upstream, make_proxy)
+    reading, writing = os.pipe()
+    arguments = {"with_files": True}
+    code = (
+        "import sys, pathlib; from proxy.commands import asking;"
+        f"asking.ask(pathlib.Path(sys.argv[1]), 'backup', {arguments!r}, lambda said: None, handed=0)"
+    )
+    asked = await deferToThread(
+        subprocess.Popen, [THIS_PYTHON.program, "-c", code, str(proxy.data_dir)], stdin=writing, cwd=ROOT
+    )
+    os.close(writing)
+    assert len(await deferToThread(os.read, reading, 1000)) == 1000
+    asked.kill()
+    await deferToThread(asked.wait)
+    rest = await deferToThread(_all_of, reading)  # it ends, and long before the files
+    assert len(rest) < len(DATA["large"])
+    assert list((proxy.data_dir / "partial").iterdir()) == []
+    assert (await file_of(proxy, "six")).status == 200
+    with pytest.raises(asking.OperationFailed, match="expected the descriptor of an open file"):
+        await deferToThread(asking.ask, proxy.data_dir, "backup", {}, lambda said: None)
+    assert "Traceback" not in proxy.log
+
+
+def _all_of(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        return file.read()
