@@ -16,7 +16,7 @@ from proxy.composition.indexes import build_indexes
 from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
 from proxy.composition.proxied import ProxyKind
-from proxy.composition.storage import open_storage
+from proxy.composition.storage import open_storage, read_storage
 from proxy.composition.upstreams import build_clients
 from proxy.composition.watching import build_watch
 from proxy.composition.web import build_web
@@ -34,17 +34,26 @@ class ProxyService(MultiService):
     """The running proxy.  Starting it starts the threads and the listeners; stopping it drains responses up to the deadline.
 
     Unless it is *serving*, nothing listens, nothing is evicted and nobody watches: it is for who works on its data directory.
+    When it is *reading*, it listens and works on a copy of what there is, beside the proxy whose data directory it is.
     """
 
     def __init__(
-        self, settings: Settings, reactor: Any, clock: Clock, *, policy: Policy = STANDARD, serving: bool = True
+        self,
+        settings: Settings,
+        reactor: Any,
+        clock: Clock,
+        *,
+        policy: Policy = STANDARD,
+        serving: bool = True,
+        reading: bool = False,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._settings = settings
-        self._serving = serving
+        self._serving = serving and not reading
+        self._reading = reading
         self._means = build_means(reactor, clock)
-        self.storage = open_storage(settings.server, self._means)
+        self.storage = (read_storage if reading else open_storage)(settings.server, self._means)
         self.caches = build_caches(settings.server, self.storage, self._means)
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
@@ -54,13 +63,13 @@ class ProxyService(MultiService):
         others = (self._look_at_commands, self._rotation.look)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
         look = self._watch.look
-        self._commands = build_commands(self._indexes, self.storage, self.caches, self._means, look, serving=serving)
+        self._commands = build_commands(self._indexes, self.storage, self.caches, self._means, look, serving=self._serving)
         self.administration = self._commands.administration
         self._web = build_web(settings, self._indexes, self.caches, self._clients.identity, self._means, look, serving=serving)
         self.front = self._web.front
         self._cleaning: Deferred[None] = succeed(None)
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
-        for each in (*self.listenings, *self.admin_sockets, *([self._watch] if serving else [])):
+        for each in (*self.listenings, *self.admin_sockets, *([self._watch] if self._serving else [])):
             each.setServiceParent(self)
 
     def follow(self, settings: WarmSettings) -> None:
@@ -72,7 +81,8 @@ class ProxyService(MultiService):
 
     def startService(self) -> None:
         calm_collector()
-        sweep(self.storage)
+        if not self._reading:
+            sweep(self.storage)
         if self._serving:
             self._web.tell_limit()
             tell_exposed(self._settings)
@@ -114,12 +124,20 @@ class ProxyService(MultiService):
 
 
 def build(
-    settings: Settings, reactor: Any, clock: Clock = time.time, *, policy: Policy = STANDARD, serving: bool = True
+    settings: Settings,
+    reactor: Any,
+    clock: Clock = time.time,
+    *,
+    policy: Policy = STANDARD,
+    serving: bool = True,
+    reading: bool = False,
 ) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
+
+    With *reading* it listens beside the proxy that works on the data directory, and changes nothing there.
 
     *policy* says what clients may see.  *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises
     ConfigError for what can never be right.
     """
     steady(reactor)
-    return ProxyService(settings, reactor, clock, policy=policy, serving=serving)
+    return ProxyService(settings, reactor, clock, policy=policy, serving=serving, reading=reading)

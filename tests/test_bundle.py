@@ -30,6 +30,7 @@ from proxy.bundle.cache import IndexCache
 from proxy.bundle.exporting import together, write_bundle
 from proxy.bundle.format import Entry, Kind, entry_of
 from proxy.bundle.importing import Imported, open_bundle
+from proxy.bundle.writing import BundleWriter
 from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
@@ -168,6 +169,59 @@ async def test_what_is_stored_is_exported_beside_the_running_proxy(
     assert (await wire.fetch(proxy.port, urljoin("/simple/lib/", page["files"][0]["url"]))).status == 200
     result = command("export", "--all", "-o", tmp_path / "bundle.tar.zst", "-d", proxy.data_dir)
     assert (result.exit_code, "1 pages and 1 files" in result.output) == (0, True), result.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_file_asks_for_is_exported_beside_the_running_proxy_and_changes_nothing_there(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    for each in (APP, LIB, OTHER):
+        upstream.add_file(each.project, each.filename, each.data)
+    # Without metadata in the store: the resolver has it read out of the stored wheel.
+    config = f'[upstream.up]\nurl = "{upstream.url}"\n[[index]]\nname = "pypi"\nupstreams = ["up"]\nprefetch = false\n'
+    proxy = await make_proxy(config=config).started()
+    for each in (APP, LIB):
+        page = (await wire.fetch(proxy.port, f"/simple/{each.project}/", Accept=JSON_TYPE)).json
+        (url,) = [file["url"] for file in page["files"] if file["filename"] == each.filename]
+        assert (await wire.fetch(proxy.port, urljoin(f"/simple/{each.project}/", url))).status == 200
+    (tmp_path / "requirements.txt").write_text("app\n")
+    (proxy.data_dir / "partial" / "in-progress").write_bytes(b"of the proxy")
+    folders = [proxy.data_dir, proxy.data_dir / "partial"]
+
+    def there() -> dict[Path, int]:
+        files = [path for folder in folders for path in folder.iterdir() if path.is_file() or path.is_socket()]
+        return {path: path.stat().st_mtime_ns for path in (*files, *proxy.data_dir.glob("files/*/*"))}
+
+    before, asked = there(), upstream.count()
+    bundle = tmp_path / "bundle.tar.zst"
+    operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
+    ended = await operator.run("export", "-r", "requirements.txt", "-o", str(bundle))
+    assert (ended.status, "2 pages and 2 files" in ended.output) == (0, True), ended
+    inside = {member.name for member, _ in members(bundle.read_bytes())}
+    assert {f"files/{each.sha256}" for each in (APP, LIB)} <= inside
+    after = there()
+    assert (after.keys(), upstream.count()) == (before.keys(), asked)
+    # A file that is held against its digest is marked by a few nanoseconds.
+    assert all(abs(after[path] - moment) < 1000 for path, moment in before.items())
+    assert (await operator.run("stats")).status == 0
+    assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interrupted_export_leaves_nothing(
+    serve: Start, upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(serve, upstream, APP.filename)
+    (tmp_path / "bundle.tar.zst").write_bytes(b"an earlier one")
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BundleWriter, "end", interrupted)
+    result = command("export", "app", "-o", tmp_path / "bundle.tar.zst", "-d", tmp_path / "a")
+    assert (result.exit_code, "bundle.tar.zst was not written" in result.output) == (130, True), result.output
+    assert (tmp_path / "bundle.tar.zst").read_bytes() == b"an earlier one"
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 @pytest.mark.parametrize(

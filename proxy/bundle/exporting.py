@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import BinaryIO
 
 from attrs import define, evolve, field, frozen
@@ -64,17 +64,23 @@ async def pinned_files(cache: IndexCache) -> Selection:
     return found
 
 
-async def write_bundle(cache: IndexCache, wanted: Selection | None, out: BinaryIO, clock: Clock) -> Exported:
+async def write_bundle(
+    cache: IndexCache,
+    wanted: Selection | None,
+    out: BinaryIO,
+    clock: Clock,
+    on_the_way: Callable[[Exported], None] = lambda exported: None,
+) -> Exported:
     """Write what is *wanted* of *cache* to *out*; ``None``: every project that files are stored of.
 
-    What is not there is a problem, a page that files are stored without too, and the rest is written all the same.  Raises
-    OSError when *out* cannot be written.
+    What is not there is a problem, a page that files are stored without too, and the rest is written all the same.
+    *on_the_way* is told what was written so far.  Raises OSError when *out* cannot be written.
     """
     if wanted is not None:
-        return await _Export(cache, out, clock, picky=True).run(wanted)
+        return await _Export(cache, out, clock, on_the_way, picky=True).run(wanted)
     found = await cache.pages.found()
     everything = dict.fromkeys([*found, *await _without_page(cache, set(found))])
-    return await _Export(cache, out, clock, picky=False).run(everything)
+    return await _Export(cache, out, clock, on_the_way, picky=False).run(everything)
 
 
 async def _without_page(cache: IndexCache, found: Collection[str]) -> list[str]:
@@ -92,8 +98,11 @@ async def _has_files(cache: IndexCache, project: str) -> bool:
 class _Export:
     """One bundle.  *picky*: a project without any file to go into it is a problem."""
 
-    def __init__(self, cache: IndexCache, out: BinaryIO, clock: Clock, *, picky: bool) -> None:
+    def __init__(
+        self, cache: IndexCache, out: BinaryIO, clock: Clock, on_the_way: Callable[[Exported], None], *, picky: bool
+    ) -> None:
         self._picky = picky
+        self._on_the_way = on_the_way
         self._cache = cache
         self._out = out
         self._clock = clock
@@ -108,8 +117,10 @@ class _Export:
             choice = await self._project(project, names, writer)
             small.update(dict.fromkeys(choice.metadata, f"metadata of {project}"))
             large.update(choice.files)
+            self._on_the_way(self._exported)
         for sha256, name in {**small, **large}.items():
             await self._file(writer, sha256, name)
+            self._on_the_way(self._exported)
         await run(writer.end)
         return self._exported
 

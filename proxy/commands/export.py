@@ -13,9 +13,10 @@ from twisted.internet.task import react
 
 from proxy.bundle import exporting
 from proxy.bundle.exporting import Selection
+from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache, named
 from proxy.commands.installing import Installed, installed_options
-from proxy.commands.selecting import select
+from proxy.commands.selecting import Selected, select
 from proxy.commands.whole import whole_file
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
@@ -59,21 +60,38 @@ def export(
             raise click.UsageError(f"{project!r} is no project name")
     wanted: Selection = dict.fromkeys(normalize(project) for project in projects)
     place = _Place(output, index, data_dir, config, pinned)
-    if not installed.files:
-        raise SystemExit(_write(place, None if everything else wanted, []))
+    try:
+        selected = _selected(place, installed) if installed.files else Selected({}, [])
+        with interruptible():
+            status = _write(place, None if everything else exporting.together(wanted, selected.files), selected.problems)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: {output} was not written", err=True)
+        status = 130
+    raise SystemExit(status)
+
+
+def _selected(place: _Place, installed: Installed) -> Selected:
+    """What *installed* comes down to.  Raises KeyboardInterrupt; exits with status 1 and a message when that cannot be told."""
+    outcome: list[Selected] = []
 
     async def work(reactor: Any) -> None:
         try:
-            settings, chosen = named(config, data_dir, index)
+            settings, chosen = named(place.config, place.data_dir, place.index)
             wishes = Wishes(extras=installed.extras, groups=installed.groups)
             asked = Goal(files=installed.files, targets=tuple(installed.targets), wishes=wishes)
-            selected = await select(reactor, settings, chosen, asked)
+            outcome.append(await select(reactor, settings, chosen, asked))
         except ConfigError as error:
             click.echo(str(error), err=True)
             raise SystemExit(1) from None
-        raise SystemExit(_write(place, exporting.together(wanted, selected.files), selected.problems))
 
-    react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
+    try:
+        react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
+    except SystemExit as ended:  # react always ends so
+        if ended.code:
+            raise
+    if not outcome:
+        raise KeyboardInterrupt
+    return outcome[0]
 
 
 @frozen
@@ -91,10 +109,18 @@ class _Place:
 def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
     try:
-        with index_cache(place.config, place.data_dir, place.index, reading=True) as cache, whole_file(place.output) as out:
+        with (
+            index_cache(place.config, place.data_dir, place.index, reading=True) as cache,
+            whole_file(place.output) as out,
+            Counting() as counting,
+        ):
             if wanted is not None and place.pinned:
                 wanted = exporting.together(wanted, completed(exporting.pinned_files(cache)))
-            exported = completed(exporting.write_bundle(cache, wanted, out, time.time))
+            exported = completed(
+                exporting.write_bundle(
+                    cache, wanted, out, time.time, lambda so_far: counting.tell(so_far.pages, so_far.files, so_far.size)
+                )
+            )
     except (ConfigError, ProxyError) as error:
         click.echo(str(error), err=True)
         return 1

@@ -1,4 +1,7 @@
-"""What requirement and lock files come down to among the files that are stored: resolved as warm does, without upstream."""
+"""What requirement and lock files come down to among the files that are stored: resolved as warm does, without upstream.
+
+The resolver asks a service of its own, which works on a copy of what there is, whether a proxy runs on it or not.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from typing import Any
 from attrs import evolve, frozen
 from rich.console import Console
 
-from proxy.commands.directory import LOOPBACK, claimed
-from proxy.host import datadir
+from proxy.commands.directory import LOOPBACK, unclaimed
+from proxy.errors import ConfigError, StorageFailed
 from proxy.settings import IndexSettings, Settings
 from proxy.warm.looking import Goal, Warmed, look
 from proxy.warm.progress import Lines
@@ -38,9 +41,11 @@ async def select(reactor: Any, settings: Settings, index: IndexSettings, goal: G
         indexes=(evolve(index, offline=True, default=True),),
     )
     quiet = Lines(Console(file=StringIO()))
-    datadir.refuse_earlier(settings.server.data_dir)
-    with claimed(settings.server.data_dir), tempfile.TemporaryDirectory(prefix="pypiproxy-export-") as cache:
-        service = build(alone, reactor)
+    with unclaimed(settings.server.data_dir), tempfile.TemporaryDirectory(prefix="pypiproxy-export-") as cache:
+        try:
+            service = build(alone, reactor, reading=True)
+        except StorageFailed as error:
+            raise ConfigError(f"{settings.server.data_dir}: {error}") from error
         service.startService()
         try:
             warmed = Warmed(f"{service.listenings[0].local_url()}simple/", service.administration.perform)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -14,11 +15,19 @@ from proxy.core.troubles import Reason, Trouble
 from proxy.errors import ConfigError
 from proxy.mechanism.offload import Offload
 from proxy.settings import ServerSettings
+from proxy.storage.copied import CopiedVersioned
 from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.place import Place
-from proxy.storage.records import DiskRecords
+from proxy.storage.reading import ReadFiles
+from proxy.storage.records import CopiedRecords, DiskRecords
+
+
+class _Database(Protocol):
+    name: str
+
+    async def look(self) -> str | None: ...
 
 
 @frozen(kw_only=True)
@@ -27,8 +36,8 @@ class Storage:
 
     place: Place
     #: The database of what can be fetched again, and that of what cannot.
-    records: DiskRecords
-    ledger: MirroredRecords
+    records: DiskRecords | CopiedRecords
+    ledger: MirroredRecords | CopiedVersioned
     files: LocalFiles
     directory: Path
     threads: tuple[Offload, ...]
@@ -39,7 +48,8 @@ class Storage:
 
     async def look(self) -> Sequence[Trouble]:
         """What is wrong with the databases."""
-        looks = [(each.name, Deferred.fromCoroutine(each.look())) for each in (self.records, self.ledger)]
+        databases: tuple[_Database, ...] = (self.records, self.ledger)
+        looks = [(each.name, Deferred.fromCoroutine(each.look())) for each in databases]
         found = [(name, await look) for name, look in looks]
         return [database_trouble(name, why) for name, why in found if why is not None]
 
@@ -91,3 +101,20 @@ def open_storage(server: ServerSettings, means: Means) -> Storage:
             f"server.min_free = {server.min_free:,} bytes: the file system of {directory} has {there:,} bytes in all"
         )
     return storage
+
+
+def read_storage(server: ServerSettings, means: Means) -> Storage:
+    """What is in the data directory of *server* now, for who only reads, beside a proxy that works on it.
+
+    The databases are copies; files are read where they are.  Nothing is created there.  Raises StorageFailed.
+    """
+    directory = server.data_dir
+    threads = for_records, for_ledger = tuple(Offload(means.reactor, 1, name) for name in ("records", "ledger"))
+    return Storage(
+        place=Place(directory, means.clock, means.reactor.seconds),
+        records=CopiedRecords(directory / "records", for_records),
+        ledger=CopiedVersioned(directory / LEDGER, directory / LEDGER_COPY, for_ledger, means.clock),
+        files=ReadFiles(directory, means.disk),
+        directory=directory,
+        threads=threads,
+    )

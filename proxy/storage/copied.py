@@ -23,6 +23,7 @@ class CopiedVersioned:
     """A copy of the records in *first*, or else in *second*.  Raises StorageFailed when none can be made of what is there."""
 
     def __init__(self, first: Path, second: Path, offload: IOffload, clock: Clock) -> None:
+        self.name = first.name
         self._offload = offload
         self._clock = clock
         try:
@@ -47,6 +48,13 @@ class CopiedVersioned:
 
     async def apply(self, changes: Sequence[Change]) -> int | None:
         raise StorageFailed("nothing can be written to a copy")
+
+    async def look(self) -> str | None:
+        """A copy is as it is."""
+        return None
+
+    async def copy_to(self, directory: Path) -> None:
+        raise StorageFailed("a copy is not copied: ask the proxy that works on the original")
 
     async def close(self) -> None:
         if self._copy is not None:

@@ -256,6 +256,7 @@ class CopiedRecords:
     """
 
     def __init__(self, directory: Path, offload: IOffload) -> None:
+        self.name = directory.name
         self._offload = offload
         self._rows = copied_rows(directory)
 
@@ -273,6 +274,10 @@ class CopiedRecords:
 
     async def delete(self, key: str) -> bool:
         raise StorageFailed(f"{key} cannot be removed: this is a copy of the record database")
+
+    async def look(self) -> str | None:
+        """A copy is as it is."""
+        return None
 
     async def keys(self, prefix: str) -> list[str]:
         return await self._offload.run(self._keys, prefix)
