@@ -21,6 +21,7 @@ from twisted.python.components import Componentized
 
 import proxy
 from proxy import config
+from proxy.core.endpoint import of_port
 from proxy.errors import ConfigError
 from proxy.host import datadir, logs
 from proxy.host.ending import heed_signals
@@ -44,8 +45,15 @@ class Options(usage.Options):
         self["upstream"] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """Where to listen, as a Twisted endpoint; may be repeated [default: tcp:3143:interface=127.0.0.1]."""
+        """Port, address:port, [IPv6]:port or Twisted endpoint to listen on; may be repeated [default: 127.0.0.1:3143]."""
         self["listen"].append(endpoint)
+
+    def opt_port(self, port: str) -> None:
+        """Port to listen on at 127.0.0.1; may be repeated."""
+        try:
+            self["listen"].append(of_port(port))
+        except ValueError as error:
+            raise usage.UsageError(f"--port {port}: {error}") from None
 
     def opt_upstream(self, upstream: str) -> None:
         """URL of a simple index, or a name from the configuration; may be repeated, the preferred one first [default: pypi]."""
@@ -113,7 +121,7 @@ def makeService(options: Options) -> IService:
         observer = None if twistd.get("syslog") else logs.observer(options["log-format"], twistd, reactor)
         # With --uid twistd becomes that user later on, who has to own what is created before.
         as_user = partial(acting_as, twistd.get("uid"), twistd.get("gid"))
-        with as_user(), _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
+        with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
             claim = datadir.claim(settings.server.data_dir)
         instance = Instance(claim, observer, reactor)
         try:
@@ -122,10 +130,10 @@ def makeService(options: Options) -> IService:
             service.setServiceParent(instance)
             if settings.warm is not None:
                 service.follow(settings.warm)
-            with _naming(file, "--listen", "server.listen", given=bool(options["listen"])):
+            with _naming(file, "--listen", "listen", given=bool(options["listen"])):
                 for listening in service.listenings:
                     listening.open()
-            with as_user(), _naming(file, "--data-dir", "server.data_dir", given=bool(options["data-dir"])):
+            with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
                 for socket in service.admin_sockets:
                     socket.open()
         except ConfigError:
@@ -138,9 +146,9 @@ def makeService(options: Options) -> IService:
 
 @contextmanager
 def _naming(file: Path | None, option: str, key: str, *, given: bool) -> Iterator[None]:
-    """Put in front of a ConfigError where its value came from, or could be set: *option*, or *key* in *file*."""
+    """Put in front of a ConfigError where its value came from, or could be set: *option*, or *key* of ``[server]``."""
     try:
         yield
     except ConfigError as error:
-        where = option if given or file is None else f"{file}: {key}"
+        where = (None if given else config.where(key, file)) or option
         raise ConfigError(f"{where} = {error}") from error

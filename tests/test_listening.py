@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +55,29 @@ async def test_it_accepts_connections_until_it_is_stopped(reactor: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("127.0.0.1:0", r"http://127\.0\.0\.1:\d+/"),
+        ("localhost:0", r"http://127\.0\.0\.1:\d+/"),
+        ("[::1]:0", r"http://\[::1\]:\d+/"),
+        ("0", r"http://127\.0\.0\.1:\d+/"),
+        ("[::]:0", r"http://\[::1\]:\d+/"),
+    ],
+)
+async def test_an_address_and_a_port_are_enough(reactor: Any, written: str, url: str) -> None:
+    service = Listening(written, site(), reactor)
+    service.open()
+    assert service.plain
+    assert re.fullmatch(url, service.local_url())
+    (port,) = service.ports
+    host = "::1" if ":" in service.local_url().removeprefix("http:").rpartition(":")[0] else "127.0.0.1"
+    socket.create_connection((host, cast(IPv4Address, port.getHost()).port)).close()
+    service.startService()
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_unix_socket_works_too(reactor: Any, tmp_path: Path) -> None:
     service = Listening(f"unix:{tmp_path}/s", site(), reactor)
     service.startService()
@@ -73,7 +97,9 @@ def test_a_port_in_use_is_told(reactor: Any) -> None:
 @pytest.mark.parametrize(
     ("description", "said"),
     [
-        ("3143", "expected a Twisted endpoint"),
+        ("3143x", "expected a Twisted endpoint"),
+        ("70000", "there is no port 70000"),
+        ("::1", "written in brackets"),
         ("nonsense:1", "Unknown endpoint type"),
         ("tcp:http", "expected a Twisted endpoint"),
         ("tcp:1:interfac=127.0.0.1", "interfac"),

@@ -71,8 +71,9 @@ def port_in(lines: Iterator[str]) -> int:
 
 def test_options_gather_what_is_repeated() -> None:
     options = Options()
-    options.parseOptions(["--listen", "tcp:1", "-l", "tcp:2", "--upstream", "pypi", "-u", "https://a.example/", "-d", "x"])
-    assert options["listen"] == ["tcp:1", "tcp:2"]
+    listen = ["--listen", "tcp:1", "-l", "[::1]:2", "--port", "3"]
+    options.parseOptions([*listen, "--upstream", "pypi", "-u", "https://a.example/", "-d", "x"])
+    assert options["listen"] == ["tcp:1", "[::1]:2", "tcp:3:interface=127.0.0.1"]
     assert options["upstream"] == ["pypi", "https://a.example/"]
     assert (options["data-dir"], options["config"], options["log-format"]) == ("x", None, "text")
 
@@ -235,6 +236,16 @@ def test_a_mistake_in_the_file_ends_the_start_with_one_message(elsewhere: Path, 
     assert (ended.returncode, ended.stdout) == (1, "")
     (message,) = ended.stderr.splitlines()
     assert message.startswith('pypiproxy: proxy.toml: server.listen = "nonsense:1": Unknown endpoint type')
+
+
+def test_a_mistake_in_the_environment_ends_the_start_with_one_message(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYPIPROXY_PORT", "tcp://10.0.0.1:3143")  # as Kubernetes sets it
+    monkeypatch.setenv("PYPIPROXY_SERVER__DATA_DIR", "data")
+    for value, said in {"nonsense:1": "Unknown endpoint type", "::1": "an IPv6 address is written in brackets"}.items():
+        monkeypatch.setenv("PYPIPROXY_SERVER__LISTEN", value)
+        ended = twistd(elsewhere, "-n", "--pidfile=", "pypiproxy")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith(f'pypiproxy: PYPIPROXY_SERVER__LISTEN = "{value}": {said}')
 
 
 def test_an_unknown_log_format_is_told(elsewhere: Path) -> None:

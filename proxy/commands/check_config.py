@@ -36,7 +36,7 @@ def check_config(file: Path | None) -> None:
             try:
                 listening.endpoint(description, reactor)
             except ConfigError as error:
-                raise ConfigError(f"{file}: server.listen = {error}") from error
+                raise ConfigError(f"{config.where('listen', file)} = {error}") from error
     except ConfigError as error:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""The configuration: a TOML file and the command line, checked whole, become :class:`proxy.settings.Settings`.
+"""The configuration: a TOML file, the environment and the command line, checked whole, become :class:`proxy.settings.Settings`.
 
 Every mistake is found in one reading; `load` raises one :class:`proxy.errors.ConfigError` that lists them all, each with its
 file, key, value and what is expected.  Secrets are read from files and the environment here, and never appear in a message.
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import platformdirs
 from attrs import evolve, frozen
 
+from proxy.config import environment
 from proxy.config import readers as read
 from proxy.config.tables import ConfigTable, Unacceptable, mistake
 from proxy.errors import ConfigError
@@ -23,12 +24,12 @@ from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
 from proxy.warm.targets import BadTarget, targets
 
-__all__ = ["CommandLine", "default_data_dir", "load"]
+__all__ = ["CommandLine", "default_data_dir", "load", "where"]
 
 
 @frozen(kw_only=True)
 class CommandLine:
-    """What the command line says; it wins over the file.  Empty means unsaid."""
+    """What the command line says; it overrides the environment and the file.  Empty means unsaid."""
 
     listen: tuple[str, ...] = ()
     data_dir: Path | None = None
@@ -42,7 +43,9 @@ def default_data_dir() -> Path:
 
 
 def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of the file at *path* (``None``: no file, so the public index alone) and of *command_line*.
+    """The settings of the file at *path* (``None``: no file, so the public index alone), of *environ* and of *command_line*.
+
+    The command line overrides the environment (see :mod:`proxy.config.environment`), which overrides the file.
 
     Raises ConfigError.
     """
@@ -52,8 +55,16 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     mistakes: list[str] = []
     root = ConfigTable(values, source, "", mistakes)
 
-    server = _server(root.table("server"), here)
-    upstreams = {name: _upstream(name, table, here, environ) for name, table in root.tables("upstream")}
+    server = _server(environment.server(root.table("server"), environ), here)
+    given = {} if command_line.upstreams else environment.values(environment.UPSTREAM, environ)
+    preferred = environment.preferred(values)
+    tables = dict(root.tables("upstream"))
+    if given and preferred in (None, read.PUBLIC):
+        preferred = read.PUBLIC
+        tables.setdefault(preferred, ConfigTable({}, source, f"upstream.{preferred}", mistakes))
+    if given and preferred in tables:
+        tables[preferred] = environment.upstream(tables[preferred], given)
+    upstreams = {name: _upstream(name, table, here, environ) for name, table in tables.items()}
     indexes = [_index(table) for table in root.array("index")]
     warm = _warm(root.table("warm"), here) if "warm" in root else None
     root.done()
@@ -71,17 +82,18 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.PUBLIC_URL))
     mistakes += _contradictions(source, indexes, upstreams)
     listen = _listen(command_line.listen, here, mistakes) or server.listen
-    preferred = _preferred(command_line.upstreams, upstreams, mistakes)
-    if preferred:
+    chosen = _preferred(command_line.upstreams, upstreams, mistakes)
+    if chosen or given:
+        by = "--upstream" if chosen else environment.variable(environment.UPSTREAM, next(iter(given)))
         mistakes += [
-            f"{source}: index.{index.name} is offline and the default index, and --upstream is for that one: leave out either"
+            f"{source}: index.{index.name} is offline and the default index, and {by} is for that one: leave out either"
             for index in indexes
             if index.default and index.offline
         ]
     if mistakes:
         raise ConfigError(_message(mistakes))
 
-    indexes = [evolve(index, upstreams=preferred) if preferred and index.default else index for index in indexes]
+    indexes = [evolve(index, upstreams=chosen) if chosen and index.default else index for index in indexes]
     used = {name for index in indexes if not index.offline for name in index.upstreams}
     return Settings(
         server=evolve(server, listen=listen, data_dir=_absolute(command_line.data_dir or server.data_dir)),
@@ -89,6 +101,13 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         indexes=tuple(indexes),
         warm=warm,
     )
+
+
+def where(key: str, path: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """What sets *key* of ``[server]``: its variable, or the file at *path*; ``None`` if there is neither."""
+    if key in environment.values(environment.SERVER, environ):
+        return environment.variable(environment.SERVER, key)
+    return None if path is None else f"{path}: server.{key}"
 
 
 def _absolute(path: Path) -> Path:

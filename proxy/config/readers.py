@@ -16,7 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from proxy.access import forwarded
 from proxy.config import quantities, tables
-from proxy.config.tables import Reader, Unacceptable
+from proxy.config.tables import Reader, Spelled, Unacceptable
 from proxy.mechanism import secret_files
 from proxy.simple.links import shown
 
@@ -31,6 +31,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 _CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
 _CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -38,7 +39,7 @@ def text(value: Any) -> str:
     """A string with something in it."""
     if not isinstance(value, str) or not value.strip():
         raise Unacceptable("a text in quotes")
-    return value
+    return str(value)
 
 
 def name(value: Any) -> str:
@@ -50,6 +51,8 @@ def name(value: Any) -> str:
 
 def flag(value: Any) -> bool:
     """``true`` or ``false``."""
+    if isinstance(value, Spelled) and value in ("true", "false"):
+        return value == "true"
     if not isinstance(value, bool):
         raise Unacceptable("true or false, without quotes")
     return value
@@ -70,6 +73,7 @@ def whole_number(least: int) -> Reader[int]:
     """A whole number of at least *least*."""
 
     def read(value: Any) -> int:
+        value = _number(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise Unacceptable(f"a whole number, at least {least}, without quotes")
         return value
@@ -77,8 +81,16 @@ def whole_number(least: int) -> Reader[int]:
     return read
 
 
+def _number(value: Any) -> Any:
+    """*value* as TOML has numbers, if it is a variable that has one."""
+    if isinstance(value, Spelled) and _NUMBER.fullmatch(value):
+        return float(value) if "." in value else int(value)
+    return value
+
+
 def rate(value: Any) -> float:
     """A number above 0, per second."""
+    value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise Unacceptable("a number above 0 (requests a second), without quotes")
     return float(value)
@@ -156,9 +168,11 @@ def unless(word: str, reader: Reader[T]) -> Callable[[Any], T | None]:
 
 
 def several(reader: Reader[T]) -> Callable[[Any], tuple[T, ...]]:
-    """A list of at least one of what *reader* reads, without repetition."""
+    """A list of at least one of what *reader* reads, without repetition; in a variable, separated by commas."""
 
     def read(value: Any) -> tuple[T, ...]:
+        if isinstance(value, Spelled):
+            value = [Spelled(each.strip()) for each in value.split(",")]
         if not isinstance(value, list) or not value:
             raise Unacceptable('a list in brackets, such as ["…", "…"]')
         items = tuple(reader(item) for item in value)
@@ -173,7 +187,7 @@ def contact(value: Any) -> str:
     """Something that fits a comment in a ``User-Agent`` header (RFC 9110 section 5.6.5)."""
     if not isinstance(value, str) or not _CONTACT.fullmatch(value):
         raise Unacceptable("a mail address or URL in plain ASCII, without parentheses")
-    return value
+    return str(value)
 
 
 def file_host(value: Any) -> str:
@@ -274,14 +288,15 @@ class Here:
 
 
 def path(here: Here) -> Reader[Path]:
-    """A path from *here*; ``~`` is the home directory."""
+    """A path from *here*; ``~`` is the home directory.  One in a variable is relative to the working directory."""
 
     def read(value: Any) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise Unacceptable("a path in quotes")
         try:
-            return here.base / Path(here.expanded(value)).expanduser()
-        except RuntimeError:
+            found = Path(here.expanded(value)).expanduser()
+            return found.absolute() if isinstance(value, Spelled) else here.base / found
+        except (RuntimeError, OSError):
             raise Unacceptable("a path; that home directory is not known") from None
 
     return read

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +22,10 @@ _MISPLACED = {
 }
 
 _SHOWN = 100
+
+
+class Spelled(str):
+    """A value that can only be text, as that of an environment variable: readers take ``4096`` in it for a number."""
 
 
 class Unacceptable(ValueError):
@@ -41,7 +45,13 @@ def shown_value(value: Any) -> str:
 
 def mistake(key: str, value: Any, problem: Unacceptable) -> str:
     """The sentence for one unacceptable value."""
-    return f"{key} = {problem.shown or shown_value(value)}: expected {problem.expected}"
+    expected = _unquoted(problem.expected) if isinstance(value, Spelled) else problem.expected
+    return f"{key} = {problem.shown or shown_value(value)}: expected {expected}"
+
+
+def _unquoted(expected: str) -> str:
+    """*expected* without what it says of quotes, which TOML needs and a variable does not."""
+    return expected.replace(", without quotes", "").replace(" in quotes", "")
 
 
 class ConfigTable:
@@ -53,6 +63,20 @@ class ConfigTable:
         self._path = path
         self._mistakes = mistakes
         self._known: list[str] = []
+        #: What messages call keys whose values are not from the file.
+        self._variables: dict[str, str] = {}
+
+    def overridden(
+        self, values: Mapping[str, Spelled], variable: Callable[[str], str], without: Sequence[str] = ()
+    ) -> ConfigTable:
+        """This table with *values* instead of its own, and *without* some of its keys.
+
+        Messages call a key that was set so by what *variable* makes of it.
+        """
+        own = {key: value for key, value in self._values.items() if key not in without}
+        table = ConfigTable({**own, **values}, self._source, self._path, self._mistakes)
+        table._variables = {key: variable(key) for key in values}
+        return table
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -78,7 +102,9 @@ class ConfigTable:
             self.complain(key, f"missing; expected {expected}")
 
     def key(self, key: str) -> str:
-        """*key* as messages name it: file, table and key."""
+        """*key* as messages name it: file, table and key, or the variable that it is set by."""
+        if key in self._variables:
+            return self._variables[key]
         return f"{self._source}: {self._path}.{key}" if self._path else f"{self._source}: {key}"
 
     def tables(self, key: str) -> Iterable[tuple[str, ConfigTable]]:
@@ -118,9 +144,23 @@ class ConfigTable:
         for key in self._values:
             if key in self._known:
                 continue
+            prefix = self._variables[key][: -len(key)] if key in self._variables else None
             if key in _MISPLACED and f"{key}_file" in self._known:
-                self.complain(key, _MISPLACED[key])
+                self.complain(key, _MISPLACED[key] if prefix is None else _misplaced(f"{prefix}{key.upper()}"))
                 continue
             near = difflib.get_close_matches(key, self._known, n=1)
+            if prefix is not None:
+                every = ", ".join(f"{prefix}{known.upper()}" for known in sorted(self._known))
+                meant = f"; did you mean {prefix}{near[0].upper()}?" if near else f"; expected one of {every}"
+                self.complain(key, f"there is no such variable{meant}")
+                continue
             meant = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(self._known))}"
             self.complain(key, f"there is no such key{meant}")
+
+
+def _misplaced(variable: str) -> str:
+    """What to do instead of putting a secret into *variable*."""
+    return (
+        f"a secret is named, not stated: name a file with {variable}_FILE, "
+        f"or with {variable}_ENV another variable whose value is the secret"
+    )

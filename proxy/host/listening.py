@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 
+from proxy.core.endpoint import endpoint_of
 from proxy.errors import ConfigError
 from proxy.host.accepting import Accepting
 from proxy.mechanism.rotating import Observing, Rotating
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 #: Connections that may wait in the kernel while the reactor is busy, as those of a farm do whose builds begin together.
 _BACKLOG = 1024
-_EXPECTED = 'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock"'
+_EXPECTED = (
+    'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock", or an address and a port, '
+    'such as "127.0.0.1:3143" or "[::1]:3143"'
+)
 
 
 def speaks_tls(description: str) -> bool:
@@ -55,7 +59,10 @@ def presented(description: str, observing: Observing | None = None) -> Presented
 
 
 def endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
-    """The endpoint that *description* names.  Raises ConfigError when it names none, or files it needs cannot be used."""
+    """The endpoint that *description* names, in any of the forms that :mod:`proxy.core.endpoint` knows.
+
+    Raises ConfigError when it names none, or files it needs cannot be used.
+    """
     return _endpoint(description, reactor, presented(description))
 
 
@@ -63,7 +70,7 @@ def _endpoint(description: str, reactor: Any, presented: Presented | None) -> IS
     if presented is not None:
         return presented.endpoint(reactor)
     try:
-        found: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
+        found: IStreamServerEndpoint = endpoints.serverFromString(reactor, endpoint_of(description))
     except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
         raise ConfigError(f'"{description}": {_reason(error)}; expected {_EXPECTED}') from error
     return found
@@ -99,7 +106,7 @@ class Listening(Service):
     @property
     def plain(self) -> bool:
         """Whether http is spoken here over TCP, so that this process can ask itself."""
-        return self.description.partition(":")[0] in ("tcp", "tcp4", "tcp6")
+        return _kind(self.description) in ("tcp", "tcp4", "tcp6")
 
     @property
     def rotating(self) -> tuple[Rotating[Any], ...]:
@@ -173,6 +180,11 @@ def _deepen(port: Any) -> None:
     """Let as many connections wait for *port* as a farm has, and not the 50 of Twisted's endpoints."""
     with socket.socket(fileno=os.dup(port.fileno())) as listening:
         listening.listen(_BACKLOG)
+
+
+def _kind(description: str) -> str:
+    """The kind of the endpoint that *description* names."""
+    return endpoint_of(description).partition(":")[0]
 
 
 def _url(description: str, port: IListeningPort) -> str:
