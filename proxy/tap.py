@@ -6,16 +6,17 @@ the foreground: one message on standard error, exit status 1, no traceback.
 
 from __future__ import annotations
 
+import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, MultiService
 from twisted.internet import defer
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
@@ -24,8 +25,13 @@ from proxy import config
 from proxy.core.endpoint import of_port
 from proxy.errors import ConfigError
 from proxy.host import datadir, logs
+from proxy.host.banner import banner
 from proxy.host.ending import heed_signals
+from proxy.host.listening import Listening
 from proxy.host.owner import acting_as
+from proxy.settings import Settings
+
+_log = Logger()
 
 
 class Options(usage.Options):
@@ -36,7 +42,9 @@ class Options(usage.Options):
     optParameters = [  # noqa: RUF012  # twisted.python.usage reads a plain list
         ["config", "c", None, "Configuration file in TOML; conf/pypiproxy.toml shows every key with its default."],
         ["data-dir", "d", None, "Directory for all that is kept [default: the user's data directory]."],
-        ["log-format", None, "text", "text, or json for one object a line."],
+        ["log-format", None, "text", "text, or json for one object per line."],
+        ["log-level", None, "info", "Least important messages to log: debug, info, warn or error."],
+        ["access-log", None, "short", "Line per request: off, short (about 120 characters) or full."],
     ]
 
     def __init__(self) -> None:
@@ -67,15 +75,21 @@ class Options(usage.Options):
         print(f"pypiproxy {proxy.__version__}")  # noqa: T201  # this is what was asked for
         sys.exit(0)
 
+    opt_V = opt_version
+
 
 class Instance(MultiService):
-    """All of one running proxy, as twistd sees it: the service proper, its claim to the data directory and its log."""
+    """All of one running proxy, as twistd sees it: the service proper, its claim to the data directory and its log.
 
-    def __init__(self, claim: datadir.Claim, observer: object | None, reactor: Any) -> None:
+    The log begins with a line that says what was started, unless that has been *announced* there.
+    """
+
+    def __init__(self, claim: datadir.Claim, observer: object | None, reactor: Any, *, announced: bool) -> None:
         super().__init__()
         self._reactor = reactor
         self._claim = claim
         self._observer = observer
+        self._announced = announced
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         if self._observer is not None and isinstance(parent, Componentized):
@@ -84,6 +98,8 @@ class Instance(MultiService):
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
+        if not self._announced:
+            _log.info("pypiproxy {version} starts on {data_dir}", version=proxy.__version__, data_dir=str(self._claim.path))
         self._claim.sign()  # the daemon's process id is not that of the process that claimed
         self._reactor.callWhenRunning(heed_signals, self._reactor)
         super().privilegedStartService()
@@ -105,8 +121,8 @@ def makeService(options: Options) -> IService:
 
     try:
         file = Path(options["config"]) if options["config"] else None
-        if options["log-format"] not in ("text", "json"):
-            raise ConfigError(f'--log-format = "{options["log-format"]}": expected text or json')
+        wanted = logs.WantedLog(form=options["log-format"], access=options["access-log"], level=options["log-level"])
+        wanted.check()
         settings = config.load(
             file,
             config.CommandLine(
@@ -116,14 +132,18 @@ def makeService(options: Options) -> IService:
             ),
         )
         twistd: Any = options.parent or {}
-        if twistd.get("syslog") and options["log-format"] == "json":
-            raise ConfigError("--log-format=json: cannot go to --syslog; expected --logfile FILE or --nodaemon beside it")
-        observer = None if twistd.get("syslog") else logs.observer(options["log-format"], twistd, reactor)
+        if twistd.get("syslog") and wanted != logs.WantedLog():
+            raise ConfigError(
+                "--log-format, --log-level and --access-log: have no effect on --syslog; expected --logfile FILE or --nodaemon"
+            )
+        observer = None if twistd.get("syslog") else logs.observer(wanted, twistd, reactor)
+        log = "syslog" if twistd.get("syslog") else logs.destination(twistd)
         # With --uid twistd becomes that user later on, who has to own what is created before.
         as_user = partial(acting_as, twistd.get("uid"), twistd.get("gid"))
         with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
             claim = datadir.claim(settings.server.data_dir)
-        instance = Instance(claim, observer, reactor)
+        announced = log is None and wanted.form == "text"
+        instance = Instance(claim, observer, reactor, announced=announced)
         try:
             with as_user():
                 service = build(settings, reactor)
@@ -134,14 +154,23 @@ def makeService(options: Options) -> IService:
                 for listening in service.listenings:
                     listening.open()
             with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
-                for socket in service.admin_sockets:
-                    socket.open()
+                for admin in service.admin_sockets:
+                    admin.open()
         except ConfigError:
             claim.release()
             raise
     except ConfigError as error:
         raise SystemExit(f"pypiproxy: {error}") from None
+    if announced or log is not None:
+        _greet(settings, service.listenings, f"{log or 'standard output'}, {wanted.described}")
     return instance
+
+
+def _greet(settings: Settings, listenings: Iterable[Listening], log: str) -> None:
+    """Print what was started, in a form for people; it is in the foreground yet, and nothing is logged there."""
+    urls = [url for each in listenings for url in each.urls]
+    with suppress(OSError):  # nobody may be reading
+        print(*banner(proxy.__version__, settings, urls, log, socket.gethostname()), sep="\n", flush=True)  # noqa: T201  # see above
 
 
 @contextmanager

@@ -115,7 +115,7 @@ async def test_nothing_under_way_is_cut_off_or_delayed(
     upstream.add_file("old", "old-1.0.tar.gz", b"old")
     upstream.content.max_age = 1_000
     gate = upstream.hold(f"/packages/*{NAME}", after=1_000_000)
-    proxy = make_proxy(upstream.url)
+    proxy = make_proxy(upstream.url, options=("--access-log", "full"))
     proxy.before = clock.before
     await proxy.started()
     idle = await wire.connect(proxy.port)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,10 +29,11 @@ NOT_RUNNING = SimpleNamespace(running=False)
 
 @pytest.fixture(autouse=True)
 def _handler() -> Iterator[None]:
-    """The signal that rotates a file is left as it was found: its handler holds the file."""
-    before = signal.getsignal(signal.SIGUSR1)
+    """The signals that rotate a file are left as they were found, and free for the next test: their handlers hold the file."""
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGUSR1, signal.SIGUSR2)}
     yield
-    signal.signal(signal.SIGUSR1, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Recorder:
@@ -138,13 +140,13 @@ def test_no_text_begins_a_line_of_its_own_or_speaks_to_the_terminal(text: str) -
 
 def test_a_daemon_writes_to_the_file_that_twistd_was_given(tmp_path: Path) -> None:
     file = tmp_path / "proxy.log"
-    observer = logs.observer("json", {"logfile": str(file), "nodaemon": 0}, NOT_RUNNING)
+    observer = logs.observer(logs.WantedLog(form="json"), {"logfile": str(file), "nodaemon": 0}, NOT_RUNNING)
     Logger("proxy.test", observer=observer).info("hello")
     assert json.loads(file.read_text())["message"] == "hello"
 
 
 def test_in_the_foreground_lines_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    observer = logs.observer("json", {"logfile": None, "nodaemon": 1}, NOT_RUNNING)
+    observer = logs.observer(logs.WantedLog(form="json"), {"logfile": None, "nodaemon": 1}, NOT_RUNNING)
     Logger("proxy.test", observer=observer).info("hello")
     assert json.loads(capsys.readouterr().out)["message"] == "hello"
 
@@ -158,7 +160,7 @@ def test_in_the_foreground_lines_go_to_standard_output(capsys: pytest.CaptureFix
 )
 def test_a_destination_that_takes_no_lines_is_refused(twistd: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        logs.observer("json", twistd, NOT_RUNNING)
+        logs.observer(logs.WantedLog(form="json"), twistd, NOT_RUNNING)
 
 
 def test_lines_are_written_together_but_warnings_at_once() -> None:
@@ -229,12 +231,150 @@ def test_a_log_file_on_a_full_disk_stops_no_start(tmp_path: Path, monkeypatch: p
     def full(*arguments: Any, **options: Any) -> Any:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("proxy.host.logs.LogFile.fromFullPath", full)
-    observer = logs.observer("text", {"logfile": str(path)}, NOT_RUNNING)
+    monkeypatch.setattr("proxy.host.logfile.logfile.LogFile.fromFullPath", full)
+    observer = logs.observer(logs.WantedLog(), {"logfile": str(path)}, NOT_RUNNING)
     log = Logger("proxy.test", observer=observer)
     log.info("first")
-    monkeypatch.setattr("proxy.host.logs.LogFile.fromFullPath", real)
+    monkeypatch.setattr("proxy.host.logfile.logfile.LogFile.fromFullPath", real)
     log.info("second")
     told, second = path.read_text().splitlines()
     assert "1 lines of this log could not be written" in told
     assert second.endswith("second")
+
+
+# -- what is in the log -------------------------------------------------------------------------------------------------------
+
+REQUEST = {
+    "log_namespace": logs.ACCESS,
+    "log_level": LogLevel.info,
+    "log_time": 0.0,
+    "log_format": "{client} {path}",
+    "client": "127.0.0.1",
+    "method": "GET",
+    "path": "/simple/six/",
+    "status": 200,
+    "bytes": 12,
+    "seconds": 0.0123,
+    "cache": "hit",
+    "agent": r"pip/26.3 {\x22python\x22:\x223.11.7\x22}",
+    "cut": "",
+}
+
+
+def written(capsys: pytest.CaptureFixture[str], **wanted: str) -> str:
+    """What is written of a request, a warning, a message, a detail, and of what Twisted says of its insides."""
+    observer = logs.observer(logs.WantedLog(**wanted), {"nodaemon": 1}, NOT_RUNNING)
+    log = Logger("proxy.test", observer=observer)
+    observer(REQUEST)
+    log.warn("a warning")
+    log.info("a message")
+    log.debug("a detail")
+    publisher = LogPublisher(observer)
+    legacy.LogPublisher(observerPublisher=publisher, publishPublisher=publisher).msg("Site starting on 80")
+    Logger("twisted.scripts", observer=observer).info("reactor class: {reactor}.", reactor="EPoll")
+    return capsys.readouterr().out
+
+
+def test_by_default_a_request_is_a_short_line_and_twisted_keeps_its_insides_to_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    request, warning, message = written(capsys).splitlines()
+    assert request.endswith(" 127.0.0.1 GET /simple/six/ 200 12B 12ms hit pip/26.3 py3.11")
+    assert warning.endswith("a warning")
+    assert message.endswith("a message")
+
+
+def test_a_request_in_full_keeps_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    request = written(capsys, access="full").splitlines()[0]
+    assert request.endswith(r'127.0.0.1 GET /simple/six/ 200 12 0.012 hit "pip/26.3 {\x22python\x22:\x223.11.7\x22}"')
+
+
+@pytest.mark.parametrize("access", ["short", "full"])
+def test_json_keeps_everything_as_the_client_sent_it(capsys: pytest.CaptureFixture[str], access: str) -> None:
+    request = json.loads(written(capsys, form="json", access=access).splitlines()[0])
+    assert request["agent"] == 'pip/26.3 {"python":"3.11.7"}'
+    assert (request["path"], request["bytes"], request["seconds"]) == ("/simple/six/", 12, 0.0123)
+
+
+def test_the_access_log_can_be_off(capsys: pytest.CaptureFixture[str]) -> None:
+    said = written(capsys, access="off")
+    assert "/simple/six/" not in said
+    assert "a message" in said
+
+
+def test_the_level_leaves_out_messages_but_no_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    said = written(capsys, level="warn")
+    assert "/simple/six/" in said
+    assert "a warning" in said
+    assert "a message" not in said
+
+
+def test_at_the_level_debug_details_are_there_too(capsys: pytest.CaptureFixture[str]) -> None:
+    said = written(capsys, level="debug")
+    assert "a detail" in said
+    assert "reactor class: EPoll" in said
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"form": "xml"}, '--log-format = "xml": expected text or json'),
+        ({"access": "long"}, '--access-log = "long": expected off, short or full'),
+        ({"level": "loud"}, '--log-level = "loud": expected debug, info, warn or error'),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused(wanted: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        logs.WantedLog(**wanted).check()
+
+
+# -- files that are rotated ---------------------------------------------------------------------------------------------------
+
+
+class Reactor:
+    """Runs what it is given, and is not running otherwise."""
+
+    running = False
+
+    def callFromThread(self, act: Callable[[], None]) -> None:
+        act()
+
+
+def test_a_file_that_was_moved_away_is_begun_anew_on_sigusr2(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.log"
+    log = Logger("proxy.test", observer=logs.observer(logs.WantedLog(), {"logfile": str(path)}, Reactor()))
+    log.info("before")
+    path.rename(tmp_path / "proxy.log.1")
+    log.info("meanwhile")
+    signal.raise_signal(signal.SIGUSR2)
+    log.info("after")
+    assert path.read_text().count("\n") == 1
+    assert path.read_text().endswith("after\n")
+    assert [line.split()[-1] for line in (tmp_path / "proxy.log.1").read_text().splitlines()] == ["before", "meanwhile"]
+
+
+def test_a_file_that_cannot_be_opened_anew_goes_on_being_written(tmp_path: Path) -> None:
+    folder, moved = tmp_path / "log", tmp_path / "moved"
+    folder.mkdir()
+    log = Logger("proxy.test", observer=logs.observer(logs.WantedLog(), {"logfile": str(folder / "proxy.log")}, Reactor()))
+    log.info("before")
+    folder.rename(moved)
+    signal.raise_signal(signal.SIGUSR2)
+    log.info("after")
+    assert (moved / "proxy.log").read_text().splitlines()[-1].endswith("after")
+
+
+def test_a_file_is_not_rotated_for_its_length_but_on_sigusr1(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.log"
+    log = Logger("proxy.test", observer=logs.observer(logs.WantedLog(), {"logfile": str(path)}, Reactor()))
+    for _ in range(3):
+        log.info("x" * 500_000)
+    assert [each.name for each in tmp_path.iterdir()] == ["proxy.log"]
+    signal.raise_signal(signal.SIGUSR1)
+    assert {each.name for each in tmp_path.iterdir()} == {"proxy.log", "proxy.log.1"}
+
+
+def test_standard_output_has_nothing_to_rotate_and_the_signals_do_no_harm(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.observer(logs.WantedLog(), {"nodaemon": 1}, Reactor())
+    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR2)

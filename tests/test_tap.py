@@ -100,6 +100,26 @@ def test_it_serves_until_sigterm_and_logs_ndjson(elsewhere: Path) -> None:
     assert "Server Shut Down." in [json.loads(line)["message"] for line in rest]
 
 
+def test_at_the_start_it_says_what_is_served_and_nothing_of_twisted(elsewhere: Path) -> None:
+    with running(elsewhere, "--data-dir", "data", "--listen", LOOPBACK) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in iter(process.stdout.readline, ""):
+            lines.append(line)
+            if "serving on" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+    said = "".join(lines)
+    (port,) = re.findall(r"serving on http://127\.0\.0\.1:(\d+)/", said)
+    assert said.startswith(f"pypiproxy {proxy.__version__}\n")
+    assert f"data       {elsewhere}/data\n" in said
+    assert "/simple/ and /index/pypi/simple/ from pypi <https://" in said
+    assert f"export PIP_INDEX_URL=http://127.0.0.1:{port}/simple/\n" in said
+    assert f"export UV_DEFAULT_INDEX=http://127.0.0.1:{port}/simple/\n" in said
+    assert "standard output, one line per request" in said
+    assert not re.search("twistd|reactor|factory|starting on|Site", said)
+
+
 def test_a_second_instance_does_not_share_the_data_directory(elsewhere: Path) -> None:
     with running(elsewhere, "--data-dir", "data", "--listen", LOOPBACK) as process:
         assert process.stdout is not None
@@ -123,7 +143,10 @@ def test_as_a_daemon_it_serves_logs_and_signs_the_data_directory(elsewhere: Path
         with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
             client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert client.recv(9) == b"HTTP/1.1 "
-        assert json.loads(log.read_text().splitlines()[0])["level"] == "info"
+        first = json.loads(log.read_text().splitlines()[0])
+        assert first["level"] == "info"
+        assert first["message"] == f"pypiproxy {proxy.__version__} starts on {elsewhere}/data"
+        assert f"log        {log}, one object per request\n" in started.stdout
     finally:
         os.kill(pid, signal.SIGKILL)
 

@@ -12,7 +12,8 @@ from proxy.commands import asking
 from proxy.composition.exposed import exposed
 from proxy.errors import ConfigError
 from proxy.host import listening
-from proxy.settings import IndexSettings, Settings
+from proxy.host.banner import paths, sources
+from proxy.settings import Settings
 
 #: Seconds for which a running proxy may be silent.
 _PATIENCE = 5.0
@@ -66,10 +67,7 @@ def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
     if settings.server.trusted_proxies:
         believed = ", ".join(settings.server.trusted_proxies)
         lines.append(f"  believes {believed} about the addresses of clients (trusted_proxies)")
-    for index in settings.indexes:
-        named = ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams if not index.offline)
-        sources = "what is stored alone: it is offline" if index.offline else named
-        lines.append(f"  serves {' and '.join(_paths(index))} from {sources}")
+    lines += [f"  serves {' and '.join(paths(index))} from {sources(index, addresses)}" for index in settings.indexes]
     lines += [
         f"  warning: upstream.{name}.url = {url} has no pages, and {better[url]} has: set it to that (the running proxy found)"
         for name, url in addresses.items()
@@ -82,9 +80,3 @@ def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
         if not url.endswith("/simple/") and url not in better
     ]
     return lines
-
-
-def _paths(index: IndexSettings) -> list[str]:
-    """Where clients find *index*."""
-    named = f"/index/{index.name}/simple/"
-    return ["/simple/", named] if index.default else [named]

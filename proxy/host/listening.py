@@ -113,6 +113,11 @@ class Listening(Service):
         """The files that have to be looked at regularly."""
         return () if self._presented is None else (self._presented.rotating,)
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it listens, of each port that is open."""
+        return tuple(_url(self.description, port) for port in self.ports)
+
     def local_url(self) -> str:
         """Where this process finds itself, once the port is open."""
         (port, *_) = self.ports
@@ -164,8 +169,8 @@ class Listening(Service):
         self._reactor.callWhenRunning(self._announce)
 
     def _announce(self) -> None:
-        for port in self.ports:
-            self.log.info("serving on {url}", url=_url(self.description, port))
+        for url in self.urls:
+            self.log.info("serving on {url}", url=url)
 
     def stopService(self) -> defer.Deferred[None]:
         super().stopService()

@@ -1,27 +1,33 @@
-"""Log lines: twistd's own text, or NDJSON (``--log-format=json``): one flat object a line.
+"""Log lines: text, or NDJSON (``--log-format=json``), which is one flat object per line.
 
-In JSON ``time`` (ISO 8601, UTC), ``level``, ``logger`` and ``message`` are always there, then the
+In text, requests have a line in the short form of :mod:`proxy.core.access_line` or in full; everything else is written as
+twistd would.  In JSON ``time`` (ISO 8601, UTC), ``level``, ``logger`` and ``message`` are always there, then the
 event's own fields as far as they are numbers, texts or truth values, and ``traceback`` for a failure.
+
+What Twisted says of its own insides while it starts and stops is left out, unless ``--log-level=debug`` asks for it.
 """
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import IO, Any, cast
+from typing import Any, Protocol
 
 import msgspec
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, formatEventAsClassicLogText, formatTime
-from twisted.python.logfile import LogFile
+from attrs import frozen
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent, formatEventAsClassicLogText, formatTime
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
+from proxy.core.access_line import short
 from proxy.errors import ConfigError
+from proxy.host.logfile import LogFile
+
+_log = Logger()
 
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -45,12 +51,20 @@ def json_line(event: LogEvent) -> str:
         for key, value in event.items():
             if isinstance(value, _SCALARS) and not key.startswith("log_"):
                 fields.setdefault(key, value)
+    if event.get("log_namespace") == ACCESS and "\\" in (agent := event["agent"]):
+        fields["agent"] = _unescaped(agent)
     try:
         encoded = msgspec.json.encode(fields)
     except (UnicodeEncodeError, OverflowError):
         encoded = msgspec.json.encode({key: _plain(value) for key, value in fields.items()})
     line = encoded.decode()
     return (line if line.isprintable() else line.translate(_JSON_ESCAPED)) + "\n"
+
+
+@lru_cache(maxsize=1024)
+def _unescaped(text: str) -> str:
+    """*text* as the client sent it: JSON has an escape for everything."""
+    return text.encode("ascii", "backslashreplace").decode("unicode_escape")
 
 
 def _plain(value: Any) -> Any:
@@ -60,6 +74,27 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int) and value.bit_length() > 63:
         return str(value)
     return value
+
+
+def short_line(event: LogEvent) -> str:
+    """*event* as `text_line` has it, but requests in the short form."""
+    if event.get("log_namespace") == ACCESS:
+        return (
+            short(
+                _timestamp(int(event["log_time"])),
+                event["client"],
+                event["method"],
+                event["path"],
+                event["status"],
+                event["bytes"],
+                event["seconds"],
+                event["cache"],
+                event["agent"],
+                event["cut"],
+            )
+            + "\n"
+        )
+    return text_line(event)
 
 
 def text_line(event: LogEvent) -> str:
@@ -77,34 +112,55 @@ def _timestamp(second: int) -> str:
     return formatTime(second)
 
 
-FORMATS: Mapping[str, Callable[[LogEvent], str]] = {"text": text_line, "json": json_line}
+FORMATS = ("text", "json")
+ACCESS_LOGS = ("off", "short", "full")
+LEVELS = ("debug", "info", "warn", "error")
 
 #: The namespace of the access log.
 ACCESS = "proxy.access"
 #: How long a line may wait for others to be written with (seconds); warnings and errors do not wait.
 _PATIENCE = 0.05
-#: Why a file may not open that will when the disk is in order.
-_FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+#: Where Twisted's older parts log; what is an error or a warning there is no detail.
+_LEGACY = "log_legacy"
+#: What twistd says of itself at the start.
+_STARTING = frozenset({"twistd {version} ({exe} {pyVersion}) starting up.", "reactor class: {reactor}."})
 _SOON = (LogLevel.warn, LogLevel.error, LogLevel.critical)
+
+
+class Out(Protocol):
+    """What takes lines.  Raises OSError."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> None: ...
 
 
 @implementer(ILogObserver)
 class LogLines:
-    """Writes each event but debug ones to *out* as a line made by *line*, many with one system call while the reactor runs.
+    """Writes events of *level* and above to *out* as lines made by *line*, many with one system call while the reactor runs.
 
-    Lines that cannot be written (the disk is full) are dropped; the first one that can be says how many.
+    Requests are written if *access* says so, whatever the level.  Lines that cannot be written (the disk is full) are dropped;
+    the first one that can be says how many.
     """
 
-    def __init__(self, out: IO[Any], line: Callable[[LogEvent], str], reactor: Any) -> None:
+    def __init__(
+        self, out: Out, line: Callable[[LogEvent], str], reactor: Any, *, level: LogLevel = LogLevel.info, access: bool = True
+    ) -> None:
         self._out = out
         self._line = line
         self._reactor = reactor
+        self._access = access
+        self._level = level
+        self._below = frozenset(each for each in LogLevel.iterconstants() if each < level)
         self._waiting: list[str] = []
         self._dropped = 0
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level")
-        if level is LogLevel.debug:
+        if event.get("log_namespace") == ACCESS:
+            if not self._access:
+                return
+        elif level in self._below or (self._level is not LogLevel.debug and _is_internal(event)):
             return
         self._waiting.append(self._line(event))
         if level in _SOON or not self._reactor.running or not isInIOThread():
@@ -138,47 +194,91 @@ def _dropped(count: int) -> LogEvent:
     }
 
 
-class _WhenItCanBeOpened:
-    """The file of a log that cannot be opened for now; each write tries again.  Raises OSError."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._file: LogFile | None = None
-
-    def write(self, text: str) -> None:
-        if self._file is None:
-            self._file = LogFile.fromFullPath(self._path)
-        self._file.write(text)
-
-    def flush(self) -> None:
-        if self._file is not None:
-            self._file.flush()
-
-    def rotate(self) -> None:
-        if self._file is not None:
-            self._file.rotate()
+def _is_internal(event: LogEvent) -> bool:
+    """Whether Twisted says *event* of its insides: factories, ports, the reactor's class."""
+    if event.get("log_namespace") == _LEGACY:
+        return not event.get("isError") and "warning" not in event
+    return event.get("log_format") in _STARTING
 
 
-def observer(form: str, twistd: Mapping[str, Any], reactor: Any) -> LogLines:
-    """An observer that writes lines in *form* (``text``, ``json``) to where twistd's own options say the log goes.
+@frozen(kw_only=True)
+class WantedLog:
+    """What the log is to have in it, as options name it: one of `FORMATS`, of `ACCESS_LOGS` and of `LEVELS`."""
+
+    form: str = "text"
+    access: str = "short"
+    level: str = "info"
+
+    def check(self) -> None:
+        """Raise ConfigError for a word that is not known."""
+        options = (
+            ("log-format", self.form, FORMATS),
+            ("access-log", self.access, ACCESS_LOGS),
+            ("log-level", self.level, LEVELS),
+        )
+        for option, value, known in options:
+            if value not in known:
+                raise ConfigError(f'--{option} = "{value}": expected {", ".join(known[:-1])} or {known[-1]}')
+
+    @property
+    def described(self) -> str:
+        """What the log has of requests, in words."""
+        if self.form == "json":
+            return "nothing of requests" if self.access == "off" else "one object per request"
+        return {"off": "nothing of requests", "short": "one line per request", "full": "one long line per request"}[self.access]
+
+    @property
+    def line(self) -> Callable[[LogEvent], str]:
+        """What makes a line of an event."""
+        return json_line if self.form == "json" else short_line if self.access == "short" else text_line
+
+
+def destination(twistd: Mapping[str, Any]) -> str | None:
+    """The file that twistd's own options send the log to; ``None``: standard output.
 
     That is the file of ``--logfile`` (``-``: standard output), else standard output under ``--nodaemon``, else ``twistd.log``.
-    SIGUSR1 rotates a file, as with twistd's own.  Raises ConfigError for a destination that takes no lines.
+    Raises ConfigError for a daemon without a file.
     """
-    line = FORMATS[form]
-    name = twistd.get("logfile")
+    name: str | None = twistd.get("logfile")
     if name == "-" or (twistd.get("nodaemon") and not name):
         if not twistd.get("nodaemon"):
             raise ConfigError("--logfile=-: a daemon has no standard output; expected a file")
-        return LogLines(sys.stdout, line, reactor)
-    file: LogFile | _WhenItCanBeOpened
-    try:
-        file = LogFile.fromFullPath(name or "twistd.log")
-    except OSError as error:
-        if error.errno not in _FOR_NOW:
-            raise ConfigError(f'--logfile = "{name}": {error.strerror}; expected a file that can be written') from error
-        file = _WhenItCanBeOpened(name or "twistd.log")
-    if not signal.getsignal(signal.SIGUSR1):
-        signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(file.rotate))
-    # LogFile writes texts as UTF-8, though it is no typing.IO
-    return LogLines(cast(IO[Any], file), line, reactor)
+        return None
+    return name or "twistd.log"
+
+
+def observer(wanted: WantedLog, twistd: Mapping[str, Any], reactor: Any) -> LogLines:
+    """An observer that writes what is *wanted* to the `destination`.
+
+    *wanted* has been checked.  SIGUSR1 rotates a file, as with twistd's own; SIGUSR2 reopens it.  Raises ConfigError for a
+    destination that takes no lines.
+    """
+    level, access = LogLevel.lookupByName(wanted.level), wanted.access != "off"
+    path = destination(twistd)
+    if path is None:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            _when(number, lambda: _log.info("the log is not a file: there is nothing to rotate or reopen"), reactor)
+        return LogLines(sys.stdout, wanted.line, reactor, level=level, access=access)
+    file = LogFile(path)
+    lines = LogLines(file, wanted.line, reactor, level=level, access=access)
+
+    def reopen() -> None:
+        lines.flush()
+        try:
+            file.reopen()
+        except OSError as error:
+            _log.error(
+                "the log file {path} cannot be reopened: {reason}; the old one is used", path=path, reason=error.strerror
+            )
+        else:
+            _log.info("the log file was reopened")
+
+    _when(signal.SIGUSR1, file.rotate, reactor)
+    _when(signal.SIGUSR2, reopen, reactor)
+    return lines
+
+
+def _when(number: signal.Signals, act: Callable[[], None], reactor: Any) -> None:
+    """Have *reactor* call *act* when the signal *number* comes, unless somebody else has it or it is ignored."""
+    if signal.getsignal(number) is signal.SIG_DFL:
+        signal.signal(number, lambda number, frame: reactor.callFromThread(act))

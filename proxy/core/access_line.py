@@ -1,0 +1,65 @@
+"""The short form of a line in the access log: one request on some 120 characters.
+
+``TIME CLIENT METHOD PATH STATUS SIZE DURATION CACHE [cut off] AGENT``.  Fields contain no space.  Text from clients is
+printable ASCII when it arrives here; spaces in it are escaped, so that it cannot pass itself off as other fields.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from proxy.core.amounts import duration, size
+
+#: Characters on a line, unless the address of the client is a long one.
+WIDTH = 120
+#: The shortest a path is made, and the longest an agent and a method may be.
+_LEAST_PATH, _MOST_AGENT, _MOST_METHOD = 24, 24, 8
+
+#: A digest in the URL of a file; the name behind it tells people more.
+_DIGEST = re.compile(r"/(?:md5|sha1|sha224|sha256|sha384|sha512|blake2b)-[0-9a-f]{32,128}(?=/)")
+_PRODUCT = re.compile(r"[A-Za-z][\w.+~-]*(?:/[\w.+~!-]+)?", re.ASCII)
+#: How installers state the Python that they run on: as JSON (with its quotes escaped), or as a product.
+_PYTHON = re.compile(r"(?:\\x22python\\x22: ?\\x22|\b[CcPp][Pp]?y[Tt]hon/)(\d+\.\d+)", re.ASCII)
+
+
+def short(
+    time: str, client: str, method: str, target: str, status: int, sent: int, seconds: float, cache: str, agent: str, cut: str
+) -> str:
+    """The line, without its end.  *cut* is empty, or `` cut off`` for an answer whose client did not get all of it."""
+    if len(method) > _MOST_METHOD:
+        method = method[: _MOST_METHOD - 1] + "…"
+    before = f"{time} {client} {method.replace(' ', '_')} "
+    after = f" {status} {_joined(size(sent))} {_joined(duration(seconds))} {cache}{cut} {short_agent(agent)}"
+    return before + short_path(target, max(_LEAST_PATH, WIDTH - len(before) - len(after))) + after
+
+
+def short_path(target: str, most: int) -> str:
+    """The path of *target* on at most *most* characters: without query and, if need be, without digest, folders and middle."""
+    path, query, _ = target.partition("?")
+    path = f"{path}?…" if query else path
+    if " " in path:
+        path = path.replace(" ", "\\x20")
+    if len(path) > most:
+        path = _DIGEST.sub("/…", path)
+    if len(path) > most and (name := path.rpartition("/")[2]):
+        path = f"…/{name}"
+    if len(path) > most:
+        head = most * 2 // 3
+        path = f"{path[:head]}…{path[head + 1 - most :]}"
+    return path
+
+
+@lru_cache(maxsize=1024)
+def short_agent(agent: str) -> str:
+    """The first product of *agent*, and the Python that it names: ``pip/26.3 py3.11``."""
+    product = _PRODUCT.match(agent)
+    if product is None:
+        return "-" if agent in ("", "-") else "?"
+    python = _PYTHON.search(agent)
+    shown = product[0] if len(product[0]) <= _MOST_AGENT else product[0][: _MOST_AGENT - 1] + "…"
+    return shown if python is None or shown.lower().startswith("python/") else f"{shown} py{python[1]}"
+
+
+def _joined(amount: str) -> str:
+    return amount.replace(" ", "")
