@@ -23,7 +23,7 @@ NOT_ON_NEWEST = clients_install packaging bench docs warm warm_gaps operations m
 .PHONY: run test suite suite-on-newest test-clients lint types docs bench system-packages clean
 
 run: $(VENV)/installed
-	exec $(BIN)/twistd --nodaemon --pidfile= pypiproxy $(ARGS)
+	exec $(BIN)/pypiproxy serve $(ARGS)
 
 test: lint types
 	$(MAKE) suite
@@ -67,7 +67,8 @@ system-packages:
 	} || echo "nginx or wrk is not here and could not be installed (Debian: apt install nginx wrk): what needs it is skipped"
 
 $(VENV)/installed: $(METADATA) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@echo "Installing pypiproxy and what it needs into $(VENV), which takes about a minute:"
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/installed-test: $(METADATA) | $(BIN)/python
@@ -83,7 +84,8 @@ $(BIN)/python:
 	    echo "$(PYTHON) is missing or older than 3.11; name another: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo "$(PYTHON) cannot create virtual environments (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo "Creating the virtual environment $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
 
 clean:
 	rm -rf $(VENV) .venv-clients .venv-3.* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

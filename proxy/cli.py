@@ -1,4 +1,4 @@
-"""The ``pypiproxy`` command: what an operator does beside running the service."""
+"""The ``pypiproxy`` command: running the service, and what an operator does beside that."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ COMMANDS = {
     "purge": Command("proxy.commands.purge:purge", "Remove projects, releases or files."),
     "refresh": Command("proxy.commands.refresh:refresh", "Ask upstream for a page now."),
     "restore": Command("proxy.commands.backup:restore", "Make a data directory out of a backup."),
+    "serve": Command("proxy.commands.serve:serve", "Run the proxy in the foreground."),
     "stats": Command("proxy.commands.stock:stats", "Show sizes and hit rates."),
     "unpin": Command("proxy.commands.pin:unpin", "End the protection from eviction."),
     "upstreams": Command("proxy.commands.upstreams:upstreams", "Show the state of the upstreams."),
     "verify": Command("proxy.commands.verify:verify", "Check stored files against their digests."),
+    "version": Command("proxy.commands.version:version", "Print the version."),
     "warm": Command("proxy.commands.warm:warm", "Fill the cache from requirement files."),
 }
 
 
 @click.group(cls=LazyGroup, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(proxy.__version__, prog_name="pypiproxy", message="%(prog)s %(version)s")
+@click.version_option(proxy.__version__, "-V", "--version", prog_name="pypiproxy", message="%(prog)s %(version)s")
 def main() -> None:
-    """Look after a pypiproxy.  The proxy itself is run with: twistd pypiproxy"""
+    """Run and look after a caching proxy for Python package indexes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,8 +21,9 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
-def test_it_tells_its_version() -> None:
-    assert run("--version").output == f"pypiproxy {proxy.__version__}\n"
+@pytest.mark.parametrize("argument", ["--version", "-V", "version"])
+def test_it_tells_its_version(argument: str) -> None:
+    assert run(argument).output == f"pypiproxy {proxy.__version__}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -44,6 +46,21 @@ def test_listing_the_commands_imports_none_of_them() -> None:
     output = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout
     assert "'proxy.commands.lazily'" in output
     assert not [each for each in ("'twisted'", "'rich'", "'proxy.config'") if each in output]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("pypiproxy ver", ["plain,verify", "plain,version"]),
+        ("pypiproxy serve --log-", ["plain,--log-format", "plain,--log-level"]),
+        ("pypiproxy client-config pi", ["plain,pip", "plain,pipenv", "plain,pip-tools"]),
+    ],
+)
+def test_the_shell_completes_commands_options_and_values(words: str, offered: list[str]) -> None:
+    completing = {"_PYPIPROXY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    command = [sys.executable, "-c", "from proxy.cli import main; main(prog_name='pypiproxy')"]
+    output = subprocess.run(command, env={**os.environ, **completing}, capture_output=True, text=True, check=True).stdout
+    assert output.splitlines() == offered
 
 
 def test_a_sound_file_is_fine_and_summed_up() -> None:

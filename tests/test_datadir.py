@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -75,9 +76,25 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").touch()  # an empty one is closed: tests/test_serve.py
     tmp_path.chmod(0o777)
     with pytest.raises(ConfigError, match=r"everybody may write there \(mode 0777\)"):
         datadir.claim(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_a_directory_of_another_user_is_refused_with_the_command_that_helps() -> None:
+    with TemporaryDirectory() as name:  # below a directory that everybody may enter, which those of pytest are not
+        place = Path(name)
+        place.chmod(0o755)
+        os.seteuid(12345)
+        try:
+            with pytest.raises(ConfigError) as caught:
+                datadir.claim(place)
+        finally:
+            os.seteuid(0)
+    assert f'"{place}": Permission denied; expected a directory that can be written' in str(caught.value)
+    assert f"{place} belongs to user 0 and this process is user 12345: chown 12345 {place}, or" in str(caught.value)
 
 
 @pytest.mark.parametrize(

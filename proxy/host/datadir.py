@@ -165,14 +165,17 @@ def _lock(path: Path) -> int:
     """The descriptor of the lock file, locked; of the directory where there can be no such file, -1 where there is neither."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = path.stat().st_mode
-        if mode & stat.S_IWOTH:
+        if (mode := _closed(path)) & stat.S_IWOTH:
             # The caches below are as trustworthy as the directory they stand in.
-            raise ConfigError(f'"{path}": everybody may write there (mode {stat.S_IMODE(mode):04o}); expected 0700')
+            raise ConfigError(
+                f'"{path}": everybody may write there (mode {stat.S_IMODE(mode):04o}); '
+                f"expected 0700, or a directory in it: {path / 'data'}"
+            )
         fd = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno not in _FOR_NOW and not (error.errno in _NOT_ALLOWED and os.path.isfile(path / MARKER)):
-            raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; expected a directory that can be written') from error
+            expected = f"expected a directory that can be written{_whose(path)}"
+            raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; {expected}') from error
         found = _readable(path)
         if found is None:
             return -1
@@ -186,6 +189,34 @@ def _lock(path: Path) -> int:
             raise ConfigError(f'"{path}": cannot be locked: {error.strerror}; expected a local file system') from error
         raise _in_use(path, owner) from error
     return fd
+
+
+def _closed(path: Path) -> int:
+    """The mode of the directory *path*; 0700 from now on if it is empty and this user's own, as a new volume may be.
+
+    One with the sticky bit, such as /tmp, is meant to be open to everybody.  Raises OSError.
+    """
+    found = path.stat()
+    if (
+        found.st_mode & stat.S_IWOTH
+        and not found.st_mode & stat.S_ISVTX
+        and found.st_uid == os.geteuid()
+        and not os.listdir(path)
+    ):
+        path.chmod(0o700)
+        return path.stat().st_mode
+    return found.st_mode
+
+
+def _whose(path: Path) -> str:
+    """Who can write to *path*, or to what is nearest above it, as the rest of a clause, if that is somebody else."""
+    user = os.geteuid()
+    with suppress(OSError):
+        nearest = next(each for each in (path, *path.parents) if each.exists())
+        if (owner := nearest.stat().st_uid) != user:
+            them = f"{nearest} belongs to user {owner} and this process is user {user}"
+            return f" ({them}: chown {user} {nearest}, or run this as user {owner})"
+    return ""
 
 
 def _where(path: Path) -> str:

@@ -22,9 +22,11 @@ def heed_signals(reactor: Any) -> None:
     terminal = _has_terminal()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # From here on the system itself ends the process, which also works while the reactor is waiting for something.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # From here on the system itself ends the process, which also works while the reactor is waiting for something.  But it
+        # never ends the first process of a container.
+        again = _end if os.getpid() == 1 else signal.SIG_DFL
+        signal.signal(signal.SIGTERM, again)
+        signal.signal(signal.SIGINT, again)
         if number == signal.SIGHUP:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a shell that ends sends it, and the kernel for the shell
             reactor.callFromThread(_log.info, "SIGHUP: the terminal is gone, stopping")
@@ -42,6 +44,11 @@ def heed_signals(reactor: Any) -> None:
     after = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup(1) has it ignored
         signal.signal(signal.SIGHUP, stop if terminal else ignore)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End this process at once, with the status that a shell gives one that a signal has ended."""
+    os._exit(128 + number)
 
 
 def _has_terminal() -> bool:
