@@ -164,7 +164,7 @@ async def test_the_table_of_upstreams_comes_from_the_running_proxy(
 async def test_without_a_running_proxy_the_state_of_upstreams_is_not_known(data_dir: Path, tmp_path: Path) -> None:
     ended = await Operator(tmp_path, data_dir).run("upstreams")
     assert ended.status == 1
-    assert ended.output == f"no proxy runs on {data_dir}, and only a running one can say: start it with twistd pypiproxy\n"
+    assert ended.output == f"no proxy runs on {data_dir}, and only a running one can say: start it with pypiproxy serve\n"
 
 
 @pytest_twisted.ensureDeferred

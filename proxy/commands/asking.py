@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
+import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from proxy.errors import ProxyError
 from proxy.host import adminaddress
@@ -23,21 +21,6 @@ class NotRunning(Exception):
 
 class OperationFailed(ProxyError):
     """The operation came to nothing; ``str()`` says why."""
-
-
-class _Connection(http.client.HTTPConnection):
-    """*handed* is a descriptor that goes to the proxy with the first bytes."""
-
-    def __init__(self, made: socket.socket, handed: int | None) -> None:
-        super().__init__("localhost")
-        self.sock = made
-        self._handed = handed
-
-    def send(self, data: Any) -> None:
-        handed, self._handed = self._handed, None
-        if handed is not None:
-            data = data[socket.send_fds(self.sock, [data], [handed]) :]
-        super().send(data)
 
 
 def ask(
@@ -64,22 +47,27 @@ def ask(
             f"{data_dir / adminaddress.NAME}: {error.strerror}; ask as the user who runs the proxy"
         ) from error
     connected.settimeout(patience)
-    connection = _Connection(connected, handed)
+    body = json.dumps(arguments).encode()
+    # HTTP/1.0: the answer comes as it is, and ends with the connection.  http.client takes longer to load than this runs.
+    head = f"POST /{operation} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     try:
-        connection.request("POST", f"/{operation}", msgspec.json.encode(arguments), {"Content-Type": "application/json"})
-        return _result(connection.getresponse(), report)
-    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        with connected, connected.makefile("rb") as answer:
+            data = head.encode("ascii") + body
+            sent = 0 if handed is None else socket.send_fds(connected, [data], [handed])
+            connected.sendall(data[sent:])
+            while answer.readline().strip():  # its head has nothing that the lines have not
+                pass
+            return _result(answer, report)
+    except (OSError, EOFError, ValueError) as error:
         raise OperationFailed(f"the proxy on {data_dir} broke off its answer: {error or type(error).__name__}") from error
-    finally:
-        connection.close()
 
 
-def _result(response: http.client.HTTPResponse, report: Callable[[Any], None]) -> Any:
-    while line := response.readline():
-        said = msgspec.json.decode(line)
+def _result(answer: Iterable[bytes], report: Callable[[Any], None]) -> Any:
+    for line in answer:
+        said = json.loads(line)
         if "error" in said:
             raise OperationFailed(said["error"]["detail"])
         if "result" in said:
             return said["result"]
         report(said["progress"])
-    raise http.client.IncompleteRead(b"")
+    raise EOFError("it ends without a result")

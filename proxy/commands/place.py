@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
-import msgspec
 from attrs import frozen
 
 from proxy import config
 from proxy.commands import asking
 from proxy.errors import ConfigError, ProxyError
-from proxy.host import datadir
 from proxy.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +30,8 @@ class ProxyPlace:
 
     def settings(self) -> Settings:
         """What a proxy started with the same options would use.  Raises ConfigError."""
+        from proxy.host import datadir  # a running proxy is asked without all that this takes
+
         settings = config.load(self.config, config.CommandLine(data_dir=self.data_dir))
         if not datadir.is_there(settings.server.data_dir):
             raise ConfigError(
@@ -55,14 +55,17 @@ class ProxyPlace:
         Exits with status 1 and a message when it fails, 130 when it is interrupted.
         """
         try:
-            settings = self.settings()
+            directory = config.data_directory(self.config, self.data_dir)
+            if directory is None or not directory.is_dir():
+                directory = self.settings().server.data_dir
             try:
-                return asking.ask(settings.server.data_dir, operation, arguments, report, handed=handed)
+                return asking.ask(directory, operation, arguments, report, handed=handed)
             except asking.NotRunning as error:
                 if running:
                     raise asking.OperationFailed(
-                        f"{error}, and only a running one can say: start it with twistd pypiproxy"
+                        f"{error}, and only a running one can say: start it with pypiproxy serve"
                     ) from error
+            settings = self.settings()
             from proxy.commands.performing import perform
 
             if handed is not None:
@@ -83,6 +86,8 @@ def fail(message: str) -> NoReturn:
 
 def say(value: Any) -> None:
     """Print *value* as one line of JSON."""
+    import msgspec  # tables do without
+
     click.echo(msgspec.json.encode(value).decode())
 
 

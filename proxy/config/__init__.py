@@ -7,13 +7,11 @@ file, key, value and what is expected.  Secrets are read from files and the envi
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import platformdirs
 from attrs import evolve, frozen
 
 from proxy.config import environment
@@ -22,9 +20,8 @@ from proxy.config.tables import ConfigTable, Unacceptable, mistake
 from proxy.errors import ConfigError
 from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
-from proxy.warm.targets import BadTarget, targets
 
-__all__ = ["CommandLine", "default_data_dir", "load", "where"]
+__all__ = ["CommandLine", "data_directory", "default_data_dir", "load", "where"]
 
 
 @frozen(kw_only=True)
@@ -39,6 +36,8 @@ class CommandLine:
 
 def default_data_dir() -> Path:
     """The user's data directory."""
+    import platformdirs
+
     return Path(platformdirs.user_data_dir("pypiproxy", appauthor=False))
 
 
@@ -51,7 +50,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     """
     source = str(path)
     values = {} if path is None else _parse(path)
-    here = read.Here(_absolute(Path() if path is None else path.parent), environ.get("CREDENTIALS_DIRECTORY"))
+    here = _here(path, environ)
     mistakes: list[str] = []
     root = ConfigTable(values, source, "", mistakes)
 
@@ -79,7 +78,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         indexes = [IndexSettings(name=read.PUBLIC, upstreams=(read.PUBLIC,))]
     if len(indexes) == 1:
         indexes = [evolve(indexes[0], default=True)]
-    upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.PUBLIC_URL))
+    upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
     mistakes += _contradictions(source, indexes, upstreams)
     listen = _listen(command_line.listen, here, mistakes) or server.listen
     chosen = _preferred(command_line.upstreams, upstreams, mistakes)
@@ -103,11 +102,34 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     )
 
 
+def data_directory(path: Path | None, given: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Where the data is, by an option that is *given*, by *environ* or by the file at *path*; nothing else of it is looked at.
+
+    ``None`` where that takes a look at all of it, for it is wrong or says nothing about this.
+    """
+    if given is None:
+        mistakes: list[str] = []
+        try:
+            values = {} if path is None else _parse(path)
+            table = environment.server(ConfigTable(values, str(path), "", mistakes).table("server"), environ)
+            given = table.take("data_dir", read.path(_here(path, environ)), None)
+        except ConfigError:
+            return None
+        if mistakes:
+            return None
+    return _absolute(given or default_data_dir())
+
+
 def where(key: str, path: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """What sets *key* of ``[server]``: its variable, or the file at *path*; ``None`` if there is neither."""
     if key in environment.values(environment.SERVER, environ):
         return environment.variable(environment.SERVER, key)
     return None if path is None else f"{path}: server.{key}"
+
+
+def _here(path: Path | None, environ: Mapping[str, str]) -> read.Here:
+    """Where the paths in the file at *path* begin."""
+    return read.Here(_absolute(Path() if path is None else path.parent), environ.get("CREDENTIALS_DIRECTORY"))
 
 
 def _absolute(path: Path) -> Path:
@@ -118,6 +140,8 @@ def _absolute(path: Path) -> Path:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -160,7 +184,7 @@ def _upstream(name: str, table: ConfigTable, here: read.Here, environ: Mapping[s
         table.complain("NAME", f"the table's name is to be {problem.expected}")
     if name != read.PUBLIC:
         table.require("url", f'the URL of a simple index, or "{read.PUBLIC}" for the public one')
-    known = UpstreamSettings(name=name, url=read.PUBLIC_URL)
+    known = UpstreamSettings(name=name, url=read.public_url())
     url = table.take("url", read.index_url, known.url)
     credentials = _credentials(table, url, here, environ)
     certificate, key = _certificate(table, here)
@@ -282,6 +306,8 @@ def _warm(table: ConfigTable, here: read.Here) -> WarmSettings:
         platform=table.take("platform", read.several(read.text), known.platform),
         pin=table.take("pin", read.flag, known.pin),
     )
+    from proxy.warm.targets import BadTarget, targets  # it takes a while to load, and few configurations have this table
+
     try:
         targets(warm.python, warm.platform, "cp")
     except BadTarget as error:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
-from distlib.index import DEFAULT_INDEX
-from packaging.requirements import InvalidRequirement, Requirement
 
 from proxy.access import forwarded
 from proxy.config import quantities, tables
@@ -24,8 +22,6 @@ T = TypeVar("T")
 
 #: The name by which the public index is known without being configured.
 PUBLIC = "pypi"
-#: Its simple index.  distlib states the root of its old API; the simple index stands beside that.
-PUBLIC_URL: str = urljoin(DEFAULT_INDEX, "/simple/")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
@@ -33,6 +29,15 @@ _CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
 _CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+@cache
+def public_url() -> str:
+    """The simple index of the public one.  distlib states the root of its old API; the simple index stands beside that."""
+    from distlib.index import DEFAULT_INDEX  # it loads much that few commands need
+
+    url: str = urljoin(DEFAULT_INDEX, "/simple/")
+    return url
 
 
 def text(value: Any) -> str:
@@ -128,6 +133,8 @@ def at_least(least: float, reader: Reader[float]) -> Reader[float]:
 
 def requirement(value: Any) -> str:
     """A requirement (PEP 508) that an index can meet."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         found = Requirement(text(value))
     except InvalidRequirement:
@@ -228,7 +235,7 @@ def redacted(url: str) -> str:
 def index_url(value: Any) -> str:
     """The root of a simple index, ending in a slash; ``pypi`` stands for the public one."""
     if value == PUBLIC:
-        return PUBLIC_URL
+        return public_url()
     url = text(value)
     expected = f'the http or https URL of a simple index, such as "https://pypi.example/simple/", or "{PUBLIC}"'
     _check_url(url, expected, schemes=("http", "https"))
@@ -332,6 +339,8 @@ def authorities(here: Here) -> Reader[Path]:
     read_file = readable_file(here)
 
     def read(value: Any) -> Path:
+        import ssl
+
         found = read_file(value)
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(found)
@@ -344,6 +353,8 @@ def authorities(here: Here) -> Reader[Path]:
 
 def certificate_fits(certificate: Path, key: Path | None) -> bool:
     """Whether *certificate* and *key* (or what *certificate* itself holds) are PEM, unencrypted, and belong together."""
+    import ssl
+
     try:
         # An empty pass phrase: never ask on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
-from proxy.config.readers import PUBLIC_URL
+from proxy.config.readers import public_url
 from tests.clients.conftest import MakePlace
 from tests.clients.place import OTHER, WAYS, Place
 from tests.clients.shop import INSTALLED, RESOLVED
@@ -56,7 +56,7 @@ async def test_pipenv_installs(make_place: MakePlace, way: str) -> None:
 async def test_pipenv_takes_the_proxy_for_the_public_index(make_place: MakePlace) -> None:
     """A Pipfile names the public index unless it is told otherwise; the lock file goes on naming it."""
     place = await make_place(OTHER, "pypi")
-    project = place.project("Pipfile", f'[[source]]\nname = "pypi"\nurl = "{PUBLIC_URL}"\nverify_ssl = true\n{WANTED}')
+    project = place.project("Pipfile", f'[[source]]\nname = "pypi"\nurl = "{public_url()}"\nverify_ssl = true\n{WANTED}')
     await pipenv(place, project, "lock")
     assert place.address.base not in (project / "Pipfile.lock").read_text("utf-8")
     assert await sync(place, project) == INSTALLED
