@@ -20,9 +20,10 @@ from bench.peers import Devpi, Proxpi, Pypiron
 from bench.process import ORIGINAL, cores
 from bench.resolving import RESOLVING
 from bench.rounds import measure
-from bench.scenarios import SCENARIOS, Settings
-from bench.servers import Direct, Nginx, Pypiproxy, Server
+from bench.scenarios import SCENARIOS, Scenario, Settings
+from bench.servers import Direct, Nginx, Pypiproxy, Server, TwistedWeb
 from bench.stampede import STAMPEDE
+from bench.starting import STARTING
 from bench.table import Row, table
 from bench.upstream import ROOT, Upstream
 from bench.wrk import Wrk
@@ -54,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.quick:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
     scenarios = [
-        each for each in (*SCENARIOS, *COLD, STAMPEDE, *RESOLVING) if any(part in each.name for part in asked.only or [""])
+        each
+        for each in (*SCENARIOS, *COLD, STAMPEDE, *RESOLVING, STARTING)
+        if any(part in each.name for part in asked.only or [""])
     ]
     if asked.quick and not asked.only:
         scenarios = [each for each in scenarios if not each.long]
@@ -80,20 +83,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stack.callback(upstream.stop)
         servers = [SERVERS[name](upstream.base, server_core, place / name) for name in names]
         direct = Direct(upstream.base, load_core, place / Direct.name)
-        for server in servers:
+        bare = TwistedWeb(upstream.base, server_core, place / TwistedWeb.name)
+        for server in (*servers, bare):
             stack.callback(server.stop)
         settings = Settings(upstream, asked.seconds, asked.herd, place)
         rows = [
             row
             for scenario in scenarios
-            for row in measure(
-                scenario, settings, [direct, *servers] if scenario.against_direct else servers, asked.repetitions
-            )
+            for row in measure(scenario, settings, _compared(scenario, direct, bare, servers), asked.repetitions)
         ]
     print("\n\n".join(table(list(group), names) for _, group in groupby(rows, lambda row: row.reference)))
     _write(asked, rows, names)
     print(f"\nherds of {asked.herd}; load average {os.getloadavg()[0]:.1f}; figures in {asked.json}")
     return 0
+
+
+def _compared(scenario: Scenario, direct: Server, bare: Server, servers: Sequence[Server]) -> Sequence[Server]:
+    """The servers that *scenario* is about, its reference first."""
+    if scenario.against_bare:
+        return [bare, *(server for server in servers if isinstance(server, Pypiproxy))]
+    return [direct, *servers] if scenario.against_direct else servers
 
 
 def _there(missing: str | None) -> bool:

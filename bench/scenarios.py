@@ -72,6 +72,8 @@ class Scenario:
     long: bool = False
     #: The reference is the upstream itself, asked directly.
     against_direct: bool = False
+    #: The reference is twisted.web without anything on it, and only this project is compared with it.
+    against_bare: bool = False
 
 
 # -- hot --------------------------------------------------------------------------------------------------------------------

@@ -10,11 +10,15 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from bench.process import Pinned
 from bench.upstream import ROOT
 from proxy import __version__
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+_SITE = re.compile(r"Site starting on (\d+)")
 
 
 class Server(ABC):
@@ -69,6 +73,13 @@ class Server(ABC):
         assert self._process is not None
         return self._process
 
+    def _said(self, sought: re.Pattern[str]) -> str:
+        """What the first group of *sought* is, once the process has written that."""
+        self.process.until(lambda: sought.search(self.process.said()) is not None)
+        found = sought.search(self.process.said())
+        assert found is not None
+        return found[1]
+
     def _launch(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._process = Pinned(command, self._core, self.place / "log", self.place, env)
 
@@ -80,6 +91,12 @@ class Server(ABC):
     def page(self, project: str) -> str:
         """The URL of a project page."""
         return f"{self.index}{project}/"
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """This process's, with *home*; modules are compiled once, as they are where something is installed."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "HOME": str(home)}
 
 
 class Direct(Server):
@@ -95,8 +112,24 @@ class Direct(Server):
         self.base = self.upstream
 
 
+class TwistedWeb(Server):
+    """twisted.web with an empty folder, run by the same twistd."""
+
+    name = "twisted.web"
+
+    @classmethod
+    def version(cls) -> str:
+        return f"twisted.web {metadata.version('twisted')}"
+
+    def _start(self) -> None:
+        command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile="]
+        (self.place / "empty").mkdir()
+        self._launch([*command, "web", "--listen", LOOPBACK, "--path", str(self.place / "empty")], _environment(self.place))
+        self.base = f"http://127.0.0.1:{self._said(_SITE)}"
+
+
 class Pypiproxy(Server):
-    """This project, as ``twistd pypiproxy`` runs it with its defaults."""
+    """This project, as ``pypiproxy serve`` runs it with its defaults."""
 
     name = "pypiproxy"
 
@@ -110,17 +143,12 @@ class Pypiproxy(Server):
     def _start(self) -> None:
         self._launch(
             [
-                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
-                *("--nodaemon", "--pidfile=", "pypiproxy", "--listen", "tcp:0:interface=127.0.0.1"),
+                *(sys.executable, "-c", "from proxy.cli import main; main()", "serve", "--listen", LOOPBACK),
                 *("--data-dir", str(self.place / "data"), "--upstream", f"{self.upstream}/simple/"),
             ],
-            {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.place)},
+            {**_environment(self.place), "PYTHONPATH": str(ROOT)},
         )
-        serving = re.compile(r"serving on (http://127\.0\.0\.1:\d+)/")
-        self.process.until(lambda: serving.search(self.process.said()) is not None)
-        found = serving.search(self.process.said())
-        assert found is not None
-        self.base = found[1]
+        self.base = self._said(re.compile(r"serving on (http://127\.0\.0\.1:\d+)/"))
 
 
 #: Pages pass through two servers: the inner one rewrites links and compresses, the outer one keeps the finished bytes.

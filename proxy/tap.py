@@ -6,6 +6,7 @@ the foreground: one message on standard error, exit status 1, no traceback.
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -114,6 +115,8 @@ class Instance(MultiService):
 
 def makeService(options: Options) -> IService:
     """The service for *options*, its ports bound.  Exits with status 1 and a message when it cannot be."""
+    # What is imported and built now stays: collections, which begin when the service starts, would look at it in vain.
+    gc.disable()
     # Importing the reactor installs one, which is twistd's choice to make; and what serves need not load for --help.
     from twisted.internet import reactor
 

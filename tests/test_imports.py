@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,3 +85,12 @@ async def test_what_is_wrong_elsewhere_in_the_file_is_told_when_no_proxy_runs(tm
     ended = await run(command, environment(tmp_path, PYTHONPATH=str(ROOT)), tmp_path)
     assert ended.status == 1
     assert f'{file}: server.drain_time = "soon": expected a duration' in ended.output
+
+
+def test_a_start_loads_nothing_that_only_some_requests_or_commands_need() -> None:
+    code = "import sys, proxy.tap, proxy.service, proxy.config; proxy.config.load(None, environ={}); print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "proxy.web.site" in loaded
+    assert not loaded & {"rich", "treq", "selectolax", "distlib.index", "packaging.metadata", "packaging.requirements", "click"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +40,7 @@ def serve(**given: Any) -> None:
     The options are those of "twistd pypiproxy", which can also run it as a daemon.  Exits with status 1 and one message if the
     configuration, the data directory or a port cannot be used.
     """
+    gc.disable()  # as proxy.tap has it, which is about to be imported too
     # These take longer to import than any other command needs to run.
     from twisted.application.service import ServiceMaker
     from twisted.python.usage import UsageError

@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from packaging.metadata import parse_email
 from packaging.version import InvalidVersion, Version
 
 from proxy.core.wheels import Unreadable
@@ -63,6 +62,8 @@ def read_pkg_info(file: io.RawIOBase, filename: str) -> bytes:
 
 def is_reliable(pkg_info: bytes) -> bool:
     """Whether *pkg_info* holds for what is built of its archive: nothing in it is left to the build (PEP 643)."""
+    from packaging.metadata import parse_email  # loaded with the first one
+
     raw, _ = parse_email(pkg_info)
     try:
         version = Version(raw.get("metadata_version", "0"))

@@ -16,8 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from attrs import define
-from packaging.metadata import parse_email
-from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -228,6 +226,10 @@ def next_wanted(page: Page) -> File | None:
 
 def requirements(metadata: bytes) -> list[str]:
     """The projects that *metadata* requires whatever the environment, normalised: what has a marker is for some only."""
+    # Loaded with the first one.
+    from packaging.metadata import parse_email
+    from packaging.requirements import Requirement
+
     raw, _ = parse_email(metadata)
     names = []
     for line in raw.get("requires_dist", ()):

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
-
-from selectolax.lexbor import LexborHTMLParser
 
 from proxy.model import EMPTY, File, Page
 from proxy.names import is_distribution, is_filename, normalize
@@ -27,6 +26,9 @@ from proxy.simple import mend
 from proxy.simple.attributes import others
 from proxy.simple.links import join_anew, resolve
 from proxy.simple.malformed import Malformed
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser
 
 #: A file that only an index links to, ``<name>-<version>`` and such an ending: a portal offers ``setup.exe`` too.
 _NUMBERED = re.compile(r".-v?[0-9]", re.IGNORECASE)
@@ -60,13 +62,20 @@ _ANCHOR_END = re.compile(r"</a\s*>", re.IGNORECASE)
 _LASTING = (("<!--", "-->"), ("<script", "</script"), ("<style", "</style"), ("<textarea", "</textarea"))
 
 
+def tree_of(html: str) -> LexborHTMLParser:
+    """The elements of *html*."""
+    from selectolax.lexbor import LexborHTMLParser  # two megabytes, which an upstream that has JSON spares
+
+    return LexborHTMLParser(html)
+
+
 def parse_html(text: str, url: str, project: str) -> Page:
     """The page in *text*.  Raises Malformed."""
     if len(text) > _LARGEST:
         raise Malformed(f"the HTML has more than {_LARGEST:,} characters")
     found = _Found()
     for piece in _pieces(text):
-        found.add(LexborHTMLParser(_flat(piece)))
+        found.add(tree_of(_flat(piece)))
     stated = _states_version(found.metas)
     base = url if found.base is None else join_anew(url, found.base) or url
     linked = [file for link in found.links if (file := _file(link, base)) is not None]
@@ -152,7 +161,7 @@ def _is_release(filename: str) -> bool:
 
 def states_version(start: str) -> bool:
     """Whether a document that begins with *start* states a repository version.  Raises Malformed as :func:`parse_html`."""
-    return _states_version(_metas(LexborHTMLParser(start)))
+    return _states_version(_metas(tree_of(start)))
 
 
 def _flat(text: str) -> str:

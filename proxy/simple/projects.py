@@ -14,12 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 import ijson
 import msgspec
-from selectolax.lexbor import LexborHTMLParser
 
 from proxy.names import is_project_name, normalize
 from proxy.settings import KIB, MIB
 from proxy.simple import mend
-from proxy.simple.from_html import SERIAL, states_version
+from proxy.simple.from_html import SERIAL, states_version, tree_of
 from proxy.simple.from_json import api_version
 from proxy.simple.links import without_secrets
 from proxy.simple.malformed import Malformed
@@ -234,7 +233,7 @@ class _Anchors:
                     raise Malformed("the HTML is no list of projects")
 
     def _entries(self, html: bytes) -> Iterator[dict[str, Any]]:
-        for anchor in LexborHTMLParser(html.decode("utf-8", "replace")).css("a[href]"):
+        for anchor in tree_of(html.decode("utf-8", "replace")).css("a[href]"):
             target = _folder(anchor.attributes.get("href") or "")
             if target is None:
                 continue
