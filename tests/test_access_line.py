@@ -40,8 +40,8 @@ def test_it_has_one_field_each_and_the_agent_last() -> None:
 @given(
     client=st.sampled_from(["10.200.30.140", "::1", "-"]),
     method=st.binary(max_size=30).map(printable),
-    target=st.binary(max_size=300).map(printable),
-    agent=st.binary(max_size=300).map(printable),
+    target=st.binary(max_size=2000).map(printable),
+    agent=st.binary(max_size=2000).map(printable),
     cache=st.sampled_from(["hit", "refreshed", "-"]),
     sent=st.integers(0, 10**13),
     seconds=st.floats(0, 10**6),

@@ -2,6 +2,8 @@
 
 ``TIME CLIENT METHOD PATH STATUS SIZE DURATION CACHE [cut off] AGENT``.  Fields contain no space.  Text from clients is
 printable ASCII when it arrives here; spaces in it are escaped, so that it cannot pass itself off as other fields.
+
+What requests have in common is remembered: such a line is written for each of some ten thousand requests per second.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from proxy.core.amounts import duration, size
 WIDTH = 120
 #: The shortest a path is made, and the longest an agent and a method may be.
 _LEAST_PATH, _MOST_AGENT, _MOST_METHOD = 24, 24, 8
+#: What is read of an agent, and the longest target that is remembered (characters).
+_MOST_READ = 1024
 
 #: A digest in the URL of a file; the name behind it tells people more.
 _DIGEST = re.compile(r"/(?:md5|sha1|sha224|sha256|sha384|sha512|blake2b)-[0-9a-f]{32,128}(?=/)")
@@ -29,11 +33,17 @@ def short(
     """The line, without its end.  *cut* is empty, or `` cut off`` for an answer whose client did not get all of it."""
     if len(method) > _MOST_METHOD:
         method = method[: _MOST_METHOD - 1] + "…"
-    before = f"{time} {client} {method.replace(' ', '_')} "
-    after = f" {status} {_joined(size(sent))} {_joined(duration(seconds))} {cache}{cut} {short_agent(agent)}"
-    return before + short_path(target, max(_LEAST_PATH, WIDTH - len(before) - len(after))) + after
+    if " " in method:
+        method = method.replace(" ", "_")
+    before = f"{time} {client} {method} "
+    after = f" {status} {_size(sent)} {_duration(round(seconds, 4))} {cache}{cut} {short_agent(agent[:_MOST_READ])}"
+    room = max(_LEAST_PATH, WIDTH - len(before) - len(after))
+    # What is longer would make what is remembered large.
+    path = short_path(target, room) if len(target) <= _MOST_READ else short_path.__wrapped__(target, room)
+    return before + path + after
 
 
+@lru_cache(maxsize=2048)
 def short_path(target: str, most: int) -> str:
     """The path of *target* on at most *most* characters: without query and, if need be, without digest, folders and middle."""
     path, query, _ = target.partition("?")
@@ -61,5 +71,11 @@ def short_agent(agent: str) -> str:
     return shown if python is None or shown.lower().startswith("python/") else f"{shown} py{python[1]}"
 
 
-def _joined(amount: str) -> str:
-    return amount.replace(" ", "")
+@lru_cache(maxsize=1024)
+def _size(count: int) -> str:
+    return size(count).replace(" ", "")
+
+
+@lru_cache(maxsize=1024)
+def _duration(seconds: float) -> str:
+    return duration(seconds).replace(" ", "")

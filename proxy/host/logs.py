@@ -52,13 +52,17 @@ def json_line(event: LogEvent) -> str:
             if isinstance(value, _SCALARS) and not key.startswith("log_"):
                 fields.setdefault(key, value)
     if event.get("log_namespace") == ACCESS and "\\" in (agent := event["agent"]):
-        fields["agent"] = _unescaped(agent)
+        fields["agent"] = _unescaped(agent) if len(agent) <= _REMEMBERED else _unescaped.__wrapped__(agent)
     try:
         encoded = msgspec.json.encode(fields)
     except (UnicodeEncodeError, OverflowError):
         encoded = msgspec.json.encode({key: _plain(value) for key, value in fields.items()})
     line = encoded.decode()
     return (line if line.isprintable() else line.translate(_JSON_ESCAPED)) + "\n"
+
+
+#: The longest agents that are remembered (characters).
+_REMEMBERED = 2048
 
 
 @lru_cache(maxsize=1024)
