@@ -36,6 +36,24 @@ def _handler() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+#: The event of a request, as the web floor publishes it.
+REQUEST = {
+    "log_namespace": logs.ACCESS,
+    "log_level": LogLevel.info,
+    "log_time": 0.0,
+    "log_format": '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
+    "client": "127.0.0.1",
+    "method": "GET",
+    "path": "/simple/six/",
+    "status": 200,
+    "bytes": 12,
+    "seconds": 0.0123,
+    "cache": "hit",
+    "agent": r"pip/26.3 {\x22python\x22:\x223.11.7\x22}",
+    "cut": "",
+}
+
+
 class Recorder:
     """A logger whose events come out as parsed lines."""
 
@@ -183,21 +201,7 @@ def test_lines_are_written_together_but_warnings_at_once() -> None:
 
 
 def test_an_access_line_reads_the_same_by_either_way() -> None:
-    event = {
-        "log_namespace": "proxy.access",
-        "log_level": LogLevel.info,
-        "log_time": 0.0,
-        "log_format": '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
-        "client": "127.0.0.1",
-        "method": "GET",
-        "path": "/simple/six/",
-        "status": 200,
-        "bytes": 12,
-        "seconds": 0.0123,
-        "cache": "hit",
-        "agent": "pip/26.3",
-        "cut": "",
-    }
+    event = {**REQUEST, "agent": "pip/26.3"}
     assert logs.text_line(event) == formatEventAsClassicLogText(event)
 
 
@@ -243,22 +247,6 @@ def test_a_log_file_on_a_full_disk_stops_no_start(tmp_path: Path, monkeypatch: p
 
 
 # -- what is in the log -------------------------------------------------------------------------------------------------------
-
-REQUEST = {
-    "log_namespace": logs.ACCESS,
-    "log_level": LogLevel.info,
-    "log_time": 0.0,
-    "log_format": "{client} {path}",
-    "client": "127.0.0.1",
-    "method": "GET",
-    "path": "/simple/six/",
-    "status": 200,
-    "bytes": 12,
-    "seconds": 0.0123,
-    "cache": "hit",
-    "agent": r"pip/26.3 {\x22python\x22:\x223.11.7\x22}",
-    "cut": "",
-}
 
 
 def written(capsys: pytest.CaptureFixture[str], **wanted: str) -> str:

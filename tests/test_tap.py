@@ -151,6 +151,35 @@ def test_as_a_daemon_it_serves_logs_and_signs_the_data_directory(elsewhere: Path
         os.kill(pid, signal.SIGKILL)
 
 
+def test_a_log_file_that_was_moved_away_is_begun_anew_on_sigusr2(elsewhere: Path) -> None:
+    log, moved = elsewhere / "proxy.log", elsewhere / "proxy.log.1"
+    options = ["-n", "--pidfile=", "--logfile", str(log), "pypiproxy", "--data-dir", "data", "--port", "0"]
+    with subprocess.Popen(
+        [*TWISTD, *options], cwd=elsewhere, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            found = (re.search(r"listening +http://127\.0\.0\.1:(\d+)/", line) for line in iter(process.stdout.readline, ""))
+            port = next(int(each[1]) for each in found if each)
+            assert is_live(port)  # signals are heeded once the reactor runs
+            log.rename(moved)
+            os.kill(int((elsewhere / "data" / "lock" / "pid").read_text()), signal.SIGUSR2)
+            assert any(is_live(port) and log.exists() for _ in range(1000))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == -signal.SIGTERM
+        finally:
+            process.kill()
+    assert "serving on" in moved.read_text()
+    assert "the log file was reopened" in log.read_text()
+    assert "Server Shut Down." in log.read_text()
+
+
+def is_live(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        return client.recv(15) == b"HTTP/1.1 200 OK"
+
+
 @pytest.fixture
 def upstream() -> Iterator[socket.socket]:
     """An index that answers when the test does."""
@@ -198,9 +227,7 @@ def test_without_a_terminal_sighup_is_logged_and_nothing_more(elsewhere: Path) -
         for _ in range(2):
             process.send_signal(signal.SIGHUP)
             read_until(process.stdout, "SIGHUP is ignored")
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-            client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        assert is_live(port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == -signal.SIGTERM
 
