@@ -335,6 +335,45 @@ async def test_bytes_stay_as_long_as_another_name_stands_for_them(stocked: FakeU
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_index_that_was_removed_stays_known_until_it_is_forgotten(
+    stocked: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    both = tuple(IndexSettings(name=name, upstreams=("up",), default=name == "a") for name in ("a", "b"))
+    proxy = await run(upstream_settings(stocked.url, "up"), indexes=both)
+    asked = Asked(proxy, tmp_path / "data")
+    six, attrs = await proxy.link("six", OLD), await proxy.link("attrs", "attrs-1.0.tar.gz")
+    new = await proxy.link("six", NEW)
+    for path in (six, *(f"/index/b{each}" for each in (six, attrs, new))):
+        assert (await proxy.get(path)).status == 200
+    await asked("pin", project="attrs", index="b")
+    await asked("pin", project="six", index="b", future=True)
+    with pytest.raises(asking.OperationFailed, match="the index b is configured"):
+        await asked("purge_index", index="b")
+    await proxy.stop()
+
+    asked = Asked(await run(upstream_settings(stocked.url, "up"), indexes=both[:1]), tmp_path / "data")
+    assert [(each["index"], each["project"]) for each in await asked("ls")] == [("a", "six"), ("b", "attrs"), ("b", "six")]
+    assert {each["index"] for each in await asked("pins")} == {"b"}
+    # The bytes are there, whatever index has fetched them.
+    before = stocked.count("/files/*")
+    assert (await asked.proxy.get(attrs)).status == 200
+    assert stocked.count("/files/*") == before
+    foretold = await asked("purge_index", index="b", dry=True)
+    assert len(await asked("ls")) == 4
+    gone = await asked("purge_index", index="b")
+    assert foretold == {**gone, "dry": True}
+    assert [each["filename"] for each in gone["removed"]] == ["attrs-1.0.tar.gz", OLD, NEW]
+    assert (gone["files"], gone["bytes"]) == (1, 2_000)
+    assert [each["project"] for each in gone["pages"]] == ["attrs", "six"]
+    assert asked.on_disk() == {sha256(OLD), sha256("attrs-1.0.tar.gz")}
+    assert await asked("pins") == []
+    assert [(each["index"], each["project"]) for each in await asked("ls")] == [("a", "attrs"), ("a", "six")]
+    with pytest.raises(asking.OperationFailed, match="nothing is known of an index named 'b'"):
+        await asked("purge_index", index="b")
+    assert "hit" in (await asked.proxy.get(six)).headers["cache-status"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_file_of_which_only_the_metadata_is_stored_is_not_pinned(
     upstream: FakeUpstream, run: Start, tmp_path: Path
 ) -> None:
@@ -608,6 +647,8 @@ async def test_a_command_alone_makes_no_socket_and_keeps_proxies_away_only_as_lo
         (["--unused-for", "1d", "--page"], "--page is about the page of a whole PROJECT"),
         (["six", "1.0", "--page"], "--page is about the page of a whole PROJECT"),
         (["--unused-for", "1d", "--index", "pypi"], "--index says nothing there"),
+        (["--all"], "name it with --index, alone"),
+        (["six", "--all", "--index", "pypi"], "name it with --index, alone"),
     ],
 )
 def test_purge_wants_to_know_exactly_what(arguments: list[str], said: str) -> None:

@@ -41,6 +41,7 @@ class Administration:
             "ls": stock.ls,
             "recent": stock.recent,
             "purge": purging.purge,
+            "purge_index": purging.purge_index,
             "purge_unused": purging.purge_unused,
             "refresh": purging.refresh,
             "verify": Verifying(indexes, stores, working).verify,

@@ -80,11 +80,12 @@ class Pinning:
     async def pins(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """What is pinned: with its size, its metadata included, and its last use; both ``None`` for what is not stored now.
 
-        A file is not stored when only its metadata is.  A project that is pinned as such comes before its files and has no file
-        name.
+        An index may not be configured any more.  A file is not stored when only its metadata is.  A project that is pinned as
+        such comes before its files and has no file name.
         """
-        indexes = chosen(self._indexes, index)
-        pinned = [each for each in await self._stores.pinned.files() if each.index in indexes]
+        if index is not None:
+            chosen(self._indexes, index)
+        pinned = [each for each in await self._stores.pinned.files() if index in (None, each.index)]
         files = await self._stores.usage.files_of({each.sha256 for each in pinned})
         there = {
             (each.index, each.project, each.filename) for each in pinned if each.sha256 in files and await self._is_file(each)
@@ -92,7 +93,7 @@ class Pinning:
         found: dict[tuple[str, str, str], dict[str, Any]] = {
             (name, project, ""): {"index": name, "project": project, "filename": None, "size": None, "used": None}
             for name, project in await self._stores.pinned.projects()
-            if name in indexes
+            if index in (None, name)
         }
         for each in pinned:
             name = {"index": each.index, "project": each.project, "filename": each.filename}

@@ -15,6 +15,7 @@ from attrs import field, frozen
 from proxy.administration.parts import IndexParts, Stores, chosen, project_name
 from proxy.administration.stock import Named, by_project, recorded_by_project
 from proxy.cache.ledger import means
+from proxy.cache.records import DOCUMENTS, PAGES, PROJECTS
 from proxy.errors import BadRequest, NotFound, ProxyError, StorageFailed
 from proxy.interfaces import Clock, Report
 from proxy.model import NO_BYTES
@@ -81,6 +82,40 @@ class Purging:
         removed["left"] += others.left
         return {**removed, "pages": [], "pages_kept": [], "dry": dry}
 
+    async def purge_index(self, report: Report, index: str, dry: bool = False) -> dict[str, Any]:
+        """Forget all of *index*, which is not configured any more; with *dry* only tell what that is.
+
+        Its ledger entries and pages, what is pinned of it, and the files that no other name stands for.  Raises BadRequest for
+        an index that is configured, NotFound when nothing is known of it.
+        """
+        if index in self._indexes:
+            raise BadRequest(
+                f"the index {index} is configured: name the projects to purge, or take it out of the configuration"
+            )
+        if not index or "/" in index:
+            raise BadRequest(f"{index!r} is no name of an index")
+        recorded = recorded_by_project(self._stores.ledger, index)
+        names = [each async for found in recorded for each in found]
+        keys = [key for kind in (PAGES, DOCUMENTS, PROJECTS) for key in await self._stores.records.keys(f"{kind}/{index}/")]
+        if not (names or keys):
+            raise NotFound(f"nothing is known of an index named {index!r}; pypiproxy ls lists what is stored of each")
+        plan = await self._plan(names, but=index)
+        if dry:
+            removed = await self._foretold(plan)
+        else:
+            await self._stores.pinned.forget(index)
+            removed = await self._carried_out(plan)
+            for key in keys:
+                await self._stores.records.delete(key)
+            await self._stores.ledger.sightings.forget(index)
+        pages = [key.split("/")[2] for key in keys if key.startswith(f"{PAGES}/") and key.count("/") == 2]
+        return {
+            **removed,
+            "pages": [{"index": index, "project": project} for project in pages],
+            "pages_kept": [],
+            "dry": dry,
+        }
+
     async def refresh(self, report: Report, project: str, index: str | None = None) -> list[dict[str, Any]]:
         """Ask upstream for the page of *project* now, on every index that keeps one, or on the *index* named.
 
@@ -126,9 +161,12 @@ class Purging:
             pages = await _forget_pages(going, project)  # there was no room on the disk for that before files went
         return pages, removed
 
-    async def _plan(self, doomed: Sequence[Named]) -> _Plan:
-        """What becomes of the names *doomed*: what is pinned stays, and so do bytes that have another name."""
-        protected = await self._stores.pinned.digests()
+    async def _plan(self, doomed: Sequence[Named], but: str | None = None) -> _Plan:
+        """What becomes of the names *doomed*: what is pinned stays, and so do bytes that have another name.
+
+        What is pinned in the index *but* does not count.
+        """
+        protected = await self._stores.pinned.digests(but)
         pinned = [each for each in doomed if each.entry.sha256 in protected]
         going = [each for each in doomed if each.entry.sha256 not in protected]
         sizes = {each.entry.sha256: each.entry.size for each in going if each.entry.sha256 != NO_BYTES}

@@ -123,14 +123,14 @@ class PinnedBook:
             self._projects = frozenset((each[1], each[2]) for each in found if len(each) == 3)
         return self._projects
 
-    async def digests(self) -> frozenset[str]:
+    async def digests(self, but: str | None = None) -> frozenset[str]:
         """The sha256 of everything that must not be evicted: pinned files, and what came later under their names.
 
-        Raises StorageFailed while that cannot be told.
+        What is pinned in the index *but* does not count.  Raises StorageFailed while that cannot be told.
         """
-        pinned = await self._all()
-        found = set(self._bytes)
-        names: dict[tuple[str, str], set[str]] = {}
+        pinned = [each for each in await self._all() if each.index != but]
+        found = {each.sha256 for each in pinned}
+        names: dict[_Place, set[str]] = {}
         for each in pinned:
             names.setdefault((each.index, each.project), set()).add(each.filename)
         for place, filenames in names.items():
@@ -138,9 +138,23 @@ class PinnedBook:
             found |= {entry.sha256 for name, entry in entries.items() if filename_of(name) in filenames}
         of_projects: set[str] = set()
         for place in await self.projects():
-            of_projects |= {entry.sha256 for entry in (await self._ledger.peek(*place)).values() if entry.sha256 != NO_BYTES}
-        self._of_projects = frozenset(of_projects)
+            if place[0] != but:
+                entries = await self._ledger.peek(*place)
+                of_projects |= {entry.sha256 for entry in entries.values() if entry.sha256 != NO_BYTES}
+        if but is None:
+            self._of_projects = frozenset(of_projects)
         return frozenset(found | of_projects)
+
+    async def forget(self, index: str) -> None:
+        """Pin nothing of *index* any more.  Raises StorageFailed."""
+        async with self.lock:
+            pinned, projects = await self._all(), await self.projects()
+            await self._write(frozenset(each for each in pinned if each.index != index))
+            gone = [place for place in projects if place[0] == index]
+            if gone:
+                await self._records.apply([Change(_project_key(place), None) for place in gone])
+                self._projects = projects - frozenset(gone)
+        await self.digests()
 
     def holds(self, sha256: str) -> bool:
         """Whether these bytes are pinned under any name, as far as the book has been read (as it has after `digests`)."""

@@ -108,6 +108,12 @@ class Sightings:
             return _moments(rows, noted)
         return await self._offload.run(_moments, rows, noted)
 
+    async def forget(self, index: str) -> None:
+        """Forget when the files of all projects of *index* were first seen.  Raises StorageFailed."""
+        for project in await self._records.branches(f"{_FOLDER}/{index}/"):
+            rows = await self._records.scan(_prefix((index, project)))
+            await self._records.apply([Change(row.key, None) for row in rows])
+
     async def write(self) -> None:
         """Write what was noted, after what is being written.  What cannot be written now is with what is noted next."""
         self._asked += 1

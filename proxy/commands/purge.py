@@ -24,6 +24,7 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 @click.argument("which", metavar="[VERSION|FILE]", required=False)
 @click.option("--page", is_flag=True, help="Only the stored page of PROJECT: the next client gets a new one.")
 @click.option("--unused-for", callback=_seconds, metavar="DURATION", help="Every file that nobody used for so long (90d).")
+@click.option("--all", "everything", is_flag=True, help="All of the --index named, which is not configured any more.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing: print what would be removed.")
 @click.option("--index", help="Only on this index.")
 @options
@@ -33,19 +34,24 @@ def purge(
     which: str | None,
     page: bool,
     unused_for: float | None,
+    everything: bool,
     dry_run: bool,
     index: str | None,
 ) -> None:
-    """Remove all of PROJECT, or one VERSION or FILE of it, or what was not used for long.
+    """Remove all of PROJECT, or one VERSION or FILE of it, or what was not used for long, or an index that was removed.
 
     The digest under which a file was first seen is forgotten with it: what upstream offers under that name now will be
     accepted.  Pinned files stay, and with them the page of their project, unless --page asks for it; unpin them first.
     """
-    if (project is None) == (unused_for is None):
+    if everything and (project is not None or unused_for is not None or page or index is None):
+        raise click.UsageError("--all is about an index that was removed from the configuration: name it with --index, alone")
+    if not everything and (project is None) == (unused_for is None):
         raise click.UsageError("expected either a PROJECT or --unused-for DURATION")
     if page and (which is not None or project is None):
         raise click.UsageError("--page is about the page of a whole PROJECT")
-    if unused_for is not None:
+    if everything:
+        gone = place.ask("purge_index", index=index, dry=dry_run)
+    elif unused_for is not None:
         if index is not None:
             raise click.UsageError("--unused-for is about the files of the whole data directory: --index says nothing there")
         gone = place.ask("purge_unused", seconds=unused_for, dry=dry_run)
@@ -56,7 +62,7 @@ def purge(
     else:
         _tell(gone)
     problems = [each["error"] for each in gone["left"]]
-    if gone["pinned"] and unused_for is None:
+    if gone["pinned"] and project is not None:
         names = ", ".join(sorted({each["filename"] for each in gone["pinned"]}))
         problems.append(f"pinned and left: {names}; pypiproxy unpin {project} lets them go")
     for each in gone["pages_kept"]:
