@@ -8,6 +8,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -16,6 +17,8 @@ import msgspec
 import pytest
 import pytest_twisted
 import zstandard
+from twisted.internet import reactor as default_reactor
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from proxy.commands import asking
@@ -26,6 +29,8 @@ from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.process import ROOT, THIS_PYTHON, Ended, ProxyProcess, Running, environment
 from tests.support.wheels import data_of
+
+reactor: Any = default_reactor
 
 MakeProxy = Callable[..., ProxyProcess]
 #: The page of the second one is large: its record has a file of its own.
@@ -114,6 +119,17 @@ async def test_without_files_first_seen_digests_are_still_known(
         False,
         True,
     )
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_backup_goes_through_a_pipe(upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path) -> None:
+    proxy, _ = await filled(upstream, make_proxy)
+    code = "from proxy.cli import main; main()"
+    line = [THIS_PYTHON.program, "-c", code, "backup", "-", "--data-dir", str(proxy.data_dir)]
+    piped = await deferToThread(subprocess.run, line, cwd=ROOT, capture_output=True, check=False)
+    assert (piped.returncode, b"0 files" in piped.stderr) == (0, True), piped.stderr
+    (tmp_path / "b").write_bytes(piped.stdout)
+    assert (await restore(tmp_path, "b", "there")).status == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -240,13 +256,26 @@ async def test_an_interrupted_backup_leaves_no_copy_of_the_ledger(
     assert len(await deferToThread(os.read, reading, 1000)) == 1000
     asked.kill()
     await deferToThread(asked.wait)
-    rest = await deferToThread(_all_of, reading)  # it ends, and long before the files
+    # It ends although nobody reads: what it wrote by then is all there is, and long before the files.
+    while list((proxy.data_dir / "partial").iterdir()) or descriptors_of(proxy, reading):
+        await deferLater(reactor, 0.01)
+    rest = await deferToThread(_all_of, reading)
     assert len(rest) < len(DATA["large"])
-    assert list((proxy.data_dir / "partial").iterdir()) == []
     assert (await file_of(proxy, "six")).status == 200
     with pytest.raises(asking.OperationFailed, match="expected the descriptor of an open file"):
         await deferToThread(asking.ask, proxy.data_dir, "backup", {}, lambda said: None)
     assert "Traceback" not in proxy.log
+
+
+def descriptors_of(proxy: ProxyProcess, pipe: int) -> list[str]:
+    """The descriptors of the proxy that are ends of *pipe*."""
+    assert proxy.process is not None
+    folder, wanted, found = f"/proc/{proxy.process.pid}/fd", os.readlink(f"/proc/self/fd/{pipe}"), []
+    for each in os.listdir(folder):
+        with suppress(FileNotFoundError):  # it has just been closed
+            if os.readlink(f"{folder}/{each}") == wanted:
+                found.append(each)
+    return found
 
 
 def _all_of(descriptor: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from proxy.host.owner import refuse_root
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options
 def backup(place: ProxyPlace, file: Path, with_files: bool, force: bool) -> None:
-    """Write a consistent copy of the data directory to FILE, also while a proxy runs on it.
+    """Write a consistent copy of the data directory to FILE (- is standard output), also while a proxy runs on it.
 
     The copy has the ledger (first-seen digests and pinned files), the pages and documents, and the number of the format.
     Without --with-files, cached files are fetched again after a restore.  FILE is there whole or not at all.
@@ -38,15 +39,18 @@ def backup(place: ProxyPlace, file: Path, with_files: bool, force: bool) -> None
     try:
         with interruptible(), whole_file(file) as out, counting:
             saved = Saved(**place.ask("backup", hear, handed=out.fileno(), with_files=with_files))
+            written_size = os.fstat(out.fileno()).st_size
     except OSError as error:
         fail(f"{file}: {error.strerror}; nothing was written")
     except KeyboardInterrupt:
         click.echo(f"interrupted: {file} was not written", err=True)
         raise SystemExit(130) from None
-    if place.as_json:
-        say({"records": saved.records, "files": saved.files, "damaged": saved.damaged, "size": file.stat().st_size})
+    if str(file) == "-":
+        click.echo(f"{saved.records:,} records, {saved.files:,} files", err=True)
+    elif place.as_json:
+        say({"records": saved.records, "files": saved.files, "damaged": saved.damaged, "size": written_size})
     else:
-        click.echo(f"{file}: {saved.records:,} records, {saved.files:,} files, {size(file.stat().st_size)}")
+        click.echo(f"{file}: {saved.records:,} records, {saved.files:,} files, {size(written_size)}")
     if saved.damaged:
         fail(f"{len(saved.damaged)} stored files are damaged and will not be restored; pypiproxy verify names them")
 
