@@ -210,7 +210,35 @@ async def test_requirements_that_exclude_each_other_are_named(stocked: FakeUpstr
     ended = await warm("app", "lib<2", "--proxy", proxy.url)
     assert ended.status == 1
     assert "app==1.0 depends on lib>=2" in ended.output or "unsatisfiable" in ended.output
+    assert "1 failed" in ended.output
+    assert "To do: relax one of the requirements that exclude each other" in ended.output
     assert f"fetched {OLD.filename}" in ended.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_impossible_requirement_is_one_failure_with_a_hint_that_fits(
+    stocked: FakeUpstream, proxied: Proxied, warm: Warm
+) -> None:
+    proxy = await proxied()
+    other = wheel("old-python")
+    name = "old_python-1.0-cp36-cp36m-win_amd64.whl"
+    stocked.add_file("old-python", name, other.data, metadata=other.metadata)
+    file = warm.write("requirements.txt", "app\nlib==9.9\ntool\nno-such-project\nold-python\n")
+    ended = await warm("-r", file, "--python", "3.11", "--python", "3.12", "--proxy", proxy.base)
+    failures = {
+        line.split(": ")[1]: line.rpartition("To do: ")[2] for line in ended.output.splitlines() if line.startswith("failed: ")
+    }
+    assert (ended.status, len(failures)) == (1, 3), ended.output
+    assert "3 failed" in ended.output
+    assert failures["lib==9.9"].startswith("require a version that exists")
+    assert failures["no-such-project"].startswith("check the spelling")
+    assert failures["old-python"].startswith("name another --python or --platform")
+    assert all(hint.endswith(f"(for cp3.11 on this platform, required by {file})") for hint in failures.values())
+    await stocked.down()
+    ended = await warm("not-asked-for-yet", "--proxy", proxy.base)
+    (failure,) = [line for line in ended.output.splitlines() if line.startswith("failed: ")]
+    assert "connection refused" in failure
+    assert "pypiproxy upstreams" in failure.rpartition("To do: ")[2]
 
 
 @pytest_twisted.ensureDeferred
@@ -270,8 +298,13 @@ async def test_the_plain_address_of_the_proxy_means_its_default_index(
     stocked: FakeUpstream, proxied: Proxied, warm: Warm
 ) -> None:
     proxy = await proxied()
-    for address in (proxy.base, f"{proxy.base}/", f"{proxy.base}/index/pypi"):
-        ended = await warm("tool", "--proxy", address)
+    for option, address in (
+        ("--proxy", proxy.base),
+        ("--url", f"{proxy.base}/"),
+        ("--url", f"{proxy.base}/simple"),
+        ("--proxy", f"{proxy.base}/index/pypi"),
+    ):
+        ended = await warm("tool", option, address)
         assert ended.status == 0, ended.output
     assert stocked.count("/simple/") == 0, "nobody needs the list of all projects"
 
@@ -359,6 +392,7 @@ async def test_following_goes_on_until_it_is_stopped(stocked: FakeUpstream, prox
         (("six", "--platform", "amiga"), "--platform amiga: expected a wheel's platform tag"),
         (("six", "--proxy", "ftp://x"), "--proxy ftp://x: expected the URL of an index"),
         (("six", "--jobs", "0"), "--jobs"),
+        (("six", "-c", "constraints.txt"), "constraints are given with --constraint"),
         (("six", "--recent", "soon"), "expected a duration"),
         (("six", "--follow", "--interval", "1s"), "--interval of at least 60s"),
         (("six", "--follow", "--dry-run"), "not with --dry-run"),

@@ -21,7 +21,7 @@ from proxy.warm.choosing import Choice
 from proxy.warm.looking import Goal
 from proxy.warm.resolving import Wishes
 
-DEFAULT_PROXY = "http://127.0.0.1:3143/simple/"
+DEFAULT_PROXY = "http://127.0.0.1:3143"
 
 
 def _duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -37,15 +37,14 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
 @click.argument("requirements", nargs=-1)
 @installed_options
 @click.option(
-    "-c",
     "--constraint",
     "constraints",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Constraints on what is resolved; may be repeated.",
 )
-@click.option("--proxy", "url", help=f"Index URL of the running proxy.  [default: {DEFAULT_PROXY}]")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration, for when no proxy runs.")
+@click.option("--proxy", "--url", "url", help=f"URL of the running proxy or of an index of it.  [default: {DEFAULT_PROXY}]")
+@click.option("--config", "-c", "config_file", type=click.Path(path_type=Path), help="Configuration, for when no proxy runs.")
 @click.option("--data-dir", "-d", type=click.Path(path_type=Path), help="Data directory, for when no proxy runs.")
 @click.option("--universal", is_flag=True, help="For all platforms and Python versions.")
 @click.option("--no-deps", is_flag=True, help="Only what is named.")
@@ -98,8 +97,10 @@ def warm(
         raise click.UsageError(f"--follow goes with an --interval of at least {LEAST_INTERVAL:g}s, and not with --dry-run")
     if universal and installed.named:
         raise click.UsageError("--universal means all platforms and versions: it excludes --python and --platform")
+    if config_file is not None and config_file.suffix == ".txt":
+        raise click.UsageError(f"-c {config_file}: -c names the configuration file; constraints are given with --constraint")
     if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-        raise click.UsageError(f"--proxy {shown(url)}: expected the URL of an index, such as {DEFAULT_PROXY}")
+        raise click.UsageError(f"--proxy {shown(url)}: expected the URL of an index or of a proxy, such as {DEFAULT_PROXY}")
     goal = Goal(
         requirements=requirements,
         files=installed.files,

@@ -68,6 +68,8 @@ class Group:
     problems: list[Problem] = field(factory=list)
     #: What was left out on purpose.
     notes: list[str] = field(factory=list)
+    #: Whether *where* is the path of a file.
+    is_file: bool = False
 
     def refuse(self, where: str, why: str) -> None:
         """Note a problem."""
@@ -109,7 +111,7 @@ def lately(names: Iterable[str]) -> Group:
 
 def read_input(path: Path) -> Group:
     """The group of the file *path*, recognised by its name and by what is in it.  Never raises: what is wrong is a problem."""
-    group = Group(str(path))
+    group = Group(str(path), is_file=True)
     try:
         _reader(path)(path, group)
     except Unusable as error:

@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, First
 
 from proxy.names import normalize
 from proxy.warm.choosing import Choice, PageEntry, newest, suits
+from proxy.warm.explaining import explained
 from proxy.warm.fetching import Fetcher, NotFetched, Unreachable
 from proxy.warm.inputs import Group, Locked, Problem
 from proxy.warm.progress import Quiet
@@ -47,6 +48,8 @@ class Run:
         self._began = clock()
         self._asked: set[tuple[str, str]] = set()
         self._needed: set[str] = set()
+        #: Requirements that cannot be met together, each with its file.
+        self._impossibilities: set[tuple[str, ...]] = set()
         self.report = WarmReport(traffic=fetcher.traffic)
 
     async def go(self) -> WarmReport:
@@ -85,19 +88,24 @@ class Run:
             return await self._resolver.resolve(group, target)
         except Unresolved as error:
             await self._alive()
-            hint = "change what it asks for, or name another --python or --platform; what can be had without it is fetched"
-            self.report.problems.append(Problem(group.where, f"{error} ({hint})"))
-            return await self._in_parts(group, self._resolver.requirements(group), target)
+            return await self._in_parts(group, self._resolver.requirements(group), target, error)
 
     async def _alive(self) -> None:
         """Raise Unreachable when it is the proxy that is the matter."""
         await self._fetcher.answers()
 
-    async def _in_parts(self, group: Group, requirements: Sequence[str], target: Target | None) -> list[Locked]:
-        """What can be resolved of *requirements*, which cannot be as a whole: halves of them, halves of these, and so on."""
+    async def _in_parts(
+        self, group: Group, requirements: Sequence[str], target: Target | None, error: Unresolved
+    ) -> list[Locked]:
+        """What can be resolved of *requirements*, which cannot be as a whole: halves of them, halves of these, and so on.
+
+        Only the smallest parts that fail are reported, so that one impossible requirement is one problem.
+        """
         if len(requirements) < 2:
+            self._impossible(group, requirements, target, error)
             return []
         found: list[Locked] = []
+        halves_fail = False
         middle = len(requirements) // 2
         for half in (requirements[:middle], requirements[middle:]):
             part = Group(
@@ -105,11 +113,24 @@ class Run:
             )
             try:
                 found += await self._resolver.resolve(part, target)
-            except Unresolved as error:
-                if len(half) == 1:
-                    self.report.problems.append(Problem(half[0], str(error)))
-                found += await self._in_parts(group, half, target)
+            except Unresolved as smaller:
+                halves_fail = True
+                found += await self._in_parts(group, half, target, smaller)
+        if not halves_fail:
+            self._impossible(group, requirements, target, error)
         return found
+
+    def _impossible(self, group: Group, requirements: Sequence[str], target: Target | None, error: Unresolved) -> None:
+        """Report that *requirements* cannot be met together, once for all targets."""
+        impossible = (group.where, *requirements)
+        if impossible in self._impossibilities:
+            return
+        self._impossibilities.add(impossible)
+        where = requirements[0] if len(requirements) == 1 else group.where
+        about = [f"for {target}"] if target is not None and len(self._plan.targets) > 1 else []
+        about += [f"required by {group.where}"] if group.is_file and where != group.where else []
+        why = explained(str(error))
+        self.report.problems.append(Problem(where, f"{why} ({', '.join(about)})" if about else why))
 
     async def _newest(self, group: Group) -> list[Locked]:
         found = []
