@@ -20,6 +20,7 @@ from twisted.internet.threads import deferToThread
 from proxy.commands import asking
 from proxy.host import adminaddress
 from tests.inprocess import Start
+from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
@@ -150,14 +151,40 @@ async def test_the_table_of_upstreams_comes_from_the_running_proxy(
     ended = await operator.run("upstreams")
     assert ended.status == 0
     heading, row = ended.output.splitlines()
-    assert re.split(r"  +", heading)[:5] == ["index", "upstream", "state", "down until", "latency"]
-    assert row.split()[2:4] == ["up", "-"]
-    assert row.split()[5:] == ["ms", "0", "0", "0", "-", "-"], "it was asked how old it is"
+    assert re.split(r"  +", heading)[:5] == ["index", "upstream", "state", "since", "latency"]
+    cells = re.split(r"  +", row)
+    assert cells[2] == "up"
+    assert cells[4].endswith(" ms")
+    assert cells[5:] == ["0", "0", "0", "-", upstream.url, "127.0.0.1", "-"], "it was asked how old it is"
+    assert (await operator.run("upstreams", "--quiet")).output.splitlines() == [row]
     (state,) = await operator.json("upstreams")
     assert (state["url"], state["state"]) == (upstream.url, "up")
     assert await operator.json("upstreams", "--index", "pypi") == [state]
     ended = await operator.run("upstreams", "--index", "corp")
     assert (ended.status, ended.output) == (1, "there is no index named 'corp' here; there is pypi\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_that_is_down_says_until_when_since_when_and_why(
+    make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    config = (
+        '[upstream.gone]\nurl = "http://127.0.0.1:9/simple/"\n[upstream.lost]\nurl = "http://no-such-host.invalid/simple/"\n'
+        '[[index]]\nname = "a"\nupstreams = ["gone"]\ndefault = true\n[[index]]\nname = "b"\nupstreams = ["lost"]\n'
+    )
+    proxy = await make_proxy(config=config).started()
+    operator = Operator(tmp_path, proxy.data_dir)
+    for index in "ab":
+        assert (await wire.fetch(proxy.port, f"/index/{index}/simple/six/")).status == 503
+    gone, lost = (re.split(r"  +", row) for row in (await operator.run("upstreams", "-q")).output.splitlines())
+    for cells in gone, lost:
+        assert re.fullmatch(r"down until \d\d:\d\d:\d\d|probing", cells[2])
+    assert gone[9:11] == ["http://127.0.0.1:9/simple/", "127.0.0.1 (resting)"]
+    assert gone[11].endswith("connection refused")
+    assert lost[9:11] == ["http://no-such-host.invalid/simple/", "-"]
+    assert lost[11].endswith("the name no-such-host.invalid cannot be resolved")
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", cells[3]) for cells in (gone, lost))
+    assert all(state["since"] < state["paused_until"] for state in await operator.json("upstreams"))
 
 
 @pytest_twisted.ensureDeferred

@@ -1,4 +1,4 @@
-"""A group of commands that imports the module of one when that one is run, and none to list them."""
+"""A group of commands that imports the module of one when that one is run, and none to list them; all have ``--quiet``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 import click
 from attrs import frozen
 from click.shell_completion import CompletionItem
+
+from proxy.commands.speaking import quiet_option
+
+_QUIET = "--quiet"
 
 
 @frozen
@@ -35,6 +39,8 @@ class LazyGroup(click.Group):
             return None
         module, _, name = found.place.partition(":")
         command: click.Command = getattr(import_module(module), name)
+        if not any(_QUIET in each.opts for each in command.params):
+            command.params.append(quiet_option())
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 from attrs import frozen
 
 from proxy import config
 from proxy.commands import asking
+from proxy.commands.speaking import fail
 from proxy.errors import ConfigError, ProxyError
 from proxy.settings import Settings
+
+__all__ = ["ProxyPlace", "fail", "options", "say"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,12 +79,6 @@ class ProxyPlace:
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise SystemExit(130) from None
-
-
-def fail(message: str) -> NoReturn:
-    """Say *message* on standard error and exit with status 1."""
-    click.echo(message, err=True)
-    raise SystemExit(1)
 
 
 def say(value: Any) -> None:

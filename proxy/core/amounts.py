@@ -32,3 +32,8 @@ def duration(seconds: float) -> str:
 def moment(seconds: float | None) -> str:
     """A point in time (seconds since 1970), in local time to the second; ``-`` for none."""
     return "-" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock_time(seconds: float) -> str:
+    """A point in time of today (seconds since 1970), as the local time of day to the second."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")

@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError
+from twisted.internet.error import DNSLookupError
 from twisted.web.http_headers import Headers
 
 from proxy.core.amounts import duration
@@ -218,7 +219,8 @@ class HttpClient:
         except CancelledError:
             raise
         except Exception as error:  # whatever the resolver meets, the name has no address
-            raise Failed(reason(error, self._settings.connect_timeout), fault=Fault.UNRESOLVED) from error
+            why = "" if isinstance(error, DNSLookupError) else f": {reason(error, self._settings.connect_timeout)}"
+            raise Failed(f"the name {origin.host} cannot be resolved{why}", fault=Fault.UNRESOLVED) from error
 
     async def _at(
         self, asked: _Asked, addresses: list[str], *, last: bool, connected: Callable[[str], None] = lambda address: None

@@ -259,6 +259,11 @@ class Evidence:
 
         return sorted(addresses, key=rest)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The known addresses of the home origin's host."""
+        return self._at_home.addresses
+
     def resting(self, now: float) -> list[str]:
         """The addresses of the home origin that rest."""
         home = self._home

@@ -68,6 +68,10 @@ class UpstreamState:
     marked: str | None
     #: Addresses of its host that are tried after the others, because they failed lately.
     resting: tuple[str, ...] = ()
+    #: All known addresses of its host.
+    addresses: tuple[str, ...] = ()
+    #: Since when it is up, or is not: since the start if that never changed.
+    since: float | None = None
     #: The URL that has the pages which the configured one lacks, if that has been found out.
     better_url: str | None = None
 
@@ -98,6 +102,7 @@ class Upstream:
         self._home = origin_of(settings.url)
         self._marked: tuple[float, str] | None = None
         self._reactor = reactor
+        self._since = clock()
         self._offload = offload
         self._client = HttpClient(settings, reactor=reactor, identity=identity, clock=clock, observing=observing)
         self._probe: Deferred[Any] | None = None
@@ -106,6 +111,7 @@ class Upstream:
     # -- what is known of it -----------------------------------------------------------------------------------------------
 
     def _changed(self, old: State, new: State, why: str) -> None:
+        self._since = self._clock()
         if new is State.UP:
             self.log.info("upstream {name} is up: {why}", name=self.name, why=why)
         else:
@@ -128,6 +134,8 @@ class Upstream:
             self.lag,
             self.marked,
             tuple(evidence.resting(now)),
+            evidence.addresses,
+            self._since,
             self.dialect.better_url,
         )
 
