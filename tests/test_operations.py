@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import shutil
 import sqlite3
 import zipfile
@@ -20,6 +21,7 @@ from diskcache import Cache
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from proxy import __version__
 from proxy.cli import main
 from proxy.commands import asking
 from proxy.host import datadir
@@ -76,10 +78,13 @@ def asked(stocked: FakeUpstream, run: Start, tmp_path: Path) -> Asked:
 
 @pytest_twisted.ensureDeferred
 async def test_projects_and_files_are_listed(asked: Asked) -> None:
-    assert await asked("ls") == [
+    listed = await asked("ls")
+    used = [each.pop("last_used") for each in listed]
+    assert listed == [
         {"index": "pypi", "project": "attrs", "files": 1, "bytes": 3_000, "missing": 0, "unreadable": 0},
         {"index": "pypi", "project": "six", "files": 2, "bytes": 3_000, "missing": 0, "unreadable": 0},
     ]
+    assert used == [max(each["last_used"] for each in await asked("ls", project=name)) for name in ("attrs", "six")]
     old, new = await asked("ls", project="Six")
     assert (old["filename"], old["version"], old["size"], old["sha256"]) == (OLD, "1.0", 1_000, sha256(OLD))
     assert (new["filename"], new["stored"], new["pinned"]) == (NEW, True, False)
@@ -103,18 +108,19 @@ async def test_files_that_may_not_be_read_are_neither_stored_nor_missing(asked: 
 
     (old, new) = await asked("ls", project="six")
     assert (old["stored"], old["unreadable"], new["stored"], new["unreadable"]) == (False, "Permission denied", True, None)
-    heading, attrs, six = await printed("ls")
+    heading, attrs, six, totals = await printed("ls")
+    assert totals == "2 projects, 1 file, 2.0 kB"
     assert heading.split("missing")[1].strip() == "cannot be read"
     assert (attrs.split()[2:], six.split()[2:]) == (["0", "0", "B", "0", "1"], ["1", "2.0", "kB", "0", "1"])
     assert (await printed("ls", "six"))[1].endswith("cannot be read (Permission denied)")
     assert (await asked("stats"))["missing"] == 0
-    assert "cannot be read            2 files (Permission denied)" in await printed("stats")
+    assert "cannot be read        2 files (Permission denied)" in await printed("stats")
     *problems, sums = await printed("verify")
     assert {problem.split()[0] for problem in problems} == {"unreadable"}
     assert {problem.rpartition("): ")[2] for problem in problems} == {
         "cannot be read (Permission denied); check its owner and mode"
     }
-    assert sums == "1 files read, 2.0 kB: 0 damaged, 0 missing, 0 without a name, 2 that cannot be read; 0 repaired"
+    assert sums == "1 file read, 2.0 kB: 0 damaged, 0 missing, 0 orphaned, 2 that cannot be read; 0 repaired"
     *problems, sums = await printed("verify", "--repair")
     assert [
         problem for problem in problems if "not repaired" in problem and "cannot be read (Permission denied) or repl" in problem
@@ -186,6 +192,17 @@ async def test_hits_are_counted_by_index_also_those_of_the_hot_table(stocked: Fa
         await proxy.get(path)
     answered = (await Asked(proxy, tmp_path / "data")("stats"))["answered"]
     assert answered == {"a": {"simple": {"miss": 1}}, "b": {"simple": {"miss": 1, "hit": 2}}}
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_clients_were_sent_from_the_cache_are_counted(asked: Asked) -> None:
+    path = await asked.proxy.link("six", NEW)
+    before = (await asked("stats"))["saved"]
+    for _ in range(3):
+        await asked.proxy.get(path)
+    sums = await asked("stats")
+    assert sums["saved"] - before == 3 * len(DATA[NEW])
+    assert sums["running_since"] <= sums["newest"]
 
 
 # -- purge -----------------------------------------------------------------------------------------------------------------
@@ -559,7 +576,7 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     stocked: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path, running: bool
 ) -> None:
     config = f'[upstream.up]\nurl = "{stocked.url}"\n[[index]]\nname = "pypi"\nupstreams = ["up"]\n'
-    proxy = await make_proxy(config=config).started()
+    proxy = await make_proxy(config=f'[server]\nmax_size = "1MB"\n{config}').started()
     for filename in DATA:
         await fetch(proxy, filename)
     if not running:
@@ -569,15 +586,31 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     assert [each["project"] for each in await operator.lines("ls")] == ["attrs", "six"]
     heading, *rows = (await operator.run("ls")).output.splitlines()
     assert heading.split() == ["index", "project", "files", "bytes", "missing"]
-    assert rows == ["pypi   attrs        1  3.0 kB        0", "pypi   six          2  3.0 kB        0"]
+    assert rows == [
+        "pypi   attrs        1  3.0 kB        0",
+        "pypi   six          2  3.0 kB        0",
+        "2 projects, 3 files, 6.0 kB",
+    ]
+    assert (await operator.run("ls", "--quiet", "s*")).output.splitlines() == [rows[1]]
+    assert [each["filename"] for each in await operator.lines("ls", "six", "--sort", "size")] == [NEW, OLD]
+    used = [each["last_used"] for each in await operator.lines("ls", "--sort", "used")]
+    assert used == sorted(used, reverse=True)
+    ended = await operator.run("ls", "acme-*")
+    assert (ended.status, ended.output.startswith("no stored project has a name that matches 'acme-*'")) == (1, True)
     rows = (await operator.run("ls", "six")).output.splitlines()
     assert rows[1].split()[:5] == ["pypi", OLD, "1.0", "1.0", "kB"]
     assert rows[1].endswith(" stored")
+    assert rows[-1] == "2 files, 3.0 kB"
 
     sums = await operator.json("stats")
     assert (sums["files"], sums["answered"] is None) == (3, not running)
     told = (await operator.run("stats")).output
-    assert told.startswith("files                     3, 6.0 kB\n")
+    pairs = dict(re.split(r"  +", line, maxsplit=1) for line in told.partition("\n\n")[0].splitlines())
+    assert (pairs["directory"], pairs["version"]) == (str(proxy.data_dir), __version__)
+    assert pairs["stored files"] == "3, 6.0 kB (1 % of max_size, 1.0 MB)"
+    assert (pairs["missing files"], pairs["orphaned files"]) == ("0", "0, 0 B")
+    assert ("bytes saved" in pairs) is running
+    assert sums["running_since"] is None or sums["running_since"] < sums["newest"]
     assert ("the proxy does not run" in told) is not running
     assert ("0.0 % of 3\n" in told) is running
 
@@ -606,7 +639,7 @@ async def test_commands_say_the_same_whether_the_proxy_runs_or_not(
     assert (await operator.json("purge", "--unused-for", "0s"))["files"] == 1
     assert list(proxy.data_dir.glob("files/*/*")) == []
     ended = await operator.run("refresh", "nonsense")
-    assert (ended.status, ended.output) == (0, "pypi: nonsense: missing\n")
+    assert (ended.status, ended.output) == (1, "pypi: nonsense: missing: upstream has no such project\n")
     await stocked.down()
     ended = await operator.run("refresh", "attrs")
     assert ended.status == 1
@@ -633,7 +666,10 @@ async def test_a_command_alone_makes_no_socket_and_keeps_proxies_away_only_as_lo
     data_dir: Path, tmp_path: Path
 ) -> None:
     ended = await Operator(tmp_path, data_dir).run("ls")
-    assert (ended.status, ended.output.splitlines()) == (0, ["index  project  files  bytes  missing"])
+    assert (ended.status, ended.output.splitlines()) == (
+        0,
+        ["index  project  files  bytes  missing", "0 projects, 0 files, 0 B"],
+    )
     assert not (data_dir / "admin.sock").exists()
     datadir.claim(data_dir).release()
 

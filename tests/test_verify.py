@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 from proxy.administration.verifying import Pace, Verifying
 from proxy.cli import main
 from proxy.commands import asking
+from proxy.commands.verify import ProgressLines
 from proxy.policy.policy import Policy
 from tests.inprocess import Running, Start
 from tests.support import wire
@@ -272,7 +273,7 @@ async def test_a_rate_of_nothing_is_refused(stocked: FakeUpstream, run: Start, t
 def test_a_rate_that_makes_no_sense_is_refused(rate: str) -> None:
     result = CliRunner().invoke(main, ["verify", "--rate", rate])
     assert result.exit_code == 2
-    assert f"{rate!r} is no rate; expected one such as 50MB/s" in result.stderr
+    assert f"{rate!r} is no rate; expected bytes per second, such as 50MB/s" in result.stderr
 
 
 async def wait_for(condition: Callable[[], bool]) -> None:
@@ -290,6 +291,17 @@ def has_open(pid: int, path: Path) -> bool:
         return any(os.path.realpath(each) == str(path) for each in folder.iterdir())
     except FileNotFoundError:
         return False
+
+
+def test_progress_that_is_piped_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    progress = ProgressLines(clock.seconds)
+    for _ in range(25):
+        clock.advance(1.0)
+        progress.show({"files": 1_200, "bytes": 3_000_000}, {"files": 5_000, "bytes": 40_000_000})
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == ["checked 1,200 of 5,000 files, 3.0 MB of 40.0 MB"] * 2
+    assert printed.out == ""
 
 
 # -- as processes ----------------------------------------------------------------------------------------------------------
@@ -314,14 +326,14 @@ async def test_the_command_finds_and_repairs_damage_whether_the_proxy_runs_or_no
     ended = await operator.run("verify", "--rate", "50MB/s")
     assert (ended.status, ended.output) == (
         0,
-        f"1 files read, {size}: 0 damaged, 0 missing, 0 without a name; 0 repaired\n",
+        f"1 file read, {size}: 0 damaged, 0 missing, 0 orphaned; 0 repaired\n",
     )
     tree.damage(SIX)
     ended = await operator.run("verify")
     assert ended.status == 1
     problem, sums = ended.output.splitlines()
-    assert problem.startswith(f"damaged {SIX.sha256} (pypi: {SIX.filename}, {size}): its bytes are sha256-")
-    assert sums == f"1 files read, {size}: 1 damaged, 0 missing, 0 without a name; 0 repaired"
+    assert problem.startswith(f"damaged pypi: {SIX.filename} ({size}, sha256-{SIX.sha256}): its bytes are sha256-")
+    assert sums == f"1 file read, {size}: 1 damaged, 0 missing, 0 orphaned; 0 repaired"
     assert tree.quarantined() == [SIX.sha256]
 
     found, tally = await operator.lines("verify", "--repair")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from proxy.cli import main
 from proxy.settings import IndexSettings, UpstreamSettings
 from tests import inprocess
+from tests.support import wire
 from tests.support.clients import Scratch
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.process import ROOT, Ended, ProxyProcess, Running, environment
@@ -373,6 +375,28 @@ async def test_what_was_fetched_is_pinned_and_what_was_asked_for_is_known(
     assert f"fetched {newer.filename}" in ended.output, ended.output
     ended = await warm("lib", "--pin", "--proxy", proxy.url, "--data-dir", str(warm.folder))
     assert (ended.status, "name it with --data-dir" in ended.output) == (1, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_its_requests_and_those_of_its_resolver_are_not_counted_as_those_of_clients(
+    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
+) -> None:
+    proxy = await make_proxy(stocked.url).started()
+
+    async def answered() -> Any:
+        ended = await warm.command("stats", "--json", "--data-dir", str(proxy.data_dir))
+        return json.loads(ended.output)["answered"]
+
+    for _ in range(2):
+        assert (await warm("app", "--proxy", proxy.base)).status == 0
+    assert await answered() == {}
+    for agent in ("pypiproxy-warm", "pip/26.0", "pypiproxy-warm"):
+        await wire.fetch(proxy.port, "/simple/lib/", **{"User-Agent": agent})
+    assert await answered() == {"pypi": {"simple": {"hit": 1}}}
+    exposed = (await wire.fetch(proxy.port, "/-/metrics")).body.decode()
+    hits = re.findall(r'pypiproxy_requests_total\{cache="hit",method="GET",status="200"\} (.*)', exposed)
+    assert hits == ["1.0"]
+    assert 'cache="warm",method="GET",status="200"' in exposed
 
 
 @pytest_twisted.ensureDeferred

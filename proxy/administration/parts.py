@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -58,6 +59,9 @@ class Stores:
     usage: UsageBook
     #: Whether files are evicted when there are too many.
     evicting: bool
+    directory: Path
+    #: Bytes that all files may have together, ``None``: any number.
+    max_size: int | None
 
 
 @frozen(kw_only=True)
@@ -78,3 +82,7 @@ class Observed:
     look: Callable[[], Awaitable[Sequence[Trouble]]]
     #: What clients were answered since the start, by index; ``None`` when nobody is served.
     answered: Callable[[], Mapping[str, Any] | None]
+    #: Bytes that clients were sent from the cache since the start.
+    saved: Callable[[], int]
+    #: When the service was started (seconds since 1970), ``None`` when nobody is served.
+    since: float | None

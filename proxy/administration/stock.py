@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import define, frozen
 
+from proxy import __version__
 from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen, project_name
 from proxy.cache.ledger import Ledger
 from proxy.cache.records import PAGES
@@ -119,7 +120,7 @@ class Stock:
         return sorted({each.project async for found in named for each in found if each.entry.sha256 in used})
 
     async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
-        """Sums over everything; the *top* projects by bytes."""
+        """Sums over everything, the *top* projects by bytes, and what the service that answers is."""
         files = await self._stores.usage.files()
         stored = {file.sha256: file for file in files}
         projects = []
@@ -136,6 +137,11 @@ class Stock:
                     moments.add(each.entry.committed_at)
         keys = await self._stores.records.keys("")
         return {
+            "directory": str(self._stores.directory),
+            "version": __version__,
+            "running_since": self._observed.since,
+            "max_size": self._stores.max_size,
+            "saved": self._observed.saved(),
             **await self._working.work.run(_of_files, files, named),
             "projects": len(projects),
             "missing": sum(each["missing"] for each in projects),
@@ -179,6 +185,7 @@ def _summed(found: Sequence[Named], stored: Mapping[str, CommittedFile], unreada
         "bytes": sum(there),
         "missing": len(readable) - len(there),
         "unreadable": len(found) - len(readable),
+        "last_used": max((stored[each.entry.sha256].used for each in readable if each.entry.sha256 in stored), default=None),
     }
 
 

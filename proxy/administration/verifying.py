@@ -262,7 +262,7 @@ class _Run:
                     "sha256": file.sha256,
                     "size": file.size,
                     "names": [each.values() for each in known],
-                    "what": "no name is known for it",
+                    "what": "no ledger entry names it",
                     "repaired": bool(known),
                     "error": None if known or not self._repair else "no page that is kept lists it",
                 }

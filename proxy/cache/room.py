@@ -95,6 +95,11 @@ class Room:
         self._loop.clock = reactor
 
     @property
+    def max_size(self) -> int | None:
+        """Bytes that all files may have together, ``None``: any number."""
+        return self._max_size
+
+    @property
     def limited(self) -> bool:
         """Whether anything may go at all."""
         return self._max_size is not None or self._min_free is not None

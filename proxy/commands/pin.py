@@ -8,7 +8,7 @@ import click
 
 from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.tables import show
-from proxy.core.amounts import moment, size
+from proxy.core.amounts import counted, moment, size
 
 _COLUMNS = (("index", False), ("project", False), ("file", False), ("size", True), ("last used", False))
 
@@ -26,7 +26,7 @@ def _change(place: ProxyPlace, operation: str, done: str, **arguments: Any) -> N
         name = each["filename"] or f"{each['project']}: {_FUTURE}"
         click.echo(f"{name} ({each['index']})")
     files = sum(1 for each in changed if each["filename"] is not None)
-    click.echo(f"{files} {'file' if files == 1 else 'files'} {done}")
+    click.echo(f"{counted(files, 'file')} {done}")
 
 
 @click.command()

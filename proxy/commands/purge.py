@@ -8,7 +8,7 @@ import click
 
 from proxy.commands.place import ProxyPlace, fail, options, say
 from proxy.config import quantities
-from proxy.core.amounts import size
+from proxy.core.amounts import counted, size
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -81,16 +81,12 @@ def _tell(gone: dict[str, Any]) -> None:
     for each in gone["pages"]:
         click.echo(f"{done} {each['index']}: the page of {each['project']}")
     if gone["removed"] or not gone["pages"]:
-        click.echo(f"{_files(gone['files'])} {freed}, {size(gone['bytes'])}")
+        click.echo(f"{counted(gone['files'], 'file')} {freed}, {size(gone['bytes'])}")
     if gone["removed"]:
         names = len(gone["removed"])
         click.echo(
-            f"the first-seen digests of {names:,} {'name' if names == 1 else 'names'} {forgotten}: "
+            f"the first-seen digests of {counted(names, 'name')} {forgotten}: "
             "whatever upstream offers under them next is accepted"
         )
     if gone["dry"]:
         click.echo("nothing was removed (--dry-run)")
-
-
-def _files(count: int) -> str:
-    return f"{count:,} {'file' if count == 1 else 'files'}"

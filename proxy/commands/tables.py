@@ -87,14 +87,14 @@ def _aligned(
     ]
 
 
-def _blocks(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[str]:
-    """One block per record, with a line or more per value."""
+def _blocks(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int, *, empty: bool = False) -> list[str]:
+    """One block per record, with a line or more per value; where there is none, only if *empty* ones are wanted."""
     named = max(len(heading) for heading, _ in columns)
     lines: list[str] = []
     for row in cells:
         lines += [""] if lines else []
         for (heading, _), cell in zip(columns, row, strict=True):
-            if cell != NONE:
+            if empty or cell != NONE:
                 first, *more = _fold(cell, max(_NARROWEST, width - named - len(_GAP)))
                 lines.append(f"{heading.ljust(named)}{_GAP}{first}")
                 lines += [f"{' ' * named}{_GAP}{each}" for each in more]
@@ -102,7 +102,12 @@ def _blocks(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: in
 
 
 def say_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print names with their values, in two columns."""
-    width = max(len(name) for name, _ in pairs)
-    for name, value in pairs:
-        click.echo(f"{name.ljust(width)}{_GAP}{value}")
+    """Print names with their values, in two columns; on a terminal, long values are wrapped."""
+    if sys.stdout.isatty():
+        columns = [(name, False) for name, _ in pairs]
+        lines = _blocks(columns, [[value for _, value in pairs]], shutil.get_terminal_size().columns, empty=True)
+    else:
+        width = max(len(name) for name, _ in pairs)
+        lines = [f"{name.ljust(width)}{_GAP}{' '.join(value.split())}" for name, value in pairs]
+    for line in lines:
+        click.echo(line)

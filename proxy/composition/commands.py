@@ -66,9 +66,16 @@ def build_commands(
             pinned=caches.pinned,
             usage=caches.usage,
             evicting=caches.room.limited,
+            directory=storage.directory,
+            max_size=caches.room.max_size,
         ),
         Working(disk=means.disk, work=means.work, reactor=means.reactor, clock=means.clock),
-        Observed(look=look, answered=lambda: means.metrics.answers() if serving else None),
+        Observed(
+            look=look,
+            answered=lambda: means.metrics.answers() if serving else None,
+            saved=means.metrics.saved,
+            since=means.clock() if serving else None,
+        ),
         {
             "import": _taking(indexes, storage, caches, carrying, means).take,
             "backup": _saving(storage, caches, carrying, means).backup,

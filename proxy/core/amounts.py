@@ -37,3 +37,8 @@ def moment(seconds: float | None) -> str:
 def clock_time(seconds: float) -> str:
     """A point in time of today (seconds since 1970), as the local time of day to the second."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")
+
+
+def counted(count: int, what: str) -> str:
+    """So many of *what*, a noun in the singular: ``"1 file"``, ``"1,200 files"``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

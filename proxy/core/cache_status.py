@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
+#: The words of answers that did not wait for upstream.
+FROM_CACHE = frozenset({"hit", "stale"})
+
 
 @frozen(slots=True)
 class CacheStatus:

@@ -76,7 +76,8 @@ class RequestPlace:
 class Answered(NamedTuple):
     """A response has ended, *seconds* after its request was there; *size* bytes of its body were sent.
 
-    *word* is its cache status, or the code of the problem.  *place* is ``None`` for what is not counted by index.
+    *word* is its cache status, the code of the problem, or ``warm`` for a request of ``pypiproxy warm``.
+    *place* is ``None`` for what is not counted by index.
 
     It is a tuple because one is made for each hot request.
     """

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from zope.interface import implementer
 
+from proxy.core.cache_status import FROM_CACHE
 from proxy.core.events import Answered, Event, Evicted, Notice
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRecorder
@@ -21,7 +22,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "pypiproxy_requests", "Requests answered.", ["method", "status", "cache"], registry=self.registry
+            "pypiproxy_requests",
+            "Requests answered; the cache status of those of pypiproxy warm is warm.",
+            ["method", "status", "cache"],
+            registry=self.registry,
         )
         #: Plain numbers that are added to the counters before these are shown: a hot page is answered in microseconds.
         self._by_kind: Counts[tuple[str, int, str]] = Counts()
@@ -44,6 +48,8 @@ class Metrics:
         self._evicted_files = Counter("pypiproxy_evicted_files", "Files evicted to make room.", registry=self.registry)
         self._evicted_bytes = Counter("pypiproxy_evicted_bytes", "Bytes of files evicted to make room.", registry=self.registry)
         self._answers: Counts[tuple[str, str, str]] = Counts()
+        #: Body bytes by index, area and cache status.
+        self._sent: Counts[tuple[str, str, str]] = Counts()
         self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
 
     def answers(self) -> dict[str, dict[str, dict[str, int]]]:
@@ -52,6 +58,10 @@ class Metrics:
         for (index, area, word), count in sorted(self._answers.items()):
             found.setdefault(index, {}).setdefault(area, {})[word] = count
         return found
+
+    def saved(self) -> int:
+        """Body bytes that clients were sent from the cache, without waiting for upstream."""
+        return sum(size for (_, _, word), size in self._sent.items() if word in FROM_CACHE)
 
     def record(self, event: Event) -> None:
         match event:
@@ -62,6 +72,7 @@ class Metrics:
                 self._seconds.observe(seconds)
                 if place is not None:
                     self._answers[place.index, place.area, word] += 1
+                    self._sent[place.index, place.area, word] += size
             case Notice():
                 self._events.labels(event.incident.value).inc()
             case Evicted():

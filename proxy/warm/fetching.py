@@ -20,6 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 
+from proxy.core.warming import AGENT
 from proxy.mechanism.flight import Flights
 from proxy.names import METADATA, is_wheel
 from proxy.simple.links import shown
@@ -104,7 +105,7 @@ class Fetcher:
         """
         url = f"{self.index_url}simple"
         try:
-            response = await self._client.get(url, headers=Headers({"User-Agent": ["pypiproxy-warm"]}), allow_redirects=False)
+            response = await self._client.get(url, headers=Headers({"User-Agent": [AGENT]}), allow_redirects=False)
             await treq.content(response)
         except CancelledError:
             raise
@@ -181,7 +182,7 @@ class Fetcher:
 
     async def _ask(self, method: str, url: str, **headers: str) -> Any:
         """The answer to one request.  One that says "later" is waited for.  Raises NotFetched."""
-        fields = {name: [value] for name, value in {"User-Agent": "pypiproxy-warm", **headers}.items()}
+        fields = {name: [value] for name, value in {"User-Agent": AGENT, **headers}.items()}
         for attempt in range(1, _TRIES + 1):
             try:
                 response = await self._client.request(method, url, headers=Headers(fields), unbuffered=True)

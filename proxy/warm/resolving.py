@@ -18,6 +18,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from proxy.core.warming import AGENT, marked
 from proxy.names import normalize
 from proxy.warm.inputs import Group, Locked, requirements_of
 from proxy.warm.targets import Target
@@ -88,7 +89,7 @@ class Resolver:
         wishes = self._wishes
         # Sources of a pyproject.toml's own ([tool.uv.sources]) are not the proxy's.
         command = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-progress", "--no-sources"]
-        command += ["--python", sys.executable, "--default-index", self._index_url]
+        command += ["--python", sys.executable, "--default-index", marked(self._index_url)]
         command += ["--universal"] if target is None else target.resolver_options
         command += [] if wishes.deps and group.deps else ["--no-deps"]
         command += ["--only-binary", ":all:"] if wishes.only_binary else []
@@ -148,4 +149,4 @@ def _words(stderr: str) -> str:
     """uv's message without its drawing, in one line."""
     for mark in _MARKS:
         stderr = stderr.replace(mark, " ")
-    return " ".join(stderr.split()) or "uv said nothing"
+    return " ".join(stderr.replace(f"{AGENT}@", "").split()) or "uv said nothing"

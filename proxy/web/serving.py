@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
 from proxy.core.events import Answered, RequestPlace
+from proxy.core.warming import AGENT, WORD, is_warming
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder
 from proxy.mechanism.flight import Routine
@@ -192,7 +193,8 @@ class Front:
         seconds = self.reactor.seconds() - response.began
         method, path, agent = _logged(head)
         event = Answered(method, response.status, response.sent, seconds, response.word, place)
-        self._account(event, peer, path, agent, cut=response.cut_off)
+        warm = is_warming(agent, head.fields)
+        self._account(event, peer, path, agent, cut=response.cut_off, warm=warm)
         self.in_progress -= 1
         if not self.in_progress:
             self._quiet.wake(None)
@@ -201,7 +203,7 @@ class Front:
 
     def answered_at_once(self, hit: Hit, agent: str, client: str) -> None:
         """Account for the answer *hit* to a request of *agent*, which took no time."""
-        self._account(hit.event, client, hit.path, agent)
+        self._account(hit.event, client, hit.path, agent, warm=agent == AGENT)
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, client: str) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
@@ -219,9 +221,12 @@ class Front:
         assert isinstance(answer.body, bytes)
         return encoded_head(answer, self._via, close=True) + (b"" if bodiless else answer.body)
 
-    def _account(self, event: Answered, client: str, path: str, agent: str, *, cut: bool = False) -> None:
-        """One response has ended: have it recorded, and write its line in the access log."""
-        self._recorder.record(event)
+    def _account(self, event: Answered, client: str, path: str, agent: str, *, cut: bool = False, warm: bool = False) -> None:
+        """One response has ended: have it recorded, and write its line in the access log.
+
+        A request of *warm* is not one of a client: it is counted as such, whatever its cache status.
+        """
+        self._recorder.record(event._replace(word=WORD, place=None) if warm else event)
         globalLogPublisher(
             {
                 "log_namespace": _ACCESS,
