@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import pytest_twisted
 from click.testing import CliRunner, Result
 
 import proxy
+from proxy import config
 from proxy.cli import COMMANDS, main
+from proxy.host import listening
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.operator import Operator
+from tests.support.process import ProxyProcess
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "pypiproxy.toml"
 
@@ -64,7 +73,7 @@ def test_the_shell_completes_commands_options_and_values(words: str, offered: li
 
 
 def test_a_sound_file_is_fine_and_summed_up() -> None:
-    result = run("check-config", EXAMPLE)
+    result = run("check-config", EXAMPLE, "--skip-ports")
     assert result.exit_code == 0
     assert result.output.startswith(f"{EXAMPLE}: fine\n")
     assert "listens on tcp:3143:interface=127.0.0.1" in result.output
@@ -72,7 +81,7 @@ def test_a_sound_file_is_fine_and_summed_up() -> None:
 
 
 def test_without_a_file_the_defaults_are_checked() -> None:
-    result = run("check-config")
+    result = run("check-config", "--skip-ports")
     assert result.exit_code == 0
     assert result.output.startswith("defaults: fine\n")
 
@@ -82,7 +91,7 @@ def test_an_upstream_whose_url_may_lack_simple_is_pointed_out(tmp_path: Path) ->
     upstream = '[upstream.corp]\nurl = "https://packages.example/root/pypi//"\n'
     text = upstream + '[[index]]\nname = "main"\nupstreams = ["corp", "pypi"]\n'
     file.write_text(text)
-    result = run("check-config", file)
+    result = run("check-config", "--config", file, "--skip-ports")
     assert result.exit_code == 0
     (note,) = [line for line in result.output.splitlines() if "note:" in line]
     assert note.endswith("set it to https://packages.example/root/pypi/simple/")
@@ -92,15 +101,16 @@ def test_trusted_proxies_are_shown(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text('[server]\ntrusted_proxies = ["127.0.0.1", "10.0.0.0/8"]\n')
     shown = "believes 127.0.0.1/32, 10.0.0.0/8 about the addresses of clients (trusted_proxies)\n"
-    assert shown in run("check-config", file).output
-    assert "trusted_proxies" not in run("check-config").output
+    assert shown in run("check-config", file, "--skip-ports").output
+    assert "trusted_proxies" not in run("check-config", "--skip-ports").output
 
 
 def test_an_offline_index_is_shown_as_such(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text('[[index]]\nname = "main"\nupstreams = ["pypi"]\noffline = true\n')
     assert (
-        "serves /simple/ and /index/main/simple/ from what is stored alone: it is offline\n" in run("check-config", file).output
+        "serves /simple/ and /index/main/simple/ from what is stored alone: it is offline\n"
+        in run("check-config", file, "--skip-ports").output
     )
 
 
@@ -117,3 +127,81 @@ def test_a_mistake_is_told_on_standard_error_with_status_1(tmp_path: Path, text:
     assert said in result.stderr
     assert str(file) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_port_that_cannot_be_used_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        listen = [f"tcp:{port}:interface=127.0.0.1", "tcp:0:interface=192.0.2.1", "unix:/no/such/directory/socket", "tcp6:0"]
+        file.write_text(f'[server]\ndata_dir = "data"\nlisten = {listen}\n')
+        result = run("check-config", file)
+        assert run("check-config", file, "--skip-ports").exit_code == 0
+    assert (result.exit_code, result.stdout) == (1, "")
+    in_use, elsewhere, folder = result.stderr.splitlines()
+    assert f'server.listen = "{listen[0]}": port {port} is in use by another program' in in_use
+    assert elsewhere.endswith("no interface of this machine has the address 192.0.2.1")
+    assert folder.endswith("/no/such/directory is not a directory that this user can write to")
+
+
+def test_a_privileged_port_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("socket.socket.bind", refuse)  # root may use all of them
+    assert (listening.port_trouble("tcp:80") or "").startswith("port 80 is privileged: choose a port from 1024")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_port_of_the_proxy_that_runs_with_the_file_is_no_problem(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    proxy = await make_proxy(upstream.url).started()
+    file = tmp_path / "proxy.toml"
+    file.write_text(f'[server]\nlisten = ["tcp:{proxy.port}:interface=127.0.0.1"]\n')
+    checked = await Operator(tmp_path, proxy.data_dir).without_directory("check-config", str(file))
+    assert (checked.status, "is in use" in checked.output) == (1, True)
+    file.write_text(f'{file.read_text()}data_dir = "{proxy.data_dir}"\n')
+    checked = await Operator(tmp_path, proxy.data_dir).without_directory("check-config", str(file))
+    assert checked.status == 0, checked.output
+
+
+def test_the_effective_configuration_is_printed_and_is_one(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[server]\nlisten = ["tcp:0", "unix:/run/a \\"b\\".sock"]\ndrain_time = "0s"\nidle_timeout = "1500ms"\n'
+        'page_memory = "3MiB"\n'
+        'max_size = "20GB"\nmin_free = "1500kB"\ntrusted_proxies = ["10.0.0.0/8"]\ncontact = "ops@corp.example"\n'
+        '[upstream."a.b"]\nurl = "https://a.example/simple/"\nmax_rate = 2.5\nmax_lag = "1d"\nfile_hosts = ["*.a.example"]\n'
+        'allow_private_addresses = true\nredirect_hosts = ["b.example"]\nforbidden = "missing"\n'
+        '[[index]]\nname = "main"\nupstreams = ["a.b", "pypi"]\ndefault = true\nhedge_after = "250ms"\nstale_if_error = "2w"\n'
+        '[[index]]\nname = "gap"\noffline = true\nprefetch = false\n'
+        '[warm]\nprojects = ["six"]\nrecent = "30d"\ninterval = "90m"\npython = ["3.12"]\npin = true\n'
+    )
+    for file in (EXAMPLE, own):
+        shown = run("check-config", file, "--show", "--skip-ports")
+        assert shown.exit_code == 0, shown.output
+        again = tmp_path / "again.toml"
+        again.write_text(shown.output)
+        assert config.load(again) == config.load(file)
+
+
+def test_secrets_are_not_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORP_SECRET", "hunter2")
+    (tmp_path / "secret").write_text("hunter2\n")
+    file = tmp_path / "proxy.toml"
+    file.write_text(
+        '[upstream.a]\nurl = "https://a.example/simple/"\nusername = "me"\npassword_file = "secret"\n'
+        'outbound_proxy = "http://me:hunter2@proxy.example:3128"\n'
+        '[upstream.b]\nurl = "https://b.example/simple/"\ntoken_file = "secret"\n'
+        '[upstream.c]\nurl = "https://c.example/simple/"\nusername = "me"\npassword_env = "CORP_SECRET"\n'
+        '[upstream.d]\nurl = "https://d.example/simple/"\ntoken_env = "CORP_SECRET"\n'
+        '[[index]]\nname = "main"\nupstreams = ["a", "b", "c", "d"]\n'
+    )
+    shown = run("check-config", file, "--show", "--skip-ports")
+    assert shown.exit_code == 0
+    assert "hunter2" not in shown.output
+    for key in ("password_file", "token_file"):
+        assert f'{key} = "{tmp_path / "secret"}"' in shown.output
+    assert '# username "me" with a password, which is not shown' in shown.output
+    assert "# a token, which is not shown" in shown.output

@@ -393,6 +393,31 @@ def test_broken_toml_is_told_with_its_line(file: Path) -> None:
     assert "line 2" in message
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server]\nlisten = tcp:3143\n", "line 2: listen: expected a value: text, durations and sizes in quotes"),
+        ("[server]\ndrain_time = 10m\n", "line 2: drain_time: expected nothing after the value"),
+        ("[server]\n\nlisten\n", 'line 3: expected a line such as key = "value"'),
+        ("[server]\nmax_connections = 1\nmax_connections = 2\n", "line 3: max_connections: expected each key once per table"),
+        ("[server]\n[upstream.a]\n[server]\n", "line 3: expected each table once"),
+        ('[server]\ncontact = "me\n', "line 2: contact: expected a closing quote on the same line"),
+        ('[server]\ndata_dir = "C:\\data"\n', "line 2: data_dir: expected backslashes to be doubled"),
+        ('[server]\nlisten = ["tcp:3143"\n', "expected a ] at the end of the list"),
+        ("[server\n", "line 1: expected a ] at the end of the table's name"),
+        ("[[index]\n", "line 1: expected ]] at the end of the table's name"),
+    ],
+)
+def test_broken_toml_is_explained_as_wrong_values_are(file: Path, text: str, said: str) -> None:
+    message = refusal(file, text)
+    assert message.startswith(f"{file}: line ")
+    assert said in message
+
+
+def test_the_value_of_a_broken_line_is_not_shown(file: Path) -> None:
+    assert "hunter2" not in refusal(file, '[upstream.a]\npassword = "hunter2\n')
+
+
 def test_a_file_that_is_not_there_or_not_text_is_told(file: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load(file, environ={})

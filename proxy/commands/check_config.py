@@ -1,15 +1,18 @@
-"""``pypiproxy check-config``: whether a configuration file can be used, and what would be served with it."""
+"""``pypiproxy check-config``: validate a configuration file, and list the indexes that it would serve."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from proxy import config
 from proxy.commands import asking
+from proxy.commands.speaking import fail, note
 from proxy.composition.exposed import exposed
+from proxy.config.effective import effective
 from proxy.errors import ConfigError
 from proxy.host import listening
 from proxy.host.banner import paths, sources
@@ -21,16 +24,24 @@ _PATIENCE = 5.0
 
 @click.command("check-config")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-def check_config(file: Path | None) -> None:
-    """Say whether FILE can be used and what would be served with it (without FILE: with the defaults).
+@click.option("--config", "-c", "option", type=click.Path(path_type=Path), help="The same as FILE.")
+@click.option("--show", is_flag=True, help="Print the effective configuration as TOML, with secrets masked.")
+@click.option("--skip-ports", is_flag=True, help="Do not test whether the ports can be used (for another machine's file).")
+def check_config(file: Path | None, option: Path | None, show: bool, skip_ports: bool) -> None:
+    """Validate the configuration FILE and list the indexes it would serve (without FILE: the defaults).
 
-    Exits with status 1 and the message that the start would give when it cannot.  Does not look whether a port is free and
-    the data directory can be written.  Warns of files with secrets that every user of the machine can read.  If a proxy runs on
-    that directory, says which URLs of upstreams it found to be wrong.
+    Finds every mistake that would keep the proxy from starting, and ports that are privileged or in use by another program.
+    Warns of files with secrets that every user of the machine can read.  While a proxy runs on the data directory, URLs of
+    upstreams that it found to be wrong are listed too.
+
+    Exit status: 1 if the configuration cannot be used.
     """
     # Some endpoints are made for a reactor; importing it installs one, which no other command needs.
     from twisted.internet import reactor
 
+    if file is not None and option is not None:
+        raise click.UsageError("expected either FILE or --config FILE, not both")
+    file = file or option
     try:
         settings = config.load(file)
         for description in settings.server.listen:
@@ -39,29 +50,42 @@ def check_config(file: Path | None) -> None:
             except ConfigError as error:
                 raise ConfigError(f"{config.where('listen', file)} = {error}") from error
     except ConfigError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(1) from None
-    click.echo(f"{file or 'defaults'}: fine")
-    for line in summary(settings, better_urls(settings)):
-        click.echo(line)
+        fail(str(error))
+    states = _states(settings)
+    # A port of the running proxy itself is in use, as it should be.
+    if states is None and not skip_ports:
+        where = config.where("listen", file) or "defaults: server.listen"
+        troubles = [(each, listening.port_trouble(each)) for each in settings.server.listen]
+        if problems := [f'{where} = "{each}": {why}' for each, why in troubles if why]:
+            fail("\n".join(problems))
+    if show:
+        click.echo(effective(settings), nl=False)
+        return
+    note(f"{file or 'defaults'}: fine")
+    for line in summary(settings, better_urls(states or ())):
+        note(line)
     for line in exposed(settings):
-        click.echo(f"  warning: {line}")
+        note(f"  warning: {line}")
 
 
-def better_urls(settings: Settings) -> dict[str, str]:
-    """The URLs that have the pages which configured ones lack, by those, as found by the proxy that runs with *settings*.
-
-    Nothing when none runs or it does not answer soon: upstreams are not asked.
-    """
+def _states(settings: Settings) -> list[dict[str, Any]] | None:
+    """The upstreams of the proxy that runs with *settings*; ``None`` when none runs.  Upstreams are not asked."""
     try:
-        states = asking.ask(settings.server.data_dir, "upstreams", {}, lambda said: None, _PATIENCE)
-    except (asking.NotRunning, asking.OperationFailed):
-        return {}
+        states: list[dict[str, Any]] = asking.ask(settings.server.data_dir, "upstreams", {}, lambda said: None, _PATIENCE)
+    except asking.NotRunning:
+        return None
+    except asking.OperationFailed:
+        return []
+    return states
+
+
+def better_urls(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The URLs that have the pages which configured ones lack, by those, of upstreams with these *states*."""
     return {state["url"]: better for state in states if (better := state.get("better_url")) is not None}
 
 
 def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
-    """What *settings* serve, from what, and where; a line each.  *better* is as for `better_urls`."""
+    """What *settings* serve, from what, and where; one line each.  *better* is as for `better_urls`."""
     addresses = {upstream.name: upstream.url for upstream in settings.upstreams}
     lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
     if settings.server.trusted_proxies:

@@ -16,7 +16,8 @@ from attrs import evolve, frozen
 
 from proxy.config import environment
 from proxy.config import readers as read
-from proxy.config.tables import ConfigTable, Unacceptable, mistake
+from proxy.config.syntax import syntax_mistake
+from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
 from proxy.errors import ConfigError
 from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
@@ -143,13 +144,21 @@ def _parse(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; expected a configuration file in TOML") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text, as TOML has to be (byte {error.start})") from error
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); expected a configuration file in TOML") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{shown_value(str(path))}: is not the name of a file; expected a configuration file in TOML"
+        ) from error
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+        raise ConfigError(f"{path}: {syntax_mistake(text, error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: lists or tables are nested too deeply; expected a configuration file in TOML") from error
 
 
 def _message(mistakes: Sequence[str]) -> str:

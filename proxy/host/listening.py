@@ -8,9 +8,11 @@ kernel.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -24,12 +26,24 @@ from proxy.core.endpoint import endpoint_of
 from proxy.errors import ConfigError
 from proxy.host.accepting import Accepting
 from proxy.mechanism.rotating import Observing, Rotating
+from proxy.mechanism.twisted_internals import parsed_endpoint
 
 if TYPE_CHECKING:
     from proxy.host.presented import Presented
 
 #: Connections that may wait in the kernel while the reactor is busy, as those of a farm do whose builds begin together.
 _BACKLOG = 1024
+#: The arguments that kinds of endpoints take by position; the others begin with the port.
+_FIRST = {"unix": ("address",), "tls": ("path", "port")}
+#: Why nothing can listen at a port.
+_UNUSABLE = {
+    errno.EADDRINUSE: "port {port} is in use by another program: stop that program (ss -ltnp shows it) or choose another port",
+    errno.EACCES: (
+        "port {port} is privileged: choose a port from 1024, or give the proxy CAP_NET_BIND_SERVICE "
+        "(AmbientCapabilities= in a systemd unit)"
+    ),
+    errno.EADDRNOTAVAIL: "no interface of this machine has the address {host}",
+}
 _EXPECTED = (
     'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock", or an address and a port, '
     'such as "127.0.0.1:3143" or "[::1]:3143"'
@@ -74,6 +88,31 @@ def _endpoint(description: str, reactor: Any, presented: Presented | None) -> IS
     except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
         raise ConfigError(f'"{description}": {_reason(error)}; expected {_EXPECTED}') from error
     return found
+
+
+def port_trouble(description: str) -> str | None:
+    """Why nothing can listen at the endpoint *description* now, and what to do; ``None`` if something can, or it is not known.
+
+    Nothing is left listening.  Known are ports of TCP and TLS, and sockets in the file system.
+    """
+    (kind, *given), named = parsed_endpoint(endpoint_of(description))
+    values = {**dict(zip(_FIRST.get(kind, ("port",)), given, strict=False)), **named}
+    if kind == "unix":
+        folder = Path(values.get("address", "")).absolute().parent
+        return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not a directory that this user can write to"
+    port, host = values.get("port", ""), values.get("interface", "")
+    if kind not in ("tcp", "tcp4", "tcp6", "ssl", "tls") or not port.isdecimal():
+        return None
+    try:
+        with socket.socket(socket.AF_INET6 if kind == "tcp6" or ":" in host else socket.AF_INET) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, int(port)))
+            trial.listen(1)
+    except OSError as error:
+        return _UNUSABLE.get(error.errno or 0, f"{{host}} port {{port}}: {error.strerror}").format(port=port, host=host)
+    except (OverflowError, UnicodeError) as error:
+        return f"{error}; expected a port from 1 to 65535 and the address of an interface"
+    return None
 
 
 class Listening(Service):

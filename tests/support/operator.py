@@ -36,6 +36,11 @@ class Operator:
         """A command to its end; its standard error stands among its output."""
         return await self.start(command, *arguments).end()
 
+    async def without_directory(self, command: str, *arguments: str) -> Ended:
+        """As :meth:`run`, for a command that works on no data directory."""
+        line = [*self.before, self.python.program, *_CODE, command, *arguments]
+        return await Running().spawn(line, environment(self.home, PYTHONPATH=self.python.path), self.home).end()
+
     async def lines(self, command: str, *arguments: str) -> list[Any]:
         """The values that a command prints with ``--json``; it must have succeeded."""
         ended = await self.run(command, "--json", *arguments)

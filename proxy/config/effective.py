@@ -1,0 +1,129 @@
+"""The configuration that is in effect, as a file that would lead to it: every key with its value, and secrets masked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from proxy.config.quantities import DURATION_UNITS, SIZE_UNITS
+from proxy.settings import IndexSettings, ServerSettings, Settings, UpstreamSettings, WarmSettings
+from proxy.simple.links import shown
+
+#: Units from the largest, as they are written.
+_DURATIONS = sorted(DURATION_UNITS.items(), key=lambda unit: -unit[1])
+_SIZES = [("GB", SIZE_UNITS["gb"]), ("GiB", SIZE_UNITS["gib"]), ("MB", SIZE_UNITS["mb"]), ("MiB", SIZE_UNITS["mib"])]
+_SIZES += [("kB", SIZE_UNITS["kb"]), ("KiB", SIZE_UNITS["kib"]), ("B", 1)]
+
+#: Keys with their values; keys without one are left out.
+_Keys = Iterator[tuple[str, Any]]
+
+
+def effective(settings: Settings) -> str:
+    """*settings* as TOML.  A secret is the name of its file, or a comment that says that there is one."""
+    tables = [("[server]", [*_server(settings.server)], "")]
+    tables += [(f"[upstream.{json.dumps(each.name)}]", [*_upstream(each)], _secrets(each)) for each in settings.upstreams]
+    tables += [("[[index]]", [*_index(index)], "") for index in settings.indexes]
+    if settings.warm is not None:
+        tables.append(("[warm]", [*_warm(settings.warm)], ""))
+    return "\n".join(f"{heading}\n{_lines(keys)}{secrets}" for heading, keys, secrets in tables)
+
+
+def _lines(keys: list[tuple[str, Any]]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in keys if value is not None)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_value(each) for each in value)}]"
+    if isinstance(value, Path):
+        return json.dumps(str(value), ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _duration(seconds: float) -> str:
+    milliseconds = round(seconds * 1000)
+    unit, length = next(each for each in _DURATIONS if milliseconds % each[1] == 0 and (milliseconds or each[0] == "s"))
+    return f"{milliseconds // length}{unit}"
+
+
+def _size(count: int) -> str:
+    unit, length = next(each for each in _SIZES if count % each[1] == 0 and (count or each[0] == "B"))
+    return f"{count // length}{unit}"
+
+
+def _server(server: ServerSettings) -> _Keys:
+    yield "data_dir", server.data_dir
+    yield "listen", server.listen
+    yield "contact", server.contact
+    yield "drain_time", _duration(server.drain_time)
+    yield "max_connections", server.max_connections
+    yield "idle_timeout", _duration(server.idle_timeout)
+    yield "stall_timeout", _duration(server.stall_timeout)
+    yield "trusted_proxies", server.trusted_proxies or None
+    yield "page_memory", _size(server.page_memory)
+    yield "max_size", "unlimited" if server.max_size is None else _size(server.max_size)
+    yield "min_free", "off" if server.min_free is None else _size(server.min_free)
+
+
+def _upstream(upstream: UpstreamSettings) -> _Keys:
+    yield "url", upstream.url
+    if upstream.netrc is not None:
+        yield "netrc", True
+    elif upstream.password_file is not None:
+        yield "username", upstream.username
+    yield "password_file", upstream.password_file
+    yield "token_file", upstream.token_file
+    yield "ca_file", upstream.ca_file
+    yield "client_cert", upstream.client_cert
+    yield "client_key", upstream.client_key
+    yield "outbound_proxy", None if upstream.outbound_proxy is None else shown(upstream.outbound_proxy)
+    yield "connect_timeout", _duration(upstream.connect_timeout)
+    yield "first_byte_timeout", _duration(upstream.first_byte_timeout)
+    yield "body_idle_timeout", _duration(upstream.body_idle_timeout)
+    yield "max_connections", upstream.max_connections
+    yield "max_queue", upstream.max_queue
+    yield "max_rate", "unlimited" if upstream.max_rate is None else upstream.max_rate
+    yield "partial", upstream.partial
+    yield "authoritative", upstream.authoritative
+    yield "forbidden", upstream.forbidden
+    yield "redirect_hosts", upstream.redirect_hosts or "none"
+    yield "max_lag", "off" if upstream.max_lag is None else _duration(upstream.max_lag)
+    yield "file_hosts", upstream.file_hosts or "any"
+    yield "allow_private_addresses", upstream.allow_private_addresses
+
+
+def _secrets(upstream: UpstreamSettings) -> str:
+    """Comments for the secrets that come from no file."""
+    words = ""
+    if upstream.password is not None and upstream.password_file is None and upstream.netrc is None:
+        words += f"# username {json.dumps(upstream.username)} with a password, which is not shown\n"
+    if upstream.token is not None and upstream.token_file is None:
+        words += "# a token, which is not shown\n"
+    return words
+
+
+def _index(index: IndexSettings) -> _Keys:
+    yield "name", index.name
+    yield "kind", index.kind
+    yield "upstreams", index.upstreams or None
+    yield "default", index.default
+    yield "ttl", _duration(index.limits.ttl)
+    yield "soft_deadline", _duration(index.limits.soft_deadline)
+    yield "stale_if_error", "unlimited" if index.limits.stale_if_error is None else _duration(index.limits.stale_if_error)
+    yield "negative_ttl", _duration(index.limits.negative_ttl)
+    yield "policy", index.policy
+    yield "hedge_after", "off" if index.hedge_after is None else _duration(index.hedge_after)
+    yield "prefetch", index.prefetch
+    yield "offline", index.offline
+
+
+def _warm(warm: WarmSettings) -> _Keys:
+    yield "files", warm.files or None
+    yield "projects", warm.projects or None
+    yield "recent", "off" if warm.recent is None else _duration(warm.recent)
+    yield "interval", _duration(warm.interval)
+    yield "python", warm.python or None
+    yield "platform", warm.platform or None
+    yield "pin", warm.pin
