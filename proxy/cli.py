@@ -1,4 +1,4 @@
-"""The ``pypiproxy`` command: running the service, and what an operator does beside that."""
+"""The ``pypiproxy`` command: running the service, and what operators do besides that."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from proxy.commands.lazily import Command, LazyGroup
 
 COMMANDS = {
     "backup": Command("proxy.commands.backup:backup", "Write a copy of the data directory to a file."),
-    "check-config": Command("proxy.commands.check_config:check_config", "Check a configuration file."),
+    "check-config": Command("proxy.commands.check_config:check_config", "Validate a configuration file."),
     "client-config": Command("proxy.commands.client_config:client_config", "Print the settings for a client."),
     "export": Command("proxy.commands.export:export", "Write projects to a bundle file."),
-    "import": Command("proxy.commands.import_:import_", "Take over the contents of a bundle file."),
-    "ls": Command("proxy.commands.stock:ls", "List stored projects, or files of one."),
+    "import": Command("proxy.commands.import_:import_", "Add the contents of a bundle to the cache."),
+    "ls": Command("proxy.commands.stock:ls", "List the projects with stored files."),
     "pin": Command("proxy.commands.pin:pin", "Protect stored files from eviction."),
     "pins": Command("proxy.commands.pin:pins", "List the pinned files."),
     "purge": Command("proxy.commands.purge:purge", "Remove projects, releases or files."),
     "refresh": Command("proxy.commands.refresh:refresh", "Ask upstream for a page now."),
-    "restore": Command("proxy.commands.backup:restore", "Make a data directory out of a backup."),
+    "restore": Command("proxy.commands.backup:restore", "Create a data directory from a backup."),
     "serve": Command("proxy.commands.serve:serve", "Run the proxy in the foreground."),
-    "stats": Command("proxy.commands.stock:stats", "Show sizes and hit rates."),
-    "unpin": Command("proxy.commands.pin:unpin", "End the protection from eviction."),
-    "upstreams": Command("proxy.commands.upstreams:upstreams", "Show the state of the upstreams."),
-    "verify": Command("proxy.commands.verify:verify", "Check stored files against their digests."),
+    "stats": Command("proxy.commands.stock:stats", "Show what is stored, and the hit rates."),
+    "unpin": Command("proxy.commands.pin:unpin", "Allow pinned files to be evicted again."),
+    "upstreams": Command("proxy.commands.upstreams:upstreams", "Show the state of each upstream."),
+    "verify": Command("proxy.commands.verify:verify", "Compare stored files with their digests."),
     "version": Command("proxy.commands.version:version", "Print the version."),
-    "warm": Command("proxy.commands.warm:warm", "Fill the cache from requirement files."),
+    "warm": Command("proxy.commands.warm:warm", "Prefetch packages into the cache."),
 }
 
 
 @click.group(cls=LazyGroup, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(proxy.__version__, "-V", "--version", prog_name="pypiproxy", message="%(prog)s %(version)s")
 def main() -> None:
-    """Run and look after a caching proxy for Python package indexes."""
+    """Run and administer a caching proxy for Python package indexes."""

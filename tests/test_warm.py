@@ -419,7 +419,7 @@ async def test_following_goes_on_until_it_is_stopped(stocked: FakeUpstream, prox
         (("six", "-c", "constraints.txt"), "constraints are given with --constraint"),
         (("six", "--recent", "soon"), "expected a duration"),
         (("six", "--follow", "--interval", "1s"), "--interval of at least 60s"),
-        (("six", "--follow", "--dry-run"), "not with --dry-run"),
+        (("six", "--follow", "--dry-run"), "cannot be used with --dry-run"),
     ],
 )
 def test_wrong_usage_is_status_2(arguments: tuple[str, ...], said: str) -> None:

@@ -29,7 +29,7 @@ def backup(place: ProxyPlace, file: Path, with_files: bool, force: bool) -> None
     The copy has the ledger (first-seen digests and pinned files), the pages and documents, and the number of the format.
     Without --with-files, cached files are fetched again after a restore.  FILE is there whole or not at all.
     """
-    if file.exists() and not force:
+    if not force and os.path.lexists(file):
         fail(f"{file}: it exists; name another file, or replace it with --force")
     counting = Counting()
 

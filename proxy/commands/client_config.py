@@ -13,7 +13,7 @@ from proxy.host.clients import past_the_proxy
 
 
 @click.command("client-config")
-@click.argument("client", type=click.Choice(list(CLIENTS)))
+@click.argument("client", type=click.Choice(list(CLIENTS)), metavar="CLIENT")
 @click.option("--url", "--proxy", default="http://127.0.0.1:3143", show_default=True, help="Where CLIENT reaches the proxy.")
 @click.option("--index", metavar="NAME", help="An index of the proxy.  [default: the default one]")
 @click.option("--ca-file", metavar="FILE", help="What signed the proxy's certificate, unless every system trusts it.")

@@ -59,7 +59,7 @@ class ProxyPlace:
         """
         try:
             directory = config.data_directory(self.config, self.data_dir)
-            if directory is None or not directory.is_dir():
+            if directory is None or not os.path.isdir(directory):  # pathlib's own fails for a name that is too long
                 directory = self.settings().server.data_dir
             try:
                 return asking.ask(directory, operation, arguments, report, handed=handed)

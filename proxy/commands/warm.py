@@ -1,8 +1,10 @@
-"""``pypiproxy warm``: have in the cache what builds will ask for."""
+"""``pypiproxy warm``: prefetch into the cache what builds will ask for."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -41,28 +43,32 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
     "constraints",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Constraints on what is resolved; may be repeated.",
+    help="Constraints file for the resolver; may be repeated.",
 )
 @click.option("--proxy", "--url", "url", help=f"URL of the running proxy or of an index of it.  [default: {DEFAULT_PROXY}]")
-@click.option("--config", "-c", "config_file", type=click.Path(path_type=Path), help="Configuration, for when no proxy runs.")
-@click.option("--data-dir", "-d", type=click.Path(path_type=Path), help="Data directory, for when no proxy runs.")
-@click.option("--universal", is_flag=True, help="For all platforms and Python versions.")
-@click.option("--no-deps", is_flag=True, help="Only what is named.")
-@click.option("--only-binary", is_flag=True, help="No source archives.")
-@click.option("--sdists", is_flag=True, help="Source archives as well, not only where no wheel fits.")
-@click.option("--latest", type=click.IntRange(min=1), metavar="N", help="The newest N versions of each named project as well.")
-@click.option("--all-files", is_flag=True, help="All files of each version.")
-@click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at once.")
-@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write what came of it to this file, as JSON.")
-@click.option("--dry-run", is_flag=True, help="Resolve and choose, but fetch no file.")
-@click.option("--pin", is_flag=True, help="What was fetched never makes room for other files (see pypiproxy pin).")
-@click.option("--follow", is_flag=True, help="Go on looking for new versions until it is stopped.")
-@click.option("--interval", default="1h", show_default=True, callback=_duration, help="Pause between two looks of --follow.")
+@click.option(
+    "--config", "-c", "config_file", type=click.Path(path_type=Path), help="The proxy's configuration file, if no proxy runs."
+)
+@click.option("--data-dir", "-d", type=click.Path(path_type=Path), help="The proxy's data directory, if no proxy runs.")
+@click.option("--universal", is_flag=True, help="Fetch for all platforms and Python versions.")
+@click.option("--no-deps", is_flag=True, help="Do not fetch dependencies.")
+@click.option("--only-binary", is_flag=True, help="Do not fetch source archives.")
+@click.option("--sdists", is_flag=True, help="Fetch source archives too, even where a wheel fits.")
+@click.option(
+    "--latest", type=click.IntRange(min=1), metavar="N", help="Also fetch the newest N versions of each named project."
+)
+@click.option("--all-files", is_flag=True, help="Fetch all files of each version.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of concurrent requests.")
+@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write a report to this file, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Resolve and list the files, but fetch none.")
+@click.option("--pin", is_flag=True, help="Pin the files, so that they are never evicted (see pypiproxy pin).")
+@click.option("--follow", is_flag=True, help="Look for new versions again and again until stopped.")
+@click.option("--interval", default="1h", show_default=True, callback=_duration, help="Time between two looks of --follow.")
 @click.option(
     "--recent",
     metavar="TIME",
     callback=_duration,
-    help="The newest version of every project that was asked for within this time as well, such as 30d.",
+    help="Also fetch the newest version of each project that was requested within this time, such as 30d.",
 )
 def warm(
     requirements: tuple[str, ...],
@@ -85,18 +91,21 @@ def warm(
     interval: float,
     recent: float | None,
 ) -> None:
-    """Have in the proxy's cache all that installing REQUIREMENTS and the files given with -r will ask for.
+    """Prefetch all that installing REQUIREMENTS and the files given with -r takes into the proxy's cache.
 
-    Works on the proxy that runs at --proxy; when none runs there and --proxy was not given, on the data directory itself.
-    Exits with status 0 when all is there, 1 when something failed (the rest is fetched all the same), 2 on wrong usage and
-    130 when it was stopped.
+    Uses the proxy that runs at --proxy.  If none runs there and --proxy is not given, works on the data directory itself.
+
+    Exit status: 0 if everything is cached, 1 if something failed (the rest is fetched nevertheless), 2 for a usage error, 130
+    if it was stopped.
     """
     if not requirements and not installed.files and recent is None:
-        raise click.UsageError("nothing to warm: name requirements, files with -r, or a time with --recent")
+        raise click.UsageError("nothing to warm; expected requirements, files with -r, or a time with --recent")
     if follow and (dry_run or interval < LEAST_INTERVAL):
-        raise click.UsageError(f"--follow goes with an --interval of at least {LEAST_INTERVAL:g}s, and not with --dry-run")
+        raise click.UsageError(
+            f"--follow needs an --interval of at least {LEAST_INTERVAL:g}s and cannot be used with --dry-run"
+        )
     if universal and installed.named:
-        raise click.UsageError("--universal means all platforms and versions: it excludes --python and --platform")
+        raise click.UsageError("--universal means all platforms and versions; it cannot be used with --python or --platform")
     if config_file is not None and config_file.suffix == ".txt":
         raise click.UsageError(f"-c {config_file}: -c names the configuration file; constraints are given with --constraint")
     if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
@@ -139,7 +148,11 @@ def _react(work: Callable[[Any], Awaitable[int]]) -> None:
 
 
 async def _status(work: Callable[[Any], Awaitable[int]], reactor: Any) -> int:
-    return await work(reactor)
+    try:
+        return await work(reactor)
+    except BrokenPipeError:  # nobody reads on, as after "| head"; what is still in the buffer has no way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _exit(status: int) -> None:

@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from proxy import config
 from proxy.commands import asking
 from proxy.commands.directory import LOOPBACK
+from proxy.commands.speaking import note, quiet
 from proxy.errors import ConfigError
 from proxy.host import datadir
 from proxy.settings import Settings
@@ -25,7 +26,7 @@ from proxy.simple.links import shown
 from proxy.warm.fetching import Fetcher, Unreachable
 from proxy.warm.following import follow
 from proxy.warm.looking import Goal, Warmed, look
-from proxy.warm.progress import Bar, Lines
+from proxy.warm.progress import Bar, Lines, Quiet
 from proxy.warm.report import WarmReport
 
 
@@ -73,8 +74,11 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
 
     def tell(report: WarmReport) -> bool:
         """Whether the report could be written."""
-        for line in report.lines(dry=asked.goal.dry):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for failure in report.failures:
+            click.echo(f"failed: {failure}", err=True)
+        if not quiet():
+            for line in report.lines(dry=asked.goal.dry):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         if asked.report_file is not None:
             try:
                 asked.report_file.write_text(json.dumps(report.document(), indent=1) + "\n", "utf-8")
@@ -84,11 +88,11 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
         return True
 
     try:
-        async with _proxy(reactor, where, console) as found:
+        async with _proxy(reactor, where) as found:
             with tempfile.TemporaryDirectory(prefix="pypiproxy-warm-") as cache:
 
                 async def one_look() -> WarmReport:
-                    progress = Bar(console) if console.is_terminal else Lines(console)
+                    progress = Quiet() if quiet() else Bar(console) if console.is_terminal else Lines(console)
                     return await look(asked.goal, found, Path(cache), progress, reactor)
 
                 if asked.interval is None:
@@ -124,7 +128,7 @@ async def _index_url(reactor: Any, where: Where) -> str | None:
 
 
 @asynccontextmanager
-async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[Warmed]:
+async def _proxy(reactor: Any, where: Where) -> AsyncIterator[Warmed]:
     """The proxy to be warmed: the one that runs, or this very process if none does."""
     # A data directory that was named alone is meant, whatever proxy of other data runs at the usual address.
     if where.named or (where.config is None and where.data_dir is None):
@@ -144,7 +148,7 @@ async def _proxy(reactor: Any, where: Where, console: Console) -> AsyncIterator[
         service.startService()
         try:
             text = f"no proxy runs: working on {settings.server.data_dir} directly"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            note(text)
             yield Warmed(f"{service.listenings[0].local_url()}simple/", service.administration.perform)
         finally:
             await service.stopService()

@@ -26,6 +26,8 @@ T = TypeVar("T")
 PUBLIC = "pypi"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
+#: Of an index or upstream (characters).
+_LONGEST_NAME = 100
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 _CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
 _CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
@@ -60,8 +62,8 @@ def text(value: Any) -> str:
 
 def name(value: Any) -> str:
     """The name of an index or upstream, as it stands in URLs."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise Unacceptable("a name of a-z, 0-9 and, inside, any of . _ -")
+    if not isinstance(value, str) or len(value) > _LONGEST_NAME or not _NAME.fullmatch(value):
+        raise Unacceptable(f"a name of a-z, 0-9 and, inside, any of . _ -, of at most {_LONGEST_NAME} characters")
     return value
 
 

@@ -25,6 +25,9 @@ from proxy.simple.links import shown, shown_in
 #: Options of requirement files that say where to look: that is the proxy's business.
 _SOURCES = ("index_url", "extra_index_urls", "find_links", "no_index", "trusted_hosts")
 
+#: So much of what is no requirement is shown (characters).
+_SHOWN = 100
+
 #: Versions of lock files that are understood (the part before the first dot, or the whole).
 _UV, _POETRY, _PDM, _PIPENV = (1,), ("1", "2"), ("4",), (6,)
 
@@ -84,16 +87,23 @@ def read_arguments(requirements: tuple[str, ...]) -> Group:
     """The group of *requirements* given on the command line."""
     group = Group("command line")
     for text in requirements:
-        if Path(text).is_file():
+        if _is_file(text):
             group.refuse(text, f"is a file: name it with -r {text}")
             continue
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            group.refuse(shown_in(text), f"is no requirement: {shown_in(_one_line(error))}")
+            group.refuse(shown_in(text)[:_SHOWN], f"is not a requirement: {shown_in(_one_line(error))[: 2 * _SHOWN]}")
             continue
         _add(group, requirement, shown_in(text))
     return group
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # it is no name that a file can have
+        return False
 
 
 def _add(group: Group, requirement: Requirement, where: str) -> None:

@@ -57,9 +57,8 @@ class WarmReport:
         return [*map(str, dict.fromkeys(self.problems)), *files]
 
     def lines(self, *, dry: bool = False) -> list[str]:
-        """The summary."""
+        """The notes and the summary; :attr:`failures` are apart."""
         lines = [f"note: {note}" for note in dict.fromkeys(self.notes)]
-        lines += [f"failed: {failure}" for failure in self.failures]
         failed = len(self.failures)
         if dry:
             lines.append(f"{self.count('there')} files are there, {self.count('wanted')} would be asked for, {failed} failed")
