@@ -64,6 +64,19 @@ async def restore(folder: Path, *arguments: str | Path) -> Ended:
 
 
 @pytest_twisted.ensureDeferred
+async def test_with_quiet_only_failures_are_printed(upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path) -> None:
+    _, operator = await filled(upstream, make_proxy)
+    backup, bundle, restored = (str(tmp_path / name) for name in ("backup.tar.zst", "bundle.tar.zst", "restored"))
+    for line in (["backup", backup], ["export", "six", "-o", bundle], ["import", bundle]):
+        ended = await operator.run(*line, "--quiet")
+        assert (line, ended.status, ended.output) == (line, 0, "")
+    ended = await restore(tmp_path, backup, restored, "--quiet")
+    assert (ended.status, ended.output) == (0, "")
+    ended = await operator.run("backup", backup, "--quiet")
+    assert (ended.status, "it exists" in ended.output) == (1, True)
+
+
+@pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("running", [True, False], ids=["running", "not running"])
 async def test_a_directory_is_restored_from_its_backup(
     upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path, running: bool

@@ -12,6 +12,7 @@ from proxy.bundle.restoring import Restored, restore_backup
 from proxy.bundle.saving import Saved
 from proxy.commands.counting import Counting, interruptible
 from proxy.commands.place import ProxyPlace, fail, options, say
+from proxy.commands.speaking import note
 from proxy.commands.whole import whole_file
 from proxy.core.amounts import size
 from proxy.errors import ConfigError, ProxyError
@@ -46,11 +47,11 @@ def backup(place: ProxyPlace, file: Path, with_files: bool, force: bool) -> None
         click.echo(f"interrupted: {file} was not written", err=True)
         raise SystemExit(130) from None
     if str(file) == "-":
-        click.echo(f"{saved.records:,} records, {saved.files:,} files", err=True)
+        note(f"{saved.records:,} records, {saved.files:,} files", err=True)
     elif place.as_json:
         say({"records": saved.records, "files": saved.files, "damaged": saved.damaged, "size": written_size})
     else:
-        click.echo(f"{file}: {saved.records:,} records, {saved.files:,} files, {size(written_size)}")
+        note(f"{file}: {saved.records:,} records, {saved.files:,} files, {size(written_size)}")
     if saved.damaged:
         fail(f"{len(saved.damaged)} stored files are damaged and will not be restored; pypiproxy verify names them")
 
@@ -82,4 +83,4 @@ def restore(file: Path, directory: Path) -> None:
         click.echo("interrupted: nothing was restored", err=True)
         raise SystemExit(130) from None
     left_out = f"; {restored.damaged:,} files that were damaged before are left out" if restored.damaged else ""
-    click.echo(f"{directory}: {restored.records:,} records and {restored.files:,} files restored{left_out}")
+    note(f"{directory}: {restored.records:,} records and {restored.files:,} files restored{left_out}")

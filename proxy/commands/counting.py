@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from proxy.commands.speaking import quiet
 from proxy.core.amounts import size
 
 #: Seconds between two words: on a terminal, where they take each other's place, and elsewhere.
@@ -19,7 +20,10 @@ _ON_TERMINAL, _ELSEWHERE = 0.2, 30.0
 
 
 class Counting:
-    """Says how far it is, no more often than people read; a context that leaves a terminal's line clean."""
+    """Says how far it is, no more often than people read, and never with ``--quiet``.
+
+    It is a context that leaves the line of a terminal clean.
+    """
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -36,7 +40,7 @@ class Counting:
     def tell(self, pages: int, files: int, count: int, what: str = "pages") -> None:
         """So many *pages* (or *what* they are) and *files* so far, and *count* bytes."""
         now = time.monotonic()
-        if now < self._due:
+        if now < self._due or quiet():
             return
         self._due = now + (_ON_TERMINAL if self._terminal else _ELSEWHERE)
         line = f"{pages:,} {what}, {files:,} files, {size(count)}"

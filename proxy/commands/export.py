@@ -17,6 +17,7 @@ from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache, named
 from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import Selected, select
+from proxy.commands.speaking import note
 from proxy.commands.whole import whole_file
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
@@ -130,7 +131,7 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     problems = [*problems, *exported.problems]
     for problem in problems:
         click.echo(problem, err=True)
-    click.echo(
+    note(
         f"{place.output}: {exported.pages} pages and {exported.files} files with {exported.size:,} bytes of index {cache.name}",
         err=True,
     )

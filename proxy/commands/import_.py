@@ -19,6 +19,7 @@ from proxy.bundle.importing import Imported, open_bundle
 from proxy.commands import asking
 from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache
+from proxy.commands.speaking import note
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
 
@@ -100,7 +101,7 @@ class _Import:
             return
         for problem in imported.problems:
             click.echo(f"{self._bundle}: {problem}", err=True)
-        click.echo(
+        note(
             f"{self._bundle}: {when}{imported.pages} pages and {imported.files} files with {imported.size:,} bytes taken into "
             f"index {imported.index}; {imported.pages_there} pages and {imported.files_there} files were there",
             err=True,

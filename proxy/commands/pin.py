@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from proxy.commands.place import ProxyPlace, options, say
+from proxy.commands.speaking import note
 from proxy.commands.tables import show
 from proxy.core.amounts import counted, moment, size
 
@@ -26,7 +27,7 @@ def _change(place: ProxyPlace, operation: str, done: str, **arguments: Any) -> N
         name = each["filename"] or f"{each['project']}: {_FUTURE}"
         click.echo(f"{name} ({each['index']})")
     files = sum(1 for each in changed if each["filename"] is not None)
-    click.echo(f"{counted(files, 'file')} {done}")
+    note(f"{counted(files, 'file')} {done}")
 
 
 @click.command()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from proxy.commands.place import ProxyPlace, fail, options, say
+from proxy.commands.speaking import note
 from proxy.config import quantities
 from proxy.core.amounts import counted, size
 
@@ -81,12 +82,12 @@ def _tell(gone: dict[str, Any]) -> None:
     for each in gone["pages"]:
         click.echo(f"{done} {each['index']}: the page of {each['project']}")
     if gone["removed"] or not gone["pages"]:
-        click.echo(f"{counted(gone['files'], 'file')} {freed}, {size(gone['bytes'])}")
+        note(f"{counted(gone['files'], 'file')} {freed}, {size(gone['bytes'])}")
     if gone["removed"]:
         names = len(gone["removed"])
-        click.echo(
+        note(
             f"the first-seen digests of {counted(names, 'name')} {forgotten}: "
             "whatever upstream offers under them next is accepted"
         )
     if gone["dry"]:
-        click.echo("nothing was removed (--dry-run)")
+        note("nothing was removed (--dry-run)")
