@@ -152,7 +152,8 @@ class Wrecker:
         when = "running" if running else "stopped"
         self._journal.damage[f"records ({when}): {kind}"] += 1
         self._journal.note(WORLD, f"damage ({when}): the record database: {kind}")
-        kinds[kind]()
+        with suppress(OSError):  # a disk that is full takes no damage either
+            kinds[kind]()
 
     def _overwrite(self, path: Path, start: int, count: int) -> None:
         with path.open("r+b") as file:
