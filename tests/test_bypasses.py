@@ -15,7 +15,7 @@ from proxy.core.bypasses import PIP, UV, OtherSources, cautions, elsewhere, in_e
 from proxy.core.client_files import in_pip_conf, in_uv_toml
 from proxy.core.clients import CLIENTS, Address
 from proxy.host.clients import past_the_proxy
-from tests.support.process import environment
+from tests.support.process import ROOT, environment
 
 PROXY = Address.of("http://build-host.example:3143")
 OTHER = "https://other.example/simple"
@@ -189,6 +189,22 @@ def test_pip_itself_reads_the_same_files(tmp_path: Path, named: bool) -> None:
     for url in ("/opt/wheels", OTHER, "https://b.example/", "/opt/more", "/opt/most"):
         assert (f"'{url}'" in of_pip) == any(f"({url})" in each for each in ours), (url, of_pip)
     assert f"'{OTHER}'" in of_pip or named
+
+
+def test_pip_asks_the_proxy_alone_after_the_cure_in_the_manual(tmp_path: Path) -> None:
+    machine(tmp_path, {".config/pip/pip.conf": f"[global]\nextra-index-url = {OTHER}\nfind-links = /opt/wheels\n"})
+    env = environment(tmp_path, PYTHONPATH=os.getcwd(), PIP_EXTRA_INDEX_URL=OTHER, PIP_FIND_LINKS="/opt/more")
+    section = (ROOT / "docs/troubleshooting.md").read_text("utf-8").partition("### Requests that bypass the proxy")[2]
+    cure = section.partition("```sh\n")[2].partition("```")[0]
+    command = f'pypiproxy() {{ "{sys.executable}" -c "{PROGRAM}" "$@"; }}'
+
+    def sources(first: str) -> list[str]:
+        shell = ["/bin/sh", "-ec", "\n".join([command, first, f'"{sys.executable}" -m pip config list'])]
+        listed = subprocess.run(shell, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+        return [line for line in listed if "index" in line or "links" in line]
+
+    assert f"global.extra-index-url='{OTHER}'" in sources("export PIP_EXTRA_INDEX_URL=")
+    assert sources(cure) == [":env:.index-url='http://build-host.example:3143/simple/'"]
 
 
 def test_the_command_reports_it_on_standard_error_and_the_rest_is_for_the_shell(tmp_path: Path) -> None:
