@@ -135,6 +135,34 @@ async def test_what_is_not_kept_is_named_and_the_rest_is_exported(serve: Start, 
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_export_of_what_is_not_stored_writes_no_bundle_and_leaves_an_earlier_one(
+    serve: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    await fill(serve, upstream, APP.filename)
+    bundle = tmp_path / "bundle.tar.zst"
+    exported = command("export", "flask", "lib", "-o", bundle, "-d", tmp_path / "a")
+    assert (exported.exit_code, list(tmp_path.glob("bundle*"))) == (1, []), exported.output
+    assert "flask: index pypi has no page of it" in exported.output
+    assert f"{bundle}: nothing that was asked for is stored in index pypi; no bundle was written" in exported.output
+    bundle.write_bytes(b"an earlier one")
+    assert command("export", "flask", "-o", bundle, "--force", "-d", tmp_path / "a").exit_code == 1
+    assert bundle.read_bytes() == b"an earlier one"
+    assert command("export", "flask", "-o", "-", "-d", tmp_path / "a").exit_code == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_export_replaces_no_file_unless_it_is_told_to(serve: Start, upstream: FakeUpstream, tmp_path: Path) -> None:
+    await fill(serve, upstream, APP.filename)
+    bundle = tmp_path / "bundle.tar.zst"
+    bundle.write_bytes(b"mine")
+    refused = command("export", "app", "-o", bundle, "-d", tmp_path / "a")
+    assert (refused.exit_code, bundle.read_bytes()) == (1, b"mine")
+    assert f"{bundle}: it exists; name another file, or replace it with --force" in refused.output
+    assert command("export", "app", "-o", bundle, "--force", "-d", tmp_path / "a").exit_code == 0
+    assert members(bundle.read_bytes())
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_stored_project_without_a_page_is_named_by_an_export_of_all(
     serve: Start, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
@@ -218,7 +246,7 @@ async def test_an_interrupted_export_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(BundleWriter, "end", interrupted)
-    result = command("export", "app", "-o", tmp_path / "bundle.tar.zst", "-d", tmp_path / "a")
+    result = command("export", "app", "-o", tmp_path / "bundle.tar.zst", "--force", "-d", tmp_path / "a")
     assert (result.exit_code, "bundle.tar.zst was not written" in result.output) == (130, True), result.output
     assert (tmp_path / "bundle.tar.zst").read_bytes() == b"an earlier one"
     assert not list(tmp_path.glob("*.unfinished"))
@@ -282,7 +310,7 @@ async def test_what_is_pinned_is_exported_with_what_is_named(serve: Start, upstr
         assert completed(there.pinned.pin("pypi", "lib", "2.0")) == [OTHER.filename]
     bundle = tmp_path / "bundle.tar.zst"
     for arguments, made in ((("--pinned",), {OTHER}), (("--pinned", "app"), {APP, OTHER}), (("--pinned", "lib"), {LIB, OTHER})):
-        exported = command("export", *arguments, "-o", bundle, "-d", tmp_path / "a")
+        exported = command("export", *arguments, "-o", bundle, "--force", "-d", tmp_path / "a")
         assert exported.exit_code == 0, exported.output
         inside = {member.name for member, _ in members(bundle.read_bytes())}
         assert {each for each in (APP, LIB, OTHER) if f"files/{each.sha256}" in inside} == made

@@ -13,7 +13,7 @@ from proxy.bundle.saving import Saved
 from proxy.commands.counting import Counting, interruptible
 from proxy.commands.place import ProxyPlace, fail, options, say
 from proxy.commands.speaking import note
-from proxy.commands.whole import whole_file
+from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import size
 from proxy.errors import ConfigError, ProxyError
 from proxy.host.owner import refuse_root
@@ -30,8 +30,7 @@ def backup(place: ProxyPlace, file: Path, with_files: bool, force: bool) -> None
     The copy has the ledger (first-seen digests and pinned files), the pages and documents, and the number of the format.
     Without --with-files, cached files are fetched again after a restore.  FILE is there whole or not at all.
     """
-    if not force and os.path.lexists(file):
-        fail(f"{file}: it exists; name another file, or replace it with --force")
+    check_replaceable(file, force)
     counting = Counting()
 
     def hear(said: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from proxy.commands.directory import index_cache, named
 from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import Selected, select
 from proxy.commands.speaking import note
-from proxy.commands.whole import whole_file
+from proxy.commands.whole import check_replaceable, whole_file
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
 from proxy.names import is_project_name, normalize
@@ -34,6 +34,7 @@ from proxy.warm.resolving import Wishes
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="The bundle to write; - is standard output."
 )
+@click.option("--force", is_flag=True, help="Replace the bundle if it exists.")
 @click.option("--index", help="The index to export [default: the default one].")
 @click.option(
     "--data-dir", "-d", type=click.Path(path_type=Path), help="The proxy's data directory [default: the configuration's]."
@@ -45,6 +46,7 @@ def export(
     pinned: bool,
     installed: Installed,
     output: Path,
+    force: bool,
     index: str | None,
     data_dir: Path | None,
     config: Path | None,
@@ -52,13 +54,14 @@ def export(
     """Write the pages of each PROJECT, with its metadata and all its files that are stored, into a bundle.
 
     Files given with -r are resolved among what is stored; no upstream is asked.  Exits with status 1 when something that was
-    asked for is not in the bundle.
+    asked for is not in the bundle; if nothing is stored of it, no bundle is written.
     """
     if bool(projects or installed.files or pinned) == everything:
         raise click.UsageError("name projects, or files with -r, or say --pinned; or else --all")
     for project in projects:
         if not is_project_name(project):
             raise click.UsageError(f"{project!r} is no project name")
+    check_replaceable(output, force)
     wanted: Selection = dict.fromkeys(normalize(project) for project in projects)
     place = _Place(output, index, data_dir, config, pinned)
     try:
@@ -107,8 +110,13 @@ class _Place:
     pinned: bool
 
 
+class _NothingStored(Exception):
+    """Nothing of what was asked for is stored: the bundle would be empty."""
+
+
 def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
+    empty = False
     try:
         with (
             index_cache(place.config, place.data_dir, place.index, reading=True) as cache,
@@ -122,15 +130,23 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
                     cache, wanted, out, time.time, lambda so_far: counting.tell(so_far.pages, so_far.files, so_far.size)
                 )
             )
+            if not exported.pages:
+                raise _NothingStored
     except (ConfigError, ProxyError) as error:
         click.echo(str(error), err=True)
         return 1
     except OSError as error:
         click.echo(f"{place.output}: {error.strerror}; nothing was written", err=True)
         return 1
+    except _NothingStored:
+        empty = True
     problems = [*problems, *exported.problems]
     for problem in problems:
         click.echo(problem, err=True)
+    if empty:
+        nothing = f"nothing that was asked for is stored in index {cache.name}"
+        click.echo(f"{place.output}: {nothing}; no bundle was written", err=True)
+        return 1
     note(
         f"{place.output}: {exported.pages} pages and {exported.files} files with {exported.size:,} bytes of index {cache.name}",
         err=True,

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from proxy.commands.speaking import fail
 from proxy.storage.local import sync
+
+
+def check_replaceable(output: Path, force: bool) -> None:
+    """Exit with status 1 and a message if *output* exists and is not to be replaced (*force*).  ``-`` is standard output."""
+    if not force and str(output) != "-" and os.path.lexists(output):
+        fail(f"{output}: it exists; name another file, or replace it with --force")
 
 
 @contextmanager
