@@ -324,7 +324,7 @@ async def test_what_of_a_file_is_not_stored_is_named_and_the_rest_is_exported(
     (tmp_path / "requirements.txt").write_text("app\nflask\n")
     exported = await export_process(tmp_path, "-r", "requirements.txt", "-r", "no.txt", "-o", "bundle.tar.zst")
     assert exported.status == 1
-    assert "flask was not found" in exported.output
+    assert "nothing of flask is stored. To do: fetch it first, with pypiproxy warm flask" in exported.output
     assert "no.txt: cannot be read: No such file or directory" in exported.output
     assert "2 pages and 3 files" in exported.output
 

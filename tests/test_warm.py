@@ -194,7 +194,7 @@ async def test_what_fails_is_named_and_the_rest_is_fetched(stocked: FakeUpstream
     assert ended.status == 1, ended.output
     said = " ".join(f"{each['where']}: {each['why']}" for each in warm.report()["problems"])
     for words in (
-        "no-such-project was not found",
+        "upstream has no project no-such-project",
         "lib<1",
         "line 5: -e . is a path",
         "tool 1.0: no file on the index has one of its 1 hashes",
@@ -241,6 +241,30 @@ async def test_one_impossible_requirement_is_one_failure_with_a_hint_that_fits(
     (failure,) = [line for line in ended.output.splitlines() if line.startswith("failed: ")]
     assert "connection refused" in failure
     assert "pypiproxy upstreams" in failure.rpartition("To do: ")[2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_outage_and_an_unknown_project_are_told_in_the_words_of_the_proxy(
+    stocked: FakeUpstream, proxied: Proxied, warm: Warm
+) -> None:
+    needy = wheel("needy", requires=["no-such-project"])
+    stocked.add_file("needy", needy.filename, needy.data)
+    proxy = await proxied()
+    cure = "To do: check the spelling, and whether an upstream has the project"
+    ended = await warm("No.Such.Project>1", "--latest", "1", "--proxy", proxy.base)
+    said = [line for line in ended.output.splitlines() if line.startswith("failed: ")]
+    assert said == [f"failed: No.Such.Project>1: upstream has no project no-such-project. {cure}"], ended.output
+    assert (ended.status, "1 failed" in ended.output) == (1, True)
+    ended = await warm("needy", "--proxy", proxy.base)
+    said = [line for line in ended.output.splitlines() if line.startswith("failed: ")]
+    assert said == [f"failed: needy: it needs no-such-project: upstream has no project no-such-project. {cure}"], ended.output
+    await stocked.down()
+    ended = await warm("not-asked-for-yet", "--latest", "1", "--proxy", proxy.base)
+    (outage,) = [line for line in ended.output.splitlines() if line.startswith("failed: ")]
+    assert outage.startswith("failed: not-asked-for-yet: upstream is unavailable ("), outage
+    assert outage.endswith("). To do: see pypiproxy upstreams, and run this again later")
+    assert outage.count("connection refused") == 1
+    assert "--python" not in outage
 
 
 @pytest_twisted.ensureDeferred
@@ -314,7 +338,7 @@ async def test_the_plain_address_of_the_proxy_means_its_default_index(
 @pytest_twisted.ensureDeferred
 async def test_a_server_that_is_no_proxy_is_taken_by_its_url_alone(stocked: FakeUpstream, warm: Warm) -> None:
     ended = await warm("tool", "--proxy", stocked.url.removesuffix("simple/"))
-    assert (ended.status, "tool was not found in the package registry" in ended.output) == (1, True), ended.output
+    assert (ended.status, "the index has no project tool" in ended.output) == (1, True), ended.output
 
 
 @pytest_twisted.ensureDeferred

@@ -128,7 +128,7 @@ async def test_the_running_proxy_fetches_what_its_configuration_names(
     assert proxy.process is not None
     await proxy.process.until(lambda: "files fetched" in proxy.log, 30.0)
     assert "[warm] 1 files fetched, 0 were there" in proxy.log
-    assert "no-such-project was not found" in proxy.log
+    assert "upstream has no project no-such-project" in proxy.log
     assert stocked.count("*.whl") == 1
     await proxy.stop()
     assert "Traceback" not in proxy.log

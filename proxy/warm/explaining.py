@@ -1,8 +1,22 @@
-"""Why the resolver found nothing, in its own words, with a hint that fits: what to change so that the next run succeeds."""
+"""Why something could not be had, with a hint that fits: what to change so that the next run succeeds.
+
+A page that the proxy does not have is explained by the proxy's answer, everything else in the words of the resolver.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
+
+from proxy.errors import GivenUp, NotFound, NotHere, SlowUpstream, UpstreamFailed
+
+#: The project whose page the resolver did not get: it names the project, or the URL that it asked for.
+_UNKNOWN = re.compile(r"(\S+) was not found in the package registry")
+_FAILED = re.compile(r"(?:HTTP status|Request failed|Failed to fetch|error sending request).*?/simple/([^/\s`]+)/")
+#: Codes of answers during an outage.
+_OUTAGE = (UpstreamFailed.code, SlowUpstream.code, GivenUp.code)
+_SPELLING = "To do: check the spelling, and whether an upstream has the project"
 
 #: What uv says before its reason.
 _PREAMBLE = re.compile(r"No solution found when resolving dependencies(?: for [^:]*)?:? *(?:cause:)? *")
@@ -36,3 +50,39 @@ def explained(words: str) -> str:
     reason = _PREAMBLE.sub("", words, count=1).strip()
     hint = next((hint for expression, hint in _HINTS if expression.search(reason)), _CONFLICT)
     return f"{reason.rstrip('.')}. To do: {hint}"
+
+
+def unfound(words: str) -> str | None:
+    """The project whose page the resolver did not get, as its *words* say; ``None`` if they are about something else."""
+    found = _UNKNOWN.search(words) or _FAILED.search(words)
+    return None if found is None else found[1]
+
+
+def without_page(project: str, status: int, body: bytes) -> str | None:
+    """Why the index has no page of *project*, and a hint: *status* and *body* are its answer.  ``None`` if they do not tell."""
+    told = _told(body)
+    code = told.get("code")
+    if code in _OUTAGE:
+        return f"upstream is unavailable ({_reasons(told)}). To do: see pypiproxy upstreams, and run this again later"
+    if code == NotHere.code:
+        return f"nothing of {project} is stored. To do: fetch it first, with pypiproxy warm {project}"
+    if code == NotFound.code and "upstream answered 404" in str(told.get("detail")):
+        return f"upstream has no project {project}. {_SPELLING}"
+    if code is None and status == 404:
+        return f"the index has no project {project}. {_SPELLING}"
+    return None
+
+
+def _told(body: bytes) -> dict[str, Any]:
+    """The members of a problem document (RFC 9457); empty if *body* is none."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _reasons(told: dict[str, Any]) -> str:
+    attempts = told.get("attempts")
+    reasons = [str(each.get("reason")) for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else []
+    return "; ".join(dict.fromkeys(reasons)) or str(told.get("detail"))

@@ -29,6 +29,7 @@ from proxy.simple.numbers import whole
 from proxy.upstream.http.failures import cancelled, reason
 from proxy.upstream.http.heads import QuietPool
 from proxy.warm.choosing import PageEntry
+from proxy.warm.explaining import without_page
 
 #: How often an answer that says "later" (503, 429) or a broken connection is tried again, and the longest pause (seconds).
 _TRIES = 5
@@ -41,7 +42,12 @@ _DEFAULT_BUILD = ["setuptools>=40.8.0"]
 
 
 class NotFetched(Exception):
-    """A page or a file could not be had; ``str()`` says why."""
+    """A page or a file could not be had; ``str()`` says why.  ``status`` and ``body`` are of the answer, if there was one."""
+
+    def __init__(self, why: str, status: int | None = None, body: bytes = b"") -> None:
+        super().__init__(why)
+        self.status = status
+        self.body = body
 
 
 class Unreachable(NotFetched):
@@ -115,15 +121,20 @@ class Fetcher:
         own = (response.headers.getRawHeaders("cache-status") or [""])[0].startswith("pypiproxy;")
         return f"{url}/" if redirected and own else None
 
-    async def page(self, project: str) -> dict[str, Any]:
-        """The JSON page of *project* (normalised).  Raises NotFetched."""
+    async def page(self, project: str, tries: int = _TRIES) -> dict[str, Any]:
+        """The JSON page of *project* (normalised), asked for up to *tries* times.  Raises NotFetched."""
         if project not in self._pages:
-            self._pages[project] = await self._asking.join(project, lambda: self._page(project))
+            self._pages[project] = await self._asking.join(project, lambda: self._page(project, tries))
         return self._pages[project]
 
-    async def _page(self, project: str) -> dict[str, Any]:
+    async def _page(self, project: str, tries: int) -> dict[str, Any]:
         async with self._slots:
-            response = await self._ask("GET", f"{self.index_url}{project}/", Accept=MediaType.JSON.value)
+            try:
+                response = await self._ask("GET", f"{self.index_url}{project}/", tries, Accept=MediaType.JSON.value)
+            except NotFetched as error:
+                if error.status is None:
+                    raise
+                raise NotFetched(without_page(project, error.status, error.body) or str(error), error.status) from error
             page: dict[str, Any] = await treq.json_content(response)
         if not isinstance(page.get("files"), list):
             raise NotFetched(f"{shown(self.index_url)} is no index: it answers with something else than a project page")
@@ -180,10 +191,10 @@ class Fetcher:
                 return Fetched(filename, body.size, there, builds_with)
         raise NotFetched("the proxy broke off again and again")
 
-    async def _ask(self, method: str, url: str, **headers: str) -> Any:
-        """The answer to one request.  One that says "later" is waited for.  Raises NotFetched."""
+    async def _ask(self, method: str, url: str, tries: int = _TRIES, **headers: str) -> Any:
+        """The answer to one request.  One that says "later" is waited for, *tries* times in all.  Raises NotFetched."""
         fields = {name: [value] for name, value in {"User-Agent": AGENT, **headers}.items()}
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, tries + 1):
             try:
                 response = await self._client.request(method, url, headers=Headers(fields), unbuffered=True)
             except CancelledError:
@@ -195,9 +206,9 @@ class Fetcher:
                 self.traffic.upstream += 1
             if response.code == 200:
                 return response
-            await treq.content(response)
-            if response.code not in (429, 502, 503) or attempt == _TRIES:
-                raise NotFetched(f"{response.code} {response.phrase.decode('latin-1')}")
+            body = await treq.content(response)
+            if response.code not in (429, 502, 503) or attempt == tries:
+                raise NotFetched(f"{response.code} {response.phrase.decode('latin-1')}", response.code, body)
             pause = (response.headers.getRawHeaders("retry-after") or ["1"])[0]
             await deferLater(self._reactor, min(_LONGEST_PAUSE, 1.0 if (wait := whole(pause)) is None else float(wait)))
         raise AssertionError("the loop ends by itself")

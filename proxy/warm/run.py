@@ -10,9 +10,9 @@ from attrs import frozen
 from packaging.requirements import InvalidRequirement, Requirement
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
 
-from proxy.names import normalize
+from proxy.names import is_project_name, normalize
 from proxy.warm.choosing import Choice, PageEntry, newest, suits
-from proxy.warm.explaining import explained
+from proxy.warm.explaining import explained, unfound
 from proxy.warm.fetching import Fetcher, NotFetched, Unreachable
 from proxy.warm.inputs import Group, Locked, Problem
 from proxy.warm.progress import Quiet
@@ -102,7 +102,7 @@ class Run:
         Only the smallest parts that fail are reported, so that one impossible requirement is one problem.
         """
         if len(requirements) < 2:
-            self._impossible(group, requirements, target, error)
+            await self._impossible(group, requirements, target, error)
             return []
         found: list[Locked] = []
         halves_fail = False
@@ -117,10 +117,10 @@ class Run:
                 halves_fail = True
                 found += await self._in_parts(group, half, target, smaller)
         if not halves_fail:
-            self._impossible(group, requirements, target, error)
+            await self._impossible(group, requirements, target, error)
         return found
 
-    def _impossible(self, group: Group, requirements: Sequence[str], target: Target | None, error: Unresolved) -> None:
+    async def _impossible(self, group: Group, requirements: Sequence[str], target: Target | None, error: Unresolved) -> None:
         """Report that *requirements* cannot be met together, once for all targets."""
         impossible = (group.where, *requirements)
         if impossible in self._impossibilities:
@@ -129,14 +129,29 @@ class Run:
         where = requirements[0] if len(requirements) == 1 else group.where
         about = [f"for {target}"] if target is not None and len(self._plan.targets) > 1 else []
         about += [f"required by {group.where}"] if group.is_file and where != group.where else []
-        why = explained(str(error))
+        why = await self._why(str(error), where)
         self.report.problems.append(Problem(where, f"{why} ({', '.join(about)})" if about else why))
+
+    async def _why(self, words: str, where: str) -> str:
+        """The reason in the resolver's *words*, or in those of the proxy if it has no page.  Raises Unreachable."""
+        project = unfound(words)
+        if project is not None and is_project_name(project):
+            project = normalize(project)
+            try:
+                await self._fetcher.page(project, tries=1)
+            except Unreachable:
+                raise
+            except NotFetched as error:
+                return str(error) if project in (where, normalize(_name(where))) else f"it needs {project}: {error}"
+        return explained(words)
 
     async def _newest(self, group: Group) -> list[Locked]:
         found = []
         for text in self._resolver.requirements(group):
             requirement = Requirement(text)
             name = normalize(requirement.name)
+            if (group.where, text) in self._impossibilities:
+                continue  # which is reported
             try:
                 page = await self._fetcher.page(name)
             except Unreachable:
@@ -214,6 +229,14 @@ class Run:
     def _done(self, outcome: Outcome) -> None:
         self.report.outcomes.append(outcome)
         self._progress.done(outcome)
+
+
+def _name(requirement: str) -> str:
+    """The project of *requirement*; empty if it is the name of a file."""
+    try:
+        return Requirement(requirement).name
+    except InvalidRequirement:
+        return ""
 
 
 def _why_none(entries: Sequence[PageEntry], locked: Locked, targets: Sequence[Target]) -> str | None:
