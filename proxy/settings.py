@@ -59,6 +59,13 @@ class UpstreamSettings:
     #: Let names on this upstream's pages lead to loopback, link-local and private addresses.
     #: ``None``: only when ``url`` itself names such an address.
     allow_private_addresses: bool | None = None
+    #: Whether it is an upstream of the command line, which has no table of its own.
+    of_command_line: bool = False
+
+    @property
+    def url_setting(self) -> str:
+        """What an operator changes to change ``url``."""
+        return "--upstream" if self.of_command_line else f"upstream.{self.name}.url"
 
 
 @frozen(kw_only=True)

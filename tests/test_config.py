@@ -125,7 +125,7 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     sources = {"password_file", "password_env", "token_file", "token_env", "netrc"}
     assert set(values["server"]) == {each.name for each in fields(ServerSettings)}
     assert set(values["upstream"]["pypi"]) | set(values["upstream"]["corp"]) == (
-        {each.name for each in fields(UpstreamSettings)} - {"name"} - secrets | sources
+        {each.name for each in fields(UpstreamSettings)} - {"name", "of_command_line"} - secrets | sources
     )
     assert set(values["index"][0]) == (
         {each.name for each in fields(IndexSettings)} - {"limits"} | {each.name for each in fields(PageLimits)}

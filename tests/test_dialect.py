@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.cli import main
+from proxy.config import CommandLine, load
 from proxy.settings import IndexSettings, PageLimits
 from tests.inprocess import JSON, Running, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault, Gate, Request
@@ -133,10 +134,23 @@ async def test_a_configured_url_without_simple_is_no_index_without_projects(
     for project in ("six", "other", "six"):
         reply = await proxy.get(f"/simple/{project}/")
         assert reply.status == 503
-        assert "upstream.up0.url is to end in simple/" in reply.json["detail"]
+        assert f"{url}simple/ has pages: set upstream.up0.url to it" in reply.json["detail"]
     lines = [formatEvent(each) for each in logged if "set it to that" in formatEvent(each)]
     assert len(lines) == 1
-    assert f"{url}simple/ has pages" in lines[0]
+    assert f"upstream.up0.url = {url} answers 404 and {url}simple/ has pages" in lines[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_url_without_simple_that_the_command_line_gave_is_called_by_its_option(
+    six: FakeUpstream, run: Serve, logged: list[LogEvent]
+) -> None:
+    url = six.url.removesuffix("simple/")
+    given = load(None, CommandLine(upstreams=(url,)), {}).upstreams
+    proxy = await run(*given)
+    reply = await proxy.get("/simple/six/")
+    assert f"{url}simple/ has pages: set --upstream to it" in reply.json["detail"]
+    (line,) = [formatEvent(each) for each in logged if "set it to that" in formatEvent(each)]
+    assert line.startswith(f"--upstream = {url} answers 404")
 
 
 @pytest_twisted.ensureDeferred

@@ -377,7 +377,7 @@ def _preferred(given: Sequence[str], upstreams: dict[str, UpstreamSettings], mis
         same = next((upstream.name for upstream in upstreams.values() if upstream.url == url), None)
         if same is None:
             same = _new_name(url, upstreams)
-            upstreams[same] = UpstreamSettings(name=same, url=url)
+            upstreams[same] = UpstreamSettings(name=same, url=url, of_command_line=True)
         names.append(same)
     return tuple(dict.fromkeys(names))
 

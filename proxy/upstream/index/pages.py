@@ -123,13 +123,13 @@ async def _look_elsewhere(
             if isinstance(reply, PageFound):
                 dialect.better_url = better
                 _log.error(
-                    "upstream.{name}.url = {url} answers 404 and {better} has pages: set it to that",
-                    name=upstream.name,
+                    "{setting} = {url} answers 404 and {better} has pages: set it to that",
+                    setting=upstream.url_setting,
                     url=upstream.url,
                     better=better,
                 )
     if dialect.better_url is not None:
-        words = f"answered 404, and {dialect.better_url} has pages: upstream.{upstream.name}.url is to end in simple/"
+        words = f"answered 404, and {dialect.better_url} has pages: set {upstream.url_setting} to it"
         raise Failed(words, fault=Fault.NO_EVIDENCE)
 
 
