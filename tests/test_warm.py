@@ -336,6 +336,14 @@ async def test_the_plain_address_of_the_proxy_means_its_default_index(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_plain_port_that_is_named_with_https_is_told(proxied: Proxied, warm: Warm) -> None:
+    proxy = await proxied()
+    ended = await warm("tool", "--proxy", proxy.base.replace("http:", "https:"))
+    assert (ended.status, "the URL of the proxy must begin with http://" in ended.output) == (1, True), ended.output
+    assert "start the proxy there" not in ended.output
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_server_that_is_no_proxy_is_taken_by_its_url_alone(stocked: FakeUpstream, warm: Warm) -> None:
     ended = await warm("tool", "--proxy", stocked.url.removesuffix("simple/"))
     assert (ended.status, "the index has no project tool" in ended.output) == (1, True), ended.output

@@ -23,7 +23,7 @@ from proxy.errors import ConfigError
 from proxy.host import datadir
 from proxy.settings import Settings
 from proxy.simple.links import shown
-from proxy.warm.fetching import Fetcher, Unreachable
+from proxy.warm.fetching import Fetcher, NoTls, Unreachable
 from proxy.warm.following import follow
 from proxy.warm.looking import Goal, Warmed, look
 from proxy.warm.progress import Bar, Lines, Quiet
@@ -118,6 +118,8 @@ async def _index_url(reactor: Any, where: Where) -> str | None:
     try:
         await fetcher.answers()
         below = None if where.url.endswith("/simple/") else await fetcher.index_below()
+    except NoTls:
+        raise
     except Unreachable as error:
         if where.named:
             raise Unreachable(f"{error}; start the proxy there, or leave --proxy out to work on the data directory") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 import tempfile
 import tomllib
@@ -35,6 +36,8 @@ from proxy.warm.explaining import without_page
 _TRIES = 5
 _LONGEST_PAUSE = 10.0
 _CONNECT_TIMEOUT = 10.0
+#: What OpenSSL says of an answer that is no TLS; the words depend on its version.
+_NO_TLS = re.compile(r"wrong version number|packet length too long|record layer failure", re.IGNORECASE)
 #: A source archive up to this size is looked into for what building it needs (bytes).
 _LARGEST_SDIST = 64 * 1024 * 1024
 #: What a source archive without ``[build-system]`` needs (PEP 518).
@@ -52,6 +55,10 @@ class NotFetched(Exception):
 
 class Unreachable(NotFetched):
     """The proxy itself does not answer."""
+
+
+class NoTls(Unreachable):
+    """The URL of the proxy begins with https, and http is spoken there."""
 
 
 @frozen
@@ -218,7 +225,10 @@ def _unreachable(url: str, error: Exception) -> Exception:
     """What a request for *url* that failed with *error* is to raise."""
     if cancelled(error):
         return CancelledError()
-    return Unreachable(f"{shown(url)} cannot be reached: {reason(error, _CONNECT_TIMEOUT)}")
+    why = reason(error, _CONNECT_TIMEOUT)
+    if url.startswith("https:") and _NO_TLS.search(why):
+        return NoTls(f"{shown(url)}: no TLS is spoken there; the URL of the proxy must begin with http://")
+    return Unreachable(f"{shown(url)} cannot be reached: {why}")
 
 
 class _Body:
