@@ -92,6 +92,7 @@ def test_a_port_in_use_is_told(reactor: Any) -> None:
         with pytest.raises(ConfigError) as caught:
             Listening(description, site(), reactor).privilegedStartService()
     assert f'"{description}": cannot listen there: Address already in use' in str(caught.value)
+    assert str(caught.value).endswith("that is free, for example --port 3144")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ _UNUSABLE = {
     ),
     errno.EADDRNOTAVAIL: "no interface of this machine has the address {host}",
 }
+#: Kinds of endpoints that listen at a port without TLS.
+_TCP = ("tcp", "tcp4", "tcp6")
 _EXPECTED = (
     'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock", or an address and a port, '
     'such as "127.0.0.1:3143" or "[::1]:3143"'
@@ -145,7 +147,7 @@ class Listening(Service):
     @property
     def plain(self) -> bool:
         """Whether http is spoken here over TCP, so that this process can ask itself."""
-        return _kind(self.description) in ("tcp", "tcp4", "tcp6")
+        return _kind(self.description) in _TCP
 
     @property
     def rotating(self) -> tuple[Rotating[Any], ...]:
@@ -178,6 +180,7 @@ class Listening(Service):
             reason = _reason(failures[0])
             raise ConfigError(
                 f'"{self.description}": cannot listen there: {reason}; expected an address of this machine that is free'
+                f"{_another(self.description)}"
             ) from failures[0]
         if not opened:
             waiting.cancel()
@@ -224,6 +227,11 @@ def _deepen(port: Any) -> None:
     """Let as many connections wait for *port* as a farm has, and not the 50 of Twisted's endpoints."""
     with socket.socket(fileno=os.dup(port.fileno())) as listening:
         listening.listen(_BACKLOG)
+
+
+def _another(description: str) -> str:
+    """An option for another port, if *description* names a port."""
+    return ", for example --port 3144" if _kind(description) in _TCP and ":3144" not in endpoint_of(description) else ""
 
 
 def _kind(description: str) -> str:
