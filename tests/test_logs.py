@@ -284,6 +284,13 @@ def test_json_keeps_everything_as_the_client_sent_it(capsys: pytest.CaptureFixtu
     assert (request["path"], request["bytes"], request["seconds"]) == ("/simple/six/", 12, 0.0123)
 
 
+def test_the_message_of_a_request_in_json_is_the_line_that_text_has(capsys: pytest.CaptureFixture[str]) -> None:
+    message = json.loads(written(capsys, form="json", access="short").splitlines()[0])["message"]
+    assert message == "127.0.0.1 GET /simple/six/ 200 12B 12ms hit pip/26.3 py3.11"
+    message = json.loads(written(capsys, form="json", access="full").splitlines()[0])["message"]
+    assert message.startswith("127.0.0.1 GET /simple/six/ 200 12 0.012 hit")
+
+
 def test_the_access_log_can_be_off(capsys: pytest.CaptureFixture[str]) -> None:
     said = written(capsys, access="off")
     assert "/simple/six/" not in said

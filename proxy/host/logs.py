@@ -39,11 +39,20 @@ _JSON_ESCAPED = {each: f"\\u{each:04x}" for each in _UNSEEN}
 
 def json_line(event: LogEvent) -> str:
     """*event* as one line of JSON, with its line end."""
+    return _json(event, formatEvent(event))
+
+
+def short_json_line(event: LogEvent) -> str:
+    """*event* as `json_line` has it, but the message of a request in the short form; the other members have the rest."""
+    return _json(event, _short(event, "").lstrip() if event.get("log_namespace") == ACCESS else formatEvent(event))
+
+
+def _json(event: LogEvent, message: str) -> str:
     fields: dict[str, Any] = {
         "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": event.get("log_level", LogLevel.info).name,
         "logger": event.get("log_namespace", "-"),
-        "message": formatEvent(event),
+        "message": message,
     }
     if (failure := event.get("log_failure")) is not None:
         fields["traceback"] = failure.getTraceback()
@@ -83,22 +92,24 @@ def _plain(value: Any) -> Any:
 def short_line(event: LogEvent) -> str:
     """*event* as `text_line` has it, but requests in the short form."""
     if event.get("log_namespace") == ACCESS:
-        return (
-            short(
-                _timestamp(int(event["log_time"])),
-                event["client"],
-                event["method"],
-                event["path"],
-                event["status"],
-                event["bytes"],
-                event["seconds"],
-                event["cache"],
-                event["agent"],
-                event["cut"],
-            )
-            + "\n"
-        )
+        return _short(event, _timestamp(int(event["log_time"]))) + "\n"
     return text_line(event)
+
+
+def _short(event: LogEvent, time: str) -> str:
+    """The short form of a request, which begins with *time*."""
+    return short(
+        time,
+        event["client"],
+        event["method"],
+        event["path"],
+        event["status"],
+        event["bytes"],
+        event["seconds"],
+        event["cache"],
+        event["agent"],
+        event["cut"],
+    )
 
 
 def text_line(event: LogEvent) -> str:
@@ -234,7 +245,9 @@ class WantedLog:
     @property
     def line(self) -> Callable[[LogEvent], str]:
         """What makes a line of an event."""
-        return json_line if self.form == "json" else short_line if self.access == "short" else text_line
+        if self.form == "json":
+            return short_json_line if self.access == "short" else json_line
+        return short_line if self.access == "short" else text_line
 
 
 def destination(twistd: Mapping[str, Any]) -> str | None:
