@@ -1,4 +1,4 @@
-"""An index URL without ``simple/``: installers find their way, operators are told, and everybody else learns the right URL."""
+"""An index URL without ``simple/``, or of another product: installers and operators learn the right one, as do all others."""
 
 from __future__ import annotations
 
@@ -71,6 +71,75 @@ async def test_others_get_a_404_that_names_the_right_path(
     assert reply.json["detail"] == "there is nothing at /Six/: the page of a project is at /simple/six/"
     assert warnings(logged) == []
     assert upstream.asked == []
+
+
+#: What devpi, Nexus and Artifactory call an index, and what is often guessed.
+ELSEWHERE = ["/root/pypi/+simple/", "/repository/pypi/simple/", "/artifactory/api/pypi/pypi/simple/", "/pypi/simple/"]
+
+
+@pytest.mark.parametrize("kind", INSTALLERS)
+@pytest.mark.parametrize("url", ELSEWHERE)
+@pytest_twisted.ensureDeferred
+async def test_the_url_of_another_product_is_answered_404_and_both_sides_learn_the_right_one(
+    upstream: FakeUpstream, run: Start, logged: list[LogEvent], url: str, kind: str
+) -> None:
+    upstream.add_file("six", SIX.filename, SIX.data)
+    proxy = await run(upstream)
+    for path in (f"{url}six/", f"{url}app/"):
+        reply = await proxy.get(path, Host="proxy.example:3143", **INSTALLERS[kind])
+        assert (reply.status, reply.headers["content-type"]) == (404, "application/problem+json")
+        detail = f"there is no index at http://proxy.example:3143{url}: set the index URL to http://proxy.example:3143/simple/"
+        assert reply.json["detail"] == detail
+        assert reply.reason == f"Not found: {detail}"
+    assert warnings(logged) == [
+        f"{kind} at 127.0.0.1 uses the URL http://proxy.example:3143{url}, which is no index of this proxy: "
+        "it is answered 404. Set its index URL to http://proxy.example:3143/simple/"
+    ]
+    assert upstream.asked == []
+
+
+@pytest.mark.parametrize("url", ELSEWHERE)
+@pytest_twisted.ensureDeferred
+async def test_others_are_told_there_what_they_were_always_told(
+    upstream: FakeUpstream, run: Start, logged: list[LogEvent], url: str
+) -> None:
+    reply = await (await run(upstream)).get(f"{url}six/", **OTHERS["curl"])
+    there = "there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/"
+    assert (reply.status, reply.json["detail"]) == (404, f"{url}six/: {there}")
+    assert warnings(logged) == []
+
+
+@pytest.mark.parametrize("path", ["/simple/six/", "/index/crop/simple/six/"])
+@pytest_twisted.ensureDeferred
+async def test_an_index_that_is_not_at_the_root_or_is_misspelt_is_named(
+    upstream: FakeUpstream, run: Start, logged: list[LogEvent], path: str
+) -> None:
+    proxy = await run(upstream, indexes=(IndexSettings(name="corp", upstreams=("up0",)),))
+    reply = await proxy.get(path, Host="proxy.example", **INSTALLERS["pip"])
+    assert reply.status == 404
+    assert reply.json["detail"].endswith("set the index URL to http://proxy.example/index/corp/simple/")
+    assert [each.rpartition(" ")[2] for each in warnings(logged)] == ["http://proxy.example/index/corp/simple/"]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/files/", "files are not listed here; the page of a project, at /simple/PROJECT/, links to its files"),
+        (
+            "/index/pypi/packages/",
+            "files are not listed here; the page of a project, at /index/pypi/simple/PROJECT/, links to its files",
+        ),
+        ("/pypi/", "the index is at /simple/, and the JSON document of a project at /pypi/PROJECT/json"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_folder_of_the_proxy_is_not_taken_for_a_project(
+    upstream: FakeUpstream, run: Start, path: str, hint: str
+) -> None:
+    proxy = await run(upstream)
+    reply = await proxy.get(path, **OTHERS["curl"])
+    assert (reply.status, reply.json["detail"]) == (404, f"there is nothing at {path}: {hint}")
+    assert (await proxy.get(path, **INSTALLERS["pip"])).status == 307
 
 
 @pytest_twisted.ensureDeferred

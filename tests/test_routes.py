@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.events import RequestPlace
-from proxy.web.routes import Below, NoRoute, OperationsRoute, Route, Slashless, TopLevel, UrlSpace
+from proxy.web.routes import Below, Elsewhere, NoRoute, OperationsRoute, Route, Slashless, TopLevel, UrlSpace
 from proxy.web.site import ROUTES
 
 #: What the segments of a pattern may be, and what else a client may write in their place.
@@ -71,11 +71,47 @@ def test_paths_of_all_kinds(path: str, route: Route) -> None:
 def test_without_a_default_index_nothing_is_served_at_the_root() -> None:
     space = UrlSpace(ROUTES, ["pypi"], None)
     assert leads("/simple/six/", space) == NoRoute(
-        "/simple/six/: no index is served at the root; indexes are at /index/<name>/simple/"
+        "/simple/six/: no index is served at the root; indexes are at /index/<name>/simple/",
+        elsewhere=Elsewhere("/simple/", "/index/pypi/simple/"),
     )
     assert isinstance(leads("/index/pypi/simple/six/", space), Below)
     assert isinstance(leads("/six/", space), NoRoute)
     assert leads("/", space) == TopLevel("/")
+
+
+@pytest.mark.parametrize(
+    ("path", "default", "asked", "meant"),
+    [
+        ("/pypi/simple/six/", "pypi", "/pypi/simple/", "/simple/"),
+        ("/root/pypi/+simple/six/", "pypi", "/root/pypi/+simple/", "/simple/"),
+        ("/a%20b/simple/six/", "pypi", "/a%20b/simple/", "/simple/"),
+        ("/simple/simple/six/", "pypi", "/simple/simple/", "/simple/"),
+        ("/index/pypi/x/simple/six/", "pypi", "/index/pypi/x/simple/", "/simple/"),
+        ("/repository/my%20index/simple/six/", "pypi", "/repository/my%20index/simple/", "/index/my%20index/simple/"),
+        ("/artifactory/api/pypi/my%20index/simple/six/", "pypi", None, "/index/my%20index/simple/"),
+        ("/artifactory/api/pypi/pypi/simple/six/", "my index", None, "/index/pypi/simple/"),
+        ("/artifactory/api/python/simple/six/", "my index", None, "/simple/"),
+        ("/index/pipy/simple/six/", "pypi", "/index/pipy/simple/", "/index/NAME/simple/ (NAME: my index, pypi)"),
+        ("/simple/six/", None, "/simple/", "/index/NAME/simple/ (NAME: my index, pypi)"),
+        ("/pypi/simple/six/", None, "/pypi/simple/", "/index/pypi/simple/"),
+    ],
+)
+def test_the_url_of_another_product_names_the_index_that_is_meant(
+    path: str, default: str | None, asked: str | None, meant: str
+) -> None:
+    route = leads(path, UrlSpace(ROUTES, ["pypi", "my index"], default))
+    assert isinstance(route, NoRoute)
+    assert route.elsewhere == Elsewhere(asked or path.removesuffix("six/"), meant)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/pypi/simple/", "/pypi/simple/six", "/pypi/simple//six/", "/pypi/simple/a%2fb/", "/pypi/files/six/", "/simple/a%20b/"],
+)
+def test_what_is_no_page_of_a_project_means_no_index(path: str) -> None:
+    route = leads(path)
+    assert isinstance(route, NoRoute)
+    assert route.elsewhere is None
 
 
 def test_what_a_client_is_told_repeats_little_of_what_it_wrote() -> None:
@@ -83,3 +119,7 @@ def test_what_a_client_is_told_repeats_little_of_what_it_wrote() -> None:
         route = leads(path)
         assert isinstance(route, NoRoute)
         assert len(route.why) < 700
+    misplaced = leads("/" + "a" * 5000 + "/simple/six/")
+    assert isinstance(misplaced, NoRoute)
+    assert misplaced.elsewhere is not None
+    assert len(misplaced.elsewhere.asked) < 300

@@ -6,10 +6,10 @@ put its values into URLs, keys and paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from urllib.parse import quote, unquote_to_bytes
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from proxy.core.events import RequestPlace
 from proxy.names import is_digest, is_project_name, is_served_name, is_version
@@ -27,6 +27,9 @@ CLAIMS: Mapping[str, Callable[[str], bool]] = {
 
 #: What answers are counted by: the first segment below an index.
 AREAS = frozenset({"simple", "files", "packages", "pypi"})
+
+#: How the URL of an index ends; ``+simple`` is devpi's.
+_SIMPLE = frozenset({"simple", "+simple"})
 
 
 @frozen(slots=True)
@@ -68,11 +71,23 @@ class Slashless:
 
 
 @frozen(slots=True)
+class Elsewhere:
+    """The page of a project is asked for at *asked*, where no index is; the one that is meant is at *meant*.
+
+    Both are paths of index URLs.  Where several may be meant, *meant* has the word ``NAME`` and lists their names.
+    """
+
+    asked: str
+    meant: str
+
+
+@frozen(slots=True)
 class NoRoute:
-    """There is nothing; *why* is for the client."""
+    """There is nothing; *why* is for the client.  *elsewhere* is for installers that take it for the page of a project."""
 
     why: str
     place: RequestPlace | None = None
+    elsewhere: Elsewhere | None = None
 
 
 Route = Below | OperationsRoute | TopLevel | Slashless | NoRoute
@@ -91,7 +106,28 @@ class UrlSpace:
 
     def route(self, path: bytes, shown: str) -> Route:
         """Where *path* leads, which is *shown* to the client as this text."""
-        match split_path(path):
+        segments = split_path(path)
+        route = self._route(segments, shown)
+        if isinstance(route, NoRoute):
+            match segments:
+                case (*before, simple, project, "") if simple in _SIMPLE and is_project_name(project):
+                    asked = shown.rsplit("/", 2)[0]
+                    return evolve(route, elsewhere=Elsewhere(f"{asked[:SHOWN]}/", self._meant(before)))
+        return route
+
+    def _meant(self, before: Sequence[str]) -> str:
+        """The path of the index that is meant by the segments *before* ``simple/``."""
+        names = sorted(self._indexes)
+        named = [segment for segment in before if segment in self._indexes]
+        if not named and self._default is not None and "index" not in before[:1]:
+            named = [self._default]  # no name of ours that may be misspelt
+        if not named and len(names) != 1:
+            return f"/index/NAME/simple/ (NAME: {', '.join(names)})"
+        name = (named or names)[-1]  # the name of a folder, as in Artifactory's /api/pypi/NAME/, comes first
+        return "/simple/" if name == self._default else f"/index/{quote(name)}/simple/"
+
+    def _route(self, segments: tuple[str, ...], shown: str) -> Route:
+        match segments:
             case ("-" | "index" as folder,):
                 return Slashless(f"{folder}/")
             case ("-", *rest):
@@ -107,7 +143,7 @@ class UrlSpace:
                     there = ", ".join(sorted(self._indexes))
                     return NoRoute(f"there is no index named {name[:SHOWN]!r} here; there is {there}")
                 return self._below(name, f"/index/{quote(name)}/", tuple(rest), shown)
-            case segments if self._default is not None:
+            case _ if self._default is not None:
                 return self._below(self._default, "/", segments, shown)
             case ("",):
                 return TopLevel("/")

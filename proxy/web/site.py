@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import frozen
 
-from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotFound
+from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed
 from proxy.interfaces import IRepository
 from proxy.names import PROVENANCE, companion_of, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
@@ -79,8 +79,8 @@ class Routes:
                 return await self._at_top_level(path, ask)
             case Slashless(location):
                 return redirect(location)
-            case NoRoute(why):
-                raise NotFound(why)
+            case NoRoute() as route:
+                raise self._astray.nowhere(route, ask)
 
     async def _at_top_level(self, path: str, ask: Ask) -> Answer:
         if path == "/favicon.ico":
