@@ -24,6 +24,7 @@ _NAMED = {
 _BY_TYPE = {"text/*": (MediaType.TEXT_HTML,), "application/*": (MediaType.JSON, MediaType.HTML_V1)}
 _RICHEST_FIRST = tuple(MediaType)
 _JSON_TYPES = frozenset({"application/json", "text/json", *(name for name in _NAMED if name.endswith("json"))})
+_FOR_PEOPLE = frozenset({"text/html", "application/xhtml+xml"})
 _HTML_TYPES = frozenset({"application/xhtml+xml", *(name for name in _NAMED if name.endswith("html"))})
 #: What servers say of a file whose type they do not know (``index.v1_json``).
 _SAY_NOTHING = frozenset(
@@ -80,6 +81,17 @@ def _raise_to(qualities: dict[MediaType, float], media: MediaType, quality: floa
 def names(accept: str, media_type: str) -> bool:
     """Whether the header *accept* names *media_type* itself, and does not rule it out."""
     return any(each == media_type and quality > 0 for each, quality in _weighted(accept))
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether the header *accept* names HTML for people, and before JSON: by its quality, among equals by its place."""
+    html, json = (0.0, 0), (0.0, 0)
+    for place, (each, quality) in enumerate(_weighted(accept)):
+        if each in _FOR_PEOPLE:
+            html = max(html, (quality, -place))
+        elif each in _JSON_TYPES or each.endswith("+json"):
+            json = max(json, (quality, -place))
+    return html[0] > 0 and html > json
 
 
 def choose_coding(accept_encoding: str | None, available: Sequence[str]) -> str:

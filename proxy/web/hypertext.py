@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.template import Tag, flattenString, tags
 
 from proxy.interfaces import IOffload
-from proxy.web.answers import Answer
+from proxy.web.answers import Answer, Headers
 
 #: Without the characters that HTML escapes: an element ``style`` knows no escapes.
 STYLE = """
@@ -54,7 +54,7 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS = [
+_HEADERS: Headers = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-store"),
     ("Content-Security-Policy", _POLICY),
@@ -67,6 +67,16 @@ _HEADERS = [
 async def html(offload: IOffload, title: str, *content: Tag) -> Answer:
     """The answer with a page that is called *title* and has this *content*."""
     return Answer(200, _HEADERS, await offload.run(_written, _document(title, content)))
+
+
+def instead_of(plain: Answer, title: str, *content: Tag) -> Answer:
+    """*plain* with a page that is called *title* and has this *content* in place of its body, which is written at once.
+
+    It is for pages of few tags that must not depend on a thread.
+    """
+    replaced = {name for name, _ in _HEADERS}
+    headers = [*_HEADERS, *(each for each in plain.headers if each[0] not in replaced)]
+    return Answer(plain.status, headers, _written(_document(title, content)), plain.reason, plain.word)
 
 
 def hyperlink(target: str, text: str) -> Tag:

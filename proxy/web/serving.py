@@ -27,12 +27,14 @@ from proxy.web.answers import Answer, Ask, agent_of, printable
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller, Callers
 from proxy.web.encoding import encoded_head
+from proxy.web.faults import error_page
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit, HotRequests
 from proxy.web.patience import Patience
 from proxy.web.problems import problem
 from proxy.web.responding import Outlet, Response
 from proxy.web.routes import Route, UrlSpace
+from proxy.web.visitors import wants_html
 
 #: The access log is published without a Logger, which spends more on each line than all else does (on checking its level).
 _ACCESS, _INFO = "proxy.access", LogLevel.info
@@ -145,12 +147,12 @@ class Front:
                 answer = self._told(ask, short)
             else:
                 _errors.failure("bug: {method} {path} failed", Failure(), method=ask.method, path=ask.path)
-                answer = problem(ProxyError("the proxy met a fault of its own; its log has the details"))
+                answer = _presented(ask, ProxyError("the proxy met a fault of its own; its log has the details"))
         await response.send(answer, self._via)
 
     def _told(self, ask: Ask, error: ProxyError) -> Answer:
         """The answer for *error*, which is logged if it is not the client's."""
-        answer = problem(error)
+        answer = _presented(ask, error)
         if answer.status >= 500:
             _errors.error("{path}: {status} {error}", path=ask.path, status=answer.status, error=error)
         return answer
@@ -244,6 +246,12 @@ class Front:
                 "cut": " cut off" if cut else "",
             }
         )
+
+
+def _presented(ask: Ask, error: ProxyError) -> Answer:
+    """The answer for *error* in the form that whoever sent *ask* reads: a page for people, else problem JSON."""
+    answer = problem(error)
+    return error_page(error, answer, ask) if wants_html(ask) else answer
 
 
 def _shortage(error: Exception) -> Overloaded | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from proxy.simple.media import names
+from proxy.simple.media import names, prefers_html
 from proxy.web.answers import Ask
 
 #: What only clients of the Simple API accept by name (PEP 691).
@@ -30,5 +30,5 @@ def is_browser(ask: Ask) -> bool:
 
 
 def wants_html(ask: Ask) -> bool:
-    """Whether *ask* is for people who read HTML: browsers, also those that do not know XHTML."""
-    return is_browser(ask) or (installer(ask) is None and names(ask.header("accept") or "", "text/html"))
+    """Whether *ask* is for people who read HTML: of no installer, and of no program that names JSON first."""
+    return installer(ask) is None and prefers_html(ask.header("accept") or "")
