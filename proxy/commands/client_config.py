@@ -20,7 +20,7 @@ from proxy.host.clients import past_the_proxy
 def client_config(client: str, url: str, index: str | None, ca_file: str | None) -> None:
     """Print what makes CLIENT ask the proxy: variables, files and commands, each under a line that says where it goes.
 
-    What makes CLIENT ask others on this machine, in its environment or configuration files, is reported on standard error.
+    Variables and configuration files of this machine that make CLIENT use other indexes are reported on standard error.
 
     The variables alone, for a shell: eval "$(pypiproxy client-config pip | grep ^export)"
     """

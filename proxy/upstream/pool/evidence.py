@@ -213,7 +213,7 @@ class Evidence:
         while len(known.refused) > MOST_WAITING:
             known.refused.popitem(last=False)
         left = max(known.paused_until - now, 0.0)
-        return Refusal(f"{known.last_failure or 'is being probed'}; it is not asked for now", left)
+        return Refusal(f"{known.last_failure or 'is being probed'}; no request is sent to it until a probe succeeds", left)
 
     @property
     def good_page(self) -> str | None:
