@@ -98,6 +98,9 @@ async def test_what_was_carried_over_is_installed_without_upstream(
     imported = command("import", bundle, "--data-dir", tmp_path / "b")
     assert imported.exit_code == 0, imported.output
     assert "2 pages and 3 files" in imported.output
+    for quiet in (("export", "--all", "-o", bundle, "--force", "-q"), ("import", bundle, "--quiet")):
+        said = command(*quiet, "--data-dir", tmp_path / "a")
+        assert (said.exit_code, said.output) == (0, "")
 
     await upstream.close()
     before = upstream.count()
@@ -130,7 +133,7 @@ async def test_what_is_not_kept_is_named_and_the_rest_is_exported(serve: Start, 
     assert exported.exit_code == 1
     assert "flask: index pypi has no page of it; fetch it first: pypiproxy warm flask\n" in exported.output
     assert "lib: none of its files is stored; fetch those you need first: pypiproxy warm lib\n" in exported.output
-    assert "1 pages and 2 files" in exported.output
+    assert "1 page and 2 files" in exported.output
     assert command("import", bundle, "-d", tmp_path / "b").exit_code == 0
 
 
@@ -172,7 +175,7 @@ async def test_a_stored_project_without_a_page_is_named_by_an_export_of_all(
     exported = command("export", "--all", "-o", tmp_path / "bundle.tar.zst", "-d", tmp_path / "a")
     assert exported.exit_code == 1
     assert "lib: index pypi has no page of it; fetch it first: pypiproxy warm lib\n" in exported.output
-    assert "1 pages and 2 files" in exported.output
+    assert "1 page and 2 files" in exported.output
 
 
 @pytest_twisted.ensureDeferred
@@ -196,7 +199,7 @@ async def test_what_is_stored_is_exported_beside_the_running_proxy(
     page = (await wire.fetch(proxy.port, "/simple/lib/", Accept=JSON_TYPE)).json
     assert (await wire.fetch(proxy.port, urljoin("/simple/lib/", page["files"][0]["url"]))).status == 200
     result = command("export", "--all", "-o", tmp_path / "bundle.tar.zst", "-d", proxy.data_dir)
-    assert (result.exit_code, "1 pages and 1 files" in result.output) == (0, True), result.output
+    assert (result.exit_code, "1 page and 1 file" in result.output) == (0, True), result.output
 
 
 @pytest_twisted.ensureDeferred
@@ -340,7 +343,7 @@ async def test_a_bundle_goes_through_a_pipe(serve: Start, upstream: FakeUpstream
     await fill(serve, upstream, APP.filename)
     exported = command("export", "app", "-o", "-", "-d", tmp_path / "a")
     imported = CliRunner().invoke(main, ["import", "-", "-d", str(tmp_path / "b")], input=exported.stdout_bytes)
-    assert "1 pages and 2 files" in imported.output
+    assert "1 page and 2 files" in imported.output
 
 
 # -- bundles that are not as they should be -----------------------------------------------------------------------------------
@@ -737,7 +740,7 @@ async def test_an_import_that_is_killed_goes_on_at_the_next_one(tmp_path: Path) 
         assert (await killed.end()).status == -signal.SIGKILL
     ended = await Running().spawn([*arguments, "whole.tar.zst"], env, tmp_path).end()
     assert ended.status == 0
-    assert "0 pages and 1 files with 2,000,000 bytes taken into index pypi; 1 pages and 1 files were there" in ended.output
+    assert "0 pages and 1 file with 2,000,000 bytes taken into index pypi; 1 page and 1 file were there" in ended.output
     assert not list((tmp_path / "b" / "partial").iterdir())
 
 
@@ -751,7 +754,7 @@ def test_an_import_that_is_interrupted_says_how_to_go_on(tmp_path: Path, monkeyp
     monkeypatch.setattr(LocalPartial, "commit", interrupted)
     result = command("import", bundle, "-d", tmp_path / "b")
     assert result.exit_code == 130
-    assert "so far 1 pages and 0 files" in result.output
+    assert "so far 1 page and 0 files" in result.output
     assert result.output.endswith("interrupted: import it again to go on\n")
     monkeypatch.undo()
     assert command("import", bundle, "-d", tmp_path / "b").exit_code == 0
@@ -789,16 +792,16 @@ async def test_a_running_proxy_takes_a_bundle_in_and_serves_it_at_once(
     operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
     assert (await app_file(proxy)).status == 404
     ended = await operator.run("import", "old.zst")
-    assert (ended.status, "1 pages and 2 files with 1,000 bytes taken into index pypi" in ended.output) == (0, True), ended
+    assert (ended.status, "1 page and 2 files with 1,000 bytes taken into index pypi" in ended.output) == (0, True), ended
     assert (await app_file(proxy)).body == seeded(1).randbytes(500)
     before = open_files(proxy)
     # A newer page takes the place of the one in memory; the names keep their bytes.
     ended = await operator.run("import", "new.zst")
     assert ended.status == 1
     assert f"{APP_FILE}: it is here with other bytes" in ended.output
-    assert "1 pages and 2 files with 4,000,000 bytes taken" in ended.output
+    assert "1 page and 2 files with 4,000,000 bytes taken" in ended.output
     ended = await operator.run("import", "new.zst")
-    assert "1 pages and 2 files were there" in ended.output
+    assert "1 page and 2 files were there" in ended.output
     ended = await operator.run("import", "new.zst", "--index", "corp")
     assert (ended.status, "there is no index named 'corp' here; there is pypi" in ended.output) == (1, True)
     assert open_files(proxy) <= before + 1  # a thread's
@@ -817,7 +820,7 @@ async def test_a_running_proxy_tells_how_far_it_came_in_a_bundle_that_was_cut_of
     operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
     ended = await operator.run("import", "cut.zst")
     assert ended.status == 1
-    assert "cut.zst: so far 1 pages and 1 files with 2,000,000 bytes taken into index pypi" in ended.output
+    assert "cut.zst: so far 1 page and 1 file with 2,000,000 bytes taken into index pypi" in ended.output
     assert "it ends too early: it was cut off on its way, copy it again" in ended.output
     assert (await app_file(proxy)).status == 200
     assert list((proxy.data_dir / "partial").iterdir()) == []
@@ -850,7 +853,7 @@ async def test_an_import_into_a_running_proxy_may_be_interrupted_and_done_again(
         while list((proxy.data_dir / "partial").iterdir()):
             await deferLater(reactor, 0.01)
     ended = await operator.run("import", "whole.zst")
-    assert "0 pages and 1 files with 2,000,000 bytes taken into index pypi; 1 pages and 1 files were there" in ended.output
+    assert "0 pages and 1 file with 2,000,000 bytes taken into index pypi; 1 page and 1 file were there" in ended.output
     assert (await app_file(proxy)).body == seeded(1).randbytes(2_000_000)
     assert await proxy.stop() == -signal.SIGTERM
     assert "Traceback" not in proxy.log

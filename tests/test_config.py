@@ -577,8 +577,10 @@ def test_only_the_default_index_is_changed_by_the_command_line(file: Path) -> No
 
 
 def test_an_upstream_on_the_command_line_that_is_none_is_refused_without_its_secrets() -> None:
-    with pytest.raises(ConfigError, match=r'--upstream = "corp": expected .* one of: pypi'):
+    with pytest.raises(ConfigError, match=r'--upstream = "corp": expected .*, or "pypi"$'):
         load(None, CommandLine(upstreams=("corp",)), {})
+    with pytest.raises(ConfigError, match=r'--upstream = "pipy": expected .*, or "pypi"; did you mean "pypi"\?$'):
+        load(None, CommandLine(upstreams=("pipy",)), {})
     with pytest.raises(ConfigError) as caught:
         load(None, CommandLine(upstreams=("https://ci:hunter2@corp.example/",)), {})
     assert "hunter2" not in str(caught.value)

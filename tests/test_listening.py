@@ -112,6 +112,7 @@ def test_what_is_no_endpoint_is_told(reactor: Any, description: str, said: str) 
         listening.endpoint(description, reactor)
     assert f'"{description}": ' in str(caught.value)
     assert said in str(caught.value)
+    assert str(caught.value).count(": expected") + str(caught.value).count("; expected") == 1
 
 
 def test_an_interface_of_another_machine_is_told(reactor: Any) -> None:

@@ -336,9 +336,13 @@ async def test_the_command_finds_and_repairs_damage_whether_the_proxy_runs_or_no
     assert sums == f"1 file read, {size}: 1 damaged, 0 missing, 0 orphaned; 0 repaired"
     assert tree.quarantined() == [SIX.sha256]
 
+    ended = await operator.run("verify", "--repair", "--quiet")
+    missing = f"missing pypi: {SIX.filename} ({size}, sha256-{SIX.sha256}): no file of that digest was found; fetched again"
+    assert (ended.status, ended.output.splitlines()) == (0, [missing])
+    assert tree.good(SIX)
+    tree.path(SIX).unlink()
     found, tally = await operator.lines("verify", "--repair")
     assert (found["problem"], found["repaired"], tally["left"]) == ("missing", True, 0)
-    assert tree.good(SIX)
     assert "Traceback" not in proxy.log
 
 

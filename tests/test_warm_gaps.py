@@ -160,7 +160,7 @@ async def test_a_dry_run_tells_what_is_there_already(stocked: FakeUpstream, prox
     ended = await warm("lib", "tool", "--proxy", proxy.url, "--dry-run")
     assert f"there {LIB.filename}" in ended.output
     assert f"wanted {TOOL}" in ended.output
-    assert "1 files are there, 1 would be asked for, 0 failed" in ended.output
+    assert "1 file is there, 1 would be asked for, 0 failed" in ended.output
     # its metadata was read out of it, by a range
     assert [each for each in stocked.asked if each.path.endswith(TOOL) and "range" not in each.headers] == []
 

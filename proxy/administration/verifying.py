@@ -135,7 +135,7 @@ class _Run:
             if await self._is_stored(sha256):
                 continue
             self._tally.missing += 1
-            await self._problem("missing", sha256, those[0].entry.size, those, "no file of that digest is stored")
+            await self._problem("missing", sha256, those[0].entry.size, those, "no file of that digest was found")
         told = {*named, *self._damaged, *self._unreadable}
         await self._unnamed([file for file in files.values() if file.sha256 not in told])
         return self._tally

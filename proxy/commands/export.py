@@ -19,6 +19,7 @@ from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import Selected, select
 from proxy.commands.speaking import note
 from proxy.commands.whole import check_replaceable, whole_file
+from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
 from proxy.names import is_project_name, normalize
@@ -147,8 +148,6 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
         nothing = f"nothing that was asked for is stored in index {cache.name}"
         click.echo(f"{place.output}: {nothing}; no bundle was written", err=True)
         return 1
-    note(
-        f"{place.output}: {exported.pages} pages and {exported.files} files with {exported.size:,} bytes of index {cache.name}",
-        err=True,
-    )
+    written = f"{counted(exported.pages, 'page')} and {counted(exported.files, 'file')} with {exported.size:,} bytes"
+    note(f"{place.output}: {written} of index {cache.name}", err=True)
     return 1 if problems else 0

@@ -20,6 +20,7 @@ from proxy.commands import asking
 from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache
 from proxy.commands.speaking import note
+from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
 
@@ -101,9 +102,10 @@ class _Import:
             return
         for problem in imported.problems:
             click.echo(f"{self._bundle}: {problem}", err=True)
+        taken = f"{counted(imported.pages, 'page')} and {counted(imported.files, 'file')} with {imported.size:,} bytes"
+        there = f"{counted(imported.pages_there, 'page')} and {counted(imported.files_there, 'file')}"
         note(
-            f"{self._bundle}: {when}{imported.pages} pages and {imported.files} files with {imported.size:,} bytes taken into "
-            f"index {imported.index}; {imported.pages_there} pages and {imported.files_there} files were there",
+            f"{self._bundle}: {when}{taken} taken into index {imported.index}; {there} were there",
             err=True,
         )
 

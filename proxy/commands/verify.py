@@ -97,7 +97,13 @@ def _reporter(progress: _Bar | ProgressLines, problem: Callable[[Any], None]) ->
 def _tell(found: dict[str, Any]) -> None:
     names = ", ".join(f"{each['index']}: {each['filename']}" for each in found["names"]) or "a file without a name"
     problem = "orphaned" if found["problem"] == "unnamed" else found["problem"]
-    outcome = "repaired" if found["repaired"] else f"not repaired: {found['error']}" if found["error"] else None
+    outcome = (
+        ("relinked" if problem == "orphaned" else "fetched again")
+        if found["repaired"]
+        else f"not repaired: {found['error']}"
+        if found["error"]
+        else None
+    )
     told = [f"{problem} {names} ({size(found['size'])}, sha256-{found['sha256']}): {found['what']}", outcome]
     click.echo("; ".join(each for each in told if each))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -371,8 +372,11 @@ def _preferred(given: Sequence[str], upstreams: dict[str, UpstreamSettings], mis
         try:
             url = read.index_url(each)
         except Unacceptable as problem:
-            known = ", ".join(sorted(upstreams))
-            mistakes.append(mistake("--upstream", each, Unacceptable(f"{problem.expected} or one of: {known}", problem.shown)))
+            known = ", ".join(f'"{name}"' for name in sorted(upstreams) if name != read.PUBLIC)
+            near = get_close_matches(each, upstreams, n=1, cutoff=0.5)
+            expected = f"{problem.expected}{f', or one of {known}' if known else ''}"
+            expected += f'; did you mean "{near[0]}"?' if near else ""
+            mistakes.append(mistake("--upstream", each, Unacceptable(expected, problem.shown)))
             continue
         same = next((upstream.name for upstream in upstreams.values() if upstream.url == url), None)
         if same is None:

@@ -50,7 +50,7 @@ def of_port(port: str) -> str:
 
 def _port(digits: str) -> int:
     if int(digits) > 65535:
-        raise ValueError(f"there is no port {digits}: expected a number between 0 and 65535")
+        raise ValueError(f"there is no port {digits}: ports are between 0 and 65535")
     return int(digits)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from proxy.core.amounts import duration, size
+from proxy.core.amounts import counted, duration, size
 from proxy.warm.fetching import Traffic
 from proxy.warm.inputs import Problem
 
@@ -61,11 +61,13 @@ class WarmReport:
         lines = [f"note: {note}" for note in dict.fromkeys(self.notes)]
         failed = len(self.failures)
         if dry:
-            lines.append(f"{self.count('there')} files are there, {self.count('wanted')} would be asked for, {failed} failed")
+            lines.append(
+                f"{_there(self.count('there'), 'is', 'are')}, {self.count('wanted')} would be asked for, {failed} failed"
+            )
             return lines
         traffic = self.traffic
         lines.append(
-            f"{self.count('there')} files were there, {self.count('fetched')} fetched, {failed} failed; "
+            f"{_there(self.count('there'), 'was', 'were')}, {self.count('fetched')} fetched, {failed} failed; "
             f"{size(traffic.bytes)} in {duration(self.seconds)}; "
             f"{traffic.upstream} of {traffic.requests} requests went upstream"
         )
@@ -99,3 +101,7 @@ class WarmReport:
             "problems": [{"where": each.where, "why": each.why} for each in dict.fromkeys(self.problems)],
             "notes": list(dict.fromkeys(self.notes)),
         }
+
+
+def _there(count: int, one: str, several: str) -> str:
+    return f"{counted(count, 'file')} {one if count == 1 else several} there"
