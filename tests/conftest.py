@@ -39,7 +39,9 @@ _COLLECT_EVERY = 20
 #: Modules that take longest, in that order.  Several test processes begin with them, so that none is left with one at the end.
 _LONG = (
     "clients_install",
+    "wrong_input",
     "warm",
+    "bundle",
     "upstream_evidence",
     "operations",
     "warm_gaps",

@@ -186,6 +186,13 @@ async def test_a_directory_of_pem_files_is_read_again_name_by_name(upstream: Fak
     replace(folder / "b.example.pem", new.certificate_pem + certs.server("b.example").key_pem)
     assert "has a key without a certificate" in await place.looked()
     assert await place.presented("b.example") == number_of(new)
+    for half in (b"", new.certificate_pem):
+        replace(folder / "b.example.pem", half)
+        assert "has a file without a certificate and the key that belongs to it" in await place.looked()
+        assert await place.presented("b.example") == number_of(new)
+    (folder / "b.example.pem").unlink()
+    assert await place.looked() == "ready\n"
+    assert await place.presented("a.example") == number_of(certs.server("a.example"))
 
 
 @pytest.mark.parametrize(

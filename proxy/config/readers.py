@@ -400,7 +400,7 @@ def secret_variable(environ: Mapping[str, str]) -> Reader[str]:
             # Somebody may have put the secret itself here.
             raise Unacceptable("the name of an environment variable", "***")
         if value not in environ:
-            raise Unacceptable("the name of an environment variable that is set")
+            raise Unacceptable("the name of an environment variable that is set", "***")
         try:
             secret_files.check_secret(environ[value])
         except ValueError as error:

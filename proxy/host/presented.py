@@ -87,6 +87,8 @@ class Presented:
     def __init__(self, arguments: Arguments, observing: Observing = ONCE) -> None:
         self._arguments = arguments
         self._strays: int | None = None
+        #: How many files, and pairs of a certificate and its key, the directory of a ``tls:`` endpoint has had.
+        self._had = 0, 0
         named = {f"{arguments.name} {key}": path for key, path in arguments.files.items()}
         self.rotating: Rotating[Any] = Rotating(named, self._load, observing)
 
@@ -128,6 +130,14 @@ class Presented:
             self._strays = strays
         if strays > self._strays:
             raise UnusableFile(f"{self._arguments.name}: the directory has a key without a certificate that belongs to it")
+        files = sum(1 for path in self._arguments.files.values() for _ in path.rglob("*.pem"))
+        pairs = _pairs(pem, self._arguments.name)
+        # One that is being written is empty, or has one of its halves, for a moment.
+        if not pairs or (pairs < self._had[1] and files >= self._had[0]):
+            raise UnusableFile(
+                f"{self._arguments.name}: the directory has a file without a certificate and the key that belongs to it"
+            )
+        self._had = files, pairs
         found: Any = endpoints.serverFromString(None, str(self._arguments))
         return found.connectionCreator
 
@@ -165,3 +175,28 @@ def _strays(pem: bytes) -> int:
     publics = {each.getPublicKey().keyHash() for each in certificates}
     keys = [ssl.KeyPair.load(each, crypto.FILETYPE_PEM) for each in blocks if b"PRIVATE KEY-----" in each.split(b"\n")[0]]
     return sum(each.keyHash() not in publics for each in keys)
+
+
+def _pairs(pem: bytes, name: str) -> int:
+    """How many keys in *pem* have their certificate there.  Raises UnusableFile when no handshake can be begun with one."""
+    blocks = [b"-----BEGIN" + each for each in pem.split(b"-----BEGIN")[1:]]
+    certificates = {
+        each.getPublicKey().keyHash(): each
+        for each in (ssl.Certificate.loadPEM(block) for block in blocks if block.startswith(b"-----BEGIN CERTIFICATE-----"))
+    }
+    found = 0
+    for block in blocks:
+        if b"PRIVATE KEY-----" not in block.split(b"\n")[0]:
+            continue
+        key = ssl.KeyPair.load(block, crypto.FILETYPE_PEM)
+        certificate = certificates.get(key.keyHash())
+        if certificate is None:
+            continue
+        found += 1
+        context = SSL.Context(SSL.TLS_METHOD)
+        try:
+            context.use_certificate(certificate.original)
+            context.use_privatekey(key.original)
+        except SSL.Error:
+            raise UnusableFile(f"{name}: the directory has a certificate and a key that are too weak, or no pair") from None
+    return found

@@ -146,6 +146,10 @@ class Rotating(Generic[T]):
         stamps = tuple(_stamp(each) for path in self.files.values() for each in _members(path))
         if stamps == self._stamps and self.trouble is None:
             return None
+        # At the start it may be a pipe, which is read once; one that takes its place later may never answer.
+        for key, path in self.files.items():
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise UnusableFile(f"{key} is no file any more")
         settled = (self._observing.clock() - _COARSE) * 1e9
         contents = self._contents()
         digest = _digest(contents)

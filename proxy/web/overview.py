@@ -80,7 +80,7 @@ class Overview:
             "service": "pypiproxy",
             "version": __version__,
             "ready": self._health.ready(),
-            "degraded": [each.words for each in troubles],
+            "degraded": [each.reason.value for each in troubles],
             "indexes": indexes,
         }
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store"), ("Vary", "Accept")]
@@ -95,8 +95,10 @@ class Overview:
             return tags.p("Stopping: no new requests should be sent here.", class_="bad")
         if not troubles:
             return tags.p("Ready: everything works.", class_="good")
-        found = tags.ul([tags.li(each.words) for each in troubles])
-        return tags.div(tags.p("Degraded: builds are served, but something needs attention.", class_="bad"), found)
+        # What it is in detail is for those who may ask for /-/ready.
+        found = tags.ul([tags.li(each.reason.value.replace("-", " ")) for each in troubles])
+        words = "Degraded: builds are served, but something needs attention. /-/ready says what it is."
+        return tags.div(tags.p(words, class_="bad"), found)
 
     def _entry(self, name: str, root: str) -> Tag:
         default = " (the default index)" if name == self._default else ""

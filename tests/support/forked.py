@@ -20,7 +20,7 @@ from typing import BinaryIO
 from attrs import asdict, frozen
 
 #: Seconds after which a run is ended.
-_LONGEST = 60
+_LONGEST = 20
 #: A user without rights.
 _NOBODY = 65534
 
