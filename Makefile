@@ -1,11 +1,11 @@
 # make run    serve the public index on 127.0.0.1:3143 from the default data directory
-# make test   lint, types and tests, the latter on the newest Python of this machine as well; make suite: the tests alone
+# make test   lint, types and tests; make suite: the tests alone; make suite-on-newest: a share of them on the newest Python of this machine
 # make docs   build the documentation as a site, into build/site
 # make bench  measure beside nginx and other proxies, which are put into build/bench-environments first
 # make test-clients   install through the proxy with pip, uv, poetry and all others known, which are put into .venv-clients first
 #
 # PYTHON=python3.12 make test   uses another Python (3.11 or later); VENV=dir puts the virtual environment elsewhere.
-# NEWEST_PYTHON=python3.14 make test   names the newest Python instead of looking for it; an empty name means none.
+# NEWEST_PYTHON=python3.14 make suite-on-newest   names the newest Python instead of looking for it; an empty name means none.
 # ARGS="--config FILE" make run adds options.
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ BIN = $(VENV)/bin
 METADATA = setup.cfg pyproject.toml
 # The newest Python of PATH or pyenv, if $(PYTHON) is older; looked for when it is needed.
 NEWEST_PYTHON ?= $(shell .ci/newest-python $(PYTHON))
-# What make test runs on the newest Python, so that it ends within ten minutes: the pure rooms, the server and its connections, the stores, and
+# What suite-on-newest runs, in a minute or two: the pure rooms, the server and its connections, the stores, and
 # pages and files over sockets.  `make suite-on-newest ON_NEWEST=` runs all tests on it.
 ON_NEWEST = habits floors names ranges freshness policy wheels sdists completeness succession requires_python simple_links simple_media simple_parse \
     simple_render simple_projects heads hot lanes channel connection routes bounded flight offload evidence spool spool_states stores versioned ledger \
@@ -28,7 +28,6 @@ run: $(VENV)/installed
 
 test: lint types
 	$(MAKE) suite
-	$(MAKE) suite-on-newest
 
 # Bytecode is kept whatever the environment says: else each of the processes compiles everything.
 suite: $(VENV)/installed-test system-packages
