@@ -142,14 +142,14 @@ async def test_a_client_that_leaves_while_a_name_is_written_down_leaves_no_descr
     proxy = await run(upstream)
     await proxy.get(await proxy.link("one", "one-1.0.tar.gz"))
     path = await proxy.link("two", "two-1.0.tar.gz")
-    go, began, real = threading.Event(), threading.Event(), Table.apply
+    go, began, real = threading.Event(), threading.Event(), Table.apply_each
 
     def slow(*args: Any, **options: Any) -> Any:
         began.set()
         go.wait(10.0)
         return real(*args, **options)
 
-    monkeypatch.setattr(Table, "apply", slow)
+    monkeypatch.setattr(Table, "apply_each", slow)
     client = await wire.ask(proxy.port, path)
     while not began.is_set():
         await deferLater(reactor, 0.002)
