@@ -494,7 +494,7 @@ async def test_a_purge_makes_its_own_room_on_a_full_disk(asked: Asked, monkeypat
 
         return change
 
-    monkeypatch.setattr(Table, "apply", when_there_is_room(Table.apply))
+    monkeypatch.setattr(Table, "apply_each", when_there_is_room(Table.apply_each))
     monkeypatch.setattr(Cache, "delete", when_there_is_room(Cache.delete))
     gone = await asked("purge", project="six")
     assert {each["filename"] for each in gone["removed"]} == {OLD, NEW}
