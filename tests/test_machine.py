@@ -384,7 +384,8 @@ async def test_a_directory_that_the_user_may_not_write_any_more_is_served_from(
     assert [shop.asked(name) for name in names] == [1, 2]
     assert "cannot be written (Permission denied)" in await told(proxy)
     await proxy.stop()
-    assert (await Operator(tmp_path, proxy.data_dir).run("ls")).status == 0
+    refused = await Operator(tmp_path, proxy.data_dir).run("ls")
+    assert (refused.status, "runuser -u nobody" in refused.output) == (1, True)
     assert "Traceback" not in proxy.log
 
 
