@@ -7,9 +7,21 @@ import os
 import select
 import stat
 import threading
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from proxy.mechanism.flight import Routine, swallow, uninterrupted
 from proxy.settings import MIB
+
+T = TypeVar("T")
+
+#: Seconds between two words on how far it is.
+_SAY_EVERY = 1.0
 
 #: How long a read or write waits before it looks whether it is to end (milliseconds).
 _LOOK_EVERY = 200
@@ -60,3 +72,25 @@ class Handed(io.RawIOBase):
             if self._poll.poll(_LOOK_EVERY):
                 return
         raise InterruptedError("it was interrupted")
+
+
+async def until_cancelled(handed: Handed, work: Routine[T]) -> T:
+    """What *work* on *handed* gives; when the wait is cancelled, it ends at its next read or write."""
+    working = uninterrupted(work)
+    try:
+        return await working
+    except CancelledError:
+        handed.stop()
+        raise
+
+
+@contextmanager
+def saying(say: Callable[[], object], reactor: IReactorTime) -> Iterator[None]:
+    """Call *say* once a second in the block, not at its beginning."""
+    calls = LoopingCall(say)
+    calls.clock = reactor
+    swallow(calls.start(_SAY_EVERY, now=False))
+    try:
+        yield
+    finally:
+        calls.stop()

@@ -15,22 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from attrs import asdict, define, field, frozen
-from twisted.internet.defer import CancelledError
-from twisted.internet.task import LoopingCall
 
 from proxy.bundle.backup import FORMAT, MANIFEST, VERSION, BackupEnd, BackupKind, BackupManifest, encode_part, encode_records
-from proxy.bundle.handed import Handed
+from proxy.bundle.handed import Handed, saying, until_cancelled
 from proxy.bundle.members import Hashing, MemberWriter
 from proxy.cache.usage import UsageBook
 from proxy.errors import StorageFailed
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, Report
-from proxy.mechanism.flight import swallow, uninterrupted
 from proxy.settings import MIB
 from proxy.storage import marker
 from proxy.storage.table import FILE
 
-#: Seconds between two words on how far it is.
-_SAY_EVERY = 1.0
 #: Bytes of records in one member, unless one of them has more.
 _TOGETHER = 4 * MIB
 #: How often records are listed again, for those that took the place of others meanwhile.
@@ -73,25 +68,15 @@ class Saving:
         *report* is told the same once a second.
         """
         out = Handed(descriptor, writing=True)
-        work = uninterrupted(self._written(report, out, with_files))
-        try:
-            return await work
-        except CancelledError:
-            out.stop()
-            raise
+        return await until_cancelled(out, self._written(report, out, with_files))
 
     async def _written(self, report: Report, out: Handed, with_files: bool) -> dict[str, Any]:
         saved = Saved()
-        saying = LoopingCall(lambda: report(asdict(saved)))
-        saying.clock = self.reactor
-        swallow(saying.start(_SAY_EVERY, now=False))
         try:
-            with out:
+            with saying(lambda: report(asdict(saved)), self.reactor), out:
                 await _Backup(self, cast("BinaryIO", out), saved).run(with_files=with_files)
         except OSError as error:
             raise StorageFailed(f"the backup cannot be written: {error.strerror or error}; make room") from error
-        finally:
-            saying.stop()
         return asdict(saved)
 
 

@@ -10,19 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
 from attrs import asdict, frozen
-from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.handed import Handed
-from proxy.bundle.importing import Import, Imported, open_bundle
+from proxy.bundle.handed import Handed, saying, until_cancelled
+from proxy.bundle.importing import Import, open_bundle
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Report
-from proxy.mechanism.flight import swallow, uninterrupted
-
-#: Seconds between two words on how far it is.
-_SAY_EVERY = 1.0
 
 
 @frozen(kw_only=True)
@@ -44,12 +38,7 @@ class Taking:
         *report* is told the same once a second, and before an error.
         """
         source = Handed(descriptor)
-        work = uninterrupted(self._taken(report, source, index))
-        try:
-            return await work
-        except CancelledError:
-            source.stop()
-            raise
+        return await until_cancelled(source, self._taken(report, source, index))
 
     async def _taken(self, report: Report, source: Handed, index: str | None) -> dict[str, Any]:
         with source:
@@ -62,14 +51,12 @@ class Taking:
             return await self._run(report, importing)
 
     async def _run(self, report: Report, importing: Import) -> dict[str, Any]:
-        saying = LoopingCall(lambda: report(asdict(importing.imported)))
-        saying.clock = self.reactor
-        swallow(saying.start(_SAY_EVERY, now=False))
-        try:
-            imported: Imported = await importing.run()
-        except ProxyError:
+        def say() -> None:
             report(asdict(importing.imported))
-            raise
-        finally:
-            saying.stop()
-        return asdict(imported)
+
+        with saying(say, self.reactor):
+            try:
+                return asdict(await importing.run())
+            except ProxyError:
+                say()
+                raise

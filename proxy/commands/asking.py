@@ -33,8 +33,8 @@ def ask(
 ) -> Any:
     """What the proxy that runs on *data_dir* answers; it may be silent for *patience* seconds.
 
-    *report* is told what it says on its way.  *handed* is the descriptor of a file that the proxy reads or writes; it may
-    not be allowed to open that file itself.
+    *report* is called with each progress message.  *handed* is the descriptor of a file that the proxy reads or writes; the
+    proxy need not have the rights to open that file.
 
     Raises NotRunning, OperationFailed.
     """

@@ -101,13 +101,13 @@ def _selected(place: _Place, installed: Installed) -> Selected:
 
 @frozen
 class _Place:
-    """From where to where, and what of it besides."""
+    """The source and the target of an export."""
 
     output: Path
     index: str | None
     data_dir: Path | None
     config: Path | None
-    #: Whether what is pinned goes in too.
+    #: Whether pinned files are exported too.
     pinned: bool
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from OpenSSL import SSL, crypto
 from twisted.internet import endpoints, ssl
 from twisted.internet.defer import Deferred
@@ -22,7 +23,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from proxy.mechanism.offload import Inline
-from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
+from proxy.mechanism.rotating import Observing, Rotating, UnusableFile, pem_files
 from proxy.mechanism.secret_files import needs_passphrase
 from proxy.mechanism.twisted_internals import parsed_endpoint
 from proxy.statistics.recorders import UNRECORDED
@@ -76,8 +77,8 @@ def keys_of(description: str) -> list[Path]:
     key = arguments.files.get("privateKey")
     if key is not None:
         return [key]
-    below = sorted(arguments.files["path"].rglob("*.pem")) if "path" in arguments.files else []
-    return [each for each in below if each.is_file() and b"PRIVATE KEY-----" in each.read_bytes()]
+    below = pem_files(arguments.files["path"]) if "path" in arguments.files else []
+    return [each for each in below if b"PRIVATE KEY-----" in each.read_bytes()]
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -86,9 +87,8 @@ class Presented:
 
     def __init__(self, arguments: Arguments, observing: Observing = ONCE) -> None:
         self._arguments = arguments
-        self._strays: int | None = None
-        #: How many files, and pairs of a certificate and its key, the directory of a ``tls:`` endpoint has had.
-        self._had = 0, 0
+        #: What the directory of a ``tls:`` endpoint had when it was last used.
+        self._had: _Had | None = None
         named = {f"{arguments.name} {key}": path for key, path in arguments.files.items()}
         self.rotating: Rotating[Any] = Rotating(named, self._load, observing)
 
@@ -125,21 +125,29 @@ class Presented:
         return taken
 
     def _directory(self, pem: bytes) -> Any:
-        strays = _strays(pem)
-        if self._strays is None:
-            self._strays = strays
-        if strays > self._strays:
-            raise UnusableFile(f"{self._arguments.name}: the directory has a key without a certificate that belongs to it")
-        files = sum(1 for path in self._arguments.files.values() for _ in path.rglob("*.pem"))
-        pairs = _pairs(pem, self._arguments.name)
-        # One that is being written is empty, or has one of its halves, for a moment.
-        if not pairs or (pairs < self._had[1] and files >= self._had[0]):
-            raise UnusableFile(
-                f"{self._arguments.name}: the directory has a file without a certificate and the key that belongs to it"
-            )
-        self._had = files, pairs
+        name = self._arguments.name
+        strays, pairs = _sorted_out(pem)
+        files = sum(len(pem_files(path)) for path in self._arguments.files.values())
+        had = self._had
+        if had is not None and strays > had.strays:
+            raise UnusableFile(f"{name}: the directory has a key without a certificate that belongs to it")
+        # A file that is being written is empty, or has one of its halves, for a moment.
+        if not pairs or (had is not None and len(pairs) < had.pairs and files >= had.files):
+            raise UnusableFile(f"{name}: the directory has a file without a certificate and the key that belongs to it")
+        for certificate, key in pairs:
+            _require_usable(certificate, key, name)
+        self._had = _Had(strays if had is None else had.strays, len(pairs), files)
         found: Any = endpoints.serverFromString(None, str(self._arguments))
         return found.connectionCreator
+
+
+@frozen
+class _Had:
+    """The directory of a ``tls:`` endpoint as it was used: keys without a certificate, whole pairs, and files."""
+
+    strays: int
+    pairs: int
+    files: int
 
 
 class _Taken:
@@ -168,35 +176,21 @@ class _Wrapped:
         return listening
 
 
-def _strays(pem: bytes) -> int:
-    """How many keys in *pem* have no certificate there that belongs to them."""
+def _sorted_out(pem: bytes) -> tuple[int, list[tuple[ssl.Certificate, ssl.KeyPair]]]:
+    """How many keys in *pem* have no certificate there that belongs to them, and the other ones, each with its certificate."""
     blocks = [b"-----BEGIN" + each for each in pem.split(b"-----BEGIN")[1:]]
     certificates = [ssl.Certificate.loadPEM(each) for each in blocks if each.startswith(b"-----BEGIN CERTIFICATE-----")]
-    publics = {each.getPublicKey().keyHash() for each in certificates}
+    by_key = {each.getPublicKey().keyHash(): each for each in certificates}
     keys = [ssl.KeyPair.load(each, crypto.FILETYPE_PEM) for each in blocks if b"PRIVATE KEY-----" in each.split(b"\n")[0]]
-    return sum(each.keyHash() not in publics for each in keys)
+    pairs = [(by_key[each.keyHash()], each) for each in keys if each.keyHash() in by_key]
+    return len(keys) - len(pairs), pairs
 
 
-def _pairs(pem: bytes, name: str) -> int:
-    """How many keys in *pem* have their certificate there.  Raises UnusableFile when no handshake can be begun with one."""
-    blocks = [b"-----BEGIN" + each for each in pem.split(b"-----BEGIN")[1:]]
-    certificates = {
-        each.getPublicKey().keyHash(): each
-        for each in (ssl.Certificate.loadPEM(block) for block in blocks if block.startswith(b"-----BEGIN CERTIFICATE-----"))
-    }
-    found = 0
-    for block in blocks:
-        if b"PRIVATE KEY-----" not in block.split(b"\n")[0]:
-            continue
-        key = ssl.KeyPair.load(block, crypto.FILETYPE_PEM)
-        certificate = certificates.get(key.keyHash())
-        if certificate is None:
-            continue
-        found += 1
-        context = SSL.Context(SSL.TLS_METHOD)
-        try:
-            context.use_certificate(certificate.original)
-            context.use_privatekey(key.original)
-        except SSL.Error:
-            raise UnusableFile(f"{name}: the directory has a certificate and a key that are too weak, or no pair") from None
-    return found
+def _require_usable(certificate: ssl.Certificate, key: ssl.KeyPair, name: str) -> None:
+    """Raise UnusableFile unless a handshake can be begun with the pair."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    try:
+        context.use_certificate(certificate.original)
+        context.use_privatekey(key.original)
+    except SSL.Error:
+        raise UnusableFile(f"{name}: the directory has a certificate and a key that are too weak, or no pair") from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -143,13 +144,9 @@ class Rotating(Generic[T]):
         return f"{key or ', '.join(self.files)} cannot be read: {error.strerror}"
 
     def _read(self) -> _Found[T] | None:
-        stamps = tuple(_stamp(each) for path in self.files.values() for each in _members(path))
+        stamps = tuple(_stamp(key, each) for key, path in self.files.items() for each in _members(path))
         if stamps == self._stamps and self.trouble is None:
             return None
-        # At the start it may be a pipe, which is read once; one that takes its place later may never answer.
-        for key, path in self.files.items():
-            if path.exists() and not path.is_file() and not path.is_dir():
-                raise UnusableFile(f"{key} is no file any more")
         settled = (self._observing.clock() - _COARSE) * 1e9
         contents = self._contents()
         digest = _digest(contents)
@@ -167,13 +164,21 @@ class Rotating(Generic[T]):
             raise UnusableFile(f"{', '.join(self.files)} {error}") from None
 
 
+def pem_files(directory: Path) -> list[Path]:
+    """The PEM files below *directory*."""
+    return sorted(each for each in directory.rglob("*.pem") if each.is_file())
+
+
 def _members(path: Path) -> Iterable[Path]:
     """*path*, or the PEM files below it."""
-    return sorted(each for each in path.rglob("*.pem") if each.is_file()) if path.is_dir() else (path,)
+    return pem_files(path) if path.is_dir() else (path,)
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(key: str, path: Path) -> _Stamp:
+    """The stamp of *path*.  Raises OSError, and UnusableFile for what is no file any more: a pipe may never answer."""
     found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UnusableFile(f"{key} is no file any more")
     return _Stamp(str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 

@@ -154,12 +154,11 @@ class Table:
 
     # -- writing -------------------------------------------------------------------------------------------------------------
 
-    def apply(self, changes: Sequence[Change], now: float) -> int | None:
-        """Make all *changes*, or none if one of them expects another version than there is; their version, or ``None``."""
-        return self.apply_each([changes], now)[0]
-
     def apply_each(self, batch: Sequence[Sequence[Change]], now: float) -> list[int | None]:
-        """:meth:`apply` for each of *batch*, one after another, in one transaction: all that can be made are, or nothing is."""
+        """Make the changes of each of *batch*, all of them or, if one expects another version than there is, none.
+
+        Their versions, or ``None``, one after another and in one transaction: when it fails, nothing is made.
+        """
         versions: list[int | None] = []
         sequence = self.sequence
         with self._transaction():
