@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from proxy.administration.parts import IndexParts, Stores, chosen, project_name
@@ -87,9 +88,7 @@ class Pinning:
             chosen(self._indexes, index)
         pinned = [each for each in await self._stores.pinned.files() if index in (None, each.index)]
         files = await self._stores.usage.files_of({each.sha256 for each in pinned})
-        there = {
-            (each.index, each.project, each.filename) for each in pinned if each.sha256 in files and await self._is_file(each)
-        }
+        there = await self._stored_themselves([each for each in pinned if each.sha256 in files])
         found: dict[tuple[str, str, str], dict[str, Any]] = {
             (name, project, ""): {"index": name, "project": project, "filename": None, "size": None, "used": None}
             for name, project in await self._stores.pinned.projects()
@@ -104,7 +103,14 @@ class Pinning:
                 entry["used"] = max(entry["used"] or 0.0, file.used)
         return [found[each] for each in sorted(found)]
 
-    async def _is_file(self, pinned: PinnedFile) -> bool:
-        """Whether the bytes of *pinned* are the file itself, and not a companion of it."""
-        entry = (await self._stores.ledger.peek(pinned.index, pinned.project)).get(pinned.filename)
-        return entry is None or entry.sha256 == pinned.sha256
+    async def _stored_themselves(self, pinned: Iterable[PinnedFile]) -> set[tuple[str, str, str]]:
+        """Of *pinned*, which are sorted, the files whose own bytes are among them, and not those of a companion alone."""
+        found = set()
+        for (index, project), those in groupby(pinned, key=lambda each: (each.index, each.project)):
+            entries = await self._stores.ledger.peek(index, project)
+            found |= {
+                (index, project, each.filename)
+                for each in those
+                if (entry := entries.get(each.filename)) is None or entry.sha256 == each.sha256
+            }
+        return found

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from proxy.administration.parts import IndexParts, Stores, chosen, project_name
 from proxy.administration.stock import Named, by_project, recorded_by_project
 from proxy.cache.ledger import means
-from proxy.cache.records import DOCUMENTS, PAGES, PROJECTS
+from proxy.cache.records import DOCUMENTS, PAGES, PROJECTS, page_of
 from proxy.errors import BadRequest, NotFound, ProxyError, StorageFailed
 from proxy.interfaces import Clock, Report
 from proxy.model import NO_BYTES
@@ -108,7 +108,7 @@ class Purging:
             for key in keys:
                 await self._stores.records.delete(key)
             await self._stores.ledger.sightings.forget(index)
-        pages = [key.split("/")[2] for key in keys if key.startswith(f"{PAGES}/") and key.count("/") == 2]
+        pages = [project for key in keys if (project := page_of(key)) is not None]
         return {
             **removed,
             "pages": [{"index": index, "project": project} for project in pages],

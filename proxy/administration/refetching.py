@@ -29,11 +29,12 @@ async def refetch(indexes: Mapping[str, IndexParts], store: IFileStore, lost: Na
     finally:
         source.close()
     stored = await store.open(lost.entry.sha256)
-    for why in (await store.unreadable([lost.entry.sha256])).values():
-        raise StorageFailed(
-            f"the file that is there cannot be read ({why}) or replaced: check the owner and mode of its folder"
-        )
     if stored is None:
+        why = (await store.unreadable([lost.entry.sha256])).get(lost.entry.sha256)
+        if why is not None:
+            raise StorageFailed(
+                f"the file that is there cannot be read ({why}) or replaced: check the owner and mode of its folder"
+            )
         raise NotFound(f"upstream has other bytes of that name now; purge {name} to accept them")
     stored.close()
 

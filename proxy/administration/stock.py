@@ -14,7 +14,7 @@ from attrs import define, frozen
 from proxy import __version__
 from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen, project_name
 from proxy.cache.ledger import Ledger
-from proxy.cache.records import PAGES
+from proxy.cache.records import page_of
 from proxy.errors import NotFound
 from proxy.interfaces import Report
 from proxy.model import NO_BYTES, CommittedFile, LedgerEntry
@@ -151,7 +151,7 @@ class Stock:
             "largest": sorted(projects, key=lambda each: -each["bytes"])[: max(0, top)],
             "free": await self._stores.files.free(),
             "records": len(keys),
-            "pages": sum(1 for key in keys if key.startswith(f"{PAGES}/") and key.count("/") == 2),
+            "pages": sum(1 for key in keys if page_of(key) is not None),
             "answered": self._observed.answered(),
             "degraded": [{"reason": each.reason.value, "words": each.words} for each in await self._observed.look()],
         }
@@ -177,15 +177,15 @@ def _row(each: Named, stored: CommittedFile | None, pinned: bool, unreadable: st
 def _summed(found: Sequence[Named], stored: Mapping[str, CommittedFile], unreadable: Mapping[str, str]) -> dict[str, Any]:
     """What is there of one project."""
     readable = [each for each in found if each.entry.sha256 not in unreadable]
-    there = [stored[each.entry.sha256].size for each in readable if each.entry.sha256 in stored]
+    there = [stored[each.entry.sha256] for each in readable if each.entry.sha256 in stored]
     return {
         "index": found[0].index,
         "project": found[0].project,
         "files": len(there),
-        "bytes": sum(there),
+        "bytes": sum(file.size for file in there),
         "missing": len(readable) - len(there),
         "unreadable": len(found) - len(readable),
-        "last_used": max((stored[each.entry.sha256].used for each in readable if each.entry.sha256 in stored), default=None),
+        "last_used": max((file.used for file in there), default=None),
     }
 
 

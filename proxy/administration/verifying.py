@@ -45,9 +45,6 @@ class _Tally:
     repaired: int = 0
     left: int = 0
 
-    def values(self) -> dict[str, int]:
-        return asdict(self)
-
 
 class Verifying:
     """Verifications of the whole tree."""
@@ -66,7 +63,7 @@ class Verifying:
             raise BadRequest(f"a rate of {rate} bytes a second never comes to an end")
         pace = Pace(self._working.reactor, rate)
         run = _Run(self._indexes, self._stores, self._working, report, repair, pace)
-        return (await run.run()).values()
+        return asdict(await run.run())
 
 
 class Pace:

@@ -31,7 +31,8 @@ class MemberReader:
         self._zstd = zstandard.ZstdDecompressor().stream_reader(source, closefd=False)
         with _broken_means_bad():
             self._tar = tarfile.open(fileobj=self._zstd, mode="r|")  # noqa: SIM115  # closing it does nothing: *source* is the caller's
-        self._member = self.advance()
+        self._member: tarfile.TarInfo
+        self.advance()
 
     @property
     def name(self) -> str:
@@ -43,8 +44,8 @@ class MemberReader:
         """When the present member was last modified (seconds since the epoch)."""
         return float(self._member.mtime)
 
-    def advance(self) -> tarfile.TarInfo:
-        """Go to the next member, which may then be read, or not."""
+    def advance(self) -> str:
+        """Go to the next member, which may then be read, or not; its name."""
         with _broken_means_bad():
             member = self._tar.next()
         self._tar.members.clear()  # type: ignore[attr-defined]  # undocumented: tarfile remembers all it saw
@@ -53,7 +54,7 @@ class MemberReader:
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
             raise BadBundle(f"its member {member.name[:200]!r} is no plain file: it was not made by {self._maker}")
         self._member = member
-        return member
+        return member.name
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes of the present member, whatever its digest, in chunks of at most 1 MiB."""

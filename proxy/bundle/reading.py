@@ -28,7 +28,7 @@ class BundleReader:
 
     def next(self) -> Entry:
         """The next member, which may then be read, or not."""
-        return entry_of(self._members.advance().name)
+        return entry_of(self._members.advance())
 
     def read(self, entry: Entry) -> bytes | None:
         """All of *entry*, the present member, which is no file; ``None`` when it has not the digest it is named by."""

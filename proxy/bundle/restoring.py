@@ -64,12 +64,12 @@ def restore_backup(source: BinaryIO, directory: Path, on_the_way: Callable[[Rest
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-    except OSError as error:
+    except BaseException as error:
         _leave(directory, made=made)
-        raise StorageFailed(f"{directory}: cannot be restored: {error.strerror or error} ({error.filename})") from error
-    except BaseException:
-        _leave(directory, made=made)
-        raise
+        if not isinstance(error, OSError):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise StorageFailed(f"{directory}: cannot be restored: {error.strerror or error}{where}") from error
     return restored
 
 
@@ -107,7 +107,7 @@ class _Restoring:
         read_backup_manifest(self._members.whole())
         records = DiskRecords(self._place / "records", Inline())
         try:
-            while (entry := backup_entry_of(self._members.advance().name))[0] is not BackupKind.END:
+            while (entry := backup_entry_of(self._members.advance()))[0] is not BackupKind.END:
                 self._take(*entry, records)
                 self._on_the_way(self._restored)
             self._end(entry[1])

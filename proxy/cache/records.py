@@ -27,6 +27,12 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Head)
 
 
+def page_of(key: str) -> str | None:
+    """The project whose page has its head under *key*; ``None`` for every other key."""
+    parts = key.split("/")
+    return parts[2] if len(parts) == 3 and parts[0] == PAGES else None
+
+
 class HeadedRecords:
     """The records of one *kind* (:data:`PAGES`, …) of one *index*, by what is called *project* here whatever it is."""
 

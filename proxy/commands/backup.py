@@ -11,8 +11,8 @@ import click
 from proxy.bundle.restoring import Restored, restore_backup
 from proxy.bundle.saving import Saved
 from proxy.commands.counting import Counting, interruptible
-from proxy.commands.place import ProxyPlace, fail, options, say
-from proxy.commands.speaking import note
+from proxy.commands.place import ProxyPlace, options, say
+from proxy.commands.speaking import fail, note
 from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import size
 from proxy.errors import ConfigError, ProxyError

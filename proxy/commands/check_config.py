@@ -18,6 +18,8 @@ from proxy.host import listening
 from proxy.host.banner import paths, sources
 from proxy.settings import Settings
 
+#: Where a value is set that no file sets.
+_DEFAULT = "defaults: server.listen"
 #: Seconds for which a running proxy may be silent.
 _PATIENCE = 5.0
 
@@ -48,13 +50,13 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
             try:
                 listening.endpoint(description, reactor)
             except ConfigError as error:
-                raise ConfigError(f"{config.where('listen', file)} = {error}") from error
+                raise ConfigError(f"{config.where('listen', file) or _DEFAULT} = {error}") from error
     except ConfigError as error:
         fail(str(error))
     states = _states(settings)
     # A port of the running proxy itself is in use, as it should be.
     if states is None and not skip_ports:
-        where = config.where("listen", file) or "defaults: server.listen"
+        where = config.where("listen", file) or _DEFAULT
         troubles = [(each, listening.port_trouble(each)) for each in settings.server.listen]
         if problems := [f'{where} = "{each}": {why}' for each, why in troubles if why]:
             fail("\n".join(problems))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from proxy import config
 from proxy.bundle.cache import IndexCache
@@ -22,8 +21,6 @@ from proxy.storage.copied import CopiedVersioned
 from proxy.storage.local import LocalFiles
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
-
-T = TypeVar("T")
 
 #: Where a proxy of the command's own listens.
 LOOPBACK = "tcp:0:interface=127.0.0.1"

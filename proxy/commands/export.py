@@ -17,7 +17,7 @@ from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache, named
 from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import Selected, select
-from proxy.commands.speaking import note
+from proxy.commands.speaking import fail, note
 from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
@@ -86,8 +86,7 @@ def _selected(place: _Place, installed: Installed) -> Selected:
             asked = Goal(files=installed.files, targets=tuple(installed.targets), wishes=wishes)
             outcome.append(await select(reactor, settings, chosen, asked))
         except ConfigError as error:
-            click.echo(str(error), err=True)
-            raise SystemExit(1) from None
+            fail(str(error))
 
     try:
         react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
@@ -117,7 +116,6 @@ class _NothingStored(Exception):
 
 def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
-    empty = False
     try:
         with (
             index_cache(place.config, place.data_dir, place.index, reading=True) as cache,
@@ -140,11 +138,11 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
         click.echo(f"{place.output}: {error.strerror}; nothing was written", err=True)
         return 1
     except _NothingStored:
-        empty = True
+        pass  # it is told below, after what is the matter with each
     problems = [*problems, *exported.problems]
     for problem in problems:
         click.echo(problem, err=True)
-    if empty:
+    if not exported.pages:
         nothing = f"nothing that was asked for is stored in index {cache.name}"
         click.echo(f"{place.output}: {nothing}; no bundle was written", err=True)
         return 1

@@ -19,7 +19,7 @@ from proxy.bundle.importing import Imported, open_bundle
 from proxy.commands import asking
 from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache
-from proxy.commands.speaking import note
+from proxy.commands.speaking import fail, note
 from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
@@ -45,12 +45,10 @@ def import_(bundle: Path, index: str | None, data_dir: Path | None, config: Path
             if not done:
                 taking.alone(source)
     except ConfigError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(1) from None
+        fail(str(error))
     except (ProxyError, asking.OperationFailed) as error:
         taking.tell("so far ")
-        click.echo(f"{bundle}: {error}", err=True)
-        raise SystemExit(1) from None
+        fail(f"{bundle}: {error}")
     except KeyboardInterrupt:
         taking.tell("so far ")
         click.echo("interrupted: import it again to go on", err=True)

@@ -17,8 +17,6 @@ from proxy.commands.speaking import fail
 from proxy.errors import ConfigError, ProxyError
 from proxy.settings import Settings
 
-__all__ = ["ProxyPlace", "fail", "options", "say"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from proxy.commands.place import ProxyPlace, fail, options, say
-from proxy.commands.speaking import note
+from proxy.commands.place import ProxyPlace, options, say
+from proxy.commands.speaking import fail, note
 from proxy.config import quantities
 from proxy.core.amounts import counted, size
 

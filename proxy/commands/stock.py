@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from proxy.commands.place import ProxyPlace, fail, options, say
-from proxy.commands.speaking import note
-from proxy.commands.tables import NONE, say_pairs, show
-from proxy.core.amounts import counted, moment, size
+from proxy.commands.place import ProxyPlace, options, say
+from proxy.commands.speaking import fail, note
+from proxy.commands.tables import say_pairs, show
+from proxy.core.amounts import NONE, counted, moment, size
 from proxy.core.cache_status import FROM_CACHE
 
 _PROJECTS = (("index", False), ("project", False), ("files", True), ("bytes", True), ("missing", True))

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 import click
 
 from proxy.commands.speaking import quiet
+from proxy.core.amounts import NONE
 
 #: A column: its heading, and whether it is of numbers.
 Column = tuple[str, bool]
 
-#: What stands for no value.
-NONE = "-"
 _GAP = "  "
 #: A cell is not shortened to less than this.
 _NARROWEST = 20

@@ -8,8 +8,8 @@ import click
 
 from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.speaking import note
-from proxy.commands.tables import NONE, show
-from proxy.core.amounts import clock_time, duration, moment
+from proxy.commands.tables import show
+from proxy.core.amounts import NONE, clock_time, duration, moment
 
 _COLUMNS = (
     ("index", False),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+#: What stands for an amount that there is none of, and for any other value in a table.
+NONE = "-"
+
 
 def size(count: int) -> str:
     """*count* bytes, in the power of 1000 that leaves at most three digits before the point: ``"1.5 MB"``."""
@@ -31,7 +34,7 @@ def duration(seconds: float) -> str:
 
 def moment(seconds: float | None) -> str:
     """A point in time (seconds since 1970), in local time to the second; ``-`` for none."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return NONE if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def clock_time(seconds: float) -> str:

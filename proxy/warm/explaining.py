@@ -11,19 +11,21 @@ from typing import Any
 
 from proxy.errors import GivenUp, NotFound, NotHere, SlowUpstream, UpstreamFailed
 
+#: What uv says of a request that did not give what was asked for.
+_NO_ANSWER = r"HTTP status|Request failed|Failed to fetch|error sending request"
 #: The project whose page the resolver did not get: it names the project, or the URL that it asked for.
 _UNKNOWN = re.compile(r"(\S+) was not found in the package registry")
-_FAILED = re.compile(r"(?:HTTP status|Request failed|Failed to fetch|error sending request).*?/simple/([^/\s`]+)/")
+_FAILED = re.compile(rf"(?:{_NO_ANSWER}).*?/simple/([^/\s`]+)/")
 #: Codes of answers during an outage.
 _OUTAGE = (UpstreamFailed.code, SlowUpstream.code, GivenUp.code)
-_SPELLING = "To do: check the spelling, and whether an upstream has the project"
+_SPELLING = "check the spelling, and whether an upstream has the project"
 
 #: What uv says before its reason.
 _PREAMBLE = re.compile(r"No solution found when resolving dependencies(?: for [^:]*)?:? *(?:cause:)? *")
 #: Expressions that occur in a reason, the most telling first, and what to do about it.
 _HINTS = (
     (
-        re.compile(r"HTTP status|Request failed|Failed to fetch|error sending request"),
+        re.compile(_NO_ANSWER),
         "see which upstream does not answer with pypiproxy upstreams, and run this again later",
     ),
     (
@@ -32,10 +34,7 @@ _HINTS = (
     ),
     (re.compile(r"\b(?:ABI|[Pp]latform|Python) tag\b|wheels with a matching"), "name another --python or --platform"),
     (re.compile(r"does not satisfy Python|requested Python version"), "name another --python, or require an older version"),
-    (
-        re.compile(r"not found in the package registry"),
-        "check the spelling, and whether an upstream has the project",
-    ),
+    (re.compile(r"not found in the package registry"), _SPELLING),
     (
         re.compile(r"there (?:is|are) no versions? of|only .+ (?:is|are) available"),
         "require a version that exists; if it was published just now, run pypiproxy refresh PROJECT first",
@@ -67,9 +66,9 @@ def without_page(project: str, status: int, body: bytes) -> str | None:
     if code == NotHere.code:
         return f"nothing of {project} is stored. To do: fetch it first, with pypiproxy warm {project}"
     if code == NotFound.code and "upstream answered 404" in str(told.get("detail")):
-        return f"upstream has no project {project}. {_SPELLING}"
+        return f"upstream has no project {project}. To do: {_SPELLING}"
     if code is None and status == 404:
-        return f"the index has no project {project}. {_SPELLING}"
+        return f"the index has no project {project}. To do: {_SPELLING}"
     return None
 
 

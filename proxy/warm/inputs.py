@@ -7,6 +7,7 @@ its place and what to do; the rest of the same file is used.
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -87,7 +88,7 @@ def read_arguments(requirements: tuple[str, ...]) -> Group:
     """The group of *requirements* given on the command line."""
     group = Group("command line")
     for text in requirements:
-        if _is_file(text):
+        if os.path.isfile(text):
             group.refuse(text, f"is a file: name it with -r {text}")
             continue
         try:
@@ -97,13 +98,6 @@ def read_arguments(requirements: tuple[str, ...]) -> Group:
             continue
         _add(group, requirement, shown_in(text))
     return group
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # it is no name that a file can have
-        return False
 
 
 def _add(group: Group, requirement: Requirement, where: str) -> None:
