@@ -208,6 +208,13 @@ class StorageFailed(ProxyError):
     passing = True
 
 
+#: What an operation on a file fails with: where other files can make room; where there is no room at all; where it may well
+#: succeed when the disk is in order.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (*FULL, errno.EFBIG)
+FOR_NOW = (*FULL, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
 def is_of_the_disk(error: OSError) -> bool:
     """Whether *error* says something about the disk, and not that this process has no room for another open file."""
     return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

@@ -51,7 +51,6 @@ class ProxyService(MultiService):
         self._reactor = reactor
         self._settings = settings
         self._serving = serving and not reading
-        self._reading = reading
         self._means = build_means(reactor, clock)
         self.storage = (read_storage if reading else open_storage)(settings.server, self._means)
         self.caches = build_caches(settings.server, self.storage, self._means)
@@ -81,8 +80,7 @@ class ProxyService(MultiService):
 
     def startService(self) -> None:
         calm_collector()
-        if not self._reading:
-            sweep(self.storage)
+        sweep(self.storage)
         if self._serving:
             self._web.tell_limit()
             tell_exposed(self._settings)

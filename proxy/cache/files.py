@@ -20,14 +20,14 @@ from twisted.python.failure import Failure
 from proxy.cache.room import Room
 from proxy.core.completeness import check
 from proxy.core.events import Incident, Notice
-from proxy.errors import Attempted, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
+from proxy.errors import FULL, Attempted, DigestMismatch, Overloaded, ProxyError, StorageFailed, UpstreamFailed, is_of_the_disk
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder, IUpstreams
 from proxy.mechanism.flight import uninterrupted
 from proxy.mechanism.flight import wanted as anybody_waits
 from proxy.mechanism.spool.nowhere import Nowhere
 from proxy.mechanism.spool.spooling import Spool
 from proxy.mechanism.spool.steps import Later
-from proxy.mechanism.spool.writer import FULL, UNKNOWN_SIZE, no_room
+from proxy.mechanism.spool.writer import UNKNOWN_SIZE, no_room
 from proxy.mechanism.waiters import Waiters
 from proxy.model import FileFacts, Wanted
 from proxy.statistics.recorders import UNRECORDED

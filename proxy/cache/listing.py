@@ -21,7 +21,7 @@ from proxy.core.cache_status import CacheStatus
 from proxy.core.views import Moment
 from proxy.errors import Overloaded, StorageFailed
 from proxy.interfaces import Clock, IBytesSource, IOffload, IProjectsView
-from proxy.mechanism.flight import Flights, closing_after, uninterrupted
+from proxy.mechanism.flight import Flights, closing_after
 from proxy.policy.policy import Policy
 from proxy.policy.rules import Viewpoint
 from proxy.settings import MIB
@@ -114,7 +114,7 @@ class ShownList:
         before = self._shown
         lines = await self._lines(digest)
         change = self._offload.run(_next_change, lines.fileno(), self._policy, now, self._view)
-        until = await uninterrupted(closing_after(change, lines))
+        until = await closing_after(change, lines)
         state = hashlib.sha256(f"{digest}/{self._policy.name}/{until}".encode()).hexdigest()
         shown = self._shown = _Shown(digest, f"{digest}.{state}", now, until)
         if before is not None and before.start != shown.start:
@@ -148,7 +148,7 @@ class ShownList:
         descriptor = lines.fileno()
         rendering = self._lists.write(name, lambda file: _write(descriptor, media, coding, leave_out, file))
         try:
-            await uninterrupted(closing_after(rendering, lines))
+            await closing_after(rendering, lines)
         except OSError as error:
             raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
 
@@ -158,17 +158,22 @@ def lines_file(digest: str) -> str:
     return f"{digest}.projects"
 
 
+def lines_behind(descriptor: int) -> BinaryIO:
+    """The lines of a list from the first one: whoever writes a rendering may be called a second time."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return open(descriptor, "rb", buffering=_PIECE, closefd=False)
+
+
 def _next_change(descriptor: int, policy: Policy, now: float, view: Viewpoint) -> float | None:
     """The next moment at which a verdict on a project in the lines behind *descriptor* changes."""
-    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
+    with lines_behind(descriptor) as lines:
         moments = (policy.project(name, now, view).until for name in names_in(lines))
         return min((moment for moment in moments if moment is not None), default=None)
 
 
 def _write(descriptor: int, media: MediaType, coding: str, hidden: Callable[[str], bool] | None, out: BinaryIO) -> None:
     """Write the rendering of the lines behind *descriptor*, without the projects that are *hidden*."""
-    os.lseek(descriptor, 0, os.SEEK_SET)  # it is not the first attempt, maybe
-    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as all_lines:
+    with lines_behind(descriptor) as all_lines:
         lines = all_lines if hidden is None else lines_without(all_lines, hidden)
         if coding == "gzip":
             with igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as gzip:

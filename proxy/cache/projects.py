@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
 from attrs import evolve
 from twisted.logger import Logger
 
-from proxy.cache.listing import ShownList, lines_file
+from proxy.cache.listing import ShownList, lines_behind, lines_file
 from proxy.cache.pages import PageCache, renewed
 from proxy.cache.records import HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed, Terms
@@ -139,7 +138,7 @@ class ProjectList:
         descriptor = lines.fileno()
         copying = self._lists.write(lines_file(name), lambda file: _copy(descriptor, file))
         try:
-            await uninterrupted(closing_after(copying, lines))
+            await closing_after(copying, lines)
         except (Malformed, OSError) as error:
             self.log.warn("the list of projects that an earlier version kept cannot be used: {error}", error=error)
             return False
@@ -213,6 +212,5 @@ def _lines_out_of(body: BinaryIO, content_type: str, out: BinaryIO) -> int | Non
 
 
 def _copy(descriptor: int, out: BinaryIO) -> None:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(descriptor, "rb", buffering=_PIECE, closefd=False) as lines:
+    with lines_behind(descriptor) as lines:
         copy_lines(lines, out.write)

@@ -112,7 +112,7 @@ def _taking(indexes: Indexes, storage: Storage, caches: Caches, carrying: Offloa
     return Taking(
         caches={name: cache(name) for name in indexes.built},
         default=indexes.default,
-        replaced=lambda index, project: indexes.parts[index].pages.replaced(project),
+        replaced=lambda index, project: indexes.built[index].parts.pages.replaced(project),
         stored=caches.room.committed,
         reactor=means.reactor,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from proxy.access.forwarded import TrustedProxies
@@ -15,6 +14,7 @@ from proxy.composition.process import affordable, raise_descriptor_limit
 from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
+from proxy.mechanism.patience import within
 from proxy.settings import Settings
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
@@ -107,14 +107,8 @@ class Web:
         if not left:
             return
         self.log.info("stopping: {left} responses may go on for {time}", left=left, time=duration(self._drain_time))
-        quiet = self.front.quiet()
-        deadline = self._reactor.callLater(self._drain_time, quiet.cancel)
-        try:
-            await quiet
-        except CancelledError:
+        if not await within(self._drain_time, self.front.quiet(), self._reactor):
             self.log.warn("stopping: {left} responses are cut off", left=self.front.in_progress)
-        if deadline.active():
-            deadline.cancel()
 
 
 def build_web(

@@ -24,11 +24,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxy.core.troubles import Reason, Trouble
-from proxy.errors import ConfigError
+from proxy.errors import FOR_NOW, ConfigError
 from proxy.host.adminaddress import NAME, address
 
 #: What a directory may refuse a socket for that was fit for one before.
-_FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT)
+_FOR_NOW = (*FOR_NOW, errno.EACCES, errno.EPERM, errno.ENOENT)
 
 
 class _Port(Port):

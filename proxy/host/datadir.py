@@ -26,7 +26,7 @@ from pathlib import Path
 from attrs import define, field
 
 from proxy.cache.migration import Migration
-from proxy.errors import ConfigError, InUse
+from proxy.errors import FOR_NOW, ConfigError, InUse
 from proxy.host.owner import refuse_root
 from proxy.storage.local import sync
 from proxy.storage.marker import FORMAT, MARKER, Marker, new_name, read_marker, write_marker
@@ -40,8 +40,6 @@ _WHY = (
     'where this directory is, and end with "Is a directory". Nothing is lost: start the newer version again, or see\n'
     '"Returning to an earlier version" in docs/upgrade.md.\n'
 )
-#: Why a directory that is the right one may not take a file: the proxy serves what it can read, and passes the rest through.
-_FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 #: What SO_PEERCRED gives: process, user and group.
 _CREDENTIALS = struct.Struct("3i")
@@ -173,7 +171,7 @@ def _lock(path: Path) -> int:
             )
         fd = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        if error.errno not in _FOR_NOW and not (error.errno in _NOT_ALLOWED and os.path.isfile(path / MARKER)):
+        if error.errno not in FOR_NOW and not (error.errno in _NOT_ALLOWED and os.path.isfile(path / MARKER)):
             expected = f"expected a directory that can be written{_whose(path)}"
             raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; {expected}') from error
         found = _readable(path)

@@ -6,15 +6,11 @@ one is written to.
 
 from __future__ import annotations
 
-import errno
 from contextlib import suppress
 
 from twisted.python import logfile
 
-from proxy.errors import ConfigError
-
-#: Why a file may not open that will when the disk is in order.
-_FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+from proxy.errors import FOR_NOW, ConfigError
 
 
 class LogFile:
@@ -26,7 +22,7 @@ class LogFile:
         try:
             self._file = _opened(path)
         except OSError as error:
-            if error.errno not in _FOR_NOW:
+            if error.errno not in FOR_NOW:
                 raise ConfigError(f'--logfile = "{path}": {error.strerror}; expected a file that can be written') from error
 
     def write(self, text: str) -> None:

@@ -107,15 +107,19 @@ def owned(work: Routine[C]) -> Deferred[C]:
     return uninterrupted(work, lambda result: None if result is None else result.close())
 
 
-async def closing_after(work: Awaitable[T], resource: _Closable) -> T:
-    """What *work* gives, after which *resource*, which a worker thread uses for it, is closed.
+def closing_after(work: Awaitable[T], resource: _Closable) -> Deferred[T]:
+    """Wait for *work*, after which *resource*, which a worker thread uses for it, is closed, also if nobody waits any more.
 
-    To be run :func:`uninterrupted`: the number of a descriptor that is closed too early belongs to another file.
+    The number of a descriptor that is closed too early belongs to another file.
     """
-    try:
-        return await work
-    finally:
-        resource.close()
+
+    async def closed() -> T:
+        try:
+            return await work
+        finally:
+            resource.close()
+
+    return uninterrupted(closed())
 
 
 def swallow(deferred: Deferred[Any], *also: type[BaseException]) -> None:

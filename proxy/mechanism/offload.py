@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -184,9 +184,9 @@ class Inline:
 
 
 def completed(question: Awaitable[T]) -> T:
-    """The result of a coroutine that waits for nothing: with :class:`Inline`, all that blocks simply blocks."""
+    """The result of a coroutine or Deferred that waits for nothing: with :class:`Inline`, all that blocks simply blocks."""
     outcome: list[T | Failure] = []
-    Deferred.fromCoroutine(question).addBoth(outcome.append)  # type: ignore[arg-type]  # what is asked are coroutines
+    ensureDeferred(question).addBoth(outcome.append)  # type: ignore[arg-type]  # what is asked are coroutines and Deferreds
     (result,) = outcome
     if isinstance(result, Failure):
         result.raiseException()

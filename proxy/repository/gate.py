@@ -20,7 +20,7 @@ from proxy.cache.entries import Entries
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
-from proxy.core.bounded import BoundedTable
+from proxy.core.bounded import BoundedTable, DividedTable
 from proxy.core.views import Moment
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Clock, IOffload
@@ -112,6 +112,10 @@ class _FileVerdict:
     verdict: Verdict
 
 
+def _verdicts(limit: int) -> BoundedTable[str, _ProjectVerdict]:
+    return BoundedTable(limit, lambda verdict: _WEIGHT, len)
+
+
 class Gate:
     """What of the index *name* may be seen; *clock* tells when."""
 
@@ -123,8 +127,9 @@ class Gate:
         self._ledger = ledger
         self._offload = offload
         self._clock = clock
-        self._of_projects: BoundedTable[str, _ProjectVerdict] = BoundedTable(_PROJECTS, lambda verdict: _WEIGHT, len)
-        self._of_unknown: BoundedTable[str, _ProjectVerdict] = BoundedTable(_UNKNOWN, lambda verdict: _WEIGHT, len)
+        self._of_projects: DividedTable[str, _ProjectVerdict] = DividedTable(
+            _verdicts(_PROJECTS), _verdicts(_UNKNOWN), lambda verdict: verdict.head is not None and verdict.head.found
+        )
         self._of_pages: BoundedTable[str, _PageVerdict] = BoundedTable(_PAGES, lambda verdict: _WEIGHT, len)
         self._of_files: BoundedTable[tuple[str, str], _FileVerdict] = BoundedTable(
             _FILES, lambda each: _WEIGHT + len(each.verdict.why), lambda key: len(key[0]) + len(key[1])
@@ -246,17 +251,12 @@ class Gate:
         known = self._of_projects.get(project)
         if known is not None and known.head is head and known.moment.until is None:
             return known
-        has_page = head is not None and head.found
-        if not has_page:
-            known = self._of_unknown.get(project)
-            if known is not None and known.head is head and known.moment.until is None:
-                return known
         now = self._clock()
         itself = self.policy.project(project, now, self._view)
         files = self.policy.files(_project(project, _status(head)), now, self._view)
         moment = self._moment(now, earliest(itself.until, files.until))
         known = _ProjectVerdict(head, itself.visible, files, files.visible and files.until is None, moment)
-        (self._of_projects if has_page else self._of_unknown).put(project, known)
+        self._of_projects.put(project, known)
         return known
 
     def _moment(self, now: float, until: float | None, hidden: str = "") -> Moment:

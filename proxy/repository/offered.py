@@ -158,8 +158,8 @@ def _offered(file: File, entries: Mapping[str, LedgerEntry]) -> File:
     entry = entries.get(file.filename)
     if entry is not None:
         file = as_recorded(file, entry)
-        if file.size is None and entry_holds(entry, segment(file)):
-            file = replace(file, size=entry.size)
+        if file.size is None and file.digest is None:
+            file = replace(file, size=entry.size)  # it has no digest: these are its bytes
     known = metadata_entry(file, entries)
     if known is None:
         return replace(file, core_metadata=True) if is_wheel(file.filename) and not file.core_metadata else file

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import threading
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from proxy.mechanism.flight import owned
 from proxy.settings import MIB
 from proxy.storage.checked import SMALL, Proofs, mark_of
 from proxy.storage.inmemory import Allowance, MemoryFile, MovingFile
-from proxy.storage.whole import WholeFile
+from proxy.storage.whole import WholeFile, open_regular
 
 T = TypeVar("T")
 
@@ -64,7 +63,7 @@ class ListFiles:
             if (held := self._held.get(name)) is not None:
                 return held.reader()
         path = self._folder / name
-        file = _opened(path)
+        file = open_regular(path)
         if file is None:
             return None
         try:
@@ -86,7 +85,7 @@ class ListFiles:
 
     def _open_earlier(self, name: str) -> WholeFile | None:
         path = self._folder / name
-        return self._open(name) if os.path.lexists(_sum_of(path)) else _opened(path)
+        return self._open(name) if os.path.lexists(_sum_of(path)) else open_regular(path)
 
     def _is_whole(self, path: Path, descriptor: int) -> bool:
         """Whether the bytes of the open file are those that were written.  Raises OSError."""
@@ -195,19 +194,6 @@ class ListFiles:
                         os.unlink(entry.path)
 
 
-def _opened(path: Path) -> WholeFile | None:
-    """The regular file at *path*; ``None`` for anything else, which must not keep a thread waiting."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):
-        os.close(descriptor)
-        return None
-    return WholeFile(descriptor, facts.st_size, None)
-
-
 def _sum_of(path: Path) -> Path:
     """Where the digest of *path* is."""
     return path.with_name(path.name + ".sum")
@@ -215,7 +201,7 @@ def _sum_of(path: Path) -> Path:
 
 def _read_sum(path: Path) -> bytes | None:
     """The digest that is noted for *path*, ``None`` without one.  Raises OSError."""
-    file = _opened(_sum_of(path))
+    file = open_regular(_sum_of(path))
     if file is None:
         return None
     try:

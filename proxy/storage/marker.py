@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import stat
 from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
+
+from proxy.storage.whole import open_regular
 
 #: The file, and what a name in it looks like.
 MARKER = "instance"
@@ -34,17 +35,15 @@ class Marker:
 
 def read_marker(root: Path) -> Marker | None:
     """The marker of the data directory *root*; ``None`` when there is none, it is no file, or it was not written to its end."""
+    file = open_regular(root / MARKER)
+    if file is None:
+        return None
     try:
-        # Opening a named pipe would wait for somebody who writes to it.
-        fd = os.open(root / MARKER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
-            data = os.read(fd, 2 * _LONGEST_NAME)
-        finally:
-            os.close(fd)
+        data = os.pread(file.fileno(), 2 * _LONGEST_NAME, 0)
     except OSError:
         return None
+    finally:
+        file.close()
     name, end, rest = data.decode("ascii", "replace").partition("\n")
     if not end or _NAME.fullmatch(name) is None:
         return None

@@ -23,6 +23,7 @@ from attrs import define
 from twisted.logger import Logger
 
 from proxy.core.troubles import Reason, Trouble
+from proxy.errors import NO_ROOM
 from proxy.storage.database import SET_ASIDE
 from proxy.storage.marker import FORMAT, Marker, new_name, read_marker, write_marker
 from proxy.storage.usable import unusable
@@ -45,8 +46,6 @@ _NEWS = 86400.0
 _LOST = "the data directory was taken away or replaced: nothing is stored until it is back or the proxy is restarted"
 _THROUGH = "pass through to clients and are not stored"
 _AFTERWARDS = "what upstream has is fetched again; remove what was set aside when you have looked at it"
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @define
@@ -185,7 +184,7 @@ class Place:
 
     def _folders(self) -> Iterator[Trouble]:
         # Bytes are written only where some found no room lately: who fills the disk would miss them.
-        size = _PROBE_SIZE if any(failure.error in _NO_ROOM for failure in list(self._failures.values())) else 0
+        size = _PROBE_SIZE if any(failure.error in NO_ROOM for failure in list(self._failures.values())) else 0
         for name in _FOLDERS:
             folder = self._root / name
             try:
@@ -216,7 +215,7 @@ class Place:
                 yield _trouble(failure.error, os.path.relpath(path, self._root) + "/", reading=failure.reading)
 
     def _disproved(self, folder: Path, failure: _Failure) -> bool:
-        if failure.error in _NO_ROOM:
+        if failure.error in NO_ROOM:
             return failure.needed <= self._free() - _FULL
         if failure.reading:
             return False  # one file of many: only a look at that file could tell
@@ -276,7 +275,7 @@ def _entries(folder: Path) -> Iterator[tuple[str, float]]:
 
 def _trouble(number: int, where: str, *, reading: bool) -> Trouble:
     said = os.strerror(number)
-    if number in _NO_ROOM:
+    if number in NO_ROOM:
         return Trouble(
             Reason.DISK_FULL,
             f"the file system of the data directory is full ({said}): new files {_THROUGH}; make room on it",

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.interfaces import Operation
+from proxy.mechanism.flight import swallow
 
 #: The argument of an operation that reads or writes a file which the client has opened.
 _DESCRIPTOR = "descriptor"
@@ -68,7 +69,7 @@ class Admin(Resource):
         work = Deferred.fromCoroutine(self._perform(request))
         self._running.add(work)
         request.notifyFinish().addErrback(lambda _: work.cancel())
-        work.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        swallow(work)
         work.addBoth(lambda _: self._running.discard(work))
         return NOT_DONE_YET
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from twisted.python.failure import Failure
 from twisted.web.template import Tag, flattenString, tags
 
 from proxy.interfaces import IOffload
+from proxy.mechanism.offload import completed
 from proxy.web.answers import Answer, Headers
 
 #: Without the characters that HTML escapes: an element ``style`` knows no escapes.
@@ -102,10 +102,4 @@ def _document(title: str, content: tuple[Tag, ...]) -> Tag:
 
 def _written(document: Tag) -> bytes:
     """*document* as bytes.  Nothing in it has to be waited for."""
-    results: list[bytes | Failure] = []
-    flattenString(None, document).addBoth(results.append)
-    (result,) = results
-    if isinstance(result, Failure):
-        result.raiseException()
-    assert isinstance(result, bytes)
-    return b"<!DOCTYPE html>\n" + result
+    return b"<!DOCTYPE html>\n" + completed(flattenString(None, document))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from zope.interface import implementer
 
+from proxy.errors import FULL
 from proxy.interfaces import IPartialFile
 
 
@@ -16,7 +17,7 @@ class Nowhere:
     """Every write fails with the *error* of the beginning; for want of room with ``EFBIG``: making some now would not help."""
 
     def __init__(self, error: OSError) -> None:
-        number = errno.EFBIG if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.errno
+        number = errno.EFBIG if error.errno in FULL else error.errno
         self._error = number, error.strerror or str(error)
         self._descriptor = os.memfd_create("nowhere")
         self.size = 0

@@ -5,7 +5,6 @@ Whatever blocks runs in a worker thread, one thing at a time; everything else be
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.errors import Attempted, DigestMismatch, is_of_the_disk
+from proxy.errors import FULL, NO_ROOM, Attempted, DigestMismatch, is_of_the_disk
 from proxy.interfaces import IOffload, IPartialFile
 from proxy.mechanism.flight import uninterrupted
 from proxy.model import Digest
@@ -21,9 +20,6 @@ from proxy.settings import MIB
 
 T = TypeVar("T")
 
-#: What a write may fail with that means "no room"; and which of it other files can make room for.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL = (errno.ENOSPC, errno.EDQUOT)
 #: The room that is asked for when nobody has said how long the file is (bytes).
 UNKNOWN_SIZE = 64 * MIB
 #: Bytes after which the digest of what has arrived is noted for a later download.

@@ -117,8 +117,8 @@ class HttpClient:
 
     @property
     def rotating(self) -> tuple[Rotating[Any], ...]:
-        """The files that have to be looked at regularly."""
-        return (*self._trust.rotating, *self._credentials.rotating)
+        """The files that have to be looked at regularly, if there are any."""
+        return tuple(each for each in (self._trust.rotating, self._credentials.rotating) if each.files)
 
     def _new_pool(self) -> QuietPool:
         pool = QuietPool(self._reactor, persistent=True)

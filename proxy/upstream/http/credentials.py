@@ -44,26 +44,21 @@ class Credentials:
         self._settings = settings
         self._reactor = reactor
         self._home = origin_of(settings.url)
-        self._login = _Login(settings.username, settings.password, settings.token)
+        login = _Login(settings.username, settings.password, settings.token)
         files = {"password_file": settings.password_file, "token_file": settings.token_file, "netrc": settings.netrc}
         named = {f"upstream.{settings.name}.{key}": path for key, path in files.items() if path is not None}
-        self._rotating = Rotating(named, self._read, observing, value=self._login) if named else None
-
-    @property
-    def rotating(self) -> tuple[Rotating[Any], ...]:
-        """What has to be looked at regularly."""
-        return () if self._rotating is None else (self._rotating,)
+        #: What has to be looked at regularly.
+        self.rotating = Rotating(named, self._read, observing, value=login)
 
     def header(self, url: str) -> str | None:
         """The value of ``Authorization`` in a request for *url*: credentials are sent to the configured origin only."""
-        login = self._login if self._rotating is None else self._rotating.value
-        return login.header if origin_of(url) == self._home else None
+        return self.rotating.value.header if origin_of(url) == self._home else None
 
     async def renewed(self, url: str, refused: str | None) -> bool:
         """Whether *url* would now be asked with other credentials than *refused*, by a look at the file."""
-        if self._rotating is None or refused is None:
+        if not self.rotating.files or refused is None:
             return False
-        await within(_PATIENCE, self._rotating.look(), self._reactor)
+        await within(_PATIENCE, self.rotating.look(), self._reactor)
         return self.header(url) != refused
 
     def _read(self, contents: Mapping[str, bytes]) -> _Login:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from proxy.upstream.http.failures import Failed
@@ -94,8 +94,3 @@ class _Race(Generic[T]):
 
 async def _started(entrant: Entrant[T], answering: Callable[[], None]) -> T:
     return await entrant(answering)
-
-
-def unobserved(deferred: Deferred[Any]) -> None:
-    """Let work in the background end: Failed has been counted where it happened."""
-    deferred.addErrback(lambda failure: failure.trap(Failed, CancelledError) and None)

@@ -49,27 +49,20 @@ class Trust:
         self._keys = _Keys(f"upstream.{settings.name}")
         files = {"ca_file": settings.ca_file, "client_cert": settings.client_cert, "client_key": settings.client_key}
         named = {f"{self._keys.table}.{key}": path for key, path in files.items() if path is not None}
-        self._system = _Material(ssl.platformTrust(), None)
         self._made = self._none_made()
-        self._rotating: Rotating[_Material] | None = None
-        if named:
-            try:
-                self._rotating = Rotating(named, self._keys.load, observing, changed=self._forget)
-            except OSError as error:
-                raise ConfigError(f"upstream.{settings.name}: {error.filename}: {error.strerror}") from error
-            except UnusableFile as error:
-                raise ConfigError(str(error)) from error
-
-    @property
-    def rotating(self) -> tuple[Rotating[Any], ...]:
-        """What has to be looked at regularly."""
-        return () if self._rotating is None else (self._rotating,)
+        try:
+            #: What has to be looked at regularly.
+            self.rotating: Rotating[_Material] = Rotating(named, self._keys.load, observing, changed=self._forget)
+        except OSError as error:
+            raise ConfigError(f"upstream.{settings.name}: {error.filename}: {error.strerror}") from error
+        except UnusableFile as error:
+            raise ConfigError(str(error)) from error
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         name = hostname.decode("ascii").lower()
         creator = self._made.get((name, port))
         if creator is None:
-            material = self._system if self._rotating is None else self._rotating.value
+            material = self.rotating.value
             client = material.client if Origin("https", name, port) == self._home else None
             creator = ssl.optionsForClientTLS(name, trustRoot=material.authorities, clientCertificate=client)
             self._made.put((name, port), creator)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import Deferred, DeferredList
 
 from proxy.interfaces import Clock, IOffload
+from proxy.mechanism.flight import swallow
+from proxy.mechanism.patience import within
 from proxy.settings import IndexSettings
 from proxy.upstream.http.attempt import Manner
 from proxy.upstream.http.failures import Failed
-from proxy.upstream.http.racing import unobserved
 from proxy.upstream.index.lag import LOOK_EVERY, ask_lag, lag_url
 from proxy.upstream.pool.upstream import Upstream
 
@@ -80,10 +81,7 @@ class Standing:
             if client.works and now - self._looked_at.get(client.name, 0.0) > LOOK_EVERY:
                 self._looked_at[client.name] = now
                 looks.append(self._beside(self._look(client)))
-        together: Deferred[Any] = DeferredList(looks, consumeErrors=True)
-        together.addTimeout(_LOOK_FOR, self._reactor)
-        together.addErrback(lambda failure: failure.trap(TimeoutError) and None)
-        await together
+        await within(_LOOK_FOR, DeferredList(looks, consumeErrors=True), self._reactor)
 
     async def _look(self, client: Upstream) -> None:
         """Learn how far *client* is behind."""
@@ -99,7 +97,7 @@ class Standing:
         running: Deferred[Any] = Deferred.fromCoroutine(work)
         self._background.add(running)
         running.addBoth(self._ended, running)
-        unobserved(running)
+        swallow(running, Failed)
         return running
 
     def _ended(self, result: Any, running: Deferred[Any]) -> Any:
