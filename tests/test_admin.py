@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,29 @@ async def test_what_is_no_socket_is_left_alone_and_told(
     assert f'--data-dir = "{proxy.data_dir}/admin.sock": the admin socket cannot be made: ' in ended.output
     assert "Traceback" not in ended.output
     assert (proxy.data_dir / "admin.sock").read_text() == "mine"
+
+
+def test_an_answer_that_comes_before_the_command_looks_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy may have answered, and closed the connection, when the request has just been handed over with a file."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "admin.sock"))
+        listening.listen()
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                _, descriptors, _, _ = socket.recv_fds(connection, 65536, 1)
+                connection.sendall(b'HTTP/1.0 200 OK\r\n\r\n{"result": "done"}\n')
+                os.close(descriptors[0])
+
+        answering, send = threading.Thread(target=answer), socket.send_fds
+        answering.start()
+
+        def send_and_wait(*args: Any) -> int:
+            sent = send(*args)
+            answering.join()
+            return sent
+
+        monkeypatch.setattr(socket, "send_fds", send_and_wait)
+        with open(tmp_path / "bundle", "wb") as handed:
+            assert asking.ask(tmp_path, "import", {}, lambda said: None, handed=handed.fileno()) == "done"

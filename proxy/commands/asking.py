@@ -53,8 +53,9 @@ def ask(
     try:
         with connected, connected.makefile("rb") as answer:
             data = head.encode("ascii") + body
-            sent = 0 if handed is None else socket.send_fds(connected, [data], [handed])
-            connected.sendall(data[sent:])
+            rest = data if handed is None else data[socket.send_fds(connected, [data], [handed]) :]
+            if rest:  # even an empty send fails when the proxy has answered, and closed the connection, already
+                connected.sendall(rest)
             while answer.readline().strip():  # its head has nothing that the lines have not
                 pass
             return _result(answer, report)
