@@ -15,7 +15,7 @@ from proxy.composition.exposed import exposed
 from proxy.config.effective import effective
 from proxy.errors import ConfigError
 from proxy.host import listening
-from proxy.host.banner import paths, sources
+from proxy.host.banner import served
 from proxy.settings import Settings
 
 #: Where a value is set that no file sets.
@@ -93,7 +93,7 @@ def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
     if settings.server.trusted_proxies:
         believed = ", ".join(settings.server.trusted_proxies)
         lines.append(f"  believes {believed} about the addresses of clients (trusted_proxies)")
-    lines += [f"  serves {' and '.join(paths(index))} from {sources(index, addresses)}" for index in settings.indexes]
+    lines += [f"  serves {each}" for each in served(settings)]
     lines += [
         f"  warning: upstream.{name}.url = {url} has no pages, and {better[url]} has: set it to that (the running proxy found)"
         for name, url in addresses.items()

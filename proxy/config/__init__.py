@@ -19,6 +19,7 @@ from proxy.config import environment
 from proxy.config import readers as read
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
+from proxy.core.endpoint import escaped
 from proxy.errors import ConfigError
 from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
@@ -356,7 +357,7 @@ def _listen(given: Sequence[str], here: read.Here, mistakes: list[str]) -> tuple
     found = []
     for each in given:
         try:
-            found.append(here.expanded(each, read.escaped))
+            found.append(here.expanded(each, escaped))
         except Unacceptable as problem:
             mistakes.append(mistake("--listen", each, problem))
     return tuple(found)

@@ -17,6 +17,7 @@ from attrs import frozen
 from proxy.access import forwarded
 from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Spelled, Unacceptable
+from proxy.core.endpoint import escaped
 from proxy.mechanism import secret_files
 from proxy.simple.links import shown
 
@@ -325,11 +326,6 @@ def path(here: Here) -> Reader[Path]:
 def listen(here: Here) -> Reader[str]:
     """Where to listen, as a Twisted endpoint."""
     return lambda value: here.expanded(text(value), escaped)
-
-
-def escaped(path: str) -> str:
-    """*path* as an argument of a Twisted endpoint, in which colons separate."""
-    return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def readable_file(here: Here) -> Reader[Path]:

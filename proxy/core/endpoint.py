@@ -14,6 +14,11 @@ _BRACKETED = re.compile(r"\[([^\]]*)\]:([0-9]{1,5})", re.ASCII)
 _NAMED = re.compile(r"(\*|localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+):([0-9]{1,5})", re.ASCII)
 
 
+def escaped(argument: str) -> str:
+    """*argument* as it stands in a Twisted endpoint, whose arguments colons separate."""
+    return argument.replace("\\", "\\\\").replace(":", "\\:")
+
+
 def endpoint_of(text: str) -> str:
     """*text* as a Twisted endpoint.  What has none of the short forms is returned as it is.
 
@@ -28,8 +33,7 @@ def endpoint_of(text: str) -> str:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise ValueError(f"{host} is not an IPv6 address") from None
-        escaped = found[1].replace(":", r"\:")
-        return f"tcp6:{_port(found[2])}:interface={escaped}"
+        return f"tcp6:{_port(found[2])}:interface={escaped(found[1])}"
     if found := _NAMED.fullmatch(text):
         port = _port(found[2])
         return f"tcp:{port}" if found[1] == "*" else f"tcp:{port}:interface={found[1]}"

@@ -20,8 +20,7 @@ def banner(version: str, configured: Settings, urls: Iterable[str], log: str, ho
     *hostname* is what other machines call this one.
     """
     reached = [_reached(url, hostname) for url in urls]
-    addresses = {upstream.name: upstream.url for upstream in configured.upstreams}
-    shown = [f"{' and '.join(paths(index))} from {sources(index, addresses)}" for index in configured.indexes]
+    shown = served(configured)
     if len(shown) > _LISTED:
         shown = [*shown[:_LISTED], f"{len(shown) - _LISTED} more: pypiproxy check-config lists them"]
     rows = [
@@ -38,13 +37,19 @@ def banner(version: str, configured: Settings, urls: Iterable[str], log: str, ho
     return lines
 
 
-def paths(index: IndexSettings) -> list[str]:
+def served(configured: Settings) -> list[str]:
+    """Each index: where clients find it, and what it is served from."""
+    addresses = {upstream.name: upstream.url for upstream in configured.upstreams}
+    return [f"{' and '.join(_paths(index))} from {_sources(index, addresses)}" for index in configured.indexes]
+
+
+def _paths(index: IndexSettings) -> list[str]:
     """Where clients find *index*."""
     named = f"/index/{index.name}/simple/"
     return ["/simple/", named] if index.default else [named]
 
 
-def sources(index: IndexSettings, addresses: Mapping[str, str]) -> str:
+def _sources(index: IndexSettings, addresses: Mapping[str, str]) -> str:
     """What *index* is served from; *addresses* are the URLs of upstreams by name."""
     if index.offline:
         return "what is stored alone: it is offline"

@@ -164,7 +164,7 @@ class Listening(Service):
         (port, *_) = self.ports
         address: Any = port.getHost()
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # what it listens on, not we
-        return f"http://[{host}]:{address.port}/" if ":" in host else f"http://{host}:{address.port}/"
+        return _http_url("http", host, address.port)
 
     def open(self) -> None:
         """Bind now, unless that is done.  Raises ConfigError."""
@@ -246,11 +246,13 @@ def _url(description: str, port: IListeningPort) -> str:
         name = address.name or b""
         return f"unix:{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name}"
     scheme = "https" if speaks_tls(description) else "http"
-    if isinstance(address, IPv6Address):
-        return f"{scheme}://[{address.host}]:{address.port}/"
-    if isinstance(address, IPv4Address):
-        return f"{scheme}://{address.host}:{address.port}/"
+    if isinstance(address, IPv4Address | IPv6Address):
+        return _http_url(scheme, address.host, address.port)
     return description
+
+
+def _http_url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
 
 def _reason(error: Exception) -> str:

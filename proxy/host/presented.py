@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from proxy.core.endpoint import escaped
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile, pem_files
 from proxy.mechanism.secret_files import needs_passphrase
@@ -62,13 +63,9 @@ class Arguments:
 
     def __str__(self) -> str:
         """A description that means the same everywhere."""
-        named = [f"{key}={_escaped(each)}" for key, each in self.values.items()]
+        named = [f"{key}={escaped(each)}" for key, each in self.values.items()]
         # The endpoint itself refuses arguments that are too many.
-        return ":".join([self.kind, *map(_escaped, self._surplus), *named])
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(":", "\\:")
+        return ":".join([self.kind, *map(escaped, self._surplus), *named])
 
 
 def keys_of(description: str) -> list[Path]:
@@ -100,7 +97,7 @@ class Presented:
     def endpoint(self, reactor: Any) -> IStreamServerEndpoint:
         """The endpoint, which presents what there is at the time of each handshake."""
         if self._arguments.kind == "ssl":
-            taken = self._taken()
+            taken = self.rotating.value
             return endpoints.SSL4ServerEndpoint(reactor, taken.port, self, taken.backlog, taken.interface)
         found: Any = endpoints.serverFromString(reactor, str(self._arguments))
         return _Wrapped(found.endpoint, self)
@@ -112,11 +109,11 @@ class Presented:
         try:
             if self._arguments.kind == "tls":
                 return self._directory(b"".join(contents.values()))
-            options = self._taken().options
-            options.getContext()
+            taken = self._taken()
+            taken.options.getContext()
         except _REFUSALS:
             raise UnusableFile(f"{name}: expected PEM files: a certificate and the key that belongs to it") from None
-        return options
+        return taken
 
     def _taken(self) -> _Taken:
         taken = _Taken()
@@ -151,12 +148,17 @@ class _Had:
 
 
 class _Taken:
-    """As much of a reactor as an ``ssl:`` endpoint needs to hand over what it would listen with."""
+    """As much of a reactor as an ``ssl:`` endpoint needs to hand over what it would listen with, which is kept."""
 
     def __init__(self) -> None:
         self.options: Any = None
         self.port = self.backlog = 0
         self.interface = ""
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """What a handshake begins with."""
+        connection: SSL.Connection = self.options.serverConnectionForTLS(protocol)
+        return connection
 
     def listenSSL(self, port: int, factory: object, contextFactory: Any, backlog: int, interface: str) -> None:
         """As in IReactorSSL; nothing listens."""

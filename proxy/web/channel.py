@@ -127,7 +127,7 @@ class Channel(Protocol):
             self._held.take()
             self._lingers_until = self._moved_at + LINGERS_AT_MOST
         if lingering and is_plain_socket(transport):
-            transport.loseWriteConnection()  # type: ignore[attr-defined]  # a plain one can
+            transport.loseWriteConnection()
         else:
             transport.loseConnection()
 

@@ -20,7 +20,6 @@ from proxy.web.hypertext import html, hyperlink, main_element
 from proxy.web.visitors import wants_html
 
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
-_JSON = [("Content-Type", "application/json"), ("Cache-Control", "no-store"), ("Vary", "Accept")]
 
 #: What there is.
 _LISTED: Mapping[str, str] = {
@@ -28,6 +27,12 @@ _LISTED: Mapping[str, str] = {
     "ready": "whether it serves builds, and what is wrong",
     "metrics": "figures for Prometheus",
 }
+
+
+def as_json(members: Mapping[str, object]) -> Answer:
+    """*members* for programs, where people are given a page."""
+    headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store"), ("Vary", "Accept")]
+    return Answer(200, headers, msgspec.json.encode(members) + b"\n")
 
 
 @frozen
@@ -65,7 +70,7 @@ class Operations:
 
     async def _listed(self, ask: Ask) -> Answer:
         if not wants_html(ask):
-            return Answer(200, _JSON, msgspec.json.encode({f"/-/{name}": what for name, what in _LISTED.items()}) + b"\n")
+            return as_json({f"/-/{name}": what for name, what in _LISTED.items()})
         found = tags.ul([tags.li(hyperlink(name, f"/-/{name}"), f": {what}") for name, what in _LISTED.items()])
         return await html(
             self._offload,

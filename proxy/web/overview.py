@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from urllib.parse import quote
 
-import msgspec
 from twisted.web.template import Tag, tags
 
 from proxy import __version__
@@ -15,7 +14,7 @@ from proxy.core.troubles import Trouble
 from proxy.interfaces import IOffload
 from proxy.web.answers import Answer, Ask
 from proxy.web.hypertext import html, hyperlink, main_element
-from proxy.web.operations import Health
+from proxy.web.operations import Health, as_json
 from proxy.web.origin import origin
 from proxy.web.visitors import wants_html
 
@@ -83,8 +82,7 @@ class Overview:
             "degraded": [each.reason.value for each in troubles],
             "indexes": indexes,
         }
-        headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store"), ("Vary", "Accept")]
-        return Answer(200, headers, msgspec.json.encode(body) + b"\n")
+        return as_json(body)
 
     def _in_url(self, index: str) -> str | None:
         """The name of *index* if its URL has to have it."""

@@ -11,7 +11,6 @@ from typing import Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IProducer, IPushProducer, IReactorTime, ITransport
-from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -26,6 +25,7 @@ from proxy.web.patience import Patience
 from proxy.web.sender import Transfer
 from proxy.web.sending import CopySender, Displaced, SendfileSender
 from proxy.web.silence import Silence
+from proxy.web.transports import is_plain_socket
 
 _errors = Logger(namespace="proxy.web")
 
@@ -239,7 +239,7 @@ class Response:
         transfer = Transfer(body.source, start, stop, self._offload, moved)
         transport = channel.transport
         sender: SendfileSender | CopySender
-        if isinstance(transport, Connection) and not transport.TLS and not self._chunked:
+        if is_plain_socket(transport) and not self._chunked:
             sender = SendfileSender(transfer, transport, channel)
         else:
             sender = CopySender(transfer, self)

@@ -6,6 +6,7 @@ import struct
 from contextlib import suppress
 from fcntl import ioctl
 from termios import TIOCOUTQ
+from typing import TypeGuard
 
 from twisted.internet.interfaces import ITransport
 from twisted.internet.tcp import Connection
@@ -14,7 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from proxy.mechanism.twisted_internals import encrypted_later, unsent
 
 
-def is_plain_socket(transport: ITransport) -> bool:
+def is_plain_socket(transport: ITransport) -> TypeGuard[Connection]:
     """Whether *transport* is a socket without TLS, which takes ``sendfile`` and can be closed in one direction."""
     return isinstance(transport, Connection) and not transport.TLS
 
