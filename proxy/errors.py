@@ -113,6 +113,44 @@ class NotAcceptable(ProxyError):
     title = "Not acceptable"
 
 
+class LoginRequired(ProxyError):
+    """A credential is wanted, or the one that was sent is none (RFC 9110 section 15.5.2)."""
+
+    status = 401
+    code = "login-required"
+    title = "Login required"
+
+
+class RightsUnknown(ProxyError):
+    """Who may do what cannot be read for now: nobody may do anything that needs a right."""
+
+    status = 503
+    code = "rights-unknown"
+    title = "Rights unknown"
+    passing = True
+
+
+class BadUpload(BadRequest):
+    """An upload is not what it says, or not what an index may hold."""
+
+    code = "bad-upload"
+    title = "Bad upload"
+
+
+class FileExists(BadRequest):
+    """There is, or was, a file of that name with other bytes.  twine and uv look for these very words in the reason phrase."""
+
+    code = "file-exists"
+    title = "File already exists"
+
+
+class TooMuch(ContentTooLarge):
+    """An upload would make an index larger than it may be."""
+
+    code = "too-much"
+    title = "Too much"
+
+
 class DigestChanged(ProxyError):
     """The file's name is pinned to other bytes than upstream's page now states."""
 

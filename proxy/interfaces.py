@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 
 from proxy.core.cache_status import CacheStatus
 from proxy.core.events import Event
+from proxy.core.uploads import Uploaded, UploadForm
 from proxy.core.views import DocumentName, DocumentView, Moment, PageView
 from proxy.model import Change, CommittedFile, Condition, DocumentReply, FileFacts, PageReply, Validators, Versioned, Wanted
 from proxy.simple.media import MediaType
@@ -407,6 +408,12 @@ class IProjectsView(Interface):
     async def open(media: MediaType, coding: str) -> IBytesSource:
         """The list as a document (PEP 503, PEP 691), which the caller closes.  Raises Overloaded, StorageFailed."""
 
+    async def lines() -> IBytesSource:
+        """The list as :mod:`proxy.simple.projects` has it, a line for each project by name, which the caller closes.
+
+        For those who make another list of it.  Raises Overloaded, StorageFailed.
+        """
+
 
 class IFileHandle(Interface):
     """One file as a client may have it now: stored, arriving or not here yet.
@@ -452,9 +459,19 @@ class IFileHandle(Interface):
 
 
 class IRepository(Interface):
-    """One index as the web floor sees it: what exists and may be seen.  *project* is normalised."""
+    """One index as the web floor sees it: what exists and may be seen.  *project* is normalised.
+
+    Who may see it is decided before anything of this is asked, with :meth:`owner`.
+    """
 
     name: str = Attribute("The index's name.")
+    leaves: tuple[str, ...] = Attribute("The names of the indexes that it has its projects from; its own where it is no group.")
+
+    def owner(project: str) -> str:
+        """The one of :attr:`leaves` that *project* comes from, or would come from if it existed: whose rights count.
+
+        Asks nobody.  Raises StorageFailed while that cannot be told.
+        """
 
     async def page(project: str, *, no_cache: bool = False) -> PageView:
         """The page of *project*.  Raises NotFound, UpstreamFailed."""
@@ -482,3 +499,51 @@ class IRepository(Interface):
 
     def last_modified() -> float | None:
         """When this index was last in step with its source, in seconds since the epoch (PEP 381); ``None``: not known yet."""
+
+
+class IIncoming(Interface):
+    """One file on its way into a hosted index.  One of :meth:`accept` and :meth:`discard` ends it."""
+
+    size: int = Attribute("Bytes written so far.")
+
+    async def write(data: bytes) -> None:
+        """Append *data*; the next call waits for the one before.  Raises StorageFailed, TooMuch (the limits of the index)."""
+
+    async def accept(form: UploadForm, by: str) -> Uploaded:
+        """Check the file against *form* and add it, create-only: of two of one name, one wins.  *by* names the principal.
+
+        When it returns, the next request sees the file, and a crash does not lose it.  Raises BadUpload, FileExists, TooMuch,
+        StorageFailed; then nothing is left of it.
+        """
+
+    async def discard() -> None:
+        """Leave nothing of it.  May be called more than once, and after :meth:`accept`."""
+
+
+class IReceiving(Interface):
+    """A hosted index as uploads see it."""
+
+    name: str = Attribute("The index's name.")
+    takes_uploads: bool = Attribute("Whether it takes any.")
+
+    async def begin(filename: str | None, length: int | None) -> IIncoming:
+        """Begin an upload.  *filename* and *length* (bytes of the request) are as far as they are known yet.
+
+        Raises TooMuch, StorageFailed (no room).
+        """
+
+
+class IClaims(Interface):
+    """Which names of projects belong to hosted indexes.  A claim survives the files, and the configuration of its index."""
+
+    async def claim(index: str, project: str, by: str) -> None:
+        """*project* (normalised) has a file on the hosted *index* now: the name belongs there, unless it is held.
+
+        Durable when it returns; costs nothing for a name that is claimed.  Raises StorageFailed.
+        """
+
+    def claimed(index: str, project: str) -> bool:
+        """Whether *project* belongs to the hosted *index*, by a claim or by what the index owns.
+
+        Raises StorageFailed while claims cannot be read.
+        """

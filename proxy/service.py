@@ -57,7 +57,7 @@ class ProxyService(MultiService):
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
         self._indexes = build_indexes(settings.indexes, {"proxy": proxied.build})
-        self.indexes = self._indexes.parts
+        self.indexes, self.proxied = self._indexes.parts, self._indexes.proxied
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)

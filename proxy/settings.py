@@ -80,6 +80,35 @@ class PageLimits:
 
 
 @frozen(kw_only=True)
+class HostedSettings:
+    """What an ``[[index]]`` of the kind ``hosted`` has besides."""
+
+    #: The directory with its files; ``None``: ``hosted/<index>`` in the data directory.
+    path: Path | None = None
+    #: ``projects``: a directory for each project; ``flat``: all files in one.
+    layout: str = "projects"
+    #: Patterns of project names that belong to it (``*`` and ``?`` as in a shell), whether it has files of them or not.
+    owns: tuple[str, ...] = ()
+    #: Whether other bytes may take the place of a file.
+    overwrite: bool = False
+    #: Whether it takes uploads over HTTP.
+    uploads: bool = True
+    #: The files and the bytes that it may have together; ``None``: no limit.
+    max_files: int | None = None
+    max_size: int | None = None
+
+
+@frozen(kw_only=True)
+class GroupSettings:
+    """What an ``[[index]]`` of the kind ``group`` has besides."""
+
+    #: The names of the indexes that it consists of, the one that is asked first comes first.
+    members: tuple[str, ...]
+    #: Projects (normalised) whose files come from every member that has some; elsewhere a project comes from one member.
+    merge: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
 class IndexSettings:
     """``[[index]]``: something served under ``/index/<name>/simple/``."""
 
@@ -96,6 +125,14 @@ class IndexSettings:
     prefetch: bool = True
     #: Never ask upstream: what is there is served, and nothing else is offered.
     offline: bool = False
+    #: By its kind, one of these.
+    hosted: HostedSettings | None = None
+    group: GroupSettings | None = None
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The indexes that it consists of, if it is a group."""
+        return () if self.group is None else self.group.members
 
 
 @frozen(kw_only=True)

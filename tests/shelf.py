@@ -32,10 +32,14 @@ class Shelf:
 
     def __init__(self, name: str, *distributions: Distribution, clock: Callable[[], float] = time.time) -> None:
         self.name = name
+        self.leaves = (name,)
         self._clock = clock
         self._on_it: dict[str, dict[str, Distribution]] = {}
         for each in distributions:
             self._on_it.setdefault(each.project, {})[each.filename] = each
+
+    def owner(self, project: str) -> str:
+        return self.name
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
         page = self._page(project)
@@ -45,15 +49,18 @@ class Shelf:
         return None
 
     async def projects(self, *, no_cache: bool = False) -> IProjectsView:
-        lines = lines_of(sorted(self._on_it)).splitlines(keepends=True)
+        lines = lines_of(sorted(self._on_it))
 
         async def opened(media: MediaType, coding: str) -> IBytesSource:
             document = BytesIO()
-            write_rendering(lines, media, document.write)
+            write_rendering(lines.splitlines(keepends=True), media, document.write)
             data = encoded(document.getvalue(), coding)
             return anonymous(data, body_digest(data))
 
-        return ProjectsView(f"{len(self._on_it)} projects", CacheStatus(True), None, 0, opened)
+        async def listed() -> IBytesSource:
+            return anonymous(lines, body_digest(lines))
+
+        return ProjectsView(f"{len(self._on_it)} projects", CacheStatus(True), None, 0, opened, listed)
 
     async def cached(self) -> Sequence[str]:
         return sorted(self._on_it)

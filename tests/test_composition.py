@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import pytest_twisted
 
-from proxy.composition.indexes import BuiltIndex, build_indexes
-from proxy.settings import IndexSettings
+from proxy.composition.indexes import BuiltIndex, IndexKind, build_indexes
+from proxy.settings import GroupSettings, IndexSettings
 from tests.inprocess import Start
 from tests.support.fake_upstream import FakeUpstream
 
@@ -28,25 +28,33 @@ async def test_an_index_is_built_by_its_kind_and_stopped_part_by_part(upstream: 
     parts = (await run(upstream)).service.indexes["pypi"]
     said: list[str] = []
 
-    def kind(name: str) -> Callable[[IndexSettings], BuiltIndex]:
-        def build(index: IndexSettings) -> BuiltIndex:
-            said.append(f"{index.name} is built as {name}")
+    def kind(name: str) -> IndexKind:
+        def build(index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
+            said.append(f"{index.name} is built as {name} of {list(members)}")
             return BuiltIndex(
                 parts, closing=(Part(f"the first of {index.name}", said), Part(f"the second of {index.name}", said))
             )
 
         return build
 
-    wanted = [IndexSettings(name="here"), IndexSettings(name="both", kind="group", default=True)]
+    both = GroupSettings(members=("here", "there"))
+    wanted = [
+        IndexSettings(name="here"),
+        IndexSettings(name="both", kind="group", default=True, group=both),
+        IndexSettings(name="there"),
+    ]
     indexes = build_indexes(wanted, {"proxy": kind("proxy"), "group": kind("group")})
     assert indexes.default == "both"
-    assert indexes.repositories == {"here": parts.repository, "both": parts.repository}
+    assert indexes.repositories == dict.fromkeys(("here", "both", "there"), parts.repository)
     indexes.stop()
     assert said == [
-        "here is built as proxy",
-        "both is built as group",
+        "here is built as proxy of []",
+        "there is built as proxy of []",
+        "both is built as group of ['here', 'there']",
         "the first of here is closed",
         "the second of here is closed",
         "the first of both is closed",
         "the second of both is closed",
+        "the first of there is closed",
+        "the second of there is closed",
     ]

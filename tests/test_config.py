@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 
 from proxy.config import CommandLine, default_data_dir, load, quantities
 from proxy.errors import ConfigError
-from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
+from proxy.settings import (
+    GroupSettings,
+    HostedSettings,
+    IndexSettings,
+    PageLimits,
+    ServerSettings,
+    Settings,
+    UpstreamSettings,
+    WarmSettings,
+)
 
 PUBLIC = urljoin(DEFAULT_INDEX, "/simple/")
 EXAMPLE = Path(__file__).parent.parent / "conf" / "pypiproxy.toml"
@@ -94,6 +103,87 @@ def test_an_only_index_is_the_default_one(file: Path) -> None:
     assert settings(file, index_with("")).indexes[0].default
 
 
+# -- hosted indexes and groups ------------------------------------------------------------------------------------------------
+
+TWO_HOSTED = """
+    [[index]]
+    name = "internal"
+    kind = "hosted"
+
+    [[index]]
+    name = "all"
+    kind = "group"
+    default = true
+"""
+
+
+def test_a_hosted_index_and_a_group_arrive(file: Path) -> None:
+    found = settings(
+        file,
+        """
+        [[index]]
+        name = "internal"
+        kind = "hosted"
+        path = "packages"
+        owns = ["Acme_*", "tool.?"]
+        max_files = 1000
+        max_size = "5GB"
+
+        [[index]]
+        name = "all"
+        kind = "group"
+        members = ["internal", "pypi"]
+        merge = ["Foo.Bar"]
+        default = true
+
+        [[index]]
+        name = "pypi"
+        upstreams = ["pypi"]
+        """,
+    )
+    hosted, group, _ = found.indexes
+    assert hosted.hosted == HostedSettings(
+        path=file.parent / "packages", owns=("acme-*", "tool-?"), max_files=1000, max_size=5_000_000_000
+    )
+    assert group.group == GroupSettings(members=("internal", "pypi"), merge=("foo-bar",))
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ("", 'members: missing; expected a list of names of indexes, such as ["internal", "pypi"]'),
+        ("members = []", 'members = []: expected a list in brackets, such as ["…", "…"]'),
+        ('members = ["internal", "pipy"]', 'members: there is no index "pipy"; expected one of: internal'),
+        ('members = ["internal", "internal"]', 'members = ["internal", "internal"]: expected each only once'),
+        (
+            'members = ["internal", "all"]',
+            "members: the group all consists of all; expected groups that do not contain themselves",
+        ),
+    ],
+)
+def test_wrong_members_of_a_group_are_told(file: Path, members: str, complaint: str) -> None:
+    assert f"{file}: index[1].{complaint}" in refusal(file, TWO_HOSTED + members)
+
+
+def test_a_group_that_contains_itself_by_way_of_another_is_refused(file: Path) -> None:
+    said = refusal(
+        file,
+        """
+        [[index]]
+        name = "a"
+        kind = "group"
+        members = ["b"]
+        default = true
+
+        [[index]]
+        name = "b"
+        kind = "group"
+        members = ["a"]
+        """,
+    )
+    assert "index[0].members: the group a consists of b consists of a; expected groups that do not contain themselves" in said
+
+
 # -- the example file ---------------------------------------------------------------------------------------------------------
 
 
@@ -127,9 +217,12 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     assert set(values["upstream"]["pypi"]) | set(values["upstream"]["corp"]) == (
         {each.name for each in fields(UpstreamSettings)} - {"name", "of_command_line"} - secrets | sources
     )
+    of_every_kind, of_one = {"name", "kind"}, {"limits", "hosted", "group"}
     assert set(values["index"][0]) == (
-        {each.name for each in fields(IndexSettings)} - {"limits"} | {each.name for each in fields(PageLimits)}
+        {each.name for each in fields(IndexSettings)} - of_one | {each.name for each in fields(PageLimits)}
     )
+    assert set(values["index"][1]) == of_every_kind | {each.name for each in fields(HostedSettings)}
+    assert set(values["index"][2]) == of_every_kind | {each.name for each in fields(GroupSettings)}
     assert set(values["warm"]) == {each.name for each in fields(WarmSettings)}
 
 
@@ -335,7 +428,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ),
         ("[upstream.pypi]\noutbound_proxy = 'http://proxy.example'", ["upstream.pypi.outbound_proxy", "port"]),
         (index_with("ttl = '10x'"), ['index[0].ttl = "10x"', '"10m"']),
-        (index_with("kind = 'hosted'"), ['index[0].kind = "hosted"', '"proxy"']),
+        (index_with("kind = 'mirror'"), ['index[0].kind = "mirror"', '"proxy" or "hosted" or "group"']),
         (index_with("policy = 'random'"), ['index[0].policy = "random"', '"ordered" or "fastest"']),
         (index_with("").replace("main", "../main"), ["index[0].name", "a-z"]),
         (index_with("").replace("pypi", "corp"), ["index[0].upstreams", '"corp"', "[upstream.corp]", "pypi"]),

@@ -16,12 +16,19 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 FILE = (ROOT / "conf" / "pypiproxy.toml").read_text("utf-8")
 #: Heading on the page, and the table of the file that it is about.
-TABLES = {"`[server]`": "server", "`[upstream.NAME]`": "upstream", "`[[index]]`": "index", "`[warm]`": "warm"}
+TABLES = {
+    "## `[server]`": "server",
+    "## `[upstream.NAME]`": "upstream",
+    "## `[[index]]`": "index",
+    "### Hosted indexes": "hosted",
+    "### Group indexes": "group",
+    "## `[warm]`": "warm",
+}
 
 
 def rows(heading: str) -> dict[str, str]:
     """Key and default of each row below *heading*."""
-    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    section = re.split(r"^##", PAGE.partition(f"\n{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     return dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", section, re.MULTILINE))
 
 
@@ -31,9 +38,16 @@ def tables(text: str) -> Mapping[str, Mapping[str, Any]]:
     return {
         "server": values["server"],
         "upstream": {key: value for upstream in values["upstream"].values() for key, value in upstream.items()},
-        "index": values["index"][0],
+        **{table: _own(values["index"], number) for number, table in enumerate(("index", "hosted", "group"))},
         "warm": values.get("warm", {}),
     }
+
+
+def _own(indexes: list[dict[str, Any]], number: int) -> Mapping[str, Any]:
+    """The keys of the index *number* that not every index has; of the first, all."""
+    if number >= len(indexes):
+        return {}
+    return {key: value for key, value in indexes[number].items() if not number or key not in ("name", "kind")}
 
 
 UNCOMMENTED = "\n".join(re.sub(r"^# (?=[a-z_]+ = |\[)", "", line) for line in FILE.splitlines())

@@ -180,7 +180,7 @@ async def test_while_requests_wait_for_their_turn_nothing_is_asked_ahead(upstrea
     """One request in a hundred seconds, and the first has been."""
     add(upstream, "app")
     proxy = await run(upstream_settings(upstream.url, "up0", max_rate=0.01), indexes=(evolve(AHEAD[0], prefetch=False),))
-    upstreams = proxy.service.indexes["pypi"].upstreams
+    upstreams = proxy.service.proxied["pypi"].upstreams
     await proxy.page("app")
     assert upstreams.spare()
     waiting = Deferred.fromCoroutine(upstreams.page("other", None))
@@ -198,7 +198,7 @@ async def test_clients_go_first_where_connections_are_few(upstream: FakeUpstream
         add(upstream, project)
     gate = upstream.hold("*app*.metadata")
     proxy = await run(patient(upstream, max_connections=2), indexes=AHEAD)
-    states = proxy.service.indexes["pypi"].upstreams.states
+    states = proxy.service.proxied["pypi"].upstreams.states
     wheel_path = await proxy.link("lib", "lib-1.0-py3-none-any.whl")
     await upstream.arrived("*lib*.metadata")
     await proxy.page("app")

@@ -250,7 +250,7 @@ async def test_an_upstream_without_the_api_gets_one_made_of_its_pages(stocked: F
     assert {entry["packagetype"] for entry in document["urls"]} == {"sdist", "bdist_wheel"}
     assert (await proxy.get("/pypi/six/1.0/json")).json["urls"][0]["filename"] == SIX[0].filename
     assert (await proxy.get("/pypi/six/3.0/json")).status == 404
-    (state,) = proxy.service.indexes["pypi"].upstreams.states()
+    (state,) = proxy.service.proxied["pypi"].upstreams.states()
     assert state.state == "up"
 
 
@@ -366,6 +366,6 @@ async def test_one_proxy_reads_the_age_of_another(stocked: FakeUpstream, run: St
     url = f"http://127.0.0.1:{first.port}/index/pypi/simple/"
     second = await run(upstream_settings(url, "first", max_lag=600.0), data="second")
     assert (await second.page("six"))["name"] == "six"
-    (state,) = second.service.indexes["pypi"].upstreams.states()
+    (state,) = second.service.proxied["pypi"].upstreams.states()
     assert state.lag is not None
     assert state.lag < 600

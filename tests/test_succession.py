@@ -142,7 +142,7 @@ async def test_a_lower_serial_is_believed_when_an_operator_asks(
     upstream.add_file("six", "six-2.0.tar.gz", b"restored")
     upstream.project("six").serial = 10
     assert await versions(proxy) == ["1.0"]
-    await proxy.service.indexes["pypi"].pages.refresh("six")
+    await proxy.service.proxied["pypi"].pages.refresh("six")
     assert await versions(proxy) == ["1.0", "2.0"]
     assert any("an operator asked for it" in formatEvent(each) for each in logged)
 
@@ -158,7 +158,7 @@ async def test_a_page_that_loses_all_its_files_is_believed_when_it_is_confirmed(
     upstream.script("/simple/six/", Fault(body=b'{"meta": {"api-version": "1.0"}, "name": "six", "files": []}'))
     assert await versions(proxy) == ["1.0"]
     monkeypatch.setattr(succession, "CONFIRMED_AFTER", 0.0)
-    await proxy.service.indexes["pypi"].pages.refresh("six")
+    await proxy.service.proxied["pypi"].pages.refresh("six")
     assert await versions(proxy) == []
     assert any("has no files any more" in formatEvent(each) for each in logged)
 
@@ -208,7 +208,7 @@ async def test_a_304_without_cache_control_keeps_the_lifetime_that_was_stated(up
     upstream.script("/simple/six/", Fault(headers={"Cache-Control": None}))
     proxy = await run(upstream)
     assert "max-age=60" in (await proxy.get("/simple/six/", Accept=JSON)).headers["cache-control"]
-    await proxy.service.indexes["pypi"].pages.refresh("six")
-    head = await proxy.service.indexes["pypi"].pages.remembered("six")
+    await proxy.service.proxied["pypi"].pages.refresh("six")
+    head = await proxy.service.proxied["pypi"].pages.remembered("six")
     assert head is not None
     assert head.max_age in (60.0, None)

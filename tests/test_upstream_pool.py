@@ -43,7 +43,7 @@ def index(*names: str, **settings: Any) -> tuple[IndexSettings, ...]:
 
 
 def states(proxy: Running) -> dict[str, Any]:
-    pool = proxy.service.indexes["pypi"].upstreams
+    pool = proxy.service.proxied["pypi"].upstreams
     return {state.name: state for state in pool.states()}
 
 
@@ -219,7 +219,7 @@ async def test_a_silent_preferred_upstream_costs_clients_its_share_of_the_patien
 ) -> None:
     slow = [upstream_settings(each.url, f"up{number}", first_byte_timeout=60.0) for number, each in enumerate(mirrors)]
     proxy = await serve(*slow)
-    pool = proxy.service.indexes["pypi"].upstreams
+    pool = proxy.service.proxied["pypi"].upstreams
     assert isinstance(pool, Upstreams)
     pool.rounds.hurry(0.1)
     mirrors[0].silent()
@@ -445,6 +445,6 @@ async def test_pages_of_an_upstream_that_is_configured_no_more_are_served_and_re
     after = await serve(upstream_settings(mirrors[1].url, "new"), limits=limits)
     assert (await after.page("big"))["files"]
     assert mirrors[1].count("/simple/big/") == 1
-    head = await after.service.indexes["pypi"].pages.remembered("big")
+    head = await after.service.proxied["pypi"].pages.remembered("big")
     assert head is not None
     assert head.upstream == "new"

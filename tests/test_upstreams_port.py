@@ -72,7 +72,7 @@ def make(upstream: FakeUpstream, serve: Start) -> Make:
 
     async def make(kind: str) -> Asked:
         if kind == "pool":
-            return Asked((await serve(upstream)).service.indexes["pypi"].upstreams, url, "pypi")
+            return Asked((await serve(upstream)).service.proxied["pypi"].upstreams, url, "pypi")
         if kind == "offline":
             return Asked(Offline("pypi"), url, "pypi")
         documents = {"pypi/app/json": DOCUMENT, f"{upstream.base}/provenance": DOCUMENT}

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import asdict
 
-from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen
+from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen_proxied
 from proxy.administration.pinning import Pinning
 from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
@@ -55,10 +55,7 @@ class Administration:
 
     async def upstreams(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """How the upstreams of each index stand, in order of preference."""
-        for each in chosen(self.indexes, index).values():
+        indexes = chosen_proxied(self.indexes, index)
+        for each in indexes.values():
             await each.upstreams.look()
-        return [
-            {"index": name, **asdict(state)}
-            for name, each in chosen(self.indexes, index).items()
-            for state in each.upstreams.states()
-        ]
+        return [{"index": name, **asdict(state)} for name, each in indexes.items() for state in each.upstreams.states()]

@@ -29,14 +29,24 @@ def project_name(asked: str) -> str:
 
 
 @frozen
-class IndexParts:
-    """One index.  *everything* is it without anything hidden: operators see it all."""
+class Proxied:
+    """What a proxy index has besides: what it keeps of its upstreams, and these."""
 
-    repository: IRepository
-    everything: IRepository
     pages: PageCache
     documents: Documents
     upstreams: Upstreams | Offline
+
+
+@frozen
+class IndexParts:
+    """One index.  *everything* is it without anything hidden: operators see it all.
+
+    *proxied* is ``None`` for an index that asks no upstream itself.
+    """
+
+    repository: IRepository
+    everything: IRepository
+    proxied: Proxied | None = None
 
 
 def chosen(indexes: Mapping[str, IndexParts], index: str | None) -> Mapping[str, IndexParts]:
@@ -46,6 +56,19 @@ def chosen(indexes: Mapping[str, IndexParts], index: str | None) -> Mapping[str,
     if index not in indexes:
         raise NotFound(f"there is no index named {index!r} here; there is {', '.join(sorted(indexes))}")
     return {index: indexes[index]}
+
+
+def proxied(indexes: Mapping[str, IndexParts]) -> dict[str, Proxied]:
+    """Those of *indexes* that ask upstreams themselves."""
+    return {name: each.proxied for name, each in indexes.items() if each.proxied is not None}
+
+
+def chosen_proxied(indexes: Mapping[str, IndexParts], index: str | None) -> dict[str, Proxied]:
+    """Of *indexes* the proxy index named *index*, or all of them.  Raises NotFound, BadRequest for one of another kind."""
+    found = proxied(chosen(indexes, index))
+    if index is not None and not found:
+        raise BadRequest(f"the index {index} asks no upstream itself: name a proxy index")
+    return found
 
 
 @frozen(kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from proxy.administration.parts import IndexParts, Stores, chosen, project_name
+from proxy.administration.parts import IndexParts, Proxied, Stores, chosen_proxied, project_name
 from proxy.administration.stock import Named, by_project, recorded_by_project
 from proxy.cache.ledger import means
 from proxy.cache.records import DOCUMENTS, PAGES, PROJECTS, page_of
@@ -46,10 +46,10 @@ class Purging:
         if page_only and which is not None:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
         wanted = project_name(project)
-        indexes = chosen(self._indexes, index)
+        indexes = chosen_proxied(self._indexes, index)
         pinned = set() if page_only else await self._pinned(wanted)
         pages_kept: list[str] = []
-        going = dict(indexes) if which is None else {}
+        going = indexes if which is None else {}
         for name in pinned & going.keys():
             head = await going[name].pages.remembered(wanted)
             if head is not None and head.found:
@@ -122,7 +122,7 @@ class Purging:
         Raises NotFound when no index is named and none keeps it: who asks upstreams for a name tells them the name.
         """
         wanted = project_name(project)
-        indexes = chosen(self._indexes, index)
+        indexes = chosen_proxied(self._indexes, index)
         if index is None and len(indexes) > 1:
             indexes = {name: each for name, each in indexes.items() if await each.pages.remembered(wanted) is not None}
             if not indexes:
@@ -147,7 +147,7 @@ class Purging:
         return [each async for found in recorded for each in found if means(which, each.filename)]
 
     async def _purged(
-        self, going: Mapping[str, IndexParts], project: str, doomed: Sequence[Named], *, page_only: bool
+        self, going: Mapping[str, Proxied], project: str, doomed: Sequence[Named], *, page_only: bool
     ) -> tuple[list[str], dict[str, Any]]:
         """Forget the pages of *project* in the indexes *going*, and remove what is *doomed*; what went of both."""
         pages: list[str] | None = None
@@ -246,22 +246,22 @@ def _of_indexes(names: Iterable[str], project: str) -> list[dict[str, str]]:
     return [{"index": name, "project": project} for name in names]
 
 
-async def _forget_pages(indexes: Mapping[str, IndexParts], project: str) -> list[str]:
+async def _forget_pages(indexes: Mapping[str, Proxied], project: str) -> list[str]:
     """Forget the pages of *project* in *indexes*; the names of those that had one."""
     return [name for name, each in indexes.items() if await _forget_page(each, project)]
 
 
-async def _has_page(index: IndexParts, project: str) -> bool:
+async def _has_page(index: Proxied, project: str) -> bool:
     return await index.pages.load(project) is not None
 
 
-async def _forget_page(index: IndexParts, project: str) -> bool:
+async def _forget_page(index: Proxied, project: str) -> bool:
     """Forget the page and the documents beside it; whether there was a page."""
     await index.documents.forget(project)
     return await index.pages.forget(project)
 
 
-async def _refreshed(index: IndexParts, project: str) -> dict[str, Any]:
+async def _refreshed(index: Proxied, project: str) -> dict[str, Any]:
     before = await index.pages.remembered(project)
     try:
         head = await index.pages.refresh(project)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from proxy.administration.parts import IndexParts, Working
+from proxy.administration.parts import IndexParts, Proxied, Working, proxied
 from proxy.administration.stock import Named
 from proxy.cache.ledger import Ledger
 from proxy.errors import NotFound, ProxyError, StorageFailed
@@ -44,7 +44,7 @@ async def named_by_pages(
 ) -> dict[str, list[Named]]:
     """Give the bytes *unnamed* (sha256 -> size) the names that pages which are kept state for them; which these are."""
     found: dict[str, list[Named]] = {}
-    for name, index in indexes.items():
+    for name, index in proxied(indexes).items():
         for project in await index.pages.known():
             for each in await _named(working, name, index, project, unnamed):
                 await ledger.add(each.index, each.project, each.name, each.entry)
@@ -52,7 +52,7 @@ async def named_by_pages(
     return found
 
 
-async def _named(working: Working, name: str, index: IndexParts, project: str, unnamed: Mapping[str, int]) -> list[Named]:
+async def _named(working: Working, name: str, index: Proxied, project: str, unnamed: Mapping[str, int]) -> list[Named]:
     head = await index.pages.remembered(project)
     if head is None or not head.found:
         return []

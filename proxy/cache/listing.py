@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import BinaryIO
 
@@ -26,7 +26,7 @@ from proxy.policy.policy import Policy
 from proxy.policy.rules import Viewpoint
 from proxy.settings import MIB
 from proxy.simple.media import MediaType
-from proxy.simple.projects import lines_without, names_in, write_rendering
+from proxy.simple.projects import copy_lines, lines_without, names_in, write_rendering
 from proxy.storage.lists import ListFiles
 
 #: What is read from disk, and compressed, at a time (bytes).
@@ -43,6 +43,10 @@ class ProjectsView:
     serial: int | None
     max_age: int
     _open: Callable[[MediaType, str], Awaitable[IBytesSource]]
+    _lines: Callable[[], Awaitable[IBytesSource]]
+
+    async def lines(self) -> IBytesSource:
+        return await self._lines()
 
     async def open(self, media: MediaType, coding: str) -> IBytesSource:
         return await self._open(media, coding)
@@ -97,7 +101,14 @@ class ShownList:
         now = self._clock()
         shown = await self._judged(digest, now) if self._policy.judges_projects else _Shown(digest, digest, now, None)
         max_age = Moment(now, shown.until).bounded(status.max_age)
-        return ProjectsView(shown.start.rpartition(".")[2], status, serial, max_age, partial(self._open, shown))
+        return ProjectsView(
+            shown.start.rpartition(".")[2],
+            status,
+            serial,
+            max_age,
+            partial(self._open, shown),
+            partial(self._visible_lines, shown),
+        )
 
     async def _judged(self, digest: str, now: float) -> _Shown:
         """What may be seen at *now* of the list of this *digest*, and until when that holds."""
@@ -128,27 +139,48 @@ class ShownList:
             raise Overloaded("the list of projects has just been replaced: ask again")
         return lines
 
+    async def _visible_lines(self, shown: _Shown) -> IBytesSource:
+        """The lines of what may be seen, in a file of their own where that is not all."""
+        if not self._policy.judges_projects:
+            return await self._lines(shown.digest)
+
+        def write(lines: BinaryIO, out: BinaryIO) -> None:
+            copy_lines(lines_without(lines, self._hidden(shown)), out.write)
+
+        return await self._made(shown, f"{shown.start}.lines", write)
+
+    def _hidden(self, shown: _Shown) -> Callable[[str], bool]:
+        """Whether the project of a name is hidden, as *shown* has it."""
+        return lambda project: not self._policy.project(project, shown.since, self._view).visible
+
     async def _open(self, shown: _Shown, media: MediaType, coding: str) -> IBytesSource:
         media = MediaType.HTML_V1 if media is MediaType.TEXT_HTML else media  # the same bytes
-        name = f"{shown.start}.{media.name.lower()}.{coding}"
+        hidden = self._hidden(shown) if self._policy.judges_projects else None
+
+        def write(lines: BinaryIO, out: BinaryIO) -> None:
+            write_list(lines if hidden is None else lines_without(lines, hidden), media, coding, out)
+
+        return await self._made(shown, f"{shown.start}.{media.name.lower()}.{coding}", write)
+
+    async def _made(self, shown: _Shown, name: str, write: Callable[[BinaryIO, BinaryIO], None]) -> IBytesSource:
+        """The file *name*, which *write* makes of the lines where it is missing."""
         for _ in range(2):
-            rendering = await self._lists.open(name)
-            if rendering is not None:
-                return rendering
-            await self._renders.join(name, lambda: self._render(shown, media, coding, name))
+            made = await self._lists.open(name)
+            if made is not None:
+                return made
+            await self._renders.join(name, lambda: self._make(shown, name, write))
         raise Overloaded("the list of projects has just been replaced: ask again")
 
-    async def _render(self, shown: _Shown, media: MediaType, coding: str, name: str) -> None:
+    async def _make(self, shown: _Shown, name: str, write: Callable[[BinaryIO, BinaryIO], None]) -> None:
         lines = await self._lines(shown.digest)
-
-        def hidden(project: str) -> bool:
-            return not self._policy.project(project, shown.since, self._view).visible
-
-        leave_out = hidden if self._policy.judges_projects else None
         descriptor = lines.fileno()
-        rendering = self._lists.write(name, lambda file: _write(descriptor, media, coding, leave_out, file))
+
+        def produce(file: BinaryIO) -> None:
+            with lines_behind(descriptor) as all_lines:
+                write(all_lines, file)
+
         try:
-            await closing_after(rendering, lines)
+            await closing_after(self._lists.write(name, produce), lines)
         except OSError as error:
             raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
 
@@ -171,15 +203,13 @@ def _next_change(descriptor: int, policy: Policy, now: float, view: Viewpoint) -
         return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _write(descriptor: int, media: MediaType, coding: str, hidden: Callable[[str], bool] | None, out: BinaryIO) -> None:
-    """Write the rendering of the lines behind *descriptor*, without the projects that are *hidden*."""
-    with lines_behind(descriptor) as all_lines:
-        lines = all_lines if hidden is None else lines_without(all_lines, hidden)
-        if coding == "gzip":
-            with igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as gzip:
-                write_rendering(lines, media, gzip.write)
-        elif coding == "zstd":
-            with zstandard.ZstdCompressor(level=3).stream_writer(out, closefd=False) as zstd:
-                write_rendering(lines, media, zstd.write)
-        else:
-            write_rendering(lines, media, out.write)
+def write_list(lines: Iterable[bytes], media: MediaType, coding: str, out: BinaryIO) -> None:
+    """Write the document of the projects in *lines* in one media type and content coding."""
+    if coding == "gzip":
+        with igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as gzip:
+            write_rendering(lines, media, gzip.write)
+    elif coding == "zstd":
+        with zstandard.ZstdCompressor(level=3).stream_writer(out, closefd=False) as zstd:
+            write_rendering(lines, media, zstd.write)
+    else:
+        write_rendering(lines, media, out.write)

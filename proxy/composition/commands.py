@@ -110,9 +110,9 @@ def _taking(indexes: Indexes, storage: Storage, caches: Caches, carrying: Offloa
         return IndexCache(name, pages, caches.ledger, caches.pinned, storage.files, carrying)
 
     return Taking(
-        caches={name: cache(name) for name in indexes.built},
+        caches={name: cache(name) for name in indexes.proxied},
         default=indexes.default,
-        replaced=lambda index, project: indexes.built[index].parts.pages.replaced(project),
+        replaced=lambda index, project: indexes.proxied[index].pages.replaced(project),
         stored=caches.room.committed,
         reactor=means.reactor,
     )

@@ -8,7 +8,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 
-from proxy.administration.parts import IndexParts
+from proxy.administration.parts import IndexParts, Proxied, proxied
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRepository
 from proxy.model import Condition
@@ -33,8 +33,8 @@ class BuiltIndex:
     closing: tuple[Closing, ...]
 
 
-#: Builds an index of one kind.
-IndexKind = Callable[[IndexSettings], BuiltIndex]
+#: Builds an index of one kind; the indexes that it consists of are built before and given, by name, in their order.
+IndexKind = Callable[[IndexSettings, Mapping[str, BuiltIndex]], BuiltIndex]
 
 
 @frozen
@@ -54,9 +54,14 @@ class Indexes:
         """What clients are answered from."""
         return {name: each.parts.repository for name, each in self.built.items()}
 
+    @property
+    def proxied(self) -> Mapping[str, Proxied]:
+        """Those that ask upstreams themselves."""
+        return proxied(self.parts)
+
     async def look(self) -> Sequence[Trouble]:
         """The indexes whose upstreams are all down."""
-        down = [name for name, each in self.built.items() if each.parts.upstreams.condition() is Condition.DOWN]
+        down = [name for name, each in self.proxied.items() if each.upstreams.condition() is Condition.DOWN]
         if not down:
             return []
         names = ", ".join(down[:_NAMED]) + (", …" if len(down) > _NAMED else "")
@@ -71,12 +76,22 @@ class Indexes:
 
     async def close(self) -> None:
         """End what is asked of upstream."""
-        pools = [Deferred.fromCoroutine(each.parts.upstreams.close()) for each in self.built.values()]
+        pools = [Deferred.fromCoroutine(each.upstreams.close()) for each in self.proxied.values()]
         await DeferredList(pools, consumeErrors=True)
 
 
 def build_indexes(wanted: Iterable[IndexSettings], kinds: Mapping[str, IndexKind]) -> Indexes:
-    """The indexes *wanted*, each by its kind."""
-    wanted = tuple(wanted)
-    default = next((each.name for each in wanted if each.default), None)
-    return Indexes({each.name: kinds[each.kind](each) for each in wanted}, default)
+    """The indexes *wanted*, each by its kind, those that a group consists of before it."""
+    by_name = {each.name: each for each in wanted}
+    built: dict[str, BuiltIndex] = {}
+
+    def build(name: str) -> BuiltIndex:
+        if name not in built:
+            index = by_name[name]
+            built[name] = kinds[index.kind](index, {member: build(member) for member in index.members})
+        return built[name]
+
+    for name in by_name:
+        build(name)
+    default = next((each.name for each in by_name.values() if each.default), None)
+    return Indexes({name: built[name] for name in by_name}, default)

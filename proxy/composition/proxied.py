@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
-from proxy.administration.parts import IndexParts
+from proxy.administration.parts import IndexParts, Proxied
 from proxy.cache.documents import DocumentCache
 from proxy.cache.pages import PageCache
 from proxy.cache.projects import ProjectList
@@ -44,7 +44,7 @@ class ProxyKind:
         self._hosts = FileHosts(settings.upstreams)
         self._page_memory = int(settings.server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
 
-    def build(self, index: IndexSettings) -> BuiltIndex:
+    def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
         """The index that *index* describes."""
         means, caches = self._means, self._caches
         pool = build_pool(index, self._clients, means)
@@ -60,7 +60,8 @@ class ProxyKind:
         offered = repository(self._offering(index, self._policy, prefetch=index.prefetch and not index.offline))
         everything = repository(self._offering(index, Policy(), prefetch=False))
         return BuiltIndex(
-            IndexParts(offered, everything, pages, documents, pool), closing=(pages, documents, metadata, offered, everything)
+            IndexParts(offered, everything, Proxied(pages, documents, pool)),
+            closing=(pages, documents, metadata, offered, everything),
         )
 
     def _offering(self, index: IndexSettings, policy: Policy, *, prefetch: bool) -> Offering:

@@ -22,7 +22,17 @@ from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
 from proxy.core.endpoint import escaped
 from proxy.errors import ConfigError
 from proxy.mechanism.secret_files import netrc_entry
-from proxy.settings import LEAST_INTERVAL, IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings, WarmSettings
+from proxy.settings import (
+    LEAST_INTERVAL,
+    GroupSettings,
+    HostedSettings,
+    IndexSettings,
+    PageLimits,
+    ServerSettings,
+    Settings,
+    UpstreamSettings,
+    WarmSettings,
+)
 
 __all__ = ["CommandLine", "data_directory", "default_data_dir", "load", "where"]
 
@@ -67,7 +77,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     if given and preferred in tables:
         tables[preferred] = environment.upstream(tables[preferred], given)
     upstreams = {name: _upstream(name, table, here, environ) for name, table in tables.items()}
-    indexes = [_index(table) for table in root.array("index")]
+    indexes = [_index(table, here) for table in root.array("index")]
     warm = _warm(root.table("warm"), here) if "warm" in root else None
     root.done()
 
@@ -88,9 +98,10 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     if chosen or given:
         by = "--upstream" if chosen else environment.variable(environment.UPSTREAM, next(iter(given)))
         mistakes += [
-            f"{source}: index.{index.name} is offline and the default index, and {by} is for that one: leave out either"
+            f"{source}: index.{index.name} is {what} and the default index, and {by} is for that one: leave out either"
             for index in indexes
-            if index.default and index.offline
+            for what in ["offline" if index.offline else f"a {index.kind} index"]
+            if index.default and (index.offline or index.kind != "proxy")
         ]
     if mistakes:
         raise ConfigError(_message(mistakes))
@@ -278,17 +289,55 @@ def _certificate(table: ConfigTable, here: read.Here) -> tuple[Path | None, Path
     return certificate, key
 
 
-def _index(table: ConfigTable) -> IndexSettings:
+def _index(table: ConfigTable, here: read.Here) -> IndexSettings:
     table.require("name", "the name this index is served under: /index/NAME/simple/")
+    kind = table.take("kind", read.choice(*_KINDS), "proxy")
+    return _KINDS[kind](table, here)
+
+
+def _hosted_index(table: ConfigTable, here: read.Here) -> IndexSettings:
+    known = HostedSettings()
+    hosted = HostedSettings(
+        path=table.take("path", read.path(here), known.path),
+        layout=table.take("layout", read.choice("projects", "flat"), known.layout),
+        owns=table.take("owns", read.several(read.project_pattern), known.owns),
+        overwrite=table.take("overwrite", read.flag, known.overwrite),
+        uploads=table.take("uploads", read.flag, known.uploads),
+        max_files=table.take("max_files", read.unless("unlimited", read.whole_number(1)), known.max_files),
+        max_size=table.take("max_size", read.unless("unlimited", read.room), known.max_size),
+    )
+    if hosted.layout == "flat":
+        table.require("path", "the directory with the files")
+    return _done(table, IndexSettings(**_named(table), kind="hosted", hosted=hosted))
+
+
+def _group_index(table: ConfigTable, here: read.Here) -> IndexSettings:
+    table.require("members", 'a list of names of indexes, such as ["internal", "pypi"]')
+    group = GroupSettings(
+        members=table.take("members", read.several(read.text), ()),
+        merge=table.take("merge", read.several(read.project), ()),
+    )
+    return _done(table, IndexSettings(**_named(table), kind="group", group=group))
+
+
+def _named(table: ConfigTable) -> dict[str, Any]:
+    """What every index has, by the fields of IndexSettings."""
+    return {"name": table.take("name", read.name, ""), "default": table.take("default", read.flag, False)}
+
+
+def _done(table: ConfigTable, index: IndexSettings) -> IndexSettings:
+    table.done()
+    return index
+
+
+def _proxy_index(table: ConfigTable, here: read.Here) -> IndexSettings:
     offline = table.take("offline", read.flag, False)
     if not offline:
         table.require("upstreams", f'a list of [upstream.NAME] names, such as ["{read.PUBLIC}"], or offline = true')
     limits = PageLimits()
     index = IndexSettings(
-        name=table.take("name", read.name, ""),
-        kind=table.take("kind", read.choice("proxy"), "proxy"),
+        **_named(table),
         upstreams=table.take("upstreams", read.several(read.text), ()),
-        default=table.take("default", read.flag, False),
         limits=PageLimits(
             ttl=table.take("ttl", read.time_span(zero=True), limits.ttl),
             soft_deadline=table.take("soft_deadline", read.time_span(zero=True), limits.soft_deadline),
@@ -302,8 +351,11 @@ def _index(table: ConfigTable) -> IndexSettings:
         prefetch=table.take("prefetch", read.flag, True),
         offline=offline,
     )
-    table.done()
-    return index
+    return _done(table, index)
+
+
+#: How the table of an index of each kind is read.
+_KINDS = {"proxy": _proxy_index, "hosted": _hosted_index, "group": _group_index}
 
 
 def _warm(table: ConfigTable, here: read.Here) -> WarmSettings:
@@ -343,6 +395,7 @@ def _contradictions(source: str, indexes: list[IndexSettings], upstreams: Mappin
                     f'{source}: index[{number}].upstreams: there is no upstream "{name}"; expected a table [upstream.{name}]'
                     f" or one of: {known}"
                 )
+        mistakes += _wrong_members(f"{source}: index[{number}].members", index, indexes)
     defaults = [number for number, index in enumerate(indexes) if index.default]
     if indexes and not defaults:
         mistakes.append(f"{source}: index: none is the default; expected default = true in the one to be served at /simple/")
@@ -350,6 +403,32 @@ def _contradictions(source: str, indexes: list[IndexSettings], upstreams: Mappin
         f"{source}: index[{number}].default = true: index[{defaults[0]}] is the default already; expected one"
         for number in defaults[1:]
     ]
+
+
+def _wrong_members(key: str, group: IndexSettings, indexes: Sequence[IndexSettings]) -> list[str]:
+    """What is wrong with the members of *group*."""
+    by_name = {index.name: index for index in indexes}
+    mistakes = [
+        f'{key}: there is no index "{name}"; expected {_one_of(sorted(by_name.keys() - {group.name}))}'
+        for name in group.members
+        if name not in by_name
+    ]
+    way = _way_back(group, by_name, ())
+    if way:
+        mistakes.append(f"{key}: the group {' consists of '.join(way)}; expected groups that do not contain themselves")
+    return mistakes
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return "one of: " + ", ".join(names) if names else "another [[index]]"
+
+
+def _way_back(index: IndexSettings, by_name: Mapping[str, IndexSettings], way: tuple[str, ...]) -> tuple[str, ...]:
+    """The names from the first of *way* over *index* back to the first, if there is such a way."""
+    if index.name in way:
+        return (*way, index.name) if index.name == way[0] else ()
+    members = (by_name[name] for name in index.members if name in by_name)
+    return next((found for each in members if (found := _way_back(each, by_name, (*way, index.name)))), ())
 
 
 def _listen(given: Sequence[str], here: read.Here, mistakes: list[str]) -> tuple[str, ...]:

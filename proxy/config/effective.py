@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.config.quantities import DURATION_UNITS, SIZE_UNITS
-from proxy.settings import IndexSettings, ServerSettings, Settings, UpstreamSettings, WarmSettings
+from proxy.settings import HostedSettings, IndexSettings, ServerSettings, Settings, UpstreamSettings, WarmSettings
 from proxy.simple.links import shown
 
 #: Units from the largest, as they are written.
@@ -107,8 +107,28 @@ def _secrets(upstream: UpstreamSettings) -> str:
 def _index(index: IndexSettings) -> _Keys:
     yield "name", index.name
     yield "kind", index.kind
-    yield "upstreams", index.upstreams or None
+    if index.hosted is not None:
+        yield from _hosted(index.hosted)
+    elif index.group is not None:
+        yield "members", index.group.members
+        yield "merge", index.group.merge or None
+    else:
+        yield from _proxied(index)
     yield "default", index.default
+
+
+def _hosted(hosted: HostedSettings) -> _Keys:
+    yield "path", hosted.path
+    yield "layout", hosted.layout
+    yield "owns", hosted.owns or None
+    yield "overwrite", hosted.overwrite
+    yield "uploads", hosted.uploads
+    yield "max_files", "unlimited" if hosted.max_files is None else hosted.max_files
+    yield "max_size", "unlimited" if hosted.max_size is None else _size(hosted.max_size)
+
+
+def _proxied(index: IndexSettings) -> _Keys:
+    yield "upstreams", index.upstreams or None
     yield "ttl", _duration(index.limits.ttl)
     yield "soft_deadline", _duration(index.limits.soft_deadline)
     yield "stale_if_error", "unlimited" if index.limits.stale_if_error is None else _duration(index.limits.stale_if_error)

@@ -19,6 +19,7 @@ from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Spelled, Unacceptable
 from proxy.core.endpoint import escaped
 from proxy.mechanism import secret_files
+from proxy.names import is_project_name, normalize
 from proxy.simple.links import shown
 
 T = TypeVar("T")
@@ -29,6 +30,8 @@ PUBLIC = "pypi"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 #: Of an index or upstream (characters).
 _LONGEST_NAME = 100
+#: A dash at an end of it is one inside of the names that it stands for.
+_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,246}", re.ASCII)
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 _CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
 _CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
@@ -66,6 +69,20 @@ def name(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _LONGEST_NAME or not _NAME.fullmatch(value):
         raise Unacceptable(f"a name of a-z, 0-9 and, inside, any of . _ -, of at most {_LONGEST_NAME} characters")
     return value
+
+
+def project(value: Any) -> str:
+    """The name of a project, in any spelling; normalised."""
+    if not isinstance(value, str) or not is_project_name(value):
+        raise Unacceptable("the name of a project")
+    return normalize(value)
+
+
+def project_pattern(value: Any) -> str:
+    """A pattern of names of projects, in any spelling; normalised."""
+    if not isinstance(value, str) or not _PATTERN.fullmatch(value):
+        raise Unacceptable("the name of a project, in which * stands for any characters and ? for one")
+    return normalize(value)
 
 
 def flag(value: Any) -> bool:

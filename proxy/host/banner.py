@@ -51,6 +51,10 @@ def _paths(index: IndexSettings) -> list[str]:
 
 def _sources(index: IndexSettings, addresses: Mapping[str, str]) -> str:
     """What *index* is served from; *addresses* are the URLs of upstreams by name."""
+    if index.hosted is not None:
+        return "its own files"
+    if index.group is not None:
+        return ", ".join(index.group.members)
     if index.offline:
         return "what is stored alone: it is offline"
     return ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams)

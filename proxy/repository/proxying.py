@@ -50,6 +50,7 @@ class ProxyRepository:
         recorder: IRecorder = UNRECORDED,
     ) -> None:
         self.name = name = sources.name
+        self.leaves = (name,)
         self._upstreams = upstreams = sources.upstreams
         self._pages = sources.pages
         self._files = sources.files
@@ -67,6 +68,9 @@ class ProxyRepository:
         self._prefetch = (
             Prefetch(name, gate, ledger, offload, self._have_metadata, upstreams.spare) if offering.prefetch else None
         )
+
+    def owner(self, project: str) -> str:
+        return self.name
 
     def close(self) -> None:
         """Stop what goes on beside requests."""
