@@ -216,6 +216,8 @@ async def test_commands_that_only_read_say_that_the_directory_is_old_and_change_
         ("pins",),
         ("stats",),
         ("verify",),
+        ("purge", "six", "--dry-run"),
+        ("purge", "--unused-for", "1d", "--dry-run"),
         ("export", "--all", *export),
         ("export", "-r", "requirements.txt", *export),
     ):

@@ -75,7 +75,7 @@ def perform(settings: Settings, operation: str, arguments: dict[str, Any], repor
 
 
 def _only_reads(operation: str, arguments: Mapping[str, Any]) -> bool:
-    return operation in _READING or (operation == "verify" and not arguments.get("repair"))
+    return operation in _READING or (operation == "verify" and not arguments.get("repair")) or bool(arguments.get("dry"))
 
 
 def _cancelled(running: Deferred[None]) -> Deferred[None]:
