@@ -144,6 +144,20 @@ def test_a_port_that_cannot_be_used_is_found(tmp_path: Path) -> None:
     assert folder.endswith("/no/such/directory is not a directory that this user can write to")
 
 
+@pytest.mark.parametrize(
+    "description",
+    [
+        "tcp:0:192.0.2.1",
+        "tcp4:0:192.0.2.1",
+        "tcp6:0:50:2001\\:db8\\:\\:1",
+        "ssl:0:key.pem:cert.pem:TLS_METHOD:192.0.2.1",
+        "tls:certificates:0:50:192.0.2.1",
+    ],
+)
+def test_an_interface_is_recognised_by_its_position_too(description: str) -> None:
+    assert (listening.port_trouble(description) or "").startswith("no interface of this machine has the address ")
+
+
 def test_a_privileged_port_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: socket.socket, address: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -33,8 +33,15 @@ if TYPE_CHECKING:
 
 #: Connections that may wait in the kernel while the reactor is busy, as those of a farm do whose builds begin together.
 _BACKLOG = 1024
-#: The arguments that kinds of endpoints take by position; the others begin with the port.
-_FIRST = {"unix": ("address",), "tls": ("path", "port")}
+#: The arguments that kinds of endpoints take by position; what is not listed begins with the port.
+_FIRST = {
+    "tcp": ("port", "interface"),
+    "tcp4": ("port", "interface"),
+    "tcp6": ("port", "backlog", "interface"),
+    "ssl": ("port", "privateKey", "certKey", "sslmethod", "interface"),
+    "tls": ("path", "port", "backlog", "interface"),
+    "unix": ("address",),
+}
 #: Why nothing can listen at a port.
 _UNUSABLE = {
     errno.EADDRINUSE: "port {port} is in use by another program: stop that program (ss -ltnp shows it) or choose another port",
