@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -256,19 +257,14 @@ async def test_an_interrupted_backup_leaves_no_copy_of_the_ledger(
 ) -> None:
     """Whoever asks for it leaves while the proxy waits for a pipe that takes no more."""
     proxy, _ = await filled(upstream, make_proxy)
-    reading, writing = os.pipe()
     arguments = {"with_files": True}
     code = (
         "import sys, pathlib; from proxy.commands import asking;"
         f"asking.ask(pathlib.Path(sys.argv[1]), 'backup', {arguments!r}, lambda said: None, handed=0)"
     )
-    asked = await deferToThread(
-        subprocess.Popen, [THIS_PYTHON.program, "-c", code, str(proxy.data_dir)], stdin=writing, cwd=ROOT
-    )
-    os.close(writing)
-    assert len(await deferToThread(os.read, reading, 1000)) == 1000
+    asked, reading = await begun([THIS_PYTHON.program, "-c", code, str(proxy.data_dir)], "stdin")
     asked.kill()
-    await deferToThread(asked.wait)
+    await deferToThread(asked.communicate)
     # It ends although nobody reads: what it wrote by then is all there is, and long before the files.
     while list((proxy.data_dir / "partial").iterdir()) or descriptors_of(proxy, reading):
         await deferLater(reactor, 0.01)
@@ -278,6 +274,29 @@ async def test_an_interrupted_backup_leaves_no_copy_of_the_ledger(
     with pytest.raises(asking.OperationFailed, match="expected the descriptor of an open file"):
         await deferToThread(asking.ask, proxy.data_dir, "backup", {}, lambda said: None)
     assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interrupted_backup_says_what_became_of_it(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    proxy, _ = await filled(upstream, make_proxy)
+    line = [THIS_PYTHON.program, "-c", "from proxy.cli import main; main()", "backup", "-", "--with-files"]
+    command, reading = await begun([*line, "--data-dir", str(proxy.data_dir)], "stdout")
+    command.send_signal(signal.SIGINT)
+    _, said = await deferToThread(command.communicate)
+    os.close(reading)
+    assert (command.returncode, said.decode().splitlines()[-1]) == (130, "interrupted: - was not written")
+
+
+async def begun(line: list[str], stream: str) -> tuple[subprocess.Popen[bytes], int]:
+    """The process of *line*, which writes a backup to a pipe as its *stream*, and the pipe, of which little was read."""
+    reading, writing = os.pipe()
+    streams: dict[str, Any] = {"stderr": subprocess.PIPE, stream: writing}
+    command = await deferToThread(lambda: subprocess.Popen(line, cwd=ROOT, **streams))
+    os.close(writing)
+    assert len(await deferToThread(os.read, reading, 1000)) == 1000
+    return command, reading
 
 
 def descriptors_of(proxy: ProxyProcess, pipe: int) -> list[str]:

@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +20,18 @@ from proxy import config
 from proxy.cli import COMMANDS, main
 from proxy.host import listening
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.forked import Forking, Run
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
 
 EXAMPLE = Path(__file__).parent.parent / "conf" / "pypiproxy.toml"
+
+
+@pytest.fixture(scope="module")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    process = Forking(tmp_path_factory.mktemp("home"))
+    yield process
+    process.close()
 
 
 def run(*arguments: str | Path) -> Result:
@@ -48,6 +56,26 @@ def test_a_command_that_does_not_exist_is_refused() -> None:
     refused = run("nonsense")
     assert refused.exit_code == 2
     assert "No such command 'nonsense'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        (("verfy",), "No such command 'verfy'; did you mean verify?"),
+        (("ls", "--jsn"), "No such option '--jsn'. Did you mean"),
+        (("export", "six", "-o", "bundle", "--index", "pypy"), "with --config; did you mean pypi?"),
+        (("ls", "--index", "pypy"), "there is no index named 'pypy' here; there is pypi; did you mean pypi?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_the_nearest_name_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forking: Forking, line: tuple[str, ...], meant: str
+) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    monkeypatch.chdir(tmp_path)
+    place = ["--data-dir", str(tmp_path / "data")] if len(line) > 2 else []
+    outcome = forking.outcome(Run([*line, *place]), tmp_path)
+    assert meant in " ".join(outcome.stderr.split())
 
 
 def test_listing_the_commands_imports_none_of_them() -> None:

@@ -12,6 +12,7 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.usage import UsageBook
+from proxy.core.near import no_index
 from proxy.core.troubles import Trouble
 from proxy.errors import BadRequest, NotFound
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
@@ -54,7 +55,7 @@ def chosen(indexes: Mapping[str, IndexParts], index: str | None) -> Mapping[str,
     if index is None:
         return indexes
     if index not in indexes:
-        raise NotFound(f"there is no index named {index!r} here; there is {', '.join(sorted(indexes))}")
+        raise NotFound(no_index(index, indexes))
     return {index: indexes[index]}
 
 

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.handed import Handed, saying, until_cancelled
 from proxy.bundle.importing import Import, open_bundle
+from proxy.core.near import no_index
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Report
 
@@ -44,7 +45,7 @@ class Taking:
         with source:
             name = self.default if index is None else index
             if name is None or name not in self.caches:
-                raise NotFound(f"there is no index named {name!r} here; there is {', '.join(sorted(self.caches))}")
+                raise NotFound(no_index(name, self.caches))
             importing = await open_bundle(
                 cast("BinaryIO", source), self.caches[name], lambda project: self.replaced(name, project), self.stored
             )

@@ -12,7 +12,7 @@ from proxy.bundle.restoring import Restored, restore_backup
 from proxy.bundle.saving import Saved
 from proxy.commands.counting import Counting, interruptible
 from proxy.commands.place import ProxyPlace, options, say
-from proxy.commands.speaking import fail, note
+from proxy.commands.speaking import fail, interrupted, note
 from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import size
 from proxy.errors import ConfigError, ProxyError
@@ -43,8 +43,7 @@ def backup(place: ProxyPlace, file: Path, with_files: bool, force: bool) -> None
     except OSError as error:
         fail(f"{file}: {error.strerror}; nothing was written")
     except KeyboardInterrupt:
-        click.echo(f"interrupted: {file} was not written", err=True)
-        raise SystemExit(130) from None
+        interrupted(f"{file} was not written")
     if str(file) == "-":
         note(f"{saved.records:,} records, {saved.files:,} files", err=True)
     elif place.as_json:
@@ -79,7 +78,6 @@ def restore(file: Path, directory: Path) -> None:
     except OSError as error:
         fail(f"{file}: {error.strerror}; expected a file that pypiproxy backup has written")
     except KeyboardInterrupt:
-        click.echo("interrupted: nothing was restored", err=True)
-        raise SystemExit(130) from None
+        interrupted("nothing was restored")
     left_out = f"; {restored.damaged:,} files that were damaged before are left out" if restored.damaged else ""
     note(f"{directory}: {restored.records:,} records and {restored.files:,} files restored{left_out}")

@@ -13,6 +13,7 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
+from proxy.core.near import suggested
 from proxy.errors import ConfigError, InUse, StorageFailed
 from proxy.host import datadir
 from proxy.mechanism.offload import Inline, completed
@@ -89,7 +90,8 @@ def _chosen(settings: Settings, index: str | None, file: Path | None) -> IndexSe
     for each in settings.indexes:
         if each.name == index or (index is None and each.default):
             return each
-    there = ", ".join(each.name for each in settings.indexes)
+    names = [each.name for each in settings.indexes]
     raise ConfigError(
-        f"--index {index}: {file or 'the default configuration'} has no such index, only {there}; name it with --config"
+        f"--index {index}: {file or 'the default configuration'} has no such index, only {', '.join(names)}; "
+        f"name the file that has it with --config{suggested(index or '', names)}"
     )

@@ -17,7 +17,7 @@ from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache, named
 from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import Selected, select
-from proxy.commands.speaking import fail, note
+from proxy.commands.speaking import fail, interrupted, note
 from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
@@ -70,8 +70,7 @@ def export(
         with interruptible():
             status = _write(place, None if everything else exporting.together(wanted, selected.files), selected.problems)
     except KeyboardInterrupt:
-        click.echo(f"interrupted: {output} was not written", err=True)
-        status = 130
+        interrupted(f"{output} was not written")
     raise SystemExit(status)
 
 

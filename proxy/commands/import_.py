@@ -19,7 +19,7 @@ from proxy.bundle.importing import Imported, open_bundle
 from proxy.commands import asking
 from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import index_cache
-from proxy.commands.speaking import fail, note
+from proxy.commands.speaking import fail, interrupted, note
 from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
@@ -51,8 +51,7 @@ def import_(bundle: Path, index: str | None, data_dir: Path | None, config: Path
         fail(f"{bundle}: {error}")
     except KeyboardInterrupt:
         taking.tell("so far ")
-        click.echo("interrupted: import it again to go on", err=True)
-        raise SystemExit(130) from None
+        interrupted("import it again to go on")
     taking.tell()
     raise SystemExit(1 if taking.imported is not None and taking.imported.problems else 0)
 

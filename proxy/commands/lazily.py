@@ -1,4 +1,7 @@
-"""A group of commands that imports the module of one when that one is run, and none to list them; all have ``--quiet``."""
+"""A group of commands that imports the module of one when that one is run, and none to list them.
+
+All commands have ``--quiet``, and end with status 130 when they are interrupted.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import click
 from attrs import frozen
 from click.shell_completion import CompletionItem
 
-from proxy.commands.speaking import quiet_option
+from proxy.commands.speaking import interrupted, quiet_option
+from proxy.core.near import suggested
 
 _QUIET = "--quiet"
 
@@ -42,6 +46,18 @@ class LazyGroup(click.Group):
         if not any(_QUIET in each.opts for each in command.params):
             command.params.append(quiet_option())
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self._places and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}{suggested(name, self._places)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            interrupted()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

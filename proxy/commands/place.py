@@ -53,7 +53,7 @@ class ProxyPlace:
 
         *handed* is the descriptor of a file for an operation that takes one.
 
-        Exits with status 1 and a message when it fails, 130 when it is interrupted.
+        Exits with status 1 and a message when it fails.  Raises KeyboardInterrupt.
         """
         try:
             directory = config.data_directory(self.config, self.data_dir)
@@ -74,9 +74,6 @@ class ProxyPlace:
             return perform(settings, operation, arguments, report)
         except (ConfigError, ProxyError, asking.OperationFailed) as error:
             fail(str(error))
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            raise SystemExit(130) from None
 
 
 def say(value: Any) -> None:

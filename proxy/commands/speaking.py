@@ -40,6 +40,12 @@ def note(text: str, *, err: bool = False) -> None:
         click.echo(text, err=err)
 
 
+def interrupted(outcome: str | None = None) -> NoReturn:
+    """Print that the command was interrupted, and the *outcome* if it is known, on standard error; exit with status 130."""
+    click.echo("interrupted" if outcome is None else f"interrupted: {outcome}", err=True)
+    raise SystemExit(130)
+
+
 def fail(message: str) -> NoReturn:
     """Print *message* on standard error and exit with status 1."""
     click.echo(message, err=True)

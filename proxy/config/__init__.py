@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from proxy.config import readers as read
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
 from proxy.core.endpoint import escaped
+from proxy.core.near import nearest
 from proxy.errors import ConfigError
 from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import (
@@ -453,9 +453,9 @@ def _preferred(given: Sequence[str], upstreams: dict[str, UpstreamSettings], mis
             url = read.index_url(each)
         except Unacceptable as problem:
             known = ", ".join(f'"{name}"' for name in sorted(upstreams) if name != read.PUBLIC)
-            near = get_close_matches(each, upstreams, n=1, cutoff=0.5)
+            near = nearest(each, upstreams, cutoff=0.5)
             expected = f"{problem.expected}{f', or one of {known}' if known else ''}"
-            expected += f'; did you mean "{near[0]}"?' if near else ""
+            expected += f'; did you mean "{near}"?' if near else ""
             mistakes.append(mistake("--upstream", each, Unacceptable(expected, problem.shown)))
             continue
         same = next((upstream.name for upstream in upstreams.values() if upstream.url == url), None)

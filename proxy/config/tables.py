@@ -7,10 +7,11 @@ looks at the list in the end.  Keys that nobody asked for are mistakes too; thei
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+
+from proxy.core.near import nearest
 
 T = TypeVar("T")
 Reader = Callable[[Any], T]
@@ -148,13 +149,13 @@ class ConfigTable:
             if key in _MISPLACED and f"{key}_file" in self._known:
                 self.complain(key, _MISPLACED[key] if prefix is None else _misplaced(f"{prefix}{key.upper()}"))
                 continue
-            near = difflib.get_close_matches(key, self._known, n=1)
+            near = nearest(key, self._known)
             if prefix is not None:
                 every = ", ".join(f"{prefix}{known.upper()}" for known in sorted(self._known))
-                meant = f"; did you mean {prefix}{near[0].upper()}?" if near else f"; expected one of {every}"
+                meant = f"; did you mean {prefix}{near.upper()}?" if near else f"; expected one of {every}"
                 self.complain(key, f"there is no such variable{meant}")
                 continue
-            meant = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(self._known))}"
+            meant = f"; did you mean {near}?" if near else f"; expected one of {', '.join(sorted(self._known))}"
             self.complain(key, f"there is no such key{meant}")
 
 
