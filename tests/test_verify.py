@@ -307,20 +307,27 @@ def test_progress_that_is_piped_is_a_line_now_and_then(capsys: pytest.CaptureFix
 # -- as processes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest_twisted.ensureDeferred
-@pytest.mark.parametrize("running", [True, False], ids=["running", "not running"])
-async def test_the_command_finds_and_repairs_damage_whether_the_proxy_runs_or_not(
-    stocked: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path, running: bool
-) -> None:
+async def with_six(
+    stocked: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> tuple[ProxyProcess, Operator]:
+    """A running proxy that has stored the wheel of six, and who works on its data directory."""
     config = f'[upstream.up]\nurl = "{stocked.url}"\n[[index]]\nname = "pypi"\nupstreams = ["up"]\nprefetch = false\n'
     proxy = await make_proxy(config=config).started()
     page = (await wire.fetch(proxy.port, "/simple/six/", Accept="application/vnd.pypi.simple.v1+json")).json
     path = "/" + page["files"][0]["url"].removeprefix("../../")
     assert (await wire.fetch(proxy.port, path)).body == SIX.data
+    return proxy, Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("running", [True, False], ids=["running", "not running"])
+async def test_the_command_finds_and_repairs_damage_whether_the_proxy_runs_or_not(
+    stocked: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path, running: bool
+) -> None:
+    proxy, operator = await with_six(stocked, make_proxy, tmp_path)
     tree = Tree(proxy.data_dir)
     if not running:
         await proxy.stop()
-    operator = Operator(tmp_path, proxy.data_dir, ("--config", str(proxy.place / "pypiproxy.toml")))
     size = f"{len(SIX.data) / 1000:.1f} kB"
 
     ended = await operator.run("verify", "--rate", "50MB/s")
@@ -344,6 +351,29 @@ async def test_the_command_finds_and_repairs_damage_whether_the_proxy_runs_or_no
     found, tally = await operator.lines("verify", "--repair")
     assert (found["problem"], found["repaired"], tally["left"]) == ("missing", True, 0)
     assert "Traceback" not in proxy.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_running_proxy_the_output_is_that_of_the_command(
+    stocked: FakeUpstream, make_proxy: Callable[..., ProxyProcess], tmp_path: Path
+) -> None:
+    proxy, operator = await with_six(stocked, make_proxy, tmp_path)
+    await proxy.stop()
+    await stocked.down()
+    Tree(proxy.data_dir).path(SIX).unlink()
+    ended = await operator.run("verify", "--repair")
+    problem, sums = ended.output.splitlines()
+    assert problem.startswith(f"missing pypi: {SIX.filename} ")
+    assert "connection refused" in problem
+    assert sums.startswith("0 files read, 0 B: 0 damaged, 1 missing")
+
+    (proxy.data_dir / "ledger" / "records.db").write_bytes(b"no database" * 1000)
+    ended = await operator.run("pins", "--json")
+    damaged, lost = ended.output.splitlines()
+    assert damaged.startswith(
+        "error: the database ledger is damaged (file is not a database) and was set aside as ledger.damaged-"
+    )
+    assert lost == "error: ledger/ was lost: it is made again out of its copy"
 
 
 @pytest_twisted.ensureDeferred

@@ -9,7 +9,15 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner, textFileLogObserver
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+    globalLogBeginner,
+)
 from twisted.python.failure import Failure
 
 from proxy.commands.asking import OperationFailed
@@ -92,6 +100,16 @@ def _stop(reactor: Any) -> None:
 
 
 def _log_to_stderr() -> None:
-    """Warnings and errors are the operator's to see; the rest is not what was asked for."""
-    loud = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.warn)])
+    """Print warnings and errors, as sentences like those of commands; the rest is not what was asked for.
+
+    An upstream that fails is left out: the command reports what failed because of it.
+    """
+    loudness = LogLevelFilterPredicate(LogLevel.warn)
+    loudness.setLogLevelForNamespace("proxy.upstream", LogLevel.critical)
+    loud = FilteringLogObserver(FileLogObserver(sys.stderr, _line), [loudness])
     globalLogBeginner.beginLoggingTo([loud], redirectStandardIO=False)
+
+
+def _line(event: LogEvent) -> str:
+    text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    return f"{'warning' if event['log_level'] is LogLevel.warn else 'error'}: {text}\n"
