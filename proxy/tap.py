@@ -28,8 +28,9 @@ from proxy.errors import ConfigError
 from proxy.host import datadir, logs
 from proxy.host.banner import banner
 from proxy.host.ending import heed_signals
-from proxy.host.listening import Listening
+from proxy.host.listening import Listening, endpoint
 from proxy.host.owner import acting_as
+from proxy.host.ports import refuse_unusable
 from proxy.settings import Settings
 
 _log = Logger()
@@ -141,6 +142,12 @@ def makeService(options: Options) -> IService:
             )
         observer = None if twistd.get("syslog") else logs.observer(wanted, twistd, reactor)
         log = "syslog" if twistd.get("syslog") else logs.destination(twistd)
+        if datadir.is_new(settings.server.data_dir):
+            # A start that fails now leaves nothing behind; where a proxy may run already, the claim has better words.
+            with _naming(file, "--listen", "listen", given=bool(options["listen"])):
+                for each in settings.server.listen:
+                    endpoint(each, reactor)
+                    refuse_unusable(each)
         # With --uid twistd becomes that user later on, who has to own what is created before.
         as_user = partial(acting_as, twistd.get("uid"), twistd.get("gid"))
         with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 import proxy
 from proxy import config
 from proxy.cli import COMMANDS, main
-from proxy.host import listening
+from proxy.host.ports import port_trouble
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.forked import Forking, Run
 from tests.support.operator import Operator
@@ -183,7 +183,7 @@ def test_a_port_that_cannot_be_used_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_an_interface_is_recognised_by_its_position_too(description: str) -> None:
-    assert (listening.port_trouble(description) or "").startswith("no interface of this machine has the address ")
+    assert (port_trouble(description) or "").startswith("no interface of this machine has the address ")
 
 
 def test_a_privileged_port_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_privileged_port_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("socket.socket.bind", refuse)  # root may use all of them
-    assert (listening.port_trouble("tcp:80") or "").startswith("port 80 is privileged: choose a port from 1024")
+    assert (port_trouble("tcp:80") or "").startswith("port 80 is privileged: choose a port from 1024")
 
 
 @pytest_twisted.ensureDeferred

@@ -277,6 +277,8 @@ def test_a_port_in_use_ends_the_start_with_one_message(elsewhere: Path, mode: li
     assert ended.stdout == ""
     (message,) = ended.stderr.splitlines()
     assert message.startswith(f'pypiproxy: --listen = "{description}": cannot listen there: Address already in use')
+    assert f": another program has port {description.split(':')[1]} (ss -ltnp shows it); stop it, or name an address" in message
+    assert not (elsewhere / "data").exists()
 
 
 @pytest.mark.parametrize("mode", [["-n"], []], ids=["foreground", "daemon"])

@@ -16,6 +16,7 @@ from proxy.config.effective import effective
 from proxy.errors import ConfigError
 from proxy.host import listening
 from proxy.host.banner import served
+from proxy.host.ports import port_trouble
 from proxy.settings import Settings
 
 #: Where a value is set that no file sets.
@@ -57,7 +58,7 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
     # A port of the running proxy itself is in use, as it should be.
     if states is None and not skip_ports:
         where = config.where("listen", file) or _DEFAULT
-        troubles = [(each, listening.port_trouble(each)) for each in settings.server.listen]
+        troubles = [(each, port_trouble(each)) for each in settings.server.listen]
         if problems := [f'{where} = "{each}": {why}' for each, why in troubles if why]:
             fail("\n".join(problems))
     if show:

@@ -103,6 +103,11 @@ def is_there(path: Path) -> bool:
         raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; expected a directory that can be read') from error
 
 
+def is_new(path: Path) -> bool:
+    """Whether no instance has used *path* so far, as far as that can be seen."""
+    return not (os.path.lexists(path / _LOCK) or os.path.lexists(path / MARKER))
+
+
 def refuse_newer(path: Path) -> None:
     """Raise ConfigError when the format of the data directory *path* is newer than the present one."""
     marker = read_marker(path)

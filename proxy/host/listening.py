@@ -8,51 +8,28 @@ kernel.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet import defer, endpoints
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from proxy.core.endpoint import endpoint_of
 from proxy.errors import ConfigError
 from proxy.host.accepting import Accepting
+from proxy.host.ports import TCP, cannot_listen, endpoint_kind, reason_of
 from proxy.mechanism.rotating import Observing, Rotating
-from proxy.mechanism.twisted_internals import parsed_endpoint
 
 if TYPE_CHECKING:
     from proxy.host.presented import Presented
 
 #: Connections that may wait in the kernel while the reactor is busy, as those of a farm do whose builds begin together.
 _BACKLOG = 1024
-#: The arguments that kinds of endpoints take by position; what is not listed begins with the port.
-_FIRST = {
-    "tcp": ("port", "interface"),
-    "tcp4": ("port", "interface"),
-    "tcp6": ("port", "backlog", "interface"),
-    "ssl": ("port", "privateKey", "certKey", "sslmethod", "interface"),
-    "tls": ("path", "port", "backlog", "interface"),
-    "unix": ("address",),
-}
-#: Why nothing can listen at a port.
-_UNUSABLE = {
-    errno.EADDRINUSE: "port {port} is in use by another program: stop that program (ss -ltnp shows it) or choose another port",
-    errno.EACCES: (
-        "port {port} is privileged: choose a port from 1024, or give the proxy CAP_NET_BIND_SERVICE "
-        "(AmbientCapabilities= in a systemd unit)"
-    ),
-    errno.EADDRNOTAVAIL: "no interface of this machine has the address {host}",
-}
-#: Kinds of endpoints that listen at a port without TLS.
-_TCP = ("tcp", "tcp4", "tcp6")
 _EXPECTED = (
     'a Twisted endpoint, such as "tcp:3143:interface=127.0.0.1" or "unix:/run/pypiproxy.sock", or an address and a port, '
     'such as "127.0.0.1:3143" or "[::1]:3143"'
@@ -78,7 +55,7 @@ def presented(description: str, observing: Observing | None = None) -> Presented
     try:
         return Presented(Arguments(description), observing or ONCE)
     except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
-        raise ConfigError(f'"{description}": {_reason(error)}; expected {_EXPECTED}') from error
+        raise ConfigError(f'"{description}": {reason_of(error)}; expected {_EXPECTED}') from error
 
 
 def endpoint(description: str, reactor: Any) -> IStreamServerEndpoint:
@@ -95,33 +72,8 @@ def _endpoint(description: str, reactor: Any, presented: Presented | None) -> IS
     try:
         found: IStreamServerEndpoint = endpoints.serverFromString(reactor, endpoint_of(description))
     except Exception as error:  # every kind of endpoint has its own way to refuse its arguments
-        raise ConfigError(f'"{description}": {_reason(error)}; expected {_EXPECTED}') from error
+        raise ConfigError(f'"{description}": {reason_of(error)}; expected {_EXPECTED}') from error
     return found
-
-
-def port_trouble(description: str) -> str | None:
-    """Why nothing can listen at the endpoint *description* now, and what to do; ``None`` if something can, or it is not known.
-
-    Nothing is left listening.  Known are ports of TCP and TLS, and sockets in the file system.
-    """
-    (kind, *given), named = parsed_endpoint(endpoint_of(description))
-    values = {**dict(zip(_FIRST.get(kind, ("port",)), given, strict=False)), **named}
-    if kind == "unix":
-        folder = Path(values.get("address", "")).absolute().parent
-        return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not a directory that this user can write to"
-    port, host = values.get("port", ""), values.get("interface", "")
-    if kind not in ("tcp", "tcp4", "tcp6", "ssl", "tls") or not port.isdecimal():
-        return None
-    try:
-        with socket.socket(socket.AF_INET6 if kind == "tcp6" or ":" in host else socket.AF_INET) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((host, int(port)))
-            trial.listen(1)
-    except OSError as error:
-        return _UNUSABLE.get(error.errno or 0, f"{{host}} port {{port}}: {error.strerror}").format(port=port, host=host)
-    except (OverflowError, UnicodeError) as error:
-        return f"{error}; expected a port from 1 to 65535 and the address of an interface"
-    return None
 
 
 class Listening(Service):
@@ -154,7 +106,7 @@ class Listening(Service):
     @property
     def plain(self) -> bool:
         """Whether http is spoken here over TCP, so that this process can ask itself."""
-        return _kind(self.description) in _TCP
+        return endpoint_kind(self.description) in TCP
 
     @property
     def rotating(self) -> tuple[Rotating[Any], ...]:
@@ -184,11 +136,7 @@ class Listening(Service):
         waiting = _endpoint(self.description, self._reactor, self._presented).listen(self._factory)
         waiting.addCallbacks(opened.append, lambda failure: failures.append(failure.value))
         if failures:
-            reason = _reason(failures[0])
-            raise ConfigError(
-                f'"{self.description}": cannot listen there: {reason}; expected an address of this machine that is free'
-                f"{_another(self.description)}"
-            ) from failures[0]
+            raise cannot_listen(self.description, failures[0]) from failures[0]
         if not opened:
             waiting.cancel()
             raise ConfigError(f'"{self.description}": does not listen at once; expected {_EXPECTED}')
@@ -236,16 +184,6 @@ def _deepen(port: Any) -> None:
         listening.listen(_BACKLOG)
 
 
-def _another(description: str) -> str:
-    """An option for another port, if *description* names a port."""
-    return ", for example --port 3144" if _kind(description) in _TCP and ":3144" not in endpoint_of(description) else ""
-
-
-def _kind(description: str) -> str:
-    """The kind of the endpoint that *description* names."""
-    return endpoint_of(description).partition(":")[0]
-
-
 def _url(description: str, port: IListeningPort) -> str:
     """Where clients find *port*."""
     address = port.getHost()
@@ -260,14 +198,3 @@ def _url(description: str, port: IListeningPort) -> str:
 
 def _http_url(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
-
-
-def _reason(error: Exception) -> str:
-    """What *error* says, without the repetition of what was asked."""
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    if isinstance(cause, socket.gaierror):
-        return f"the interface's name is not known: {cause.strerror}"
-    if isinstance(cause, OSError) and cause.strerror:
-        file = cause.filename2 or cause.filename
-        return f"{cause.strerror}: {file}" if file else cause.strerror
-    return str(cause) or type(cause).__name__
