@@ -189,6 +189,25 @@ async def test_an_upstream_that_is_down_says_until_when_since_when_and_why(
 
 
 @pytest_twisted.ensureDeferred
+async def test_without_a_running_proxy_an_index_is_removed_by_the_configuration_that_is_named(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    """An index that the default configuration lacks may be one that the proxy serves."""
+    operator, file = Operator(tmp_path, data_dir), tmp_path / "two.toml"
+    ended = await operator.run("purge", "--all", "--index", "corp")
+    assert ended.status == 1
+    assert ended.output == (
+        f"no proxy runs on {data_dir}; name its configuration with --config, "
+        "which shows whether the index corp was removed from it\n"
+    )
+    file.write_text('[[index]]\nname = "corp"\noffline = true\n')
+    ended = await operator.run("purge", "--all", "--index", "corp", "--config", str(file))
+    assert (ended.status, ended.output.startswith("the index corp is configured: ")) == (1, True), ended
+    ended = await operator.run("purge", "--all", "--index", "old", "--config", str(file))
+    assert (ended.status, ended.output.startswith("nothing is known of an index named 'old'")) == (1, True), ended
+
+
+@pytest_twisted.ensureDeferred
 async def test_without_a_running_proxy_the_state_of_upstreams_is_not_known(data_dir: Path, tmp_path: Path) -> None:
     ended = await Operator(tmp_path, data_dir).run("upstreams")
     assert ended.status == 1

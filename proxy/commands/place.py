@@ -45,13 +45,14 @@ class ProxyPlace:
         operation: str,
         report: Callable[[Any], None] = lambda said: None,
         *,
-        running: bool = False,
+        running: str | None = None,
         handed: int | None = None,
         **arguments: Any,
     ) -> Any:
-        """What *operation* answers, from the running proxy or performed here; with *running* only the former will do.
+        """What *operation* answers, from the running proxy or performed here.
 
-        *handed* is the descriptor of a file for an operation that takes one.
+        *running*: only the former will do, and this is what to say after the fact that no proxy runs.  *handed* is the
+        descriptor of a file for an operation that takes one.
 
         Exits with status 1 and a message when it fails.  Raises KeyboardInterrupt.
         """
@@ -62,10 +63,8 @@ class ProxyPlace:
             try:
                 return asking.ask(directory, operation, arguments, report, handed=handed)
             except asking.NotRunning as error:
-                if running:
-                    raise asking.OperationFailed(
-                        f"{error}, and only a running one can say: start it with pypiproxy serve"
-                    ) from error
+                if running is not None:
+                    raise asking.OperationFailed(f"{error}{running}") from error
             settings = self.settings()
             from proxy.commands.performing import perform
 

@@ -51,7 +51,9 @@ def purge(
     if page and (which is not None or project is None):
         raise click.UsageError("--page is about the page of a whole PROJECT")
     if everything:
-        gone = place.ask("purge_index", index=index, dry=dry_run)
+        # The defaults have an index of their own: by them every other one would be taken for removed.
+        unnamed = f"; name its configuration with --config, which shows whether the index {index} was removed from it"
+        gone = place.ask("purge_index", running=unnamed if place.config is None else None, index=index, dry=dry_run)
     elif unused_for is not None:
         if index is not None:
             raise click.UsageError("--unused-for is about the files of the whole data directory: --index says nothing there")

@@ -36,7 +36,7 @@ def upstreams(place: ProxyPlace, index: str | None) -> None:
     The preferred upstream of each index is listed first.  An upstream that is "down" gets no request but one probe after the
     time that is shown.  Addresses that are "resting" failed lately and are tried after the others.
     """
-    states = place.ask("upstreams", running=True, index=index)
+    states = place.ask("upstreams", running=", and only a running one can say: start it with pypiproxy serve", index=index)
     if place.as_json:
         say(states)
     elif states:
