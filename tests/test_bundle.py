@@ -179,6 +179,24 @@ async def test_a_stored_project_without_a_page_is_named_by_an_export_of_all(
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_export_of_all_names_and_counts_what_it_leaves_out(
+    serve: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    await fill(serve, upstream, APP.filename, LIB.filename)
+    upstream.project("lib").keys["project-status"] = {"status": "quarantined"}
+    proxy = await serve(upstream, data="a")
+    await deferToThread(asking.ask, tmp_path / "a", "refresh", {"project": "lib"}, lambda said: None)
+    await proxy.stop()
+    (tmp_path / "a" / "files" / APP.sha256[:2] / APP.sha256).unlink()
+    exported = command("export", "--all", "-o", tmp_path / "bundle.tar.zst", "-d", tmp_path / "a")
+    hidden, absent, written = exported.stderr.splitlines()
+    assert exported.exit_code == 1
+    assert hidden == "lib: it is quarantined upstream, its files stay here"
+    assert absent == f"1 file recorded and not stored (evicted, lost or damaged), not exported: {APP.filename}"
+    assert written.endswith("1 page and 0 files with 0 bytes of index pypi; 1 left out")
+
+
+@pytest_twisted.ensureDeferred
 async def test_while_a_proxy_runs_on_the_directory_it_says_to_stop_it(serve: Start, tmp_path: Path) -> None:
     claim = datadir.claim(tmp_path / "a")
     bundle = tmp_path / "bundle.tar.zst"

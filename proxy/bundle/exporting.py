@@ -26,12 +26,16 @@ Selection = Mapping[str, Collection[str] | None]
 
 @define
 class Exported:
-    """What became of it.  ``problems`` are sentences: what was asked for and is not in the bundle."""
+    """What became of it.  ``problems`` are sentences: what was asked for and is not in the bundle.
+
+    ``absent`` are the names of files that are recorded of whole projects and not stored, so that they are not in it either.
+    """
 
     pages: int = 0
     files: int = 0
     size: int = 0
     problems: list[str] = field(factory=list)
+    absent: list[str] = field(factory=list)
 
 
 @frozen
@@ -169,6 +173,8 @@ class _Export:
         there = await self._cache.files.present([sha256 for sha256 in known.values() if sha256])
         chosen = {name for name, sha256 in known.items() if sha256 in there and (names is None or name in names)}
         missing = set(names or ()) - chosen
+        if names is None:
+            self._exported.absent += sorted(name for name in known.keys() & entries.keys() - chosen if known[name] not in there)
         hidden = await self._cache.offload.run(
             self._hidden, [listed.get(name) or recorded(name, entries[name]) for name in chosen], entries, of
         )

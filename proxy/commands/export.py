@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from proxy.mechanism.offload import completed
 from proxy.names import is_project_name, normalize
 from proxy.warm.looking import Goal
 from proxy.warm.resolving import Wishes
+
+#: Files that are not stored and are named in one line.
+_NAMED = 5
 
 
 @click.command()
@@ -141,10 +145,19 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     problems = [*problems, *exported.problems]
     for problem in problems:
         click.echo(problem, err=True)
+    if exported.absent:
+        note(_not_stored(exported.absent), err=True)
     if not exported.pages:
         nothing = f"nothing that was asked for is stored in index {cache.name}"
         click.echo(f"{place.output}: {nothing}; no bundle was written", err=True)
         return 1
     written = f"{counted(exported.pages, 'page')} and {counted(exported.files, 'file')} with {exported.size:,} bytes"
-    note(f"{place.output}: {written} of index {cache.name}", err=True)
+    left_out = f"; {len(problems):,} left out" if problems else ""
+    note(f"{place.output}: {written} of index {cache.name}{left_out}", err=True)
     return 1 if problems else 0
+
+
+def _not_stored(names: Sequence[str]) -> str:
+    """What to say of files with these *names*, which are recorded and not stored."""
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+    return f"{counted(len(names), 'file')} recorded and not stored (evicted, lost or damaged), not exported: {shown}"
