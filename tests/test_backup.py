@@ -23,6 +23,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from proxy.commands import asking
+from proxy.errors import InUse
+from proxy.host import datadir
 from proxy.storage.marker import FORMAT, read_marker
 from tests.support import wire
 from tests.support.content import JSON_TYPE
@@ -57,6 +59,13 @@ async def filled(upstream: FakeUpstream, make_proxy: MakeProxy) -> tuple[ProxyPr
     operator = Operator(proxy.place, proxy.data_dir)
     assert (await operator.run("pin", "six")).status == 0
     return proxy, operator
+
+
+async def backed_up(upstream: FakeUpstream, make_proxy: MakeProxy, file: Path) -> bytes:
+    """What is in *file* after a backup with all files."""
+    _, operator = await filled(upstream, make_proxy)
+    assert (await operator.run("backup", str(file), "--with-files")).status == 0
+    return file.read_bytes()
 
 
 async def restore(folder: Path, *arguments: str | Path) -> Ended:
@@ -189,9 +198,7 @@ def manifest(**changed: Any) -> tuple[str, bytes]:
 async def test_of_a_backup_that_is_not_whole_nothing_is_left(
     upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
 ) -> None:
-    _, operator = await filled(upstream, make_proxy)
-    assert (await operator.run("backup", str(tmp_path / "b"), "--with-files")).status == 0
-    whole = (tmp_path / "b").read_bytes()
+    whole = await backed_up(upstream, make_proxy, tmp_path / "b")
     content = members(whole)
     assert [name.partition("/")[0] for name, _ in content] == ["backup.json", "ledger", "records", "files", "files", "end"]
     damaged = [(name, data[:-1] + b"?") for name, data in content]
@@ -221,6 +228,58 @@ async def test_of_a_backup_that_is_not_whole_nothing_is_left(
         assert not (target.exists() and list(target.iterdir())), said
     ended = await restore(tmp_path, "spoiled", "target")
     assert (ended.status, "nothing was restored" in ended.output, "Traceback" in ended.output) == (1, True, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_directory_is_claimed_while_it_is_restored(
+    upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
+) -> None:
+    whole = await backed_up(upstream, make_proxy, tmp_path / "b")
+    os.mkfifo(tmp_path / "pipe")
+    line = [THIS_PYTHON.program, "-c", "from proxy.cli import main; main()", "restore", "pipe", "there"]
+    restoring = Running().spawn(line, environment(tmp_path, PYTHONPATH=str(ROOT)), tmp_path)
+    with await deferToThread((tmp_path / "pipe").open, "wb", buffering=0) as pipe:
+        pipe.write(whole[:1000])
+        while not (tmp_path / "there" / ".restoring").exists():
+            assert restoring.ended is None, restoring.output
+            await deferLater(reactor, 0.01)
+        with pytest.raises(InUse):
+            datadir.claim(tmp_path / "there")
+        ended = await restore(tmp_path, "b", "there")
+        assert (ended.status, f"there: process {restoring.pid} works on it" in ended.output) == (1, True), ended
+        await deferToThread(pipe.write, whole[1000:])
+    ended = await restoring.end()
+    assert (ended.status, "2 files restored" in ended.output) == (0, True), ended
+    assert not (tmp_path / "there" / "lock").exists()
+    datadir.claim(tmp_path / "there").release()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restore_that_fails_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "spoiled").write_bytes(packed([manifest(), ("x", b"")]))
+    (tmp_path / "empty").mkdir()
+    for target in ("empty", "missing"):
+        ended = await restore(tmp_path, "spoiled", target)
+        assert (ended.status, ended.output.startswith("spoiled: it has a member named 'x'")) == (1, True), ended
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "empty" / "mine").write_bytes(b"")
+    ended = await restore(tmp_path, "spoiled", "empty")
+    assert ended.output.startswith("empty: it is not empty; name a new directory")
+
+
+def test_records_of_any_size_are_not_read_into_memory(tmp_path: Path) -> None:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        name, data = manifest()
+        first, huge = tarfile.TarInfo(name), tarfile.TarInfo(f"records/{SIX}")
+        first.size, huge.size = len(data), 2**40
+        tar.addfile(first, io.BytesIO(data))
+    header = huge.tobuf(tarfile.PAX_FORMAT)
+    written = plain.getvalue()[: 512 + 512] + header
+    (tmp_path / "b").write_bytes(zstandard.ZstdCompressor().compress(written))
+    said = _restored(tmp_path / "b", tmp_path / "there")
+    assert said == f"its member 'records/{SIX}' has 1,099,511,627,776 bytes, more than any backup has there"
 
 
 def _restored(file: Path, target: Path) -> str | None:

@@ -23,11 +23,13 @@ from proxy.upstream.index.pages import LARGEST
 class MemberReader:
     """Reads from *source*, from its beginning to its end.
 
-    Every method raises BadBundle for what is no archive, or a broken one; *maker* is the command that should have made it.
+    Every method raises BadBundle for what is no archive, or a broken one; *maker* is the command that should have made it,
+    and *kind* what that calls it.
     """
 
-    def __init__(self, source: BinaryIO, maker: str) -> None:
+    def __init__(self, source: BinaryIO, maker: str, kind: str) -> None:
         self._maker = maker
+        self._kind = kind
         self._zstd = zstandard.ZstdDecompressor().stream_reader(source, closefd=False)
         with _broken_means_bad():
             self._tar = tarfile.open(fileobj=self._zstd, mode="r|")  # noqa: SIM115  # closing it does nothing: *source* is the caller's
@@ -66,11 +68,11 @@ class MemberReader:
                 return
             yield chunk
 
-    def whole(self) -> bytes:
-        """All bytes of the present member, which is not larger than the largest page that is ever kept."""
-        if self._member.size > LARGEST:
+    def whole(self, largest: int = LARGEST) -> bytes:
+        """All bytes of the present member, at most *largest*: by default those of the largest page that is ever kept."""
+        if self._member.size > largest:
             raise BadBundle(
-                f"its member {self._member.name[:200]!r} has {self._member.size:,} bytes, more than any bundle has there"
+                f"its member {self._member.name[:200]!r} has {self._member.size:,} bytes, more than any {self._kind} has there"
             )
         return b"".join(self.chunks())
 

@@ -21,7 +21,7 @@ class BundleReader:
     """
 
     def __init__(self, source: BinaryIO) -> None:
-        self._members = MemberReader(source, "pypiproxy export")
+        self._members = MemberReader(source, "pypiproxy export", "bundle")
         if self._members.name != MANIFEST:
             raise BadBundle("it is no bundle: expected a file that pypiproxy export made")
         self.manifest: Manifest = read_manifest(self._members.whole())

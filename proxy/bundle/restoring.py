@@ -24,9 +24,12 @@ from proxy.mechanism.offload import Inline, completed
 from proxy.storage import table
 from proxy.storage.database import Damaged, plain_errors
 from proxy.storage.local import sync
-from proxy.storage.marker import FORMAT, MARKER, Marker, new_name, write_marker
+from proxy.storage.marker import FORMAT, LOCK, MARKER, Marker, new_name, write_marker
 from proxy.storage.records import DiskRecords
+from proxy.upstream.index.pages import LARGEST
 
+#: The most that a member with records has (bytes): a page may be the last of many small records.
+_LARGEST_PART = 2 * LARGEST
 #: Where everything is made; what an interruption left there is removed by the next attempt.
 _UNFINISHED = ".restoring"
 
@@ -44,17 +47,16 @@ class Restored:
 def restore_backup(source: BinaryIO, directory: Path, on_the_way: Callable[[Restored], None]) -> Restored:
     """Make the data directory that *source* is a backup of in *directory*, which is missing or empty.
 
-    *on_the_way* is told how far it is.  Raises BadBundle for what is no whole backup, StorageFailed where the directory
-    cannot take it; nothing is left then.
+    The caller has claimed it.  *on_the_way* is told how far it is.  Raises BadBundle for what is no whole backup, StorageFailed
+    where the directory cannot take it; nothing is left then.
     """
     made = not directory.exists()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refuse_filled(directory)
         unfinished = directory / _UNFINISHED
         if unfinished.is_dir():
             shutil.rmtree(unfinished)
-        if any(directory.iterdir()):
-            raise StorageFailed(f"{directory}: it is not empty; name a new directory, or move away what is in it")
         try:
             unfinished.mkdir(mode=0o700)
             restored = _Restoring(source, unfinished, on_the_way).run()
@@ -69,8 +71,20 @@ def restore_backup(source: BinaryIO, directory: Path, on_the_way: Callable[[Rest
         if not isinstance(error, OSError):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        raise StorageFailed(f"{directory}: cannot be restored: {error.strerror or error}{where}") from error
+        raise StorageFailed(f"cannot be written: {error.strerror or error}{where}") from error
     return restored
+
+
+def refuse_filled(directory: Path) -> None:
+    """Raise StorageFailed if something is in *directory* that no restore has left there."""
+    try:
+        found = {each.name for each in directory.iterdir() if not (each.name in (_UNFINISHED, LOCK) and each.is_dir())}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageFailed(f"{error.strerror}; name a directory that is empty or missing") from error
+    if found:
+        raise StorageFailed("it is not empty; name a new directory, or move away what is in it")
 
 
 def _move(unfinished: Path, directory: Path) -> None:
@@ -93,7 +107,7 @@ class _Restoring:
     """One backup on its way into *place*."""
 
     def __init__(self, source: BinaryIO, place: Path, on_the_way: Callable[[Restored], None]) -> None:
-        self._members = MemberReader(source, "pypiproxy backup")
+        self._members = MemberReader(source, "pypiproxy backup", "backup")
         self._place = place
         self._on_the_way = on_the_way
         self._restored = Restored()
@@ -129,7 +143,8 @@ class _Restoring:
                 self._file(sha256)
 
     def _verified(self, kind: BackupKind, sha256: str) -> bytes:
-        data = b"".join(self._members.chunks())
+        """The present member, in memory: it has records or the end."""
+        data = self._members.whole(_LARGEST_PART)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise _damaged(kind, sha256)
         self._restored.read += len(data)

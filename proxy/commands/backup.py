@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from proxy.bundle.restoring import Restored, restore_backup
+from proxy.bundle.restoring import Restored, refuse_filled, restore_backup
 from proxy.bundle.saving import Saved
 from proxy.commands.counting import Counting, interruptible
+from proxy.commands.directory import claimed_anew
 from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.speaking import fail, interrupted, note
 from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import size
-from proxy.errors import ConfigError, ProxyError
+from proxy.errors import BadBundle, ConfigError, ProxyError
 from proxy.host.owner import refuse_root
 
 
@@ -69,12 +70,16 @@ def restore(file: Path, directory: Path) -> None:
 
     try:
         refuse_root(directory)
-        with interruptible(), file.open("rb") as source, counting:
-            restored = restore_backup(source, directory, hear)
+        with interruptible(), file.open("rb") as source:
+            refuse_filled(directory)
+            with claimed_anew(directory), counting:
+                restored = restore_backup(source, directory, hear)
     except ConfigError as error:
         fail(str(error))
-    except ProxyError as error:
+    except BadBundle as error:
         fail(f"{file}: {error}; nothing was restored")
+    except ProxyError as error:
+        fail(f"{directory}: {error}; nothing was restored")
     except OSError as error:
         fail(f"{file}: {error.strerror}; expected a file that pypiproxy backup has written")
     except KeyboardInterrupt:

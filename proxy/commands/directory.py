@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proxy import config
@@ -76,6 +76,27 @@ def claimed(directory: Path) -> Iterator[None]:
         yield
     finally:
         claim.release()
+
+
+@contextmanager
+def claimed_anew(directory: Path) -> Iterator[None]:
+    """As `claimed`, of a directory that may be missing: nothing is left there but what the block has made."""
+    made, new = not directory.exists(), datadir.is_new(directory)
+    try:
+        claim = datadir.claim(directory)
+    except InUse as error:
+        raise ConfigError(
+            f"{directory}: process {error.owner} works on it; wait until it is done, or name another one"
+        ) from error
+    try:
+        yield
+    finally:
+        if new:
+            claim.withdraw()
+        claim.release()
+        if made:
+            with suppress(OSError):  # it is not empty
+                directory.rmdir()
 
 
 @contextmanager

@@ -29,9 +29,8 @@ from proxy.cache.migration import Migration
 from proxy.errors import FOR_NOW, ConfigError, InUse
 from proxy.host.owner import refuse_root
 from proxy.storage.local import sync
-from proxy.storage.marker import FORMAT, MARKER, Marker, new_name, read_marker, write_marker
+from proxy.storage.marker import FORMAT, LOCK, MARKER, Marker, new_name, read_marker, write_marker
 
-_LOCK = "lock"
 #: What is in the directory of the lock: the file that is locked, and what tells an operator why a version does not start.
 _LOCK_FILE = "pid"
 _README = "README"
@@ -70,6 +69,14 @@ class Claim:
             self._name.close()
             self._name = None
 
+    def withdraw(self) -> None:
+        """Release the directory, and remove the lock from it: for who leaves it as it was before it was claimed."""
+        with suppress(OSError):
+            for each in (_LOCK_FILE, _README):
+                (self.path / LOCK / each).unlink()
+            (self.path / LOCK).rmdir()
+        self.release()
+
 
 def claim(path: Path) -> Claim:
     """Make sure that *path* is a directory (created with mode 0700) of this process's own, and lock it.
@@ -105,7 +112,7 @@ def is_there(path: Path) -> bool:
 
 def is_new(path: Path) -> bool:
     """Whether no instance has used *path* so far, as far as that can be seen."""
-    return not (os.path.lexists(path / _LOCK) or os.path.lexists(path / MARKER))
+    return not (os.path.lexists(path / LOCK) or os.path.lexists(path / MARKER))
 
 
 def refuse_newer(path: Path) -> None:
@@ -122,7 +129,7 @@ def refuse_earlier(path: Path) -> None:
     """Raise ConfigError when the format of the data directory *path* is earlier than the present one: for who only reads."""
     marker = read_marker(path)
     # Without a marker the lock tells: from format 1 on it is a directory.
-    if (path / _LOCK).is_file() if marker is None else marker.format < FORMAT:
+    if (path / LOCK).is_file() if marker is None else marker.format < FORMAT:
         raise ConfigError(
             f"{path}: it has the format of an earlier version of pypiproxy, and a command that only reads does not convert it; "
             "start the proxy on it, or run a command that writes (import, pin, purge, refresh, unpin, verify --repair, warm), "
@@ -155,10 +162,10 @@ def _present(path: Path, fd: int) -> int:
 
 def _locked_anew(path: Path, fd: int) -> int:
     """Have a directory in place of the lock file that *fd* is; the new descriptor, locked.  Raises OSError, InUse."""
-    if (path / _LOCK).is_dir():
+    if (path / LOCK).is_dir():
         return fd
     with suppress(FileNotFoundError):
-        os.unlink(path / _LOCK)
+        os.unlink(path / LOCK)
     made = _lock(path)
     os.close(fd)
     return made
@@ -230,7 +237,7 @@ def _where(path: Path) -> str:
 
 def _lock_file(path: Path) -> Path:
     """The file to be locked; its directory is made unless there is the lock file of an earlier version.  Raises OSError."""
-    place = path / _LOCK
+    place = path / LOCK
     if place.is_file():
         return place
     if not place.is_dir():
@@ -240,7 +247,7 @@ def _lock_file(path: Path) -> Path:
 
 
 def _readable(path: Path) -> int | None:
-    for each in (path / _LOCK / _LOCK_FILE, path / _LOCK, path):
+    for each in (path / LOCK / _LOCK_FILE, path / LOCK, path):
         with suppress(OSError):
             return os.open(each, os.O_RDONLY | os.O_CLOEXEC)
     return None

@@ -18,6 +18,8 @@ from proxy.storage.whole import open_regular
 
 #: The file, and what a name in it looks like.
 MARKER = "instance"
+#: Beside it, the directory with the file that is locked by whoever works on the data directory (:mod:`proxy.host.datadir`).
+LOCK = "lock"
 _LONGEST_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_NAME}}}")
 #: The present format, which the marker states in its second line.
