@@ -253,6 +253,11 @@ NO_ROOM = (*FULL, errno.EFBIG)
 FOR_NOW = (*FULL, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
+def to_make_room(error: OSError) -> str:
+    """The rest of a message about *error*: what to do if it is one of a full disk, or nothing."""
+    return "; make room" if error.errno in FULL else ""
+
+
 def is_of_the_disk(error: OSError) -> bool:
     """Whether *error* says something about the disk, and not that this process has no room for another open file."""
     return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

@@ -156,6 +156,20 @@ async def test_a_backup_goes_through_a_pipe(upstream: FakeUpstream, make_proxy: 
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("target", "said"), [("/dev/full", "No space left on device; make room"), ("/dev/null", "Bad file descriptor")]
+)
+async def test_a_backup_that_cannot_be_written_says_what_helps(
+    upstream: FakeUpstream, make_proxy: MakeProxy, target: str, said: str
+) -> None:
+    proxy, _ = await filled(upstream, make_proxy)
+    line = [THIS_PYTHON.program, "-c", "from proxy.cli import main; main()", "backup", "-", "--data-dir", str(proxy.data_dir)]
+    with open(target, "r+b" if target == "/dev/full" else "rb") as out:
+        ended = await deferToThread(subprocess.run, line, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr.decode().splitlines()[-1]) == (1, f"the backup cannot be written: {said}")
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_backup_replaces_no_file_unless_it_is_told_to(
     upstream: FakeUpstream, make_proxy: MakeProxy, tmp_path: Path
 ) -> None:

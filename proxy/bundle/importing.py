@@ -16,7 +16,7 @@ from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import Entry, Kind, read_end, read_entries, read_head
 from proxy.bundle.reading import BundleReader
 from proxy.core.succession import goes_back
-from proxy.errors import BadBundle, StorageFailed
+from proxy.errors import FULL, BadBundle, StorageFailed, to_make_room
 from proxy.interfaces import IPartialFile
 from proxy.model import Head, Record
 
@@ -71,7 +71,8 @@ class Import:
                 await self._take(entry)
             await self._end(entry)
         except OSError as error:
-            raise StorageFailed(f"cannot be stored: {error.strerror} ({error.filename}); make room and import again") from error
+            advice = f"{to_make_room(error)} and" if error.errno in FULL else ";"
+            raise StorageFailed(f"cannot be stored: {error.strerror} ({error.filename}){advice} import again") from error
         return self.imported
 
     async def _take(self, entry: Entry) -> None:

@@ -20,7 +20,7 @@ from proxy.bundle.backup import FORMAT, MANIFEST, VERSION, BackupEnd, BackupKind
 from proxy.bundle.handed import Handed, saying, until_cancelled
 from proxy.bundle.members import Hashing, MemberWriter
 from proxy.cache.usage import UsageBook
-from proxy.errors import StorageFailed
+from proxy.errors import StorageFailed, to_make_room
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, Report
 from proxy.settings import MIB
 from proxy.storage import marker
@@ -76,7 +76,7 @@ class Saving:
             with saying(lambda: report(asdict(saved)), self.reactor), out:
                 await _Backup(self, cast("BinaryIO", out), saved).run(with_files=with_files)
         except OSError as error:
-            raise StorageFailed(f"the backup cannot be written: {error.strerror or error}; make room") from error
+            raise StorageFailed(f"the backup cannot be written: {error.strerror or error}{to_make_room(error)}") from error
         return asdict(saved)
 
 

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from proxy.core.events import Incident, Notice
-from proxy.errors import StorageFailed
+from proxy.errors import StorageFailed, to_make_room
 from proxy.interfaces import Clock, IOffload, IRecorder, IVersionedRecords
 from proxy.model import Change, Versioned
 from proxy.statistics.recorders import UNRECORDED
@@ -122,7 +122,7 @@ class MirroredRecords:
         try:
             self._asked(lambda rows: rows.copy_to(directory), writing=False)
         except OSError as error:
-            raise StorageFailed(f"{self.name}/ cannot be copied: {error.strerror}; make room") from error
+            raise StorageFailed(f"{self.name}/ cannot be copied: {error.strerror}{to_make_room(error)}") from error
 
     async def look(self) -> str | None:
         """Open what could not be opened, and write what could not be written, if that is possible by now; the trouble left."""
