@@ -425,9 +425,14 @@ async def test_its_requests_and_those_of_its_resolver_are_not_counted_as_those_o
     for agent in ("pypiproxy-warm", "pip/26.0", "pypiproxy-warm"):
         await wire.fetch(proxy.port, "/simple/lib/", **{"User-Agent": agent})
     assert await answered() == {"pypi": {"simple": {"hit": 1}}}
+    # Whoever is on another machine may call itself anything, and comes through a proxy to be on this one.
+    for fields in ({"User-Agent": "pypiproxy-warm"}, {"Authorization": "Basic cHlwaXByb3h5LXdhcm06"}):
+        for field, value in (("X-Forwarded-For", "192.0.2.1"), ("Forwarded", "for=192.0.2.1")):
+            await wire.fetch(proxy.port, "/simple/lib/", **fields, **{field: value})
+    assert await answered() == {"pypi": {"simple": {"hit": 5}}}
     exposed = (await wire.fetch(proxy.port, "/-/metrics")).body.decode()
     hits = re.findall(r'pypiproxy_requests_total\{cache="hit",method="GET",status="200"\} (.*)', exposed)
-    assert hits == ["1.0"]
+    assert hits == ["5.0"]
     assert 'cache="warm",method="GET",status="200"' in exposed
 
 

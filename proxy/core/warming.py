@@ -1,7 +1,8 @@
 """How requests of ``pypiproxy warm`` say what they are, so that they are not counted as those of clients.
 
 Its own requests have a ``User-Agent`` of their own.  Those of the resolver that it runs cannot: they have a user name instead,
-which comes from the URL of the index that the resolver is given, without a password.
+which comes from the URL of the index that the resolver is given, without a password.  Anybody may write both, so they count on
+connections from the proxy's own machine only (:func:`proxy.web.callers.is_from_here`).
 """
 
 from __future__ import annotations
@@ -25,5 +26,5 @@ def marked(url: str) -> str:
 
 
 def is_warming(agent: str, fields: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a request with this ``User-Agent`` and these header fields (names in lower case) is one of warm."""
+    """Whether a request with this ``User-Agent`` and these header fields (names in lower case) calls itself one of warm."""
     return agent == AGENT or any(name == b"authorization" and value == _AUTHORIZATION for name, value in fields)

@@ -23,7 +23,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "pypiproxy_requests",
-            "Requests answered; the cache status of those of pypiproxy warm is warm.",
+            "Requests answered; the cache status of those of pypiproxy warm on the same machine is warm.",
             ["method", "status", "cache"],
             registry=self.registry,
         )

@@ -54,7 +54,7 @@ class Channel(Protocol):
         self.site = site
         self.state = ConnectionState.IDLE
         #: The client, as far as the connection tells, and who asked last.
-        self._connected = self._caller = site.front.callers.at("-")
+        self._connected = self._caller = site.front.callers.at("-", "-")
         #: What has come and belongs to no request yet.
         self._held = Incoming()
         #: The answer under way, what ends when it is cancelled, and the body of its request.
@@ -76,7 +76,9 @@ class Channel(Protocol):
         transport = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self._connected = self._caller = self.site.front.callers.at(getattr(transport.getPeer(), "host", None) or "-")
+        self._connected = self._caller = self.site.front.callers.at(
+            getattr(transport.getPeer(), "host", None) or "-", getattr(transport.getHost(), "host", None) or "-"
+        )
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream transport is a consumer
         self._deadline.set(self.site.limits[table.LIMITS[ConnectionState.IDLE]])
         self.site.joined(self)
@@ -238,11 +240,11 @@ class Channel(Protocol):
         body = hit.body
         if len(body) > PIECE:
             head = heads.read(raw)
-            self._begin(head, lambda response: self.site.front.repeat(hit, head, self._caller.address, response))
+            self._begin(head, lambda response: self.site.front.repeat(hit, head, self._caller, response))
             return
         self.write(hit.head + body)
         self._happened(_ANSWERED)
-        self.site.front.answered_at_once(hit, agent, self._caller.address)
+        self.site.front.answered_at_once(hit, agent, self._caller, raw)
 
     def write(self, data: bytes) -> None:
         """Send *data* at once, or as soon as the transport takes it."""

@@ -25,7 +25,7 @@ from proxy.mechanism.waiters import Waiters
 from proxy.statistics.recorders import UNRECORDED
 from proxy.web.answers import Answer, Ask, agent_of, printable
 from proxy.web.bodies import RequestBody
-from proxy.web.callers import Caller, Callers
+from proxy.web.callers import Caller, Callers, is_from_here
 from proxy.web.encoding import encoded_head
 from proxy.web.faults import error_page
 from proxy.web.heads import RequestHead
@@ -111,19 +111,19 @@ class Front:
 
     def serve(self, ask: Ask, response: Response) -> Deferred[None]:
         """Answer *ask* with *response*.  Whoever cancels what is returned, because the client has left, cancels the route."""
-        return self._begin(self._respond(ask, response), ask.head, ask.route.place, ask.caller.address, response)
+        return self._begin(self._respond(ask, response), ask.head, ask.route.place, ask.caller, response)
 
-    def repeat(self, hit: Hit, head: RequestHead, peer: str, response: Response) -> Deferred[None]:
+    def repeat(self, hit: Hit, head: RequestHead, caller: Caller, response: Response) -> Deferred[None]:
         """Answer *head* with *hit*, which is too large for one write."""
-        return self._begin(response.send(hit.answer, self._via), head, hit.event.place, peer, response)
+        return self._begin(response.send(hit.answer, self._via), head, hit.event.place, caller, response)
 
     def _begin(
-        self, work: Routine[None], head: RequestHead, place: RequestPlace | None, peer: str, response: Response
+        self, work: Routine[None], head: RequestHead, place: RequestPlace | None, caller: Caller, response: Response
     ) -> Deferred[None]:
         self.in_progress += 1
         begun = Deferred.fromCoroutine(work)
         begun.addErrback(self._failed, response)
-        begun.addBoth(self._ended, head, place, peer, response)
+        begun.addBoth(self._ended, head, place, caller, response)
         return begun
 
     def _failed(self, failure: Failure, response: Response) -> None:
@@ -191,21 +191,22 @@ class Front:
             if deadline.active():
                 deadline.cancel()
 
-    def _ended(self, _: object, head: RequestHead, place: RequestPlace | None, peer: str, response: Response) -> None:
+    def _ended(self, _: object, head: RequestHead, place: RequestPlace | None, caller: Caller, response: Response) -> None:
         seconds = self.reactor.seconds() - response.began
         method, path, agent = _logged(head)
         event = Answered(method, response.status, response.sent, seconds, response.word, place)
-        warm = is_warming(agent, head.fields)
-        self._account(event, peer, path, agent, cut=response.cut_off, warm=warm)
+        warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
+        self._account(event, caller.address, path, agent, cut=response.cut_off, warm=warm)
         self.in_progress -= 1
         if not self.in_progress:
             self._quiet.wake(None)
 
     # -- the short ways: what is known already, and what is refused
 
-    def answered_at_once(self, hit: Hit, agent: str, client: str) -> None:
-        """Account for the answer *hit* to a request of *agent*, which took no time."""
-        self._account(hit.event, client, hit.path, agent, warm=agent == AGENT)
+    def answered_at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
+        """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
+        warm = agent == AGENT and is_from_here(caller, raw)
+        self._account(hit.event, caller.address, hit.path, agent, warm=warm)
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, client: str) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
