@@ -67,7 +67,9 @@ async def test_it_has_the_settings_of_every_client_for_this_host(
 @pytest.mark.parametrize(
     ("trusted", "headers", "url"),
     [
-        ((), {"X_Forwarded_Proto": "https"}, f"https://{HOST}/simple/"),
+        ((), {"X_Forwarded_Proto": "https"}, f"http://{HOST}/simple/"),
+        (("127.0.0.1",), {"X_Forwarded_Proto": "https"}, f"https://{HOST}/simple/"),
+        (("127.0.0.1",), {"X_Forwarded_Proto": "https, http"}, f"https://{HOST}/simple/"),
         ((), {"X_Forwarded_Host": "forged.example"}, f"http://{HOST}/simple/"),
         (
             ("127.0.0.1",),
@@ -80,7 +82,7 @@ async def test_it_has_the_settings_of_every_client_for_this_host(
         ((), {"Host": "[:::::]"}, "http://localhost/simple/"),
         ((), {"Host": "a'b;c"}, "http://localhost/simple/"),
         ((), {"Host": "&lt;"}, "http://localhost/simple/"),
-        ((), {"X_Forwarded_Proto": "javascript"}, f"http://{HOST}/simple/"),
+        (("127.0.0.1",), {"X_Forwarded_Proto": "javascript"}, f"http://{HOST}/simple/"),
     ],
 )
 @pytest_twisted.ensureDeferred

@@ -228,11 +228,21 @@ async def test_a_version_has_a_document_of_its_own(stocked: FakeUpstream, run: S
 
 @pytest_twisted.ensureDeferred
 async def test_behind_tls_the_urls_are_https(stocked: FakeUpstream, run: Start) -> None:
-    proxy = await run(stocked)
-    reply = await proxy.get("/pypi/six/json", **{"Host": "proxy.example", "X-Forwarded-Proto": "https"})
-    assert all(entry["url"].startswith("https://proxy.example/packages/") for entry in reply.json["urls"])
+    proxy = await run(stocked, trusted_proxies=("127.0.0.1",))
+    for scheme in ("https", "http", "https"):
+        reply = await proxy.get("/pypi/six/json", **{"Host": "proxy.example", "X-Forwarded-Proto": scheme})
+        assert all(entry["url"].startswith(f"{scheme}://proxy.example/packages/") for entry in reply.json["urls"])
+        assert reply.headers["vary"] == "Accept-Encoding, Host, X-Forwarded-Host, X-Forwarded-Proto"
     odd = await proxy.get("/pypi/six/json", Host='x"><script>')
     assert b"script" not in odd.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_scheme_that_a_client_states_is_not_believed(stocked: FakeUpstream, run: Start) -> None:
+    proxy = await run(stocked)
+    for fields in ({"X-Forwarded-Proto": "https"}, {"X-Forwarded-Host": "evil.example"}):
+        reply = await proxy.get("/pypi/six/json", Host="proxy.example", **fields)
+        assert all(entry["url"].startswith("http://proxy.example/packages/") for entry in reply.json["urls"])
 
 
 @pytest_twisted.ensureDeferred

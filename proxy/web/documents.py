@@ -22,8 +22,8 @@ from proxy.web.origin import origin
 from proxy.web.renderings import CODINGS, encoded
 from proxy.web.representing import represented, unchanged
 
-#: What a representation of a document is chosen by: links in it bear the name of this host.
-_VARY = "Accept-Encoding, Host"
+#: What a representation of a document is chosen by: links in it bear the name of this host (:mod:`proxy.web.origin`).
+_VARY = "Accept-Encoding, Host, X-Forwarded-Host, X-Forwarded-Proto"
 
 
 @frozen(slots=True)

@@ -13,15 +13,20 @@ _LONGEST_HOST = 253 + len(":65535")
 
 
 def origin(ask: Ask) -> str:
-    """``scheme://host`` as the client calls us; behind a proxy that says so, as it calls that one.
+    """``scheme://host`` as the client calls us; behind a trusted proxy that says so, as it calls that one.
 
-    ``X-Forwarded-Host`` goes before ``Host`` if a trusted proxy sends it; of several values the first is the client's.
+    ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` precede the connection and ``Host`` if a trusted proxy sends them; of several
+    values the first is the client's.
     """
-    stated = (ask.header("x-forwarded-proto") or "").lower()
+    stated = _forwarded(ask, "x-forwarded-proto").lower()
     scheme = stated if stated in ("http", "https") else "https" if ask.secure else "http"
-    forwarded = ask.header("x-forwarded-host") if ask.caller.vouched_for else None
-    host = forwarded.partition(",")[0].strip() if forwarded else ask.header("host") or ""
+    host = _forwarded(ask, "x-forwarded-host") or ask.header("host") or ""
     return f"{scheme}://{host if _is_host(host) else 'localhost'}"
+
+
+def _forwarded(ask: Ask, name: str) -> str:
+    """The first value of the header *name*, empty unless a trusted proxy sends it."""
+    return (ask.header(name) or "").partition(",")[0].strip() if ask.caller.vouched_for else ""
 
 
 def _is_host(host: str) -> bool:
