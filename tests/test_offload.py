@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,15 +13,16 @@ import pytest_twisted
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred
 
-from proxy.mechanism.offload import Offload
+from proxy.mechanism.offload import Expendable, Offload
+from tests.support.process import ROOT
 
 reactor: Any = default_reactor
 
 
-@pytest.fixture
-def one() -> Iterator[Offload]:
-    """A pool of one thread."""
-    pool = Offload(reactor, 1, "test")
+@pytest.fixture(params=["lasting", "expendable"])
+def one(request: pytest.FixtureRequest) -> Iterator[Offload]:
+    """A pool of one thread, of either kind."""
+    pool = Offload(reactor, 1, "test") if request.param == "lasting" else Expendable(reactor, "test")
     yield pool
     pool.stop()
 
@@ -94,3 +97,28 @@ def test_what_waits_is_done_before_the_end() -> None:
     pool.stop()
     assert done == list(range(10))
     assert not any(each.called for each in running)  # the reactor has not run since
+
+
+_HANGING = """
+import threading, time
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from proxy.composition.means import build_means
+
+means, begun, never = build_means(reactor, time.time), threading.Event(), threading.Event()
+
+def hang():
+    begun.set()
+    never.wait()
+
+Deferred.fromCoroutine(means.rotation.run(hang))
+begun.wait()
+means.stop()
+print("ended")
+"""
+
+
+def test_a_look_at_files_that_never_ends_keeps_neither_the_service_nor_the_process() -> None:
+    """As on a network file system whose server is down."""
+    ended = subprocess.run([sys.executable, "-c", _HANGING], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "ended\n"), ended.stderr

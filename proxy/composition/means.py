@@ -7,7 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from proxy.interfaces import Clock
-from proxy.mechanism.offload import Offload
+from proxy.mechanism.offload import Expendable, Offload
 from proxy.mechanism.rotating import Observing
 from proxy.statistics.metrics import Metrics
 
@@ -21,8 +21,8 @@ class Means:
     """Builders hand out what a room needs of it; no room receives all of it.
 
     *reactor* goes by a steady clock, *clock* tells the wall time (seconds since 1970).  *disk* is for what waits for the disk,
-    *work* for what takes long.  *rotation* is a single thread that looks at files which may be replaced
-    while the proxy runs: they may be on another file system, and that may not answer.
+    *work* for what takes long.  *rotation* is a single thread that looks at files which may be replaced while the proxy runs:
+    they may be on another file system, and nothing waits for one that does not answer.
     """
 
     reactor: Any
@@ -38,7 +38,7 @@ class Means:
         return Observing(self.rotation, self.metrics, self.clock)
 
     def stop(self) -> None:
-        """End the threads: one that is left would keep the process alive for ever."""
+        """End the threads.  One of *work* or *disk* that was left would keep the process alive for ever."""
         self.rotation.stop()
         self.work.stop()
         self.disk.stop()
@@ -47,4 +47,4 @@ class Means:
 def build_means(reactor: Any, clock: Clock) -> Means:
     """The means of one service.  Its threads are started when they are needed."""
     disk, work = Offload(reactor, _DISK_THREADS, "disk"), Offload(reactor, _WORK_THREADS, "work")
-    return Means(reactor, clock, Metrics(), disk, work, Offload(reactor, 1, "rotation"))
+    return Means(reactor, clock, Metrics(), disk, work, Expendable(reactor, "rotation"))

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar, cast
 
 from attrs import define, field
@@ -140,8 +142,12 @@ class Offload:
 
     def _submitted(self, task: _Task, queue: Callable[[_Task], None]) -> Deferred[Any]:
         queue(task)
-        self._threads.submit(self._work_on_next)
+        self._start()
         return task.done
+
+    def _start(self) -> None:
+        """Have a thread work on one task."""
+        self._threads.submit(self._work_on_next)
 
     def _work_on_next(self) -> None:
         """In a thread: one task, whichever is first by now."""
@@ -158,6 +164,31 @@ class Offload:
             task, result = self._finished.popleft()
             if not task.done.called:
                 task.done.callback(result)
+
+
+class Expendable(Offload):
+    """One thread for what may never end, such as a look at a file system that does not answer.
+
+    Neither `stop` nor the end of the process waits for a call that does not end.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
+        super().__init__(reactor, 1, name)
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name=name, daemon=True)
+
+    def stop(self) -> None:
+        """End the thread, at once or when its call ends."""
+        self._calls.put(None)
+
+    def _start(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+        self._calls.put(self._work_on_next)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
 
 
 def _outcome(task: _Task) -> Any:
