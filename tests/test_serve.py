@@ -17,6 +17,7 @@ import click
 import pytest
 
 import proxy
+from proxy import config
 from proxy.cli import main
 from proxy.tap import Options
 
@@ -135,11 +136,12 @@ def test_a_wrong_option_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def containerfile() -> tuple[dict[str, str], list[str]]:
-    """The environment that the image has, and its command."""
+    """The environment that the image has, and its command, with the file of the image where that is in this project."""
     text = (ROOT / "conf" / "container" / "Containerfile").read_text("utf-8").replace("\\\n", " ")
     variables = dict(word.split("=", 1) for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for word in line.split())
     words = [re.findall(r'"([^"]*)"', line) for line in re.findall(r"^(?:ENTRYPOINT|CMD) (.*)$", text, re.MULTILINE)]
-    return variables, [word for line in words for word in line]
+    (copied,) = re.findall(r"^COPY (\S+\.toml) (\S+)$", text, re.MULTILINE)
+    return variables, [str(ROOT / copied[0]) if word == copied[1] else word for line in words for word in line]
 
 
 @contextmanager
@@ -157,10 +159,19 @@ def container(place: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def test_the_image_listens_everywhere_and_keeps_its_data_in_the_volume() -> None:
+    _, command = containerfile()
+    assert command[:-1] == ["pypiproxy", "serve", "--config"]
+    server = config.load(Path(command[-1]), environ={}).server
+    assert server.listen == ("3143",)
+    assert server.data_dir == Path("/var/lib/pypiproxy/data")
+
+
+def test_a_file_in_the_place_of_the_one_in_the_image_counts_whatever_that_says(tmp_path: Path) -> None:
     variables, command = containerfile()
-    assert variables["PYPIPROXY_SERVER__LISTEN"] == "3143"
-    assert variables["PYPIPROXY_SERVER__DATA_DIR"] == "/var/lib/pypiproxy/data"
-    assert command == ["pypiproxy", "serve"]
+    (tmp_path / "mounted.toml").write_text('[server]\nlisten = ["127.0.0.1:0"]\ndata_dir = "mine"\n')
+    with running(tmp_path, [*PYPIPROXY, *command[1:-1], "mounted.toml"], **variables) as process:
+        assert is_live(port_in(said_until_it_serves(process)))
+        assert (tmp_path / "mine" / "lock" / "pid").read_text() == f"{process.pid}\n"
 
 
 @as_first_process
