@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,14 @@ def test_variables_of_others_are_ignored() -> None:
         "PYPIPROXY_SERVICE_HOST": "10.0.0.1",
         "PYPIPROXY_SERVER_PORT": "tcp://10.0.0.1:80",
         "PYPIPROXY_SERVER__CONTACT": "",
+        # Those of services that are called pypiproxy-server--x and pypiproxy-upstream--x.
+        "PYPIPROXY_SERVER__X_SERVICE_HOST": "10.0.0.1",
+        "PYPIPROXY_SERVER__X_SERVICE_PORT": "3143",
+        "PYPIPROXY_SERVER__X_SERVICE_PORT_HTTP": "3143",
+        "PYPIPROXY_SERVER__X_PORT": "tcp://10.0.0.1:3143",
+        "PYPIPROXY_SERVER__X_PORT_3143_TCP": "tcp://10.0.0.1:3143",
+        "PYPIPROXY_UPSTREAM__X_PORT_3143_TCP_PROTO": "tcp",
+        "PYPIPROXY_UPSTREAM__X_PORT_3143_TCP_ADDR": "10.0.0.1",
     }
     assert given(others) == given({})
 
@@ -169,3 +178,10 @@ def test_mistakes_of_the_file_and_of_the_environment_are_told_together(tmp_path:
     message = refusal({"PYPIPROXY_SERVER__DRAIN_TIME": "soon"}, "[server]\nidle_timeout = 1\n", tmp_path)
     assert message.startswith("2 mistakes in the configuration:")
     assert f"{tmp_path}/proxy.toml: server.idle_timeout = 1" in message
+
+
+def test_no_key_has_the_form_of_a_variable_of_kubernetes() -> None:
+    listed = refusal({"PYPIPROXY_SERVER__ZZZZ": "1", "PYPIPROXY_UPSTREAM__ZZZZ": "1"})
+    keys = set(re.findall(r"PYPIPROXY_(?:SERVER|UPSTREAM)__([A-Z_]+)", listed)) - {"ZZZZ"}
+    assert {"LISTEN", "URL"} <= keys
+    assert not [key for key in keys if key.endswith("_PORT") or "_SERVICE_" in key]

@@ -1,11 +1,13 @@
 """Environment variables that set keys of the configuration: ``PYPIPROXY_<TABLE>__<KEY>``, with two underscores between.
 
 Only the tables named here can be set.  Whatever else begins with ``PYPIPROXY_`` belongs to somebody else: Kubernetes, for one,
-gives every container ``PYPIPROXY_PORT`` and ``PYPIPROXY_SERVICE_HOST`` when a service of its is called pypiproxy.
+gives every container ``PYPIPROXY_PORT`` and ``PYPIPROXY_SERVICE_HOST`` when a service of its is called pypiproxy, and
+``PYPIPROXY_SERVER__WEB_PORT`` when one is called pypiproxy-server--web.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,6 +16,8 @@ from proxy.config.tables import ConfigTable, Spelled
 
 #: The table ``[server]``, and that of the upstream which the default index prefers.
 SERVER, UPSTREAM = "server", "upstream"
+#: How the variables end that Kubernetes sets for each service; no key ends so.
+_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)\Z|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?\Z")
 #: Keys of an upstream that are only for the URL that they are beside.
 _CREDENTIALS = ("username", "password_file", "password_env", "token_file", "token_env", "netrc", "client_cert", "client_key")
 
@@ -24,9 +28,13 @@ def variable(table: str, key: str) -> str:
 
 
 def values(table: str, environ: Mapping[str, str]) -> dict[str, Spelled]:
-    """The keys of *table* that *environ* sets.  An empty variable sets nothing."""
+    """The keys of *table* that *environ* sets.  An empty variable sets nothing, nor does one of Kubernetes."""
     prefix = variable(table, "")
-    return {name[len(prefix) :].lower(): Spelled(value) for name, value in environ.items() if name.startswith(prefix) and value}
+    return {
+        name[len(prefix) :].lower(): Spelled(value)
+        for name, value in environ.items()
+        if name.startswith(prefix) and value and not _OF_KUBERNETES.search(name)
+    }
 
 
 def server(table: ConfigTable, environ: Mapping[str, str]) -> ConfigTable:
