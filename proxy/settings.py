@@ -110,7 +110,7 @@ class GroupSettings:
 
 @frozen(kw_only=True)
 class IndexSettings:
-    """``[[index]]``: something served under ``/index/<name>/simple/``."""
+    """``[[index]]``: something served under ``/index/NAME/simple/``."""
 
     name: str
     kind: str = "proxy"

@@ -109,7 +109,7 @@ async def test_others_are_told_there_what_they_were_always_told(
     upstream: FakeUpstream, run: Start, logged: list[LogEvent], url: str
 ) -> None:
     reply = await (await run(upstream)).get(f"{url}six/", **OTHERS["curl"])
-    there = "there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/"
+    there = "there is nothing at this path; indexes are at /simple/ and /index/NAME/simple/"
     assert (reply.status, reply.json["detail"]) == (404, f"{url}six/: {there}")
     assert warnings(logged) == []
 

@@ -54,7 +54,7 @@ def titled(page: Page) -> str:
 async def test_people_get_a_page(upstream: FakeUpstream, run: Start, accept: str) -> None:
     page = await failing(await run(upstream), "/nothing", 404, Accept=accept)
     assert titled(page) == "404 Not found"
-    assert "/nothing: there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/" in page.text
+    assert "/nothing: there is nothing at this path; indexes are at /simple/ and /index/NAME/simple/" in page.text
     assert "Check the spelling of the URL." in page.text
 
 
@@ -65,7 +65,7 @@ async def test_programs_get_the_same_problem_as_ever(upstream: FakeUpstream, run
     assert (reply.status, reply.headers["content-type"]) == (404, "application/problem+json")
     assert reply.body == (
         b'{"type":"urn:pypiproxy:problem:not-found","title":"Not found","status":404,'
-        b'"detail":"/nothing: there is nothing at this path; indexes are at /simple/ and /index/<name>/simple/",'
+        b'"detail":"/nothing: there is nothing at this path; indexes are at /simple/ and /index/NAME/simple/",'
         b'"code":"not-found"}'
     )
     assert {"vary", "content-security-policy"}.isdisjoint(reply.headers)

@@ -13,7 +13,7 @@ GOOD = {"{project}": "six", "{version}": "1.0", "{digest}": "sha256-" + "ab" * 3
 BAD = {"{project}": "..", "{version}": "1 0 <", "{digest}": "sha256", "{file}": "a\\b"}
 
 #: What a client is told that asks for what is not there.
-INSTEAD = "indexes are at /simple/ and /index/<name>/simple/"
+INSTEAD = "indexes are at /simple/ and /index/NAME/simple/"
 
 SPACE = UrlSpace(ROUTES, ["pypi", "my index"], "pypi")
 
@@ -71,7 +71,7 @@ def test_paths_of_all_kinds(path: str, route: Route) -> None:
 def test_without_a_default_index_nothing_is_served_at_the_root() -> None:
     space = UrlSpace(ROUTES, ["pypi"], None)
     assert leads("/simple/six/", space) == NoRoute(
-        "/simple/six/: no index is served at the root; indexes are at /index/<name>/simple/",
+        "/simple/six/: no index is served at the root; indexes are at /index/NAME/simple/",
         elsewhere=Elsewhere("/simple/", "/index/pypi/simple/"),
     )
     assert isinstance(leads("/index/pypi/simple/six/", space), Below)

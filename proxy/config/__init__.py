@@ -20,6 +20,7 @@ from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
 from proxy.core.endpoint import escaped
 from proxy.core.near import nearest
+from proxy.core.roots import ANY_SIMPLE
 from proxy.errors import ConfigError
 from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import (
@@ -290,7 +291,7 @@ def _certificate(table: ConfigTable, here: read.Here) -> tuple[Path | None, Path
 
 
 def _index(table: ConfigTable, here: read.Here) -> IndexSettings:
-    table.require("name", "the name this index is served under: /index/NAME/simple/")
+    table.require("name", f"the name this index is served under: {ANY_SIMPLE}")
     kind = table.take("kind", read.choice(*_KINDS), "proxy")
     return _KINDS[kind](table, here)
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from proxy.core.bypasses import cautions
+from proxy.core.roots import index_root
 
 #: What the index is called in files where it must have a name.
 NAME = "pypiproxy"
@@ -45,7 +46,7 @@ class Address:
         if ca_file is not None and parts.scheme != "https":
             raise ValueError("there is a certificate to check over https only")
         base = url.rstrip("/").removesuffix("/simple").rstrip("/")
-        return cls(base, f"{base}/simple/" if index is None else f"{base}/index/{index}/simple/", ca_file)
+        return cls(base, f"{base}/simple/" if index is None else f"{base}{index_root(index)}simple/", ca_file)
 
     @property
     def host(self) -> str:

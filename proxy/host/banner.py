@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from proxy.core.clients import Address, settings
+from proxy.core.roots import index_root
 from proxy.settings import IndexSettings, Settings
 
 #: Indexes that are listed.
@@ -45,7 +46,7 @@ def served(configured: Settings) -> list[str]:
 
 def _paths(index: IndexSettings) -> list[str]:
     """Where clients find *index*."""
-    named = f"/index/{index.name}/simple/"
+    named = f"{index_root(index.name)}simple/"
     return ["/simple/", named] if index.default else [named]
 
 

@@ -10,6 +10,7 @@ from twisted.web.template import Tag, tags
 from proxy import __version__
 from proxy.core.bypasses import cautions
 from proxy.core.clients import CLIENTS, Address, settings
+from proxy.core.roots import index_root
 from proxy.core.troubles import Trouble
 from proxy.interfaces import IOffload
 from proxy.web.answers import Answer, Ask
@@ -54,7 +55,7 @@ class Overview:
             main_element(
                 *self._settings(address),
                 tags.h2("Indexes"),
-                tags.ul([self._entry(name, f"{up}index/{quote(name)}/") for name in self._indexes]),
+                tags.ul([self._entry(name, f"{up}{index_root(name)[1:]}") for name in self._indexes]),
             ),
             tags.footer(f"pypiproxy {__version__} · ", hyperlink(f"{up}-/", "health and metrics")),
         )

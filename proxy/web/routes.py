@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 from attrs import evolve, field, frozen
 
 from proxy.core.events import RequestPlace
+from proxy.core.roots import ANY_SIMPLE, INDEXES, index_root
 from proxy.names import is_digest, is_project_name, is_served_name, is_version
 
 #: Characters of a client's text that an answer repeats.
@@ -122,9 +123,9 @@ class UrlSpace:
         if not named and self._default is not None and "index" not in before[:1]:
             named = [self._default]  # no name of ours that may be misspelt
         if not named and len(names) != 1:
-            return f"/index/NAME/simple/ (NAME: {', '.join(names)})"
+            return f"{ANY_SIMPLE} (NAME: {', '.join(names)})"
         name = (named or names)[-1]  # the name of a folder, as in Artifactory's /api/pypi/NAME/, comes first
-        return "/simple/" if name == self._default else f"/index/{quote(name)}/simple/"
+        return "/simple/" if name == self._default else f"{index_root(name)}simple/"
 
     def _route(self, segments: tuple[str, ...], shown: str) -> Route:
         match segments:
@@ -133,7 +134,7 @@ class UrlSpace:
             case ("-", *rest):
                 return OperationsRoute(tuple(rest))
             case ("index", ""):
-                return TopLevel("/index/")
+                return TopLevel(INDEXES)
             case ("favicon.ico",):
                 return TopLevel("/favicon.ico")
             case ("index", name) if name in self._indexes:
@@ -142,12 +143,12 @@ class UrlSpace:
                 if name not in self._indexes:
                     there = ", ".join(sorted(self._indexes))
                     return NoRoute(f"there is no index named {name[:SHOWN]!r} here; there is {there}")
-                return self._below(name, f"/index/{quote(name)}/", tuple(rest), shown)
+                return self._below(name, index_root(name), tuple(rest), shown)
             case _ if self._default is not None:
                 return self._below(self._default, "/", segments, shown)
             case ("",):
                 return TopLevel("/")
-        return NoRoute(f"{shown[:SHOWN]}: no index is served at the root; indexes are at /index/<name>/simple/")
+        return NoRoute(f"{shown[:SHOWN]}: no index is served at the root; indexes are at {ANY_SIMPLE}")
 
     def _below(self, index: str, root: str, segments: tuple[str, ...], shown: str) -> Route:
         place = RequestPlace(index, segments[0]) if segments and segments[0] in AREAS else None
@@ -160,7 +161,7 @@ class UrlSpace:
                     return Below(index, root, pattern, values, place)
                 wrong = wrong or f"{untrue[1][:SHOWN]!r} is no {untrue[0][1:-1]}"
         why = wrong or "there is nothing at this path"
-        return NoRoute(f"{shown[:SHOWN]}: {why}; indexes are at /simple/ and /index/<name>/simple/", place)
+        return NoRoute(f"{shown[:SHOWN]}: {why}; indexes are at /simple/ and {ANY_SIMPLE}", place)
 
 
 def split_path(raw: bytes) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import frozen
 
+from proxy.core.roots import INDEXES
 from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed
 from proxy.interfaces import IRepository
 from proxy.names import PROVENANCE, companion_of, normalize
@@ -86,7 +87,7 @@ class Routes:
         if path == "/favicon.ico":
             # Browsers ask for it by themselves.
             return Answer(204, [("Cache-Control", "max-age=86400")])
-        if path == "/index/":
+        if path == INDEXES:
             return await self._overview.indexes(ask)
         return await self._overview.of(None, "/", ask)
 
