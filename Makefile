@@ -38,7 +38,7 @@ suite-on-newest:
 	    version=$$("$$newest" -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
 	    echo "on Python $$version: $(or $(ON_NEWEST),all tests)" && \
 	    $(MAKE) suite PYTHON="$$newest" VENV=".venv-$$version" ARGS="$(ON_NEWEST:%=tests/test_%.py) $(ARGS)"; \
-	else echo "no Python newer than $(PYTHON) is here: the tests ran once"; fi
+	else echo "no Python newer than $(PYTHON) is here: the tests ran on $(PYTHON) only"; fi
 
 test-clients: $(VENV)/installed-test
 	$(BIN)/python -m pytest --durations=10 tests/clients $(ARGS)

@@ -43,7 +43,7 @@ class Options(usage.Options):
     longdesc = "A caching pull-through proxy for Python package indexes. Without options it serves the public index."
     optParameters = [  # noqa: RUF012  # twisted.python.usage reads a plain list
         ["config", "c", None, "Configuration file in TOML; conf/pypiproxy.toml shows every key with its default."],
-        ["data-dir", "d", None, "Directory for all that is kept [default: the user's data directory]."],
+        ["data-dir", "d", None, "Directory for all data [default: pypiproxy in the user's data directory]."],
         ["log-format", None, "text", "text, or json for one object per line."],
         ["log-level", None, "info", "Least important messages to log: debug, info, warn or error."],
         ["access-log", None, "short", "Line per request: off, short (about 120 characters) or full."],

@@ -218,7 +218,7 @@ async def test_without_a_running_proxy_the_state_of_upstreams_is_not_known(data_
 async def test_a_directory_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
     ended = await Operator(tmp_path, tmp_path / "nowhere").run("upstreams")
     assert ended.status == 1
-    assert "nowhere: there is no such directory; name the proxy's own with --data-dir or --config" in ended.output
+    assert "nowhere: there is no such directory; name the data directory of the proxy with --data-dir, or its" in ended.output
     assert not (tmp_path / "nowhere").exists()
 
 

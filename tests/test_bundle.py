@@ -670,9 +670,13 @@ def test_a_name_is_refused_or_leads_nowhere_else(name: str) -> None:
         (
             3,
             [named(b'{"../x": {"sha256":"","size":0,"stated":{},"url":"","committed_at":0}}', Kind.PINS, "app")],
-            "pins '../x'",
+            "records '../x'",
         ),
-        (3, [named(b'{"x": {"sha256":"../x","size":0,"stated":{},"url":"","committed_at":0}}', Kind.PINS, "app")], "pins 'x'"),
+        (
+            3,
+            [named(b'{"x": {"sha256":"../x","size":0,"stated":{},"url":"","committed_at":0}}', Kind.PINS, "app")],
+            "records 'x'",
+        ),
         (5, [], "it lacks some of its 1 pages and 2 files"),
         (6, [], "cut off on its way"),
         (6, [named(b'{"pages": "x"}', Kind.END)], "cannot be understood"),

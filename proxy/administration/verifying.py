@@ -140,8 +140,8 @@ class _Run:
     async def _names(self, files: Collection[str]) -> tuple[Names, Names, set[str]]:
         """The names of what is damaged or unreadable, those whose bytes are not among *files*, and which of these have a name.
 
-        Where files are evicted, names without bytes are as it should be, but for those that are pinned.  What came since the
-        beginning is not looked at: a name is pinned right before its bytes are there.
+        Where files are evicted, names without bytes are as it should be, but for those that are pinned.  Names that
+        were recorded since the beginning are omitted: a name is recorded right before its bytes are stored.
         """
         pinned = await self._stores.pinned.digests()
         known: Names = {}

@@ -130,7 +130,9 @@ def read_entries(entry: Entry, data: bytes) -> dict[str, LedgerEntry]:
             or not is_served_name(filename)
             or not (recorded.sha256 == NO_BYTES or _SHA256.fullmatch(recorded.sha256))
         ):
-            raise BadBundle(f"its {entry} pins {name[:200]!r}, which no proxy does: it was not made by pypiproxy export")
+            raise BadBundle(
+                f"its {entry} records {name[:200]!r}, a name that no proxy records: it was not made by pypiproxy export"
+            )
     return entries
 
 

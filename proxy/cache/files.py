@@ -1,7 +1,7 @@
-"""Files of every index: the store, or a download that all askers of the same bytes share while it arrives.
+"""Files of every index: read from the store, or from a download that all clients share while it arrives.
 
-A download is a flight of its own: the client that asked first may leave.  Its spool goes to the next asker as long as it can
-still be read from byte 0.  What was committed is pinned by its caller, who is told through *committed*.
+A download is a flight of its own, so the client that began it may disconnect.  Later clients share its spool as long as it can
+be read from byte 0.  The caller records a committed file in the ledger; it is notified through *committed*.
 """
 
 from __future__ import annotations

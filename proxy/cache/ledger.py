@@ -1,8 +1,9 @@
 """The ledger: under which digest each file name was first committed, for ever after.
 
-One record a file (``entry/<index>/<project>/<name>``); the entries of a project are kept in memory once read, and changes are
-serialised per project.  What is entered while the records can be neither read nor written is held in memory; what they say when
-they can be read again goes first.  A replacement of what was read goes before it.
+There is one record per file (``entry/<index>/<project>/<name>``).  The entries of a project stay in memory once they were read,
+and changes are serialised per project.  Entries that are made while the records can be neither read nor written are held in
+memory.  When the records can be read again, they take precedence over such entries, except over one that replaced a record that
+had been read before: that entry takes precedence.
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ class Ledger:
         # One waits for the lock on behalf of all who read: a lock that is handed on a thousand times nests a thousand calls.
         self._reads: Flights[Entries] = Flights()
         self._removals: Counter[_Place] = Counter()
-        #: What no record says yet.
+        #: Entries that are not written to records yet.
         self._unwritten: dict[_Place, dict[str, LedgerEntry]] = {}
-        #: The names in it that go before what a record says, for that was known.
+        #: Names in it whose entries take precedence over records: they replace a record that had been read.
         self._replaced: dict[_Place, frozenset[str]] = {}
 
     async def places(self) -> list[_Place]:

@@ -144,7 +144,12 @@ class Migration:
                 completed(records.close())
             shutil.rmtree(self._root / _PINS)
         except (OSError, StorageFailed) as error:
-            self.log.warn("what the ledger replaces cannot be removed yet: {error}", error=error)
+            self.log.warn(
+                "{path}: records of the earlier format, which the ledger has replaced, cannot be removed: {error}; "
+                "they are not used, and the next start tries again",
+                path=self._root,
+                error=error,
+            )
 
     def _is_earlier(self, found: _Found) -> bool:
         """Whether an earlier version may have gone on after the ledger was filled, if it ever was."""

@@ -77,8 +77,8 @@ class Sightings:
         self._writing: list[_Noted] = []
         self._failed = False
         self._timer: IDelayedCall | None = None
-        #: Counts calls of `write`: what was to be done later is done then.
-        self._asked = 0
+        #: Number of calls of `write`.  A write that was scheduled before the last of them has nothing left to do.
+        self._writes = 0
         #: Whoever stops the service waits for what is being written: the records are closed afterwards.
         self._one_at_a_time = DeferredLock()
 
@@ -97,7 +97,7 @@ class Sightings:
         if self._timer is None:
             self._in(_DELAY, later)
         if self._weight > _MANY_BYTES and not self._failed and not self._one_at_a_time.locked:
-            self._start(later, self._asked)
+            self._start(later, self._writes)
 
     async def first_seen(self, index: str, project: str) -> Mapping[str, float]:
         """When each file of a project was first seen (seconds since the epoch), by its name.  Raises StorageFailed."""
@@ -116,7 +116,7 @@ class Sightings:
 
     async def write(self) -> None:
         """Write what was noted, after what is being written.  What cannot be written now is with what is noted next."""
-        self._asked += 1
+        self._writes += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -150,18 +150,18 @@ class Sightings:
             self._weight -= self._noted.pop(0).weight
 
     def _in(self, seconds: float, later: Later) -> None:
-        """Write in so many *seconds*, unless `write` is called before."""
-        asked = self._asked
+        """Write after *seconds*, unless `write` is called before."""
+        writes = self._writes
 
         def due() -> None:
             self._timer = None
-            self._start(later, asked)
+            self._start(later, writes)
 
         self._timer = later(seconds, due)
 
-    def _start(self, later: Later, asked: int) -> None:
+    def _start(self, later: Later, writes: int) -> None:
         def ended(result: None) -> None:
-            if self._failed and self._timer is None and asked == self._asked:
+            if self._failed and self._timer is None and writes == self._writes:
                 self._in(_PAUSE, later)
 
         writing: Deferred[None] = self._one_at_a_time.run(self._write)

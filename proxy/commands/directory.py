@@ -60,8 +60,8 @@ def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: b
     settings = config.load(file, config.CommandLine(data_dir=data_dir))
     chosen = _chosen(settings, index, file)
     directory = settings.server.data_dir
-    if not new and not datadir.is_there(directory):
-        raise ConfigError(f"{directory}: there is no such directory; name the proxy's own with --data-dir or --config")
+    if not new:
+        datadir.refuse_missing(directory)
     return settings, chosen
 
 

@@ -34,10 +34,7 @@ class ProxyPlace:
         from proxy.host import datadir  # a running proxy is asked without all that this takes
 
         settings = config.load(self.config, config.CommandLine(data_dir=self.data_dir))
-        if not datadir.is_there(settings.server.data_dir):
-            raise ConfigError(
-                f"{settings.server.data_dir}: there is no such directory; name the proxy's own with --data-dir or --config"
-            )
+        datadir.refuse_missing(settings.server.data_dir)
         return settings
 
     def ask(
@@ -91,7 +88,7 @@ def options(command: F) -> F:
 
     path = click.Path(path_type=Path)
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON, one value a line."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, one value per line."),
         click.option("--data-dir", "-d", type=path, help="The proxy's data directory [default: the configuration's]."),
         click.option("--config", "-c", type=path, help="The proxy's configuration file."),
     ):

@@ -11,7 +11,12 @@ import click
 
 @click.command()
 @click.option("--config", "-c", metavar="FILE", help="Configuration file in TOML.")
-@click.option("--data-dir", "-d", metavar="DIR", help="Directory for all data.  [default: the user's data directory]")
+@click.option(
+    "--data-dir",
+    "-d",
+    metavar="DIR",
+    help="Directory for all data.  [default: pypiproxy in the user's data directory]",
+)
 @click.option(
     "--listen",
     "-l",

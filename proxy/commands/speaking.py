@@ -1,7 +1,7 @@
-"""What commands print besides their results, and the option ``--quiet``, which every command has.
+"""Notes and failures of commands, and the option ``--quiet``, which every command has.
 
-Results go to standard output.  Notes (progress, totals, what was done) and failures go to standard error or are printed by the
-command itself; ``--quiet`` leaves out the notes and the headings of tables, and never a failure.
+A command prints its results on standard output.  Notes are progress, totals and what was done; failures are printed on standard
+error.  ``--quiet`` omits notes and the headings of tables, never a result or a failure.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def public_url() -> str:
 def text(value: Any) -> str:
     """A string with something in it."""
     if not isinstance(value, str) or not value.strip():
-        raise Unacceptable("a text in quotes")
+        raise Unacceptable('text in quotes, such as "example"')
     return str(value)
 
 
@@ -128,7 +128,7 @@ def rate(value: Any) -> float:
     """A number above 0, per second."""
     value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise Unacceptable("a number above 0 (requests a second), without quotes")
+        raise Unacceptable("a number above 0 (requests per second), without quotes")
     return float(value)
 
 
@@ -180,7 +180,7 @@ def byte_size(value: Any) -> int:
     try:
         return quantities.bytes_in(text(value))
     except ValueError:
-        raise Unacceptable('a size in quotes, such as "512MB" (of 1000) or "1GiB" (of 1024)') from None
+        raise Unacceptable('a size in quotes, such as "512MB" (powers of 1000) or "1GiB" (powers of 1024)') from None
 
 
 def room(value: Any) -> int:
@@ -215,7 +215,7 @@ def several(reader: Reader[T]) -> Callable[[Any], tuple[T, ...]]:
             raise Unacceptable('a list in brackets, such as ["…", "…"]')
         items = tuple(reader(item) for item in value)
         if len(set(items)) < len(items):
-            raise Unacceptable("each only once")
+            raise Unacceptable("each only once: remove the repetition")
         return items
 
     return read
@@ -335,7 +335,7 @@ def path(here: Here) -> Reader[Path]:
             found = Path(here.expanded(value)).expanduser()
             return found.absolute() if isinstance(value, Spelled) else here.base / found
         except (RuntimeError, OSError):
-            raise Unacceptable("a path; that home directory is not known") from None
+            raise Unacceptable("a path: the home directory is not known, write the path without ~") from None
 
     return read
 
@@ -371,7 +371,7 @@ def authorities(here: Here) -> Reader[Path]:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(found)
         except (ssl.SSLError, OSError):
-            raise Unacceptable("a PEM file with at least one certificate") from None
+            raise Unacceptable(f"a PEM file with at least one certificate ({found} has none that can be used)") from None
         return found
 
     return read
@@ -397,10 +397,10 @@ def secret_file(here: Here) -> Reader[tuple[Path | None, str]]:
         found = read_file(value)
         try:
             return found if found.is_file() else None, secret_files.one_line(found.read_bytes())
-        except OSError:
-            raise Unacceptable("a text file that can be read") from None
+        except OSError as error:
+            raise Unacceptable(f"a text file that can be read ({found}: {error.strerror})") from None
         except ValueError as error:
-            raise Unacceptable(f"a file with one line, the secret (it {error})") from None
+            raise Unacceptable(f"a file whose only line is the secret ({found}: it {error})") from None
 
     return read
 
@@ -413,7 +413,7 @@ def secret_variable(environ: Mapping[str, str]) -> Reader[str]:
             # Somebody may have put the secret itself here.
             raise Unacceptable("the name of an environment variable", "***")
         if value not in environ:
-            raise Unacceptable("the name of an environment variable that is set", "***")
+            raise Unacceptable("the name of a variable that is set in the environment of this process", "***")
         try:
             secret_files.check_secret(environ[value])
         except ValueError as error:

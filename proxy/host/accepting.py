@@ -1,7 +1,8 @@
-"""Accepting connections with what descriptors there are: a port that cannot be served is left alone for a moment, not asked on.
+"""Accepting connections: a port pauses for a moment while the process has no file descriptor for another connection.
 
-Without a descriptor ``accept`` fails, and the connection that waits makes the port readable again at once: the process would do
-nothing else.  :class:`Accepting` stands in the reactor for a port, and looks before it lets the port accept.
+Without a descriptor ``accept`` fails, and the connection that waits makes the port readable again at once, so that the process
+would do nothing else.  The reactor watches :class:`Accepting` in place of the port, which tests for a descriptor before it lets
+the port accept.
 """
 
 from __future__ import annotations

@@ -110,6 +110,15 @@ def is_there(path: Path) -> bool:
         raise ConfigError(f'"{path}": {error.strerror}{_where(path)}; expected a directory that can be read') from error
 
 
+def refuse_missing(path: Path) -> None:
+    """Raise ConfigError when *path* is no directory: for who works on one that is there."""
+    if not is_there(path):
+        raise ConfigError(
+            f"{path}: there is no such directory; name the data directory of the proxy with --data-dir, "
+            "or its configuration with --config"
+        )
+
+
 def is_new(path: Path) -> bool:
     """Whether no instance has used *path* so far, as far as that can be seen."""
     return not (os.path.lexists(path / LOCK) or os.path.lexists(path / MARKER))

@@ -45,7 +45,7 @@ def changed(file: File, entry: LedgerEntry) -> Digest | None:
 
 @frozen(slots=True)
 class Offer:
-    """A page as clients may see it, and which of its files now state other digests than they are pinned to."""
+    """A page as clients may see it, and which of its files state another digest than the ledger records."""
 
     page: Page
     changes: tuple[tuple[File, LedgerEntry, Digest], ...] = ()
@@ -54,10 +54,10 @@ class Offer:
 def offered(page: Page, entries: Mapping[str, LedgerEntry], there: Collection[str] | None = None) -> Offer:
     """*page*, without what is hidden, as clients get it.  Takes milliseconds for thousands of files: for a worker thread.
 
-    A file whose digest changed upstream is offered with the bytes it is pinned to: a build that was green stays green, and the
-    new bytes are refused by name.  A file whose digest cannot be one is not offered, unless its bytes were verified when its
-    page stated another.  Wheels are offered with metadata whether upstream has it or not (PEP 658).  Where all sizes are known
-    by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
+    A file whose digest changed upstream is offered with the digest that the ledger records: builds that succeeded continue to
+    succeed, and the new bytes are refused by name.  A file whose digest cannot be one is not offered, unless its bytes were
+    verified when its page stated another.  Wheels are offered with metadata whether upstream has it or not (PEP 658).  Where
+    all sizes are known by now, a page of version 1.0 becomes one of 1.1 (PEP 700).
     On an offline index, files are offered whose bytes are *there* (their sha256, of those that :func:`may_be_there` names).
     No URL on the page bears user information or a query.
     """
@@ -85,7 +85,7 @@ def may_be_there(page: Page, entries: Mapping[str, LedgerEntry]) -> frozenset[st
 
 
 def find(page: Page, filename: str, entries: Mapping[str, LedgerEntry]) -> File | None:
-    """The file that is offered as *filename* on *page*, with the bytes it is pinned to."""
+    """The file that is offered as *filename* on *page*, with the digest that the ledger records."""
     file = page.by_name.get(filename)
     if file is None and page.unverifiable:
         file = next((each for each in listed(page, entries) if each.filename == filename), None)

@@ -133,11 +133,11 @@ class ProxyRepository:
         for file, entry, digest in offer.changes:
             self._recorder.record(Notice(Incident.CHANGED_DIGEST, self.name, project, file.filename))
             self.log.error(
-                "{filename} of {project} changed upstream: it was committed with sha256-{pinned}, its page now says {digest}. "
+                "{filename} of {project} changed upstream: the ledger records sha256-{recorded}, its page now states {digest}. "
                 "The committed bytes are served; purge the file to accept the new ones.",
                 filename=file.filename,
                 project=project,
-                pinned=entry.sha256,
+                recorded=entry.sha256,
                 digest=str(digest),
             )
         return offer.page

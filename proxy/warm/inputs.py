@@ -29,6 +29,8 @@ _SOURCES = ("index_url", "extra_index_urls", "find_links", "no_index", "trusted_
 #: So much of what is no requirement is shown (characters).
 _SHOWN = 100
 
+#: What to do about a file that its tool did not write like this.
+_AGAIN = "write it again with the tool that made it"
 #: Versions of lock files that are understood (the part before the first dot, or the whole).
 _UV, _POETRY, _PDM, _PIPENV = (1,), ("1", "2"), ("4",), (6,)
 
@@ -121,12 +123,15 @@ def read_input(path: Path) -> Group:
     except Unusable as error:
         group.refuse(str(path), str(error))
     except UnicodeDecodeError as error:
-        group.refuse(str(path), f"is not UTF-8: {error.reason} at byte {error.start}")
+        group.refuse(str(path), f"is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8")
     except OSError as error:
-        group.refuse(str(path), f"cannot be read: {error.strerror}")
+        group.refuse(str(path), f"cannot be read: {error.strerror}; check its path and its permissions")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # A file of the right name whose tables are none: what was read before the first such stays.
-        group.refuse(str(path), f"is not of the shape its name promises ({_one_line(error)}): write it again with its tool")
+        group.refuse(
+            str(path),
+            f"does not have the structure of such a file ({_one_line(error)}): {_AGAIN}",
+        )
     return group
 
 
@@ -156,7 +161,10 @@ def _by_content(path: Path) -> Callable[[Path, Group], None]:
         return _uv_lock
     if "project" in document or "build-system" in document:
         return _pyproject
-    raise Unusable("is neither a lock file of uv, poetry, pdm, pipenv or PEP 751 nor a pyproject.toml")
+    raise Unusable(
+        "is neither a lock file of uv, poetry, pdm, pipenv or PEP 751 nor a pyproject.toml: name one of these, "
+        "or a requirements.txt"
+    )
 
 
 # -- requirements.txt -----------------------------------------------------------------------------------------------------
@@ -290,7 +298,7 @@ def _pylock(path: Path, group: Group) -> None:
     except PylockUnsupportedVersionError as error:
         raise Unusable(f"{error}: write it with a tool that knows version 1.0 of PEP 751") from error
     except PylockValidationError as error:
-        raise Unusable(f"is no lock file after PEP 751: {error}") from error
+        raise Unusable(f"is no lock file after PEP 751: {error}; {_AGAIN}") from error
     for package in lock.packages:
         files: list[Any] = [*(package.wheels or ()), *([package.sdist] if package.sdist is not None else [])]
         if not files or package.version is None:
@@ -311,12 +319,18 @@ _LOCKS: dict[str, Callable[[Path, Group], None]] = {
 def _lock(group: Group, package: Mapping[str, Any], hashes: Any) -> None:
     name, version = package.get("name"), package.get("version")
     if not is_project_name(str(name)):
-        group.refuse(group.where, f"{str(name)[:100]!r} is no name of a project (PEP 508)")
+        group.refuse(
+            group.where,
+            f"{str(name)[:100]!r} is no name of a project (PEP 508): {_AGAIN}",
+        )
         return
     try:
         locked = Locked(normalize(str(name)), str(Version(str(version))), frozenset(filter(None, hashes)))
     except ValueError:
-        group.refuse(group.where, f"{name} has the version {str(version)[:100]!r}, which is none (PEP 440)")
+        group.refuse(
+            group.where,
+            f"{name} has the version {str(version)[:100]!r}, which is none (PEP 440): {_AGAIN}",
+        )
         return
     group.locked.append(locked)
 
@@ -333,16 +347,16 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise Unusable(f"is no TOML: {error}") from error
+        raise Unusable(f"is no TOML: {error}; {_AGAIN}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:
-        raise Unusable(f"is no JSON: {error}") from error
+        raise Unusable(f"is no JSON: {error}; {_AGAIN}") from error
     if not isinstance(document, dict):
-        raise Unusable("is no lock file: expected a JSON object")
+        raise Unusable("is no lock file of pipenv: expected a JSON object; write it again with pipenv lock")
     return document
 
 
