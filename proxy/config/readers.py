@@ -19,7 +19,6 @@ from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Spelled, Unacceptable
 from proxy.core.endpoint import escaped
 from proxy.mechanism import secret_files
-from proxy.names import is_project_name, normalize
 from proxy.simple.links import shown
 
 T = TypeVar("T")
@@ -73,13 +72,17 @@ def name(value: Any) -> str:
 
 def project(value: Any) -> str:
     """The name of a project, in any spelling; normalised."""
+    from proxy.names import is_project_name, normalize  # few configurations name projects, and it takes a while to load
+
     if not isinstance(value, str) or not is_project_name(value):
-        raise Unacceptable("the name of a project")
+        raise Unacceptable('the name of a project, such as "acme-tools"')
     return normalize(value)
 
 
 def project_pattern(value: Any) -> str:
     """A pattern of names of projects, in any spelling; normalised."""
+    from proxy.names import normalize  # see above
+
     if not isinstance(value, str) or not _PATTERN.fullmatch(value):
         raise Unacceptable("the name of a project, in which * stands for any characters and ? for one")
     return normalize(value)
