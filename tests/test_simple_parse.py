@@ -7,10 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from proxy.model import DIGEST_LENGTHS, IMPOSSIBLE, File, Page
+from proxy.model import DIGEST_LENGTHS, EMPTY, IMPOSSIBLE, File, Page
 from proxy.simple import mend
 from proxy.simple.parse import Malformed, is_whole, parse_page, settled_type
 
@@ -39,6 +40,90 @@ def from_html(text: str, content_type: str = HTML, project: str = "foo", url: st
 def anchor(attributes: str, href: str = "foo-1.0.tar.gz") -> File:
     [file] = from_html(f'<a href="{href}" {attributes}>foo-1.0.tar.gz</a>').files
     return file
+
+
+#: Entries as most are, and values that make others of them.
+PLAIN_ENTRY = {
+    "filename": "foo-1.0-py3-none-any.whl",
+    "url": "https://files.example/packages/ab/foo-1.0-py3-none-any.whl",
+    "hashes": {"sha256": SHA},
+    "requires-python": ">=3.8",
+    "size": 10,
+    "upload-time": "2024-01-02T03:04:05.678901Z",
+    "yanked": False,
+    "core-metadata": {"sha256": SHA},
+    "provenance": None,
+}
+ABSENT = object()
+_NAMES = (
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "a/b",
+    "foo-1.0+local.tar.gz",
+    "foo 1.tar.gz",
+    "fo\u00f6.whl",
+    "f" * 255,
+    "f" * 256,
+    "a%2Fb",
+    7,
+)
+_URLS = (
+    *("https://h/a//foo", "https://h/./foo", "https://h/.foo", "https://h/foo/", "https://h", "ftp://h/foo", "HTTPS://h/foo"),
+    *("https://h:99999/foo", "https://h:80/foo", "https://u:p@h/foo", "https://h/foo?x", "https://h/foo#sha256=" + SHA, "foo"),
+    *("https://h/a b/foo", "https://h/a+b/foo", "https://h/%41/foo", "https://h/\u00f6/foo", "//h/foo", "https://h/foo\n"),
+)
+_DIGESTS: tuple[object, ...] = (
+    *({}, None, [], True, False, {"sha256": ""}, {"sha256": SHA.upper()}, {"sha256": SHA[:-1]}, {"sha256": SHA[:-2] + " a"}),
+    *({"sha256": "zz" * 32}, {"sha256": 7}, {"md5": "0" * 32}, {"sha256": SHA, "md5": "0" * 32}, {"SHA256": SHA}),
+    *({"sha256": SHA + SHA}, {"sha256": "\u0661" * 64}, {"sha256": f" {SHA} "}),
+)
+_TIMES = (
+    *("2024-01-02T03:04:05Z", "2024-01-02T03:04:05.6Z", "2024-02-30T03:04:05.678901Z", "2024-01-02T25:04:05.678901Z", "", 7),
+    *(
+        "2024-01-02 03:04:05.678901Z",
+        "2024-01-02T03:04:05,678901Z",
+        "2024-W01-1T03:04:05.678901Z",
+        "2024-01-02T03:04:05.678901",
+    ),
+    *("2024-01-02T03:04:05.678901+00:00", "2024-01-02T03:04:05.67890\u0661Z", "20240102T030405.678901Z"),
+)
+_VALUES: dict[str, tuple[object, ...]] = {
+    "hashes": _DIGESTS,
+    "core-metadata": _DIGESTS,
+    "dist-info-metadata": _DIGESTS,
+    "data-dist-info-metadata": _DIGESTS,
+    "requires-python": ("", ">=3.8, <4", ">=3.9.*", "nonsense", " ", None, 3, ">=3.8 "),
+    "size": (0, -1, 10.0, 10.5, "10", True, None, 2**63 - 1, 2**63, 10**30),
+    "upload-time": (*_TIMES, None),
+    "yanked": (True, "", "broken", None, 0, 1, ["x"]),
+    "provenance": ("", "https://index.example/p", "http://index.example/p", "https://" + "p" * 9000, 7),
+    "gpg-sig": (True, False, "x"),
+    "filename": _NAMES,
+    "url": _URLS,
+}
+
+
+@st.composite
+def nearly_plain(draw: st.DrawFn) -> dict[str, Any]:
+    """An entry in which a few values are others, or missing."""
+    made: dict[str, Any] = dict(PLAIN_ENTRY)
+    for key in draw(st.lists(st.sampled_from(sorted(_VALUES)), max_size=3, unique=True)):
+        made[key] = draw(st.sampled_from((*_VALUES[key], ABSENT)))
+    if draw(st.booleans()) and isinstance(made["url"], str) and isinstance(made["filename"], str):
+        made["url"] = f"{made['url'].rpartition('/')[0]}/{made['filename']}"
+    return {key: value for key, value in made.items() if value is not ABSENT}
+
+
+@given(nearly_plain())
+@example(dict(PLAIN_ENTRY))
+def test_an_entry_without_anything_to_mend_is_the_same_file_as_one_that_is_mended(stated: dict[str, Any]) -> None:
+    # What nobody knows is passed on, and such an entry is looked at value by value.
+    mended = from_json({**stated, "unknown": 1})
+    plain = from_json(stated)
+    assert [replace(file, extra=EMPTY) for file in mended.files] == list(plain.files)
+    assert [replace(file, extra=EMPTY) for file in mended.unverifiable] == list(plain.unverifiable)
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def offered(page: Page, entries: Mapping[str, LedgerEntry], there: Collection[st
     """
     changes = tuple(
         (file, entry, digest)
-        for file in page.files
+        for file in (page.files if entries else ())
         if (entry := entries.get(file.filename)) is not None and (digest := changed(file, entry)) is not None
     )
     page = evolve(
@@ -75,7 +75,8 @@ def offered(page: Page, entries: Mapping[str, LedgerEntry], there: Collection[st
     files = tuple(listed(page, entries))
     if there is not None:
         files = tuple(_from_store(file, entries, there) for file in files if bytes_of(file, entries) in there)
-    return Offer(_upgraded(evolve(page, files=tuple(_offered(file, entries) for file in files))), changes)
+    files = tuple([_offered(file, entries) if entries or not _goes_as_it_is(file) else file for file in files])
+    return Offer(_upgraded(evolve(page, files=files)), changes)
 
 
 def may_be_there(page: Page, entries: Mapping[str, LedgerEntry]) -> frozenset[str]:
@@ -150,6 +151,11 @@ def _sha256(digest: Digest | None) -> str | None:
 def _from_store(file: File, entries: Mapping[str, LedgerEntry], there: Collection[str]) -> File:
     """*file* without what may not be there: provenance, and metadata (a wheel's is read out of it when it is asked for)."""
     return replace(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, entries) in there else None)
+
+
+def _goes_as_it_is(file: File) -> bool:
+    """Whether :func:`_offered` changes nothing of *file*, as long as nothing is recorded of any file."""
+    return not file.extra and file.provenance is None and bool(file.core_metadata or not is_wheel(file.filename))
 
 
 def _offered(file: File, entries: Mapping[str, LedgerEntry]) -> File:

@@ -17,6 +17,7 @@ from proxy.names import is_filename, normalize
 from proxy.simple import mend
 from proxy.simple.links import resolve
 from proxy.simple.malformed import Malformed
+from proxy.simple.plain_entries import plain_file
 
 #: Arrays at the top level stay undecoded, entry by entry.
 _Top = list[msgspec.Raw] | dict[str, Any] | str | bool | int | float | None
@@ -71,7 +72,7 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     entries = document.get("files")
     if not isinstance(entries, list):
         raise Malformed("the JSON is no project page: it has no list of files")
-    listed = [file for file in [_file(_entry(raw), url) for raw in entries] if file is not None]
+    listed = [file for file in _files(entries, url) if file is not None]
     if entries and not listed and not any(bytes(raw)[:1] == b"{" for raw in entries):
         raise Malformed("the JSON is no project page: its files are no objects")
     if not meta and not isinstance(name, str) and not listed:
@@ -89,9 +90,16 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
     )
 
 
+def _files(entries: list[msgspec.Raw], url: str) -> list[File | None]:
+    """The files of *entries*; ``None`` in place of those that no client could use."""
+    if entries and plain_file(entries[-1]) is None:  # then few others are plain
+        return [_file(_entry(raw), url) for raw in entries]
+    return [plain_file(raw) or _file(_entry(raw), url) for raw in entries]
+
+
 def of_few_values(body: bytes) -> bytes:
     """*body*, unless it is JSON of so many values that they would take many times its size.  Raises Malformed."""
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+    if len(body) > _MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise Malformed(f"it has more than {_MOST_VALUES:,} values")
     return body
 

@@ -29,6 +29,8 @@ _SEGMENT = r"[\w~!$&'()*+,=@%-][\w.~!$&'()*+,=@%-]*+"
 _PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*+"
 _ABSOLUTE = re.compile(rf"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{{1,4}})?/{_PATH}", re.ASCII)
 _RELATIVE = re.compile(rf"((?:\.\./)*)({_PATH})", re.ASCII)
+#: As ``_ABSOLUTE``, if no segment of the path is empty or begins with a dot.
+_CLEAN = re.compile(r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{1,4})?/[A-Za-z0-9_~!$&'()*+,=@%/.-]+")
 
 
 def resolve(base: str, href: str) -> tuple[str, str] | None:
@@ -40,20 +42,32 @@ def resolve(base: str, href: str) -> tuple[str, str] | None:
     if len(href) > LONGEST:
         return None
     if _ABSOLUTE.fullmatch(href):
-        return _without_plus(href), ""
+        return without_plus(href), ""
     reference, _, fragment = href.strip().partition("#")
     if _ABSOLUTE.fullmatch(reference):
-        return _without_plus(reference), fragment
+        return without_plus(reference), fragment
     relative = _RELATIVE.fullmatch(reference)
     if relative is not None:
         folder = join(base, relative[1] or ".")
         if folder is not None and folder.endswith("/"):
-            return folder + _without_plus(relative[2]), fragment
+            return folder + without_plus(relative[2]), fragment
     url = join_anew(base, reference) if reference else None
     return None if url is None else (url, fragment)
 
 
-def _without_plus(path: str) -> str:
+def resolves_to_itself(url: str) -> bool:
+    """Whether :func:`resolve` makes nothing else of *url*, an absolute one with a path, but for each ``+``."""
+    return (
+        len(url) <= LONGEST
+        and _CLEAN.fullmatch(url) is not None
+        and "/." not in url
+        and url.rfind("//") < len("https://")
+        and not url.endswith("/")
+    )
+
+
+def without_plus(path: str) -> str:
+    """*path* with each ``+`` as pip requests it."""
     return path.replace("+", "%2B") if "+" in path else path
 
 

@@ -1,0 +1,75 @@
+"""Files on JSON pages in which nothing has to be mended, as nearly all are: decoded in one call, and checked in a few.
+
+An entry that differs in anything (an unknown key, a relative link, another digest than sha256) is left to
+:mod:`proxy.simple.from_json`, which makes the same file of every entry that is accepted here, and takes half as long again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from proxy.model import File
+from proxy.simple import mend
+from proxy.simple.links import resolves_to_itself, without_plus
+from proxy.simple.numbers import LARGEST
+
+#: What file systems take is measured in bytes, and a plain URL is ASCII.
+_LONGEST_NAME = 255
+_SHA256_LENGTH = 64
+
+
+class _Entry(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, gc=False):
+    """An entry as PEP 691, 700, 714 and 740 have it, whatever the texts in it are."""
+
+    filename: str
+    url: str
+    hashes: dict[str, str]
+    requires_python: str | None = None
+    size: Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | None = None
+    upload_time: str | None = None
+    yanked: bool | str = False
+    core_metadata: bool | dict[str, str] | None = None
+    data_dist_info_metadata: Any = None
+    dist_info_metadata: Any = None
+    provenance: str | None = None
+    gpg_sig: Any = None
+
+
+_decode = msgspec.json.Decoder(_Entry).decode
+_NOT_PLAIN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, LookupError)
+
+
+def plain_file(raw: msgspec.Raw) -> File | None:
+    """The file that *raw* states, if it has nothing that has to be mended."""
+    try:
+        entry = _decode(raw)
+        name, url, hashes, metadata = entry.filename, entry.url, entry.hashes, entry.core_metadata
+        digests = hashes["sha256"]
+        if len(digests) != _SHA256_LENGTH or len(hashes) != 1:
+            return None
+        if isinstance(metadata, dict):
+            digests += metadata["sha256"]
+            if len(digests) != 2 * _SHA256_LENGTH or len(metadata) != 1:
+                return None
+        elif metadata is None:
+            return None  # it may be stated under an earlier name
+        if bytes.fromhex(digests).hex() != digests or not resolves_to_itself(url):
+            return None
+        # Such a URL has no odd characters, and so its last segment has none, which is the name.
+        if url[-len(name) - 1 :] != f"/{name}" or "/" in name or len(name) > _LONGEST_NAME:
+            return None
+    except _NOT_PLAIN:
+        return None
+    return File(
+        name,
+        without_plus(url),
+        hashes,
+        mend.requires_python(entry.requires_python) if entry.requires_python else None,
+        entry.size,
+        mend.upload_time(entry.upload_time),
+        mend.yanked(entry.yanked) if entry.yanked else False,
+        metadata,
+        mend.provenance(entry.provenance) if entry.provenance else None,
+    )
