@@ -1,15 +1,14 @@
 """The bounded pool of worker threads: where everything runs that would make the reactor wait.
 
-Theory of operation. A cold page takes a dozen calls, most of them shorter than Twisted's way there and back.  Here threads take
-the next call by themselves, and what they finish is delivered to the reactor many at a time.  A deque's ends may be used from
-any thread.
+Theory of operation. A cold page takes a dozen calls, most of them shorter than Twisted's way there and back, or than the
+executor's of the standard library.  Here threads take the next call by themselves, and what they finish is delivered to the
+reactor many at a time.  A deque's ends may be used from any thread.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from queue import SimpleQueue
 from threading import Thread
@@ -125,14 +124,29 @@ class Offload:
         self.memory = Memory(memory, SMALL)
         self.name = name
         self._reactor = reactor
-        self._threads = ThreadPoolExecutor(threads, name)
+        self._most = threads
+        self._threads: list[Thread] = []
+        #: Tasks that are not delivered yet.
+        self._under_way = 0
+        self._stopped = False
         self._waiting: deque[_Task] = deque()
+        #: One entry for each task that waits, and at last one for each thread, which then ends.
+        self._signals: SimpleQueue[bool] = SimpleQueue()
         self._finished: deque[tuple[_Task, Any]] = deque()
         self._delivering = False
 
     def stop(self) -> None:
         """Wait for what was begun and what waits, then end the threads (blocks: called when the reactor shuts down)."""
-        self._threads.shutdown()
+        for each in self._end():
+            each.join()
+
+    def _end(self) -> list[Thread]:
+        """Let the threads end after what waits; which these are."""
+        self._stopped = True
+        threads, self._threads = self._threads, []
+        for _ in threads:
+            self._signals.put(False)
+        return threads
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return cast("T", await self._submitted(_Task(function, args), self._waiting.append))
@@ -141,27 +155,34 @@ class Offload:
         return cast("T", await self._submitted(_Task(function, args), self._waiting.appendleft))
 
     def _submitted(self, task: _Task, queue: Callable[[_Task], None]) -> Deferred[Any]:
+        if self._stopped:
+            raise RuntimeError(f"the threads named {self.name} have ended")
+        if self._under_way >= len(self._threads) < self._most:
+            # Who does not stop them, as a command that failed, does not wait for them either.
+            thread = Thread(target=self._work, name=f"{self.name}_{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._under_way += 1
         queue(task)
-        self._start()
+        self._signals.put(True)
         return task.done
 
-    def _start(self) -> None:
-        """Have a thread work on one task."""
-        self._threads.submit(self._work_on_next)
-
-    def _work_on_next(self) -> None:
-        """In a thread: one task, whichever is first by now."""
-        task = self._waiting.popleft()
-        self._finished.append((task, _outcome(task)))
-        if not self._delivering:
-            self._delivering = True
-            self._reactor.callFromThread(self._deliver)
+    def _work(self) -> None:
+        """In a thread: one task after another, each time whichever is first by then."""
+        while self._signals.get():
+            task = self._waiting.popleft()
+            self._finished.append((task, _outcome(task)))
+            del task  # what it holds is large, and the next one may be a long time in coming
+            if not self._delivering:
+                self._delivering = True
+                self._reactor.callFromThread(self._deliver)
 
     def _deliver(self) -> None:
         # In this order: what is finished from here on either is seen below or asks for another delivery.
         self._delivering = False
         while self._finished:
             task, result = self._finished.popleft()
+            self._under_way -= 1
             if not task.done.called:
                 task.done.callback(result)
 
@@ -174,21 +195,10 @@ class Expendable(Offload):
 
     def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
         super().__init__(reactor, 1, name)
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = Thread(target=self._work, name=name, daemon=True)
 
     def stop(self) -> None:
         """End the thread, at once or when its call ends."""
-        self._calls.put(None)
-
-    def _start(self) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
-        self._calls.put(self._work_on_next)
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
+        self._end()
 
 
 def _outcome(task: _Task) -> Any:
@@ -197,7 +207,7 @@ def _outcome(task: _Task) -> Any:
         return None
     try:
         return task.function(*task.args)
-    except Exception:  # noqa: BLE001  # the caller is told, whatever it was
+    except BaseException:  # noqa: BLE001  # the caller is told, whatever it was, and the thread goes on
         return Failure()
 
 
