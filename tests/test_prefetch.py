@@ -323,7 +323,24 @@ def test_metadata_that_says_nothing_leads_nowhere(odd: bytes) -> None:
     assert requirements(odd) == []
 
 
-def test_only_what_every_environment_needs_is_followed() -> None:
-    lines = ["Some_Lib (>=1)", "a[x]>=2", "b; sys_platform == 'win32'", "c @ https://files.example/c.whl", "no name !"]
-    metadata = "Metadata-Version: 2.1\n" + "".join(f"Requires-Dist: {line}\n" for line in lines)
-    assert requirements(metadata.encode()) == ["some-lib", "a"]
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
+def test_only_what_every_environment_needs_is_followed(end: str) -> None:
+    lines = [
+        *("Some_Lib (>=1)", "a[x]>=2", "b; sys_platform == 'win32'", "c @ https://files.example/c.whl", "no name !"),
+        *(
+            "d[x, y] ~= 1.0, != 1.0.*",
+            "e",
+            "f>=1 ;extra == 'x'",
+            "g>=1\n  ; extra == 'x'",
+            "h\n  >=1",
+            "-i",
+            "l==1.0+l",
+        ),
+    ]
+    metadata = "Metadata-Version: 2.1\n" + "".join(f"Requires-Dist: {line}\n" for line in lines) + "\nRequires-Dist: body\n"
+    assert requirements(metadata.replace("\n", end).encode()) == ["some-lib", "a", "d", "e", "h", "l"]
+
+
+@pytest.mark.parametrize("endless", [b" ", b"a", b"a ", b"a[", b"a[x", b"a>=1", b"a (", b"a\n "])
+def test_metadata_of_any_form_is_read_in_time_proportional_to_its_length(endless: bytes) -> None:
+    assert requirements(b"Requires-Dist: a" + endless * 300_000 + b"?\n") == []

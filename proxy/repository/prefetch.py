@@ -11,9 +11,11 @@ halves what is under way at once and each success adds one, so that the first fa
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 
 from attrs import define
 from packaging.version import InvalidVersion, Version
@@ -36,6 +38,15 @@ _MOST_FILES = 2000
 _LARGEST_METADATA = 1 * MIB
 _LONGEST_LINE = 2000
 _MOST_REQUIRED = 500
+#: Where the fields of METADATA end, where one of them goes on in the next line, and one that requires a project: its name, its
+#: extras and the versions, without a marker and without a URL.  No character is tried twice.
+_BODY = re.compile(rb"\r?\n\r?\n")
+_FOLD = re.compile(rb"\r?\n[ \t]+")
+_REQUIRES = re.compile(
+    rb"^Requires-Dist:[ \t]*+([a-z0-9][a-z0-9._-]*+)[ \t]*+(?:\[[a-z0-9._, \t-]*+\][ \t]*+)?"
+    rb"(?:\(?[ \t]*+[<>=!~][a-z0-9.*+!<>=~, \t-]{0,%d}+\)?[ \t]*+)?\r?$" % _LONGEST_LINE,
+    re.IGNORECASE | re.MULTILINE,
+)
 #: The most prefetches under way at once, and how many more wait, over all projects of an index.
 _AT_ONCE = 16
 _MOST_WAITING = 500
@@ -225,21 +236,13 @@ def next_wanted(page: Page) -> File | None:
 
 
 def requirements(metadata: bytes) -> list[str]:
-    """The projects that *metadata* requires whatever the environment, normalised: what has a marker is for some only."""
-    # Loaded with the first one.
-    from packaging.metadata import parse_email
-    from packaging.requirements import Requirement
+    """The projects that *metadata* requires whatever the environment, normalised: what has a marker is for some only.
 
-    raw, _ = parse_email(metadata)
-    names = []
-    for line in raw.get("requires_dist", ()):
-        try:
-            requirement = Requirement(line[:_LONGEST_LINE])
-        except ValueError:
-            continue
-        if requirement.marker is None and requirement.url is None and is_project_name(requirement.name):
-            names.append(normalize(requirement.name))
-    return names[:_MOST_REQUIRED]
+    Others read it by the book; this is a guess at what will be asked for, and takes a fiftieth of the time.
+    """
+    fields = _FOLD.sub(b" ", _BODY.split(metadata, 1)[0])
+    found = [match[1].decode("ascii") for match in islice(_REQUIRES.finditer(fields), _MOST_REQUIRED)]
+    return [normalize(name) for name in found if is_project_name(name)]
 
 
 def _required_by(descriptor: int, size: int) -> list[str]:
