@@ -55,3 +55,12 @@ class CacheStatus:
         if self.detail is not None:
             parts.append(f"detail={self.detail}")
         return "; ".join(parts)
+
+
+def collapsed(header: str) -> str:
+    """*header*, a value of ``Cache-Status`` as :meth:`CacheStatus.header` writes it, for whoever shared that request."""
+    parts = header.split("; ")
+    if not parts[1].startswith("fwd=") or "collapsed" in parts[2:4]:
+        return header
+    before = 3 if parts[2:3] == ["stored"] else 2
+    return "; ".join((*parts[:before], "collapsed", *parts[before:]))

@@ -212,8 +212,8 @@ class Channel(Protocol):
         found = None if self.site.stopping else front.hot.answer(head, caller.principal)
         if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
-            ask = front.asked(head, caller, secure=ISSLTransport.providedBy(self.transport), body=self._body)
-            self._begin(head, lambda response: front.serve(ask, response))
+            secure, body = ISSLTransport.providedBy(self.transport), self._body
+            self._begin(head, lambda response: front.serve(head, caller, response, secure=secure, body=body))
         else:
             self._send(*found, raw)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -34,6 +34,7 @@ from proxy.web.patience import Patience
 from proxy.web.problems import problem
 from proxy.web.responding import Outlet, Response
 from proxy.web.routes import Route, UrlSpace
+from proxy.web.sharing import Leader, Sharing
 from proxy.web.visitors import wants_html
 
 #: The access log is published without a Logger, which spends more on each line than all else does (on checking its level).
@@ -79,6 +80,7 @@ class Front:
         self._offload = offload
         self._via = via
         self._recorder = recorder
+        self._sharing = Sharing()
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
 
@@ -100,18 +102,38 @@ class Front:
             patience=self.patience,
         )
 
-    def asked(self, head: RequestHead, caller: Caller, *, secure: bool, body: RequestBody | None) -> Ask:
-        """The request with the head *head*, which has come just now."""
-        deadline = self.reactor.seconds() + self.patience.answer_within
-        return asked(head, caller, self._leads(head), deadline, secure=secure, body=body)
-
     def _leads(self, head: RequestHead) -> Route:
         path, _, _ = head.target.partition(b"?")
         return self._space.route(path, printable(path))
 
-    def serve(self, ask: Ask, response: Response) -> Deferred[None]:
-        """Answer *ask* with *response*.  Whoever cancels what is returned, because the client has left, cancels the route."""
-        return self._begin(self._respond(ask, response), ask.head, ask.route.place, ask.caller, response)
+    def serve(
+        self, head: RequestHead, caller: Caller, response: Response, *, secure: bool, body: RequestBody | None
+    ) -> Deferred[None]:
+        """Answer *head*, which has come just now, with *response*.
+
+        Whoever cancels what is returned, because the client has left, cancels the route.
+        """
+        deadline = self.reactor.seconds() + self.patience.answer_within
+        name = None if body is not None else self._sharing.name(head, caller.principal)
+        leader = self._sharing.leader(name)
+        if leader is not None:
+            following = self._follow(leader, head, caller, deadline, response, secure=secure)
+            return self._begin(following, head, leader.place, caller, response)
+        ask = asked(head, caller, self._leads(head), deadline, secure=secure, body=body)
+        return self._begin(self._respond(ask, response, name), head, ask.route.place, caller, response)
+
+    async def _follow(
+        self, leader: Leader, head: RequestHead, caller: Caller, deadline: float, response: Response, *, secure: bool
+    ) -> None:
+        """Answer *head* as *leader* is answered; if that is not for others, by a route."""
+        try:
+            answer = await leader.wait()
+        except CancelledError:
+            return  # the client has left
+        if answer is None:
+            await self._respond(asked(head, caller, self._leads(head), deadline, secure=secure, body=None), response)
+        else:
+            await response.send(answer, self._via)
 
     def repeat(self, hit: Hit, head: RequestHead, caller: Caller, response: Response) -> Deferred[None]:
         """Answer *head* with *hit*, which is too large for one write."""
@@ -131,9 +153,10 @@ class Front:
         _errors.failure("a response failed", failure)
         response.abort()
 
-    async def _respond(self, ask: Ask, response: Response) -> None:
+    async def _respond(self, ask: Ask, response: Response, name: Hashable | None = None) -> None:
+        """Answer *ask* by its route; those whose requests are called *name* too may follow."""
         try:
-            answer = await self._in_time(ask)
+            answer = await self._sharing.leading(name, ask.route.place, lambda: self._in_time(ask))
             if answer.again is not None:
                 self.hot.remember(ask, answer.again)
         except ProxyError as error:

@@ -1,0 +1,77 @@
+"""Many who ask the same at one moment: the first goes the long way, and its answer is that of all who came meanwhile.
+
+Only of what is sent whole, pages and metadata: of a file that arrives each client has its own place.  And only of requests that
+:func:`proxy.web.hot.meaning` understands all of: two of the same meaning differ in nothing that an answer depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+
+from proxy.access.principals import Principal
+from proxy.core.cache_status import collapsed
+from proxy.core.events import RequestPlace
+from proxy.mechanism.waiters import Waiters
+from proxy.names import METADATA
+from proxy.web.answers import Answer
+from proxy.web.heads import RequestHead
+from proxy.web.hot import meaning
+
+#: How the targets of pages and of metadata end.
+_SENT_WHOLE = (b"/", METADATA.encode())
+
+
+@frozen(slots=True)
+class Leader:
+    """The request that goes the long way, to *place*; those who wait get its answer, or ``None`` if it is not for them."""
+
+    place: RequestPlace | None
+    followers: Waiters[Answer | None]
+
+    def wait(self) -> Deferred[Answer | None]:
+        """Fires when the answer is known."""
+        return self.followers.wait()
+
+
+class Sharing:
+    """The requests under way that others may follow, by what they ask, and for whom."""
+
+    def __init__(self) -> None:
+        self._leaders: dict[Hashable, Leader] = {}
+
+    @staticmethod
+    def name(head: RequestHead, principal: Principal) -> Hashable | None:
+        """What requests have in common that get one answer; ``None`` for one that gets its own."""
+        if not head.target.endswith(_SENT_WHOLE) or (meant := meaning(head)) is None:
+            return None
+        return meant, principal
+
+    def leader(self, name: Hashable | None) -> Leader | None:
+        """Whom a request called *name* follows, if anybody."""
+        return None if name is None else self._leaders.get(name)
+
+    async def leading(
+        self, name: Hashable | None, place: RequestPlace | None, route: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
+        """The answer that *route* gives; all who follow are told it too.  Raises what *route* raises: they are told nothing."""
+        if name is None or name in self._leaders:
+            return await route()
+        leader = self._leaders[name] = Leader(place, Waiters())
+        answer: Answer | None = None
+        try:
+            answer = await route()
+        finally:
+            del self._leaders[name]
+            leader.followers.wake(_for_others(answer))
+        return answer
+
+
+def _for_others(answer: Answer | None) -> Answer | None:
+    """*answer* as those get it who have waited for it; ``None`` when each of them needs its own."""
+    if answer is None or answer.again is None or not isinstance(answer.body, bytes):
+        return None
+    headers = [(name, collapsed(value) if name == "Cache-Status" else value) for name, value in answer.headers]
+    return evolve(answer, headers=headers, word="collapsed" if answer.word in ("miss", "refreshed") else answer.word)

@@ -1,0 +1,151 @@
+"""Many who ask the same at one moment: one of them is routed, and all are answered, whatever becomes of that one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from proxy.core.cache_status import CacheStatus, collapsed
+from proxy.errors import NotFound
+from proxy.web.answers import Answer, Ask
+from tests.test_hot import PATIENCE, Farm, bodies, request
+
+PAGE = "/hot/page/"
+
+
+class Herd(Farm):
+    """A farm whose answers are misses; all who ask for *path* wait until they are let go."""
+
+    def __init__(self, path: str = PAGE) -> None:
+        super().__init__()
+        self.path = path
+        self.gates[path] = Deferred()
+
+    def answer(self, ask: Ask) -> Answer:
+        status = CacheStatus(False, "miss", stored=True, ttl=600)
+        answer = super().answer(ask)
+        return Answer(200, [*answer.headers, ("Cache-Status", status.header())], answer.body, word=status.word)
+
+    def clients(self, count: int, *headers: str) -> list[StringTransport]:
+        """That many more clients that ask for the path."""
+        made = [self.connect() for _ in range(count)]
+        for number, (send, _) in enumerate(made):
+            send(request(self.path, f"User-Agent: client {number}", *headers))
+        return [transport for _, transport in made]
+
+    def let_go(self) -> None:
+        self.gates.pop(self.path).callback(None)
+
+
+def test_who_asks_for_a_page_that_is_under_way_gets_the_answer_of_the_first() -> None:
+    herd = Herd()
+    clients = herd.clients(5)
+    assert not any(client.value() for client in clients)
+    herd.let_go()
+    assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 5
+    assert herd.routed == [PAGE]
+    shared = [b"Cache-Status: pypiproxy; fwd=miss; stored; collapsed; ttl=600" in client.value() for client in clients]
+    assert shared == [False, True, True, True, True]
+    # Whoever comes now asks what the answer is by now.
+    herd.version = 2
+    [late] = herd.clients(1)
+    assert b"X-Version: 2" in late.value()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/hot/file.whl", ()),
+        (PAGE, ("Accept: text/html",)),
+        (PAGE, ("Range: bytes=0-1",)),
+        (PAGE, ("Via: 1.1 other",)),
+        (PAGE, ("Cache-Control: no-cache",)),
+    ],
+    ids=["file", "type", "range", "via", "reload"],
+)
+def test_who_asks_for_something_else_is_routed(path: str, headers: tuple[str, ...]) -> None:
+    herd = Herd(path)
+    clients = herd.clients(1) + herd.clients(1, *headers)
+    assert herd.routed == [path, path]
+    herd.let_go()
+    assert [bodies(client) for client in clients] == [[path.encode()]] * 2
+
+
+def test_when_the_first_leaves_the_others_are_answered() -> None:
+    herd = Herd()
+    gone = herd.site.buildProtocol(None)
+    assert gone is not None
+    gone.makeConnection(StringTransport())
+    gone.dataReceived(request(PAGE))
+    clients = herd.clients(3)
+    gone.connectionLost(Failure(ConnectionDone()))
+    assert herd.routed == [PAGE] * 4
+    herd.let_go()
+    assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 3
+
+
+def test_who_leaves_while_waiting_is_not_answered_and_the_others_are() -> None:
+    herd = Herd()
+    clients = herd.clients(2)
+    gone, silent = herd.site.buildProtocol(None), StringTransport()
+    assert gone is not None
+    gone.makeConnection(silent)
+    gone.dataReceived(request(PAGE))
+    gone.connectionLost(Failure(ConnectionDone()))
+    herd.let_go()
+    assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 2
+    assert (silent.value(), herd.site.front.in_progress) == (b"", 0)
+
+
+class Failing(Herd):
+    def answer(self, ask: Ask) -> Answer:
+        raise NotFound(f"<nothing at {ask.path}>")
+
+
+class Forgetful(Herd):
+    def __init__(self) -> None:
+        super().__init__()
+        self.remembers = False
+
+
+@pytest.mark.parametrize(("made", "status"), [(Failing, 404), (Forgetful, 200)])
+def test_what_is_not_for_others_is_answered_to_each_by_a_route(made: Callable[[], Herd], status: int) -> None:
+    herd = made()
+    clients = herd.clients(4)
+    assert herd.routed == [PAGE]
+    herd.let_go()
+    assert herd.routed == [PAGE] * 4
+    assert [client.value()[:12] for client in clients] == [b"HTTP/1.1 %d" % status] * 4
+
+
+def test_who_waits_is_answered_in_the_time_that_each_request_has() -> None:
+    herd = Herd()
+    first = herd.clients(1)
+    herd.gates[PAGE] = Deferred()  # what the second one will wait for by itself
+    herd.clock.advance(PATIENCE.answer_within / 2)
+    second = herd.clients(1)
+    herd.clock.advance(PATIENCE.answer_within / 2)
+    assert [client.value()[:12] for client in first + second] == [b"HTTP/1.1 503", b""]
+    herd.clock.advance(PATIENCE.answer_within / 2)
+    assert [client.value()[:12] for client in second] == [b"HTTP/1.1 503"]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        CacheStatus(True, ttl=5),
+        CacheStatus(True),
+        CacheStatus(False, "miss"),
+        CacheStatus(False, "stale", ttl=5),
+        CacheStatus(False, "stale", stored=True, detail="a; b"),
+        CacheStatus(False, "miss", ttl=5, collapsed=True, stored=True),
+    ],
+)
+def test_what_is_shared_says_so_as_its_own_status_would(status: CacheStatus) -> None:
+    expected = status if status.hit else CacheStatus(False, status.fwd, status.ttl, True, status.stored, status.detail)
+    assert collapsed(status.header()) == expected.header()
