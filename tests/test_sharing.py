@@ -31,20 +31,21 @@ class Herd(Farm):
         answer = super().answer(ask)
         return Answer(200, [*answer.headers, ("Cache-Status", status.header())], answer.body, word=status.word)
 
-    def clients(self, count: int, *headers: str) -> list[StringTransport]:
-        """That many more clients that ask for the path."""
+    def clients(self, count: int, *headers: str, alike: bool = False) -> list[StringTransport]:
+        """That many more clients that ask for the path, all with the same bytes if they are *alike*."""
         made = [self.connect() for _ in range(count)]
         for number, (send, _) in enumerate(made):
-            send(request(self.path, f"User-Agent: client {number}", *headers))
+            send(request(self.path, f"User-Agent: client {0 if alike else number}", *headers))
         return [transport for _, transport in made]
 
     def let_go(self) -> None:
         self.gates.pop(self.path).callback(None)
 
 
-def test_who_asks_for_a_page_that_is_under_way_gets_the_answer_of_the_first() -> None:
+@pytest.mark.parametrize("alike", [True, False])
+def test_who_asks_for_a_page_that_is_under_way_gets_the_answer_of_the_first(alike: bool) -> None:
     herd = Herd()
-    clients = herd.clients(5)
+    clients = herd.clients(5, alike=alike)
     assert not any(client.value() for client in clients)
     herd.let_go()
     assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 5
@@ -89,6 +90,18 @@ def test_when_the_first_leaves_the_others_are_answered() -> None:
     assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 3
 
 
+def test_who_follows_goes_on_with_its_connection_and_may_end_it() -> None:
+    herd = Herd()
+    herd.clients(1, alike=True)
+    send, transport = herd.connect()
+    send(request(PAGE, "User-Agent: client 0"))
+    send(request("/hot/next") + request("/hot/last", "Connection: close"))
+    assert transport.value() == b""
+    herd.let_go()
+    assert bodies(transport) == [PAGE.encode(), b"/hot/next", b"/hot/last"]
+    assert transport.disconnecting
+
+
 def test_who_leaves_while_waiting_is_not_answered_and_the_others_are() -> None:
     herd = Herd()
     clients = herd.clients(2)
@@ -113,10 +126,11 @@ class Forgetful(Herd):
         self.remembers = False
 
 
+@pytest.mark.parametrize("alike", [True, False])
 @pytest.mark.parametrize(("made", "status"), [(Failing, 404), (Forgetful, 200)])
-def test_what_is_not_for_others_is_answered_to_each_by_a_route(made: Callable[[], Herd], status: int) -> None:
+def test_what_is_not_for_others_is_answered_to_each_by_a_route(made: Callable[[], Herd], status: int, alike: bool) -> None:
     herd = made()
-    clients = herd.clients(4)
+    clients = herd.clients(4, alike=alike)
     assert herd.routed == [PAGE]
     herd.let_go()
     assert herd.routed == [PAGE] * 4

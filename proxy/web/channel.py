@@ -2,8 +2,8 @@
 
 Theory of operation.  :mod:`proxy.web.connection` has the states and what follows from each event; a :class:`Channel` tells the
 table what happens, and does what it says.  It gathers one request head at a time, which :func:`proxy.web.heads.read` parses,
-and asks for the answer where it costs least: the table of requests seen before, then a route.  What comes of further requests
-meanwhile is held, a little of it; then nothing more is read.
+and asks for the answer where it costs least: the table of requests seen before, the same request under way, then a route.  What
+comes of further requests meanwhile is held, a little of it; then nothing more is read.
 """
 
 from __future__ import annotations
@@ -156,6 +156,10 @@ class Channel(Protocol):
             self._caller = caller = front.callers.of(data, self._connected)
             if (found := front.hot.seen(data, caller.principal)) is not None:
                 self._send(*found, data)
+                return
+            if (leader := front.sharing.seen(data, caller.principal)) is not None:
+                secure, head = ISSLTransport.providedBy(self.transport), leader.head
+                self._begin(head, lambda response: front.follow(leader, head, caller, response, secure=secure))
                 return
         if state in table.DISCARDING:
             if state is ConnectionState.LINGERING and self.site.clock.seconds() < self._lingers_until:

@@ -80,7 +80,7 @@ class Front:
         self._offload = offload
         self._via = via
         self._recorder = recorder
-        self._sharing = Sharing()
+        self.sharing = Sharing()
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
 
@@ -113,16 +113,23 @@ class Front:
 
         Whoever cancels what is returned, because the client has left, cancels the route.
         """
-        deadline = self.reactor.seconds() + self.patience.answer_within
-        name = None if body is not None else self._sharing.name(head, caller.principal)
-        leader = self._sharing.leader(name)
+        name = None if body is not None else self.sharing.name(head, caller.principal)
+        leader = self.sharing.leader(name)
         if leader is not None:
-            following = self._follow(leader, head, caller, deadline, response, secure=secure)
-            return self._begin(following, head, leader.place, caller, response)
-        ask = asked(head, caller, self._leads(head), deadline, secure=secure, body=body)
+            return self.follow(leader, head, caller, response, secure=secure)
+        ask = asked(head, caller, self._leads(head), self._deadline(), secure=secure, body=body)
         return self._begin(self._respond(ask, response, name), head, ask.route.place, caller, response)
 
-    async def _follow(
+    def follow(self, leader: Leader, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
+        """Answer *head*, which asks the same as *leader*; else as :meth:`serve`."""
+        following = self._followed(leader, head, caller, self._deadline(), response, secure=secure)
+        return self._begin(following, head, leader.place, caller, response)
+
+    def _deadline(self) -> float:
+        """When a request that has come just now has to be answered."""
+        return self.reactor.seconds() + self.patience.answer_within
+
+    async def _followed(
         self, leader: Leader, head: RequestHead, caller: Caller, deadline: float, response: Response, *, secure: bool
     ) -> None:
         """Answer *head* as *leader* is answered; if that is not for others, by a route."""
@@ -156,7 +163,7 @@ class Front:
     async def _respond(self, ask: Ask, response: Response, name: Hashable | None = None) -> None:
         """Answer *ask* by its route; those whose requests are called *name* too may follow."""
         try:
-            answer = await self._sharing.leading(name, ask.route.place, lambda: self._in_time(ask))
+            answer = await self.sharing.leading(name, ask, self._in_time)
             if answer.again is not None:
                 self.hot.remember(ask, answer.again)
         except ProxyError as error:

@@ -16,7 +16,7 @@ from proxy.core.cache_status import collapsed
 from proxy.core.events import RequestPlace
 from proxy.mechanism.waiters import Waiters
 from proxy.names import METADATA
-from proxy.web.answers import Answer
+from proxy.web.answers import Answer, Ask
 from proxy.web.heads import RequestHead
 from proxy.web.hot import meaning
 
@@ -26,8 +26,9 @@ _SENT_WHOLE = (b"/", METADATA.encode())
 
 @frozen(slots=True)
 class Leader:
-    """The request that goes the long way, to *place*; those who wait get its answer, or ``None`` if it is not for them."""
+    """The request *head* that goes the long way, to *place*; who waits gets its answer, or ``None`` if it is not for others."""
 
+    head: RequestHead
     place: RequestPlace | None
     followers: Waiters[Answer | None]
 
@@ -41,6 +42,12 @@ class Sharing:
 
     def __init__(self) -> None:
         self._leaders: dict[Hashable, Leader] = {}
+        #: The same, by their bytes: those of one farm's agents are the same, and need not be parsed.
+        self._by_bytes: dict[tuple[bytes, Principal], Leader] = {}
+
+    def seen(self, raw: bytes, principal: Principal) -> Leader | None:
+        """Whom the request of *principal* with the head *raw* follows, if its bytes are those of a request under way."""
+        return self._by_bytes.get((raw, principal)) if self._by_bytes else None
 
     @staticmethod
     def name(head: RequestHead, principal: Principal) -> Hashable | None:
@@ -53,18 +60,21 @@ class Sharing:
         """Whom a request called *name* follows, if anybody."""
         return None if name is None else self._leaders.get(name)
 
-    async def leading(
-        self, name: Hashable | None, place: RequestPlace | None, route: Callable[[], Awaitable[Answer]]
-    ) -> Answer:
-        """The answer that *route* gives; all who follow are told it too.  Raises what *route* raises: they are told nothing."""
+    async def leading(self, name: Hashable | None, ask: Ask, route: Callable[[Ask], Awaitable[Answer]]) -> Answer:
+        """The answer that *route* gives to *ask*, which all who follow are told too.
+
+        Raises what *route* raises: they are told that they need their own.
+        """
         if name is None or name in self._leaders:
-            return await route()
-        leader = self._leaders[name] = Leader(place, Waiters())
+            return await route(ask)
+        leader = self._leaders[name] = Leader(ask.head, ask.route.place, Waiters())
+        same = ask.head.raw, ask.caller.principal
+        self._by_bytes[same] = leader
         answer: Answer | None = None
         try:
-            answer = await route()
+            answer = await route(ask)
         finally:
-            del self._leaders[name]
+            del self._leaders[name], self._by_bytes[same]
             leader.followers.wake(_for_others(answer))
         return answer
 
