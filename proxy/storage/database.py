@@ -327,10 +327,10 @@ def _head(log: Path) -> bytes:
         return b""
 
 
-def file_identity(file: Path) -> tuple[int, int] | None:
-    """Which file a database is; ``None`` when it is not there, or nothing is in it."""
+def file_identity(file: str) -> tuple[int, int] | None:
+    """Which file a database is; ``None`` when it is not there, or nothing is in it.  Each access to one asks."""
     try:
-        facts = file.stat()
+        facts = os.stat(file)
     except OSError:
         return None
     return (facts.st_dev, facts.st_ino) if facts.st_size else None

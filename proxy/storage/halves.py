@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import define
+from attrs import Factory, define, field
 
 from proxy.errors import StorageFailed
 from proxy.storage import table
@@ -36,11 +36,12 @@ class Half:
     directory: Path
     table: Table | None = None
     _identity: tuple[int, int] | None = None
+    _file: str = field(init=False, default=Factory(lambda self: str(self.directory / FILE), takes_self=True))
 
     @property
     def in_place(self) -> bool:
         """Whether it is open, and the file that is there."""
-        return self.table is not None and self._identity == file_identity(self.directory / FILE)
+        return self.table is not None and self._identity == file_identity(self._file)
 
     def open(self) -> bool:
         """Open it; false when there is none."""
@@ -51,7 +52,7 @@ class Half:
                     self.table = table.opened(self.directory)
             except Damaged as error:
                 raise BrokenHalf(self, error) from error
-            self._identity = file_identity(self.directory / FILE)
+            self._identity = file_identity(self._file)
         return self.table is not None
 
     def ask(self, question: Callable[[Table], T]) -> T:

@@ -68,6 +68,7 @@ class Place:
 
     def __init__(self, root: Path, clock: Callable[[], float], steady: Callable[[], float]) -> None:
         self._root = root
+        self._path = str(root)
         self._clock = clock
         self._steady = steady
         self._lock = threading.Lock()
@@ -133,7 +134,7 @@ class Place:
 
     def _facts(self) -> os.stat_result | None:
         try:
-            return os.stat(self._root)
+            return os.stat(self._path)
         except OSError:
             return None
 

@@ -71,6 +71,7 @@ class DiskRecords:
     ) -> None:
         self.name = directory.name
         self._directory = directory
+        self._file = str(directory / DBNAME)
         self._offload = offload
         self._clock = clock
         self._steady = steady
@@ -168,7 +169,7 @@ class DiskRecords:
             if self._cache is None or writing:
                 self.trouble = "the data directory is not there"
                 raise StorageFailed("the record database cannot be used: the data directory is not there")
-        elif self._cache is not None and self._identity != file_identity(self._directory / DBNAME):
+        elif self._cache is not None and self._identity != file_identity(self._file):
             self.log.error("the record database {name} was taken away while it was in use", name=self.name)
             self._release()
         if self._cache is None:
@@ -191,7 +192,7 @@ class DiskRecords:
                 self._unopened((isinstance(error, OSError) and error.strerror) or str(error))
                 raise StorageFailed(f"the record database cannot be opened: {error}") from error
             else:
-                self._identity = file_identity(self._directory / DBNAME)
+                self._identity = file_identity(self._file)
                 self.trouble = None
                 self._close_readable()
                 return
