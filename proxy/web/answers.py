@@ -113,6 +113,11 @@ def printable(raw: bytes) -> str:
     """Bytes from the wire, fit for one line of a log and for one field in quotes on it."""
     if raw.translate(None, PLAIN):
         raw = raw.decode("latin-1").encode("unicode_escape")
+    return quoted(raw)
+
+
+def quoted(raw: bytes) -> str:
+    """As :func:`printable`, of bytes that are all in :data:`PLAIN`."""
     return raw.replace(b'"', b"\\x22").decode("ascii")
 
 

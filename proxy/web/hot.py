@@ -23,7 +23,7 @@ from proxy.access.principals import Principal
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
 from proxy.interfaces import Clock
-from proxy.web.answers import PLAIN, Answer, AnswerSource, Ask, agent_of, printable
+from proxy.web.answers import PLAIN, Answer, AnswerSource, Ask, agent_of, printable, quoted
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import END, MOST_FIELDS, RequestHead
 from proxy.web.routes import Route
@@ -109,13 +109,15 @@ def without_agent(raw: bytes) -> tuple[bytes, str] | None:
     *raw*: the value has no control characters.
     """
     start = raw.find(_AGENT_LINE)
-    if start < 0 or len(raw) > _LONGEST or raw.find(END) != len(raw) - len(END):
+    if start < 0 or len(raw) > _LONGEST:
         return None
     end = raw.find(b"\r\n", start + 2)
     said = raw[start + len(_AGENT_LINE) : end]
-    if said.translate(None, PLAIN):
+    # An empty line before it would be left in what is left, and known heads have one at their end only; but not if the line
+    # ends what came.
+    if end < 0 or end + len(END) > len(raw) or said.translate(None, PLAIN):
         return None
-    return raw[:start] + raw[end:], printable(said.strip(b" ")) or "-"
+    return raw[:start] + raw[end:], quoted(said.strip(b" ")) or "-"
 
 
 def essence(raw: bytes) -> tuple[bytes, str] | None:
