@@ -58,6 +58,24 @@ def test_who_asks_for_a_page_that_is_under_way_gets_the_answer_of_the_first(alik
     assert b"X-Version: 2" in late.value()
 
 
+class Changing(Herd):
+    """A farm whose answer changes as soon as it has been given."""
+
+    def answer(self, ask: Ask) -> Answer:
+        answer = super().answer(ask)
+        self.version += 1
+        return answer
+
+
+def test_who_follows_gets_what_is_true_when_it_is_answered() -> None:
+    """An upload may have been acknowledged since the first of them was on its way."""
+    herd = Changing()
+    first, second, third = herd.clients(3)
+    herd.let_go()
+    assert b"X-Version: 1" in first.value()
+    assert [b"X-Version: 2" in each.value() for each in (second, third)] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("path", "headers"),
     [

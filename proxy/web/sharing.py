@@ -80,8 +80,15 @@ class Sharing:
 
 
 def _for_others(answer: Answer | None) -> Answer | None:
-    """*answer* as those get it who have waited for it; ``None`` when each of them needs its own."""
-    if answer is None or answer.again is None or not isinstance(answer.body, bytes):
+    """What those get who have waited for *answer*: what it would be now; ``None`` when each of them needs its own.
+
+    A page may have changed since the first of them asked, and who is told that a change was made sees it with the next request.
+    """
+    if answer is None or answer.again is None or (ready := answer.again()) is None:
         return None
-    headers = [(name, collapsed(value) if name == "Cache-Status" else value) for name, value in answer.headers]
-    return evolve(answer, headers=headers, word="collapsed" if answer.word in ("miss", "refreshed") else answer.word)
+    now = ready[1]()
+    if not isinstance(now.body, bytes):
+        return None
+    status = next((collapsed(value) for name, value in answer.headers if name == "Cache-Status"), None)
+    headers = [(name, status if name == "Cache-Status" and status is not None else value) for name, value in now.headers]
+    return evolve(now, headers=headers, word="collapsed" if answer.word in ("miss", "refreshed") else answer.word)
