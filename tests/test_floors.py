@@ -32,6 +32,7 @@ FLOORS = {
     "upstream": 3,
     # 4 to 6
     "cache": 4,
+    "hosted": 4,
     "repository": 5,
     "web": 6,
     "bundle": 6,
