@@ -191,6 +191,9 @@ class IPartialFile(Interface):
     def write(data: bytes) -> None:
         """Append.  Raises OSError (``ENOSPC``); what was accepted before stays readable."""
 
+    def copy(descriptor: int, size: int) -> None:
+        """Append the first *size* bytes behind *descriptor*, or as many as there are.  Raises as :meth:`write`."""
+
     def truncate(size: int = 0) -> None:
         """Forget what is behind the first *size* bytes."""
 

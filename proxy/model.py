@@ -294,6 +294,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str | None = None
     requires_python: str | None = None
     yanked: bool | str = False
+    gone_at: float | None = None
 
 
 # -- versioned records ------------------------------------------------------------------------------------------------------

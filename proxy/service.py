@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from proxy.composition.caches import build_caches, sweep
 from proxy.composition.commands import build_commands
 from proxy.composition.exposed import tell_exposed
+from proxy.composition.hosted import HostedKind
 from proxy.composition.indexes import build_indexes
 from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
@@ -53,11 +54,12 @@ class ProxyService(MultiService):
         self._serving = serving and not reading
         self._means = build_means(reactor, clock)
         self.storage = (read_storage if reading else open_storage)(settings.server, self._means)
-        self.caches = build_caches(settings.server, self.storage, self._means)
+        self.caches = build_caches(settings.server, settings.indexes, self.storage, self._means)
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
-        self._indexes = build_indexes(settings.indexes, {"proxy": proxied.build})
-        self.indexes, self.proxied = self._indexes.parts, self._indexes.proxied
+        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, watching=self._serving)
+        self._indexes = build_indexes(settings.indexes, {"proxy": proxied.build, "hosted": hosted.build})
+        self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)

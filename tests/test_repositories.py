@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -16,7 +17,7 @@ from proxy.errors import DigestChanged, NotFound
 from proxy.interfaces import IBytesSource, IFileHandle, IProjectsView, IRepository
 from proxy.repository.metadata import until_whole
 from proxy.repository.offered import segment
-from proxy.settings import IndexSettings, PageLimits
+from proxy.settings import HostedSettings, IndexSettings, PageLimits
 from proxy.simple.media import MediaType
 from tests.inprocess import Start
 from tests.shelf import Shelf
@@ -29,11 +30,11 @@ STOCK = (APP, OLD, OTHER)
 DIGEST = f"sha256-{APP.sha256}"
 
 Make = Callable[[str], Awaitable[IRepository]]
-KINDS = ("proxy", "stored", "operators", "offline", "shelf")
+KINDS = ("proxy", "stored", "operators", "offline", "shelf", "hosted")
 
 
 @pytest.fixture
-def make(upstream: FakeUpstream, serve: Start) -> Make:
+def make(upstream: FakeUpstream, serve: Start, tmp_path: Path) -> Make:
     """Makes a repository of one of `KINDS` with `STOCK`."""
     for each in STOCK:
         upstream.add_file(each.project, each.filename, each.data, metadata=each.metadata)
@@ -41,6 +42,13 @@ def make(upstream: FakeUpstream, serve: Start) -> Make:
     async def make(kind: str) -> IRepository:
         if kind == "shelf":
             return Shelf("pypi", *STOCK)
+        if kind == "hosted":
+            for each in STOCK:
+                folder = tmp_path / "data" / "hosted" / "pypi" / each.project
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (folder / each.filename).write_bytes(each.data)
+            proxy = await serve(indexes=(IndexSettings(name="pypi", kind="hosted", default=True, hosted=HostedSettings()),))
+            return proxy.service.indexes["pypi"].repository
         proxy = await serve(upstream)
         if kind in ("stored", "offline"):
             for each in STOCK:
@@ -234,4 +242,4 @@ async def test_a_handle_tells_whether_its_bytes_are_still_those_of_the_name(make
     await repository.page("app")
     handle = await repository.file("app", DIGEST, APP.filename)
     handle.close()
-    assert handle.is_current() is (kind in ("stored", "offline"))
+    assert handle.is_current() is (kind in ("stored", "offline", "hosted"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -26,7 +26,7 @@ from proxy.policy.policy import Policy
 from proxy.policy.rules import Viewpoint
 from proxy.settings import MIB
 from proxy.simple.media import MediaType
-from proxy.simple.projects import copy_lines, lines_without, names_in, write_rendering
+from proxy.simple.projects import copy_lines, lines_of, lines_without, names_in, write_rendering
 from proxy.storage.lists import ListFiles
 
 #: What is read from disk, and compressed, at a time (bytes).
@@ -110,6 +110,20 @@ class ShownList:
             partial(self._visible_lines, shown),
         )
 
+    async def of_names(self, names: Sequence[str], status: CacheStatus) -> IProjectsView:
+        """The list of *names* alone, of which nothing else is known.  Raises StorageFailed, Overloaded."""
+        digest = await self._offload.run(_digest_of, names)
+        lines = await self._lists.open(lines_file(digest))
+        if lines is None:
+            try:
+                await self._lists.write(lines_file(digest), lambda file: file.write(lines_of(names)))
+            except OSError as error:
+                raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
+            await self._lists.keep_only(digest)
+        else:
+            lines.close()
+        return await self.view(digest, status, None)
+
     async def _judged(self, digest: str, now: float) -> _Shown:
         """What may be seen at *now* of the list of this *digest*, and until when that holds."""
         before = self._shown
@@ -183,6 +197,10 @@ class ShownList:
             await closing_after(self._lists.write(name, produce), lines)
         except OSError as error:
             raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
+
+
+def _digest_of(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def lines_file(digest: str) -> str:

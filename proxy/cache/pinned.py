@@ -5,7 +5,8 @@ A project may be pinned as such: then all that the ledger knows of it is, what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 from attrs import frozen
 from twisted.internet.defer import DeferredLock
@@ -36,11 +37,13 @@ class PinnedFile:
 
 
 class PinnedBook:
-    """All pinned files of a data directory."""
+    """All pinned files of a data directory.  The files of the indexes named *hosted* never go, pinned or not."""
 
     log = Logger()
 
-    def __init__(self, records: IVersionedRecords, ledger: Ledger, store: IFileStore) -> None:
+    def __init__(
+        self, records: IVersionedRecords, ledger: Ledger, store: IFileStore, hosted: Collection[str] = frozenset()
+    ) -> None:
         self._records = records
         self._ledger = ledger
         self._store = store
@@ -49,6 +52,10 @@ class PinnedBook:
         self._projects: frozenset[_Place] | None = None
         #: The bytes of pinned projects, when they were last asked for.
         self._of_projects: frozenset[str] = frozenset()
+        self._hosted = hosted
+        #: Bytes that are about to be named in a hosted index, and those of which that was said since all were looked at.
+        self._guarded: Counter[str] = Counter()
+        self._recent: set[str] = set()
         #: Held while a file is evicted and while the book changes: what is reported as pinned has not just gone.
         self.lock = DeferredLock()
 
@@ -124,10 +131,11 @@ class PinnedBook:
         return self._projects
 
     async def digests(self, but: str | None = None) -> frozenset[str]:
-        """The sha256 of everything that must not be evicted: pinned files, and what came later under their names.
+        """The sha256 of everything that must not be evicted: pinned files, what came later under their names, hosted files.
 
         What is pinned in the index *but* does not count.  Raises StorageFailed while that cannot be told.
         """
+        settled = {each for each in self._recent if not self._guarded[each]}
         pinned = [each for each in await self._all() if each.index != but]
         found = {each.sha256 for each in pinned}
         names: dict[_Place, set[str]] = {}
@@ -141,9 +149,25 @@ class PinnedBook:
             if place[0] != but:
                 entries = await self._ledger.peek(*place)
                 of_projects |= {entry.sha256 for entry in entries.values() if entry.sha256 != NO_BYTES}
+        for place in await self._ledger.places() if self._hosted else ():
+            if place[0] in self._hosted:
+                entries = await self._ledger.peek(*place)
+                of_projects |= {each.sha256 for each in entries.values() if each.gone_at is None}
         if but is None:
             self._of_projects = frozenset(of_projects)
-        return frozenset(found | of_projects)
+            self._recent -= {each for each in settled if not self._guarded[each]}
+        return frozenset(found | of_projects | self._recent)
+
+    def guard(self, sha256: str) -> None:
+        """These bytes stay, until as often :meth:`unguard` was called; no ledger entry names them yet."""
+        self._guarded[sha256] += 1
+        self._recent.add(sha256)
+
+    def unguard(self, sha256: str) -> None:
+        """The ledger names these bytes by now, or they may go."""
+        self._guarded[sha256] -= 1
+        if self._guarded[sha256] <= 0:
+            del self._guarded[sha256]
 
     async def forget(self, index: str) -> None:
         """Pin nothing of *index* any more.  Raises StorageFailed."""
@@ -158,7 +182,7 @@ class PinnedBook:
 
     def holds(self, sha256: str) -> bool:
         """Whether these bytes are pinned under any name, as far as the book has been read (as it has after `digests`)."""
-        return sha256 in self._bytes or sha256 in self._of_projects
+        return sha256 in self._bytes or sha256 in self._of_projects or sha256 in self._recent
 
     async def _all(self) -> frozenset[PinnedFile]:
         if self._pinned is None:

@@ -23,7 +23,7 @@ from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
 from proxy.settings import MIB
 from proxy.simple.malformed import Malformed
-from proxy.simple.projects import copy_lines, lines_of, write_lines
+from proxy.simple.projects import copy_lines, write_lines
 from proxy.storage.lists import ListFiles
 
 #: There is one list.
@@ -87,19 +87,8 @@ class ProjectList:
 
     async def _own(self) -> IProjectsView:
         """The list of what is kept here."""
-        names = await self._pages.known()
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        lines = await self._lists.open(lines_file(digest))
-        if lines is None:
-            try:
-                await self._lists.write(lines_file(digest), lambda file: file.write(lines_of(names)))
-            except OSError as error:
-                raise StorageFailed(f"cannot store the list of projects: {error.strerror}") from error
-            await self._lists.keep_only(digest)
-        else:
-            lines.close()
         status = CacheStatus(True, ttl=_OWN_TTL, detail="known-projects")
-        return await self._shown.view(digest, status, None)
+        return await self._shown.of_names(await self._pages.known(), status)
 
     # -- what Refreshed asks -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from attrs import frozen
@@ -21,7 +21,7 @@ from proxy.composition.storage import Storage, database_trouble
 from proxy.core.troubles import Trouble
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
-from proxy.settings import MIB, ServerSettings
+from proxy.settings import MIB, IndexSettings, ServerSettings
 from proxy.storage.memory import RecentRecords
 from proxy.storage.spare import SpareRecords
 
@@ -72,11 +72,12 @@ def sweep(storage: Storage) -> None:
     swept.addErrback(lambda failure: _log.failure("partial files could not be swept", failure))
 
 
-def build_caches(server: ServerSettings, storage: Storage, means: Means) -> Caches:
-    """The caches over *storage*, within the limits of *server*."""
+def build_caches(server: ServerSettings, indexes: Iterable[IndexSettings], storage: Storage, means: Means) -> Caches:
+    """The caches over *storage*, within the limits of *server*, for *indexes*."""
+    hosted = frozenset(each.name for each in indexes if each.kind == "hosted")
     ledger = Ledger(storage.ledger, int(server.page_memory * _FOR_ENTRIES), means.work)
     usage = UsageBook(storage.files, means.disk, means.clock)
-    pinned = PinnedBook(storage.ledger, ledger, storage.files)
+    pinned = PinnedBook(storage.ledger, ledger, storage.files, hosted)
     room = Room(
         storage.files,
         usage,

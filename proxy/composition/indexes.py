@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from proxy.administration.parts import IndexParts, Proxied, proxied
 from proxy.core.troubles import Reason, Trouble
-from proxy.interfaces import IRepository
+from proxy.interfaces import IReceiving, IRepository
 from proxy.model import Condition
 from proxy.settings import IndexSettings
 
@@ -27,10 +27,11 @@ class Closing(Protocol):
 
 @frozen
 class BuiltIndex:
-    """One index, and what of it has to be stopped, in this order."""
+    """One index, and what of it has to be stopped, in this order.  *receiving* takes uploads; ``None``: none are taken."""
 
     parts: IndexParts
     closing: tuple[Closing, ...]
+    receiving: IReceiving | None = None
 
 
 #: Builds an index of one kind; the indexes that it consists of are built before and given, by name, in their order.
@@ -53,6 +54,11 @@ class Indexes:
     def repositories(self) -> Mapping[str, IRepository]:
         """What clients are answered from."""
         return {name: each.parts.repository for name, each in self.built.items()}
+
+    @property
+    def receiving(self) -> Mapping[str, IReceiving]:
+        """What takes uploads."""
+        return {name: each.receiving for name, each in self.built.items() if each.receiving is not None}
 
     @property
     def proxied(self) -> Mapping[str, Proxied]:

@@ -14,6 +14,7 @@ from proxy.statistics.metrics import Metrics
 #: Threads that wait for the disk, and threads that parse, render and compress.
 _DISK_THREADS = 8
 _WORK_THREADS = 2
+_CHECKING_THREADS = 2
 
 
 @frozen
@@ -22,7 +23,8 @@ class Means:
 
     *reactor* goes by a steady clock, *clock* tells the wall time (seconds since 1970).  *disk* is for what waits for the disk,
     *work* for what takes long.  *rotation* is a single thread that looks at files which may be replaced while the proxy runs:
-    they may be on another file system, and nothing waits for one that does not answer.
+    they may be on another file system, and nothing waits for one that does not answer.  *checking* is for whole files that are
+    copied and looked through, which takes seconds to minutes.
     """
 
     reactor: Any
@@ -31,6 +33,7 @@ class Means:
     disk: Offload
     work: Offload
     rotation: Offload
+    checking: Offload
 
     @property
     def observing(self) -> Observing:
@@ -40,6 +43,7 @@ class Means:
     def stop(self) -> None:
         """End the threads.  One of *work* or *disk* that was left would keep the process alive for ever."""
         self.rotation.stop()
+        self.checking.stop()
         self.work.stop()
         self.disk.stop()
 
@@ -47,4 +51,5 @@ class Means:
 def build_means(reactor: Any, clock: Clock) -> Means:
     """The means of one service.  Its threads are started when they are needed."""
     disk, work = Offload(reactor, _DISK_THREADS, "disk"), Offload(reactor, _WORK_THREADS, "work")
-    return Means(reactor, clock, Metrics(), disk, work, Expendable(reactor, "rotation"))
+    checking = Offload(reactor, _CHECKING_THREADS, "checking")
+    return Means(reactor, clock, Metrics(), disk, work, Expendable(reactor, "rotation"), checking)

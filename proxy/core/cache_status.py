@@ -14,7 +14,7 @@ class CacheStatus:
 
     ``hit``: served without waiting for upstream.  ``fwd``: why upstream was asked (``miss``, ``stale``, ``request``), ``None``
     when it was not waited for.  ``ttl``: seconds of freshness left, negative when stale.  ``collapsed``: shared another asker's
-    request.
+    request.  ``own``: it is no copy, and may change with the next upload: who keeps it has to ask whether it still holds.
     """
 
     hit: bool
@@ -23,6 +23,7 @@ class CacheStatus:
     collapsed: bool = False
     stored: bool = False
     detail: str | None = None
+    own: bool = False
 
     @property
     def unconfirmed(self) -> bool:

@@ -34,6 +34,8 @@ class View(Generic[C]):
     """Something as it may be seen now.  ``state`` names this very content; ``load`` gives it: a page parsed and filtered.
 
     ``serial`` is upstream's ``X-PyPI-Last-Serial``.  ``seen`` is when it was looked at, and until when that holds.
+    ``relative`` is whether the provenance of some file has a URL relative to the root of the index: documents must state
+    absolute ones (PEP 740), which differ by what clients call this host.
     """
 
     project: str
@@ -42,6 +44,7 @@ class View(Generic[C]):
     serial: int | None
     seen: Moment
     load: Callable[[], Awaitable[C]]
+    relative: bool = False
 
     @property
     def max_age(self) -> int:

@@ -111,7 +111,7 @@ def _wheel(archive: CheckedZip, called: DistributionName) -> bytes:
         raise BadUpload(f"it has {'no' if not folders else 'more than one'} {_DIST_INFO} folder")
     (folder,) = folders
     project, _, version = folder.removesuffix(_DIST_INFO).rpartition("-")
-    if normalize(project) != called.project or not _is_version(version, called.version):
+    if normalize(project) != called.project or not is_same_version(version, called.version):
         raise BadUpload(f"its folder {shown_name(folder)} is not that of {called.project} {called.version}")
     missing = [each for each in _REQUIRED if f"{folder}/{each}" not in names]
     if missing:
@@ -184,7 +184,7 @@ def _facts(metadata: bytes, called: DistributionName) -> tuple[str, str | None]:
         raise BadUpload(f"its metadata are of version {str(stated)[:20]}, which installers do not know")
     if not isinstance(name, str) or normalize(name) != called.project or not is_project_name(name):
         raise BadUpload(f"its metadata name the project {str(name)[:100]}, and its file name {called.project}")
-    if not isinstance(version, str) or not _is_version(version, called.version):
+    if not isinstance(version, str) or not is_same_version(version, called.version):
         raise BadUpload(f"its metadata state the version {str(version)[:100]}, and its file name {called.version}")
     return name, _requirements(raw)
 
@@ -212,9 +212,9 @@ def _is_known(metadata_version: str) -> bool:
     return major.isdecimal() and minor.isdecimal() and 1 <= int(major) <= _METADATA_MAJOR
 
 
-def _is_version(text: str, version: Version) -> bool:
+def is_same_version(text: str, version: Version | str) -> bool:
     """Whether *text* is a spelling of *version*."""
     try:
-        return is_version(text) and Version(text) == version
+        return is_version(text) and Version(text) == Version(str(version))
     except InvalidVersion:
         return False

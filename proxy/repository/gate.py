@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 from weakref import ref
 
 from attrs import evolve, frozen
 
 from proxy.cache.entries import Entries
 from proxy.cache.ledger import Ledger
-from proxy.cache.pages import PageCache
 from proxy.cache.refreshed import Served
 from proxy.core.bounded import BoundedTable, DividedTable
 from proxy.core.views import Moment
@@ -37,6 +37,19 @@ from proxy.settings import MIB
 _PROJECTS, _PAGES, _FILES, _WEIGHT = 8 * MIB, 4 * MIB, 8 * MIB, 400
 #: The same for projects without a page, of which clients can name any number.
 _UNKNOWN = 1 * MIB
+
+
+class KnownPages(Protocol):
+    """The pages of an index without anything hidden, as :class:`proxy.cache.pages.PageCache` has them."""
+
+    async def get(self, project: str, *, no_cache: bool = False) -> Served:
+        """The head of a page, and how it was come by.  Raises NotFound, UpstreamFailed, StorageFailed."""
+
+    async def remembered(self, project: str) -> Head | None:
+        """The head of a page, whatever its age, without asking anybody; ``None`` where none is known."""
+
+    async def parsed(self, project: str, head: Head) -> Page:
+        """The page of *head*.  Raises ProxyError."""
 
 
 @frozen(slots=True)
@@ -119,7 +132,7 @@ def _verdicts(limit: int) -> BoundedTable[str, _ProjectVerdict]:
 class Gate:
     """What of the index *name* may be seen; *clock* tells when."""
 
-    def __init__(self, policy: Policy, name: str, pages: PageCache, ledger: Ledger, offload: IOffload, clock: Clock) -> None:
+    def __init__(self, policy: Policy, name: str, pages: KnownPages, ledger: Ledger, offload: IOffload, clock: Clock) -> None:
         self.policy = policy
         self._judges_files = policy.judges_files
         self._view = Viewpoint(name)

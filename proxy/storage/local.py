@@ -50,6 +50,7 @@ from proxy.storage.checked import (
     same_bytes,
     settled,
 )
+from proxy.storage.copying import copy_bytes
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
 
@@ -97,6 +98,16 @@ class LocalPartial:
             raise
         finally:
             # A disk that is full may have taken a part of it: that was not written by others.
+            self._mark = settled(self._descriptor)
+
+    def copy(self, descriptor: int, size: int) -> None:
+        self._foreign = self._foreign or not same_bytes(mark_of(os.fstat(self._descriptor)), self._mark)
+        try:
+            self.size += copy_bytes(descriptor, self._descriptor, self.size, size)
+        except OSError as error:
+            self._store.failed(error, self._path, self.size + size)
+            raise
+        finally:
             self._mark = settled(self._descriptor)
 
     def truncate(self, size: int = 0) -> None:

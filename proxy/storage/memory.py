@@ -126,6 +126,9 @@ class MemoryPartial:
     def write(self, data: bytes) -> None:
         self.size += os.pwrite(self._descriptor, data, self.size)
 
+    def copy(self, descriptor: int, size: int) -> None:
+        self.write(os.pread(descriptor, size, 0))
+
     def truncate(self, size: int = 0) -> None:
         os.ftruncate(self._descriptor, size)
         self.size = size

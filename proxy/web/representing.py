@@ -43,7 +43,7 @@ def _shared(seen: Cacheable, etag: str, vary: str) -> list[tuple[str, str]]:
     headers = [
         ("Vary", vary),
         ("ETag", etag),
-        ("Cache-Control", f"max-age={seen.max_age}"),
+        ("Cache-Control", "no-cache" if seen.status.own else f"max-age={seen.max_age}"),
         ("Cache-Status", seen.status.header()),
     ]
     if seen.serial is not None:

@@ -30,6 +30,9 @@ class Nowhere:
     def write(self, data: bytes) -> None:
         raise OSError(*self._error)
 
+    def copy(self, descriptor: int, size: int) -> None:
+        raise OSError(*self._error)
+
     def truncate(self, size: int = 0) -> None:
         pass
 

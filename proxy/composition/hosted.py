@@ -1,0 +1,86 @@
+"""The index kind ``hosted``: an index with files of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from proxy.administration.parts import IndexParts
+from proxy.cache.listing import ShownList
+from proxy.composition.caches import Caches
+from proxy.composition.indexes import BuiltIndex
+from proxy.composition.means import Means
+from proxy.composition.storage import Storage
+from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.folder import Folder
+from proxy.hosted.intake import Intake
+from proxy.hosted.receiving import Receiving
+from proxy.hosted.restoring import Restoring
+from proxy.hosted.settling import Settling
+from proxy.interfaces import IClaims
+from proxy.policy.policy import Policy
+from proxy.repository.hosted import HostedRepository
+from proxy.settings import HostedSettings, IndexSettings, Settings
+
+#: The share of ``page_memory`` for projects of hosted indexes.
+_FOR_PROJECTS = 0.15
+
+
+class HostedKind:
+    """Builds the hosted indexes of *settings*; *policy* says what clients may see of them, *claims* keeps their names.
+
+    Where nobody is *watching*, directories are read when they are asked for, and nothing in them is swept.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        caches: Caches,
+        policy: Policy,
+        means: Means,
+        claims: IClaims | None = None,
+        *,
+        watching: bool,
+    ) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._caches = caches
+        self._policy = policy
+        self._means = means
+        self._claims = claims
+        self._watching = watching
+        hosted = [each for each in settings.indexes if each.hosted is not None]
+        self._memory = int(settings.server.page_memory * _FOR_PROJECTS / max(1, len(hosted)))
+
+    def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
+        """The index that *index* describes."""
+        means, caches, storage = self._means, self._caches, self._storage
+        hosted = index.hosted or HostedSettings()
+        beside = storage.directory / "hosted" / index.name
+        folder = Folder(hosted.path or beside, hosted.layout, beside, storage.place.prepare)
+        intake = Intake(storage.files, caches.room, caches.pinned, means.disk, means.checking)
+        settling = Settling(
+            index.name, intake, caches.ledger, self._claims, means.clock, means.reactor.seconds, overwrite=hosted.overwrite
+        )
+        catalogue = Catalogue(index.name, folder, settling, means.disk, means.reactor, self._memory)
+        restoring = Restoring(catalogue, intake)
+        receiving = Receiving(
+            catalogue,
+            intake,
+            caches.ledger,
+            self._claims,
+            hosted,
+            min_free=self._settings.server.min_free,
+            clock=means.clock,
+        )
+
+        lists = storage.lists(index.name, means.work)
+
+        def repository(policy: Policy) -> HostedRepository:
+            shown = ShownList(index.name, policy, lists, means.work, means.clock, lambda: None)
+            return HostedRepository(catalogue, caches.files, caches.ledger, restoring, shown, policy, means.work, means.clock)
+
+        offered, everything = repository(self._policy), repository(Policy())
+        return BuiltIndex(
+            IndexParts(offered, everything), closing=(catalogue, restoring, offered, everything, lists), receiving=receiving
+        )
