@@ -58,13 +58,15 @@ docs: $(VENV)/installed-docs
 bench: $(VENV)/installed-test system-packages
 	$(BIN)/python bench/run.py $(ARGS)
 
-# A real server and a load generator that some tests and the bench compare with.  Without them those are skipped, each with its reason.
+# Real servers and clients, and a load generator, that some tests and the bench use.  Without them those are skipped, each with its reason.
 system-packages:
-	@{ command -v nginx >/dev/null || test -x /usr/sbin/nginx; } && command -v wrk >/dev/null || { \
+	@{ command -v nginx >/dev/null || test -x /usr/sbin/nginx; } && command -v wrk >/dev/null && \
+	    { command -v sshd >/dev/null || test -x /usr/sbin/sshd; } && command -v scp >/dev/null && command -v rsync >/dev/null || { \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx wrk; \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	            nginx wrk openssh-server openssh-client openssh-sftp-server rsync; \
 	    else false; fi; \
-	} || echo "nginx or wrk is not here and could not be installed (Debian: apt install nginx wrk): what needs it is skipped"
+	} || echo "nginx, wrk, sshd, scp or rsync is not here and could not be installed (Debian: apt install nginx wrk openssh-server rsync): what needs it is skipped"
 
 $(VENV)/installed: $(METADATA) | $(BIN)/python
 	@echo "Installing pypiproxy and what it needs into $(VENV), which takes about a minute:"

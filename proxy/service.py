@@ -57,7 +57,7 @@ class ProxyService(MultiService):
         self.caches = build_caches(settings.server, settings.indexes, self.storage, self._means)
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
-        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, watching=self._serving)
+        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means)
         self._indexes = build_indexes(settings.indexes, {"proxy": proxied.build, "hosted": hosted.build})
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
         self._rotation = Rotation(self._rotating, reactor)
@@ -87,6 +87,7 @@ class ProxyService(MultiService):
             self._web.tell_limit()
             tell_exposed(self._settings)
             self._cleaning = self.caches.tidy()
+            self._indexes.start()
         super().startService()
         if self._serving:
             self._reactor.callWhenRunning(tell_ready)

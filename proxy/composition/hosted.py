@@ -10,7 +10,9 @@ from proxy.composition.caches import Caches
 from proxy.composition.indexes import BuiltIndex
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
+from proxy.core.troubles import Reason, Trouble
 from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.drop import DropDirectory
 from proxy.hosted.folder import Folder
 from proxy.hosted.intake import Intake
 from proxy.hosted.receiving import Receiving
@@ -26,10 +28,7 @@ _FOR_PROJECTS = 0.15
 
 
 class HostedKind:
-    """Builds the hosted indexes of *settings*; *policy* says what clients may see of them, *claims* keeps their names.
-
-    Where nobody is *watching*, directories are read when they are asked for, and nothing in them is swept.
-    """
+    """Builds the hosted indexes of *settings*; *policy* says what clients may see of them, *claims* keeps their names."""
 
     def __init__(
         self,
@@ -39,8 +38,6 @@ class HostedKind:
         policy: Policy,
         means: Means,
         claims: IClaims | None = None,
-        *,
-        watching: bool,
     ) -> None:
         self._settings = settings
         self._storage = storage
@@ -48,7 +45,6 @@ class HostedKind:
         self._policy = policy
         self._means = means
         self._claims = claims
-        self._watching = watching
         hosted = [each for each in settings.indexes if each.hosted is not None]
         self._memory = int(settings.server.page_memory * _FOR_PROJECTS / max(1, len(hosted)))
 
@@ -80,7 +76,18 @@ class HostedKind:
             shown = ShownList(index.name, policy, lists, means.work, means.clock, lambda: None)
             return HostedRepository(catalogue, caches.files, caches.ledger, restoring, shown, policy, means.work, means.clock)
 
+        def look() -> Trouble | None:
+            if catalogue.trouble is None:
+                return None
+            why = f"the directory of index {index.name} cannot be read ({catalogue.trouble}): what is known is served"
+            return Trouble(Reason.NOT_READABLE, f"{why}; check {folder.root}")
+
         offered, everything = repository(self._policy), repository(Policy())
+        drop = DropDirectory(catalogue, means.reactor, means.disk)
         return BuiltIndex(
-            IndexParts(offered, everything), closing=(catalogue, restoring, offered, everything, lists), receiving=receiving
+            IndexParts(offered, everything),
+            closing=(drop, catalogue, restoring, offered, everything, lists),
+            receiving=receiving,
+            starting=(drop,),
+            look=look,
         )

@@ -25,13 +25,25 @@ class Closing(Protocol):
         """Stop what is under way."""
 
 
+class Starting(Protocol):
+    """A part of an index that works by itself."""
+
+    def start(self) -> None:
+        """Begin."""
+
+
 @frozen
 class BuiltIndex:
-    """One index, and what of it has to be stopped, in this order.  *receiving* takes uploads; ``None``: none are taken."""
+    """One index, and what of it has to be stopped, in this order.  *receiving* takes uploads; ``None``: none are taken.
+
+    *starting* works by itself while clients are served; *look* says what is wrong with the index, if anything is.
+    """
 
     parts: IndexParts
     closing: tuple[Closing, ...]
     receiving: IReceiving | None = None
+    starting: tuple[Starting, ...] = ()
+    look: Callable[[], Trouble | None] = lambda: None
 
 
 #: Builds an index of one kind; the indexes that it consists of are built before and given, by name, in their order.
@@ -66,13 +78,20 @@ class Indexes:
         return proxied(self.parts)
 
     async def look(self) -> Sequence[Trouble]:
-        """The indexes whose upstreams are all down."""
+        """The indexes whose upstreams are all down, and what is wrong with others."""
+        others = [trouble for each in self.built.values() if (trouble := each.look()) is not None]
         down = [name for name, each in self.proxied.items() if each.upstreams.condition() is Condition.DOWN]
         if not down:
-            return []
+            return others
         names = ", ".join(down[:_NAMED]) + (", …" if len(down) > _NAMED else "")
         words = f"no upstream answers for {names}: what is cached is served; pypiproxy upstreams says why"
-        return [Trouble(Reason.UPSTREAM, words)]
+        return [Trouble(Reason.UPSTREAM, words), *others]
+
+    def start(self) -> None:
+        """Begin what works by itself."""
+        for index in self.built.values():
+            for each in index.starting:
+                each.start()
 
     def stop(self) -> None:
         """Stop what is under way."""

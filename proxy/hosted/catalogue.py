@@ -56,10 +56,14 @@ class Catalogue:
         #: Projects of which no file can be served.
         self._empty: set[str] = set()
         self._known: BoundedTable[str, HostedProject] = BoundedTable(memory, lambda project: project.weight, len)
+        #: How often each project was changed, and how often by an upload.
         self._versions: dict[str, int] = {}
+        self._uploads: dict[str, int] = {}
         self._reads: Flights[HostedProject | None] = Flights()
         self._scans: Flights[None] = Flights()
         self._locks: dict[str, DeferredLock] = {}
+        #: The names of all directories of projects, those without files too, at the last look.
+        self.directories: frozenset[str] = frozenset()
         self._outlined = False
         self._closed = False
         self._trouble: str | None = None
@@ -148,6 +152,7 @@ class Catalogue:
         *replaced* is the size of the file in whose place it is, ``None`` if there was none.
         """
         self._versions[project] = self._versions.get(project, 0) + 1
+        self._uploads[project] = self._uploads.get(project, 0) + 1
         folder = filename if self.folder.flat else project
         outline = self._outlines.get(project) or Outline(0, 0, 0, ())
         self._outlines[project] = Outline(
@@ -199,14 +204,15 @@ class Catalogue:
     async def _scan(self) -> None:
         versions = dict(self._versions)
         try:
-            found, strangers = await self._disk.run(self.folder.outlines)
+            survey = await self._disk.run(self.folder.survey)
         except OSError as error:
             self._trouble = error.strerror or str(error)
             if not self._outlined:
                 raise StorageFailed(f"the directory of index {self.name} cannot be read: {self._trouble}") from error
             return
         self._trouble = None
-        self._settling.strangers(strangers)
+        found, self.directories = survey.outlines, survey.directories
+        self._settling.strangers(survey.strangers)
         first, self._outlined = not self._outlined, True
         for project in found.keys() | self._outlines.keys():
             before, now = self._outlines.get(project), found.get(project)
@@ -221,15 +227,20 @@ class Catalogue:
         self._names_are_old = True
 
     async def _read(self, project: str, *, keep: bool) -> HostedProject | None:
-        """Read *project* until nothing changes meanwhile."""
+        """Read *project* until nothing changes meanwhile.
+
+        What is found is there for clients at once, also while others go on copying, unless an upload has come in between.
+        """
         while True:
-            version = self._versions.get(project)
+            version, uploads = self._versions.get(project), self._uploads.get(project)
             outline = self._outlines.get(project)
             names = () if outline is None else outline.names
             found = await self._read_once(project, names)
             now = await self._disk.run(self.folder.outline, project, names)
             if version == self._versions.get(project):
                 break
+            if uploads == self._uploads.get(project) and self._known.get(project) is not None:
+                self._adopt(project, found, keep=True)
         if now is None:
             self._outlines.pop(project, None)
         else:

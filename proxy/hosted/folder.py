@@ -60,6 +60,17 @@ class Outline:
 
 
 @frozen
+class Survey:
+    """What stands in the whole directory: the projects that have files, what belongs to none with the reason, and the names
+    of all directories of projects.
+    """
+
+    outlines: Mapping[str, Outline] = EMPTY
+    strangers: Mapping[str, str] = EMPTY
+    directories: frozenset[str] = frozenset()
+
+
+@frozen
 class Contents:
     """What stands in the directory for a project, with what is noted of it; *faults* are notes that cannot be read."""
 
@@ -94,16 +105,16 @@ class Folder:
 
     # -- looking -----------------------------------------------------------------------------------------------------------
 
-    def outlines(self) -> tuple[dict[str, Outline], dict[str, str]]:
-        """Every project that has something in the directory, and what belongs to none, each with the reason.
+    def survey(self) -> Survey:
+        """Look at names, sizes and times of all files.
 
         Raises OSError where the directory cannot be read.
         """
         if self._own and not self.root.is_dir():
-            return {}, {}
-        return self._flat_outlines() if self.flat else self._outlines_of_folders()
+            return Survey()
+        return self._flat_survey() if self.flat else self._survey_of_folders()
 
-    def _outlines_of_folders(self) -> tuple[dict[str, Outline], dict[str, str]]:
+    def _survey_of_folders(self) -> Survey:
         names: dict[str, list[str]] = {}
         strangers = {}
         for entry in _entries(self.root):
@@ -114,29 +125,31 @@ class Folder:
                 where = "a directory of its project" if project is None else f"{project}/"
                 strangers[entry.name] = f"it stands beside the directories of projects: move it to {where}"
         found = {project: self.outline(project, tuple(sorted(folders))) for project, folders in names.items()}
-        return {project: each for project, each in found.items() if each is not None}, strangers
+        outlines = {project: each for project, each in found.items() if each is not None}
+        return Survey(outlines, strangers, frozenset(name for folders in names.values() for name in folders))
 
-    def _flat_outlines(self) -> tuple[dict[str, Outline], dict[str, str]]:
+    def _flat_survey(self) -> Survey:
         by_project: dict[str, list[os.DirEntry[str]]] = {}
         strangers = {}
         for entry in _entries(self.root):
-            if not is_distribution(entry.name):
-                continue
-            try:
-                by_project.setdefault(distribution_name(entry.name).project, []).append(entry)
-            except BadUpload as error:
-                strangers[entry.name] = str(error)
-        found = {project: _outlined(entries, [each.name for each in entries]) for project, entries in by_project.items()}
-        return {project: each for project, each in found.items() if each is not None}, strangers
+            file = entry.name.removesuffix(NOTE)
+            if entry.name.startswith(".") and entry.name.endswith(f".{_STATUS}"):
+                by_project.setdefault(normalize(entry.name[1:].removesuffix(f".{_STATUS}")), []).append(entry)
+            elif is_distribution(file) and not entry.name.startswith("."):
+                try:
+                    by_project.setdefault(distribution_name(file).project, []).append(entry)
+                except BadUpload as error:
+                    strangers[file] = str(error)
+        found = {project: _outlined(entries, None) for project, entries in by_project.items()}
+        return Survey({project: each for project, each in found.items() if each is not None}, strangers)
 
     def outline(self, project: str, names: tuple[str, ...]) -> Outline | None:
         """The outline of one *project*, whose directories (files, in the flat layout) are *names*; ``None`` if it is empty."""
         if self.flat:
-            facts = [(name, _facts(self.root / name)) for name in names]
-            there = [(name, each) for name, each in facts if each is not None]
-            return _summed(((name, each) for name, each in there), tuple(name for name, _ in there))
-        entries = [entry for name in names for entry in _entries(self.root / name, missing=True)]
-        return _outlined([each for each in entries if is_distribution(each.name)], names)
+            beside = self.status_paths(project)[0].name
+            paths = [self.root / each for name in names for each in (name, f"{name}{NOTE}")] + [self.root / beside]
+            return _summed(((path.name, facts) for path in paths if (facts := _facts(path)) is not None), None)
+        return _outlined((entry for name in names for entry in _entries(self.root / name, missing=True)), names)
 
     def contents(self, project: str, names: Iterable[str]) -> Contents:
         """All that stands there for *project*, whose directories (files, in the flat layout) are *names*."""
@@ -278,26 +291,29 @@ class Folder:
             self._prepare(self.root)
 
 
-def _outlined(entries: Iterable[os.DirEntry[str]], names: Iterable[str]) -> Outline | None:
+def _outlined(entries: Iterable[os.DirEntry[str]], names: tuple[str, ...] | None) -> Outline | None:
     facts = []
     for entry in entries:
         with suppress(OSError):
             facts.append((entry.name, entry.stat()))
-    return _summed(facts, tuple(names))
+    return _summed(facts, names)
 
 
-def _summed(facts: Iterable[tuple[str, os.stat_result]], names: tuple[str, ...]) -> Outline | None:
+def _summed(facts: Iterable[tuple[str, os.stat_result]], names: tuple[str, ...] | None) -> Outline | None:
+    """The outline of the files with these *facts*, notes among them; *names* are those of their directories."""
     there = sorted((name, each.st_size, each.st_mtime_ns, each.st_ino) for name, each in facts if stat.S_ISREG(each.st_mode))
-    if not there:
+    files = [(name, size) for name, size, _, _ in there if is_distribution(name) and not name.startswith(".")]
+    if not files:
         return None
     state = int.from_bytes(hashlib.blake2b(repr(there).encode(), digest_size=8).digest())
-    return Outline(state, len(there), sum(size for _, size, _, _ in there), names)
+    names = tuple(name for name, _ in files) if names is None else names
+    return Outline(state, len(files), sum(size for _, size in files), names)
 
 
 def _entries(folder: Path, *, missing: bool = False) -> list[os.DirEntry[str]]:
-    """What stands in *folder* for everybody; of one that is *missing* and may be, nothing.  Raises OSError."""
+    """What stands in *folder* for everybody, and notes; of one that is *missing* and may be, nothing.  Raises OSError."""
     try:
-        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".") or entry.name.endswith(f".{_STATUS}")]
     except (FileNotFoundError, NotADirectoryError):
         if missing:
             return []
