@@ -488,6 +488,12 @@ class IRepository(Interface):
     async def cached() -> Sequence[str]:
         """The names of the projects whose pages are cached and which may be seen, normalised and sorted.  Asks no upstream."""
 
+    async def own() -> Sequence[str] | None:
+        """The names of the projects that come from no upstream and may be seen, normalised and sorted.
+
+        ``None`` where all come from upstreams.  Raises StorageFailed.
+        """
+
     async def document(name: DocumentName) -> DocumentView:
         """A document beside the pages.  Raises as :meth:`page`."""
 

@@ -65,6 +65,9 @@ class Shelf:
     async def cached(self) -> Sequence[str]:
         return sorted(self._on_it)
 
+    async def own(self) -> Sequence[str] | None:
+        return sorted(self._on_it)
+
     async def document(self, name: DocumentName) -> DocumentView:
         if not isinstance(name, LegacyName):
             raise NotFound(f"there is no provenance of {name.filename} on {self.name}")

@@ -212,6 +212,8 @@ def table(name: str) -> dict[str, list[Asked]]:
         "packages/{project}/{digest}/{file}": [
             Asked(f"packages{stored}{end}", body(data), missing) for end, data in OF_FILE.items()
         ],
+        "links/": [Asked("links/", missing, missing, open=True)],
+        "links": [Asked("links", redirected, redirected, open=True)],
         "last-modified": [Asked("last-modified", lambda reply: True, lambda reply: True, open=True)],
         "simple/pypi/{project}/json": [Asked(f"simple/pypi/{name}/json", *legacy)],
         "{project}/json": [Asked(f"{name}/json", *legacy)],

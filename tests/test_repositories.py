@@ -154,6 +154,13 @@ async def test_what_is_cached_has_been_asked_for_and_is_on_the_list(make: Make, 
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("kind", KINDS)
+async def test_projects_come_from_upstream_or_are_its_own(make: Make, kind: str) -> None:
+    repository = await make(kind)
+    assert await repository.own() == (["app", "other"] if kind in ("shelf", "hosted") else None)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_legacy_document_comes_with_the_page_that_says_what_it_may_name(make: Make, kind: str) -> None:
     repository = await make(kind)
     page = await (await repository.page("app")).load()

@@ -46,6 +46,7 @@ class Purging:
         if page_only and which is not None:
             raise BadRequest(f"a page is of the whole project: purge the page of {project}, or {which}")
         wanted = project_name(project)
+        self._refuse_own(index, project)
         indexes = chosen_proxied(self._indexes, index)
         pinned = set() if page_only else await self._pinned(wanted)
         pages_kept: list[str] = []
@@ -62,6 +63,8 @@ class Purging:
         else:
             pages, removed = await self._purged(going, wanted, doomed, page_only=page_only)
         if not (pages or pages_kept or removed["removed"] or removed["pinned"]):
+            for name in await self._own(wanted):
+                self._refuse_own(name, project)
             what = "page of " if page_only else f"{which} of " if which is not None else "thing of "
             raise NotFound(f"no {what}{wanted} is kept here")
         return {**removed, "pages": _of_indexes(pages, wanted), "pages_kept": _of_indexes(pages_kept, wanted), "dry": dry}
@@ -142,9 +145,31 @@ class Purging:
         return found
 
     async def _recorded(self, project: str, which: str | None, index: str | None) -> list[Named]:
-        """The names of *project* that *which* means."""
+        """The names of *project* that *which* means, but for those that come from no upstream."""
         recorded = recorded_by_project(self._stores.ledger, index, project)
-        return [each async for found in recorded for each in found if means(which, each.filename)]
+        return [
+            each
+            async for found in recorded
+            for each in found
+            if means(which, each.filename) and not self._has_its_own(each.index)
+        ]
+
+    def _has_its_own(self, index: str) -> bool:
+        """Whether what *index* has comes from no upstream: nothing would bring it back."""
+        return index in self._indexes and self._indexes[index].proxied is None
+
+    async def _own(self, project: str) -> list[str]:
+        """The indexes that have *project* from no upstream."""
+        recorded = recorded_by_project(self._stores.ledger, project=project)
+        return sorted({each.index async for found in recorded for each in found if self._has_its_own(each.index)})
+
+    def _refuse_own(self, index: str | None, project: str) -> None:
+        """Raise BadRequest if *index* has no upstream."""
+        if index is not None and self._has_its_own(index):
+            raise BadRequest(
+                f"purge removes what upstream has too, and nothing of the index {index}: "
+                f"pypiproxy delete {index} {project} removes files from it"
+            )
 
     async def _purged(
         self, going: Mapping[str, Proxied], project: str, doomed: Sequence[Named], *, page_only: bool

@@ -23,6 +23,7 @@ from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
+from proxy.web.links import FlatPages
 from proxy.web.operations import Health, Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages
@@ -136,6 +137,7 @@ def build_web(
         Operations(health, means.metrics.exposition, means.work),
         Overview(indexes.built, indexes.default, health, means.work),
         Browsing(means.work),
+        FlatPages(means.work),
         identity,
     )
     front = Front(

@@ -142,6 +142,9 @@ class HostedRepository:
     def last_modified(self) -> float | None:
         return self._clock()
 
+    async def own(self) -> Sequence[str] | None:
+        return await self.cached()
+
     # -- documents ---------------------------------------------------------------------------------------------------------
 
     async def document(self, name: DocumentName) -> DocumentView:

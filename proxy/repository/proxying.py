@@ -163,6 +163,9 @@ class ProxyRepository:
     async def cached(self) -> Sequence[str]:
         return await self._gate.visible_of(await self._pages.known())
 
+    async def own(self) -> Sequence[str] | None:
+        return None
+
     async def document(self, name: DocumentName) -> DocumentView:
         match name:
             case LegacyName(project, version):

@@ -5,11 +5,12 @@ Both are made piece by piece: encoding a page of 40,000 files in one call would 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy.model import File, Page, strongest
 from proxy.simple.attributes import written
@@ -117,6 +118,18 @@ def _html(page: Page, link: Link) -> bytes:
         "",
     ]
     return "\n".join(lines).encode()
+
+
+def link_lines(page: Page, link: Link) -> bytes:
+    """The links of the files of *page*, for a page of several projects; without provenance, which no such page has."""
+    return "".join(f"{_anchor(replace(file, provenance=None), link)}\n" for file in page.files).encode()
+
+
+def flat_page(title: str, lines: Iterable[bytes]) -> bytes:
+    """A page of links alone."""
+    shown = escape(title)
+    head = f"<!DOCTYPE html>\n<html>\n<head>\n<title>{shown}</title>\n</head>\n<body>\n<h1>{shown}</h1>\n"
+    return b"".join((head.encode(), *lines, b"</body>\n</html>\n"))
 
 
 def _anchor(file: File, link: Link) -> str:

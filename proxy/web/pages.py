@@ -11,6 +11,7 @@ from proxy.interfaces import IRepository
 from proxy.names import normalize
 from proxy.simple.media import MediaType, choose_coding, negotiate
 from proxy.web.answers import Answer, Ask, Ready
+from proxy.web.origin import origin
 from proxy.web.renderings import CODINGS, Rendering, Renderings
 from proxy.web.representing import represented, unchanged
 
@@ -29,8 +30,8 @@ class Pages:
     def __init__(self, renderings: Renderings) -> None:
         self._renderings = renderings
 
-    async def page(self, repository: IRepository, project: str, slash: bool, ask: Ask) -> Answer:
-        """Answer a request for ``…/simple/<project>/``; *slash* is whether the path ended in one."""
+    async def page(self, repository: IRepository, root: str, project: str, slash: bool, ask: Ask) -> Answer:
+        """Answer a request for ``…/simple/<project>/``; *slash* is whether the path ended in one, *root* that of the index."""
         normal = normalize(project)
         if project != normal or not slash:
             up = "../" if slash else ""
@@ -40,9 +41,9 @@ class Pages:
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         known = ask.header("if-none-match")
         view = await repository.page(normal, no_cache=ask.no_cache)
-        rendering = await self._renderings.get(repository.name, view, media, coding)
+        rendering = await self._renderings.get(repository.name, view, media, coding, _secure(ask, root))
         answer = _answer(view, rendering, media, coding, known)
-        if not ask.no_cache:
+        if not ask.no_cache and not view.relative:
             answer.again = lambda: self._at_once(repository, normal, media, coding, known)
         return answer
 
@@ -54,6 +55,12 @@ class Pages:
         if rendering is None:
             return None
         return (rendering.etag, view.status.ttl), lambda: _answer(view, rendering, media, coding, known)
+
+
+def _secure(ask: Ask, root: str) -> str | None:
+    """The URL of the index at the path *root*, if clients reach it over TLS: URLs of provenance must be such (PEP 740)."""
+    base = origin(ask)
+    return f"{base}{root}" if base.startswith("https://") else None
 
 
 def _answer(view: PageView, rendering: Rendering, media: MediaType, coding: str, known: str | None) -> Answer:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import zstandard
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from isal import igzip
+from msgspec.structs import replace
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.views import PageView
@@ -33,7 +34,8 @@ class Rendering:
     etag: str
 
 
-Key = tuple[str, str, MediaType, str]
+#: Index, project, media type, coding, and the URL of the index that absolute URLs begin with, where a page has some.
+Key = tuple[str, str, MediaType, str, str | None]
 
 
 class Renderings:
@@ -44,22 +46,30 @@ class Renderings:
         self._table: BoundedTable[Key, Rendering] = BoundedTable(memory, lambda rendering: len(rendering.body) + 500)
         self._renders: Flights[Rendering] = Flights()
 
-    async def get(self, index: str, view: PageView, media: MediaType, coding: str) -> Rendering:
-        """The rendering of *view*, made now (in a worker thread, once for all askers) if it is not there."""
-        rendering = self.at_hand(index, view, media, coding)
+    async def get(self, index: str, view: PageView, media: MediaType, coding: str, root: str | None = None) -> Rendering:
+        """The rendering of *view*, made now (in a worker thread, once for all askers) if it is not there.
+
+        *root* is what URLs begin with that are relative to the root of the index; without it these are left out.
+        """
+        key = (index, view.project, media, coding, root if view.relative else None)
+        rendering = self._there(key, view)
         if rendering is not None:
             return rendering
-        key = (index, view.project, media, coding)
         return await self._renders.join((key, view.state), lambda: self._make(key, view))
 
     def at_hand(self, index: str, view: PageView, media: MediaType, coding: str) -> Rendering | None:
-        """The rendering of *view* if it is in the table."""
-        rendering = self._table.get((index, view.project, media, coding))
+        """The rendering of *view* if it is in the table, and the same for whoever asks."""
+        return None if view.relative else self._there((index, view.project, media, coding, None), view)
+
+    def _there(self, key: Key, view: PageView) -> Rendering | None:
+        rendering = self._table.get(key)
         return rendering if rendering is not None and rendering.state == view.state else None
 
     async def _make(self, key: Key, view: PageView) -> Rendering:
         page = await view.load()
-        _, _, media, coding = key
+        _, _, media, coding, root = key
+        if view.relative:
+            page = await self._offload.run_first(_rooted, page, root)
         rendering = await self._offload.run_first(_render, view.state, page, media, coding)
         self._table.put(key, rendering)
         return rendering
@@ -68,6 +78,17 @@ class Renderings:
 def _render(state: str, page: Page, media: MediaType, coding: str) -> Rendering:
     body = encoded(render(page, media, lambda file: link(page.project, file)), coding)
     return Rendering(state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def _rooted(page: Page, root: str | None) -> Page:
+    """*page* with the URLs of provenance that are relative to the root of the index below *root*, or without them."""
+
+    def rooted(file: File) -> File:
+        if file.provenance is None or "://" in file.provenance:
+            return file
+        return replace(file, provenance=None if root is None else f"{root}{quote(file.provenance, safe='/+!~')}")
+
+    return evolve(page, files=tuple(map(rooted, page.files)))
 
 
 def link(project: str, file: File) -> str:

@@ -16,6 +16,7 @@ from proxy.web.astray import Astray
 from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.files import Files
+from proxy.web.links import FlatPages
 from proxy.web.operations import Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages, redirect
@@ -53,6 +54,7 @@ class Routes:
         operations: Operations,
         overview: Overview,
         browsing: Browsing,
+        links: FlatPages,
         identity: Identity,
     ) -> None:
         self._repositories = repositories
@@ -64,6 +66,7 @@ class Routes:
         self._identity = identity
         self._astray = Astray()
         self._browsing = browsing
+        self._links = links
 
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
@@ -106,10 +109,10 @@ class Routes:
         return await projects(at.repository, True, at.ask)
 
     async def _page(self, at: At, project: str) -> Answer:
-        return await self._pages.page(at.repository, project, False, at.ask)
+        return await self._pages.page(at.repository, at.root, project, False, at.ask)
 
     async def _page_with_slash(self, at: At, project: str) -> Answer:
-        return await self._pages.page(at.repository, project, True, at.ask)
+        return await self._pages.page(at.repository, at.root, project, True, at.ask)
 
     async def _page_of_pipenv(self, at: At, project: str) -> Answer:
         """pipenv asks for ``/simple//name/``."""
@@ -122,6 +125,12 @@ class Routes:
         if (filename := companion_of(name, PROVENANCE)) is not None:
             return await self._documents.provenance(at.repository, normalize(project), digest, filename, at.ask)
         return await self._files.file(at.repository, normalize(project), digest, name, at.ask)
+
+    async def _flat(self, at: At) -> Answer:
+        return await self._links.page(at.repository, at.ask)
+
+    async def _flat_without_slash(self, at: At) -> Answer:
+        return redirect("links/")
 
     async def _age(self, at: At) -> Answer:
         return last_modified(at.repository)
@@ -155,6 +164,8 @@ ROUTES: Mapping[str, Callable[..., Awaitable[Answer]]] = {
     "simple//{project}": Routes._page_of_pipenv,
     "files/{project}/{digest}/{file}": Routes._file,
     "packages/{project}/{digest}/{file}": Routes._file,
+    "links/": Routes._flat,
+    "links": Routes._flat_without_slash,
     "last-modified": Routes._age,
     "simple/pypi/{project}/json": Routes._legacy_of_pip_tools,
     "{project}/json": Routes._legacy_of_pip_tools,

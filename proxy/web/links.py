@@ -1,0 +1,81 @@
+"""One flat page with the links of all files of an index, for ``pip --find-links`` and tools that know no other index."""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import quote
+
+from attrs import frozen
+
+from proxy.core.ranges import none_match
+from proxy.errors import NotFound
+from proxy.interfaces import IOffload, IRepository
+from proxy.mechanism.flight import Flights
+from proxy.model import File, Page
+from proxy.names import is_plain
+from proxy.repository.offered import segment
+from proxy.simple.media import choose_coding
+from proxy.simple.render import flat_page, link_lines
+from proxy.web.answers import Answer, Ask
+from proxy.web.renderings import CODINGS, encoded
+
+#: Files on one page: some 300 bytes each.
+_MOST = 100_000
+
+
+@frozen(slots=True)
+class _FlatPage:
+    """The page, and what names it."""
+
+    body: bytes
+    etag: str
+
+
+class FlatPages:
+    """Answers with the files of an index on one page.  It is made for each that asks, once for all who ask at one time."""
+
+    def __init__(self, offload: IOffload) -> None:
+        self._offload = offload
+        self._makes: Flights[_FlatPage] = Flights()
+
+    async def page(self, repository: IRepository, ask: Ask) -> Answer:
+        """Answer a request for ``links/`` of *repository*.  Raises NotFound for one that has no projects of its own."""
+        coding = choose_coding(ask.header("accept-encoding"), CODINGS)
+        made = await self._makes.join((repository.name, coding), lambda: self._make(repository, coding))
+        headers = [("Vary", "Accept-Encoding"), ("ETag", made.etag), ("Cache-Control", "no-cache")]
+        if none_match(ask.header("if-none-match"), made.etag):
+            return Answer(304, headers)
+        headers.append(("Content-Type", "text/html; charset=utf-8"))
+        if coding != "identity":
+            headers.append(("Content-Encoding", coding))
+        return Answer(200, headers, made.body)
+
+    async def _make(self, repository: IRepository, coding: str) -> _FlatPage:
+        names = await repository.own()
+        if names is None:
+            raise NotFound(f"index {repository.name} has its files from upstream: there is no flat page of all of them")
+        lines: list[bytes] = []
+        count = 0
+        for name in names:
+            try:
+                page = await (await repository.page(name)).load()
+            except NotFound:
+                continue  # it was removed, or is hidden
+            count += len(page.files)
+            if count > _MOST:
+                raise NotFound(f"index {repository.name} has more than {_MOST:,} files: too many for one page")
+            lines.append(await self._offload.run(_lines, page))
+        body = await self._offload.run(_whole, repository.name, lines, coding)
+        return _FlatPage(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def _lines(page: Page) -> bytes:
+    def link(file: File) -> str:
+        name = file.filename
+        return f"../files/{page.project}/{segment(file)}/{name if is_plain(name) else quote(name, safe='+!~')}"
+
+    return link_lines(page, link)
+
+
+def _whole(index: str, lines: list[bytes], coding: str) -> bytes:
+    return encoded(flat_page(f"Files of {index}", lines), coding)
