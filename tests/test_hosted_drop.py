@@ -351,6 +351,21 @@ async def test_a_directory_that_is_missing_is_reported_and_used_when_it_is_there
 
 
 @pytest_twisted.ensureDeferred
+async def test_more_changes_than_the_kernel_remembers_are_no_matter(serve: Start, folder: Path) -> None:
+    proxy = await serve(indexes=(hosted(),))
+    drop(folder, OLD)
+    await until_listed(proxy, "app", OLD)
+    # Nothing is read meanwhile: the reactor waits for this.
+    for number in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 3 + 1_000):
+        (folder / "app" / f"{number}.txt").write_bytes(b"")
+        (folder / "app" / f"{number}.txt").unlink()
+    drop(folder, APP)
+    drop(folder, new := wheel("new"))
+    await until_listed(proxy, "app", APP, OLD)
+    await until_listed(proxy, "new", new)
+
+
+@pytest_twisted.ensureDeferred
 async def test_uploads_and_copies_of_one_name_never_disagree(serve: Start, folder: Path) -> None:
     proxy = await serve(indexes=(hosted(),))
     receiving = proxy.service.receiving[INDEX]

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +30,9 @@ from proxy.interfaces import IOffload
 from proxy.mechanism.flight import Flights
 
 T = TypeVar("T")
+
+#: Projects that are read at one time when all are.
+_READERS = 4
 
 
 @frozen(slots=True)
@@ -187,11 +190,22 @@ class Catalogue:
 
         Memory stays as it is.  One that cannot be read is passed over.
         """
-        for project in sorted(self._outlines):
-            try:
-                await self._reads.join(project, lambda project=project: self._read(project, keep=False))  # type: ignore[misc]
-            except StorageFailed:
-                self._cannot_be_read(Failure(), project)
+        left = iter(sorted(self._outlines))
+
+        async def read_next() -> None:
+            for project in left:
+                try:
+                    await self._reads.join(project, lambda: self._read(project, keep=False))  # noqa: B023  # called at once
+                except StorageFailed:
+                    self._cannot_be_read(Failure(), project)
+
+        # Most of the time goes into waiting for the disk.
+        readers = [Deferred.fromCoroutine(read_next()) for _ in range(_READERS)]
+        try:
+            await gatherResults(readers, consumeErrors=True)
+        finally:
+            for each in readers:
+                each.cancel()
 
     # -- inside ------------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -20,9 +20,11 @@ from twisted.python.failure import Failure
 from proxy.errors import StorageFailed
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.mounts import is_told_of_changes
-from proxy.hosted.notices import Notices
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import Flights
+
+if TYPE_CHECKING:
+    from proxy.hosted.notices import Notices
 
 #: Seconds for which changes are collected before they are looked at.
 _COLLECT = 0.05
@@ -103,7 +105,11 @@ class DropDirectory:
         folder = self._catalogue.folder
         self._watched.clear()
         try:
+            from proxy.hosted.notices import Notices  # other systems than Linux have nothing of the kind
+
             self._notices = Notices(folder.root, self._reactor, self._told, self._told_more, self._deafen, flat=folder.flat)
+        except ImportError:
+            self._notified = False
         except OSError as error:
             if error.errno != errno.ENOENT:  # that is tried again
                 self._give_up(error)

@@ -10,11 +10,9 @@ import csv
 import re
 from collections.abc import Iterable
 from email.errors import MessageError
+from typing import TYPE_CHECKING
 
 from attrs import frozen
-from packaging.metadata import RawMetadata, parse_email
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -23,6 +21,9 @@ from proxy.hosted.members import STANDARD_LIMITS, ArchiveLimits, shown_name
 from proxy.hosted.tars import check_tar
 from proxy.hosted.zips import CheckedZip
 from proxy.names import is_filename, is_project_name, is_version, is_wheel, kind_of, normalize
+
+if TYPE_CHECKING:
+    from packaging.metadata import RawMetadata
 
 #: The endings that are taken; the public index takes no others.
 ENDINGS = (".whl", ".tar.gz", ".zip")
@@ -172,6 +173,8 @@ def _tarred_source(descriptor: int, size: int, limits: ArchiveLimits) -> bytes:
 
 def _facts(metadata: bytes, called: DistributionName) -> tuple[str, str | None]:
     """The name and the Requires-Python that *metadata* state, which must be those of the file that is *called* so."""
+    from packaging.metadata import parse_email  # loaded with the first one
+
     try:
         raw, unparsed = parse_email(metadata)
     except (ValueError, MessageError, LookupError) as error:
@@ -190,6 +193,8 @@ def _facts(metadata: bytes, called: DistributionName) -> tuple[str, str | None]:
 
 
 def _requirements(raw: RawMetadata) -> str | None:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     requires_python = raw.get("requires_python", "")
     try:
         SpecifierSet(requires_python)
@@ -200,6 +205,8 @@ def _requirements(raw: RawMetadata) -> str | None:
 
 
 def _check_requirements(requirements: Iterable[str]) -> None:
+    from packaging.requirements import InvalidRequirement, Requirement
+
     for each in requirements:
         try:
             Requirement(each)

@@ -1,7 +1,7 @@
 """What the kernel tells of the directories of a hosted index (inotify(7)): which project has changed.
 
-The kernel forgets what it cannot queue, and says nothing of what others do on a shared file system: whoever uses this looks at
-the directory now and then all the same.
+The kernel says nothing of what others do on a shared file system: whoever uses this looks at the directory now and then all
+the same.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from twisted.python.filepath import FilePath
 
 from proxy.hosted.folder import project_in
 from proxy.hosted.notes import NOTE
+from proxy.mechanism.twisted_internals import directory_events
 from proxy.names import is_distribution, is_project_name, normalize
 
 _OF_FILES = (
@@ -37,22 +38,11 @@ _STATUS = ".project.json"
 ProjectChanged = Callable[[str, str | None], None]
 
 
-class _Reading(inotify.INotify):
-    """One that goes on when a directory is removed; its base class ends then."""
-
-    def loseConnection(self) -> None:
-        pass
-
-    def end(self) -> None:
-        """Close it."""
-        super().loseConnection()
-
-
 class Notices:
     """Calls *changed* for what happens in *root* and in the directories below it that it is told of.
 
-    *look* is called for what concerns no project, *lost* when *root* itself is moved or removed.  Raises OSError when *root* is
-    missing, or the kernel has nothing left to watch it with.
+    *look* is called for what concerns no project, or was forgotten; *lost* when *root* is moved or removed.  Raises OSError
+    when *root* is missing, or the kernel has nothing left to watch it with.
     """
 
     def __init__(
@@ -71,7 +61,7 @@ class Notices:
         self._lost = lost
         self._flat = flat
         try:
-            self._reading = _Reading(reactor)
+            self._reading = directory_events(reactor, look)
             self._reading.startReading()
         except inotify.INotifyError as error:
             raise OSError(errno.EMFILE, "this user may watch no more: raise fs.inotify.max_user_instances") from error

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import struct
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import _parse
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorFDSet, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.filepath import FilePath
 from twisted.web._newclient import HTTP11ClientProtocol, ParseError
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http import _DataLoss
@@ -78,3 +81,47 @@ def unsent(connection: Connection) -> int:
 def encrypted_later(connection: TLSMemoryBIOProtocol) -> int:
     """How many bytes that were written to *connection* TLS has not encrypted yet."""
     return sum(map(len, connection._appSendBuffer))
+
+
+class DirectoryEvents(Protocol):
+    """An inotify descriptor (inotify(7)), as :mod:`twisted.internet.inotify` has it."""
+
+    def startReading(self) -> None:
+        """Tell of what happens from now on."""
+
+    def watch(
+        self, path: FilePath[str], mask: int, *, callbacks: Sequence[Callable[[object, FilePath[bytes], int], None]]
+    ) -> object:
+        """Tell *callbacks* of what happens in the directory *path*.  Raises INotifyError."""
+
+    def ignore(self, path: FilePath[str]) -> None:
+        """Tell of that no more.  Raises KeyError."""
+
+    def end(self) -> None:
+        """Close it."""
+
+
+def directory_events(reactor: IReactorFDSet, forgotten: Callable[[], None]) -> DirectoryEvents:
+    """A descriptor that goes on when one of its directories is removed, and calls *forgotten* when the kernel forgets events.
+
+    Twisted's own ends with the first of its directories, and passes over what it is told of none.  Raises INotifyError, and
+    ImportError where the system has nothing of the kind.
+    """
+    from twisted.internet.inotify import IN_Q_OVERFLOW, INotify
+
+    overflow = struct.pack("=LLLL", 0xFFFFFFFF, IN_Q_OVERFLOW, 0, 0)
+
+    class Lasting(INotify):
+        def loseConnection(self) -> None:
+            pass
+
+        def end(self) -> None:
+            super().loseConnection()
+
+        def _doRead(self, data: bytes) -> None:
+            # Where the same bytes are something else, one look too many is taken.
+            if overflow in data:
+                forgotten()
+            super()._doRead(data)
+
+    return Lasting(reactor)
