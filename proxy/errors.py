@@ -159,6 +159,14 @@ class DigestChanged(ProxyError):
     title = "Digest changed upstream"
 
 
+class NameAbandoned(ProxyError):
+    """The name of a project belongs to an index that is not configured any more: it is looked up nowhere else."""
+
+    status = 409
+    code = "name-abandoned"
+    title = "Name claimed by an index that is not configured"
+
+
 class LoopDetected(ProxyError):
     """A request came back to the instance that sent it (RFC 5842 section 7.2)."""
 

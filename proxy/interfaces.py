@@ -545,14 +545,53 @@ class IReceiving(Interface):
 class IClaims(Interface):
     """Which names of projects belong to hosted indexes.  A claim survives the files, and the configuration of its index."""
 
-    async def claim(index: str, project: str, by: str) -> None:
-        """*project* (normalised) has a file on the hosted *index* now: the name belongs there, unless it is held.
+    generation: int = Attribute("Another number after each change: what follows from claims holds as long as it is the same.")
 
-        Durable when it returns; costs nothing for a name that is claimed.  Raises StorageFailed.
+    async def ready() -> None:
+        """Wait until claims have been read.  Raises StorageFailed while they cannot be."""
+
+    async def claim(index: str, project: str, by: str) -> None:
+        """*project* (normalised) has a file on the hosted *index* now: the name belongs there from now on.
+
+        It is held instead where a later member of a group is known to serve it, and where an index that is not configured any
+        more has claimed it.  Durable when it returns; costs nothing for a name that is claimed or held.  Raises StorageFailed.
         """
 
     def claimed(index: str, project: str) -> bool:
         """Whether *project* belongs to the hosted *index*, by a claim or by what the index owns.
 
         Raises StorageFailed while claims cannot be read.
+        """
+
+    def held(index: str, project: str) -> str | None:
+        """Why the claim of *index* to *project* is held and what to do, for its uploader; ``None``: it is not held.
+
+        Raises StorageFailed while claims cannot be read.
+        """
+
+    def abandoned(project: str) -> Sequence[str]:
+        """The indexes that have claimed *project* and are not configured as hosted ones any more.
+
+        Raises StorageFailed while claims cannot be read.
+        """
+
+    def reserved(indexes: Collection[str], project: str) -> bool:
+        """Whether *project* belongs to one of the hosted *indexes*, or is abandoned: it is not asked of any upstream.
+
+        Raises StorageFailed while claims cannot be read.
+        """
+
+    def names(indexes: Collection[str]) -> Collection[str]:
+        """The names that are reserved for *indexes* by claims, without those that match a pattern.
+
+        Raises StorageFailed while claims cannot be read.
+        """
+
+    def patterns(indexes: Collection[str]) -> str:
+        """What the hosted *indexes* own by their patterns, in one line."""
+
+    async def colliding(index: str, projects: Collection[str]) -> Mapping[str, str]:
+        """Those of *projects* that a new claim of *index* would be held for, with the reason.  Asks no upstream.
+
+        Raises StorageFailed.
         """

@@ -10,6 +10,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
 from proxy.composition.caches import build_caches, sweep
+from proxy.composition.claims import build_claims
 from proxy.composition.commands import build_commands
 from proxy.composition.exposed import tell_exposed
 from proxy.composition.hosted import HostedKind
@@ -57,7 +58,8 @@ class ProxyService(MultiService):
         self.caches = build_caches(settings.server, settings.indexes, self.storage, self._means)
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
-        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means)
+        self.claims = build_claims(settings, self.caches, proxied.cached, self._means)
+        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, self.claims)
         self._indexes = build_indexes(settings.indexes, {"proxy": proxied.build, "hosted": hosted.build})
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
         self._rotation = Rotation(self._rotating, reactor)
@@ -83,6 +85,7 @@ class ProxyService(MultiService):
     def startService(self) -> None:
         calm_collector()
         sweep(self.storage)
+        self.caches.begin()
         if self._serving:
             self._web.tell_limit()
             tell_exposed(self._settings)

@@ -130,6 +130,11 @@ class IndexSettings:
     group: GroupSettings | None = None
 
     @property
+    def owns(self) -> tuple[str, ...]:
+        """The patterns of names that belong to it, if it is hosted."""
+        return () if self.hosted is None else self.hosted.owns
+
+    @property
     def members(self) -> tuple[str, ...]:
         """The indexes that it consists of, if it is a group."""
         return () if self.group is None else self.group.members
@@ -191,3 +196,13 @@ class Settings:
     upstreams: tuple[UpstreamSettings, ...]
     indexes: tuple[IndexSettings, ...]
     warm: WarmSettings | None = None
+
+    def leaves(self, index: str) -> tuple[str, ...]:
+        """The indexes that *index* consists of, groups among them replaced by their members: itself if it is no group.
+
+        Each comes once, where it comes first.
+        """
+        (found,) = [each for each in self.indexes if each.name == index]
+        if found.group is None:
+            return (index,)
+        return tuple(dict.fromkeys(leaf for member in found.members for leaf in self.leaves(member)))

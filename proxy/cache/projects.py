@@ -17,7 +17,7 @@ from proxy.core.cache_status import CacheStatus
 from proxy.core.events import OF_LISTS, Incident, Notice
 from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, StorageFailed
-from proxy.interfaces import IOffload, IProjectsView, IUpstreams
+from proxy.interfaces import IBytesSource, IOffload, IProjectsView, IUpstreams
 from proxy.mechanism.flight import closing_after, uninterrupted
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
@@ -84,6 +84,14 @@ class ProjectList:
             return await self._own()
         head = served.head
         return await self._shown.view(head.digest, served.status, head.serial)
+
+    async def kept(self) -> IBytesSource | None:
+        """The lines of the list that is kept, whatever its age and whoever may see it; ``None`` without one.
+
+        Asks no upstream.  The caller closes them.
+        """
+        head = await self._refreshed.remembered(_KEY)
+        return None if head is None or not head.found else await self._lists.open(lines_file(head.digest))
 
     async def _own(self) -> IProjectsView:
         """The list of what is kept here."""

@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from proxy.cache.claims import ClaimBook
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER
@@ -21,6 +22,7 @@ from proxy.composition.storage import Storage, database_trouble
 from proxy.core.troubles import Trouble
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
+from proxy.mechanism.flight import swallow
 from proxy.settings import MIB, IndexSettings, ServerSettings
 from proxy.storage.memory import RecentRecords
 from proxy.storage.spare import SpareRecords
@@ -39,10 +41,15 @@ class Caches:
 
     records: IRecordStore
     ledger: Ledger
+    claims: ClaimBook
     usage: UsageBook
     pinned: PinnedBook
     room: Room
     files: FileCache
+
+    def begin(self) -> None:
+        """Have claims read, before anybody asks for them; who asks earlier waits."""
+        swallow(Deferred.fromCoroutine(self.claims.read()), StorageFailed)
 
     def tidy(self) -> Deferred[None]:
         """Keep files within their limits from now on, and remove outdated records; cancelling ends the latter."""
@@ -51,9 +58,10 @@ class Caches:
         return cleaning.addErrback(lambda failure: failure.trap(CancelledError, StorageFailed) and None)
 
     async def mend(self) -> Sequence[Trouble]:
-        """Write what the ledger could not take before; what is wrong if it still cannot."""
+        """Write what the ledger could not take before, and read claims if they could not be read; what is still wrong."""
         try:
             await self.ledger.mend()
+            await self.claims.read()
         except StorageFailed as error:
             return [database_trouble(LEDGER, str(error))]
         return []
@@ -92,6 +100,7 @@ def build_caches(server: ServerSettings, indexes: Iterable[IndexSettings], stora
     return Caches(
         records=SpareRecords(storage.records, RecentRecords(_UNWRITTEN)),
         ledger=ledger,
+        claims=ClaimBook(storage.ledger, {each.name: each.owns for each in indexes if each.kind == "hosted"}),
         usage=usage,
         pinned=pinned,
         room=room,

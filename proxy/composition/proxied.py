@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from proxy.administration.parts import IndexParts, Proxied
 from proxy.cache.documents import DocumentCache
@@ -11,10 +11,12 @@ from proxy.cache.projects import ProjectList
 from proxy.cache.records import DOCUMENTS, PROJECTS, HeadedRecords
 from proxy.cache.refreshed import Terms
 from proxy.composition.caches import Caches
+from proxy.composition.claims import reserving
 from proxy.composition.indexes import BuiltIndex
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
 from proxy.composition.upstreams import Clients, build_pool
+from proxy.errors import StorageFailed
 from proxy.interfaces import IUpstreams
 from proxy.model import DocumentReply, Validators
 from proxy.policy.policy import Policy
@@ -42,6 +44,8 @@ class ProxyKind:
         self._policy = policy
         self._means = means
         self._hosts = FileHosts(settings.upstreams)
+        self._reserving = {each.name: reserving(settings, each.name) for each in settings.indexes}
+        self.cached: dict[str, Proxied] = {}
         self._page_memory = int(settings.server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
 
     def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
@@ -57,17 +61,32 @@ class ProxyKind:
         def repository(offering: Offering) -> ProxyRepository:
             return ProxyRepository(sources, offering, metadata, documents, means.work, means.clock, means.metrics)
 
+        self.cached[index.name] = Proxied(pages, documents, pool)
         offered = repository(self._offering(index, self._policy, prefetch=index.prefetch and not index.offline))
         everything = repository(self._offering(index, Policy(), prefetch=False))
         return BuiltIndex(
-            IndexParts(offered, everything, Proxied(pages, documents, pool)),
+            IndexParts(offered, everything, self.cached[index.name]),
             closing=(pages, documents, metadata, offered, everything),
         )
 
     def _offering(self, index: IndexSettings, policy: Policy, *, prefetch: bool) -> Offering:
         # What is present is remembered for what one policy lets be seen.
         presence = Presence(self._storage.files, self._means.work) if index.offline else None
-        return Offering(policy=policy, hosts=self._hosts, presence=presence, prefetch=prefetch)
+        return Offering(
+            policy=policy, hosts=self._hosts, presence=presence, prefetch=prefetch, reserved=self._reserved(index.name)
+        )
+
+    def _reserved(self, index: str) -> Callable[[str], bool]:
+        """Whether the name of a project belongs to a hosted index that *index* is in a group with, or may do so."""
+        hosted, claims = self._reserving[index], self._caches.claims
+
+        def reserved(project: str) -> bool:
+            try:
+                return bool(hosted) and claims.reserved(hosted, project)
+            except StorageFailed:
+                return True
+
+        return reserved
 
     def _documents(self, index: str, pool: IUpstreams, pages: PageCache, terms: Terms) -> Documents:
         places, work = ProvenancePlaces(index), self._means.work

@@ -76,7 +76,8 @@ class Prefetch:
 
     *gate* gives the pages: what is hidden is not asked for ahead either.  *metadata* returns the metadata of a file, whole; it
     is told the project, the digest segment and the file's name.
-    *willing* is asked whether upstream may be asked for what nobody waits for.
+    *willing* is asked whether upstream may be asked for what nobody waits for, and *reserved* whether the name of a project
+    belongs to another index: upstream is not told of it.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Prefetch:
         offload: IOffload,
         metadata: Callable[[str, str, str], Awaitable[IBytesSource]],
         willing: Callable[[], bool],
+        reserved: Callable[[str], bool] = lambda project: False,
     ) -> None:
         self._index = index
         self._gate = gate
@@ -94,6 +96,7 @@ class Prefetch:
         self._offload = offload
         self._metadata = metadata
         self._willing = willing
+        self._reserved = reserved
         self._running: dict[object, Deferred[None]] = {}
         self._waiting: deque[tuple[object, Callable[[], Awaitable[None]]]] = deque()
         self._filling = False
@@ -146,6 +149,8 @@ class Prefetch:
             self._start(name, partial(self._required, name))
 
     async def _required(self, project: str) -> None:
+        if self._reserved(project):
+            return
         if await self._gate.remembered(project) is None:
             served = await self._gate.get(project)
             await self._after_page(project, served.head)

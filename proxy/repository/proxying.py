@@ -66,7 +66,9 @@ class ProxyRepository:
         self._gate = gate = Gate(offering.policy, name, sources.pages, ledger, offload, clock)
         self._listed = ListedFiles(sources, gate, self._remote, offload, recorder)
         self._prefetch = (
-            Prefetch(name, gate, ledger, offload, self._have_metadata, upstreams.spare) if offering.prefetch else None
+            Prefetch(name, gate, ledger, offload, self._have_metadata, upstreams.spare, offering.reserved)
+            if offering.prefetch
+            else None
         )
 
     def owner(self, project: str) -> str:

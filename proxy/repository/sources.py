@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import frozen
 
 from proxy.cache.files import FileCache
@@ -36,3 +38,5 @@ class Offering:
     presence: Presence | None = None
     #: Whether metadata is fetched before clients ask for it.
     prefetch: bool = False
+    #: Whether the name of a project belongs to another index, so that nothing is asked for it that no client asked for.
+    reserved: Callable[[str], bool] = lambda project: False

@@ -1,0 +1,217 @@
+"""The book of claims: which names of projects hosted indexes have claimed, in records that nothing can bring back.
+
+One record per claim (``claim/<index>/<project>``).  All of them are read into memory once: a claim is asked for with each
+request.  While they cannot be read, nothing is known of any name, and whoever asks is told so (StorageFailed).  A record that
+makes no sense counts as a claim: its key has the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
+
+from proxy.core.claims import ClaimState, NameClaim, Patterns
+from proxy.errors import StorageFailed
+from proxy.interfaces import IVersionedRecords
+from proxy.mechanism.flight import Flights
+from proxy.model import EMPTY, Change, Versioned
+
+#: The first part of the keys of all claims.
+_FOLDER = "claim"
+#: Names that are listed in one line of the log.
+_NAMED = 10
+
+
+class _Noted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a record says."""
+
+    state: str
+    since: float
+    by: str
+    why: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(_Noted)
+#: What a record that makes no sense is taken for.
+_UNREADABLE = _Noted(ClaimState.CLAIMED.value, 0.0, "unknown", "its record cannot be understood")
+
+
+class ClaimBook:
+    """All claims of a data directory.  *owns* has the patterns of each hosted index that is configured, by its name."""
+
+    log = Logger()
+
+    def __init__(self, records: IVersionedRecords, owns: Mapping[str, Collection[str]]) -> None:
+        self._records = records
+        self._stated = owns
+        self._owns = {index: Patterns(patterns) for index, patterns in owns.items()}
+        #: By project, then by index; ``None`` until they have been read.  What is in it is replaced and never changed.
+        self._claims: dict[str, Mapping[str, NameClaim]] | None = None
+        self._reads: Flights[None] = Flights()
+        self._changing = DeferredLock()
+        self.generation = 0
+
+    # -- what there is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def hosted(self) -> Collection[str]:
+        """The hosted indexes that are configured."""
+        return self._owns.keys()
+
+    async def read(self) -> None:
+        """Read all claims, unless that is done.  Raises StorageFailed."""
+        if self._claims is None:
+            await self._reads.join(_FOLDER, self._read)
+
+    def of(self, project: str) -> Mapping[str, NameClaim]:
+        """The claims to *project* (normalised), by index.  Raises StorageFailed while they cannot be read."""
+        return self._known().get(project, EMPTY)
+
+    def owns(self, index: str, project: str) -> bool:
+        """Whether the name of *project* matches what the hosted *index* owns."""
+        patterns = self._owns.get(index)
+        return patterns is not None and patterns.match(project)
+
+    def patterns(self, indexes: Collection[str]) -> str:
+        """The patterns of the hosted *indexes*, in one line."""
+        return "; ".join(f"{index}: {' '.join(sorted(self._stated.get(index, ())))}" for index in sorted(indexes))
+
+    def claimed(self, index: str, project: str) -> bool:
+        """Whether *project* belongs to the hosted *index*.  Raises StorageFailed while claims cannot be read."""
+        if self.owns(index, project):
+            return True
+        claim = self.of(project).get(index)
+        return claim is not None and claim.state is ClaimState.CLAIMED and index in self._owns
+
+    def abandoned(self, project: str) -> Sequence[str]:
+        """The indexes that have claimed *project* and are not configured any more.  Raises StorageFailed."""
+        claims = self.of(project)
+        return [index for index in claims if index not in self._owns] if claims else ()
+
+    def reserved(self, indexes: Collection[str], project: str) -> bool:
+        """Whether *project* belongs to one of *indexes*, or is abandoned.  Raises StorageFailed."""
+        for index, claim in self.of(project).items():
+            if index not in self._owns or (claim.state is ClaimState.CLAIMED and index in indexes):
+                return True
+        return any(self.owns(index, project) for index in indexes)
+
+    def all(self) -> list[NameClaim]:
+        """Every claim, by index and project.  Raises StorageFailed while they cannot be read."""
+        return sorted([claim for claims in self._known().values() for claim in claims.values()], key=_place)
+
+    # -- changes -----------------------------------------------------------------------------------------------------------
+
+    async def enter(self, claims: Iterable[NameClaim]) -> list[NameClaim]:
+        """Enter *claims* for names that their indexes have not claimed yet; which these are.  Raises StorageFailed."""
+        await self.read()
+        async with self._changing:
+            new = [each for each in claims if each.index not in self.of(each.project)]
+            await self._change({_place(each): each for each in new})
+        return new
+
+    async def put(self, claims: Iterable[NameClaim]) -> None:
+        """Enter *claims*, in place of what there is.  Raises StorageFailed."""
+        await self.read()
+        async with self._changing:
+            await self._change({_place(each): each for each in claims})
+
+    async def move(self, claims: Iterable[NameClaim], index: str) -> None:
+        """Give *claims* to *index*: the names belong to it from now on.  Raises StorageFailed."""
+        await self.read()
+        changes: dict[tuple[str, str], NameClaim | None] = {}
+        async with self._changing:
+            for each in claims:
+                changes[_place(each)] = None
+                changes[index, each.project] = NameClaim(index, each.project, ClaimState.CLAIMED, each.since, each.by)
+            await self._change(changes)
+
+    async def release(self, claims: Iterable[NameClaim]) -> None:
+        """Forget *claims*.  Raises StorageFailed."""
+        await self.read()
+        async with self._changing:
+            await self._change(dict.fromkeys(map(_place, claims)))
+
+    async def _change(self, changes: Mapping[tuple[str, str], NameClaim | None]) -> None:
+        if not changes:
+            return
+        await self._records.apply([_written(place, claim) for place, claim in changes.items()])
+        known = self._known()
+        for (index, project), claim in changes.items():
+            claims = {name: each for name, each in known.get(project, EMPTY).items() if name != index}
+            if claim is not None:
+                claims[index] = claim
+            if claims:
+                known[project] = claims
+            else:
+                known.pop(project, None)
+        self.generation += 1
+
+    # -- inside ------------------------------------------------------------------------------------------------------------
+
+    def _known(self) -> dict[str, Mapping[str, NameClaim]]:
+        if self._claims is None:
+            raise StorageFailed("which names belong to hosted indexes has not been read yet: ask again in a moment")
+        return self._claims
+
+    async def _read(self) -> None:
+        try:
+            rows = await self._records.scan(f"{_FOLDER}/")
+        except StorageFailed as error:
+            raise StorageFailed(f"which names belong to hosted indexes cannot be read for now: {error}") from error
+        claims: dict[str, dict[str, NameClaim]] = {}
+        for row in rows:
+            claim = self._decoded(row)
+            if claim is not None:
+                claims.setdefault(claim.project, {})[claim.index] = claim
+        self._claims = dict(claims)
+        self.generation += 1
+        self._tell()
+
+    def _decoded(self, row: Versioned) -> NameClaim | None:
+        _, *place = row.key.split("/")
+        if len(place) != 2:
+            return None
+        try:
+            noted = _decoder.decode(row.value)
+            state = ClaimState(noted.state)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.log.error("the claim {key} cannot be understood and counts: {error}", key=row.key, error=error)
+            noted, state = _UNREADABLE, ClaimState.CLAIMED
+        return NameClaim(place[0], place[1], state, noted.since, noted.by, noted.why)
+
+    def _tell(self) -> None:
+        """Log what an operator has to decide."""
+        everything = self.all()
+        for index in sorted({each.index for each in everything} - self._owns.keys()):
+            self.log.warn(
+                "the index {index} is not a configured hosted index and has claimed {names}: no group with a hosted index "
+                "serves these names.  Give them to another index with pypiproxy claims add INDEX --from {index}, or release "
+                "them with pypiproxy claims release {index} --all",
+                index=index,
+                names=_named(each.project for each in everything if each.index == index),
+            )
+        held = [each for each in everything if each.state is ClaimState.HELD and each.index in self._owns]
+        if held:
+            self.log.warn(
+                "groups do not take these names from the hosted indexes that have them, because later members serve them too: "
+                "{names}.  pypiproxy claims list says more",
+                names=_named(f"{each.project} ({each.index})" for each in held),
+            )
+
+
+def _named(names: Iterable[str]) -> str:
+    found = list(names)
+    return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+
+
+def _place(claim: NameClaim) -> tuple[str, str]:
+    return claim.index, claim.project
+
+
+def _written(place: tuple[str, str], claim: NameClaim | None) -> Change:
+    noted = None if claim is None else _encode(_Noted(claim.state.value, claim.since, claim.by, claim.why))
+    return Change("/".join((_FOLDER, *place)), noted)

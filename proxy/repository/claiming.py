@@ -1,0 +1,165 @@
+"""New claims of hosted indexes: a name belongs to the index that has a file of it, unless others are known to serve it too.
+
+What others serve is told from what is cached of them, without asking anybody: from their pages and their lists of projects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from attrs import frozen
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from proxy.cache.claims import ClaimBook
+from proxy.cache.listing import lines_behind
+from proxy.cache.pages import PageCache
+from proxy.core.claims import ClaimState, NameClaim
+from proxy.interfaces import Clock, IBytesSource, IClaims, IOffload
+from proxy.mechanism.flight import closing_after
+from proxy.repository.documents import Documents
+from proxy.simple.projects import names_in
+
+#: So many projects are looked up one by one; for more of them, all pages that are cached are listed.
+_FEW = 20
+
+
+@frozen
+class Beside:
+    """A proxy index that is a member of a group beside a hosted one; *merged* are the names that each such group unites."""
+
+    name: str
+    merged: frozenset[str] = frozenset()
+
+
+class Cached(Protocol):
+    """What is cached of a proxy index."""
+
+    @property
+    def pages(self) -> PageCache:
+        """Its pages."""
+
+    @property
+    def documents(self) -> Documents:
+        """What is beside them, the list of projects among it."""
+
+
+class Neighbours:
+    """The proxy indexes *beside* each hosted one, by its name; *cached* has what is kept of each by the time it is asked."""
+
+    def __init__(
+        self, beside: Mapping[str, Sequence[Beside]], cached: Callable[[str], Cached | None], offload: IOffload
+    ) -> None:
+        self._beside = beside
+        self._cached = cached
+        self._offload = offload
+
+    async def serving(self, index: str, projects: Collection[str]) -> Mapping[str, str]:
+        """Those of *projects* (normalised) that another member of a group is known to serve, each with its name.
+
+        Asks no upstream.  Raises StorageFailed.
+        """
+        found: dict[str, str] = {}
+        for each in self._beside.get(index, ()):
+            kept = self._cached(each.name)
+            asked = set(projects) - each.merged - found.keys()
+            if kept is None or not asked:
+                continue
+            found.update(dict.fromkeys(await self._served(kept, asked), each.name))
+        return found
+
+    async def _served(self, kept: Cached, asked: Collection[str]) -> Collection[str]:
+        if len(asked) > _FEW:
+            served = set(asked).intersection(await kept.pages.known())
+        else:
+            heads = {project: await kept.pages.remembered(project) for project in asked}
+            served = {project for project, head in heads.items() if head is not None and head.found}
+        rest = frozenset(asked) - served
+        lines = await kept.documents.kept_projects() if rest else None
+        return served if lines is None else served | await self._listed(lines, rest)
+
+    async def _listed(self, lines: IBytesSource, asked: frozenset[str]) -> frozenset[str]:
+        return await closing_after(self._offload.run(_among, lines.fileno(), asked), lines)
+
+
+def _among(descriptor: int, asked: frozenset[str]) -> frozenset[str]:
+    """Those of *asked* that are in the lines of the list behind *descriptor*."""
+    with lines_behind(descriptor) as lines:
+        return asked.intersection(names_in(lines))
+
+
+@implementer(IClaims)
+class Claims:
+    """The claims in *book*; *neighbours* know who else serves a name, *clock* tells the wall time."""
+
+    log = Logger()
+
+    def __init__(self, book: ClaimBook, neighbours: Neighbours, clock: Clock) -> None:
+        self._book = book
+        self._neighbours = neighbours
+        self._clock = clock
+        self.ready = book.read
+        self.claimed = book.claimed
+        self.abandoned = book.abandoned
+        self.reserved = book.reserved
+        self.patterns = book.patterns
+
+    @property
+    def generation(self) -> int:
+        return self._book.generation
+
+    def names(self, indexes: Collection[str]) -> Collection[str]:
+        reserved = self._book.reserved
+        return {each.project for each in self._book.all() if reserved(indexes, each.project)}
+
+    async def claim(self, index: str, project: str, by: str) -> None:
+        await self._book.read()
+        if index in self._book.of(project):
+            return
+        why = (await self.colliding(index, (project,))).get(project)
+        state = ClaimState.CLAIMED if why is None else ClaimState.HELD
+        new = await self._book.enter([NameClaim(index, project, state, self._clock(), by, why or "")])
+        for each in new:
+            if each.state is ClaimState.HELD:
+                self.log.warn("{words}", words=self.held(index, project))
+
+    def held(self, index: str, project: str) -> str | None:
+        claim = self._book.of(project).get(index)
+        if claim is None or claim.state is not ClaimState.HELD or self._book.owns(index, project):
+            return None
+        return (
+            f"{project} is held: {claim.why}; index {index} itself serves yours. "
+            f"If the name belongs to {index}: pypiproxy claims add {index} {project}"
+        )
+
+    async def colliding(self, index: str, projects: Collection[str]) -> Mapping[str, str]:
+        await self._book.read()
+        new = [each for each in projects if index not in self._book.of(each)]
+        found = {each: _of_abandoned(by) for each in new if (by := self._book.abandoned(each))}
+        asked = [each for each in new if each not in found and not self._book.owns(index, each)]
+        served = await self._neighbours.serving(index, asked)
+        return found | {each: _of_served(name) for each, name in served.items()}
+
+
+def _of_abandoned(by: Sequence[str]) -> str:
+    return f"it is claimed by {', '.join(by)}, which is not configured any more, and no group serves it"
+
+
+def _of_served(name: str) -> str:
+    return f"index {name} serves a project of that name, and groups go on serving that one"
+
+
+def neighbourhood(
+    groups: Iterable[tuple[Sequence[str], Collection[str]]], hosted: Collection[str]
+) -> Mapping[str, Sequence[Beside]]:
+    """For each of the *hosted* indexes the proxy indexes beside it in *groups*, each given as its leaves and merged names."""
+    found: dict[str, dict[str, frozenset[str]]] = {}
+    for leaves, merged in groups:
+        for index in leaves:
+            if index in hosted:
+                for other in leaves:
+                    if other not in hosted:
+                        those = found.setdefault(index, {})
+                        those[other] = those.get(other, frozenset(merged)).intersection(merged)
+    return {index: [Beside(*each) for each in others.items()] for index, others in found.items()}
