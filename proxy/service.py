@@ -14,6 +14,7 @@ from proxy.composition.claims import build_claims
 from proxy.composition.commands import build_commands
 from proxy.composition.exposed import tell_exposed
 from proxy.composition.hosted import HostedKind
+from proxy.composition.group import GroupKind
 from proxy.composition.indexes import build_indexes
 from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
@@ -60,7 +61,9 @@ class ProxyService(MultiService):
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
         self.claims = build_claims(settings, self.caches, proxied.cached, self._means)
         hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, self.claims)
-        self._indexes = build_indexes(settings.indexes, {"proxy": proxied.build, "hosted": hosted.build})
+        groups = GroupKind(settings, self.storage, self.claims, self._means)
+        kinds = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
+        self._indexes = build_indexes(settings.indexes, kinds)
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)

@@ -1,4 +1,7 @@
-"""The smallest repository: an index of files in memory.  What an index of another kind needs, and no more."""
+"""The smallest repository: an index of files in memory.  What an index of another kind needs, and no more.
+
+It also stands for a hosted index whose files change and whose storage fails.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from zope.interface import implementer
 from proxy.cache.listing import ProjectsView
 from proxy.core.cache_status import CacheStatus
 from proxy.core.views import Document, DocumentName, DocumentView, LegacyName, Moment, PageView, View
-from proxy.errors import NotFound
+from proxy.errors import NotFound, StorageFailed
 from proxy.interfaces import IBytesSource, IFileHandle, IProjectsView, IRepository
 from proxy.model import File, Page, body_digest
 from proxy.repository.handles import StoredFile
@@ -28,27 +31,45 @@ T = TypeVar("T")
 
 @implementer(IRepository)
 class Shelf:
-    """The index *name* with *distributions*, which never change.  *clock* tells the wall time."""
+    """The index *name* with *distributions*.  *clock* tells the wall time."""
 
     def __init__(self, name: str, *distributions: Distribution, clock: Callable[[], float] = time.time) -> None:
         self.name = name
         self.leaves = (name,)
         self._clock = clock
         self._on_it: dict[str, dict[str, Distribution]] = {}
+        self._changes = 0
+        self.fails = False
         for each in distributions:
-            self._on_it.setdefault(each.project, {})[each.filename] = each
+            self.put(each)
+
+    def put(self, distribution: Distribution) -> None:
+        """Add a file, or replace the one of its name."""
+        self._on_it.setdefault(distribution.project, {})[distribution.filename] = distribution
+        self._changes += 1
+
+    def empty(self, project: str) -> None:
+        """Remove the files of *project*, which stays."""
+        self._on_it[project] = {}
+        self._changes += 1
+
+    def remove(self, project: str) -> None:
+        """Remove *project*."""
+        del self._on_it[project]
+        self._changes += 1
 
     def owner(self, project: str) -> str:
         return self.name
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
         page = self._page(project)
-        return View(project, f"{project} of {len(page.files)}", CacheStatus(True), None, self._now(), partial(_given, page))
+        return View(project, f"{project} after {self._changes}", CacheStatus(True), None, self._now(), partial(_given, page))
 
     def page_at_hand(self, project: str) -> PageView | None:
         return None
 
     async def projects(self, *, no_cache: bool = False) -> IProjectsView:
+        self._look()
         lines = lines_of(sorted(self._on_it))
 
         async def opened(media: MediaType, coding: str) -> IBytesSource:
@@ -60,7 +81,7 @@ class Shelf:
         async def listed() -> IBytesSource:
             return anonymous(lines, body_digest(lines))
 
-        return ProjectsView(f"{len(self._on_it)} projects", CacheStatus(True), None, 0, opened, listed)
+        return ProjectsView(f"after {self._changes}", CacheStatus(True), None, 0, opened, listed)
 
     async def cached(self) -> Sequence[str]:
         return sorted(self._on_it)
@@ -69,12 +90,21 @@ class Shelf:
         return sorted(self._on_it)
 
     async def document(self, name: DocumentName) -> DocumentView:
+        self._look()
         if not isinstance(name, LegacyName):
             raise NotFound(f"there is no provenance of {name.filename} on {self.name}")
         document = Document(None, self._page(name.project))
-        return View(name.project, f"legacy of {name}", CacheStatus(True), None, self._now(), partial(_given, document))
+        return View(
+            name.project,
+            f"legacy of {name} after {self._changes}",
+            CacheStatus(True),
+            None,
+            self._now(),
+            partial(_given, document),
+        )
 
     async def file(self, project: str, digest: str, name: str) -> IFileHandle:
+        self._look()
         filename = name.removesuffix(".metadata")
         found = self._on_it.get(project, {}).get(filename)
         if found is None or digest != f"sha256-{found.sha256}":
@@ -86,7 +116,12 @@ class Shelf:
     def last_modified(self) -> float | None:
         return None
 
+    def _look(self) -> None:
+        if self.fails:
+            raise StorageFailed(f"the files of {self.name} cannot be read for now")
+
     def _page(self, project: str) -> Page:
+        self._look()
         if project not in self._on_it:
             raise NotFound(f"there is no project {project} on {self.name}")
         files = self._on_it[project].values()

@@ -1,4 +1,4 @@
-"""One compliance suite for every repository, and for the handles of its files: those of a proxy index, and the smallest one."""
+"""One compliance suite for every repository, and for the handles of its files: proxy indexes, groups, and the smallest one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from proxy.repository.metadata import until_whole
 from proxy.repository.offered import segment
 from proxy.settings import HostedSettings, IndexSettings, PageLimits
 from proxy.simple.media import MediaType
+from proxy.storage.memory import MemoryVersioned
+from tests.groups import a_group
 from tests.inprocess import Start
 from tests.shelf import Shelf
 from tests.support.fake_upstream import FakeUpstream
@@ -30,16 +32,18 @@ STOCK = (APP, OLD, OTHER)
 DIGEST = f"sha256-{APP.sha256}"
 
 Make = Callable[[str], Awaitable[IRepository]]
-KINDS = ("proxy", "stored", "operators", "offline", "shelf", "hosted")
+KINDS = ("proxy", "stored", "operators", "offline", "shelf", "hosted", "group", "united")
 
 
 @pytest.fixture
 def make(upstream: FakeUpstream, serve: Start, tmp_path: Path) -> Make:
     """Makes a repository of one of `KINDS` with `STOCK`."""
-    for each in STOCK:
-        upstream.add_file(each.project, each.filename, each.data, metadata=each.metadata)
 
     async def make(kind: str) -> IRepository:
+        shelved = {"shelf": STOCK, "group": (APP, OLD), "united": (APP,)}.get(kind, ())
+        for each in STOCK:
+            if each not in shelved:
+                upstream.add_file(each.project, each.filename, each.data, metadata=each.metadata)
         if kind == "shelf":
             return Shelf("pypi", *STOCK)
         if kind == "hosted":
@@ -49,6 +53,13 @@ def make(upstream: FakeUpstream, serve: Start, tmp_path: Path) -> Make:
                 (folder / each.filename).write_bytes(each.data)
             proxy = await serve(indexes=(IndexSettings(name="pypi", kind="hosted", default=True, hosted=HostedSettings()),))
             return proxy.service.indexes["pypi"].repository
+        if kind in ("group", "united"):
+            proxy = await serve(upstream)
+            members = {"internal": Shelf("internal", *shelved), "public": proxy.service.indexes["pypi"].repository}
+            merge = ("app",) if kind == "united" else ()
+            made = a_group(tmp_path, MemoryVersioned(), members, {"internal": ()}, name="pypi", merge=merge)
+            await made.claimed("internal", "app")
+            return made.repository
         proxy = await serve(upstream)
         if kind in ("stored", "offline"):
             for each in STOCK:

@@ -264,6 +264,13 @@ def names_in(lines: Iterable[bytes]) -> Iterator[str]:
     return (normalize(_named.decode(line).name) for line in rest)
 
 
+def named_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Each project in *lines* by its normalised name, with its line."""
+    rest = iter(lines)
+    next(rest)
+    return ((normalize(_named.decode(line).name), line) for line in rest)
+
+
 def lines_without(lines: Iterable[bytes], hidden: Callable[[str], bool]) -> Iterator[bytes]:
     """*lines* without the projects that are *hidden*, which is asked for each normalised name."""
     rest = iter(lines)

@@ -1,0 +1,219 @@
+"""A group: several indexes behind one URL, each project out of the one that it belongs to.
+
+Where a project comes from is decided by its name (:mod:`proxy.repository.membership`), before anybody is asked for it: a name
+that belongs to a hosted member is asked of that member only, whatever it answers.  Any other name is asked of the proxy members
+in their order: the first that has it counts.  Only a definite no leads to the next one; an error is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from attrs import evolve
+from zope.interface import implementer
+
+from proxy.core.bounded import BoundedTable
+from proxy.core.cache_status import CacheStatus
+from proxy.core.views import DocumentName, DocumentView, LegacyName, PageView
+from proxy.errors import NotFound, ProxyError
+from proxy.interfaces import IFileHandle, IOffload, IProjectsView, IRepository
+from proxy.model import Page
+from proxy.repository.grouplist import GroupList
+from proxy.repository.membership import Course, Membership
+from proxy.repository.united import United
+from proxy.settings import MIB
+
+T = TypeVar("T")
+
+#: What may be remembered of pages that have files, and of who served a project last (bytes); an entry weighs this and its text.
+_FULL, _SERVED, _WEIGHT = 8 * MIB, 8 * MIB, 300
+
+
+@implementer(IRepository)
+class GroupRepository:
+    """The group that *membership* describes, of *members* by name.  Its list of projects is kept in *projects*."""
+
+    def __init__(
+        self, membership: Membership, members: Mapping[str, IRepository], projects: GroupList, offload: IOffload
+    ) -> None:
+        self.name = membership.name
+        self.leaves = tuple(members)
+        self._membership = membership
+        self._members = members
+        self._projects = projects
+        self._offload = offload
+        self._united = United({name: members[name] for name in membership.everybody}, offload)
+        #: The last page of each project that was looked into: its state, and whether it has files.
+        self._full: BoundedTable[str, tuple[str, bool]] = BoundedTable(_FULL, lambda known: _WEIGHT + len(known[0]), len)
+        #: Which of several proxies served a project last.
+        self._served: BoundedTable[str, str] = BoundedTable(_SERVED, lambda name: _WEIGHT, len)
+
+    def owner(self, project: str) -> str:
+        return self._membership.owner(project)
+
+    # -- pages -------------------------------------------------------------------------------------------------------------
+
+    async def page(self, project: str, *, no_cache: bool = False) -> PageView:
+        return (await self._page(project, no_cache=no_cache))[1]
+
+    async def _page(self, project: str, *, no_cache: bool = False) -> tuple[str | None, PageView]:
+        """The page, and the member that it comes from: ``None`` for a united one."""
+        course = await self._course(project)
+        if course.united:
+            return None, await self._united.page(project, no_cache=no_cache)
+        member, view = await self._first(course.members, project, lambda each: each.page(project, no_cache=no_cache))
+        view = await self._with_files(member, view)
+        if len(course.members) > 1:
+            self._served.put(project, member)
+        return member, view
+
+    async def _with_files(self, member: str, view: PageView) -> PageView:
+        """*view* as one of this index.  Raises NotFound for a page without files: installers take one for a project."""
+        state = f"{member}/{view.state}"
+        known = self._full.get(view.project)
+        if known is None or known[0] != state:
+            page = await view.load()
+            known = state, bool(page.files)
+            self._full.put(view.project, known)
+            view = evolve(view, load=partial(_given, page))
+        if not known[1]:
+            raise NotFound(
+                f"{view.project} belongs to {member} in the group {self.name}, which has no file of it; "
+                "it is not looked up elsewhere"
+            )
+        return evolve(view, state=state)
+
+    def page_at_hand(self, project: str) -> PageView | None:
+        try:
+            course = self._membership.course(project)
+        except ProxyError:
+            return None
+        if course.united or not course.members:
+            return None
+        member = course.members[0]
+        view = self._members[member].page_at_hand(project)
+        known = self._full.get(project)
+        if view is None or known is None:
+            return None
+        state = f"{member}/{view.state}"
+        return evolve(view, state=state) if known == (state, True) else None
+
+    # -- files and documents -----------------------------------------------------------------------------------------------
+
+    async def file(self, project: str, digest: str, name: str) -> IFileHandle:
+        asked = await self._asked_for_file(project, digest, name)
+        member, handle = await self._first(asked, project, lambda each: each.file(project, digest, name))
+        return GroupFile(handle, partial(self._leads_to, project, member))
+
+    async def document(self, name: DocumentName) -> DocumentView:
+        if isinstance(name, LegacyName):
+            member, view = await self._page(name.project)
+            if member is None:
+                return self._united.legacy(view)
+            document = await self._members[member].document(name)
+        else:
+            asked = await self._asked_for_file(name.project, name.digest, name.filename)
+            member, document = await self._first(asked, name.project, lambda each: each.document(name))
+        return evolve(document, state=f"{document.state}/{member}")
+
+    async def _asked_for_file(self, project: str, digest: str, name: str) -> Sequence[str]:
+        """The members that are asked for a file, or for what is beside one.
+
+        First comes who served the page lately that a URL with a *digest* was on: the digest names the bytes, whoever has them,
+        so members that have no such project need not be asked each time.
+        """
+        course = await self._course(project)
+        if course.united:
+            source = await self._united.source(project, name)
+            return course.members if source is None else (source,)
+        served = self._served.get(project) if "-" in digest else None
+        if served is None or served not in course.members:
+            return course.members
+        return (served, *(each for each in course.members if each != served))
+
+    def _leads_to(self, project: str, member: str) -> bool:
+        """Whether *member* is still one that is asked for *project*."""
+        try:
+            return member in self._membership.course(project).members
+        except ProxyError:
+            return False
+
+    # -- lists -------------------------------------------------------------------------------------------------------------
+
+    async def projects(self, *, no_cache: bool = False) -> IProjectsView:
+        await self._ready()
+        views = [(name, await self._members[name].projects(no_cache=no_cache)) for name in self._membership.everybody]
+        return await self._projects.of(views, self._membership)
+
+    async def cached(self) -> Sequence[str]:
+        await self._ready()
+        found = [(name, await self._members[name].cached()) for name in self._membership.everybody]
+        return await self._offload.run(_shown, found, self._membership)
+
+    def last_modified(self) -> float | None:
+        moments = [self._members[name].last_modified() for name in self._membership.proxies or self._membership.hosted]
+        known = [each for each in moments if each is not None]
+        return min(known) if known and len(known) == len(moments) else None
+
+    # -- inside ------------------------------------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        """Wait for claims, if any can matter here."""
+        if self._membership.hosted:
+            await self._membership.claims.ready()
+
+    async def _course(self, project: str) -> Course:
+        await self._ready()
+        return self._membership.course(project)
+
+    async def _first(self, members: Sequence[str], project: str, asked: Callable[[IRepository], Awaitable[T]]) -> tuple[str, T]:
+        """What the first of *members* has that is *asked* of each, and its name.  Raises NotFound where none has it."""
+        for name in members:
+            try:
+                return name, await asked(self._members[name])
+            except NotFound:
+                if len(members) == 1:
+                    raise
+        raise NotFound(f"no member of the group {self.name} has this of {project}: asked were {', '.join(members) or 'none'}")
+
+
+@implementer(IFileHandle)
+class GroupFile:
+    """A *file* of a member.  *leads_here* tells whether the group still asks that member for it."""
+
+    def __init__(self, file: IFileHandle, leads_here: Callable[[], bool]) -> None:
+        self._file = file
+        self._leads_here = leads_here
+        self.etag = file.etag
+        self.seen = file.seen
+        self.stored = file.stored
+        self.find_size = file.find_size
+        self.open = file.open
+        self.growing = file.growing
+        self.open_range = file.open_range
+        self.close = file.close
+
+    @property
+    def size(self) -> int | None:
+        return self._file.size
+
+    @property
+    def in_progress(self) -> bool:
+        return self._file.in_progress
+
+    @property
+    def status(self) -> CacheStatus:
+        return self._file.status
+
+    def is_current(self) -> bool:
+        return self._file.is_current() and self._leads_here()
+
+
+async def _given(page: Page) -> Page:
+    return page
+
+
+def _shown(found: Sequence[tuple[str, Sequence[str]]], membership: Membership) -> list[str]:
+    return sorted({project for member, projects in found for project in projects if membership.shows(member, project)})
