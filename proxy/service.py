@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
 from proxy.composition.caches import build_caches, sweep
-from proxy.composition.claims import build_claims
+from proxy.composition.claims import build_claims, carried_claims
 from proxy.composition.commands import build_commands
 from proxy.composition.exposed import tell_exposed
 from proxy.composition.hosted import HostedKind
@@ -56,10 +57,17 @@ class ProxyService(MultiService):
         self._serving = serving and not reading
         self._means = build_means(reactor, clock)
         self.storage = (read_storage if reading else open_storage)(settings.server, self._means)
-        self.caches = build_caches(settings.server, settings.indexes, self.storage, self._means)
+        self.caches = build_caches(settings, self.storage, self._means)
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
-        self.claims = build_claims(settings, self.caches, proxied.cached, self._means)
+        self.claims = build_claims(
+            settings,
+            self.caches.claims,
+            self.caches.records,
+            lambda index: self.storage.lists(index, self._means.work),
+            self._means.work,
+            clock,
+        )
         hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, self.claims)
         groups = GroupKind(settings, self.storage, self.claims, self._means)
         kinds = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
@@ -69,7 +77,10 @@ class ProxyService(MultiService):
         others = (self._look_at_commands, self._rotation.look)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
         look = self._watch.look
-        self._commands = build_commands(self._indexes, self.storage, self.caches, self._means, look, serving=self._serving)
+        carried = partial(carried_claims, settings, self.caches.claims, self.claims)
+        self._commands = build_commands(
+            self._indexes, self.storage, self.caches, carried, self._means, look, serving=self._serving
+        )
         self.administration = self._commands.administration
         self._web = build_web(settings, self._indexes, self.caches, self._clients.identity, self._means, look, serving=serving)
         self.front = self._web.front

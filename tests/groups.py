@@ -9,9 +9,10 @@ from pathlib import Path
 from attrs import frozen
 
 from proxy.cache.claims import ClaimBook
+from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
 from proxy.interfaces import IRepository, IVersionedRecords
 from proxy.mechanism.offload import Inline
-from proxy.repository.claiming import Claims, Neighbours, neighbourhood
+from proxy.repository.claiming import Claims, Kept, Neighbours, neighbourhood
 from proxy.repository.group import GroupRepository
 from proxy.repository.grouplist import GroupList
 from proxy.repository.membership import Membership
@@ -47,9 +48,15 @@ def a_group(
 
     The list is kept below *directory*.  What the proxies of *service* are known to serve holds names.
     """
-    cached = {} if service is None else service.service.proxied
-    neighbours = Neighbours(neighbourhood([(tuple(members), merge)], owns), cached.get, Inline())
     book = ClaimBook(records, owns)
+    beside = neighbourhood([(tuple(members), merge)], owns) if service is not None else {}
+
+    def kept(index: str) -> Kept:
+        assert service is not None
+        pages, projects = (HeadedRecords(kind, index, service.service.caches.records, Inline()) for kind in (PAGES, PROJECTS))
+        return Kept(pages, projects, service.service.storage.lists(index, Inline()))
+
+    neighbours = Neighbours(beside, kept, Inline())
     claims = Claims(book, neighbours, time.time)
     hosted = tuple(each for each in members if each in owns)
     proxies = tuple(each for each in members if each not in owns)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -26,11 +26,12 @@ from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from proxy.bundle.cache import IndexCache
+from proxy.bundle.cache import CarriedClaims, IndexCache
 from proxy.bundle.exporting import together, write_bundle
 from proxy.bundle.format import Entry, Kind, entry_of
 from proxy.bundle.importing import Imported, open_bundle
 from proxy.bundle.writing import BundleWriter
+from proxy.cache.claims import ClaimBook
 from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
@@ -42,7 +43,9 @@ from proxy.host import datadir
 from proxy.mechanism.offload import Inline, completed
 from proxy.model import Head, LedgerEntry, Record, body_digest
 from proxy.policy.policy import Policy
+from proxy.repository.claiming import Claims, Kept, Neighbours, neighbourhood
 from proxy.settings import IndexSettings
+from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalPartial
 from proxy.storage.memory import MemoryFiles, MemoryRecords, MemoryVersioned
 from tests.inprocess import Start
@@ -367,14 +370,34 @@ async def test_a_bundle_goes_through_a_pipe(serve: Start, upstream: FakeUpstream
 # -- bundles that are not as they should be -----------------------------------------------------------------------------------
 
 
-def cache(name: str = "pypi") -> IndexCache:
-    """An empty one, in memory."""
+def cache(name: str = "pypi", hosted: Collection[str] = ("internal",)) -> IndexCache:
+    """An empty one, in memory; the *hosted* indexes are in a group with it."""
     records, offload = MemoryRecords(), Inline()
     precious = MemoryVersioned()
     pins, store = Ledger(precious, 2**20, offload), MemoryFiles()
-    return IndexCache(
-        name, HeadedRecords(PAGES, name, records, offload), pins, PinnedBook(precious, pins, store), store, offload
-    )
+    pages = HeadedRecords(PAGES, name, records, offload)
+    return IndexCache(name, pages, pins, PinnedBook(precious, pins, store), store, offload, claims=carried(pages, hosted))
+
+
+def carried(pages: HeadedRecords, hosted: Collection[str]) -> CarriedClaims:
+    """No claims yet; a name of which there is one of *pages* will be held."""
+    book = ClaimBook(MemoryVersioned(), dict.fromkeys(hosted, ()))
+    lists = ListFiles(Path("nowhere"), Inline(), lambda folder: None)
+    beside = neighbourhood([((*hosted, pages.index), ())], hosted)
+    neighbours = Neighbours(beside, lambda index: Kept(pages, pages, lists), Inline())
+    return CarriedClaims(book, Claims(book, neighbours, lambda: 1234.5), hosted)
+
+
+def claims(there: IndexCache) -> list[tuple[str, str, str]]:
+    """Index, project and state of the claims that there are."""
+    assert there.claims is not None
+    return [(each.index, each.project, each.state.value) for each in there.claims.book.all()]
+
+
+def claim(there: IndexCache, *projects: str) -> None:
+    assert there.claims is not None
+    for project in projects:
+        completed(there.claims.claims.claim("internal", project, "ann"))
 
 
 def files(there: IndexCache) -> dict[str, bytes]:
@@ -459,6 +482,40 @@ def test_the_order_is_manifest_pages_pins_files_end() -> None:
     assert names == ["manifest.json", "heads", "pages", "pins", "files", "files", "end"]
     manifest = json.loads(members(bundle_of(filled()))[0][1])
     assert manifest == {"format": "pypiproxy-bundle", "version": 1, "index": "pypi", "created": 1234.5}
+
+
+def test_claims_go_into_a_bundle_first_and_out_of_it_first() -> None:
+    there, other = filled(), cache()
+    claim(there, "acme-app", "acme-tool")
+    bundle = bundle_of(there)
+    (manifest, data), (first, _), *_ = members(bundle)
+    assert (manifest.name, json.loads(data)["version"], first.name.partition("/")[0]) == ("manifest.json", 2, "claims")
+    imported = take(bundle, other)
+    assert (imported.claims, imported.pages, imported.problems) == (2, 1, [])
+    assert claims(other) == claims(there) == [("internal", "acme-app", "claimed"), ("internal", "acme-tool", "claimed")]
+    assert take(bundle, other).claims == 0
+
+
+def test_a_claim_to_a_name_that_is_known_to_be_served_is_held_where_it_is_imported() -> None:
+    there, other = filled(), filled()
+    claim(there, "acme-app")
+    assert there.claims is not None
+    completed(there.claims.book.assign("internal", ["app"], "an operator", 0.0))
+    imported = take(bundle_of(there), other)
+    assert claims(other) == [("internal", "acme-app", "claimed"), ("internal", "app", "held")]
+    (problem,) = imported.problems
+    assert problem.startswith("app is held: index pypi serves a project of that name")
+
+
+def test_claims_of_an_index_that_is_not_there_are_kept_and_told() -> None:
+    there, other = filled(), cache(hosted=())
+    claim(there, "acme-app")
+    imported = take(bundle_of(there), other)
+    assert claims(other) == [("internal", "acme-app", "claimed")]
+    assert imported.problems == [
+        "1 name claimed by internal, which is no hosted index here: no group with a hosted index serves it; pypiproxy claims "
+        "add INDEX --from internal gives it to one"
+    ]
 
 
 def test_a_bundle_can_go_into_an_index_of_another_name() -> None:
@@ -577,7 +634,7 @@ def test_what_is_no_bundle_is_refused(what: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 2}, "it is a bundle of version 2, and this pypiproxy reads version 1: use the same version"),
+        ({"version": 3}, "it is a bundle of version 3, and this pypiproxy reads versions 1 and 2: use the same version"),
         ({"version": "1"}, "it is a bundle of version '1'"),
         ({"format": "other"}, "it is no bundle"),
         ({"index": 1}, "manifest.json cannot be understood"),
@@ -645,7 +702,7 @@ def test_a_name_that_is_none_of_the_formats_is_refused_and_nothing_after_it_take
     assert files(other) == {}
 
 
-@given(st.text() | st.from_regex(r"(heads|pages|pins|files|end)/(.*/)?[0-9a-f]{64}"))
+@given(st.text() | st.from_regex(r"(claims|heads|pages|pins|files|end)/(.*/)?[0-9a-f]{64}"))
 @example("files/" + "0" * 64 + "\n")
 def test_a_name_is_refused_or_leads_nowhere_else(name: str) -> None:
     try:
@@ -654,14 +711,23 @@ def test_a_name_is_refused_or_leads_nowhere_else(name: str) -> None:
         return
     assert str(entry) == name
     parts = name.split("/")
-    assert len(parts) == (2 if entry.kind in (Kind.FILE, Kind.END) else 3)
+    assert len(parts) == (2 if entry.kind in (Kind.CLAIMS, Kind.FILE, Kind.END) else 3)
     assert not {"", ".", ".."} & set(parts)
     assert "\0" not in name
+
+
+def stated_claim(index: str, project: str) -> tuple[tarfile.TarInfo, bytes]:
+    """A member with one claim."""
+    claim = {"index": index, "project": project, "state": "claimed", "since": 1, "by": ""}
+    return named(json.dumps([claim]).encode(), Kind.CLAIMS)
 
 
 @pytest.mark.parametrize(
     ("at", "members_there", "said"),
     [
+        (1, [named(b"{}", Kind.CLAIMS)], "cannot be understood"),
+        (1, [stated_claim("a/b", "app")], "claims 'app'"),
+        (1, [stated_claim("a", "App")], "claims 'App'"),
         (1, [named(b"{}", Kind.HEAD, "app")], "cannot be understood"),
         (1, [named(b"{}", Kind.PAGE, "app")], "is out of place"),
         (2, [], "is not followed by a page"),

@@ -112,9 +112,12 @@ def test_the_claims_of_an_index_that_is_not_configured_still_reserve_names_until
     assert not book.claimed("internal", "acme-app")
     assert book.reserved(["renamed"], "acme-app")
     assert ["pypiproxy claims add INDEX --from internal" in formatEvent(each) for each in logged] == [True]
-    now(book.move([CLAIM], "renamed"))
+    now(book.assign("renamed", ["acme-app", "new"], "an operator", 5000.0))
     assert list(book.abandoned("acme-app")) == []
-    assert book.claimed("renamed", "acme-app")
+    assert [(each.index, each.project, each.since, each.by) for each in book.all()] == [
+        ("renamed", "acme-app", 1000.0, "ann"),
+        ("renamed", "new", 5000.0, "an operator"),
+    ]
 
 
 def test_while_claims_cannot_be_read_nothing_is_told_of_any_name_but_of_those_that_match(ledger: Ledger) -> None:

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from attrs import frozen
 
+from proxy.cache.claims import ClaimBook
 from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import HeadedRecords
-from proxy.interfaces import IFileStore, IOffload
+from proxy.core.claims import NameClaim
+from proxy.interfaces import IClaims, IFileStore, IOffload
 from proxy.policy.policy import STANDARD, Policy
+
+
+@frozen
+class CarriedClaims:
+    """The claims that go into a bundle, and that one out of a bundle is entered beside.
+
+    Those of the hosted *indexes* matter to the index of the bundle.
+    """
+
+    book: ClaimBook
+    claims: IClaims
+    indexes: Collection[str]
+
+    async def all(self) -> list[NameClaim]:
+        """Those that go into a bundle, by index and project.  Raises StorageFailed."""
+        await self.book.read()
+        return [each for each in self.book.all() if each.index in self.indexes]
 
 
 @frozen
@@ -25,3 +46,4 @@ class IndexCache:
     files: IFileStore
     offload: IOffload
     policy: Policy = STANDARD
+    claims: CarriedClaims | None = None

@@ -9,7 +9,7 @@ from attrs import define, evolve, field, frozen
 from msgspec.structs import replace
 
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.format import FORMAT, VERSION, Manifest, encode
+from proxy.bundle.format import FORMAT, VERSION, WITHOUT_CLAIMS, Manifest, encode
 from proxy.bundle.writing import BundleWriter
 from proxy.interfaces import Clock
 from proxy.model import NO_BYTES, File, LedgerEntry, Page, Record
@@ -34,6 +34,7 @@ class Exported:
     pages: int = 0
     files: int = 0
     size: int = 0
+    claims: int = 0
     problems: list[str] = field(factory=list)
     absent: list[str] = field(factory=list)
 
@@ -113,8 +114,12 @@ class _Export:
         self._exported = Exported()
 
     async def run(self, wanted: Selection) -> Exported:
-        run, manifest = self._cache.offload.run, Manifest(FORMAT, VERSION, self._cache.name, self._clock())
-        writer = await run(BundleWriter, self._out, manifest)
+        run, claims = self._cache.offload.run, [] if self._cache.claims is None else await self._cache.claims.all()
+        version = VERSION if claims else WITHOUT_CLAIMS
+        writer = await run(BundleWriter, self._out, Manifest(FORMAT, version, self._cache.name, self._clock()))
+        if claims:
+            await run(writer.claims, encode(claims))
+            self._exported.claims = len(claims)
         small: dict[str, str] = {}
         large: dict[str, str] = {}
         for project, names in sorted(wanted.items()):

@@ -4,6 +4,7 @@ Its members, in this order, all of them plain files:
 
 ====================================  ==========================================================================
 ``manifest.json``                     :class:`Manifest`
+``claims/<sha256>``                   in version 2: what hosted indexes have claimed, as JSON
 ``heads/<project>/<sha256>``          the head of a page's record, as JSON; its body follows at once
 ``pages/<project>/<sha256>``          the body, as upstream sent it
 ``pins/<project>/<sha256>``           the ledger entries of the files in the bundle, as JSON
@@ -22,22 +23,27 @@ import re
 import msgspec
 from attrs import frozen
 
+from proxy.core.claims import NameClaim
 from proxy.errors import BadBundle
 from proxy.model import NO_BYTES, Head, LedgerEntry
 from proxy.names import is_digest, is_project_name, is_served_name, normalize
 
 FORMAT = "pypiproxy-bundle"
-VERSION = 1
+
+#: The newest version, which has claims, and the one of a bundle without any: earlier versions of pypiproxy read only that.
+VERSION = 2
+WITHOUT_CLAIMS = 1
 
 MANIFEST = "manifest.json"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_NAME = re.compile(r"(?:(heads|pages|pins)/([^/]+)|(files|end))/([0-9a-f]{64})", re.ASCII)
+_NAME = re.compile(r"(?:(heads|pages|pins)/([^/]+)|(claims|files|end))/([0-9a-f]{64})", re.ASCII)
 
 
 class Kind(enum.Enum):
     """What a member holds."""
 
+    CLAIMS = "claims"
     HEAD = "heads"
     PAGE = "pages"
     PINS = "pins"
@@ -47,7 +53,7 @@ class Kind(enum.Enum):
 
 @frozen(slots=True)
 class Entry:
-    """The name of a member.  ``project`` is normalised; files and the end have none."""
+    """The name of a member.  ``project`` is normalised; claims, files and the end have none."""
 
     kind: Kind
     project: str
@@ -91,6 +97,7 @@ _manifest = msgspec.json.Decoder(Manifest)
 _head = msgspec.json.Decoder(Head)
 _entries = msgspec.json.Decoder(dict[str, LedgerEntry])
 _end = msgspec.json.Decoder(End)
+_claims = msgspec.json.Decoder(list[NameClaim])
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -99,10 +106,10 @@ def read_manifest(data: bytes) -> Manifest:
         said = msgspec.json.decode(data)
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise BadBundle("it is no bundle: expected a file that pypiproxy export made")
-        if said.get("version") != VERSION:
+        if said.get("version") not in (WITHOUT_CLAIMS, VERSION):
             raise BadBundle(
-                f"it is a bundle of version {said.get('version')!r}, and this pypiproxy reads version {VERSION}: "
-                "use the same version of pypiproxy on both sides"
+                f"it is a bundle of version {said.get('version')!r}, and this pypiproxy reads versions {WITHOUT_CLAIMS} and "
+                f"{VERSION}: use the same version of pypiproxy on both sides"
             )
         return _manifest.decode(data)
     except msgspec.MsgspecError as error:
@@ -134,6 +141,19 @@ def read_entries(entry: Entry, data: bytes) -> dict[str, LedgerEntry]:
                 f"its {entry} records {name[:200]!r}, a name that no proxy records: it was not made by pypiproxy export"
             )
     return entries
+
+
+def read_claims(entry: Entry, data: bytes) -> list[NameClaim]:
+    """Raises BadBundle."""
+    try:
+        claims = _claims.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(str(entry), error) from error
+    for each in claims:
+        normal = is_project_name(each.project) and normalize(each.project) == each.project
+        if not normal or not each.index or "/" in each.index:
+            raise BadBundle(f"its {entry} claims {each.project[:200]!r}: it was not made by pypiproxy export")
+    return claims
 
 
 def read_end(entry: Entry, data: bytes) -> End:

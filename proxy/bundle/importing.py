@@ -10,11 +10,13 @@ import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.format import Entry, Kind, read_end, read_entries, read_head
+from proxy.bundle.format import Entry, Kind, read_claims, read_end, read_entries, read_head
 from proxy.bundle.reading import BundleReader
+from proxy.core.amounts import counted
+from proxy.core.claims import ClaimState, NameClaim
 from proxy.core.succession import goes_back
 from proxy.errors import FULL, BadBundle, StorageFailed, to_make_room
 from proxy.interfaces import IPartialFile
@@ -25,7 +27,8 @@ from proxy.model import Head, Record
 class Imported:
     """What became of it.  ``problems`` are sentences: what is in the bundle and was not taken.
 
-    ``size`` is of the ``files`` that were taken; ``read`` are bytes of files so far, of one that is being taken too.
+    ``claims`` are those that were not known here; ``size`` is of the ``files`` that were taken; ``read`` are bytes of files so
+    far, of one that is being taken too.
     """
 
     index: str
@@ -35,6 +38,7 @@ class Imported:
     files_there: int = 0
     size: int = 0
     read: int = 0
+    claims: int = 0
     problems: list[str] = field(factory=list)
 
 
@@ -78,6 +82,8 @@ class Import:
     async def _take(self, entry: Entry) -> None:
         self._on_the_way(self.imported)
         match entry.kind:
+            case Kind.CLAIMS:
+                await self._claims(entry)
             case Kind.HEAD:
                 await self._page(entry)
             case Kind.PINS:
@@ -99,6 +105,30 @@ class Import:
         self.imported.problems.append(
             f"{entry}: its bytes are not those it is named by, it is left out; copy or export it again"
         )
+
+    # -- claims --------------------------------------------------------------------------------------------------------------
+
+    async def _claims(self, entry: Entry) -> None:
+        """Enter claims, held where a name is known to be served by others; what an operator has to decide is a problem."""
+        data, carried = await self._read(entry), self._cache.claims
+        if data is None or carried is None:
+            return
+        claims = read_claims(entry, data)
+        await carried.book.read()
+        for index in sorted({each.index for each in claims}):
+            of_index = [each for each in claims if each.index == index]
+            held = await carried.claims.colliding(index, [each.project for each in of_index])
+            new = await carried.book.enter(_held(each, held.get(each.project)) for each in of_index)
+            self.imported.claims += len(new)
+            if index in carried.book.hosted:
+                said = (carried.claims.held(index, each.project) for each in new)
+                self.imported.problems += [each for each in said if each is not None]
+            elif new:
+                them = "it" if len(new) == 1 else "them"
+                self.imported.problems.append(
+                    f"{counted(len(new), 'name')} claimed by {index}, which is no hosted index here: no group with a hosted "
+                    f"index serves {them}; pypiproxy claims add INDEX --from {index} gives {them} to one"
+                )
 
     # -- pages and ledger entries ------------------------------------------------------------------------------------------
 
@@ -192,6 +222,11 @@ async def open_bundle(
 ) -> Import:
     """The bundle that *source* begins, as `Import` takes it.  Raises BadBundle when it is none."""
     return Import(await cache.offload.run(BundleReader, source), cache, replaced, stored, on_the_way)
+
+
+def _held(claim: NameClaim, why: str | None) -> NameClaim:
+    """*claim* as it is entered here: held, if there is a reason *why*."""
+    return claim if why is None else evolve(claim, state=ClaimState.HELD, why=why)
 
 
 def _newer(head: Head, known: Head) -> bool:

@@ -17,6 +17,10 @@ class BundleWriter:
         self._pages = self._files = 0
         self._members.add(MANIFEST, io.BytesIO(data := encode(manifest)), len(data))
 
+    def claims(self, data: bytes) -> None:
+        """The JSON of claims."""
+        self._members.add_bytes(Kind.CLAIMS.value, data)
+
     def head(self, project: str, data: bytes, body: bytes) -> None:
         """A page: the JSON of its head, and its body."""
         self._members.add_bytes(f"{Kind.HEAD.value}/{project}", data)

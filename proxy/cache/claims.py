@@ -47,7 +47,7 @@ class ClaimBook:
 
     def __init__(self, records: IVersionedRecords, owns: Mapping[str, Collection[str]]) -> None:
         self._records = records
-        self._stated = owns
+        self.stated = owns
         self._owns = {index: Patterns(patterns) for index, patterns in owns.items()}
         #: By project, then by index; ``None`` until they have been read.  What is in it is replaced and never changed.
         self._claims: dict[str, Mapping[str, NameClaim]] | None = None
@@ -78,7 +78,7 @@ class ClaimBook:
 
     def patterns(self, indexes: Collection[str]) -> str:
         """The patterns of the hosted *indexes*, in one line."""
-        return "; ".join(f"{index}: {' '.join(sorted(self._stated.get(index, ())))}" for index in sorted(indexes))
+        return "; ".join(f"{index}: {' '.join(sorted(self.stated.get(index, ())))}" for index in sorted(indexes))
 
     def claimed(self, index: str, project: str) -> bool:
         """Whether *project* belongs to the hosted *index*.  Raises StorageFailed while claims cannot be read."""
@@ -119,14 +119,21 @@ class ClaimBook:
         async with self._changing:
             await self._change({_place(each): each for each in claims})
 
-    async def move(self, claims: Iterable[NameClaim], index: str) -> None:
-        """Give *claims* to *index*: the names belong to it from now on.  Raises StorageFailed."""
+    async def assign(self, index: str, projects: Iterable[str], by: str, now: float) -> None:
+        """Let *projects* belong to *index* from *now* on, held or not, and to no index that is not configured any more.
+
+        A claim that there is keeps its date and who caused it; *by* causes others.  Raises StorageFailed.
+        """
         await self.read()
         changes: dict[tuple[str, str], NameClaim | None] = {}
         async with self._changing:
-            for each in claims:
-                changes[_place(each)] = None
-                changes[index, each.project] = NameClaim(index, each.project, ClaimState.CLAIMED, each.since, each.by)
+            for project in projects:
+                claims = self.of(project)
+                abandoned = [claims[name] for name in self.abandoned(project)]
+                changes |= {_place(each): None for each in abandoned}
+                first = next(filter(None, (claims.get(index), *abandoned)), None)
+                since, cause = (now, by) if first is None else (first.since, first.by)
+                changes[index, project] = NameClaim(index, project, ClaimState.CLAIMED, since, cause)
             await self._change(changes)
 
     async def release(self, claims: Iterable[NameClaim]) -> None:

@@ -37,6 +37,15 @@ _OWN_TTL = 60
 _EARLIER_LINES = ".lines"
 
 
+async def kept_list(records: HeadedRecords, lists: ListFiles) -> IBytesSource | None:
+    """The lines of the list that is kept in *records* and *lists*, whatever its age and whoever may see it, or ``None``.
+
+    Asks no upstream.  The caller closes them.
+    """
+    head = await records.head(_KEY)
+    return None if head is None or not head.found else await lists.open(lines_file(head.digest))
+
+
 class ProjectList:
     """The projects of *index* that *policy* lets be seen.  Where upstream has no list, those whose *pages* are kept."""
 
@@ -84,14 +93,6 @@ class ProjectList:
             return await self._own()
         head = served.head
         return await self._shown.view(head.digest, served.status, head.serial)
-
-    async def kept(self) -> IBytesSource | None:
-        """The lines of the list that is kept, whatever its age and whoever may see it; ``None`` without one.
-
-        Asks no upstream.  The caller closes them.
-        """
-        head = await self._refreshed.remembered(_KEY)
-        return None if head is None or not head.found else await self._lists.open(lines_file(head.digest))
 
     async def _own(self) -> IProjectsView:
         """The list of what is kept here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from proxy import config
@@ -13,12 +14,15 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import PAGES, HeadedRecords
+from proxy.composition.claims import build_book, build_claims, carried_claims
 from proxy.core.near import suggested
 from proxy.errors import ConfigError, InUse, StorageFailed
 from proxy.host import datadir
+from proxy.interfaces import IOffload
 from proxy.mechanism.offload import Inline, completed
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.copied import CopiedVersioned
+from proxy.storage.lists import ListFiles
 from proxy.storage.local import LocalFiles
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
@@ -49,10 +53,19 @@ def index_cache(
         try:
             pages = HeadedRecords(PAGES, chosen.name, records, offload)
             ledger, files = Ledger(database, settings.server.page_memory, offload), LocalFiles(directory, offload)
-            yield IndexCache(chosen.name, pages, ledger, PinnedBook(database, ledger, files), files, offload)
+            book = build_book(settings, database)
+            claims = build_claims(settings, book, records, partial(_lists, directory, offload), offload, time.time)
+            carried = carried_claims(settings, book, claims, chosen.name)
+            pinned = PinnedBook(database, ledger, files)
+            yield IndexCache(chosen.name, pages, ledger, pinned, files, offload, claims=carried)
         finally:
             completed(database.close())
             completed(records.close())
+
+
+def _lists(directory: Path, offload: IOffload, index: str) -> ListFiles:
+    """Where the list of *index* is, which is only read here."""
+    return ListFiles(directory / "lists" / index, offload, lambda folder: None)
 
 
 def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False) -> tuple[Settings, IndexSettings]:

@@ -152,6 +152,8 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
         click.echo(f"{place.output}: {nothing}; no bundle was written", err=True)
         return 1
     written = f"{counted(exported.pages, 'page')} and {counted(exported.files, 'file')} with {exported.size:,} bytes"
+    if exported.claims:
+        written += f" and {counted(exported.claims, 'claim')}"
     left_out = f"; {len(problems):,} left out" if problems else ""
     note(f"{place.output}: {written} of index {cache.name}{left_out}", err=True)
     return 1 if problems else 0

@@ -100,6 +100,8 @@ class _Import:
         for problem in imported.problems:
             click.echo(f"{self._bundle}: {problem}", err=True)
         taken = f"{counted(imported.pages, 'page')} and {counted(imported.files, 'file')} with {imported.size:,} bytes"
+        if imported.claims:
+            taken += f" and {counted(imported.claims, 'claim')}"
         there = f"{counted(imported.pages_there, 'page')} and {counted(imported.files_there, 'file')}"
         note(
             f"{self._bundle}: {when}{taken} taken into index {imported.index}; {there} were there",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from attrs import frozen
@@ -17,13 +17,14 @@ from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import remove_missing
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
+from proxy.composition.claims import build_book
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage, database_trouble
 from proxy.core.troubles import Trouble
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.mechanism.flight import swallow
-from proxy.settings import MIB, IndexSettings, ServerSettings
+from proxy.settings import MIB, Settings
 from proxy.storage.memory import RecentRecords
 from proxy.storage.spare import SpareRecords
 
@@ -80,9 +81,10 @@ def sweep(storage: Storage) -> None:
     swept.addErrback(lambda failure: _log.failure("partial files could not be swept", failure))
 
 
-def build_caches(server: ServerSettings, indexes: Iterable[IndexSettings], storage: Storage, means: Means) -> Caches:
-    """The caches over *storage*, within the limits of *server*, for *indexes*."""
-    hosted = frozenset(each.name for each in indexes if each.kind == "hosted")
+def build_caches(settings: Settings, storage: Storage, means: Means) -> Caches:
+    """The caches over *storage*, for the indexes of *settings* and within its limits."""
+    server = settings.server
+    hosted = frozenset(each.name for each in settings.indexes if each.kind == "hosted")
     ledger = Ledger(storage.ledger, int(server.page_memory * _FOR_ENTRIES), means.work)
     usage = UsageBook(storage.files, means.disk, means.clock)
     pinned = PinnedBook(storage.ledger, ledger, storage.files, hosted)
@@ -100,7 +102,7 @@ def build_caches(server: ServerSettings, indexes: Iterable[IndexSettings], stora
     return Caches(
         records=SpareRecords(storage.records, RecentRecords(_UNWRITTEN)),
         ledger=ledger,
-        claims=ClaimBook(storage.ledger, {each.name: each.owns for each in indexes if each.kind == "hosted"}),
+        claims=build_book(settings, storage.ledger),
         usage=usage,
         pinned=pinned,
         room=room,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 
-from proxy.administration.parts import Proxied
-from proxy.composition.caches import Caches
-from proxy.composition.means import Means
-from proxy.repository.claiming import Claims, Neighbours, neighbourhood
+from proxy.bundle.cache import CarriedClaims
+from proxy.cache.claims import ClaimBook
+from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
+from proxy.interfaces import Clock, IClaims, IOffload, IRecordStore, IVersionedRecords
+from proxy.repository.claiming import Claims, Kept, Neighbours, neighbourhood
 from proxy.settings import Settings
+from proxy.storage.lists import ListFiles
 
 
 def _groups(settings: Settings) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -23,13 +25,34 @@ def hosted_names(settings: Settings) -> frozenset[str]:
     return frozenset(each.name for each in settings.indexes if each.kind == "hosted")
 
 
-def reserving(settings: Settings, index: str) -> Sequence[str]:
-    """The hosted indexes that are in a group with *index*: what belongs to them is not asked for there."""
-    hosted = hosted_names(settings)
-    return sorted({each for leaves, _ in _groups(settings) if index in leaves for each in leaves} & hosted)
+def reserving(settings: Settings, index: str) -> frozenset[str]:
+    """The hosted indexes whose claims matter to *index*: itself, and those that are in a group with it."""
+    beside = {each for leaves, _ in _groups(settings) if index in leaves for each in leaves}
+    return hosted_names(settings) & {index, *beside}
 
 
-def build_claims(settings: Settings, caches: Caches, cached: Mapping[str, Proxied], means: Means) -> Claims:
-    """The claims of the hosted indexes of *settings*; *cached* has the proxy indexes by the time a claim is made."""
-    neighbours = Neighbours(neighbourhood(_groups(settings), hosted_names(settings)), cached.get, means.work)
-    return Claims(caches.claims, neighbours, means.clock)
+def build_book(settings: Settings, records: IVersionedRecords) -> ClaimBook:
+    """The claims in *records*, with what the hosted indexes of *settings* own."""
+    return ClaimBook(records, {each.name: each.owns for each in settings.indexes if each.kind == "hosted"})
+
+
+def carried_claims(settings: Settings, book: ClaimBook, claims: IClaims, index: str) -> CarriedClaims:
+    """The claims that bundles of *index* carry."""
+    return CarriedClaims(book, claims, reserving(settings, index))
+
+
+def build_claims(
+    settings: Settings,
+    book: ClaimBook,
+    records: IRecordStore,
+    lists: Callable[[str], ListFiles],
+    offload: IOffload,
+    clock: Clock,
+) -> Claims:
+    """The claims in *book*; *records* and *lists*, by index, tell what proxy indexes are known to serve."""
+
+    def kept(index: str) -> Kept:
+        pages, projects = (HeadedRecords(kind, index, records, offload) for kind in (PAGES, PROJECTS))
+        return Kept(pages, projects, lists(index))
+
+    return Claims(book, Neighbours(neighbourhood(_groups(settings), hosted_names(settings)), kept, offload), clock)

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working
-from proxy.bundle.cache import IndexCache
+from proxy.bundle.cache import CarriedClaims, IndexCache
 from proxy.bundle.saving import Saving
 from proxy.bundle.taking import Taking
 from proxy.cache.records import PAGES, HeadedRecords
@@ -50,12 +50,16 @@ def build_commands(
     indexes: Indexes,
     storage: Storage,
     caches: Caches,
+    carried: Callable[[str], CarriedClaims],
     means: Means,
     look: Callable[[], Awaitable[Sequence[Trouble]]],
     *,
     serving: bool,
 ) -> Commands:
-    """The operations on *indexes*; *look* finds what is wrong with the service, *serving* is whether it has clients."""
+    """The operations on *indexes*; *look* finds what is wrong with the service, *serving* is whether it has clients.
+
+    *carried* gives the claims that matter to an index.
+    """
     carrying = Offload(means.reactor, 1, "bundle")
     administration = Administration(
         indexes.parts,
@@ -77,7 +81,7 @@ def build_commands(
             since=means.clock() if serving else None,
         ),
         {
-            "import": _taking(indexes, storage, caches, carrying, means).take,
+            "import": _taking(indexes, storage, caches, carried, carrying, means).take,
             "backup": _saving(storage, caches, carrying, means).backup,
         },
     )
@@ -104,10 +108,17 @@ def _saving(storage: Storage, caches: Caches, carrying: Offload, means: Means) -
     )
 
 
-def _taking(indexes: Indexes, storage: Storage, caches: Caches, carrying: Offload, means: Means) -> Taking:
+def _taking(
+    indexes: Indexes,
+    storage: Storage,
+    caches: Caches,
+    carried: Callable[[str], CarriedClaims],
+    carrying: Offload,
+    means: Means,
+) -> Taking:
     def cache(name: str) -> IndexCache:
         pages = HeadedRecords(PAGES, name, caches.records, carrying)
-        return IndexCache(name, pages, caches.ledger, caches.pinned, storage.files, carrying)
+        return IndexCache(name, pages, caches.ledger, caches.pinned, storage.files, carrying, claims=carried(name))
 
     return Taking(
         caches={name: cache(name) for name in indexes.proxied},

@@ -45,7 +45,6 @@ class ProxyKind:
         self._means = means
         self._hosts = FileHosts(settings.upstreams)
         self._reserving = {each.name: reserving(settings, each.name) for each in settings.indexes}
-        self.cached: dict[str, Proxied] = {}
         self._page_memory = int(settings.server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
 
     def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
@@ -61,11 +60,10 @@ class ProxyKind:
         def repository(offering: Offering) -> ProxyRepository:
             return ProxyRepository(sources, offering, metadata, documents, means.work, means.clock, means.metrics)
 
-        self.cached[index.name] = Proxied(pages, documents, pool)
         offered = repository(self._offering(index, self._policy, prefetch=index.prefetch and not index.offline))
         everything = repository(self._offering(index, Policy(), prefetch=False))
         return BuiltIndex(
-            IndexParts(offered, everything, self.cached[index.name]),
+            IndexParts(offered, everything, Proxied(pages, documents, pool)),
             closing=(pages, documents, metadata, offered, everything),
         )
 

@@ -13,6 +13,7 @@ from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.composition.means import Means
 from proxy.core.troubles import Reason, Trouble
 from proxy.errors import ConfigError
+from proxy.interfaces import IOffload
 from proxy.mechanism.offload import Offload
 from proxy.settings import ServerSettings
 from proxy.storage.copied import CopiedVersioned
@@ -42,7 +43,7 @@ class Storage:
     directory: Path
     threads: tuple[Offload, ...]
 
-    def lists(self, index: str, work: Offload) -> ListFiles:
+    def lists(self, index: str, work: IOffload) -> ListFiles:
         """Where the list of the projects of *index* is stored; it is written on *work*."""
         return ListFiles(self.directory / "lists" / index, work, self.place.prepare)
 

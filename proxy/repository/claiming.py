@@ -6,7 +6,6 @@ What others serve is told from what is cached of them, without asking anybody: f
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -14,12 +13,13 @@ from zope.interface import implementer
 
 from proxy.cache.claims import ClaimBook
 from proxy.cache.listing import lines_behind
-from proxy.cache.pages import PageCache
+from proxy.cache.projects import kept_list
+from proxy.cache.records import HeadedRecords
 from proxy.core.claims import ClaimState, NameClaim
 from proxy.interfaces import Clock, IBytesSource, IClaims, IOffload
 from proxy.mechanism.flight import closing_after
-from proxy.repository.documents import Documents
 from proxy.simple.projects import names_in
+from proxy.storage.lists import ListFiles
 
 #: So many projects are looked up one by one; for more of them, all pages that are cached are listed.
 _FEW = 20
@@ -33,26 +33,32 @@ class Beside:
     merged: frozenset[str] = frozenset()
 
 
-class Cached(Protocol):
-    """What is cached of a proxy index."""
+@frozen
+class Kept:
+    """What is kept of a proxy index: the records of its pages and of its list of projects, and the files of that list."""
 
-    @property
-    def pages(self) -> PageCache:
-        """Its pages."""
+    pages: HeadedRecords
+    projects: HeadedRecords
+    lists: ListFiles
 
-    @property
-    def documents(self) -> Documents:
-        """What is beside them, the list of projects among it."""
+    async def pages_of(self, projects: Collection[str]) -> set[str]:
+        """Those of *projects* (normalised) of which there is a page.  Raises StorageFailed."""
+        if len(projects) > _FEW:
+            return set(projects).intersection(await self.pages.found())
+        heads = {project: await self.pages.head(project) for project in projects}
+        return {project for project, head in heads.items() if head is not None and head.found}
+
+    async def lines(self) -> IBytesSource | None:
+        """The lines of the list, if there is one, which the caller closes.  Raises StorageFailed."""
+        return await kept_list(self.projects, self.lists)
 
 
 class Neighbours:
-    """The proxy indexes *beside* each hosted one, by its name; *cached* has what is kept of each by the time it is asked."""
+    """The proxy indexes *beside* each hosted one, by its name; *kept* gives what is kept of each."""
 
-    def __init__(
-        self, beside: Mapping[str, Sequence[Beside]], cached: Callable[[str], Cached | None], offload: IOffload
-    ) -> None:
+    def __init__(self, beside: Mapping[str, Sequence[Beside]], kept: Callable[[str], Kept], offload: IOffload) -> None:
         self._beside = beside
-        self._cached = cached
+        self._kept = kept
         self._offload = offload
 
     async def serving(self, index: str, projects: Collection[str]) -> Mapping[str, str]:
@@ -62,21 +68,15 @@ class Neighbours:
         """
         found: dict[str, str] = {}
         for each in self._beside.get(index, ()):
-            kept = self._cached(each.name)
             asked = set(projects) - each.merged - found.keys()
-            if kept is None or not asked:
-                continue
-            found.update(dict.fromkeys(await self._served(kept, asked), each.name))
+            if asked:
+                found.update(dict.fromkeys(await self._served(self._kept(each.name), asked), each.name))
         return found
 
-    async def _served(self, kept: Cached, asked: Collection[str]) -> Collection[str]:
-        if len(asked) > _FEW:
-            served = set(asked).intersection(await kept.pages.known())
-        else:
-            heads = {project: await kept.pages.remembered(project) for project in asked}
-            served = {project for project, head in heads.items() if head is not None and head.found}
+    async def _served(self, kept: Kept, asked: Collection[str]) -> Collection[str]:
+        served = await kept.pages_of(asked)
         rest = frozenset(asked) - served
-        lines = await kept.documents.kept_projects() if rest else None
+        lines = await kept.lines() if rest else None
         return served if lines is None else served | await self._listed(lines, rest)
 
     async def _listed(self, lines: IBytesSource, asked: frozenset[str]) -> frozenset[str]:

@@ -7,7 +7,7 @@ from proxy.cache.projects import ProjectList
 from proxy.core.bounded import BoundedTable
 from proxy.core.views import Document, DocumentView, Moment, PageView, View
 from proxy.errors import NotFound, UpstreamFailed
-from proxy.interfaces import IBytesSource, IProjectsView
+from proxy.interfaces import IProjectsView
 from proxy.model import Wanted
 from proxy.names import PROVENANCE, normal_version
 from proxy.settings import MIB
@@ -41,10 +41,6 @@ class Documents:
     async def projects(self, *, no_cache: bool = False) -> IProjectsView:
         """The list of projects.  Raises UpstreamFailed."""
         return await self._projects.get(no_cache=no_cache)
-
-    async def kept_projects(self) -> IBytesSource | None:
-        """The lines of the list that is kept, whatever its age, which the caller closes; ``None`` without one."""
-        return await self._projects.kept()
 
     async def legacy(self, view: PageView, version: str | None) -> DocumentView:
         """The legacy document of the project of *view*, or of one *version*.  Raises NotFound."""
