@@ -10,6 +10,7 @@ from proxy.commands.lazily import Command, LazyGroup
 COMMANDS = {
     "backup": Command("proxy.commands.backup:backup", "Write a copy of the data directory to a file."),
     "check-config": Command("proxy.commands.check_config:check_config", "Validate a configuration file."),
+    "claims": Command("proxy.commands.claims:claims", "List and decide which index owns a name."),
     "client-config": Command("proxy.commands.client_config:client_config", "Print the settings for a client."),
     "export": Command("proxy.commands.export:export", "Write projects to a bundle file."),
     "import": Command("proxy.commands.import_:import_", "Add the contents of a bundle to the cache."),

@@ -17,7 +17,7 @@ from proxy.model import EMPTY
 
 
 class Administration:
-    """All operations on *indexes* and *stores*, and *others*.
+    """All operations on *indexes* and *stores*, and *others*; *default* is the index that clients get without naming one.
 
     Each takes a callable for what it has to say on its way, and arguments by name.  They
     raise ProxyError: BadRequest for arguments that make no sense, NotFound for what is not there.
@@ -30,11 +30,12 @@ class Administration:
         working: Working,
         observed: Observed,
         others: Mapping[str, Operation] = EMPTY,
+        default: str | None = None,
     ) -> None:
         self.indexes = indexes
         self.stores = stores
         self.working = working
-        stock, purging = Stock(indexes, stores, working, observed), Purging(indexes, stores, working.clock)
+        stock, purging = Stock(indexes, stores, working, observed, default), Purging(indexes, stores, working.clock)
         self.operations: Mapping[str, Operation] = {
             "upstreams": self.upstreams,
             "stats": stock.stats,

@@ -36,6 +36,9 @@ class Proxied:
     pages: PageCache
     documents: Documents
     upstreams: Upstreams | Offline
+    #: Whether the name of a project (normalised) belongs to a hosted index that shares a group with this one, so that upstream
+    #: is not told of it.  Raises StorageFailed while that cannot be told.
+    reserved: Callable[[str], Awaitable[bool]]
 
 
 @frozen

@@ -122,7 +122,8 @@ class Purging:
     async def refresh(self, report: Report, project: str, index: str | None = None) -> list[dict[str, Any]]:
         """Ask upstream for the page of *project* now, on every index that keeps one, or on the *index* named.
 
-        Raises NotFound when no index is named and none keeps it: who asks upstreams for a name tells them the name.
+        Raises NotFound when no index is named and none keeps it: who asks upstreams for a name tells them the name.  Raises
+        BadRequest for a name that belongs to a hosted index in a group with that one.
         """
         wanted = project_name(project)
         indexes = chosen_proxied(self._indexes, index)
@@ -130,7 +131,14 @@ class Purging:
             indexes = {name: each for name, each in indexes.items() if await each.pages.remembered(wanted) is not None}
             if not indexes:
                 raise NotFound(f"no index keeps a page of {wanted}: name the index to fetch it from")
-        return [{"index": name, "project": wanted, **await _refreshed(each, wanted)} for name, each in indexes.items()]
+        reserved = [name for name, each in indexes.items() if await each.reserved(wanted)]
+        if reserved and len(reserved) == len(indexes):
+            raise BadRequest(
+                f"{wanted} belongs to a hosted index in a group with {', '.join(reserved)}: no upstream is told of it; "
+                "pypiproxy claims list says whose it is"
+            )
+        asked = {name: each for name, each in indexes.items() if name not in reserved}
+        return [{"index": name, "project": wanted, **await _refreshed(each, wanted)} for name, each in asked.items()]
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 

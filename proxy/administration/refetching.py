@@ -21,6 +21,8 @@ async def refetch(indexes: Mapping[str, IndexParts], store: IFileStore, lost: Na
     index = indexes.get(lost.index)
     if index is None:
         raise NotFound(f"the index {lost.index} is not configured any more")
+    if index.proxied is not None and await index.proxied.reserved(lost.project):
+        raise NotFound(f"{lost.project} belongs to a hosted index in a group with {lost.index}: no upstream is told of it")
     asked, _, name = lost.name.rpartition("/")
     asked = asked or str(strongest(lost.entry.stated) or UNSTATED)
     source = await (await index.everything.file(lost.project, asked, name)).open()

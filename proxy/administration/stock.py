@@ -86,8 +86,11 @@ class _Moments:
 class Stock:
     """Lists and sums."""
 
-    def __init__(self, indexes: Mapping[str, IndexParts], stores: Stores, working: Working, observed: Observed) -> None:
+    def __init__(
+        self, indexes: Mapping[str, IndexParts], stores: Stores, working: Working, observed: Observed, default: str | None
+    ) -> None:
         self._indexes = indexes
+        self._default = default
         self._stores = stores
         self._working = working
         self._observed = observed
@@ -113,11 +116,23 @@ class Stock:
         return rows
 
     async def recent(self, report: Report, seconds: float, index: str | None = None) -> list[str]:
-        """The projects of which a file was used within the last *seconds*, sorted."""
+        """The projects of which a file was used within the last *seconds*, sorted.
+
+        Of indexes that ask no upstream, only those that clients get from the default index; and none whose name belongs to
+        another index.  Who fetches them again from the default index tells no upstream of private names.
+        """
         since = self._working.clock() - seconds
         used = {file.sha256 for file in await self._stores.usage.files() if file.used >= since}
         named = by_project(self._stores.ledger, index)
-        return sorted({each.project async for found in named for each in found if each.entry.sha256 in used})
+        places = {(each.index, each.project) async for found in named for each in found if each.entry.sha256 in used}
+        return sorted({project for name, project in places if await self._may_be_asked_for(name, project)})
+
+    async def _may_be_asked_for(self, index: str, project: str) -> bool:
+        """Whether the default index may be asked for *project* because *index* has files of it."""
+        parts = self._indexes.get(index)
+        if parts is not None and parts.proxied is not None:
+            return not await parts.proxied.reserved(project)
+        return self._default is not None and index in self._indexes[self._default].repository.leaves
 
     async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
         """Sums over everything, the *top* projects by bytes, and what the service that answers is."""

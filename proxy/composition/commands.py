@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from proxy.administration.claiming import Claiming
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working
 from proxy.bundle.cache import CarriedClaims, IndexCache
@@ -83,7 +84,9 @@ def build_commands(
         {
             "import": _taking(indexes, storage, caches, carried, carrying, means).take,
             "backup": _saving(storage, caches, carrying, means).backup,
+            **Claiming(indexes.parts, caches.claims, means.clock).operations,
         },
+        indexes.default,
     )
     admin = Admin(administration.operations)
     socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)

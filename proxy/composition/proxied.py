@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from proxy.administration.parts import IndexParts, Proxied
 from proxy.cache.documents import DocumentCache
@@ -63,7 +64,7 @@ class ProxyKind:
         offered = repository(self._offering(index, self._policy, prefetch=index.prefetch and not index.offline))
         everything = repository(self._offering(index, Policy(), prefetch=False))
         return BuiltIndex(
-            IndexParts(offered, everything, Proxied(pages, documents, pool)),
+            IndexParts(offered, everything, Proxied(pages, documents, pool, partial(self._is_reserved, index.name))),
             closing=(pages, documents, metadata, offered, everything),
         )
 
@@ -73,6 +74,13 @@ class ProxyKind:
         return Offering(
             policy=policy, hosts=self._hosts, presence=presence, prefetch=prefetch, reserved=self._reserved(index.name)
         )
+
+    async def _is_reserved(self, index: str, project: str) -> bool:
+        hosted, claims = self._reserving[index], self._caches.claims
+        if not hosted:
+            return False
+        await claims.read()
+        return claims.reserved(hosted, project)
 
     def _reserved(self, index: str) -> Callable[[str], bool]:
         """Whether the name of a project belongs to a hosted index that *index* is in a group with, or may do so."""
