@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from proxy.composition.commands import build_commands
 from proxy.composition.exposed import tell_exposed
 from proxy.composition.hosted import HostedKind
 from proxy.composition.group import GroupKind
-from proxy.composition.indexes import build_indexes
+from proxy.composition.indexes import IndexKind, build_indexes
 from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
 from proxy.composition.proxied import ProxyKind
@@ -30,6 +30,7 @@ from proxy.host.supervisor import tell_ready
 from proxy.interfaces import Clock
 from proxy.mechanism.clocks import steady
 from proxy.mechanism.rotating import Rotating
+from proxy.model import EMPTY
 from proxy.policy.policy import STANDARD, Policy
 from proxy.settings import Settings, WarmSettings
 
@@ -50,6 +51,7 @@ class ProxyService(MultiService):
         policy: Policy = STANDARD,
         serving: bool = True,
         reading: bool = False,
+        kinds: Mapping[str, IndexKind] = EMPTY,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -70,8 +72,8 @@ class ProxyService(MultiService):
         )
         hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, self.claims)
         groups = GroupKind(settings, self.storage, self.claims, self._means)
-        kinds = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
-        self._indexes = build_indexes(settings.indexes, kinds)
+        built_in = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
+        self._indexes = build_indexes(settings.indexes, {**built_in, **kinds})
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)
@@ -149,13 +151,14 @@ def build(
     policy: Policy = STANDARD,
     serving: bool = True,
     reading: bool = False,
+    kinds: Mapping[str, IndexKind] = EMPTY,
 ) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
 
     With *reading* it listens beside the proxy that works on the data directory, and changes nothing there.
 
-    *policy* says what clients may see.  *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises
-    ConfigError for what can never be right.
+    *policy* says what clients may see, *kinds* how indexes of other kinds are built, or of the same ones.  *clock* tells the
+    wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what can never be right.
     """
     steady(reactor)
-    return ProxyService(settings, reactor, clock, policy=policy, serving=serving, reading=reading)
+    return ProxyService(settings, reactor, clock, policy=policy, serving=serving, reading=reading, kinds=kinds)

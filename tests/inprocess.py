@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -11,7 +11,9 @@ from urllib.parse import urljoin
 from attrs import evolve
 from twisted.internet import reactor as default_reactor
 
+from proxy.composition.indexes import IndexKind
 from proxy.interfaces import Clock
+from proxy.model import EMPTY
 from proxy.policy.policy import STANDARD, Policy
 from proxy.service import ProxyService, build
 from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
@@ -83,11 +85,12 @@ async def start(
     indexes: tuple[IndexSettings, ...] | None = None,
     clock: Clock = time.time,
     policy: Policy = STANDARD,
+    kinds: Mapping[str, IndexKind] = EMPTY,
     **server: Any,
 ) -> Running:
     """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise.
 
-    *clock* is what it takes for the wall time, *policy* what it goes by.
+    *clock* is what it takes for the wall time, *policy* what it goes by, *kinds* builds indexes of other kinds.
     """
     names = tuple(each.name for each in upstreams)
     limits = limits or PageLimits(soft_deadline=0.1)
@@ -98,7 +101,7 @@ async def start(
         upstreams=upstreams,
         indexes=indexes or (index,),
     )
-    service = build(settings, default_reactor, clock, policy=policy)
+    service = build(settings, default_reactor, clock, policy=policy, kinds=kinds)
     service.startService()
     return Running(service)
 
