@@ -541,6 +541,12 @@ class IReceiving(Interface):
         Raises TooMuch, StorageFailed (no room).
         """
 
+    def remark(project: str) -> str | None:
+        """What the uploader of a file of *project* (normalised) should know: that its name is held; ``None``: nothing.
+
+        Raises StorageFailed.
+        """
+
 
 class IClaims(Interface):
     """Which names of projects belong to hosted indexes.  A claim survives the files, and the configuration of its index."""

@@ -14,8 +14,8 @@ from proxy.composition.caches import build_caches, sweep
 from proxy.composition.claims import build_claims, carried_claims
 from proxy.composition.commands import build_commands
 from proxy.composition.exposed import tell_exposed
-from proxy.composition.hosted import HostedKind
 from proxy.composition.group import GroupKind
+from proxy.composition.hosted import HostedKind
 from proxy.composition.indexes import IndexKind, build_indexes
 from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
@@ -101,8 +101,8 @@ class ProxyService(MultiService):
     def startService(self) -> None:
         calm_collector()
         sweep(self.storage)
-        self.caches.begin()
         if self._serving:
+            self.caches.begin()
             self._web.tell_limit()
             tell_exposed(self._settings)
             self._cleaning = self.caches.tidy()

@@ -53,6 +53,7 @@ class ClaimBook:
         self._claims: dict[str, Mapping[str, NameClaim]] | None = None
         self._reads: Flights[None] = Flights()
         self._changing = DeferredLock()
+        self._told = False
         self.generation = 0
 
     # -- what there is -----------------------------------------------------------------------------------------------------
@@ -66,6 +67,13 @@ class ClaimBook:
         """Read all claims, unless that is done.  Raises StorageFailed."""
         if self._claims is None:
             await self._reads.join(_FOLDER, self._read)
+
+    async def begin(self) -> None:
+        """Read all claims, and log once what an operator has to decide.  Raises StorageFailed."""
+        await self.read()
+        if not self._told:
+            self._told = True
+            self._tell()
 
     def of(self, project: str) -> Mapping[str, NameClaim]:
         """The claims to *project* (normalised), by index.  Raises StorageFailed while they cannot be read."""
@@ -176,7 +184,6 @@ class ClaimBook:
                 claims.setdefault(claim.project, {})[claim.index] = claim
         self._claims = dict(claims)
         self.generation += 1
-        self._tell()
 
     def _decoded(self, row: Versioned) -> NameClaim | None:
         _, *place = row.key.split("/")

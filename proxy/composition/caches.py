@@ -50,7 +50,7 @@ class Caches:
 
     def begin(self) -> None:
         """Have claims read, before anybody asks for them; who asks earlier waits."""
-        swallow(Deferred.fromCoroutine(self.claims.read()), StorageFailed)
+        swallow(Deferred.fromCoroutine(self.claims.begin()), StorageFailed)
 
     def tidy(self) -> Deferred[None]:
         """Keep files within their limits from now on, and remove outdated records; cancelling ends the latter."""
@@ -62,7 +62,7 @@ class Caches:
         """Write what the ledger could not take before, and read claims if they could not be read; what is still wrong."""
         try:
             await self.ledger.mend()
-            await self.claims.read()
+            await self.claims.begin()
         except StorageFailed as error:
             return [database_trouble(LEDGER, str(error))]
         return []

@@ -71,6 +71,9 @@ class Receiving:
         await self._require_free(length or 0)
         return _Incoming(self, await self.intake.begin(length or 0))
 
+    def remark(self, project: str) -> str | None:
+        return None if self._claims is None else self._claims.held(self.name, project)
+
     def require_within(self, size: int) -> None:
         """Raise TooMuch if a file of *size* bytes would be too much for the index."""
         files, stored = (sum(each) for each in zip(self.catalogue.totals(), self._adding, strict=True))

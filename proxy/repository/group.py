@@ -27,6 +27,8 @@ from proxy.settings import MIB
 
 T = TypeVar("T")
 
+#: Who is noted as the one who claimed a name that an index was found to have files of.
+FOUND = "files that were found"
 #: What may be remembered of pages that have files, and of who served a project last (bytes); an entry weighs this and its text.
 _FULL, _SERVED, _WEIGHT = 8 * MIB, 8 * MIB, 300
 
@@ -165,8 +167,34 @@ class GroupRepository:
             await self._membership.claims.ready()
 
     async def _course(self, project: str) -> Course:
+        """Who is asked for *project*.  Raises NameAbandoned, StorageFailed.
+
+        Hosted members look whether they have a project of a name that nobody has claimed: files that were copied into a
+        directory claim it when they are first looked at.
+        """
         await self._ready()
+        course = self._membership.course(project)
+        if course.united or not self._membership.hosted or course.members != self._membership.proxies:
+            return course
+        for index in self._membership.hosted:
+            if await self._has(index, project):
+                await self._membership.claims.claim(index, project, FOUND)
         return self._membership.course(project)
+
+    async def _has(self, index: str, project: str) -> bool:
+        """Whether the hosted *index* has *project*, which nobody has claimed.
+
+        While that cannot be told, a name that a proxy is known to serve stays with it, and any other is an error.
+        """
+        try:
+            await self._members[index].page(project)
+        except NotFound:
+            return False
+        except ProxyError:
+            if project not in await self._membership.claims.colliding(index, (project,)):
+                raise
+            return False
+        return True
 
     async def _first(self, members: Sequence[str], project: str, asked: Callable[[IRepository], Awaitable[T]]) -> tuple[str, T]:
         """What the first of *members* has that is *asked* of each, and its name.  Raises NotFound where none has it."""

@@ -55,7 +55,8 @@ class GroupList:
             lines.close()
         hosted = bool(membership.hosted)
         ttls = [view.status.ttl or 0 for _, view in views]
-        return await self._shown.view(digest, CacheStatus(True, ttl=None if hosted else min(ttls, default=0)), None)
+        status = CacheStatus(True, own=True) if hosted else CacheStatus(True, ttl=min(ttls, default=0))
+        return await self._shown.view(digest, status, None)
 
     async def _of_claims(self, membership: Membership) -> str:
         if not membership.hosted:

@@ -60,7 +60,8 @@ class United:
             raise NotFound(f"no member of the group has a file of {project}: asked were {', '.join(self._members)}")
         those = list(views.values())
         status, seen = _status([view.status for view in those]), _seen([view.seen for view in those])
-        return View(project, state, status, None, seen, partial(_given, made.page)), made
+        relative = any(view.relative for view in those)
+        return View(project, state, status, None, seen, partial(_given, made.page), relative=relative), made
 
     def legacy(self, view: PageView) -> DocumentView:
         """The legacy document of the project of *view*, which is united: it is made of the page."""
@@ -85,7 +86,7 @@ def _status(statuses: Sequence[CacheStatus]) -> CacheStatus:
     waited = [each for each in statuses if not each.hit]
     ttls = [each.ttl for each in statuses]
     ttl = None if None in ttls else min(each for each in ttls if each is not None)
-    return evolve((waited or statuses)[0], ttl=ttl)
+    return evolve((waited or statuses)[0], ttl=ttl, own=any(each.own for each in statuses))
 
 
 def _seen(moments: Sequence[Moment]) -> Moment:
