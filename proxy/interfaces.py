@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
 from proxy.core.cache_status import CacheStatus
+from proxy.core.claims import Reservation
 from proxy.core.events import Event
 from proxy.core.uploads import Uploaded, UploadForm
 from proxy.core.views import DocumentName, DocumentView, Moment, PageView
@@ -587,14 +588,11 @@ class IClaims(Interface):
         Raises StorageFailed while claims cannot be read.
         """
 
-    def names(indexes: Collection[str]) -> Collection[str]:
-        """The names that are reserved for *indexes* by claims, without those that match a pattern.
+    def reservation(indexes: Collection[str]) -> Reservation:
+        """All names that are reserved for the hosted *indexes*.  Takes milliseconds; may be called in any thread.
 
         Raises StorageFailed while claims cannot be read.
         """
-
-    def patterns(indexes: Collection[str]) -> str:
-        """What the hosted *indexes* own by their patterns, in one line."""
 
     async def colliding(index: str, projects: Collection[str]) -> Mapping[str, str]:
         """Those of *projects* that a new claim of *index* would be held for, with the reason.  Asks no upstream.

@@ -13,7 +13,7 @@ import msgspec
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.core.claims import ClaimState, NameClaim, Patterns
+from proxy.core.claims import ClaimState, NameClaim, Patterns, Reservation
 from proxy.errors import StorageFailed
 from proxy.interfaces import IVersionedRecords
 from proxy.mechanism.flight import Flights
@@ -84,10 +84,6 @@ class ClaimBook:
         patterns = self._owns.get(index)
         return patterns is not None and patterns.match(project)
 
-    def patterns(self, indexes: Collection[str]) -> str:
-        """The patterns of the hosted *indexes*, in one line."""
-        return "; ".join(f"{index}: {' '.join(sorted(self.stated.get(index, ())))}" for index in sorted(indexes))
-
     def claimed(self, index: str, project: str) -> bool:
         """Whether *project* belongs to the hosted *index*.  Raises StorageFailed while claims cannot be read."""
         if self.owns(index, project):
@@ -106,6 +102,11 @@ class ClaimBook:
             if index not in self._owns or (claim.state is ClaimState.CLAIMED and index in indexes):
                 return True
         return any(self.owns(index, project) for index in indexes)
+
+    def reservation(self, indexes: Collection[str]) -> Reservation:
+        """All names for which :meth:`reserved` is true.  Raises StorageFailed."""
+        names = frozenset(project for project in self._known() if self.reserved(indexes, project))
+        return Reservation(names, Patterns([each for index in sorted(indexes) for each in self.stated.get(index, ())]))
 
     def all(self) -> list[NameClaim]:
         """Every claim, by index and project.  Raises StorageFailed while they cannot be read."""

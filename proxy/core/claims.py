@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -37,9 +38,27 @@ class Patterns:
     """Patterns of normalised names: ``*`` stands for any characters, ``?`` for one."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        texts = [re.escape(each).replace(r"\*", ".*").replace(r"\?", ".") for each in patterns]
+        self.texts = tuple(patterns)
+        texts = [re.escape(each).replace(r"\*", ".*").replace(r"\?", ".") for each in self.texts]
         self._pattern = re.compile("|".join(texts)) if texts else None
 
     def match(self, project: str) -> bool:
         """Whether one of them matches all of *project*."""
         return self._pattern is not None and self._pattern.fullmatch(project) is not None
+
+
+@frozen
+class Reservation:
+    """All names that belong to certain hosted indexes, or to ones that are not configured any more."""
+
+    names: frozenset[str]
+    patterns: Patterns
+
+    def holds(self, project: str) -> bool:
+        """Whether *project* (normalised) is among them."""
+        return project in self.names or self.patterns.match(project)
+
+    def digest(self) -> str:
+        """What is the same as long as it holds the same names.  Takes milliseconds for thousands of them."""
+        texts = [*sorted(self.names), "", *sorted(self.patterns.texts)]
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()

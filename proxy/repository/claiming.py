@@ -103,15 +103,11 @@ class Claims:
         self.claimed = book.claimed
         self.abandoned = book.abandoned
         self.reserved = book.reserved
-        self.patterns = book.patterns
+        self.reservation = book.reservation
 
     @property
     def generation(self) -> int:
         return self._book.generation
-
-    def names(self, indexes: Collection[str]) -> Collection[str]:
-        reserved = self._book.reserved
-        return {each.project for each in self._book.all() if reserved(indexes, each.project)}
 
     async def claim(self, index: str, project: str, by: str) -> None:
         await self._book.read()

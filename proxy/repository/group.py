@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.cache_status import CacheStatus
-from proxy.core.views import DocumentName, DocumentView, LegacyName, PageView
+from proxy.core.views import DocumentName, DocumentView, LegacyName, PageView, View
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import IFileHandle, IOffload, IProjectsView, IRepository
 from proxy.model import Page
@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 #: Who is noted as the one who claimed a name that an index was found to have files of.
 FOUND = "files that were found"
-#: What may be remembered of pages that have files, and of who served a project last (bytes); an entry weighs this and its text.
-_FULL, _SERVED, _WEIGHT = 8 * MIB, 8 * MIB, 300
+#: What may be remembered of pages that have files, of who served a project last, and of who is asked for one (bytes); an entry
+#: weighs this and its text.
+_FULL, _SERVED, _COURSES, _WEIGHT = 8 * MIB, 8 * MIB, 4 * MIB, 300
 
 
 @implementer(IRepository)
@@ -49,6 +50,8 @@ class GroupRepository:
         self._united = United({name: members[name] for name in membership.everybody}, offload)
         #: The last page of each project that was looked into: its state, and whether it has files.
         self._full: BoundedTable[str, tuple[str, bool]] = BoundedTable(_FULL, lambda known: _WEIGHT + len(known[0]), len)
+        #: Who is asked for a project, by the generation of claims.
+        self._courses: BoundedTable[str, tuple[int, Course]] = BoundedTable(_COURSES, lambda known: _WEIGHT, len)
         #: Which of several proxies served a project last.
         self._served: BoundedTable[str, str] = BoundedTable(_SERVED, lambda name: _WEIGHT, len)
 
@@ -85,22 +88,18 @@ class GroupRepository:
                 f"{view.project} belongs to {member} in the group {self.name}, which has no file of it; "
                 "it is not looked up elsewhere"
             )
-        return evolve(view, state=state)
+        return _named(view, state)
 
     def page_at_hand(self, project: str) -> PageView | None:
-        try:
-            course = self._membership.course(project)
-        except ProxyError:
-            return None
-        if course.united or not course.members:
+        course = self._course_at_hand(project)
+        if course is None or course.united:
             return None
         member = course.members[0]
         view = self._members[member].page_at_hand(project)
-        known = self._full.get(project)
-        if view is None or known is None:
+        if view is None:
             return None
         state = f"{member}/{view.state}"
-        return evolve(view, state=state) if known == (state, True) else None
+        return _named(view, state) if self._full.get(project) == (state, True) else None
 
     # -- files and documents -----------------------------------------------------------------------------------------------
 
@@ -137,10 +136,21 @@ class GroupRepository:
 
     def _leads_to(self, project: str, member: str) -> bool:
         """Whether *member* is still one that is asked for *project*."""
+        course = self._course_at_hand(project)
+        return course is not None and member in course.members
+
+    def _course_at_hand(self, project: str) -> Course | None:
+        """Who is asked for *project*, as far as that is known without waiting; every hot request asks."""
+        generation = self._membership.generation
+        known = self._courses.get(project)
+        if known is not None and known[0] == generation:
+            return known[1]
         try:
-            return member in self._membership.course(project).members
+            course = self._membership.course(project)
         except ProxyError:
-            return False
+            return None
+        self._courses.put(project, (generation, course))
+        return course
 
     # -- lists -------------------------------------------------------------------------------------------------------------
 
@@ -239,9 +249,15 @@ class GroupFile:
         return self._file.is_current() and self._leads_here()
 
 
+def _named(view: PageView, state: str) -> PageView:
+    """*view* with another *state*: hot requests have no time for :func:`attrs.evolve`."""
+    return View(view.project, state, view.status, view.serial, view.seen, view.load, view.relative)
+
+
 async def _given(page: Page) -> Page:
     return page
 
 
 def _shown(found: Sequence[tuple[str, Sequence[str]]], membership: Membership) -> list[str]:
-    return sorted({project for member, projects in found for project in projects if membership.shows(member, project)})
+    reservation = membership.reservation
+    return sorted({each for member, names in found for each in filter(membership.shown(member, reservation), names)})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
+from proxy.core.claims import Patterns, Reservation
 from proxy.errors import NameAbandoned
 from proxy.interfaces import IClaims
+
+_NOTHING = Reservation(frozenset(), Patterns(()))
 
 
 @frozen
@@ -37,10 +40,19 @@ class Membership:
         return self.hosted + self.proxies
 
     @property
+    def generation(self) -> int:
+        """What is another number when claims have changed."""
+        return self.claims.generation if self.hosted else 0
+
+    @property
     def rules(self) -> str:
         """What, apart from claims, decides where projects come from, in one line."""
-        owns = self.claims.patterns(self.hosted) if self.hosted else ""
-        return f"{self.everybody} {sorted(self.merge)} {owns}"
+        return f"{self.everybody} {sorted(self.merge)}"
+
+    @property
+    def reservation(self) -> Reservation:
+        """All names that belong to hosted members, or are abandoned.  Raises StorageFailed."""
+        return self.claims.reservation(self.hosted) if self.hosted else _NOTHING
 
     def course(self, project: str) -> Course:
         """Who is asked for *project* (normalised).  Raises NameAbandoned, StorageFailed."""
@@ -71,13 +83,15 @@ class Membership:
     def _is_abandoned(self, project: str) -> bool:
         return bool(self.hosted) and bool(self.claims.abandoned(project))
 
-    def shows(self, member: str, project: str) -> bool:
-        """Whether the *project* of *member* is what clients get.  Raises StorageFailed."""
-        if project in self.merge:
-            return not self._is_abandoned(project)
-        if member in self.proxies:
-            return not self.hosted or not self.claims.reserved(self.hosted, project)
+    def shown(self, member: str, reservation: Reservation) -> Callable[[str], bool]:
+        """What tells whether a project (normalised) of *member* is what clients get, as long as *reservation* holds."""
+        if member in self.hosted:
+            return lambda project: member in self._asked(project)
+        merge, holds = self.merge, reservation.holds
+        return lambda project: not holds(project) or (project in merge and not self._is_abandoned(project))
+
+    def _asked(self, project: str) -> Sequence[str]:
         try:
-            return member in self.course(project).members
+            return self.course(project).members
         except NameAbandoned:
-            return False
+            return ()
