@@ -135,6 +135,19 @@ async def test_a_rebuilt_public_package_hides_nothing_until_an_operator_says_so(
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_flat_page_of_a_group_has_what_belongs_to_its_hosted_members(public: FakeUpstream, serve: Start) -> None:
+    proxy = await serve(public, indexes=indexes())
+    await listed(proxy, "six")
+    for each in (OURS, REBUILT):
+        await uploaded(proxy, each)
+    asked = len(public.asked)
+    flat, own = [(await proxy.get(f"{index}/links/")).body for index in ("", "/index/internal")]
+    assert (OURS.filename.encode() in flat, REBUILT.filename.encode() in flat) == (True, False)
+    assert (OURS.filename.encode() in own, REBUILT.filename.encode() in own) == (True, True)
+    assert len(public.asked) == asked
+
+
+@pytest_twisted.ensureDeferred
 async def test_merging_decides_about_a_name_that_is_held(public: FakeUpstream, serve: Start) -> None:
     proxy = await serve(public, indexes=indexes())
     await listed(proxy, "acme-app")

@@ -167,7 +167,9 @@ async def test_what_is_cached_has_been_asked_for_and_is_on_the_list(make: Make, 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_projects_come_from_upstream_or_are_its_own(make: Make, kind: str) -> None:
     repository = await make(kind)
-    assert await repository.own() == (["app", "other"] if kind in ("shelf", "hosted") else None)
+    everything = ["app", "other"]
+    own = {"shelf": everything, "hosted": everything, "group": ["app"], "united": ["app"]}
+    assert await repository.own() == own.get(kind)
 
 
 @pytest_twisted.ensureDeferred

@@ -164,6 +164,13 @@ class GroupRepository:
         found = [(name, await self._members[name].cached()) for name in self._membership.everybody]
         return await self._offload.run(_shown, found, self._membership)
 
+    async def own(self) -> Sequence[str] | None:
+        if not self._membership.hosted:
+            return None
+        await self._ready()
+        found = [(name, await self._members[name].own() or ()) for name in self._membership.hosted]
+        return await self._offload.run(_shown, found, self._membership)
+
     def last_modified(self) -> float | None:
         moments = [self._members[name].last_modified() for name in self._membership.proxies or self._membership.hosted]
         known = [each for each in moments if each is not None]
