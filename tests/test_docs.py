@@ -77,6 +77,8 @@ class Scratch:
                 upstream.add_file(name, made.filename, made.data, metadata=made.metadata)
         for name, content in FILES.items():
             (place / name).write_text(content, "utf-8")
+        (place / "dist").mkdir()
+        (place / "dist" / OWN.filename).write_bytes(OWN.data)
         data = place / ".local" / "share" / "pypiproxy"
         proxy.data_dir.mkdir(mode=0o700)
         data.parent.mkdir(parents=True)
@@ -131,6 +133,8 @@ FILES = {
     "requirements.txt": "requests\n",
     "inside.toml": '[server]\ndata_dir = "inside"\n[[index]]\nname = "pypi"\noffline = true\n',
 }
+#: What a page takes for the user's own.
+OWN = wheel("acme-tool")
 CONFIG = """\
 [server]
 data_dir = "data"
@@ -142,6 +146,8 @@ url = "{url}"
 name = "pypi"
 upstreams = ["pypi"]
 """
+#: What pages show beside that at their beginning.
+MORE = {"docs/private-projects.md": 'default = true\n\n[[index]]\nname = "internal"\nkind = "hosted"\n'}
 
 
 @pytest.mark.parametrize("page", CHECKED, ids=name_of)
@@ -149,7 +155,7 @@ upstreams = ["pypi"]
 async def test_console_blocks_do_what_they_show(
     page: Path, make_proxy: Callable[..., ProxyProcess], upstream: FakeUpstream
 ) -> None:
-    proxy = make_proxy(config=CONFIG.format(url=upstream.url))
+    proxy = make_proxy(config=CONFIG.format(url=upstream.url) + MORE.get(name_of(page), ""))
     scratch = Scratch(proxy.place, upstream, proxy)
     for block in blocks(page):
         if block.not_run is None:
