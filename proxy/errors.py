@@ -98,11 +98,15 @@ class BadBundle(ProxyError):
 
 
 class MethodNotAllowed(ProxyError):
-    """The path exists and answers only GET and HEAD."""
+    """The path exists and answers only the methods *allow*."""
 
     status = 405
     code = "method-not-allowed"
     title = "Method not allowed"
+
+    def __init__(self, message: str, *, allow: str = "GET, HEAD") -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class NotAcceptable(ProxyError):
@@ -135,6 +139,14 @@ class BadUpload(BadRequest):
 
     code = "bad-upload"
     title = "Bad upload"
+
+
+class ActionGone(BadRequest):
+    """What older tools ask an index for besides uploads, and what no index does any more (RFC 9110 section 15.5.11)."""
+
+    status = 410
+    code = "action-gone"
+    title = "Gone"
 
 
 class FileExists(BadRequest):

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
+from proxy.access.rights import OpenReading, Rights
 from proxy.composition.caches import build_caches, sweep
 from proxy.composition.claims import build_claims, carried_claims
 from proxy.composition.commands import build_commands
@@ -49,6 +50,7 @@ class ProxyService(MultiService):
         clock: Clock,
         *,
         policy: Policy = STANDARD,
+        rights: Rights | None = None,
         serving: bool = True,
         reading: bool = False,
         kinds: Mapping[str, IndexKind] = EMPTY,
@@ -84,7 +86,8 @@ class ProxyService(MultiService):
             self._indexes, self.storage, self.caches, carried, self._means, look, serving=self._serving
         )
         self.administration = self._commands.administration
-        self._web = build_web(settings, self._indexes, self.caches, self._clients.identity, self._means, look, serving=serving)
+        identity, may = self._clients.identity, rights or OpenReading()
+        self._web = build_web(settings, self._indexes, self.caches, identity, self._means, look, may, serving=serving)
         self.front = self._web.front
         self._cleaning: Deferred[None] = succeed(None)
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
@@ -149,6 +152,7 @@ def build(
     clock: Clock = time.time,
     *,
     policy: Policy = STANDARD,
+    rights: Rights | None = None,
     serving: bool = True,
     reading: bool = False,
     kinds: Mapping[str, IndexKind] = EMPTY,
@@ -157,8 +161,9 @@ def build(
 
     With *reading* it listens beside the proxy that works on the data directory, and changes nothing there.
 
-    *policy* says what clients may see, *kinds* how indexes of other kinds are built, or of the same ones.  *clock* tells the
-    wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what can never be right.
+    *policy* says what clients may see, *rights* what each of them may do, *kinds* how indexes of other kinds are built, or of
+    the same ones.  *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what can
+    never be right.
     """
     steady(reactor)
-    return ProxyService(settings, reactor, clock, policy=policy, serving=serving, reading=reading, kinds=kinds)
+    return ProxyService(settings, reactor, clock, policy=policy, rights=rights, serving=serving, reading=reading, kinds=kinds)

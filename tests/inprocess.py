@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 from attrs import evolve
 from twisted.internet import reactor as default_reactor
 
+from proxy.access.rights import Rights
 from proxy.composition.indexes import IndexKind
 from proxy.interfaces import Clock
 from proxy.model import EMPTY
@@ -86,11 +87,13 @@ async def start(
     clock: Clock = time.time,
     policy: Policy = STANDARD,
     kinds: Mapping[str, IndexKind] = EMPTY,
+    rights: Rights | None = None,
     **server: Any,
 ) -> Running:
     """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise.
 
-    *clock* is what it takes for the wall time, *policy* what it goes by, *kinds* builds indexes of other kinds.
+    *clock* is what it takes for the wall time, *policy* what it goes by, *rights* what its clients may do, *kinds* builds
+    indexes of other kinds.
     """
     names = tuple(each.name for each in upstreams)
     limits = limits or PageLimits(soft_deadline=0.1)
@@ -101,7 +104,7 @@ async def start(
         upstreams=upstreams,
         indexes=indexes or (index,),
     )
-    service = build(settings, default_reactor, clock, policy=policy, kinds=kinds)
+    service = build(settings, default_reactor, clock, policy=policy, rights=rights, kinds=kinds)
     service.startService()
     return Running(service)
 

@@ -35,7 +35,7 @@ class Shelf:
 
     def __init__(self, name: str, *distributions: Distribution, clock: Callable[[], float] = time.time) -> None:
         self.name = name
-        self.leaves = (name,)
+        self.leaves: tuple[str, ...] = (name,)
         self._clock = clock
         self._on_it: dict[str, dict[str, Distribution]] = {}
         self._changes = 0

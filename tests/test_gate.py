@@ -223,6 +223,8 @@ def table(name: str) -> dict[str, list[Asked]]:
             Asked(f"pypi/{name}/2/json", files(LARGE.filename), missing),
             Asked(f"pypi/{name}/1.0/json", LEFT, LEFT),
         ],
+        "legacy": [Asked("legacy", redirected, redirected, open=True)],  # to a client of the Simple API: the project legacy
+        "legacy/": [Asked("legacy/", redirected, redirected, open=True)],
         "{project}/": [Asked(f"{name}/", redirected, redirected, open=True)],
     }
 

@@ -53,7 +53,7 @@ def test_a_segment_that_is_not_what_it_stands_for_leads_nowhere(pattern: str, pa
         ("/", Below("pypi", "/", "", ())),
         ("/index", Slashless("index/")),
         ("/index/", TopLevel("/index/")),
-        ("/index/my%20index", Slashless("my%20index/")),
+        ("/index/my%20index", Slashless("my%20index/", "my index")),
         ("/index/my%20index/", Below("my index", "/index/my%20index/", "", ())),
         ("/index/other", NoRoute("there is no index named 'other' here; there is my index, pypi")),
         ("/favicon.ico", TopLevel("/favicon.ico")),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from twisted.logger import Logger
 
 from proxy.access.forwarded import TrustedProxies
+from proxy.access.rights import Rights
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
@@ -32,6 +33,7 @@ from proxy.web.renderings import Renderings
 from proxy.web.routes import UrlSpace
 from proxy.web.serving import Front
 from proxy.web.site import ROUTES, Routes
+from proxy.web.upload import Uploads
 
 #: The shares of ``page_memory`` for finished bytes.
 _FOR_RENDERINGS, _FOR_HOT, _FOR_SMALL_FILES, _FOR_DOCUMENTS = 0.35, 0.1, 0.15, 0.05
@@ -58,9 +60,12 @@ class Web:
 
     log = Logger()
 
-    def __init__(self, settings: Settings, front: Front, readiness: Readiness, means: Means, *, serving: bool) -> None:
+    def __init__(
+        self, settings: Settings, front: Front, uploads: Uploads, readiness: Readiness, means: Means, *, serving: bool
+    ) -> None:
         server = settings.server
         self.front = front
+        self._uploads = uploads
         self.readiness = readiness
         self._reactor = means.reactor
         self._drain_time = server.drain_time
@@ -102,6 +107,7 @@ class Web:
         until = self._reactor.seconds() + self._drain_time
         await self._drain()
         await self._site.close(max(0.0, until - self._reactor.seconds()))
+        await self._uploads.settled()
 
     async def _drain(self) -> None:
         left = self.front.in_progress
@@ -119,16 +125,18 @@ def build_web(
     identity: Identity,
     means: Means,
     look: Callable[[], Awaitable[Sequence[Trouble]]],
+    rights: Rights,
     *,
     serving: bool,
 ) -> Web:
-    """What answers for *indexes*; *look* finds what is wrong with the service, for those who probe it.
+    """What answers for *indexes*, as *rights* permit; *look* finds what is wrong with the service, for those who probe it.
 
     *identity* knows the requests that this instance has sent upstream.
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
     health = Health(readiness.lasts, look)
+    uploads = Uploads(indexes.receiving, indexes.default, rights)
     routes = Routes(
         indexes.repositories,
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),
@@ -138,6 +146,7 @@ def build_web(
         Overview(indexes.built, indexes.default, health, means.work),
         Browsing(means.work),
         FlatPages(means.work),
+        uploads,
         identity,
     )
     front = Front(
@@ -152,4 +161,4 @@ def build_web(
         recorder=means.metrics,
     )
     means.metrics.in_progress.set_function(lambda: front.in_progress)
-    return Web(settings, front, readiness, means, serving=serving)
+    return Web(settings, front, uploads, readiness, means, serving=serving)

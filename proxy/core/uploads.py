@@ -9,13 +9,16 @@ from attrs import frozen
 
 from proxy.model import EMPTY
 
+#: The name of BLAKE2b with 32 bytes, which uploads and the JSON API of the public index call ``blake2_256``.
+BLAKE2B_256 = "blake2b_256"
+
 
 @frozen(slots=True)
 class UploadForm:
     """The fields of one upload (the upload API of Warehouse), each checked for its form, not yet against the file.
 
     ``project`` is normalised; ``name`` and ``version`` are as sent.  ``digests`` are those that were sent
-    (``algorithm -> hex``).  ``attestations`` is the JSON text of PEP 740, ``None`` when none came.
+    (``sha256``, ``md5``, `BLAKE2B_256` -> hex).  ``attestations`` is the JSON text of PEP 740, ``None`` when none came.
     """
 
     filename: str

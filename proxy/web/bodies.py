@@ -140,7 +140,7 @@ class RequestBody:
     def __init__(self, head: RequestHead, incoming: Incoming, inlet: Inlet, clock: IReactorTime) -> None:
         #: Bytes in all; ``None`` when it is sent in chunks.
         self.length = head.body_length
-        #: When the last byte came (seconds of *clock*).
+        #: When the last byte came, or was first waited for (seconds of *clock*).
         self.moved_at = clock.seconds()
         self._clock = clock
         self._incoming = incoming
@@ -154,6 +154,11 @@ class RequestBody:
     def over(self) -> bool:
         """Whether all of it has been read."""
         return self._decoder.over
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the route waits for bytes that have not come."""
+        return self._waiter is not None
 
     async def read(self) -> bytes:
         """The next piece; ``b""`` at the end.  Raises BadRequest when it is malformed or ends early.  One caller at a time."""
@@ -169,6 +174,7 @@ class RequestBody:
             if piece:
                 return piece
             if not self._decoder.over:
+                self.moved_at = self._clock.seconds()
                 self._waiter = Deferred()
                 await self._waiter
         return b""
@@ -181,7 +187,7 @@ class RequestBody:
         self._wake()
 
     def lost(self) -> None:
-        """No more bytes will come."""
+        """No more bytes will come, or the request has been given up."""
         self._lost = True
         self._wake()
 

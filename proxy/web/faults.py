@@ -18,6 +18,7 @@ _UPSTREAMS = (
     "If the error remains, the command pypiproxy upstreams on the proxy's host shows whether the index behind it answers."
 )
 _ONLY_READ = "Follow a link to a page or a file: nothing can be uploaded, changed or removed here."
+_UPLOAD = "Correct what the message names, and upload the file again."
 _DIGESTS = "Do not use the file. Ask those who run this proxy: its documentation has a section “Digests that do not match”."
 #: What to do, by the code of the error.
 _ADVICE: Mapping[str, str] = {
@@ -29,6 +30,11 @@ _ADVICE: Mapping[str, str] = {
     ),
     "method-not-allowed": _ONLY_READ,
     "content-too-large": _ONLY_READ,
+    "bad-upload": _UPLOAD,
+    "file-exists": "Give the file another version: the bytes of a file never change under its name.",
+    "too-much": "Ask those who run this proxy for more room on the index.",
+    "action-gone": "Upload the file with a tool such as twine.",
+    "login-required": "Log in with your user name and password, or with any name and a token as the password.",
     "not-acceptable": "Omit format= from the URL, or use one of the types in the message.",
     "digest-changed": _DIGESTS,
     "digest-mismatch": _DIGESTS,

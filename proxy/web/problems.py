@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from proxy.errors import MethodNotAllowed, ProxyError, UpstreamFailed
+from proxy.errors import LoginRequired, MethodNotAllowed, ProxyError, UpstreamFailed
 from proxy.web.answers import Answer
 
 #: A reason phrase is one line of visible ASCII (RFC 9112 section 4); longer ones get cut off by terminals, not by clients.
 _REASON_LIMIT = 300
+#: What clients log in by (RFC 7617).
+_CHALLENGE = 'Basic realm="pypiproxy"'
 _NOT_IN_A_REASON = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -56,5 +58,7 @@ def problem(error: ProxyError, retry_after: Callable[[], int] = soon) -> Answer:
     if error.passing:
         headers.append(("Retry-After", str(retry_after())))
     if isinstance(error, MethodNotAllowed):
-        headers.append(("Allow", "GET, HEAD"))
+        headers.append(("Allow", error.allow))
+    if isinstance(error, LoginRequired):
+        headers.append(("WWW-Authenticate", _CHALLENGE))
     return Answer(error.status, headers, msgspec.json.encode(members), reason_phrase(f"{error.title}: {detail}"), error.code)

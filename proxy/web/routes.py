@@ -65,9 +65,10 @@ class TopLevel:
 
 @frozen(slots=True)
 class Slashless:
-    """A folder of ours without the slash at its end; *location* is the relative URL with it."""
+    """A folder of ours without the slash at its end; *location* is the relative URL with it, *index* the one that is there."""
 
     location: str
+    index: str | None = None
     place: None = field(default=None, init=False)
 
 
@@ -138,7 +139,7 @@ class UrlSpace:
             case ("favicon.ico",):
                 return TopLevel("/favicon.ico")
             case ("index", name) if name in self._indexes:
-                return Slashless(f"{quote(name)}/")
+                return Slashless(f"{quote(name)}/", name)
             case ("index", name, *rest):
                 if name not in self._indexes:
                     there = ", ".join(sorted(self._indexes))

@@ -191,19 +191,22 @@ class Front:
         """The route's answer.  Raises SlowUpstream when it takes too long; nothing that others share is cancelled by that.
 
         A body that is still coming is given the same time again from its last byte.  Raises SlowRequest when it stops coming.
+        What is done with the bytes that have come may take longer.
         """
-        late = False
+        late = awaited = False
         deadline: IDelayedCall
         routed = Deferred.fromCoroutine(_started(self._answer(ask)))
         body = ask.body
 
         def look() -> None:
-            nonlocal late, deadline
-            left = 0.0 if body is None else body.moved_at + self.patience.answer_within - self.reactor.seconds()
-            if left > 0:
-                deadline = self.reactor.callLater(left, look)
-                return
-            late = True
+            nonlocal late, awaited, deadline
+            if body is not None:
+                limit = self.patience.answer_within if body.awaited else self.patience.work_within
+                left = body.moved_at + limit - self.reactor.seconds()
+                if left > 0:
+                    deadline = self.reactor.callLater(min(left, self.patience.answer_within), look)
+                    return
+            late, awaited = True, body is not None and body.awaited
             routed.cancel()
 
         deadline = self.reactor.callLater(max(0.0, ask.deadline - self.reactor.seconds()), look)
@@ -212,8 +215,12 @@ class Front:
         except CancelledError:
             if not late:
                 raise
-            if body is not None and not body.over:
+            if awaited:
                 raise SlowRequest(f"nothing of the request's body came for {duration(self.patience.answer_within)}") from None
+            if body is not None:
+                raise Overloaded(
+                    f"what was sent is not stored after {duration(self.patience.work_within)}: the disk is slow, send it again"
+                ) from None
             raise SlowUpstream(
                 f"{ask.path} is still on its way after {duration(self.patience.answer_within)}: upstream is slow, ask again"
             ) from None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from attrs import frozen
 
 from proxy.core.roots import INDEXES
-from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed
+from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import PROVENANCE, companion_of, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
@@ -21,13 +21,35 @@ from proxy.web.operations import Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages, redirect
 from proxy.web.projects import projects
-from proxy.web.routes import SHOWN, Below, NoRoute, OperationsRoute, Slashless, TopLevel
+from proxy.web.routes import SHOWN, Below, NoRoute, OperationsRoute, Route, Slashless, TopLevel
+from proxy.web.upload import Uploads
+from proxy.web.visitors import installer
+
+#: The paths below an index that uploads are posted to.
+UPLOADS = frozenset({"", "legacy", "legacy/"})
+_FORM = "multipart/form-data"
 
 
 def refuse_body(ask: Ask) -> None:
-    """Raise ContentTooLarge if *ask* has a body: no route here takes one."""
+    """Raise ContentTooLarge if *ask* has a body: only uploads have one."""
     if ask.body is not None:
-        raise ContentTooLarge("this proxy takes no request bodies: only GET and HEAD are answered")
+        raise ContentTooLarge("only uploads have a body: GET and HEAD are answered here")
+
+
+def is_upload(ask: Ask) -> bool:
+    """Whether *ask* is to add a file, wherever it leads."""
+    if ask.method != "POST":
+        return False
+    match ask.route:
+        case Below(pattern=pattern):
+            posted = pattern in UPLOADS
+        case Slashless(index=index):
+            posted = index is not None
+        case TopLevel(path=path):
+            posted = path == "/"
+        case _:
+            posted = False
+    return posted or (ask.header("content-type") or "").lower().startswith(_FORM)
 
 
 @frozen(slots=True)
@@ -55,6 +77,7 @@ class Routes:
         overview: Overview,
         browsing: Browsing,
         links: FlatPages,
+        uploads: Uploads,
         identity: Identity,
     ) -> None:
         self._repositories = repositories
@@ -63,6 +86,7 @@ class Routes:
         self._documents = documents
         self._operations = operations
         self._overview = overview
+        self._uploads = uploads
         self._identity = identity
         self._astray = Astray()
         self._browsing = browsing
@@ -70,9 +94,13 @@ class Routes:
 
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
+        if is_upload(ask):
+            self._refuse_loop(ask)
+            return await self._upload(ask)
         refuse_body(ask)
         if ask.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{ask.method} {ask.path[:SHOWN]}: only GET and HEAD are answered here")
+            allow = self._allowed(ask.route)
+            raise MethodNotAllowed(f"{ask.method} {ask.path[:SHOWN]}: only {allow or 'nothing'} is answered here", allow=allow)
         self._refuse_loop(ask)
         match ask.route:
             case OperationsRoute(segments=segments):
@@ -85,6 +113,29 @@ class Routes:
                 return redirect(location)
             case NoRoute() as route:
                 raise self._astray.nowhere(route, ask)
+
+    async def _upload(self, ask: Ask) -> Answer:
+        match ask.route:
+            case Below(index, _, pattern) if pattern in UPLOADS and self._uploads.taken_by(index):
+                return await self._uploads.answer(index, ask)
+            case Slashless(_, str(index)) if self._uploads.taken_by(index):
+                return await self._uploads.answer(index, ask)
+            case Below(index=str(index)) | Slashless(index=str(index)):
+                raise self._uploads.refusal(ask, index, self._repositories[index].leaves, self._allowed(ask.route))
+            case NoRoute(why):
+                raise NotFound(f"{why}; uploads: {self._uploads.whereabouts(ask)}")
+        raise self._uploads.refusal(ask, None, (), self._allowed(ask.route))
+
+    def _allowed(self, route: Route) -> str:
+        """The methods that are answered at *route*, as in ``Allow``."""
+        match route:
+            case Below(index, _, pattern) if pattern in UPLOADS:
+                taken, read = self._uploads.taken_by(index), pattern == ""
+            case Slashless(index=str(index)):
+                taken, read = self._uploads.taken_by(index), True
+            case _:
+                taken, read = False, True
+        return ", ".join([*(["GET", "HEAD"] if read else []), *(["POST"] if taken else [])])
 
     async def _at_top_level(self, path: str, ask: Ask) -> Answer:
         if path == "/favicon.ico":
@@ -120,6 +171,12 @@ class Routes:
 
     async def _page_without_simple(self, at: At, project: str) -> Answer:
         return await self._astray.page(at.root, project, at.ask)
+
+    async def _upload_url(self, at: At) -> Answer:
+        """What is not an upload; an installer whose index URL lacks ``simple/`` asks for the project ``legacy`` here."""
+        if installer(at.ask) is not None or not self._uploads.taken_by(at.repository.name):
+            return await self._page_without_simple(at, "legacy")
+        raise MethodNotAllowed(f"{at.root}legacy/ takes uploads: only POST is answered here", allow="POST")
 
     async def _file(self, at: At, project: str, digest: str, name: str) -> Answer:
         if (filename := companion_of(name, PROVENANCE)) is not None:
@@ -171,5 +228,7 @@ ROUTES: Mapping[str, Callable[..., Awaitable[Answer]]] = {
     "{project}/json": Routes._legacy_of_pip_tools,
     "pypi/{project}/json": Routes._legacy,
     "pypi/{project}/{version}/json": Routes._legacy,
+    "legacy": Routes._upload_url,
+    "legacy/": Routes._upload_url,
     "{project}/": Routes._page_without_simple,
 }

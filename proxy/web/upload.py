@@ -1,0 +1,167 @@
+"""Uploads: a form that is posted to a hosted index becomes a file of it, or an error that says what is wrong.
+
+Theory of operation.  Who may upload is decided before a byte of the body is read, so a client that waits for ``100 Continue``
+keeps its file.  Then the body goes through `MultipartForm` into the port of the index, a block at a time: what the disk does
+not take is not read from the client.  The fields are in any order, so the form is complete when its last byte has come; what is
+known to be wrong when the file begins ends it there.
+
+An upload is one piece of work that no client interrupts.  A client that leaves ends its body, and the work ends by that and
+leaves nothing; once the body is whole, the file is added whether the client still waits or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from urllib.parse import quote
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
+
+from proxy.access.principals import Principal
+from proxy.access.rights import Access, Permission, Rights
+from proxy.core.upload_forms import CONTENT, KEPT, check_action, check_filename, project_named, upload_form
+from proxy.errors import BadUpload, LoginRequired, MethodNotAllowed, NotFound
+from proxy.interfaces import IIncoming, IReceiving
+from proxy.mechanism.flight import uninterrupted
+from proxy.mechanism.waiters import Waiters
+from proxy.settings import KIB
+from proxy.web.answers import Answer, Ask
+from proxy.web.bodies import RequestBody
+from proxy.web.multipart_form import MultipartForm
+from proxy.web.origin import origin
+from proxy.web.routes import SHOWN
+
+#: Bytes that are written at once, unless fewer have come.
+_BLOCK = 64 * KIB
+#: Indexes that one line names.
+_NAMED = 3
+
+
+class Uploads:
+    """Takes uploads for the indexes *receiving*, as *rights* permit; the index *default* is also at the root."""
+
+    log = Logger()
+
+    def __init__(self, receiving: Mapping[str, IReceiving], default: str | None, rights: Rights) -> None:
+        self._receiving = receiving
+        self._default = default
+        self._rights = rights
+        self._in_progress = 0
+        self._quiet: Waiters[None] = Waiters()
+
+    def taken_by(self, index: str) -> bool:
+        """Whether *index* takes uploads."""
+        receiving = self._receiving.get(index)
+        return receiving is not None and receiving.takes_uploads
+
+    async def answer(self, index: str, ask: Ask) -> Answer:
+        """The answer to the upload *ask* to *index*, which takes uploads.  Raises ProxyError."""
+        principal = ask.caller.principal
+        self._permit(principal, index, None)
+        body = ask.body
+        if body is None:
+            raise BadUpload("the request has no body: an upload is a form with a file")
+        form = MultipartForm(ask.header("content-type") or "", KEPT, CONTENT)
+        work = uninterrupted(self._counted(self._receiving[index], form, body, principal))
+        try:
+            return await work
+        except CancelledError:
+            body.lost()
+            raise
+
+    def settled(self) -> Deferred[None]:
+        """Fires when no upload is in progress.  Told when all connections are closed."""
+        return self._quiet.wait() if self._in_progress else succeed(None)
+
+    def refusal(self, ask: Ask, index: str | None, leaves: Collection[str], allow: str) -> MethodNotAllowed:
+        """The error for an upload to a path that takes none: it is of *index*, which has its projects from *leaves*.
+
+        *index* is ``None`` for a path that is of no index; *allow* are the methods of the path.
+        """
+        if index is None or self.taken_by(index):
+            why = f"{ask.path[:SHOWN]} takes no uploads"
+        else:
+            why = f"the index {index} takes no uploads"
+        return MethodNotAllowed(f"{why}: {self.whereabouts(ask, leaves if index is None else (index, *leaves))}", allow=allow)
+
+    def whereabouts(self, ask: Ask, near: Collection[str] = ()) -> str:
+        """A sentence that says where uploads go: to those of the indexes *near* that take some, or else to any."""
+        taking = sorted(filter(self.taken_by, self._receiving))
+        named = [each for each in taking if each in near] or taking
+        if not named:
+            return "no index of this proxy takes any (one of the kind hosted does)"
+        here = origin(ask)
+        urls = [f"{here}{'/' if each == self._default else f'/index/{quote(each)}/'}legacy/" for each in named[:_NAMED]]
+        return f"they go to {' or '.join(urls)}{' or others' if len(named) > _NAMED else ''}"
+
+    # -- one upload
+
+    async def _counted(self, receiving: IReceiving, form: MultipartForm, body: RequestBody, principal: Principal) -> Answer:
+        self._in_progress += 1
+        try:
+            return await self._received(receiving, form, body, principal)
+        finally:
+            self._in_progress -= 1
+            if not self._in_progress:
+                self._quiet.wake(None)
+
+    async def _received(self, receiving: IReceiving, form: MultipartForm, body: RequestBody, principal: Principal) -> Answer:
+        incoming = await receiving.begin(None, body.length)
+        try:
+            await self._read(receiving.name, form, body, incoming, principal)
+            form.end()
+            upload = upload_form(form.fields, form.filename)
+            self._permit(principal, receiving.name, upload.project)
+            outcome = await incoming.accept(upload, principal.name)
+        finally:
+            await incoming.discard()
+        self.log.info(
+            "{filename} was uploaded to {index} by {principal} ({outcome})",
+            filename=upload.filename,
+            index=receiving.name,
+            principal=principal.name,
+            outcome=outcome.value,
+        )
+        members = {"index": receiving.name, "project": upload.project, "filename": upload.filename, "outcome": outcome.value}
+        headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+        return Answer(200, headers, msgspec.json.encode(members) + b"\n")
+
+    async def _read(
+        self, index: str, form: MultipartForm, body: RequestBody, incoming: IIncoming, principal: Principal
+    ) -> None:
+        """Read *body* to its end, and write the file in it."""
+        block: list[bytes] = []
+        size, begun = 0, False
+        while piece := await body.read():
+            content = form.take(piece)
+            if form.filename is not None and not begun:
+                begun = True
+                self._check_early(index, form, principal)
+            if content:
+                block.append(content)
+                size += len(content)
+            if size >= _BLOCK:
+                await incoming.write(b"".join(block))
+                block, size = [], 0
+        if size:
+            await incoming.write(b"".join(block))
+
+    def _check_early(self, index: str, form: MultipartForm, principal: Principal) -> None:
+        """Refuse what is known to be wrong now that the file begins: it may be large, and the fields are checked after it."""
+        check_filename(form.filename or "")
+        if ":action" in form.fields:
+            check_action(form.fields)
+        if "name" in form.fields:
+            self._permit(principal, index, project_named(form.fields))
+
+    def _permit(self, principal: Principal, index: str, project: str | None) -> None:
+        """Raise LoginRequired or NotFound if *principal* may not upload to *project* of *index*, RightsUnknown."""
+        what = f"the index {index}" if project is None else f"{project} on the index {index}"
+        match self._rights.may(principal, Permission.UPLOAD, index, project):
+            case Access.LOGIN:
+                raise LoginRequired(f"to upload to {what}, a user name and a password are needed, or a token as the password")
+            case Access.HIDDEN:
+                raise NotFound(f"there is nothing that you may upload to at {what}")
+            case Access.ALLOWED:
+                return
