@@ -18,6 +18,8 @@ from proxy.settings import KIB, MIB
 MOST_FIELDS, _LONGEST_HEADER, MOST_BESIDE = 5000, 2 * KIB, 16 * MIB
 #: RFC 2046 section 5.1.1, and somewhat longer ones.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
+#: What is in no line of a header, and what the parser finds or overlooks depending on how a body is cut up.
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class MultipartForm:
@@ -31,6 +33,9 @@ class MultipartForm:
         boundary = options.get("boundary", "")
         if kind != "multipart/form-data" or not _BOUNDARY.fullmatch(boundary):
             raise BadUpload("the request is no form of the type multipart/form-data, as uploads are")
+        self._delimiter = f"--{boundary}".encode()
+        #: The beginning of the body, until there is enough to tell whether it is that of a form.
+        self._beginning: bytes | None = b""
         self._parser = PushMultipartParser(boundary, max_header_size=_LONGEST_HEADER, max_segment_count=MOST_FIELDS)
         self._kept = kept
         self._file = file
@@ -45,12 +50,22 @@ class MultipartForm:
 
     def take(self, piece: bytes) -> bytes:
         """The bytes of the file in *piece*, the next part of the body.  Raises BadUpload, ContentTooLarge."""
+        if self._beginning is not None:
+            piece = self._beginning + piece
+            if len(piece) < len(self._delimiter) + 2:
+                self._beginning = piece
+                return b""
+            if not piece.startswith((self._delimiter, b"\r\n" + self._delimiter)):  # setuptools begins with an empty line
+                raise BadUpload("the form of the upload does not begin with its boundary")
+            self._beginning = None
         found = []
         try:
             for event in self._parser.parse(piece):
                 if event is None:
                     self._ended()
                 elif isinstance(event, MultipartSegment):
+                    if any(_CONTROLS.search(value) for _, value in event.headerlist):
+                        raise BadUpload("the form of the upload has control characters in the header of a field")
                     self._begun(event.name, event.filename)
                 elif self._name == self._file:
                     found.append(bytes(event))

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.logger import Logger
 
 from proxy.access.principals import Principal
 from proxy.access.rights import Access, Permission, Rights
@@ -40,8 +39,6 @@ _NAMED = 3
 
 class Uploads:
     """Takes uploads for the indexes *receiving*, as *rights* permit; the index *default* is also at the root."""
-
-    log = Logger()
 
     def __init__(self, receiving: Mapping[str, IReceiving], default: str | None, rights: Rights) -> None:
         self._receiving = receiving
@@ -116,13 +113,6 @@ class Uploads:
             outcome = await incoming.accept(upload, principal.name)
         finally:
             await incoming.discard()
-        self.log.info(
-            "{filename} was uploaded to {index} by {principal} ({outcome})",
-            filename=upload.filename,
-            index=receiving.name,
-            principal=principal.name,
-            outcome=outcome.value,
-        )
         members = {"index": receiving.name, "project": upload.project, "filename": upload.filename, "outcome": outcome.value}
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         return Answer(200, headers, msgspec.json.encode(members) + b"\n")

@@ -31,6 +31,10 @@ REQUIREMENTS = {
     # which asks for the legacy JSON elsewhere, and does not know later pips
     "pip-tools-7.4": ("pip-tools==7.4.*", "pip<25", "setuptools", "wheel"),
     "hatch": ("hatch>=1.16",),
+    "twine": ("twine>=6",),
+    "flit": ("flit>=3.12",),
+    # the last ones with the command upload
+    "setuptools-41": ("setuptools==41.*", "wheel<0.40"),
     # with the recipe that takes eggs, so that the upstream need not have it
     "buildout": ("zc.buildout>=5", "zc.recipe.egg>=4"),
     "pypi-simple": ("pypi-simple>=1.6",),
