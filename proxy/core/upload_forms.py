@@ -54,6 +54,8 @@ _DIGESTS: Mapping[str, tuple[str, int]] = {
     "md5_digest": ("md5", 16),
     "blake2_256_digest": (BLAKE2B_256, 32),
 }
+#: distutils of Python 3.9 to 3.11 puts BLAKE2b of 64 bytes there, beside the right SHA-256, which is the one that is checked.
+_MISLABELLED = ("blake2_256_digest", re.compile(r"[0-9a-f]{128}"))
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _BASE64 = re.compile(r"([A-Za-z0-9_-]+)={0,2}")
 #: What distutils sends for what it does not know.
@@ -129,7 +131,9 @@ def upload_form(fields: Mapping[str, str], filename: str | None) -> UploadForm:
     if kind and _TYPES.get(kind) != kind_of(filename):
         raise BadUpload(f"the form's field filetype is {kind!r}, and {filename} is a {kind_of(filename)}")
     digests = {
-        algorithm: _digest(field, text, size) for field, (algorithm, size) in _DIGESTS.items() if (text := fields.get(field))
+        algorithm: _digest(field, text, size)
+        for field, (algorithm, size) in _DIGESTS.items()
+        if (text := fields.get(field)) and not (field == _MISLABELLED[0] and _MISLABELLED[1].fullmatch(text))
     }
     attestations = fields.get("attestations") or None
     if attestations is not None:
@@ -190,9 +194,11 @@ def _requires_python(text: str) -> str | None:
         return None
     try:
         SpecifierSet(text)
-    except InvalidSpecifier as error:
-        raise BadUpload(f"the form's field requires_python is {text[:_SHOWN]!r}, which is no version specifier") from error
-    return text
+        if text.isprintable():
+            return text
+    except InvalidSpecifier:
+        pass
+    raise BadUpload(f"the form's field requires_python is {text[:_SHOWN]!r}, which is no version specifier")
 
 
 def _check_attestations(text: str, sha256: str | None) -> None:

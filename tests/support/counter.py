@@ -70,10 +70,11 @@ class Counter:
         patience: Patience | None = None,
     ) -> None:
         self.rights = rights or Doorkeeper()
+        self.shops = {each.name: each for each in shops}
         here = wheel("here")
         repositories = {each.name: each for each in (*(Shelf(shop.name, here) for shop in shops), *shelves)}
         offload, identity, health = Inline(), Identity("pypiproxy/test", "pypiproxy-test"), Health(lambda: True, _well)
-        self.uploads = Uploads({each.name: each for each in shops}, default, self.rights)
+        self.uploads = Uploads(self.shops, default, self.rights)
         routes = Routes(
             repositories,
             Pages(Renderings(offload, 1 << 20)),
