@@ -51,6 +51,18 @@ class Scratch:
             [*command, *options, *arguments], timeout, UV_PYTHON_DOWNLOADS="never", UV_HTTP_RETRIES=str(retries), **settings
         )
 
+    async def caching_pip(self, index: str, *arguments: str) -> Ended:
+        """``pip install`` *arguments* from *index*, with a cache, which over plain http it uses only for what it may keep."""
+        command = [str(self.python), "-m", "pip", "--isolated", "--disable-pip-version-check", "install", "--no-input"]
+        settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_CACHE_DIR": str(self.home / "pip-cache")}
+        return await self._run([*command, "--index-url", index, *arguments], 60.0, **settings)
+
+    async def caching_uv(self, index: str, *arguments: str) -> Ended:
+        """``uv pip install`` *arguments* from *index*, with a cache."""
+        command = [uv.find_uv_bin(), "pip", "install", "--no-config", "--no-progress", "--python", str(self.python)]
+        settings = {"UV_PYTHON_DOWNLOADS": "never", "UV_CACHE_DIR": str(self.home / "uv-cache")}
+        return await self._run([*command, "--index-url", index, *arguments], 60.0, **settings)
+
     async def uv_compile(self, index: str, *arguments: str, timeout: float = 60.0) -> Ended:
         """``uv pip compile`` *arguments* from *index* and nowhere else, without cache and configuration."""
         command = [
