@@ -111,9 +111,16 @@ class Uploads:
             upload = upload_form(form.fields, form.filename)
             self._permit(principal, receiving.name, upload.project)
             outcome = await incoming.accept(upload, principal.name)
+            remark = receiving.remark(upload.project)
         finally:
             await incoming.discard()
-        members = {"index": receiving.name, "project": upload.project, "filename": upload.filename, "outcome": outcome.value}
+        members = {
+            "index": receiving.name,
+            "project": upload.project,
+            "filename": upload.filename,
+            "outcome": outcome.value,
+            "remark": remark,
+        }
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
         return Answer(200, headers, msgspec.json.encode(members) + b"\n")
 

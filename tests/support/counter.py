@@ -20,6 +20,7 @@ from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
+from proxy.web.links import FlatPages
 from proxy.web.operations import Health, Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages
@@ -83,6 +84,7 @@ class Counter:
             Operations(health, lambda: ("text/plain", b""), offload),
             Overview(repositories, default, health, offload),
             Browsing(offload),
+            FlatPages(offload),
             self.uploads,
             identity,
         )

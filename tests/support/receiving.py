@@ -33,6 +33,8 @@ class Shop:
     files: dict[str, bytes] = field(factory=dict)
     sent_by: dict[str, str] = field(factory=dict)
     forms: dict[str, UploadForm] = field(factory=dict)
+    #: What the uploader of a project should know.
+    remarks: dict[str, str] = field(factory=dict)
     #: What was begun and has not ended.
     under_way: list[Arriving] = field(factory=list)
     #: The requests that were begun, by what is known of them then.
@@ -47,6 +49,9 @@ class Shop:
             raise TooMuch(f"the index {self.name} may have {self.largest} bytes")
         self.under_way.append(Arriving(self))
         return self.under_way[-1]
+
+    def remark(self, project: str) -> str | None:
+        return self.remarks.get(project)
 
 
 @implementer(IIncoming)
