@@ -15,6 +15,9 @@ from proxy.cache.usage import UsageBook
 from proxy.core.near import no_index
 from proxy.core.troubles import Trouble
 from proxy.errors import BadRequest, NotFound
+from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.editing import Editing
+from proxy.hosted.promoting import Promoting
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.repository.documents import Documents
@@ -42,15 +45,29 @@ class Proxied:
 
 
 @frozen
+class Hosted:
+    """What a hosted index has besides."""
+
+    editing: Editing
+    promoting: Promoting
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is in its directory."""
+        return self.editing.catalogue
+
+
+@frozen
 class IndexParts:
     """One index.  *everything* is it without anything hidden: operators see it all.
 
-    *proxied* is ``None`` for an index that asks no upstream itself.
+    *proxied* is ``None`` for an index that asks no upstream itself, *hosted* for one without files of its own.
     """
 
     repository: IRepository
     everything: IRepository
     proxied: Proxied | None = None
+    hosted: Hosted | None = None
 
 
 def chosen(indexes: Mapping[str, IndexParts], index: str | None) -> Mapping[str, IndexParts]:
@@ -72,6 +89,16 @@ def chosen_proxied(indexes: Mapping[str, IndexParts], index: str | None) -> dict
     found = proxied(chosen(indexes, index))
     if index is not None and not found:
         raise BadRequest(f"the index {index} asks no upstream itself: name a proxy index")
+    return found
+
+
+def chosen_hosted(indexes: Mapping[str, IndexParts], index: str) -> Hosted:
+    """Of *indexes* the hosted one named *index*.  Raises NotFound, BadRequest for one of another kind."""
+    found = chosen(indexes, index)[index].hosted
+    if found is None:
+        names = [name for name, each in indexes.items() if each.hosted is not None]
+        there = f"hosted indexes here: {', '.join(names)}" if names else "no index here is hosted"
+        raise BadRequest(f"the index {index} has no files of its own: {there}")
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from proxy.administration.claiming import Claiming
+from proxy.administration.hosting import Hosting
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working
 from proxy.bundle.cache import CarriedClaims, IndexCache
@@ -84,6 +85,7 @@ def build_commands(
         {
             "import": _taking(indexes, storage, caches, carried, carrying, means).take,
             "backup": _saving(storage, caches, carrying, means).backup,
+            **Hosting(indexes.parts).operations,
             **Claiming(indexes.parts, caches.claims, means.clock).operations,
         },
         indexes.default,

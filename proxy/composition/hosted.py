@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from proxy.administration.parts import IndexParts
+from proxy.administration.parts import Hosted, IndexParts
 from proxy.cache.listing import ShownList
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import BuiltIndex
@@ -13,8 +13,10 @@ from proxy.composition.storage import Storage
 from proxy.core.troubles import Reason, Trouble
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.drop import DropDirectory
+from proxy.hosted.editing import Editing
 from proxy.hosted.folder import Folder
 from proxy.hosted.intake import Intake
+from proxy.hosted.promoting import Promoting
 from proxy.hosted.receiving import Receiving
 from proxy.hosted.restoring import Restoring
 from proxy.hosted.settling import Settling
@@ -70,6 +72,8 @@ class HostedKind:
             clock=means.clock,
         )
 
+        editing = Editing(catalogue, caches.ledger, means.disk, means.clock)
+        promoting = Promoting(receiving, restoring, caches.ledger, self._claims)
         lists = storage.lists(index.name, means.work)
 
         def repository(policy: Policy) -> HostedRepository:
@@ -85,7 +89,7 @@ class HostedKind:
         offered, everything = repository(self._policy), repository(Policy())
         drop = DropDirectory(catalogue, means.reactor, means.disk)
         return BuiltIndex(
-            IndexParts(offered, everything),
+            IndexParts(offered, everything, hosted=Hosted(editing, promoting)),
             closing=(drop, catalogue, restoring, offered, everything, lists),
             receiving=receiving,
             starting=(drop,),

@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 
 from proxy.core.bounded import BoundedTable
 from proxy.errors import StorageFailed
-from proxy.hosted.folder import Folder, Outline, StandingFile
-from proxy.hosted.notes import Note
+from proxy.hosted.batches import Batches
+from proxy.hosted.folder import Contents, Folder, Outline, StandingFile
+from proxy.hosted.notes import Note, ProjectStatus
 from proxy.hosted.project import HostedProject
 from proxy.hosted.settling import Settling
 from proxy.interfaces import IOffload
@@ -114,10 +115,16 @@ class Catalogue:
     async def standing(self, project: str, filename: str) -> StandingFile | None:
         """The file as it stands in the directory, ``None`` if it does not.  Raises StorageFailed."""
         await self._have_outlines()
-        outline = self._outlines.get(project)
-        names = () if outline is None else outline.names
-        contents = await self._disk.run(self.folder.contents, project, names)
+        contents = await self.contents(project)
         return next((each for each in contents.files if each.filename == filename), None)
+
+    async def contents(self, project: str) -> Contents:
+        """What stands in the directory for *project*.  Raises StorageFailed."""
+        outline = self._outlines.get(project)
+        try:
+            return await self._disk.run(self.folder.contents, project, () if outline is None else outline.names)
+        except OSError as error:
+            raise StorageFailed(f"the directory of {project} on index {self.name} cannot be read: {error.strerror}") from error
 
     def totals(self) -> tuple[int, int]:
         """The files in the directory, and their bytes."""
@@ -170,6 +177,27 @@ class Catalogue:
         if known is not None:
             self._known.put(project, known.with_file(filename, note))
 
+    def removed(self, project: str, sizes: Mapping[str, int]) -> None:
+        """Told by who has removed files of these *sizes*, by name, and holds :meth:`alone` of their project."""
+        self._versions[project] = self._versions.get(project, 0) + 1
+        outline, known = self._outlines.get(project), self._known.get(project)
+        if outline is not None:
+            left = Outline(0, outline.count - len(sizes), outline.size - sum(sizes.values()), outline.names)
+            if left.count > 0:
+                self._outlines[project] = left
+            else:
+                del self._outlines[project]
+        if known is not None:
+            self._adopt(project, known.without(sizes), keep=True)
+        self._names_are_old = True
+
+    def marked(self, project: str, status: ProjectStatus | None) -> None:
+        """Told by who has written the *status* of *project*, and holds :meth:`alone` of it."""
+        self._versions[project] = self._versions.get(project, 0) + 1
+        known = self._known.get(project)
+        if known is not None:
+            self._known.put(project, HostedProject(self.name, project, known.notes, status))
+
     async def alone(self, project: str, work: Callable[[], Awaitable[T]]) -> T:
         """What *work* returns, which has the directory of *project* for itself."""
         lock = self._locks.setdefault(project, DeferredLock())
@@ -218,6 +246,8 @@ class Catalogue:
     async def _scan(self) -> None:
         versions = dict(self._versions)
         try:
+            if not self._outlined:
+                await self._disk.run(Batches(self.folder).finish)
             survey = await self._disk.run(self.folder.survey)
         except OSError as error:
             self._trouble = error.strerror or str(error)

@@ -101,7 +101,7 @@ class Folder:
         self.flat = layout == "flat"
         self._spare = spare
         self._prepare = prepare
-        self._placing = Placing()
+        self.placing = Placing()
 
     # -- looking -----------------------------------------------------------------------------------------------------------
 
@@ -227,12 +227,12 @@ class Folder:
     def _write_either(self, paths: tuple[Path, Path], data: bytes) -> None:
         beside, spare = paths
         try:
-            self._placing.write(beside, data)
+            self.placing.write(beside, data)
         except OSError as error:
             if error.errno not in _READ_ONLY:
                 raise
             self._prepare(spare.parent)
-            self._placing.write(spare, data)
+            self.placing.write(spare, data)
 
     def add(self, project: str, filename: str, source: int, note: Note, *, instead: bool) -> Note:
         """Put the file behind the descriptor *source* into the directory, with *note* beside it; the note with its time.
@@ -242,19 +242,11 @@ class Folder:
         path = self.place(project, filename)
         if not self._own:
             os.stat(self.root)
-        self._placing.make(path.parent)
-        temporary = self._placing.temporary(path.parent)
+        self.placing.make(path.parent)
+        temporary = self.placing.temporary(path.parent)
         noted = False
         try:
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            try:
-                copied = copy_bytes(source, descriptor, 0, note.size)
-                if copied != note.size:
-                    raise OSError(errno.EIO, f"only {copied:,} of {note.size:,} bytes could be copied", str(path))
-                os.fsync(descriptor)
-                note = msgspec.structs.replace(note, mtime_ns=os.fstat(descriptor).st_mtime_ns)
-            finally:
-                os.close(descriptor)
+            note = copied(source, temporary, note)
             if not instead and os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             self.write_note(project, path, note)
@@ -279,16 +271,32 @@ class Folder:
 
     def sweep(self) -> None:
         """Remove what a crash left of files that were being written."""
-        self._placing.sweep(self.root)
+        self.placing.sweep(self.root)
         if not self.flat:
             for entry in _entries(self.root, missing=True):
                 if entry.is_dir():
-                    self._placing.sweep(Path(entry.path))
+                    self.placing.sweep(Path(entry.path))
 
     def make(self) -> None:
         """Make the directory if it is part of the data directory.  Raises OSError."""
         if self._own:
             self._prepare(self.root)
+
+
+def copied(source: int, path: Path, note: Note) -> Note:
+    """Copy the bytes of *note* from the descriptor *source* to *path*, which nobody has; the note with the time of the copy.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        count = copy_bytes(source, descriptor, 0, note.size)
+        if count != note.size:
+            raise OSError(errno.EIO, f"only {count:,} of {note.size:,} bytes could be copied", str(path))
+        os.fsync(descriptor)
+        return msgspec.structs.replace(note, mtime_ns=os.fstat(descriptor).st_mtime_ns)
+    finally:
+        os.close(descriptor)
 
 
 def _outlined(entries: Iterable[os.DirEntry[str]], names: tuple[str, ...] | None) -> Outline | None:

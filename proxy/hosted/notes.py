@@ -20,6 +20,8 @@ NOTE = ".json"
 LARGEST_NOTE = 4 * 1024 * 1024
 #: The statuses of a project (PEP 792).
 STATUSES = ("active", "archived", "deprecated", "quarantined")
+#: Those of projects that take no new files.
+CLOSED = ("archived", "quarantined")
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,7 +52,10 @@ class Placing:
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith(_TEMPORARY) and not entry.name.startswith(f"{_TEMPORARY}{self._run}-"):
-                    unlink(Path(entry.path))
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                    else:
+                        unlink(Path(entry.path))
 
 
 def appear(temporary: Path, path: Path, *, instead: bool) -> None:

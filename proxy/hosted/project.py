@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 import msgspec
@@ -33,6 +33,11 @@ class HostedProject:
     def with_file(self, filename: str, note: Note) -> HostedProject:
         """The same with one more file, or with another note of it."""
         return HostedProject(self.index, self.name, {**self.notes, filename: note}, self.status)
+
+    def without(self, filenames: Collection[str]) -> HostedProject:
+        """The same without *filenames*."""
+        notes = {filename: note for filename, note in self.notes.items() if filename not in filenames}
+        return HostedProject(self.index, self.name, notes, self.status)
 
     @cached_property
     def state(self) -> str:

@@ -20,7 +20,7 @@ from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.folder import StandingFile
 from proxy.hosted.inspection import distribution_name, is_same_version
 from proxy.hosted.intake import Arrived, IncomingFile, Intake, storage_failed
-from proxy.hosted.notes import Note, read_attestations, stamp
+from proxy.hosted.notes import CLOSED, Note, ProjectStatus, read_attestations, stamp
 from proxy.hosted.ports import FirstDigests
 from proxy.hosted.settling import enter, note_of
 from proxy.interfaces import Clock, IClaims, IIncoming, IReceiving
@@ -68,25 +68,32 @@ class Receiving:
             distribution_name(filename)
         await self.catalogue.names()
         self.require_within(length or 0)
-        await self._require_free(length or 0)
+        await self.require_free(length or 0)
         return _Incoming(self, await self.intake.begin(length or 0))
 
     def remark(self, project: str) -> str | None:
         return None if self._claims is None else self._claims.held(self.name, project)
 
-    def require_within(self, size: int) -> None:
-        """Raise TooMuch if a file of *size* bytes would be too much for the index."""
+    def require_within(self, size: int, more: int = 1) -> None:
+        """Raise TooMuch if a file of *size* bytes, or so many *more* with as many together, would be too much for the index."""
         files, stored = (sum(each) for each in zip(self.catalogue.totals(), self._adding, strict=True))
         most_files, most = self.settings.max_files, self.settings.max_size
         if most is not None and stored + size > most:
             raise TooMuch(
-                f"index {self.name} may have {most:,} bytes (max_size), and has {stored:,}: this file has {size:,}; "
+                f"index {self.name} may have {most:,} bytes (max_size), and has {stored:,}: {size:,} more are too many; "
                 "delete others, or ask for more"
             )
-        if most_files is not None and files >= most_files:
-            raise TooMuch(f"index {self.name} may have {most_files:,} files (max_files), and has as many: delete others")
+        if most_files is not None and files + more > most_files:
+            raise TooMuch(f"index {self.name} may have {most_files:,} files (max_files), and has {files:,}: delete others")
 
-    async def _require_free(self, size: int) -> None:
+    def require_open(self, project: str, status: ProjectStatus | None) -> None:
+        """Raise BadUpload if *project* takes no new files by its *status* (PEP 792)."""
+        if status is not None and status.status in CLOSED:
+            reason = f" ({status.reason})" if status.reason else ""
+            raise BadUpload(f"{project} is {status.status} on index {self.name}{reason}, and takes no new files")
+
+    async def require_free(self, size: int) -> None:
+        """Raise StorageFailed if *size* bytes more would leave less free than `server.min_free`."""
         if self._min_free is None:
             return
         needed = self._min_free + _COPIES * size
@@ -122,6 +129,7 @@ class Receiving:
             return Uploaded.SAME
         if entry is not None and entry.upload_time is not None and known == note.sha256:
             note = replace(note, upload_time=entry.upload_time)
+        self.require_open(project, await self._status(project))
         if there is None:
             self.require_within(note.size)
         self._count(1, note.size)
@@ -129,6 +137,13 @@ class Receiving:
             return await self._carried_out(arrival, form, note, by, entry, there)
         finally:
             self._count(-1, -note.size)
+
+    async def _status(self, project: str) -> ProjectStatus | None:
+        """The status of *project*.  Raises StorageFailed where it cannot be read: it may forbid uploads."""
+        try:
+            return await self.intake.disk.run(self.catalogue.folder.status, project)
+        except ValueError as error:
+            raise StorageFailed(f"the status of {project} on index {self.name} cannot be read: {error}") from error
 
     def _count(self, files: int, size: int) -> None:
         self._adding = self._adding[0] + files, self._adding[1] + size

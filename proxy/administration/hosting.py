@@ -1,0 +1,142 @@
+"""What operators do with hosted indexes: yank and delete files, set the status of a project, promote a release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from proxy.administration.parts import IndexParts, chosen_hosted, project_name
+from proxy.cache.ledger import means
+from proxy.core.near import suggested
+from proxy.errors import BadRequest, NotFound
+from proxy.hosted.notes import STATUSES, ProjectStatus
+from proxy.interfaces import Operation, Report
+from proxy.names import version_of
+
+#: Characters that a reason may have.
+_LONGEST_REASON = 1000
+#: Versions that are listed in one line.
+_LISTED = 10
+
+
+class Hosting:
+    """Operations on the hosted ones of *indexes*."""
+
+    def __init__(self, indexes: Mapping[str, IndexParts]) -> None:
+        self._indexes = indexes
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        return {
+            "yank": self.yank,
+            "unyank": self.unyank,
+            "delete": self.delete,
+            "status": self.status,
+            "promote": self.promote,
+        }
+
+    async def yank(
+        self, report: Report, index: str, project: str, which: str, reason: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Yank the files of *project* that *which* (a version or a file name) means.  Which these are.
+
+        Raises NotFound, BadRequest.
+        """
+        return await self._yanked(index, project, which, _reason(reason) or True)
+
+    async def unyank(self, report: Report, index: str, project: str, which: str) -> list[dict[str, Any]]:
+        """The opposite of :meth:`yank`."""
+        return await self._yanked(index, project, which, False)
+
+    async def _yanked(self, index: str, project: str, which: str, yanked: bool | str) -> list[dict[str, Any]]:
+        hosted, wanted = chosen_hosted(self._indexes, index), project_name(project)
+        notes = await hosted.editing.yank(wanted, partial(means, which), yanked)
+        if not notes:
+            served = (await hosted.editing.project(wanted)).notes
+            raise _no_such(index, wanted, which, served)
+        return [
+            {"index": index, "project": wanted, "filename": name, "yanked": note.yanked} for name, note in sorted(notes.items())
+        ]
+
+    async def delete(
+        self, report: Report, index: str, project: str, which: str | None = None, dry: bool = False
+    ) -> list[dict[str, Any]]:
+        """Delete the files of *project* that *which* means, or all; with *dry* only tell which.  Raises NotFound."""
+        hosted, wanted = chosen_hosted(self._indexes, index), project_name(project)
+        there = await hosted.editing.files(wanted)
+        if not there:
+            raise NotFound(f"there is no file of {wanted} in the directory of index {index}")
+        going = {name: size for name, size in there.items() if means(which, name)}
+        if not going:
+            raise _no_such(index, wanted, which, there)
+        if not dry:
+            going = await hosted.editing.delete(wanted, partial(means, which))
+        return [{"index": index, "project": wanted, "filename": name, "size": size} for name, size in sorted(going.items())]
+
+    async def status(
+        self, report: Report, index: str, project: str, status: str | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        """The status of *project*; with *status*, that is set before.  Raises NotFound, BadRequest."""
+        hosted, wanted = chosen_hosted(self._indexes, index), project_name(project)
+        if status is None and reason is not None:
+            raise BadRequest("a reason is given with a status")
+        if status is not None:
+            if status not in STATUSES:
+                raise BadRequest(f"{status!r} is no status of a project; there are {', '.join(STATUSES)}")
+            await hosted.editing.mark(wanted, ProjectStatus(status, _reason(reason)))
+        found = (await hosted.editing.project(wanted)).status or ProjectStatus("active")
+        return {"index": index, "project": wanted, "status": found.status, "reason": found.reason}
+
+    async def promote(
+        self, report: Report, source: str, target: str, project: str, version: str, dry: bool = False
+    ) -> dict[str, Any]:
+        """Let *target* have all files of the release *version* of *project* that *source* has, at once or not at all.
+
+        With *dry* nothing is changed.  Returns what is ``new`` there, the names that were ``there`` before, and why the name
+        does not belong to *target* if it is ``held``.  Raises NotFound, BadRequest, FileExists, TooMuch.
+        """
+        giving, taking = chosen_hosted(self._indexes, source), chosen_hosted(self._indexes, target)
+        if source == target:
+            raise BadRequest(f"a release is promoted from one index to another, and {source} is the same as {target}")
+        wanted = project_name(project)
+        try:
+            Version(version)
+        except InvalidVersion as error:
+            raise BadRequest(f"{version!r} is no version: a release is promoted as a whole") from error
+        served = (await giving.editing.project(wanted)).notes
+        notes = {name: note for name, note in served.items() if means(version, name)}
+        if not notes:
+            raise _no_such(source, wanted, version, served)
+        outcome = await taking.promoting.take(wanted, notes, giving.promoting, dry=dry)
+        return {
+            "index": target,
+            "project": wanted,
+            "new": [
+                {"filename": name, "size": note.size, "upload_time": note.upload_time}
+                for name, note in sorted(outcome.new.items())
+            ],
+            "there": list(outcome.there),
+            "held": outcome.held,
+            "dry": dry,
+        }
+
+
+def _reason(given: str | None) -> str | None:
+    """The reason of an operator.  Raises BadRequest for what a page cannot show in a line."""
+    if given is None:
+        return None
+    reason = given.strip()
+    if len(reason) > _LONGEST_REASON or not reason.isprintable():
+        raise BadRequest(f"a reason is one line of at most {_LONGEST_REASON:,} characters")
+    return reason or None
+
+
+def _no_such(index: str, project: str, which: str | None, there: Iterable[str]) -> NotFound:
+    names = list(there)
+    versions = sorted({version for each in names if (version := version_of(each)) is not None}, reverse=True)
+    listed = ", ".join(map(str, versions[:_LISTED])) + (", …" if len(versions) > _LISTED else "")
+    hint = suggested(which or "", [*names, *map(str, versions)])
+    return NotFound(f"{project} has no file or version {which} on index {index}; it has {listed or 'no versions'}{hint}")
