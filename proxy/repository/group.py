@@ -68,7 +68,12 @@ class GroupRepository:
         course = await self._course(project)
         if course.united:
             return None, await self._united.page(project, no_cache=no_cache)
-        member, view = await self._first(course.members, project, lambda each: each.page(project, no_cache=no_cache))
+        try:
+            member, view = await self._first(course.members, project, lambda each: each.page(project, no_cache=no_cache))
+        except NotFound as error:
+            if course.members != self._membership.proxies:
+                raise self._without_files(course.members[0], project) from error
+            raise
         view = await self._with_files(member, view)
         if len(course.members) > 1:
             self._served.put(project, member)
@@ -84,11 +89,11 @@ class GroupRepository:
             self._full.put(view.project, known)
             view = evolve(view, load=partial(_given, page))
         if not known[1]:
-            raise NotFound(
-                f"{view.project} belongs to {member} in the group {self.name}, which has no file of it; "
-                "it is not looked up elsewhere"
-            )
+            raise self._without_files(member, view.project)
         return _named(view, state)
+
+    def _without_files(self, member: str, project: str) -> NotFound:
+        return NotFound(f"{project} belongs to {member} in the group {self.name} and has no file there; nobody else is asked")
 
     def page_at_hand(self, project: str) -> PageView | None:
         course = self._course_at_hand(project)
