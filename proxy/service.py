@@ -61,7 +61,7 @@ class ProxyService(MultiService):
         self._serving = serving and not reading
         self._means = build_means(reactor, clock)
         self.storage = (read_storage if reading else open_storage)(settings.server, self._means)
-        self.caches = build_caches(settings, self.storage, self._means)
+        self.caches = build_caches(settings.server, settings.indexes, self.storage, self._means)
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
         self.claims = build_claims(

@@ -147,7 +147,21 @@ name = "pypi"
 upstreams = ["pypi"]
 """
 #: What pages show beside that at their beginning.
-MORE = {"docs/private-projects.md": 'default = true\n\n[[index]]\nname = "internal"\nkind = "hosted"\n'}
+MORE = {
+    "docs/private-projects.md": """\
+default = true
+
+[[index]]
+name = "internal"
+kind = "hosted"
+owns = ["acme-*"]
+
+[[index]]
+name = "all"
+kind = "group"
+members = ["internal", "pypi"]
+"""
+}
 
 
 @pytest.mark.parametrize("page", CHECKED, ids=name_of)

@@ -11,7 +11,7 @@ from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.records import HeadedRecords
 from proxy.core.claims import NameClaim
-from proxy.interfaces import IClaims, IFileStore, IOffload
+from proxy.interfaces import IFileStore, IOffload, IOwnership
 from proxy.policy.policy import STANDARD, Policy
 
 
@@ -23,7 +23,7 @@ class CarriedClaims:
     """
 
     book: ClaimBook
-    claims: IClaims
+    claims: IOwnership
     indexes: Collection[str]
 
     async def all(self) -> list[NameClaim]:

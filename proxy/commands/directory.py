@@ -53,7 +53,7 @@ def index_cache(
         try:
             pages = HeadedRecords(PAGES, chosen.name, records, offload)
             ledger, files = Ledger(database, settings.server.page_memory, offload), LocalFiles(directory, offload)
-            book = build_book(settings, database)
+            book = build_book(settings.indexes, database)
             claims = build_claims(settings, book, records, partial(_lists, directory, offload), offload, time.time)
             carried = carried_claims(settings, book, claims, chosen.name)
             pinned = PinnedBook(database, ledger, files)

@@ -24,7 +24,7 @@ from proxy.core.troubles import Trouble
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.mechanism.flight import swallow
-from proxy.settings import MIB, Settings
+from proxy.settings import MIB, IndexSettings, ServerSettings
 from proxy.storage.memory import RecentRecords
 from proxy.storage.spare import SpareRecords
 
@@ -81,10 +81,9 @@ def sweep(storage: Storage) -> None:
     swept.addErrback(lambda failure: _log.failure("partial files could not be swept", failure))
 
 
-def build_caches(settings: Settings, storage: Storage, means: Means) -> Caches:
-    """The caches over *storage*, for the indexes of *settings* and within its limits."""
-    server = settings.server
-    hosted = frozenset(each.name for each in settings.indexes if each.kind == "hosted")
+def build_caches(server: ServerSettings, indexes: Sequence[IndexSettings], storage: Storage, means: Means) -> Caches:
+    """The caches over *storage*, within the limits of *server*, for *indexes*."""
+    hosted = frozenset(each.name for each in indexes if each.kind == "hosted")
     ledger = Ledger(storage.ledger, int(server.page_memory * _FOR_ENTRIES), means.work)
     usage = UsageBook(storage.files, means.disk, means.clock)
     pinned = PinnedBook(storage.ledger, ledger, storage.files, hosted)
@@ -102,7 +101,7 @@ def build_caches(settings: Settings, storage: Storage, means: Means) -> Caches:
     return Caches(
         records=SpareRecords(storage.records, RecentRecords(_UNWRITTEN)),
         ledger=ledger,
-        claims=build_book(settings, storage.ledger),
+        claims=build_book(indexes, storage.ledger),
         usage=usage,
         pinned=pinned,
         room=room,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from proxy.bundle.cache import CarriedClaims
 from proxy.cache.claims import ClaimBook
 from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
-from proxy.interfaces import Clock, IClaims, IOffload, IRecordStore, IVersionedRecords
+from proxy.interfaces import Clock, IOffload, IOwnership, IRecordStore, IVersionedRecords
 from proxy.repository.claiming import Claims, Kept, Neighbours, neighbourhood
-from proxy.settings import Settings
+from proxy.settings import IndexSettings, Settings
 from proxy.storage.lists import ListFiles
 
 
@@ -31,12 +31,12 @@ def reserving(settings: Settings, index: str) -> frozenset[str]:
     return hosted_names(settings) & {index, *beside}
 
 
-def build_book(settings: Settings, records: IVersionedRecords) -> ClaimBook:
-    """The claims in *records*, with what the hosted indexes of *settings* own."""
-    return ClaimBook(records, {each.name: each.owns for each in settings.indexes if each.kind == "hosted"})
+def build_book(indexes: Iterable[IndexSettings], records: IVersionedRecords) -> ClaimBook:
+    """The claims in *records*, with what the hosted ones of *indexes* own."""
+    return ClaimBook(records, {each.name: each.owns for each in indexes if each.kind == "hosted"})
 
 
-def carried_claims(settings: Settings, book: ClaimBook, claims: IClaims, index: str) -> CarriedClaims:
+def carried_claims(settings: Settings, book: ClaimBook, claims: IOwnership, index: str) -> CarriedClaims:
     """The claims that bundles of *index* carry."""
     return CarriedClaims(book, claims, reserving(settings, index))
 

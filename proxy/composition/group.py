@@ -9,7 +9,7 @@ from proxy.composition.claims import hosted_names
 from proxy.composition.indexes import BuiltIndex
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
-from proxy.interfaces import IClaims, IRepository
+from proxy.interfaces import IOwnership, IRepository
 from proxy.repository.group import GroupRepository
 from proxy.repository.grouplist import GroupList
 from proxy.repository.membership import Membership
@@ -19,7 +19,7 @@ from proxy.settings import IndexSettings, Settings
 class GroupKind:
     """Builds the groups of *settings*; *claims* say which names belong to their hosted members."""
 
-    def __init__(self, settings: Settings, storage: Storage, claims: IClaims, means: Means) -> None:
+    def __init__(self, settings: Settings, storage: Storage, claims: IOwnership, means: Means) -> None:
         self._settings = settings
         self._hosted = hosted_names(settings)
         self._storage = storage

@@ -16,7 +16,7 @@ from proxy.cache.listing import lines_behind
 from proxy.cache.projects import kept_list
 from proxy.cache.records import HeadedRecords
 from proxy.core.claims import ClaimState, NameClaim
-from proxy.interfaces import Clock, IBytesSource, IClaims, IOffload
+from proxy.interfaces import Clock, IBytesSource, IOffload, IOwnership
 from proxy.mechanism.flight import closing_after
 from proxy.simple.projects import names_in
 from proxy.storage.lists import ListFiles
@@ -89,7 +89,7 @@ def _among(descriptor: int, asked: frozenset[str]) -> frozenset[str]:
         return asked.intersection(names_in(lines))
 
 
-@implementer(IClaims)
+@implementer(IOwnership)
 class Claims:
     """The claims in *book*; *neighbours* know who else serves a name, *clock* tells the wall time."""
 

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from proxy.core.claims import Patterns, Reservation
 from proxy.errors import NameAbandoned
-from proxy.interfaces import IClaims
+from proxy.interfaces import IOwnership
 
 _NOTHING = Reservation(frozenset(), Patterns(()))
 
@@ -32,7 +32,7 @@ class Membership:
     hosted: tuple[str, ...]
     proxies: tuple[str, ...]
     merge: frozenset[str]
-    claims: IClaims
+    claims: IOwnership
 
     @property
     def everybody(self) -> tuple[str, ...]:
