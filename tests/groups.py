@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from attrs import frozen
@@ -43,6 +43,7 @@ def a_group(
     name: str = "all",
     merge: Collection[str] = (),
     service: Running | None = None,
+    steady: Callable[[], float] = time.monotonic,
 ) -> Grouped:
     """The group *name* of *members*, in their order; those that *owns* has patterns for, or none, are hosted.
 
@@ -63,4 +64,4 @@ def a_group(
     lists = ListFiles(directory / "lists", Inline(), lambda folder: folder.mkdir(parents=True, exist_ok=True))
     projects = GroupList(name, lists, Inline(), time.time)
     membership = Membership(name, hosted, proxies, frozenset(merge), claims)
-    return Grouped(GroupRepository(membership, members, projects, Inline()), claims, book)
+    return Grouped(GroupRepository(membership, members, projects, Inline(), steady), claims, book)

@@ -282,6 +282,24 @@ async def test_a_page_of_a_group_is_answered_at_once_the_next_time(public: FakeU
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_later_member_answers_at_once_as_long_as_earlier_ones_had_no_such_project_lately(
+    public: FakeUpstream, second: FakeUpstream, serve: Start, tmp_path: Path
+) -> None:
+    service, moment = await serve(public, second, indexes=proxies("one", "two")), [1000.0]
+    members = {name: service.service.indexes[name].repository for name in ("one", "two")}
+    group = a_group(tmp_path, MemoryVersioned(), members, {}, steady=lambda: moment[0]).repository
+    assert group.page_at_hand("only-here") is None
+    view = await group.page("only-here")
+    at_hand = group.page_at_hand("only-here")
+    assert at_hand is not None
+    assert at_hand.state == view.state
+    moment[0] += 5.0
+    assert group.page_at_hand("only-here") is None
+    await group.page("only-here")
+    assert group.page_at_hand("only-here") is not None
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_group_of_groups_consists_of_their_members(public: FakeUpstream, second: FakeUpstream, serve: Start) -> None:
     indexes = (
         *proxies("one", "two", members=("inner", "one")),

@@ -46,7 +46,7 @@ class GroupKind:
         projects = GroupList(index.name, self._storage.lists(index.name, self._means.work), self._means.work, self._means.clock)
 
         def group(those: Mapping[str, IRepository]) -> GroupRepository:
-            return GroupRepository(membership, those, projects, self._means.work)
+            return GroupRepository(membership, those, projects, self._means.work, self._means.reactor.seconds)
 
         offered = group({name: each.repository for name, each in leaves.items()})
         everything = group({name: each.everything for name, each in leaves.items()})

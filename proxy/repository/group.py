@@ -7,6 +7,7 @@ in their order: the first that has it counts.  Only a definite no leads to the n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -27,6 +28,8 @@ from proxy.settings import MIB
 
 T = TypeVar("T")
 
+#: For so long a member that had no such project is not asked again before the next one answers at once (seconds).
+_MISSING_FOR = 5.0
 #: Who is noted as the one who claimed a name that an index was found to have files of.
 FOUND = "files that were found"
 #: What may be remembered of pages that have files, of who served a project last, and of who is asked for one (bytes); an entry
@@ -36,10 +39,18 @@ _FULL, _SERVED, _COURSES, _WEIGHT = 8 * MIB, 8 * MIB, 4 * MIB, 300
 
 @implementer(IRepository)
 class GroupRepository:
-    """The group that *membership* describes, of *members* by name.  Its list of projects is kept in *projects*."""
+    """The group that *membership* describes, of *members* by name.  Its list of projects is kept in *projects*.
+
+    *steady* tells a time that never jumps.
+    """
 
     def __init__(
-        self, membership: Membership, members: Mapping[str, IRepository], projects: GroupList, offload: IOffload
+        self,
+        membership: Membership,
+        members: Mapping[str, IRepository],
+        projects: GroupList,
+        offload: IOffload,
+        steady: Callable[[], float],
     ) -> None:
         self.name = membership.name
         self.leaves = tuple(members)
@@ -47,13 +58,14 @@ class GroupRepository:
         self._members = members
         self._projects = projects
         self._offload = offload
+        self._steady = steady
         self._united = United({name: members[name] for name in membership.everybody}, offload)
         #: The last page of each project that was looked into: its state, and whether it has files.
         self._full: BoundedTable[str, tuple[str, bool]] = BoundedTable(_FULL, lambda known: _WEIGHT + len(known[0]), len)
         #: Who is asked for a project, by the generation of claims.
         self._courses: BoundedTable[str, tuple[int, Course]] = BoundedTable(_COURSES, lambda known: _WEIGHT, len)
-        #: Which of several proxies served a project last.
-        self._served: BoundedTable[str, str] = BoundedTable(_SERVED, lambda name: _WEIGHT, len)
+        #: Which of several proxies served a project last, and when those before it said that they have none.
+        self._served: BoundedTable[str, tuple[str, float]] = BoundedTable(_SERVED, lambda served: _WEIGHT, len)
 
     def owner(self, project: str) -> str:
         return self._membership.owner(project)
@@ -76,7 +88,7 @@ class GroupRepository:
             raise
         view = await self._with_files(member, view)
         if len(course.members) > 1:
-            self._served.put(project, member)
+            self._served.put(project, (member, self._steady()))
         return member, view
 
     async def _with_files(self, member: str, view: PageView) -> PageView:
@@ -101,6 +113,10 @@ class GroupRepository:
             return None
         member = course.members[0]
         view = self._members[member].page_at_hand(project)
+        if view is None and len(course.members) > 1:
+            member, since = self._served.get(project) or (member, -math.inf)
+            if since > self._steady() - _MISSING_FOR and member in course.members:
+                view = self._members[member].page_at_hand(project)
         if view is None:
             return None
         state = f"{member}/{view.state}"
@@ -134,8 +150,8 @@ class GroupRepository:
         if course.united:
             source = await self._united.source(project, name)
             return course.members if source is None else (source,)
-        served = self._served.get(project) if "-" in digest else None
-        if served is None or served not in course.members:
+        served, _ = self._served.get(project) or ("", 0.0)
+        if served not in course.members or "-" not in digest:
             return course.members
         return (served, *(each for each in course.members if each != served))
 
