@@ -26,7 +26,7 @@ from proxy.hosted.batches import Batches
 from proxy.hosted.folder import Contents, Folder, Outline, StandingFile
 from proxy.hosted.notes import Note, ProjectStatus
 from proxy.hosted.project import HostedProject
-from proxy.hosted.settling import Settling
+from proxy.hosted.settling import Settled, Settling
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import Flights
 
@@ -279,7 +279,8 @@ class Catalogue:
             version, uploads = self._versions.get(project), self._uploads.get(project)
             outline = self._outlines.get(project)
             names = () if outline is None else outline.names
-            found = await self._read_once(project, names)
+            settled = await self._read_once(project, names)
+            found = settled.project
             now = await self._disk.run(self.folder.outline, project, names)
             if version == self._versions.get(project):
                 break
@@ -290,16 +291,20 @@ class Catalogue:
         else:
             self._outlines[project] = now
         self._adopt(project, found, keep=keep or self._known.get(project) is not None)
-        return found if found is not None and found.notes else None
+        if found is not None and found.notes:
+            return found
+        if settled.failure is not None:
+            raise settled.failure  # what cannot be stored is no file that is missing
+        return None
 
-    async def _read_once(self, project: str, names: tuple[str, ...]) -> HostedProject | None:
+    async def _read_once(self, project: str, names: tuple[str, ...]) -> Settled:
         try:
             settled = await self._settling.settled(project, names, self.folder, self.alone)
         except OSError as error:
             raise StorageFailed(f"the directory of {project} on index {self.name} cannot be read: {error.strerror}") from error
         if settled.again is not None and project not in self._later and not self._closed:
             self._later[project] = self._reactor.callLater(settled.again, self._look_again, project)
-        return settled.project
+        return settled
 
     def _look_again(self, project: str) -> None:
         del self._later[project]

@@ -49,10 +49,14 @@ class Alone(Protocol):
 
 @frozen
 class Settled:
-    """A project as it is now, ``None`` without files; it has to be looked at again after *again* seconds (``None``: never)."""
+    """A project as it is now, ``None`` without files; it has to be looked at again after *again* seconds (``None``: never).
+
+    *failure* is why a file that may be right cannot be served.
+    """
 
     project: HostedProject | None
     again: float | None
+    failure: StorageFailed | None = None
 
 
 @frozen
@@ -70,6 +74,7 @@ class _Found:
     entries: Mapping[str, LedgerEntry] | None
     notes: dict[str, Note] = field(factory=dict)
     again: float | None = None
+    failure: StorageFailed | None = None
 
     def look_again(self, seconds: float) -> None:
         """Something is not settled yet."""
@@ -135,7 +140,8 @@ class Settling:
         self._forget(project, found)
         if not found.contents.files:
             return Settled(None, found.again)
-        return Settled(HostedProject(self.name, project, found.notes, found.contents.status), found.again)
+        whole = HostedProject(self.name, project, found.notes, found.contents.status)
+        return Settled(whole, found.again, found.failure)
 
     # -- what is known already ---------------------------------------------------------------------------------------------
 
@@ -193,6 +199,7 @@ class Settling:
                 found.look_again(_LOOK_AGAIN)
             except StorageFailed as error:
                 found.look_again(_RETRY)
+                found.failure = error
                 self.log.error("{name} of {index} waits: {error}", name=file.filename, index=self.name, error=error)
             else:
                 self._refused.get(project, {}).pop(file.filename, None)
