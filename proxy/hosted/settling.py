@@ -75,6 +75,8 @@ class _Found:
     notes: dict[str, Note] = field(factory=dict)
     again: float | None = None
     failure: StorageFailed | None = None
+    #: Files whose notes are right and whose names could not be entered.
+    unentered: frozenset[str] = frozenset()
 
     def look_again(self, seconds: float) -> None:
         """Something is not settled yet."""
@@ -135,7 +137,7 @@ class Settling:
 
         found = await alone(project, known)
         for file in found.contents.files:
-            if file.filename not in found.notes:
+            if file.filename not in found.notes and file.filename not in found.unentered:
                 await self._look_at(project, file, found, folder, alone)
         self._forget(project, found)
         if not found.contents.files:
@@ -166,8 +168,15 @@ class Settling:
             elif entry.gone_at is not None:
                 await self._ledger.put(self.name, project, file.filename, replace(entry, gone_at=None))
         if new and entries is not None:
-            await self._claim(project, DROPPED)
-            await self._ledger.add_all(self.name, project, new)
+            try:
+                await self._claim(project, DROPPED)
+                await self._ledger.add_all(self.name, project, new)
+            except StorageFailed as error:
+                # Nobody sees a file whose name is not known to be its own.
+                found.notes = {name: note for name, note in found.notes.items() if name not in new}
+                found.unentered = frozenset(new)
+                found.look_again(_RETRY)
+                found.failure = error
         there = {file.filename for file in contents.files}
         for name, entry in (entries or EMPTY).items():
             if "/" not in name and name not in there and entry.gone_at is None:
