@@ -92,7 +92,8 @@ class Scratch:
         call = "from proxy.cli import main; main(prog_name='pypiproxy')"
         for name, command in {
             "pypiproxy": f'PYTHONPATH={ROOT} exec {sys.executable} -c "{call}"',
-            "pip": f"exec {self.place}/venv/bin/python {Path(pip.__file__).parent}",
+            # as --python, it sees what is installed there, and not what is where it comes from
+            "pip": f"exec {sys.executable} {Path(pip.__file__).parent} --python {self.place}/venv/bin/python",
             "uv": f"exec {uv.find_uv_bin()}",
         }.items():
             (folder / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
