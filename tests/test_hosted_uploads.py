@@ -98,7 +98,7 @@ async def test_the_same_bytes_again_are_the_same_and_others_are_refused(serve: S
     receiving = proxy.service.receiving[INDEX]
     assert [await upload(receiving, APP) for _ in range(2)] == [Uploaded.NEW, Uploaded.SAME]
     before = await proxy.page("app")
-    with pytest.raises(FileExists, match=r"^File already exists"):
+    with pytest.raises(FileExists, match=r"^app-2\.0-py3-none-any\.whl is, or was, on index internal"):
         await upload(receiving, OTHER)
     assert await proxy.page("app") == before
     assert await served(proxy, APP) == APP.data

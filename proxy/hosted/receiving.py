@@ -189,9 +189,7 @@ class Receiving:
 
 def _exists(index: str, filename: str, sha256: str | None) -> FileExists:
     bytes_of_it = "" if sha256 is None else f" with sha256-{sha256}"
-    return FileExists(
-        f"File already exists: {filename} is, or was, on index {index}{bytes_of_it}; upload it as another version or build"
-    )
+    return FileExists(f"{filename} is, or was, on index {index}{bytes_of_it}; upload it as another version or build")
 
 
 def _require_agreement(form: UploadForm, arrived: Arrived) -> None:
