@@ -94,3 +94,16 @@ async def test_what_is_refused_is_shown_with_the_reason(counter: Any, tmp_path: 
     assert detail in shown, ended.output
     assert shop.files == {SIX.filename: SIX.data}
     assert shop.under_way == []
+
+
+@pytest.mark.parametrize("name", TOOLS)
+@pytest_twisted.ensureDeferred
+async def test_a_tool_that_sends_a_large_file_before_it_reads_is_told_why_it_is_refused(
+    counter: Any, tmp_path: Path, name: str
+) -> None:
+    shop = Shop()
+    site = counter(shop, rights=Doorkeeper(Access.LOGIN))
+    ended = await tool(name, tmp_path)(f"{site.base}/index/internal/", wheel("Six.App", "1.0", size=30_000_000))
+    assert ended.status != 0
+    assert "Login required" in ended.output, ended.output
+    assert shop.begun == []
