@@ -36,6 +36,7 @@ class Hosting:
             "delete": self.delete,
             "status": self.status,
             "promote": self.promote,
+            "hosted_check": self.check,
         }
 
     async def yank(
@@ -121,6 +122,21 @@ class Hosting:
             "there": list(outcome.there),
             "held": outcome.held,
             "dry": dry,
+        }
+
+    async def check(self, report: Report, index: str, digests: bool = False) -> dict[str, Any]:
+        """What is wrong in the directory of *index*; with *digests* the bytes of all files are read.  Raises StorageFailed."""
+        hosted = chosen_hosted(self._indexes, index)
+
+        def progress(files: int, size: int) -> None:
+            report({"checked": {"files": files, "bytes": size}})
+
+        found, served = await hosted.checking.check(progress, digests=digests)
+        return {
+            "index": index,
+            "directory": str(hosted.catalogue.folder.root),
+            "served": served,
+            "found": [{"kind": each.kind, "place": each.place, "why": each.why} for each in found],
         }
 
 

@@ -16,6 +16,7 @@ from proxy.core.near import no_index
 from proxy.core.troubles import Trouble
 from proxy.errors import BadRequest, NotFound
 from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.checking import Checking
 from proxy.hosted.editing import Editing
 from proxy.hosted.promoting import Promoting
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
@@ -50,6 +51,7 @@ class Hosted:
 
     editing: Editing
     promoting: Promoting
+    checking: Checking
 
     @property
     def catalogue(self) -> Catalogue:

@@ -12,6 +12,7 @@ from proxy.composition.means import Means
 from proxy.composition.storage import Storage
 from proxy.core.troubles import Reason, Trouble
 from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.checking import Checking
 from proxy.hosted.drop import DropDirectory
 from proxy.hosted.editing import Editing
 from proxy.hosted.folder import Folder
@@ -74,6 +75,7 @@ class HostedKind:
 
         editing = Editing(catalogue, caches.ledger, means.disk, means.clock)
         promoting = Promoting(receiving, restoring, caches.ledger, self._claims)
+        checking = Checking(catalogue, means.disk)
         lists = storage.lists(index.name, means.work)
 
         def repository(policy: Policy) -> HostedRepository:
@@ -89,7 +91,7 @@ class HostedKind:
         offered, everything = repository(self._policy), repository(Policy())
         drop = DropDirectory(catalogue, means.reactor, means.disk)
         return BuiltIndex(
-            IndexParts(offered, everything, hosted=Hosted(editing, promoting)),
+            IndexParts(offered, everything, hosted=Hosted(editing, promoting, checking)),
             closing=(drop, catalogue, restoring, offered, everything, lists),
             receiving=receiving,
             starting=(drop,),

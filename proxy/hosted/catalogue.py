@@ -118,6 +118,14 @@ class Catalogue:
         contents = await self.contents(project)
         return next((each for each in contents.files if each.filename == filename), None)
 
+    def projects(self) -> list[str]:
+        """The projects that have something in the directory, served or not, as far as it was looked at; sorted."""
+        return sorted(self._outlines)
+
+    async def look_at(self, project: str) -> HostedProject | None:
+        """The project by a new look at its directory; memory stays as it is.  Raises StorageFailed."""
+        return await self._reads.join(project, lambda: self._read(project, keep=False))
+
     async def contents(self, project: str) -> Contents:
         """What stands in the directory for *project*.  Raises StorageFailed."""
         outline = self._outlines.get(project)
