@@ -14,7 +14,7 @@ COMMANDS = {
     "client-config": Command("proxy.commands.client_config:client_config", "Print the settings for a client."),
     "delete": Command("proxy.commands.editing:delete", "Delete files of a hosted index."),
     "export": Command("proxy.commands.export:export", "Write projects to a bundle file."),
-    "hosted": Command("proxy.commands.hosted:hosted", "Check the directory of a hosted index."),
+    "hosted": Command("proxy.commands.hosted:hosted", "Check or fill a hosted index."),
     "import": Command("proxy.commands.import_:import_", "Add the contents of a bundle to the cache."),
     "ls": Command("proxy.commands.stock:ls", "List the projects with stored files."),
     "pin": Command("proxy.commands.pin:pin", "Protect stored files from eviction."),

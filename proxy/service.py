@@ -83,7 +83,15 @@ class ProxyService(MultiService):
         look = self._watch.look
         carried = partial(carried_claims, settings, self.caches.claims, self.claims)
         self._commands = build_commands(
-            self._indexes, self.storage, self.caches, carried, self._means, look, serving=self._serving
+            self._indexes,
+            self.storage,
+            self.caches,
+            carried,
+            self._means,
+            self._clients,
+            self.claims,
+            look,
+            serving=self._serving,
         )
         self.administration = self._commands.administration
         identity, may = self._clients.identity, rights or OpenReading()

@@ -36,6 +36,7 @@ FLOORS = {
     "repository": 5,
     "web": 6,
     "bundle": 6,
+    "moving": 6,
     "administration": 6,
     "warm": 6,
     # 7: the machine that the service runs on, and its configuration

@@ -19,6 +19,7 @@ from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.checking import Checking
 from proxy.hosted.editing import Editing
 from proxy.hosted.promoting import Promoting
+from proxy.hosted.receiving import Receiving
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.repository.documents import Documents
@@ -52,6 +53,7 @@ class Hosted:
     editing: Editing
     promoting: Promoting
     checking: Checking
+    receiving: Receiving
 
     @property
     def catalogue(self) -> Catalogue:

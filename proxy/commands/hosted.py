@@ -15,13 +15,14 @@ from proxy.core.amounts import counted
 
 COMMANDS = {
     "check": Command("proxy.commands.hosted:check", "Report what is wrong in the directory."),
+    "import": Command("proxy.commands.moving:import_", "Take over projects from another index."),
 }
 _COLUMNS = (("what", False), ("place", False), ("reason", False))
 
 
 @click.group(cls=LazyGroup, commands=COMMANDS)
 def hosted() -> None:
-    """Check the directory of a hosted index."""
+    """Check the directory of a hosted index, or take projects over from another index."""
 
 
 @click.command()

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from proxy.administration.claiming import Claiming
 from proxy.administration.hosting import Hosting
+from proxy.administration.importing import Importer
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working
 from proxy.bundle.cache import CarriedClaims, IndexCache
@@ -19,9 +20,12 @@ from proxy.cache.records import PAGES, HeadedRecords
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
+from proxy.composition.moving import opening
 from proxy.composition.storage import Storage
+from proxy.composition.upstreams import Clients
 from proxy.core.troubles import Trouble
 from proxy.host.adminsocket import AdminSocket
+from proxy.interfaces import IClaims
 from proxy.mechanism.offload import Offload
 from proxy.web.admin import Admin, site
 
@@ -54,6 +58,8 @@ def build_commands(
     caches: Caches,
     carried: Callable[[str], CarriedClaims],
     means: Means,
+    clients: Clients,
+    claims: IClaims,
     look: Callable[[], Awaitable[Sequence[Trouble]]],
     *,
     serving: bool,
@@ -85,6 +91,7 @@ def build_commands(
         {
             "import": _taking(indexes, storage, caches, carried, carrying, means).take,
             "backup": _saving(storage, caches, carrying, means).backup,
+            "hosted_import": Importer(indexes.parts, opening(clients, means), claims).run,
             **Hosting(indexes.parts).operations,
             **Claiming(indexes.parts, caches.claims, means.clock).operations,
         },

@@ -91,7 +91,7 @@ class HostedKind:
         offered, everything = repository(self._policy), repository(Policy())
         drop = DropDirectory(catalogue, means.reactor, means.disk)
         return BuiltIndex(
-            IndexParts(offered, everything, hosted=Hosted(editing, promoting, checking)),
+            IndexParts(offered, everything, hosted=Hosted(editing, promoting, checking, receiving)),
             closing=(drop, catalogue, restoring, offered, everything, lists),
             receiving=receiving,
             starting=(drop,),

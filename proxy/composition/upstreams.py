@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList
 import proxy
 from proxy.composition.means import Means
 from proxy.mechanism.rotating import Rotating
-from proxy.settings import IndexSettings, Settings
+from proxy.settings import IndexSettings, Settings, UpstreamSettings
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool.upstream import Upstream
@@ -39,20 +39,19 @@ class Clients:
 def build_clients(settings: Settings, instance: str, means: Means) -> Clients:
     """A client for each upstream of *settings*; *instance* is the name of this instance of the proxy."""
     identity = Identity(user_agent=_user_agent(settings.server.contact), via=f"pypiproxy-{instance}")
-    return Clients(
-        identity,
-        {
-            each.name: Upstream(
-                each,
-                reactor=means.reactor,
-                offload=means.work,
-                identity=identity,
-                rng=random.Random(),  # noqa: S311  # jitter, no secret
-                observing=means.observing,
-                clock=means.clock,
-            )
-            for each in settings.upstreams
-        },
+    return Clients(identity, {each.name: build_client(each, identity, means) for each in settings.upstreams})
+
+
+def build_client(upstream: UpstreamSettings, identity: Identity, means: Means) -> Upstream:
+    """The client of *upstream*."""
+    return Upstream(
+        upstream,
+        reactor=means.reactor,
+        offload=means.work,
+        identity=identity,
+        rng=random.Random(),  # noqa: S311  # jitter, no secret
+        observing=means.observing,
+        clock=means.clock,
     )
 
 

@@ -9,7 +9,9 @@ is read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from attrs import frozen
 from msgspec.structs import replace
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -32,6 +34,15 @@ from proxy.settings import HostedSettings
 _OTHER_NAMES = {"blake2_256": "blake2b_256"}
 #: An upload takes its bytes twice, in the store and in the directory, where file systems do not share blocks.
 _COPIES = 2
+
+
+@frozen
+class Past:
+    """What is known of a file from where it was before; *upload_time* as in a note, ``None``: it is uploaded now."""
+
+    upload_time: str | None
+    yanked: bool | str = False
+    attestations: tuple[Any, ...] = ()
 
 
 @implementer(IReceiving)
@@ -103,8 +114,10 @@ class Receiving:
                 f"the disk has {free:,} bytes left, and server.min_free keeps {self._min_free:,} of them free: make room"
             )
 
-    async def add(self, arrival: IncomingFile, form: UploadForm, by: str) -> Uploaded:
-        """As :meth:`IIncoming.accept`."""
+    async def add(self, arrival: IncomingFile, form: UploadForm, by: str, past: Past | None = None) -> Uploaded:
+        """As :meth:`IIncoming.accept`; a file with a *past* was somewhere else before, and the status of its project may
+        forbid uploads.
+        """
         called = distribution_name(form.filename)
         if called.project != form.project:
             raise BadUpload(f"{form.filename} is a file of {called.project}, and the form names {form.project}")
@@ -112,6 +125,11 @@ class Receiving:
         _require_agreement(form, arrived)
         attestations = read_attestations(form.attestations) if form.attestations else ()
         note = replace(note_of(arrived, stamp(self._clock()), 0), uploader=by, attestations=attestations)
+        if past is not None:
+            upload_time = note.upload_time if past.upload_time is None else past.upload_time
+            note = replace(note, upload_time=upload_time, yanked=past.yanked, attestations=past.attestations)
+        else:
+            self.require_open(form.project, await self._status(form.project))
         self.intake.guarding.guard(arrived.sha256)
         try:
             return await self.catalogue.alone(form.project, lambda: self._add(arrival, form, note, by))
@@ -129,7 +147,6 @@ class Receiving:
             return Uploaded.SAME
         if entry is not None and entry.upload_time is not None and known == note.sha256:
             note = replace(note, upload_time=entry.upload_time)
-        self.require_open(project, await self._status(project))
         if there is None:
             self.require_within(note.size)
         self._count(1, note.size)
