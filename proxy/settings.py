@@ -5,9 +5,11 @@ Durations are seconds, sizes bytes, rates per second.  :mod:`proxy.config` fills
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from attrs import field, frozen
+
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -189,6 +191,31 @@ class WarmSettings:
 
 
 @frozen(kw_only=True)
+class GrantSettings:
+    """``[[grant]]``: a *role* on some projects of some indexes for some *principals*, each as :mod:`proxy.access` has it."""
+
+    role: str
+    principals: tuple[str, ...]
+    indexes: tuple[str, ...] = ("*",)
+    projects: tuple[str, ...] = ("*",)
+
+
+@frozen(kw_only=True)
+class AccessSettings:
+    """``[access]``: who may log in, and how."""
+
+    #: Users with hashes of their passwords; ``None``: ``users`` in the data directory, which need not be there.
+    users_file: Path | None = None
+    #: Whether credentials are taken from whoever sends them unencrypted over a network.
+    allow_plaintext_auth: bool = False
+    #: The size at which the audit log is rotated (bytes), and the files that it may have in all.
+    audit_size: int = 10_000_000
+    audit_files: int = 5
+    #: The users in each group.
+    groups: Mapping[str, tuple[str, ...]] = field(factory=dict)
+
+
+@frozen(kw_only=True)
 class Settings:
     """All of it."""
 
@@ -196,6 +223,8 @@ class Settings:
     upstreams: tuple[UpstreamSettings, ...]
     indexes: tuple[IndexSettings, ...]
     warm: WarmSettings | None = None
+    access: AccessSettings = AccessSettings()
+    grants: tuple[GrantSettings, ...] = ()
 
     def leaves(self, index: str) -> tuple[str, ...]:
         """The indexes that *index* consists of, groups among them replaced by their members: itself if it is no group.

@@ -219,6 +219,10 @@ def test_the_effective_configuration_is_printed_and_is_one(tmp_path: Path) -> No
         '[[index]]\nname = "main"\nupstreams = ["a.b", "pypi"]\ndefault = true\nhedge_after = "250ms"\nstale_if_error = "2w"\n'
         '[[index]]\nname = "gap"\noffline = true\nprefetch = false\n'
         '[warm]\nprojects = ["six"]\nrecent = "30d"\ninterval = "90m"\npython = ["3.12"]\npin = true\n'
+        '[access]\nusers_file = "users"\nallow_plaintext_auth = true\naudit_size = "3MB"\naudit_files = 2\n'
+        '[access.groups]\nweb = ["alice"]\n"all.of.us" = ["alice", "bob@corp.example"]\n'
+        '[[grant]]\nrole = "admin"\nindexes = ["main"]\nprojects = ["a-*"]\nprincipals = ["group:web", "token:x1"]\n'
+        '[[grant]]\nrole = "reader"\nprincipals = ["anonymous"]\n'
     )
     for file in (EXAMPLE, own):
         shown = run("check-config", file, "--show", "--skip-ports")

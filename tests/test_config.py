@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from proxy.config import CommandLine, default_data_dir, load, quantities
 from proxy.errors import ConfigError
 from proxy.settings import (
+    AccessSettings,
+    GrantSettings,
     GroupSettings,
     HostedSettings,
     IndexSettings,
@@ -184,6 +186,87 @@ def test_a_group_that_contains_itself_by_way_of_another_is_refused(file: Path) -
     assert "index[0].members: the group a consists of b consists of a; expected groups that do not contain themselves" in said
 
 
+# -- rights -------------------------------------------------------------------------------------------------------------------
+
+#: A hosted index, and a group with it.
+GRANTED = TWO_HOSTED + 'members = ["internal"]\n[access.groups]\nweb = ["alice"]\n'
+
+
+def test_rights_arrive(file: Path) -> None:
+    found = settings(
+        file,
+        GRANTED
+        + """
+        [access]
+        users_file = "secrets/users"
+        allow_plaintext_auth = true
+        audit_size = "1MB"
+        audit_files = 2
+
+        [[grant]]
+        role = "uploader"
+        indexes = ["internal"]
+        projects = ["Acme_*"]
+        principals = ["user:alice@corp.example", "group:web", "token:k3x", "authenticated", "part:warm"]
+
+        [[grant]]
+        role = "reader"
+        principals = ["anonymous"]
+        """,
+    )
+    assert found.access == AccessSettings(
+        users_file=file.parent / "secrets" / "users",
+        allow_plaintext_auth=True,
+        audit_size=1_000_000,
+        audit_files=2,
+        groups={"web": ("alice",)},
+    )
+    principals = ("user:alice@corp.example", "group:web", "token:k3x", "authenticated", "part:warm")
+    assert found.grants == (
+        GrantSettings(role="uploader", indexes=("internal",), projects=("acme-*",), principals=principals),
+        GrantSettings(role="reader", principals=("anonymous",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("grant", "complaint"),
+    [
+        ("", 'role: missing; expected "reader" or "uploader" or "maintainer" or "admin"'),
+        ("", 'principals: missing; expected a list such as ["user:alice", "group:web", "authenticated"]'),
+        ('role = "owner"', 'role = "owner": expected "reader" or "uploader" or "maintainer" or "admin"'),
+        ('indexes = ["pypi"]', 'indexes: there is no index "pypi"; expected one of: internal, or "*" for all'),
+        (
+            'indexes = ["all"]',
+            'indexes: "all" is a group, in which the rights on its members count; expected one of: internal',
+        ),
+        ('projects = ["acme/*"]', 'projects = ["acme/*"]: expected the name of a project, in which * stands for any'),
+        ("projects = []", 'projects = []: expected a list in brackets, such as ["…", "…"]'),
+        ('principals = ["group:wbe"]', 'principals: there is no group "wbe"; expected one of: web'),
+        ('principals = ["alice"]', 'principals = ["alice"]: expected "user:NAME", "group:NAME", "token:ID"'),
+        ('principals = ["user:a b"]', 'principals = ["user:a b"]: expected "user:NAME"'),
+        ('principals = ["anonymous:x"]', 'principals = ["anonymous:x"]: expected "user:NAME"'),
+        ('principals = ["part:bellows"]', 'principals = ["part:bellows"]: expected "user:NAME"'),
+        ('principal = ["anonymous"]', "principal: there is no such key; did you mean principals?"),
+    ],
+)
+def test_wrong_grants_are_told(file: Path, grant: str, complaint: str) -> None:
+    assert f"{file}: grant[0].{complaint}" in refusal(file, f"{GRANTED}[[grant]]\n{grant}\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ('[access.groups]\n"The Web" = ["alice"]', "access.groups.The Web: the group's name is to be a name of a-z"),
+        ('[access.groups]\nweb = ["a:b"]', 'access.groups.web = ["a:b"]: expected the name of a user'),
+        ("[access]\ngroups = 1", "access.groups: expected a table [access.groups]"),
+        ("[access]\naudit_files = 0", "access.audit_files = 0: expected a whole number, at least 1"),
+        ('[access]\nuser_file = "x"', "access.user_file: there is no such key; did you mean users_file?"),
+    ],
+)
+def test_mistakes_in_who_may_log_in(file: Path, table: str, complaint: str) -> None:
+    assert f"{file}: {complaint}" in refusal(file, table)
+
+
 # -- the example file ---------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +307,8 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     assert set(values["index"][1]) == of_every_kind | {each.name for each in fields(HostedSettings)}
     assert set(values["index"][2]) == of_every_kind | {each.name for each in fields(GroupSettings)}
     assert set(values["warm"]) == {each.name for each in fields(WarmSettings)}
+    assert set(values["access"]) == {each.name for each in fields(AccessSettings)}
+    assert set(values["grant"][0]) == {each.name for each in fields(GrantSettings)}
 
 
 # -- what is kept ready -------------------------------------------------------------------------------------------------------

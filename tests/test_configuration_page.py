@@ -23,6 +23,8 @@ TABLES = {
     "### Hosted indexes": "hosted",
     "### Group indexes": "group",
     "## `[warm]`": "warm",
+    "## `[access]`": "access",
+    "## `[[grant]]`": "grant",
 }
 
 
@@ -40,6 +42,9 @@ def tables(text: str) -> Mapping[str, Mapping[str, Any]]:
         "upstream": {key: value for upstream in values["upstream"].values() for key, value in upstream.items()},
         **{table: _own(values["index"], number) for number, table in enumerate(("index", "hosted", "group"))},
         "warm": values.get("warm", {}),
+        # Names of groups are no keys.
+        "access": {key: value for key, value in values["access"].items() if key != "groups"},
+        "grant": {key: value for each in values.get("grant", []) for key, value in each.items()},
     }
 
 

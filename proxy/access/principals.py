@@ -2,15 +2,109 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+import enum
+import re
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from proxy.access.roles import Extent, Role, Scope
+
+_USER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]*[A-Za-z0-9])?")
+#: The longest name of a user.
+_LONGEST_USER = 100
+
+_NOBODY: frozenset[str] = frozenset()
+
+#: What grants call everybody, and everybody whose credential is right.
+EVERYBODY, AUTHENTICATED = "anonymous", "authenticated"
 
 
-@frozen(slots=True)
+class PrincipalKind(enum.Enum):
+    """What a principal is; the value is how its name begins in grants and in the audit log."""
+
+    ANONYMOUS = "anonymous"
+    USER = "user"
+    TOKEN = "token"  # noqa: S105  # the kind, no secret
+    #: A part of this proxy that asks for something by itself.
+    PART = "part"
+
+
+@frozen(slots=True, cache_hash=True)
 class Principal:
-    """Someone who asks, by *name*."""
+    """Someone who asks: the user called *name*, the token with that id, a part of the proxy, or a client that says nothing.
 
+    *user* is whose token it is.  *groups* are those that it brings along, besides those of the configuration.  *own* is what a
+    token may do by itself, ``None`` where it may do what its user may; *narrowed* are the extents that its holders have
+    confined it to: it may do only what is in each of them.
+    """
+
+    kind: PrincipalKind
     name: str
+    user: str | None = None
+    groups: frozenset[str] = field(default=_NOBODY, repr=False)
+    own: tuple[Scope, ...] | None = None
+    narrowed: tuple[Extent, ...] = ()
+
+    def __str__(self) -> str:
+        """How the audit log names it."""
+        if self.kind is PrincipalKind.ANONYMOUS:
+            return self.name
+        of = f" of {subject(PrincipalKind.USER, self.user)}" if self.user is not None else ""
+        return f"{subject(self.kind, self.name)}{of}"
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.kind is PrincipalKind.ANONYMOUS
+
+    @property
+    def uploads_as(self) -> str:
+        """Who is noted as the uploader: a token uploads for its user, and its successor goes on for the same."""
+        if self.user is not None:
+            return subject(PrincipalKind.USER, self.user)
+        return self.name if self.is_anonymous else subject(self.kind, self.name)
+
+    def subjects(self, groups: Mapping[str, frozenset[str]]) -> frozenset[str]:
+        """Those that it is of those that grants name; *groups* are the users by group.
+
+        A token that has rights of its own is no stand-in for its user: it is none of the groups, and not ``authenticated``.
+        """
+        if self.is_anonymous:
+            return frozenset({EVERYBODY})
+        found = {EVERYBODY, subject(self.kind, self.name)}
+        if self.kind is PrincipalKind.PART or self.own is not None:
+            return frozenset(found)
+        found.add(AUTHENTICATED)
+        user = self.user if self.kind is PrincipalKind.TOKEN else self.name if self.kind is PrincipalKind.USER else None
+        if user is not None:
+            found.add(subject(PrincipalKind.USER, user))
+        found |= {in_group(name) for name, users in groups.items() if user in users or name in self.groups}
+        return frozenset(found)
 
 
-#: A client that says nothing of who it is.  As yet every client is this one.
-ANONYMOUS = Principal("anonymous")
+def is_user_name(name: str) -> bool:
+    """Whether *name* is one that a user may have: letters, digits and, inside, any of ``. _ @ + -``."""
+    return len(name) <= _LONGEST_USER and _USER.fullmatch(name) is not None
+
+
+def subject(kind: PrincipalKind, name: str) -> str:
+    """How a grant names the principal *name* of *kind*."""
+    return f"{kind.value}:{name}"
+
+
+def in_group(name: str) -> str:
+    """How a grant names those in the group *name*."""
+    return f"group:{name}"
+
+
+#: A client that says nothing of who it is, or whose word is not needed.
+ANONYMOUS = Principal(PrincipalKind.ANONYMOUS, EVERYBODY)
+#: The parts of the proxy that ask for something: what [warm] names, what resolvers will ask for, operators' commands.
+WARM, PREFETCH, OPERATOR = (Principal(PrincipalKind.PART, name) for name in ("warm", "prefetch", "admin"))
+PARTS = (WARM, PREFETCH, OPERATOR)
+#: What they may do without any grant.
+OF_PARTS: Mapping[Principal, tuple[Scope, ...]] = {
+    WARM: (Scope(Role.READER),),
+    PREFETCH: (Scope(Role.READER),),
+    OPERATOR: (Scope(Role.ADMIN),),
+}

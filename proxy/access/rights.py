@@ -6,22 +6,22 @@ A decision depends on the index, the name of the project and the credential, nev
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from proxy.access.principals import Principal
+from attrs import frozen
 
+from proxy.access.principals import ANONYMOUS, OF_PARTS, Principal
+from proxy.access.roles import PERMITS, Extent, Permission, Role, Scope
+from proxy.errors import RightsUnknown, StorageFailed
+from proxy.model import EMPTY
 
-class Permission(enum.Enum):
-    """What a request wants to do."""
+__all__ = ["Access", "FirstUploader", "Grant", "GrantedRights", "OpenReading", "Permission", "Rights"]
 
-    #: See a page, a file or what is beside them; without a project: the list.
-    READ = "read"
-    #: Add a file; without a project: to some project of the index.
-    UPLOAD = "upload"
-    #: Yank, delete, or change the status of what is there.
-    MAINTAIN = "maintain"
-    #: All else that operators do.
-    ADMINISTER = "administer"
+#: Of so many principals it is remembered where they have roles.
+_KNOWN = 4096
+#: Who uploaded first to (index, project), as :attr:`Principal.uploads_as`; ``None``: nobody.  Raises StorageFailed.
+FirstUploader = Callable[[str, str], str | None]
 
 
 class Access(enum.Enum):
@@ -47,11 +47,93 @@ class Rights(Protocol):
         """Whether *principal* may read every project of *index*, whatever its name."""
 
 
-class OpenReading:
-    """The rights where nothing is granted: everybody may read, nobody may change anything."""
+@frozen(slots=True)
+class Grant:
+    """*principals*, as grants name them (``user:alice``, ``group:web``, ``authenticated`` …), have a role in *scope*."""
+
+    scope: Scope
+    principals: tuple[str, ...]
+
+
+def nobody(index: str, project: str) -> str | None:
+    """The first uploader where nothing is ever uploaded."""
+    return None
+
+
+class GrantedRights:
+    """The rights that *grants* give, and the grants that tokens carry.  *groups* are the users in each group.
+
+    Everybody may read an index until a grant of the role ``reader`` covers it.  What everybody may do, nobody loses by a
+    credential.
+    """
+
+    def __init__(
+        self,
+        grants: Iterable[Grant] = (),
+        groups: Mapping[str, Collection[str]] = EMPTY,
+        first_uploader: FirstUploader = nobody,
+    ) -> None:
+        self._grants = tuple(grants)
+        self._groups = {name: frozenset(users) for name, users in groups.items()}
+        self._first_uploader = first_uploader
+        self._restricting = tuple(each.scope.extent for each in self._grants if each.scope.role is Role.READER)
+        self._known: dict[Principal, tuple[Scope, ...]] = {}
 
     def may(self, principal: Principal, permission: Permission, index: str, project: str | None) -> Access:
-        return Access.ALLOWED if permission is Permission.READ else Access.LOGIN
+        if permission is Permission.READ and not self._is_restricted(index):
+            return Access.ALLOWED
+        if self._holds(ANONYMOUS, permission, index, project):
+            return Access.ALLOWED
+        if principal.is_anonymous:
+            return Access.LOGIN
+        return Access.ALLOWED if self._holds(principal, permission, index, project) else Access.HIDDEN
 
     def reads_all(self, principal: Principal, index: str) -> bool:
-        return True
+        return not self._is_restricted(index) or any(
+            any(Permission.READ in PERMITS[scope.role] and scope.extent.is_whole(index) for scope in self._scopes(each))
+            and all(extent.is_whole(index) for extent in each.narrowed)
+            for each in (ANONYMOUS, principal)
+        )
+
+    def _is_restricted(self, index: str) -> bool:
+        return any(extent.includes_index(index) for extent in self._restricting)
+
+    def _scopes(self, principal: Principal) -> tuple[Scope, ...]:
+        """Where *principal* has a role, whatever it was narrowed to."""
+        found = self._known.get(principal)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            subjects = principal.subjects(self._groups)
+            granted = (each.scope for each in self._grants if not subjects.isdisjoint(each.principals))
+            found = self._known[principal] = (*granted, *(principal.own or ()), *OF_PARTS.get(principal, ()))
+        return found
+
+    def _holds(self, principal: Principal, permission: Permission, index: str, project: str | None) -> bool:
+        """Whether *principal* has been given *permission* there."""
+        if not all(_includes(extent, permission, index, project) for extent in principal.narrowed):
+            return False
+        return any(
+            permission in PERMITS[scope.role]
+            and _includes(scope.extent, permission, index, project)
+            and (scope.role is not Role.MAINTAINER or project is None or self._began(principal, index, project))
+            for scope in self._scopes(principal)
+        )
+
+    def _began(self, principal: Principal, index: str, project: str) -> bool:
+        """Whether *principal* uploaded to *project* first."""
+        try:
+            return not principal.is_anonymous and self._first_uploader(index, project) == principal.uploads_as
+        except StorageFailed as error:
+            raise RightsUnknown(f"who uploaded {project} first cannot be read for now: {error}") from error
+
+
+def _includes(extent: Extent, permission: Permission, index: str, project: str | None) -> bool:
+    # All of an index is administered by who administers all of its projects.
+    if project is None and permission is Permission.ADMINISTER:
+        return extent.is_whole(index)
+    return extent.includes(index, project)
+
+
+class OpenReading(GrantedRights):
+    """The rights where nothing is granted: everybody may read, and only who has a token may change anything."""

@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from proxy.config import environment
 from proxy.config import readers as read
+from proxy.config.access import access_settings, grant_settings, wrong_grants
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
 from proxy.core.endpoint import escaped
@@ -80,6 +81,8 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     upstreams = {name: _upstream(name, table, here, environ) for name, table in tables.items()}
     indexes = [_index(table, here) for table in root.array("index")]
     warm = _warm(root.table("warm"), here) if "warm" in root else None
+    access = access_settings(root.table("access"), here)
+    grants = tuple(grant_settings(table) for table in root.array("grant"))
     root.done()
 
     if not indexes and not command_line.upstreams:
@@ -94,6 +97,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         indexes = [evolve(indexes[0], default=True)]
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
     mistakes += _contradictions(source, indexes, upstreams)
+    mistakes += wrong_grants(source, grants, access.groups, indexes)
     listen = _listen(command_line.listen, here, mistakes) or server.listen
     chosen = _preferred(command_line.upstreams, upstreams, mistakes)
     if chosen or given:
@@ -114,6 +118,8 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         upstreams=tuple(upstream for name, upstream in upstreams.items() if name in used),
         indexes=tuple(indexes),
         warm=warm,
+        access=access,
+        grants=grants,
     )
 
 

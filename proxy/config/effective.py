@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from proxy.config.quantities import DURATION_UNITS, SIZE_UNITS
-from proxy.settings import HostedSettings, IndexSettings, ServerSettings, Settings, UpstreamSettings, WarmSettings
+from proxy.settings import (
+    AccessSettings,
+    GrantSettings,
+    HostedSettings,
+    IndexSettings,
+    ServerSettings,
+    Settings,
+    UpstreamSettings,
+    WarmSettings,
+)
 from proxy.simple.links import shown
 
 #: Units from the largest, as they are written.
@@ -27,11 +36,20 @@ def effective(settings: Settings) -> str:
     tables += [("[[index]]", [*_index(index)], "") for index in settings.indexes]
     if settings.warm is not None:
         tables.append(("[warm]", [*_warm(settings.warm)], ""))
+    tables.append(("[access]", [*_access(settings.access)], ""))
+    if settings.access.groups:
+        tables.append(("[access.groups]", [*settings.access.groups.items()], ""))
+    tables += [("[[grant]]", [*_grant(each)], "") for each in settings.grants]
     return "\n".join(f"{heading}\n{_lines(keys)}{secrets}" for heading, keys, secrets in tables)
 
 
 def _lines(keys: list[tuple[str, Any]]) -> str:
-    return "".join(f"{key} = {_value(value)}\n" for key, value in keys if value is not None)
+    return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in keys if value is not None)
+
+
+def _key(key: str) -> str:
+    """*key* as TOML has it: one with a dot in it is quoted."""
+    return json.dumps(key) if "." in key else key
 
 
 def _value(value: Any) -> str:
@@ -147,3 +165,17 @@ def _warm(warm: WarmSettings) -> _Keys:
     yield "python", warm.python or None
     yield "platform", warm.platform or None
     yield "pin", warm.pin
+
+
+def _access(access: AccessSettings) -> _Keys:
+    yield "users_file", access.users_file
+    yield "allow_plaintext_auth", access.allow_plaintext_auth
+    yield "audit_size", _size(access.audit_size)
+    yield "audit_files", access.audit_files
+
+
+def _grant(grant: GrantSettings) -> _Keys:
+    yield "role", grant.role
+    yield "indexes", grant.indexes
+    yield "projects", grant.projects
+    yield "principals", grant.principals

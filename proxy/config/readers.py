@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 from attrs import frozen
 
 from proxy.access import forwarded
+from proxy.access.principals import AUTHENTICATED, EVERYBODY, PARTS, is_user_name
 from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Spelled, Unacceptable
 from proxy.core.endpoint import escaped
@@ -37,6 +38,7 @@ _CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY
 _DEFAULT_INDEX = re.compile(r"^DEFAULT_INDEX = '(https?://[^']+)'$", re.MULTILINE)
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_TOKEN_ID = re.compile(r"[a-z0-9]{1,32}", re.ASCII)
 
 
 @cache
@@ -86,6 +88,29 @@ def project_pattern(value: Any) -> str:
     if not isinstance(value, str) or not _PATTERN.fullmatch(value):
         raise Unacceptable("the name of a project, in which * stands for any characters and ? for one")
     return normalize(value)
+
+
+def user(value: Any) -> str:
+    """The name of a user."""
+    if not isinstance(value, str) or not is_user_name(value):
+        raise Unacceptable("the name of a user: letters, digits and, inside, any of . _ @ + -")
+    return value
+
+
+def principal(value: Any) -> str:
+    """A principal as grants name it; whether it exists is another question."""
+    kind, colon, named = value.partition(":") if isinstance(value, str) else ("", "", "")
+    known = {
+        EVERYBODY: not colon,
+        AUTHENTICATED: not colon,
+        "user": is_user_name(named),
+        "group": _NAME.fullmatch(named) is not None,
+        "token": _TOKEN_ID.fullmatch(named) is not None,
+        "part": named in {each.name for each in PARTS},
+    }
+    if not known.get(kind, False):
+        raise Unacceptable('"user:NAME", "group:NAME", "token:ID", "authenticated" or "anonymous"')
+    return str(value)
 
 
 def flag(value: Any) -> bool:

@@ -8,7 +8,7 @@ looks at the list in the end.  Keys that nobody asked for are mistakes too; thei
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from proxy.core.near import nearest
@@ -82,6 +82,10 @@ class ConfigTable:
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
+    def __iter__(self) -> Iterator[str]:
+        """The keys that there are."""
+        return iter(self._values)
+
     def take(self, key: str, reader: Reader[T], default: T) -> T:
         """The value of *key* as *reader* understands it; *default* when it is absent or a mistake."""
         self._known.append(key)
@@ -135,10 +139,11 @@ class ConfigTable:
         """The table ``[key]``, empty when absent."""
         self._known.append(key)
         value = self._values.get(key, {})
+        path = f"{self._path}.{key}" if self._path else key
         if not isinstance(value, dict):
-            self.complain(key, f"expected a table [{key}], with one bracket on each side")
+            self.complain(key, f"expected a table [{path}], with one bracket on each side")
             value = {}
-        return ConfigTable(value, self._source, key, self._mistakes)
+        return ConfigTable(value, self._source, path, self._mistakes)
 
     def done(self) -> None:
         """Note every key that nobody asked for, with the nearest one that exists."""

@@ -1,0 +1,75 @@
+"""``[access]`` and ``[[grant]]``: who may log in, and who may do what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from proxy.access.roles import ALL, Role
+from proxy.config import readers as read
+from proxy.config.tables import ConfigTable, Unacceptable
+from proxy.settings import AccessSettings, GrantSettings, IndexSettings
+
+
+def access_settings(table: ConfigTable, here: read.Here) -> AccessSettings:
+    """What ``[access]`` says."""
+    known = AccessSettings()
+    found = AccessSettings(
+        users_file=table.take("users_file", read.path(here), known.users_file),
+        allow_plaintext_auth=table.take("allow_plaintext_auth", read.flag, known.allow_plaintext_auth),
+        audit_size=table.take("audit_size", read.room, known.audit_size),
+        audit_files=table.take("audit_files", read.whole_number(1), known.audit_files),
+        groups=dict(_groups(table.table("groups"))),
+    )
+    table.done()
+    return found
+
+
+def _groups(table: ConfigTable) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for name in table:
+        try:
+            read.name(name)
+        except Unacceptable as problem:
+            table.complain(name, f"the group's name is to be {problem.expected}")
+        yield name, table.take(name, read.several(read.user), ())
+
+
+def grant_settings(table: ConfigTable) -> GrantSettings:
+    """What one ``[[grant]]`` says."""
+    roles = tuple(each.value for each in Role)
+    table.require("role", " or ".join(f'"{each}"' for each in roles))
+    table.require("principals", 'a list such as ["user:alice", "group:web", "authenticated"]')
+    known = GrantSettings(role=Role.READER.value, principals=())
+    found = GrantSettings(
+        role=table.take("role", read.choice(*roles), known.role),
+        indexes=table.take("indexes", read.several(read.text), known.indexes),
+        projects=table.take("projects", read.several(read.project_pattern), known.projects),
+        principals=table.take("principals", read.several(read.principal), known.principals),
+    )
+    table.done()
+    return found
+
+
+def wrong_grants(
+    source: str, grants: Sequence[GrantSettings], groups: Mapping[str, object], indexes: Sequence[IndexSettings]
+) -> list[str]:
+    """What *grants* name that there is not."""
+    granted = {index.name: index for index in indexes if index.kind != "group"}
+    of_groups = {index.name: index for index in indexes if index.kind == "group"}
+    mistakes = []
+    for number, grant in enumerate(grants):
+        key = f"{source}: grant[{number}]"
+        for name in grant.indexes:
+            if name in of_groups:
+                members = ", ".join(of_groups[name].members)
+                mistakes.append(
+                    f'{key}.indexes: "{name}" is a group, in which the rights on its members count; expected one of: {members}'
+                )
+            elif name != ALL and name not in granted:
+                there = ", ".join(sorted(granted))
+                mistakes.append(f'{key}.indexes: there is no index "{name}"; expected one of: {there}, or "{ALL}" for all')
+        for each in grant.principals:
+            kind, _, name = each.partition(":")
+            if kind == "group" and name not in groups:
+                there = f"one of: {', '.join(sorted(groups))}" if groups else "a list in [access.groups]"
+                mistakes.append(f'{key}.principals: there is no group "{name}"; expected {there}')
+    return mistakes
