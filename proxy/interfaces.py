@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
+from proxy.access.principals import Principal
+from proxy.core.audited import Audited
 from proxy.core.cache_status import CacheStatus
 from proxy.core.claims import Reservation
 from proxy.core.events import Event
@@ -603,3 +605,23 @@ class IOwnership(IClaims):
 
         Raises StorageFailed.
         """
+
+
+class IAccounts(Interface):
+    """Who stands behind a credential.  A credential is the value of an ``Authorization`` field, as it was sent."""
+
+    def remembered(credential: bytes) -> Principal | None:
+        """Who sent *credential*, if it was found to be right lately and still is; ``None``: ask :meth:`authenticate`."""
+
+    async def authenticate(credential: bytes, origin: str) -> Principal | None:
+        """Who sends *credential* from the address *origin*; ``None``, after a while, if it is wrong.
+
+        Raises RightsUnknown while that cannot be told, Overloaded.
+        """
+
+
+class IAuditLog(Interface):
+    """The record of who did what."""
+
+    def note(entry: Audited) -> None:
+        """Record *entry*.  Never waits, raises nothing.  What nobody is known to have done is counted, not listed."""

@@ -31,6 +31,7 @@ FLOORS = {
     "storage": 3,
     "upstream": 3,
     # 4 to 6
+    "accounts": 4,
     "cache": 4,
     "hosted": 4,
     "repository": 5,

@@ -34,7 +34,7 @@ class Rotation:
         if late and not self._silent:
             self.log.error("{words}", words=_SILENT)
         self._silent = late
-        words = [f"{each.trouble}: the last good value is still used" for each in rotating if each.trouble is not None]
+        words = [f"{each.trouble}: {each.consequence}" for each in rotating if each.trouble is not None]
         return [Trouble(Reason.ROTATION, each) for each in (*words, *([_SILENT] if late else []))]
 
 

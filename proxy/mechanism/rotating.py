@@ -72,7 +72,7 @@ class Rotating(Generic[T]):
     *files* are paths by the key that the configuration has for each; a directory stands for the PEM files below it.  *load* is
     given what they contain, in a thread; it raises UnusableFile, or a ValueError that states what is wrong with them all.
     *changed* is called after the value has changed.  *value* is what was made of the files before; without it they are read
-    now, and that raises OSError and UnusableFile.
+    now, and that raises OSError and UnusableFile.  *consequence* says what holds while they cannot be used.
     """
 
     log = Logger()
@@ -85,8 +85,10 @@ class Rotating(Generic[T]):
         *,
         changed: Callable[[], None] = lambda: None,
         value: T | None = None,
+        consequence: str = "the last good value is still used",
     ) -> None:
         self.files = dict(files)
+        self.consequence = consequence
         #: Why the files as they are cannot be used; ``None`` if they can.  Any client may read it.
         self.trouble: str | None = None
         self._load = load
@@ -115,7 +117,8 @@ class Rotating(Generic[T]):
             if found.trouble != self.trouble:
                 self.trouble = found.trouble
                 self._observing.recorder.record(Notice(Incident.ROTATION_FAILED))
-                self.log.error("{words} ({path}): the last good value is still used", words=found.trouble, path=found.path)
+                words, consequence = found.trouble, self.consequence
+                self.log.error("{words} ({path}): {consequence}", words=words, path=found.path, consequence=consequence)
             return
         if self.trouble is not None:
             self.trouble = None

@@ -1,0 +1,131 @@
+"""Who stands behind a credential: looked up in what was found lately, else verified, once for all who send the same.
+
+Theory of operation.  A credential that was right is remembered for a minute, by a keyed hash: neither it nor anything that it
+could be found by is kept.  Whatever changes users or tokens ends all of that at once, by a new *generation*; what was being
+verified then is not remembered.  Hashes of passwords are computed one at a time, for addresses in turn.  A wrong credential is
+answered later the more often it was tried; nothing that is right waits for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from proxy.access.credentials import PasswordLogin, TokenLogin, login_of
+from proxy.access.principals import Principal, PrincipalKind
+from proxy.accounts.failures import FailedLogins
+from proxy.accounts.tokens import Tokens
+from proxy.accounts.turns import Turns
+from proxy.accounts.users import UsersFile
+from proxy.core.audited import Audited, AuditOutcome
+from proxy.core.bounded import BoundedTable
+from proxy.interfaces import Clock, IAccounts, IAuditLog
+from proxy.mechanism.flight import Flights
+
+#: For how long a right credential is remembered (seconds).
+_REMEMBERED = 60.0
+#: What may be remembered, and what one credential weighs (bytes).
+_MEMORY, _WEIGHT = 4 << 20, 600
+
+_LOGIN = "log in"
+
+
+@frozen
+class _Verified:
+    """Who it was, and until when that holds: by the reactor's clock, and by the wall clock where a token expires."""
+
+    principal: Principal
+    until: float
+    expires: float | None
+
+
+@implementer(IAccounts)
+class Accounts:
+    """The accounts of *users* and *tokens*.  *clock* tells the wall time, *audit* is told of logins."""
+
+    def __init__(self, users: UsersFile, tokens: Tokens, reactor: IReactorTime, clock: Clock, audit: IAuditLog) -> None:
+        self._users = users
+        self._tokens = tokens
+        self._reactor = reactor
+        self._clock = clock
+        self._audit = audit
+        self._key = os.urandom(32)
+        self._generation = 0
+        self._right: BoundedTable[bytes, _Verified] = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
+        self._own: dict[bytes, Principal] = {}
+        self._verifying: Flights[Principal | None] = Flights()
+        self._failures = FailedLogins(reactor.seconds)
+        self._turns = Turns()
+
+    def forget(self) -> None:
+        """Remember no credential: users or tokens have changed."""
+        self._generation += 1
+        self._right = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
+
+    def entrust(self, principal: Principal) -> str:
+        """A password, with any user name, for *principal*, a part of this process; nobody else ever has it."""
+        secret = os.urandom(24).hex()
+        self._own[self._hash(secret.encode("ascii"))] = principal
+        return secret
+
+    def remembered(self, credential: bytes) -> Principal | None:
+        verified = self._right.get(self._hash(credential))
+        if verified is None or verified.until <= self._reactor.seconds():
+            return None
+        if verified.expires is not None and verified.expires <= self._clock():
+            return None
+        if verified.principal.kind is PrincipalKind.USER and not self._users.readable:
+            return None
+        return verified.principal
+
+    async def authenticate(self, credential: bytes, origin: str) -> Principal | None:
+        found = self.remembered(credential)
+        if found is not None:
+            return found
+        login = login_of(credential)
+        if isinstance(login, PasswordLogin) and (own := self._own.get(self._hash(login.password))) is not None:
+            return own
+        name = login.user if isinstance(login, PasswordLogin) else ""
+        key = (self._hash(credential), self._generation)
+        principal = await self._verifying.join(key, lambda: self._verify(credential, login, origin))
+        if principal is None:
+            await deferLater(self._reactor, self._failures.failed(origin, name))
+            return None
+        self._failures.succeeded(origin, name)
+        return principal
+
+    async def _verify(self, credential: bytes, login: PasswordLogin | TokenLogin | None, origin: str) -> Principal | None:
+        generation, expires = self._generation, None
+        principal, named = None, "a credential"
+        if isinstance(login, TokenLogin):
+            found = await self._tokens.principal(login.text)
+            named = "a token"
+            if found is not None:
+                principal, expires = found
+        elif login is not None:
+            users = await self._users.users()
+            # Somebody may have typed the password in the place of the name.
+            named = f"user:{login.user}" if login.user in users else "an unknown user"
+            async with self._turns.of(origin):
+                right = await self._users.is_right(login.user, login.password)
+            principal = Principal(PrincipalKind.USER, login.user) if right else None
+        if principal is None:
+            self._audit.note(Audited(named, origin, _LOGIN, AuditOutcome.WRONG))
+            return None
+        self._audit.note(Audited(str(principal), origin, _LOGIN, AuditOutcome.DONE))
+        if generation == self._generation:
+            until = self._reactor.seconds() + _REMEMBERED
+            self._right.put(self._hash(credential), _Verified(principal, until, expires))
+        return principal
+
+    def close(self) -> None:
+        """Give up what is being verified."""
+        self._verifying.close()
+
+    def _hash(self, text: bytes) -> bytes:
+        return hashlib.blake2b(text, digest_size=32, key=self._key).digest()
