@@ -125,6 +125,14 @@ class LoginRequired(ProxyError):
     title = "Login required"
 
 
+class SentUnencrypted(ProxyError):
+    """A credential came over a network unencrypted, where that is not wanted.  Nobody has looked at it."""
+
+    status = 403
+    code = "sent-unencrypted"
+    title = "Credential sent unencrypted"
+
+
 class RightsUnknown(ProxyError):
     """Who may do what cannot be read for now: nobody may do anything that needs a right."""
 

@@ -10,7 +10,8 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
-from proxy.access.rights import OpenReading, Rights
+from proxy.access.rights import Rights
+from proxy.composition.accounts import build_access
 from proxy.composition.caches import build_caches, sweep
 from proxy.composition.claims import build_claims, carried_claims
 from proxy.composition.commands import build_commands
@@ -77,6 +78,7 @@ class ProxyService(MultiService):
         built_in = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
         self._indexes = build_indexes(settings.indexes, {**built_in, **kinds})
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
+        self._access = build_access(settings, self.storage, self._means, self._indexes.first_uploader)
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
@@ -94,8 +96,18 @@ class ProxyService(MultiService):
             serving=self._serving,
         )
         self.administration = self._commands.administration
-        identity, may = self._clients.identity, rights or OpenReading()
-        self._web = build_web(settings, self._indexes, self.caches, identity, self._means, look, may, serving=serving)
+        self._web = build_web(
+            settings,
+            self._indexes,
+            self.caches,
+            self._clients.identity,
+            self._means,
+            look,
+            self._access,
+            rights or self._access.rights,
+            self.storage,
+            serving=serving,
+        )
         self.front = self._web.front
         self._cleaning: Deferred[None] = succeed(None)
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
@@ -140,15 +152,18 @@ class ProxyService(MultiService):
             await self._indexes.close()
             await self._clients.close()
             await self.caches.close()
+            await self._access.close()
             await self.storage.close()
         finally:
+            self._access.stop()
             self._commands.stop()
             self._means.stop()
             self.storage.stop()
 
     def _rotating(self) -> Sequence[Rotating[Any]]:
         """The files that may be replaced while this runs."""
-        return [*self._clients.rotating, *(file for each in self.listenings for file in each.rotating)]
+        of_listeners = (file for each in self.listenings for file in each.rotating)
+        return [*self._clients.rotating, *of_listeners, *self._access.users.rotating]
 
     async def _look_at_commands(self) -> Sequence[Trouble]:
         return await self._commands.look()

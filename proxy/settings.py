@@ -10,7 +10,6 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-
 KIB = 1024
 MIB = 1024 * KIB
 

@@ -17,7 +17,15 @@ from proxy.interfaces import Clock
 from proxy.model import EMPTY
 from proxy.policy.policy import STANDARD, Policy
 from proxy.service import ProxyService, build
-from proxy.settings import IndexSettings, PageLimits, ServerSettings, Settings, UpstreamSettings
+from proxy.settings import (
+    AccessSettings,
+    GrantSettings,
+    IndexSettings,
+    PageLimits,
+    ServerSettings,
+    Settings,
+    UpstreamSettings,
+)
 from tests.support import wire
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -79,6 +87,9 @@ def upstream_settings(url: str, name: str = "pypi", **settings: Any) -> Upstream
     return evolve(quick, **settings)
 
 
+_UNTOLD = AccessSettings()
+
+
 async def start(
     data_dir: Path,
     *upstreams: UpstreamSettings,
@@ -88,12 +99,14 @@ async def start(
     policy: Policy = STANDARD,
     kinds: Mapping[str, IndexKind] = EMPTY,
     rights: Rights | None = None,
+    access: AccessSettings = _UNTOLD,
+    grants: tuple[GrantSettings, ...] = (),
     **server: Any,
 ) -> Running:
     """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise.
 
-    *clock* is what it takes for the wall time, *policy* what it goes by, *rights* what its clients may do, *kinds* builds
-    indexes of other kinds.
+    *clock* is what it takes for the wall time, *policy* what it goes by, *rights* what its clients may do if that is not what
+    *access* and *grants* say, *kinds* builds indexes of other kinds.
     """
     names = tuple(each.name for each in upstreams)
     limits = limits or PageLimits(soft_deadline=0.1)
@@ -103,6 +116,8 @@ async def start(
         server=ServerSettings(data_dir=data_dir, drain_time=1.0, **{"listen": (LOOPBACK,), **server}),
         upstreams=upstreams,
         indexes=indexes or (index,),
+        access=access,
+        grants=grants,
     )
     service = build(settings, default_reactor, clock, policy=policy, rights=rights, kinds=kinds)
     service.startService()

@@ -163,7 +163,8 @@ class HotRequestsTests(SynchronousTestCase):
 
     def test_what_must_not_be_remembered_is_not(self) -> None:
         for odd in (
-            request("/hot/a", "Authorization: Basic eDp5"),
+            request("/hot/a", "Authorization: Basic eDp5", "Authorization: Basic eDp5"),
+            request("/hot/a", "authorization: Basic cHlwaXByb3h5LXdhcm06"),  # what the proxy asks itself
             request("/hot/a", "X: " + "y" * 5000),
             request("/hot/a", method="HEAD"),
         ):
@@ -171,6 +172,13 @@ class HotRequestsTests(SynchronousTestCase):
             self.send(odd)
             self.send(odd)
             self.assertEqual(len(self.farm.routed), before + 2, odd[:60])
+
+    def test_a_credential_that_nothing_depends_on_changes_nothing(self) -> None:
+        for number, name in enumerate(("Authorization", "authorization", "AUTHORIZATION", "Authorization")):
+            self.send(request("/hot/a", f"{name}: Basic eDp{number}", "User-Agent: pip/26"))
+        self.assertEqual(self.farm.routed, ["/hot/a"])
+        self.assertEqual(bodies(self.transport), [b"/hot/a"] * 4)
+        self.assertEqual(self.farm.agents, ["pip/26"] * 4)
 
     def test_a_connection_that_is_to_be_closed_is(self) -> None:
         self.send(request("/hot/a", "Connection: close"))

@@ -6,7 +6,7 @@ A decision depends on the index, the name of the project and the credential, nev
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Protocol
 
 from attrs import frozen
@@ -45,6 +45,9 @@ class Rights(Protocol):
 
     def reads_all(self, principal: Principal, index: str) -> bool:
         """Whether *principal* may read every project of *index*, whatever its name."""
+
+    def standing(self, principal: Principal) -> Hashable:
+        """Another value for *principal* than for one who may read something else."""
 
 
 @frozen(slots=True)
@@ -94,6 +97,9 @@ class GrantedRights:
             and all(extent.is_whole(index) for extent in each.narrowed)
             for each in (ANONYMOUS, principal)
         )
+
+    def standing(self, principal: Principal) -> Hashable:
+        return frozenset(self._scopes(principal)), principal.narrowed
 
     def _is_restricted(self, index: str) -> bool:
         return any(extent.includes_index(index) for extent in self._restricting)

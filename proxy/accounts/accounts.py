@@ -46,9 +46,17 @@ class _Verified:
 
 @implementer(IAccounts)
 class Accounts:
-    """The accounts of *users* and *tokens*.  *clock* tells the wall time, *audit* is told of logins."""
+    """The accounts of *users* and *tokens*.  *clock* tells the wall time, *audit* is told of logins, *failures* counts them."""
 
-    def __init__(self, users: UsersFile, tokens: Tokens, reactor: IReactorTime, clock: Clock, audit: IAuditLog) -> None:
+    def __init__(
+        self,
+        users: UsersFile,
+        tokens: Tokens,
+        reactor: IReactorTime,
+        clock: Clock,
+        audit: IAuditLog,
+        failures: FailedLogins | None = None,
+    ) -> None:
         self._users = users
         self._tokens = tokens
         self._reactor = reactor
@@ -59,7 +67,7 @@ class Accounts:
         self._right: BoundedTable[bytes, _Verified] = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
         self._own: dict[bytes, Principal] = {}
         self._verifying: Flights[Principal | None] = Flights()
-        self._failures = FailedLogins(reactor.seconds)
+        self._failures = failures or FailedLogins(reactor.seconds)
         self._turns = Turns()
 
     def forget(self) -> None:

@@ -15,10 +15,14 @@ _MEMORY, _WEIGHT = 1 << 20, 200
 
 
 class FailedLogins:
-    """Counts them by the address and the name that they came with.  *seconds* tells the time, which is only measured."""
+    """Counts them by the address and the name that they came with; an answer waits at most *longest* seconds.
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    *seconds* tells the time, which is only measured.
+    """
+
+    def __init__(self, seconds: Callable[[], float], longest: float = _MOST) -> None:
         self._seconds = seconds
+        self._longest = longest
         self._counts: BoundedTable[tuple[str, str], tuple[int, float]] = BoundedTable(
             _MEMORY, lambda entry: _WEIGHT, lambda key: sum(map(len, key))
         )
@@ -29,7 +33,7 @@ class FailedLogins:
         now = self._seconds()
         count = count + 1 if now - at < _REMEMBERED else 1
         self._counts.put((address, name), (count, now))
-        return min(_MOST, _FIRST * 2.0 ** min(count - 1, 16))
+        return min(self._longest, _FIRST * 2.0 ** min(count - 1, 16))
 
     def succeeded(self, address: str, name: str) -> None:
         """Forget what failed before."""

@@ -37,6 +37,8 @@ class BuiltIndex:
     """One index, and what of it has to be stopped, in this order.  *receiving* takes uploads; ``None``: none are taken.
 
     *starting* works by itself while clients are served; *look* says what is wrong with the index, if anything is.
+    *first_uploader* tells who uploaded first to a project (:attr:`proxy.access.principals.Principal.uploads_as`), ``None``:
+    nobody.
     """
 
     parts: IndexParts
@@ -44,6 +46,7 @@ class BuiltIndex:
     receiving: IReceiving | None = None
     starting: tuple[Starting, ...] = ()
     look: Callable[[], Trouble | None] = lambda: None
+    first_uploader: Callable[[str], str | None] = lambda project: None
 
 
 #: Builds an index of one kind; the indexes that it consists of are built before and given, by name, in their order.
@@ -71,6 +74,10 @@ class Indexes:
     def receiving(self) -> Mapping[str, IReceiving]:
         """What takes uploads."""
         return {name: each.receiving for name, each in self.built.items() if each.receiving is not None}
+
+    def first_uploader(self, index: str, project: str) -> str | None:
+        """Who uploaded first to *project* of *index*."""
+        return self.built[index].first_uploader(project)
 
     @property
     def proxied(self) -> Mapping[str, Proxied]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -46,6 +47,12 @@ class Storage:
     def lists(self, index: str, work: IOffload) -> ListFiles:
         """Where the list of the projects of *index* is stored; it is written on *work*."""
         return ListFiles(self.directory / "lists" / index, work, self.place.prepare)
+
+    def scratch(self) -> BinaryIO:
+        """A file without a name, to be written and read soon.  Blocks; raises OSError."""
+        folder = self.directory / "partial"
+        self.place.prepare(folder)
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
 
     async def look(self) -> Sequence[Trouble]:
         """What is wrong with the databases."""

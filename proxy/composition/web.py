@@ -8,10 +8,12 @@ from twisted.logger import Logger
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.rights import Rights
+from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.process import affordable, raise_descriptor_limit
+from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
@@ -22,6 +24,7 @@ from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
+from proxy.web.door import Door
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
@@ -29,10 +32,11 @@ from proxy.web.operations import Health, Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages
 from proxy.web.patience import Patience
+from proxy.web.projects import ProjectLists
 from proxy.web.renderings import Renderings
 from proxy.web.routes import UrlSpace
 from proxy.web.serving import Front
-from proxy.web.site import ROUTES, Routes
+from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
 
 #: The shares of ``page_memory`` for finished bytes.
@@ -61,10 +65,19 @@ class Web:
     log = Logger()
 
     def __init__(
-        self, settings: Settings, front: Front, uploads: Uploads, readiness: Readiness, means: Means, *, serving: bool
+        self,
+        settings: Settings,
+        front: Front,
+        uploads: Uploads,
+        lists: ProjectLists,
+        readiness: Readiness,
+        means: Means,
+        *,
+        serving: bool,
     ) -> None:
         server = settings.server
         self.front = front
+        self._lists = lists
         self._uploads = uploads
         self.readiness = readiness
         self._reactor = means.reactor
@@ -108,6 +121,7 @@ class Web:
         await self._drain()
         await self._site.close(max(0.0, until - self._reactor.seconds()))
         await self._uploads.settled()
+        self._lists.close()
 
     async def _drain(self) -> None:
         left = self.front.in_progress
@@ -125,18 +139,22 @@ def build_web(
     identity: Identity,
     means: Means,
     look: Callable[[], Awaitable[Sequence[Trouble]]],
+    access: AccessRoom,
     rights: Rights,
+    storage: Storage,
     *,
     serving: bool,
 ) -> Web:
     """What answers for *indexes*, as *rights* permit; *look* finds what is wrong with the service, for those who probe it.
 
-    *identity* knows the requests that this instance has sent upstream.
+    *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
     health = Health(readiness.lasts, look)
-    uploads = Uploads(indexes.receiving, indexes.default, rights)
+    door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS)
+    uploads = Uploads(indexes.receiving, indexes.default, door)
+    lists = ProjectLists(door, storage.scratch, means.work)
     routes = Routes(
         indexes.repositories,
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),
@@ -147,12 +165,14 @@ def build_web(
         Browsing(means.work),
         FlatPages(means.work),
         uploads,
+        lists,
         identity,
+        door,
     )
     front = Front(
         routes,
-        HotRequests(means.clock, identity.via, int(memory * _FOR_HOT)),
-        Callers(TrustedProxies(server.trusted_proxies)),
+        HotRequests(means.clock, identity.via, int(memory * _FOR_HOT), door),
+        Callers(TrustedProxies(server.trusted_proxies), plaintext=settings.access.allow_plaintext_auth),
         means.reactor,
         means.disk,
         via=identity.via,
@@ -161,4 +181,4 @@ def build_web(
         recorder=means.metrics,
     )
     means.metrics.in_progress.set_function(lambda: front.in_progress)
-    return Web(settings, front, uploads, readiness, means, serving=serving)
+    return Web(settings, front, uploads, lists, readiness, means, serving=serving)

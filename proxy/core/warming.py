@@ -25,6 +25,19 @@ def marked(url: str) -> str:
     return url if "@" in parts.netloc else urlunsplit(parts._replace(netloc=f"{AGENT}@{parts.netloc}"))
 
 
+def marks(credential: bytes) -> bool:
+    """Whether *credential* (the value of ``Authorization``) says of a request that it is one of warm, with a password or none.
+
+    The user name has a length at which base64 begins anew, so whatever follows it has no part in how that begins.
+    """
+    return credential.startswith(_AUTHORIZATION)
+
+
+def is_mark(credential: bytes) -> bool:
+    """Whether *credential* says that and nothing else: it has no password."""
+    return credential == _AUTHORIZATION
+
+
 def is_warming(agent: str, fields: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request with this ``User-Agent`` and these header fields (names in lower case) calls itself one of warm."""
-    return agent == AGENT or any(name == b"authorization" and value == _AUTHORIZATION for name, value in fields)
+    return agent == AGENT or any(name == b"authorization" and marks(value) for name, value in fields)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from proxy.access.principals import Principal
 from proxy.core.ranges import Span
 from proxy.interfaces import IBodyReader, IBytesSource
 from proxy.web.bodies import RequestBody
@@ -29,7 +30,7 @@ class Ask:
     route: Route
     path: str
     query: str
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
     #: The head that came, for those who remember requests.
     head: RequestHead = field(repr=False)
     #: Who asks, and from where.
@@ -48,6 +49,10 @@ class Ask:
 
     def header(self, name: str) -> str | None:
         return self.headers.get(name)
+
+    def by(self, principal: Principal) -> Ask:
+        """The same, known to be sent by *principal*."""
+        return evolve(self, caller=evolve(self.caller, principal=principal))
 
     @property
     def no_cache(self) -> bool:

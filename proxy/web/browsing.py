@@ -15,6 +15,7 @@ from proxy.interfaces import IOffload, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.simple.media import MediaType
 from proxy.web.answers import Answer, Ask
+from proxy.web.door import Reading
 from proxy.web.hypertext import html, hyperlink, main_element
 from proxy.web.origin import origin
 from proxy.web.visitors import is_browser
@@ -36,10 +37,15 @@ class Browsing:
     def __init__(self, offload: IOffload) -> None:
         self._offload = offload
 
-    async def projects(self, repository: IRepository, root: str, ask: Ask) -> Answer:
-        """Answer a browser's request for ``simple/`` of *repository*, which is at the path *root*."""
+    async def projects(self, repository: IRepository, root: str, reading: Reading | None, ask: Ask) -> Answer:
+        """Answer a browser's request for ``simple/`` of *repository*, which is at the path *root*.
+
+        *reading* is what may be shown, ``None``: all.
+        """
         wanted = _wanted(ask)
         cached = await repository.cached()
+        if reading is not None:
+            cached = await self._offload.run(list, filter(reading.visible, cached))
         found = await self._offload.run(_matching, cached, wanted)
         everything = "?" + urlencode({"format": MediaType.TEXT_HTML.value})
         title = f"Projects of {repository.name}"

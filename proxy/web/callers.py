@@ -1,4 +1,8 @@
-"""Who sends a request: determined here alone, from its head and its connection, before any way to an answer is taken."""
+"""Who sends a request: determined here alone, from its head and its connection, before any way to an answer is taken.
+
+A head states at most a credential.  Who stands behind it is found out by :mod:`proxy.web.door`, for those requests that need
+one; a credential that nothing depends on is not looked at.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,15 @@ from attrs import frozen
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import ANONYMOUS, Principal
+from proxy.core.warming import marks
 
 _X_FORWARDED_FOR = re.compile(rb"(?i:\r\nx-forwarded-for):([^\r\n]*+)")
 _FORWARDED = re.compile(rb"(?i:\r\nforwarded):([^\r\n]*+)")
+
+#: How nearly all clients begin the line with a credential.
+_CREDENTIAL_LINES = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
+#: All that is in one: it has no control characters, and ends with its line.
+_IN_A_CREDENTIAL = bytes(range(0x20, 0x7F))
 
 
 @frozen(slots=True)
@@ -19,7 +29,8 @@ class Caller:
     """*address* is the client's as far as it is known; *by_proxy*: whether it is that of a proxy which may name another.
 
     *vouched_for*: whether a trusted proxy passed the request on, and has its say about the URL that the client used.  *local*:
-    whether the connection comes from this machine.
+    whether the connection comes from this machine.  *confidential*: whether credentials are taken from it: nobody on the way
+    could read them, or that does not matter here.
     """
 
     address: str
@@ -27,17 +38,28 @@ class Caller:
     by_proxy: bool = False
     vouched_for: bool = False
     local: bool = False
+    confidential: bool = True
 
 
 class Callers:
-    """Tells callers, behind proxies that are *trusted* by the address that these state."""
+    """Tells callers, behind proxies that are *trusted* by the address that these state.
 
-    def __init__(self, trusted: TrustedProxies) -> None:
+    *plaintext* is whether credentials may come unencrypted from other machines.
+    """
+
+    def __init__(self, trusted: TrustedProxies, *, plaintext: bool = False) -> None:
         self._trusted = trusted
+        self._plaintext = plaintext
 
-    def at(self, peer: str, own: str) -> Caller:
-        """Who sends a request on a connection from the address *peer* to the address *own*, as far as the connection tells."""
-        return Caller(peer, ANONYMOUS, self._trusted.trusts(peer), local=_is_local(peer, own))
+    def at(self, peer: str, own: str, *, secure: bool = False) -> Caller:
+        """Who sends a request on a connection from the address *peer* to the address *own*, as far as the connection tells.
+
+        *secure* is whether it is encrypted.
+        """
+        by_proxy, local = self._trusted.trusts(peer), _is_local(peer, own)
+        # What has no address has come through a socket of the file system.
+        confidential = secure or by_proxy or self._plaintext or local or peer == "-"
+        return Caller(peer, ANONYMOUS, by_proxy, local=local, confidential=confidential)
 
     def of(self, raw: bytes, connected: Caller) -> Caller:
         """Who sends the request with the head *raw* on the connection of *connected*."""
@@ -47,7 +69,7 @@ class Callers:
             [each.decode("latin-1") for each in field.findall(raw)] for field in (_X_FORWARDED_FOR, _FORWARDED)
         )
         client = self._trusted.client(connected.address, stated, forwarded)
-        return Caller(client, connected.principal, vouched_for=True, local=connected.local)
+        return Caller(client, connected.principal, vouched_for=True, local=connected.local, confidential=connected.confidential)
 
 
 def is_from_here(caller: Caller, raw: bytes) -> bool:
@@ -62,3 +84,20 @@ def _is_local(peer: str, own: str) -> bool:
         return False  # a socket in the file system has no addresses
     mapped = getattr(address, "ipv4_mapped", None)  # as a socket for both kinds shows those of IPv4
     return peer == own or (mapped or address).is_loopback
+
+
+def separated(raw: bytes) -> tuple[bytes, bytes | None]:
+    """The head *raw* without its line with a credential, as most clients write it, and the credential.
+
+    ``None`` where there is none, or it is the mark of what the proxy asks itself (:mod:`proxy.core.warming`).  If what is left
+    is what is left of a head which was taken, so is *raw*: a whole line has been left out.
+    """
+    for line in _CREDENTIAL_LINES:
+        start = raw.find(line)
+        if start >= 0:
+            end = raw.find(b"\r\n", start + 2)
+            credential = raw[start + len(line) : end]
+            if credential.translate(None, _IN_A_CREDENTIAL) or marks(credential):
+                return raw, None
+            return raw[:start] + raw[end:], credential.strip(b" ")
+    return raw, None

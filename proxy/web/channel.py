@@ -76,9 +76,8 @@ class Channel(Protocol):
         transport = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self._connected = self._caller = self.site.front.callers.at(
-            getattr(transport.getPeer(), "host", None) or "-", getattr(transport.getHost(), "host", None) or "-"
-        )
+        peer, own = (getattr(end, "host", None) or "-" for end in (transport.getPeer(), transport.getHost()))
+        self._connected = self._caller = self.site.front.callers.at(peer, own, secure=ISSLTransport.providedBy(transport))
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream transport is a consumer
         self._deadline.set(self.site.limits[table.LIMITS[ConnectionState.IDLE]])
         self.site.joined(self)
@@ -154,10 +153,10 @@ class Channel(Protocol):
         if state is _IDLE and not self._held and self.site.as_before:
             front = self.site.front
             self._caller = caller = front.callers.of(data, self._connected)
-            if (found := front.hot.seen(data, caller.principal)) is not None:
+            if (found := front.hot.seen(data, caller)) is not None:
                 self._send(*found, data)
                 return
-            if (leader := front.sharing.seen(data, caller.principal)) is not None:
+            if (leader := front.sharing.seen(data)) is not None:
                 secure, head = ISSLTransport.providedBy(self.transport), leader.head
                 self._begin(head, lambda response: front.follow(leader, head, caller, response, secure=secure))
                 return
@@ -213,7 +212,7 @@ class Channel(Protocol):
             return
         front = self.site.front
         # What a request was answered with before says that the connection goes on.
-        found = None if self.site.stopping else front.hot.answer(head, caller.principal)
+        found = None if self.site.stopping else front.hot.answer(head, caller)
         if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
             secure, body = ISSLTransport.providedBy(self.transport), self._body

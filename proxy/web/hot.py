@@ -10,6 +10,9 @@ bytes without the line that names the client (:func:`without_agent`) or without 
 those of clients that say different things about themselves are; and by what it means, once :mod:`proxy.web.heads` has parsed
 it. All but the last know only bytes that came from heads which that module has taken, so that none of them can take a request
 that it refuses.
+
+A credential is no part of what a request means: its line is left out first, and each remembered answer asks the door whether
+who sent it may have the answer now.  So what is remembered is the same for all, and there are no credentials in it.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from collections.abc import Hashable
 
 from attrs import define, field, frozen
 
-from proxy.access.principals import Principal
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
+from proxy.core.warming import marks
 from proxy.interfaces import Clock
 from proxy.web.answers import PLAIN, Answer, AnswerSource, Ask, agent_of, printable, quoted
+from proxy.web.callers import Caller, separated
+from proxy.web.door import Door, Question
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import END, MOST_FIELDS, RequestHead
 from proxy.web.routes import Route
@@ -41,7 +46,7 @@ class _Known:
     source: AnswerSource
     path: str
     route: Route
-    principal: Principal
+    question: Question | None
     name: Hashable = None
     second: int = -1
     hit: Hit | None = None
@@ -60,9 +65,6 @@ class Hit:
 
 #: Target, ``Accept``, ``Accept-Encoding`` and ``If-None-Match`` of a request.
 Meaning = tuple[bytes, bytes, bytes, bytes]
-
-#: What is asked, and by whom.
-_Asked = tuple[Meaning, Principal]
 
 _MATTERS = (b"accept", b"accept-encoding", b"if-none-match")
 #: Headers that no answer to a GET depends on.
@@ -149,6 +151,10 @@ def meaning(head: RequestHead) -> Meaning | None:
         elif name == b"cache-control":
             if b"no-" in value.lower():
                 return None
+        elif name == b"authorization":
+            if marks(value) or name in depends:
+                return None  # what the proxy asks itself is counted by another name
+            depends[name] = value
         elif name not in _OF_NO_MATTER:
             return None
     accept, coding, known = (depends.get(name, b"") for name in _MATTERS)
@@ -156,47 +162,55 @@ def meaning(head: RequestHead) -> Meaning | None:
 
 
 class HotRequests:
-    """The remembered requests, at most *memory* bytes of them.  *via* goes into each ``Via``, *clock* tells each ``Date``."""
+    """The remembered requests, at most *memory* bytes of them.  *via* goes into each ``Via``, *clock* tells each ``Date``.
 
-    def __init__(self, clock: Clock, via: str, memory: int) -> None:
+    *door* is asked who may have each answer.
+    """
+
+    def __init__(self, clock: Clock, via: str, memory: int, door: Door | None = None) -> None:
         self._clock = clock
         self._via = via
+        self._door = door or Door()
 
         #: With what each request says of its sender, fit for a log.
         self._by_bytes: BoundedTable[bytes, tuple[_Known, str]] = BoundedTable(memory // 4, lambda known: _LONGEST)
         self._by_rest: BoundedTable[bytes, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
         self._by_essence: BoundedTable[bytes, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
-        self._by_meaning: BoundedTable[_Asked, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
+        self._by_meaning: BoundedTable[Meaning, _Known] = BoundedTable(memory // 4, lambda known: _LONGEST)
         #: Hashes of what was recognised by a part of its bytes: what comes again is worth knowing by all of them.
         self._once: set[int] = set()
 
     def remember(self, ask: Ask, source: AnswerSource) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
-        raw, principal = ask.head.raw, ask.caller.principal
-        there = self._by_bytes.get(raw)
-        if there is not None and there[0].principal == principal:
+        bare = _bare(ask.head)
+        there = None if bare is None else self._by_bytes.get(bare)
+        if there is not None:
             # Many who ask for what is new at one moment are answered the long way, one after another.
             there[0].source, there[0].hit = source, None
             return
-        if len(raw) > _LONGEST or (meant := meaning(ask.head)) is None:
+        if len(ask.head.raw) > _LONGEST or (meant := meaning(ask.head)) is None:
             return
-        known = _Known(source, ask.target, ask.route, principal)
-        self._by_meaning.put((meant, principal), known)
-        self._learn(raw, known)
+        known = _Known(source, ask.target, ask.route, self._door.question(ask.route, "GET"))
+        self._by_meaning.put(meant, known)
+        self._learn(ask.head, known)
 
-    def seen(self, raw: bytes, principal: Principal) -> tuple[Hit, str] | None:
-        """The answer to the request of *principal* with the head *raw*, and its ``User-Agent``, fit for a log.
+    def seen(self, raw: bytes, caller: Caller) -> tuple[Hit, str] | None:
+        """The answer to the request of *caller* with the head *raw*, and its ``User-Agent``, fit for a log.
 
         ``None`` if its bytes are not known, or the answer cannot be given at once.
         """
-        found = self._by_bytes.get(raw)
+        found, credential = self._by_bytes.get(raw), None
+        if found is None:
+            raw, credential = separated(raw)
+            if credential is not None:
+                found = self._by_bytes.get(raw)
         if found is None:
             found = self._recognised(raw, without_agent(raw), self._by_rest) or self._recognised(
                 raw, essence(raw), self._by_essence
             )
             if found is None:
                 return None
-        hit = self._answer(found[0]) if found[0].principal == principal else None
+        hit = self._answer(found[0], credential, caller)
         return None if hit is None else (hit, found[1])
 
     def _recognised(
@@ -209,24 +223,31 @@ class HotRequests:
         self._noticed(raw, found)
         return found
 
-    def answer(self, head: RequestHead, principal: Principal) -> tuple[Hit, str] | None:
-        """The answer to the request *head* of *principal*, if what it means is known; else as :meth:`seen`."""
+    def answer(self, head: RequestHead, caller: Caller) -> tuple[Hit, str] | None:
+        """The answer to the request *head* of *caller*, if what it means is known; else as :meth:`seen`."""
         if len(head.raw) > _LONGEST or (meant := meaning(head)) is None:
             return None
-        known = self._by_meaning.get((meant, principal))
+        known = self._by_meaning.get(meant)
         if known is None:
             return None
-        agent = self._learn(head.raw, known)
-        hit = self._answer(known)
+        agent = self._learn(head, known)
+        hit = self._answer(known, _credential(head), caller)
         return None if hit is None else (hit, agent)
 
-    def _learn(self, raw: bytes, known: _Known) -> str:
-        there = self._by_bytes.get(raw)
+    def lets_in(self, route: Route, head: RequestHead, caller: Caller) -> bool:
+        """Whether *caller*, who sends *head*, may have the answer at *route*, as far as that is known without waiting."""
+        return self._door.lets_in(self._door.question(route, "GET"), _credential(head), caller)
+
+    def _learn(self, head: RequestHead, known: _Known) -> str:
+        bare = _bare(head)
+        if bare is None:
+            return agent_of(head.raw)
+        there = self._by_bytes.get(bare)
         if there is not None and there[0] is known:
             return there[1]  # what it asks for could not be answered at once
-        agent = agent_of(raw)
-        self._by_bytes.put(raw, (known, agent))
-        for part, table in ((without_agent(raw), self._by_rest), (essence(raw), self._by_essence)):
+        agent = agent_of(bare)
+        self._by_bytes.put(bare, (known, agent))
+        for part, table in ((without_agent(bare), self._by_rest), (essence(bare), self._by_essence)):
             if part is not None:
                 table.put(part[0], known)
         return agent
@@ -242,7 +263,9 @@ class HotRequests:
             self._once.clear()
         self._once.add(mark)
 
-    def _answer(self, known: _Known) -> Hit | None:
+    def _answer(self, known: _Known, credential: bytes | None, caller: Caller) -> Hit | None:
+        if not self._door.lets_in(known.question, credential, caller):
+            return None
         ready = known.source()
         if ready is None:
             return None
@@ -257,3 +280,15 @@ class HotRequests:
             known.name = name
             known.second = second
         return hit
+
+
+def _credential(head: RequestHead) -> bytes | None:
+    return next((value for name, value in head.fields if name == b"authorization"), None)
+
+
+def _bare(head: RequestHead) -> bytes | None:
+    """The bytes of *head* without a credential; ``None`` where it cannot be told from them."""
+    if not any(name == b"authorization" for name, _ in head.fields):
+        return head.raw
+    bare, credential = separated(head.raw)
+    return bare if credential is not None and b"\r\nauthorization:" not in bare.lower() else None

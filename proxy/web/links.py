@@ -17,6 +17,7 @@ from proxy.repository.offered import segment
 from proxy.simple.media import choose_coding
 from proxy.simple.render import flat_page, link_lines
 from proxy.web.answers import Answer, Ask
+from proxy.web.door import Reading
 from proxy.web.renderings import CODINGS, encoded
 
 #: Files on one page: some 300 bytes each.
@@ -38,10 +39,14 @@ class FlatPages:
         self._offload = offload
         self._makes: Flights[_FlatPage] = Flights()
 
-    async def page(self, repository: IRepository, ask: Ask) -> Answer:
-        """Answer a request for ``links/`` of *repository*.  Raises NotFound for one that has no projects of its own."""
+    async def page(self, repository: IRepository, reading: Reading | None, ask: Ask) -> Answer:
+        """Answer a request for ``links/`` of *repository*.  Raises NotFound for one that has no projects of its own.
+
+        *reading* is what may be shown, ``None``: all.
+        """
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
-        made = await self._makes.join((repository.name, coding), lambda: self._make(repository, coding))
+        key = (repository.name, coding, None if reading is None else reading.standing)
+        made = await self._makes.join(key, lambda: self._make(repository, reading, coding))
         headers = [("Vary", "Accept-Encoding"), ("ETag", made.etag), ("Cache-Control", "no-cache")]
         if none_match(ask.header("if-none-match"), made.etag):
             return Answer(304, headers)
@@ -50,13 +55,13 @@ class FlatPages:
             headers.append(("Content-Encoding", coding))
         return Answer(200, headers, made.body)
 
-    async def _make(self, repository: IRepository, coding: str) -> _FlatPage:
+    async def _make(self, repository: IRepository, reading: Reading | None, coding: str) -> _FlatPage:
         names = await repository.own()
         if names is None:
             raise NotFound(f"index {repository.name} has its files from upstream: there is no flat page of all of them")
         lines: list[bytes] = []
         count = 0
-        for name in names:
+        for name in names if reading is None else filter(reading.visible, names):
             try:
                 page = await (await repository.page(name)).load()
             except NotFound:

@@ -113,7 +113,7 @@ class Front:
 
         Whoever cancels what is returned, because the client has left, cancels the route.
         """
-        name = None if body is not None else self.sharing.name(head, caller.principal)
+        name = None if body is not None else self.sharing.name(head)
         leader = self.sharing.leader(name)
         if leader is not None:
             return self.follow(leader, head, caller, response, secure=secure)
@@ -121,9 +121,9 @@ class Front:
         return self._begin(self._respond(ask, response, name), head, ask.route.place, caller, response)
 
     def follow(self, leader: Leader, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
-        """Answer *head*, which asks the same as *leader*; else as :meth:`serve`."""
+        """Answer *head*, which asks the same as *leader*, if *caller* may have that answer; else as :meth:`serve`."""
         following = self._followed(leader, head, caller, self._deadline(), response, secure=secure)
-        return self._begin(following, head, leader.place, caller, response)
+        return self._begin(following, head, leader.route.place, caller, response)
 
     def _deadline(self) -> float:
         """When a request that has come just now has to be answered."""
@@ -137,7 +137,7 @@ class Front:
             answer = await leader.wait()
         except CancelledError:
             return  # the client has left
-        if answer is None:
+        if answer is None or not self.hot.lets_in(leader.route, head, caller):
             await self._respond(asked(head, caller, self._leads(head), deadline, secure=secure, body=None), response)
         else:
             await response.send(answer, self._via)

@@ -2,6 +2,9 @@
 
 Only of what is sent whole, pages and metadata: of a file that arrives each client has its own place.  And only of requests that
 :func:`proxy.web.hot.meaning` understands all of: two of the same meaning differ in nothing that an answer depends on.
+
+They may differ in who sends them.  The door admits each of them by itself, once the answer is there: see
+:meth:`proxy.web.serving.Front.follow`.
 """
 
 from __future__ import annotations
@@ -11,14 +14,13 @@ from collections.abc import Awaitable, Callable, Hashable
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
-from proxy.access.principals import Principal
 from proxy.core.cache_status import collapsed
-from proxy.core.events import RequestPlace
 from proxy.mechanism.waiters import Waiters
 from proxy.names import METADATA
 from proxy.web.answers import Answer, Ask
 from proxy.web.heads import RequestHead
 from proxy.web.hot import meaning
+from proxy.web.routes import Route
 
 #: How the targets of pages and of metadata end.
 _SENT_WHOLE = (b"/", METADATA.encode())
@@ -26,10 +28,10 @@ _SENT_WHOLE = (b"/", METADATA.encode())
 
 @frozen(slots=True)
 class Leader:
-    """The request *head* that goes the long way, to *place*; who waits gets its answer, or ``None`` if it is not for others."""
+    """The request *head* that goes the long way, to *route*; who waits gets its answer, or ``None`` if it is not for others."""
 
     head: RequestHead
-    place: RequestPlace | None
+    route: Route
     followers: Waiters[Answer | None]
 
     def wait(self) -> Deferred[Answer | None]:
@@ -38,23 +40,21 @@ class Leader:
 
 
 class Sharing:
-    """The requests under way that others may follow, by what they ask, and for whom."""
+    """The requests under way that others may follow, by what they ask."""
 
     def __init__(self) -> None:
         self._leaders: dict[Hashable, Leader] = {}
         #: The same, by their bytes: those of one farm's agents are the same, and need not be parsed.
-        self._by_bytes: dict[tuple[bytes, Principal], Leader] = {}
+        self._by_bytes: dict[bytes, Leader] = {}
 
-    def seen(self, raw: bytes, principal: Principal) -> Leader | None:
-        """Whom the request of *principal* with the head *raw* follows, if its bytes are those of a request under way."""
-        return self._by_bytes.get((raw, principal)) if self._by_bytes else None
+    def seen(self, raw: bytes) -> Leader | None:
+        """Whom the request with the head *raw* follows, if its bytes are those of a request under way."""
+        return self._by_bytes.get(raw) if self._by_bytes else None
 
     @staticmethod
-    def name(head: RequestHead, principal: Principal) -> Hashable | None:
+    def name(head: RequestHead) -> Hashable | None:
         """What requests have in common that get one answer; ``None`` for one that gets its own."""
-        if not head.target.endswith(_SENT_WHOLE) or (meant := meaning(head)) is None:
-            return None
-        return meant, principal
+        return meaning(head) if head.target.endswith(_SENT_WHOLE) else None
 
     def leader(self, name: Hashable | None) -> Leader | None:
         """Whom a request called *name* follows, if anybody."""
@@ -67,8 +67,8 @@ class Sharing:
         """
         if name is None or name in self._leaders:
             return await route(ask)
-        leader = self._leaders[name] = Leader(ask.head, ask.route.place, Waiters())
-        same = ask.head.raw, ask.caller.principal
+        leader = self._leaders[name] = Leader(ask.head, ask.route, Waiters())
+        same = ask.head.raw
         self._by_bytes[same] = leader
         answer: Answer | None = None
         try:

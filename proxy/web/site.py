@@ -1,13 +1,18 @@
-"""What answers at each route: :data:`ROUTES` lists every path below an index.  Where a path leads is known by then."""
+"""What answers at each route: :data:`ROUTES` lists every path below an index, its methods, and the right that each needs.
+
+Where a path leads is known by then.  The door (:mod:`proxy.web.door`) is asked before anything answers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from proxy.access.principals import ANONYMOUS, Principal
+from proxy.access.roles import Permission
 from proxy.core.roots import INDEXES
-from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotFound
+from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotAcceptable, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import PROVENANCE, companion_of, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
@@ -15,18 +20,17 @@ from proxy.web.answers import Answer, Ask
 from proxy.web.astray import Astray
 from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.documents import JsonDocuments, last_modified
+from proxy.web.door import Door
 from proxy.web.files import Files
 from proxy.web.links import FlatPages
 from proxy.web.operations import Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages, redirect
-from proxy.web.projects import projects
+from proxy.web.projects import ProjectLists
 from proxy.web.routes import SHOWN, Below, NoRoute, OperationsRoute, Route, Slashless, TopLevel
 from proxy.web.upload import Uploads
 from proxy.web.visitors import installer
 
-#: The paths below an index that uploads are posted to.
-UPLOADS = frozenset({"", "legacy", "legacy/"})
 _FORM = "multipart/form-data"
 
 
@@ -54,15 +58,16 @@ def is_upload(ask: Ask) -> bool:
 
 @frozen(slots=True)
 class At:
-    """A request for something below the *root* of an index."""
+    """A request for something below the *root* of an index, of *principal*, who may have it."""
 
     repository: IRepository
     root: str
     ask: Ask
+    principal: Principal = ANONYMOUS
 
 
 class Routes:
-    """Answers requests for the indexes in *repositories*.
+    """Answers requests for the indexes in *repositories*, to whom *door* admits.
 
     *identity* knows the requests that this instance has sent upstream: one that comes back is refused.
     """
@@ -78,7 +83,9 @@ class Routes:
         browsing: Browsing,
         links: FlatPages,
         uploads: Uploads,
+        lists: ProjectLists,
         identity: Identity,
+        door: Door,
     ) -> None:
         self._repositories = repositories
         self._pages = pages
@@ -87,6 +94,8 @@ class Routes:
         self._operations = operations
         self._overview = overview
         self._uploads = uploads
+        self._lists = lists
+        self._door = door
         self._identity = identity
         self._astray = Astray()
         self._browsing = browsing
@@ -105,8 +114,8 @@ class Routes:
         match ask.route:
             case OperationsRoute(segments=segments):
                 return await self._operations.answer(segments, ask)
-            case Below(index, root, pattern, values):
-                return await ROUTES[pattern](self, At(self._repositories[index], root, ask), *values)
+            case Below() as below:
+                return await self._below(below, ask)
             case TopLevel(path):
                 return await self._at_top_level(path, ask)
             case Slashless(location):
@@ -114,12 +123,26 @@ class Routes:
             case NoRoute() as route:
                 raise self._astray.nowhere(route, ask)
 
+    async def _below(self, below: Below, ask: Ask) -> Answer:
+        answer = ROUTES[below.pattern]["GET"].answer
+        at = At(self._repositories[below.index], below.root, ask)
+        question = self._door.question(below, "GET")
+        if question is None or _is_misspelt(below):
+            return await answer(self, at, *below.values)
+        admission = await self._door.admit(ask, question)
+        at = evolve(at, ask=ask.by(admission.principal), principal=admission.principal)
+        try:
+            found = await answer(self, at, *below.values)
+        except (NotFound, NotAcceptable) as error:
+            raise await self._door.missing(ask, admission, question, error) from error
+        return self._door.presented(found, admission, question)
+
     async def _upload(self, ask: Ask) -> Answer:
         match ask.route:
-            case Below(index, _, pattern) if pattern in UPLOADS and self._uploads.taken_by(index):
-                return await self._uploads.answer(index, ask)
+            case Below(index, root, pattern) if pattern in UPLOADS and self._uploads.taken_by(index):
+                return await ROUTES[pattern]["POST"].answer(self, At(self._repositories[index], root, ask))
             case Slashless(_, str(index)) if self._uploads.taken_by(index):
-                return await self._uploads.answer(index, ask)
+                return await self._receive(At(self._repositories[index], ask.path, ask))
             case Below(index=str(index)) | Slashless(index=str(index)):
                 raise self._uploads.refusal(ask, index, self._repositories[index].leaves, self._allowed(ask.route))
             case NoRoute(why):
@@ -151,13 +174,17 @@ class Routes:
         self._astray.refuse(at.root, at.ask)
         return await self._overview.of(at.repository.name, at.root, at.ask)
 
+    async def _receive(self, at: At) -> Answer:
+        return await self._uploads.answer(at.repository, at.ask)
+
     async def _list(self, at: At) -> Answer:
-        return await projects(at.repository, False, at.ask)
+        return await self._lists.answer(at.repository, at.principal, False, at.ask)
 
     async def _list_with_slash(self, at: At) -> Answer:
         if is_browsing(at.ask):
-            return await self._browsing.projects(at.repository, at.root, at.ask)
-        return await projects(at.repository, True, at.ask)
+            reading = self._door.reading(at.principal, at.repository)
+            return await self._browsing.projects(at.repository, at.root, reading, at.ask)
+        return await self._lists.answer(at.repository, at.principal, True, at.ask)
 
     async def _page(self, at: At, project: str) -> Answer:
         return await self._pages.page(at.repository, at.root, project, False, at.ask)
@@ -184,7 +211,7 @@ class Routes:
         return await self._files.file(at.repository, normalize(project), digest, name, at.ask)
 
     async def _flat(self, at: At) -> Answer:
-        return await self._links.page(at.repository, at.ask)
+        return await self._links.page(at.repository, self._door.reading(at.principal, at.repository), at.ask)
 
     async def _flat_without_slash(self, at: At) -> Answer:
         return redirect("links/")
@@ -210,25 +237,58 @@ class Routes:
         passed_through.set(received)
 
 
-#: Every path below an index, and what answers there; the first that fits.  ``{…}`` is one segment of that kind.
-ROUTES: Mapping[str, Callable[..., Awaitable[Answer]]] = {
-    "": Routes._index,
-    "simple": Routes._list,
-    "simple/": Routes._list_with_slash,
-    "simple/{project}/": Routes._page_with_slash,
-    "simple/{project}": Routes._page,
-    "simple//{project}/": Routes._page_of_pipenv,
-    "simple//{project}": Routes._page_of_pipenv,
-    "files/{project}/{digest}/{file}": Routes._file,
-    "packages/{project}/{digest}/{file}": Routes._file,
-    "links/": Routes._flat,
-    "links": Routes._flat_without_slash,
-    "last-modified": Routes._age,
-    "simple/pypi/{project}/json": Routes._legacy_of_pip_tools,
-    "{project}/json": Routes._legacy_of_pip_tools,
-    "pypi/{project}/json": Routes._legacy,
-    "pypi/{project}/{version}/json": Routes._legacy,
-    "legacy": Routes._upload_url,
-    "legacy/": Routes._upload_url,
-    "{project}/": Routes._page_without_simple,
+@frozen
+class Handling:
+    """What gives the answer, and the permission that it needs; ``None``: everybody may have it.
+
+    What is uploaded has a project that its form names, so whoever reads that asks the door itself.
+    """
+
+    answer: Callable[..., Awaitable[Answer]]
+    permission: Permission | None
+
+
+def _is_misspelt(below: Below) -> bool:
+    """Whether the page of a project is asked for by another spelling: it is redirected, whether there is one or not."""
+    return below.pattern == _PAGE and normalize(below.values[0]) != below.values[0]
+
+
+def _open(answer: Callable[..., Awaitable[Answer]]) -> Mapping[str, Handling]:
+    return dict.fromkeys(("GET", "HEAD"), Handling(answer, None))
+
+
+def _read(answer: Callable[..., Awaitable[Answer]]) -> Mapping[str, Handling]:
+    return dict.fromkeys(("GET", "HEAD"), Handling(answer, Permission.READ))
+
+
+_RECEIVE = {"POST": Handling(Routes._receive, Permission.UPLOAD)}
+
+_PAGE = "simple/{project}/"
+#: Every path below an index, and what answers there by method; the first that fits.  ``{…}`` is one segment of that kind.
+ROUTES: Mapping[str, Mapping[str, Handling]] = {
+    "": {**_open(Routes._index), **_RECEIVE},
+    "simple": _read(Routes._list),
+    "simple/": _read(Routes._list_with_slash),
+    _PAGE: _read(Routes._page_with_slash),
+    # These are redirected, whether there is such a project or not.
+    "simple/{project}": _open(Routes._page),
+    "simple//{project}/": _open(Routes._page_of_pipenv),
+    "simple//{project}": _open(Routes._page_of_pipenv),
+    "files/{project}/{digest}/{file}": _read(Routes._file),
+    "packages/{project}/{digest}/{file}": _read(Routes._file),
+    "links/": _read(Routes._flat),
+    "links": _open(Routes._flat_without_slash),
+    "last-modified": _read(Routes._age),
+    "simple/pypi/{project}/json": _read(Routes._legacy_of_pip_tools),
+    "{project}/json": _read(Routes._legacy_of_pip_tools),
+    "pypi/{project}/json": _read(Routes._legacy),
+    "pypi/{project}/{version}/json": _read(Routes._legacy),
+    "legacy": {**_open(Routes._upload_url), **_RECEIVE},
+    "legacy/": {**_open(Routes._upload_url), **_RECEIVE},
+    "{project}/": _open(Routes._page_without_simple),
 }
+
+#: The paths below an index that uploads are posted to.
+UPLOADS = frozenset(pattern for pattern, methods in ROUTES.items() if "POST" in methods)
+#: What each method at each of them needs.
+PERMISSIONS = {pattern: {method: each.permission for method, each in methods.items()} for pattern, methods in ROUTES.items()}

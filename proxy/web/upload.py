@@ -12,21 +12,24 @@ leaves nothing; once the body is whole, the file is added whether the client sti
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from proxy.access.principals import Principal
-from proxy.access.rights import Access, Permission, Rights
+from proxy.access.roles import Permission
+from proxy.core.audited import AuditOutcome
 from proxy.core.upload_forms import CONTENT, KEPT, check_action, check_filename, project_named, upload_form
-from proxy.errors import BadUpload, LoginRequired, MethodNotAllowed, NotFound
-from proxy.interfaces import IIncoming, IReceiving
+from proxy.errors import BadUpload, MethodNotAllowed, ProxyError
+from proxy.interfaces import IIncoming, IReceiving, IRepository
 from proxy.mechanism.flight import uninterrupted
 from proxy.mechanism.waiters import Waiters
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Ask
 from proxy.web.bodies import RequestBody
+from proxy.web.door import Door, Question
 from proxy.web.multipart_form import MultipartForm
 from proxy.web.origin import origin
 from proxy.web.routes import SHOWN
@@ -38,12 +41,12 @@ _NAMED = 3
 
 
 class Uploads:
-    """Takes uploads for the indexes *receiving*, as *rights* permit; the index *default* is also at the root."""
+    """Takes uploads for the indexes *receiving* from whom *door* admits; the index *default* is also at the root."""
 
-    def __init__(self, receiving: Mapping[str, IReceiving], default: str | None, rights: Rights) -> None:
+    def __init__(self, receiving: Mapping[str, IReceiving], default: str | None, door: Door) -> None:
         self._receiving = receiving
         self._default = default
-        self._rights = rights
+        self._door = door
         self._in_progress = 0
         self._quiet: Waiters[None] = Waiters()
 
@@ -52,15 +55,14 @@ class Uploads:
         receiving = self._receiving.get(index)
         return receiving is not None and receiving.takes_uploads
 
-    async def answer(self, index: str, ask: Ask) -> Answer:
-        """The answer to the upload *ask* to *index*, which takes uploads.  Raises ProxyError."""
-        principal = ask.caller.principal
-        self._permit(principal, index, None)
+    async def answer(self, repository: IRepository, ask: Ask) -> Answer:
+        """The answer to the upload *ask* to the index *repository*, which takes uploads.  Raises ProxyError."""
+        await self._permit(ask, repository, None)
         body = ask.body
         if body is None:
             raise BadUpload("the request has no body: an upload is a form with a file")
         form = MultipartForm(ask.header("content-type") or "", KEPT, CONTENT)
-        work = uninterrupted(self._counted(self._receiving[index], form, body, principal))
+        work = uninterrupted(self._counted(repository, form, body, ask))
         try:
             return await work
         except CancelledError:
@@ -94,23 +96,32 @@ class Uploads:
 
     # -- one upload
 
-    async def _counted(self, receiving: IReceiving, form: MultipartForm, body: RequestBody, principal: Principal) -> Answer:
+    async def _counted(self, repository: IRepository, form: MultipartForm, body: RequestBody, ask: Ask) -> Answer:
         self._in_progress += 1
         try:
-            return await self._received(receiving, form, body, principal)
+            return await self._received(repository, form, body, ask)
         finally:
             self._in_progress -= 1
             if not self._in_progress:
                 self._quiet.wake(None)
 
-    async def _received(self, receiving: IReceiving, form: MultipartForm, body: RequestBody, principal: Principal) -> Answer:
+    async def _received(self, repository: IRepository, form: MultipartForm, body: RequestBody, ask: Ask) -> Answer:
+        receiving = self._receiving[repository.name]
         incoming = await receiving.begin(None, body.length)
         try:
-            await self._read(receiving.name, form, body, incoming, principal)
+            await self._read(repository, form, body, incoming, ask)
             form.end()
             upload = upload_form(form.fields, form.filename)
-            self._permit(principal, receiving.name, upload.project)
-            outcome = await incoming.accept(upload, principal.name)
+            principal = await self._permit(ask, repository, upload.project)
+            told = partial(
+                self._door.note, ask.by(principal), "upload", index=receiving.name, project=upload.project, what=upload.filename
+            )
+            try:
+                outcome = await incoming.accept(upload, principal.uploads_as)
+            except ProxyError:
+                told(AuditOutcome.FAILED)
+                raise
+            told(AuditOutcome.DONE)
             remark = receiving.remark(upload.project)
         finally:
             await incoming.discard()
@@ -125,7 +136,7 @@ class Uploads:
         return Answer(200, headers, msgspec.json.encode(members) + b"\n")
 
     async def _read(
-        self, index: str, form: MultipartForm, body: RequestBody, incoming: IIncoming, principal: Principal
+        self, repository: IRepository, form: MultipartForm, body: RequestBody, incoming: IIncoming, ask: Ask
     ) -> None:
         """Read *body* to its end, and write the file in it."""
         block: list[bytes] = []
@@ -134,7 +145,7 @@ class Uploads:
             content = form.take(piece)
             if form.filename is not None and not begun:
                 begun = True
-                self._check_early(index, form, principal)
+                await self._check_early(repository, form, ask)
             if content:
                 block.append(content)
                 size += len(content)
@@ -144,21 +155,14 @@ class Uploads:
         if size:
             await incoming.write(b"".join(block))
 
-    def _check_early(self, index: str, form: MultipartForm, principal: Principal) -> None:
+    async def _check_early(self, repository: IRepository, form: MultipartForm, ask: Ask) -> None:
         """Refuse what is known to be wrong now that the file begins: it may be large, and the fields are checked after it."""
         check_filename(form.filename or "")
         if ":action" in form.fields:
             check_action(form.fields)
         if "name" in form.fields:
-            self._permit(principal, index, project_named(form.fields))
+            await self._permit(ask, repository, project_named(form.fields))
 
-    def _permit(self, principal: Principal, index: str, project: str | None) -> None:
-        """Raise LoginRequired or NotFound if *principal* may not upload to *project* of *index*, RightsUnknown."""
-        what = f"the index {index}" if project is None else f"{project} on the index {index}"
-        match self._rights.may(principal, Permission.UPLOAD, index, project):
-            case Access.LOGIN:
-                raise LoginRequired(f"to upload to {what}, a user name and a password are needed, or a token as the password")
-            case Access.HIDDEN:
-                raise NotFound(f"there is nothing that you may upload to at {what}")
-            case Access.ALLOWED:
-                return
+    async def _permit(self, ask: Ask, repository: IRepository, project: str | None) -> Principal:
+        """Who sends *ask*, and may upload to *project* of the index; raises as `Door.admit`."""
+        return (await self._door.admit(ask, Question(Permission.UPLOAD, repository, project))).principal

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Hashable
 from typing import Any
 
 from attrs import define, field
@@ -18,6 +19,7 @@ from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
+from proxy.web.door import Door
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
@@ -25,10 +27,11 @@ from proxy.web.operations import Health, Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages
 from proxy.web.patience import Patience
+from proxy.web.projects import ProjectLists
 from proxy.web.renderings import Renderings
 from proxy.web.routes import UrlSpace
 from proxy.web.serving import Front
-from proxy.web.site import ROUTES, Routes
+from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
 from tests.shelf import Shelf
 from tests.support import wire
@@ -57,6 +60,9 @@ class Doorkeeper:
     def reads_all(self, principal: Principal, index: str) -> bool:
         return True
 
+    def standing(self, principal: Principal) -> Hashable:
+        return None
+
 
 class Counter:
     """A site whose indexes *shops* take uploads, and whose other indexes, *shelves*, do not; *default* is at the root too."""
@@ -75,7 +81,8 @@ class Counter:
         here = wheel("here")
         repositories = {each.name: each for each in (*(Shelf(shop.name, here) for shop in shops), *shelves)}
         offload, identity, health = Inline(), Identity("pypiproxy/test", "pypiproxy-test"), Health(lambda: True, _well)
-        self.uploads = Uploads(self.shops, default, self.rights)
+        door = Door(self.rights, repositories=repositories, permissions=PERMISSIONS)
+        self.uploads = Uploads(self.shops, default, door)
         routes = Routes(
             repositories,
             Pages(Renderings(offload, 1 << 20)),
@@ -86,11 +93,13 @@ class Counter:
             Browsing(offload),
             FlatPages(offload),
             self.uploads,
+            ProjectLists(door, tempfile.TemporaryFile, offload),
             identity,
+            door,
         )
         self.front = Front(
             routes,
-            HotRequests(clock.seconds, identity.via, 1 << 20),
+            HotRequests(clock.seconds, identity.via, 1 << 20, door),
             Callers(TrustedProxies([])),
             clock,
             offload,

@@ -1,0 +1,66 @@
+"""Who may do what in a service: its users and tokens, the rights that the configuration grants, and the audit log."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from proxy.access.rights import FirstUploader, Grant, GrantedRights
+from proxy.access.roles import Extent, Role, Scope
+from proxy.accounts import audit, users
+from proxy.accounts.accounts import Accounts
+from proxy.accounts.audit import AuditFile, AuditLog
+from proxy.accounts.tokens import Tokens
+from proxy.accounts.users import UsersFile
+from proxy.composition.means import Means
+from proxy.composition.storage import Storage
+from proxy.mechanism.offload import Offload
+from proxy.settings import GrantSettings, Settings
+
+
+@frozen(kw_only=True)
+class AccessRoom:
+    """All of it.  *hashing* is the thread for passwords: hashes take long, and memory, so there is one at a time."""
+
+    rights: GrantedRights
+    accounts: Accounts
+    users: UsersFile
+    tokens: Tokens
+    audit: AuditLog
+    hashing: Offload
+
+    async def close(self) -> None:
+        """Write what is in memory only."""
+        self.accounts.close()
+        await self.audit.close()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.hashing.stop()
+
+
+def grant_of(settings: GrantSettings) -> Grant:
+    """What *settings* grant."""
+    extent = Extent(settings.indexes, settings.projects)
+    return Grant(Scope(Role(settings.role), extent), settings.principals)
+
+
+def build_access(settings: Settings, storage: Storage, means: Means, first_uploader: FirstUploader) -> AccessRoom:
+    """The users, tokens and rights of *settings*; *first_uploader* tells who began a project of a hosted index."""
+    access, hashing = settings.access, Offload(means.reactor, 1, "passwords")
+    file = UsersFile(
+        access.users_file or storage.directory / users.NAME,
+        expected=access.users_file is not None,
+        observing=means.observing,
+        hashing=hashing,
+        changed=lambda: accounts.forget(),
+    )
+    log = AuditLog(
+        AuditFile(storage.directory / audit.NAME, access.audit_size, access.audit_files, storage.place.is_ours),
+        means.disk,
+        means.reactor,
+        means.clock,
+    )
+    tokens = Tokens(storage.ledger, means.clock)
+    accounts = Accounts(file, tokens, means.reactor, means.clock, log)
+    rights = GrantedRights(map(grant_of, settings.grants), access.groups, first_uploader)
+    return AccessRoom(rights=rights, accounts=accounts, users=file, tokens=tokens, audit=log, hashing=hashing)
