@@ -25,7 +25,7 @@ from proxy.composition.storage import Storage
 from proxy.composition.upstreams import Clients
 from proxy.core.troubles import Trouble
 from proxy.host.adminsocket import AdminSocket
-from proxy.interfaces import IClaims
+from proxy.interfaces import IOwnership
 from proxy.mechanism.offload import Offload
 from proxy.web.admin import Admin, site
 
@@ -59,7 +59,7 @@ def build_commands(
     carried: Callable[[str], CarriedClaims],
     means: Means,
     clients: Clients,
-    claims: IClaims,
+    claims: IOwnership,
     look: Callable[[], Awaitable[Sequence[Trouble]]],
     *,
     serving: bool,

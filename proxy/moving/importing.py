@@ -19,7 +19,7 @@ from proxy.hosted.editing import Editing
 from proxy.hosted.inspection import distribution_name
 from proxy.hosted.notes import Note, stamp
 from proxy.hosted.receiving import Past, Receiving
-from proxy.interfaces import IClaims, Report
+from proxy.interfaces import IOwnership, Report
 from proxy.mechanism.flight import uninterrupted
 from proxy.moving.sources import OfferedFile, OfferedProject, Source
 
@@ -57,7 +57,7 @@ class Importing:
     source: Source
     receiving: Receiving
     editing: Editing
-    claims: IClaims | None
+    claims: IOwnership | None
     report: Report
     jobs: int
     dry: bool
