@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 import msgspec
 
-from proxy.errors import NotFound
+from proxy.errors import NotFound, UpstreamFailed
 from proxy.hosted.intake import IncomingFile, Intake
 from proxy.hosted.notes import STATUSES, ProjectStatus, moment_of
 from proxy.interfaces import IOffload, IUpstreams
-from proxy.model import File, Page, PageFound, PageMissing, Wanted
+from proxy.model import File, Page, PageMissing, PageUnchanged, Wanted
 from proxy.moving.delivery import Delivery
 from proxy.moving.sources import OfferedFile, OfferedProject, Told
 from proxy.names import is_project_name, normalize
@@ -71,8 +71,11 @@ class IndexSource:
     async def project(self, name: str) -> OfferedProject:
         """As in the port."""
         reply = await self._pool.page(name, None)
-        if not isinstance(reply, PageFound):
-            raise NotFound(f"the source has no project {name}")
+        if isinstance(reply, PageUnchanged):
+            raise UpstreamFailed(f"the page of {name}", [])  # nobody has asked for changes
+        if isinstance(reply, PageMissing):
+            hint = "" if "simple/" in reply.url else "; is this the URL of its simple index, such as …/simple/ or …/+simple/?"
+            raise NotFound(f"the source has no project {name}{hint}")
         page: Page = reply.page
         problems = [f"{file.filename}: the page states a digest that no file can have" for file in page.unverifiable]
         return OfferedProject(name, [self._offered(name, file) for file in page.files], _status_of(page), problems)

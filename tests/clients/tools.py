@@ -40,6 +40,7 @@ REQUIREMENTS = {
     "pypi-simple": ("pypi-simple>=1.6",),
     "bandersnatch": ("bandersnatch>=6.7",),
     "simple-repository-server": ("simple-repository-server>=0.9",),
+    "pypiserver": ("pypiserver>=2.4", "setuptools<81"),
     "devpi": ("devpi-server>=6.15", "devpi-client>=7"),
 }
 
