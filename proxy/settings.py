@@ -62,6 +62,13 @@ class UpstreamSettings:
     allow_private_addresses: bool | None = None
     #: Whether it is an upstream of the command line, which has no table of its own.
     of_command_line: bool = False
+    #: The table that configures it, if that is no ``[upstream.NAME]``.
+    other_table: str | None = None
+
+    @property
+    def table(self) -> str:
+        """The table that an operator changes to change anything of it."""
+        return self.other_table or f"upstream.{self.name}"
 
     @property
     def url_setting(self) -> str:
@@ -167,6 +174,52 @@ class ServerSettings:
     page_memory: int = 128 * MIB
 
 
+@frozen(kw_only=True)
+class IssuerSettings:
+    """``[ci.issuer.NAME]``: who vouches for CI jobs with ID tokens (OpenID Connect)."""
+
+    name: str
+    #: The issuer as its tokens state it.
+    url: str
+    #: Where its keys are; ``None``: where its discovery document says.
+    jwks_url: str | None = None
+    #: PEM file: authorities to trust instead of the system's.
+    ca_file: Path | None = None
+    #: A bearer token that it wants to see before it shows its keys, and the file that this was read from.
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    #: ``http://[user:password@]host:port`` of a proxy to go out through; ``None``: straight.
+    outbound_proxy: str | None = None
+
+
+@frozen(kw_only=True)
+class CiRule:
+    """``[[ci.rule]]``: which jobs get a token, and what it is good for."""
+
+    #: The job's name among principals, after ``ci:``.
+    name: str
+    #: The name of an issuer.
+    issuer: str
+    #: For each claim the way to it, and the patterns of which one has to fit (see :mod:`proxy.access.claims`).
+    claims: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    #: A role on projects of indexes; ``None``: what grants say of ``ci:NAME``, and no more.
+    role: str | None = None
+    indexes: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+    #: Seconds that the token lives.
+    lifetime: float = 900.0
+
+
+@frozen(kw_only=True)
+class CiSettings:
+    """``[ci]``: tokens for CI jobs in exchange for ID tokens."""
+
+    #: What ID tokens have to be issued for.
+    audience: str = "pypiproxy"
+    issuers: tuple[IssuerSettings, ...] = ()
+    rules: tuple[CiRule, ...] = ()
+
+
 #: The shortest pause between two looks at what is to be kept ready (seconds).
 LEAST_INTERVAL = 60.0
 
@@ -224,6 +277,7 @@ class Settings:
     warm: WarmSettings | None = None
     access: AccessSettings = AccessSettings()
     grants: tuple[GrantSettings, ...] = ()
+    ci: CiSettings | None = None
 
     def leaves(self, index: str) -> tuple[str, ...]:
         """The indexes that *index* consists of, groups among them replaced by their members: itself if it is no group.

@@ -34,6 +34,7 @@ FLOORS = {
     "accounts": 4,
     "cache": 4,
     "hosted": 4,
+    "identity": 4,
     "repository": 5,
     "web": 6,
     "bundle": 6,

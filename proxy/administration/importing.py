@@ -11,7 +11,7 @@ from attrs import asdict
 
 from proxy.administration.parts import IndexParts, chosen_hosted, project_name
 from proxy.errors import BadRequest
-from proxy.interfaces import IClaims, Report
+from proxy.interfaces import IOwnership, Report
 from proxy.moving.importing import Importing
 from proxy.moving.sources import Source
 from proxy.settings import UpstreamSettings
@@ -24,7 +24,7 @@ class Importer:
     """Imports into the hosted ones of *indexes*; *opened* opens a source."""
 
     def __init__(
-        self, indexes: Mapping[str, IndexParts], opened: Callable[[Path | UpstreamSettings], Source], claims: IClaims
+        self, indexes: Mapping[str, IndexParts], opened: Callable[[Path | UpstreamSettings], Source], claims: IOwnership
     ) -> None:
         self._indexes = indexes
         self._opened = opened

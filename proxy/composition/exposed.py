@@ -36,7 +36,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
     for upstream in settings.upstreams:
         for key, path in _of_upstream(upstream).items():
             if path is not None:
-                yield f"upstream.{upstream.name}.{key}", path
+                yield f"{upstream.table}.{key}", path
     for description in filter(speaks_tls, settings.server.listen):
         # Few endpoints speak TLS, and what it needs takes a while to load.
         from proxy.host.presented import keys_of

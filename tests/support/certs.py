@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import ipaddress
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,10 @@ def server_context(identity: Identity | None = None, *, demand_client: bool = Fa
         certificate=crypto.X509.from_cryptography(shown.certificate),
         trustRoot=trusted,
     )
+
+
+def plain_context(folder: Path) -> ssl.SSLContext:
+    """What a server outside Twisted shows; its files are in *folder*."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*server().write(folder, "issuer"))
+    return context

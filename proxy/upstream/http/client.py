@@ -147,7 +147,7 @@ class HttpClient:
             target = redirected(url, exchange.location, exchange.status)
             if named_by is None and self._leads_away(target):
                 words = f"redirects to the host {origin_of(target).host}, which its redirect_hosts does not list"
-                raise Missing(f"{words} (upstream.{self._settings.name})", url)
+                raise Missing(f"{words} ({self._settings.table})", url)
             url = target
         raise Failed(f"redirects more than {MOST_REDIRECTS} times")
 
@@ -323,7 +323,7 @@ class HttpClient:
             return exchange
         exchange.close()
         phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-        words, name = f"answered {status} {phrase}".strip(), f"upstream.{self._settings.name}"
+        words, name = f"answered {status} {phrase}".strip(), self._settings.table
         if status in (404, 410) or (status == HTTPStatus.FORBIDDEN and self._settings.forbidden == "missing"):
             raise Missing(words, exchange.url)
         if status == HTTPStatus.FORBIDDEN and self._settings.forbidden == "auto":
@@ -360,7 +360,7 @@ class HttpClient:
         allowed = self._settings.file_hosts
         if allowed is not None and not host_allowed(origin.host, allowed):
             raise Failed(
-                f"names the host {origin.host}, which upstream.{self._settings.name}.file_hosts does not list",
+                f"names the host {origin.host}, which {self._settings.table}.file_hosts does not list",
                 fault=Fault.NO_EVIDENCE,
             )
         if allowed is None and page.scheme == "https" and origin.scheme != "https":
@@ -370,8 +370,8 @@ class HttpClient:
             )
 
     async def close(self) -> None:
-        """Close idle connections."""
-        await self._pool.closeCachedConnections()
+        """Close idle connections, and those that become idle."""
+        await self._pool.retire()
 
 
 def _on_the_wire(value: str) -> bytes:

@@ -46,7 +46,7 @@ class Credentials:
         self._home = origin_of(settings.url)
         login = _Login(settings.username, settings.password, settings.token)
         files = {"password_file": settings.password_file, "token_file": settings.token_file, "netrc": settings.netrc}
-        named = {f"upstream.{settings.name}.{key}": path for key, path in files.items() if path is not None}
+        named = {f"{settings.table}.{key}": path for key, path in files.items() if path is not None}
         #: What has to be looked at regularly.
         self.rotating = Rotating(named, self._read, observing, value=login)
 

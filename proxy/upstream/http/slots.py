@@ -118,7 +118,7 @@ class Slots:
         if self.waiting >= self._settings.max_queue:
             self._drop_unwanted()
         if self.waiting >= self._settings.max_queue:
-            words = f"has {self.waiting} requests waiting already (upstream.{self._settings.name}.max_queue)"
+            words = f"has {self.waiting} requests waiting already ({self._settings.table}.max_queue)"
             raise Failed(words, fault=Fault.NO_EVIDENCE)
         queue = self._files if file else self._pages
         self._number += 1

@@ -46,7 +46,7 @@ class Trust:
     def __init__(self, settings: UpstreamSettings, observing: Observing, changed: Callable[[], None]) -> None:
         self._home = origin_of(settings.url)
         self._changed = changed
-        self._keys = _Keys(f"upstream.{settings.name}")
+        self._keys = _Keys(settings.table)
         files = {"ca_file": settings.ca_file, "client_cert": settings.client_cert, "client_key": settings.client_key}
         named = {f"{self._keys.table}.{key}": path for key, path in files.items() if path is not None}
         self._made = self._none_made()
@@ -54,7 +54,7 @@ class Trust:
             #: What has to be looked at regularly.
             self.rotating: Rotating[_Material] = Rotating(named, self._keys.load, observing, changed=self._forget)
         except OSError as error:
-            raise ConfigError(f"upstream.{settings.name}: {error.filename}: {error.strerror}") from error
+            raise ConfigError(f"{settings.table}: {error.filename}: {error.strerror}") from error
         except UnusableFile as error:
             raise ConfigError(str(error)) from error
 

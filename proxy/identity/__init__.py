@@ -1,0 +1,1 @@
+"""Who vouches for those who ask: ID tokens of CI systems, and directories."""
