@@ -19,10 +19,13 @@ from proxy.config import CommandLine, default_data_dir, load, quantities
 from proxy.errors import ConfigError
 from proxy.settings import (
     AccessSettings,
+    CiRule,
+    CiSettings,
     GrantSettings,
     GroupSettings,
     HostedSettings,
     IndexSettings,
+    IssuerSettings,
     PageLimits,
     ServerSettings,
     Settings,
@@ -298,7 +301,7 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     sources = {"password_file", "password_env", "token_file", "token_env", "netrc"}
     assert set(values["server"]) == {each.name for each in fields(ServerSettings)}
     assert set(values["upstream"]["pypi"]) | set(values["upstream"]["corp"]) == (
-        {each.name for each in fields(UpstreamSettings)} - {"name", "of_command_line"} - secrets | sources
+        {each.name for each in fields(UpstreamSettings)} - {"name", "of_command_line", "other_table"} - secrets | sources
     )
     of_every_kind, of_one = {"name", "kind"}, {"limits", "hosted", "group"}
     assert set(values["index"][0]) == (
@@ -309,6 +312,9 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     assert set(values["warm"]) == {each.name for each in fields(WarmSettings)}
     assert set(values["access"]) == {each.name for each in fields(AccessSettings)}
     assert set(values["grant"][0]) == {each.name for each in fields(GrantSettings)}
+    assert set(values["ci"]) == {each.name for each in fields(CiSettings)} - {"issuers", "rules"} | {"issuer", "rule"}
+    assert set(values["ci"]["issuer"]["github"]) == {each.name for each in fields(IssuerSettings)} - {"name", "token"}
+    assert set(values["ci"]["rule"][0]) == {each.name for each in fields(CiRule)}
 
 
 # -- what is kept ready -------------------------------------------------------------------------------------------------------

@@ -25,6 +25,9 @@ TABLES = {
     "## `[warm]`": "warm",
     "## `[access]`": "access",
     "## `[[grant]]`": "grant",
+    "## `[ci]`": "ci",
+    "### `[ci.issuer.NAME]`": "issuer",
+    "### `[[ci.rule]]`": "rule",
 }
 
 
@@ -45,6 +48,9 @@ def tables(text: str) -> Mapping[str, Mapping[str, Any]]:
         # Names of groups are no keys.
         "access": {key: value for key, value in values["access"].items() if key != "groups"},
         "grant": {key: value for each in values.get("grant", []) for key, value in each.items()},
+        "ci": {key: value for key, value in values.get("ci", {}).items() if key not in ("issuer", "rule")},
+        "issuer": {key: value for each in values.get("ci", {}).get("issuer", {}).values() for key, value in each.items()},
+        "rule": {key: value for each in values.get("ci", {}).get("rule", []) for key, value in each.items()},
     }
 
 

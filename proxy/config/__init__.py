@@ -17,6 +17,7 @@ from attrs import evolve, frozen
 from proxy.config import environment
 from proxy.config import readers as read
 from proxy.config.access import access_settings, grant_settings, wrong_grants
+from proxy.config.ci import ci_settings, wrong_rules
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
 from proxy.core.endpoint import escaped
@@ -83,6 +84,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     warm = _warm(root.table("warm"), here) if "warm" in root else None
     access = access_settings(root.table("access"), here)
     grants = tuple(grant_settings(table) for table in root.array("grant"))
+    ci = ci_settings(root.table("ci"), here) if "ci" in root else None
     root.done()
 
     if not indexes and not command_line.upstreams:
@@ -98,6 +100,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
     mistakes += _contradictions(source, indexes, upstreams)
     mistakes += wrong_grants(source, grants, access.groups, indexes)
+    mistakes += [] if ci is None else wrong_rules(source, ci, indexes)
     listen = _listen(command_line.listen, here, mistakes) or server.listen
     chosen = _preferred(command_line.upstreams, upstreams, mistakes)
     if chosen or given:
@@ -120,6 +123,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         warm=warm,
         access=access,
         grants=grants,
+        ci=ci,
     )
 
 

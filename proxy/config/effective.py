@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from proxy.config.quantities import DURATION_UNITS, SIZE_UNITS
 from proxy.settings import (
     AccessSettings,
+    CiRule,
+    CiSettings,
     GrantSettings,
     HostedSettings,
     IndexSettings,
+    IssuerSettings,
     ServerSettings,
     Settings,
     UpstreamSettings,
@@ -40,6 +43,8 @@ def effective(settings: Settings) -> str:
     if settings.access.groups:
         tables.append(("[access.groups]", [*settings.access.groups.items()], ""))
     tables += [("[[grant]]", [*_grant(each)], "") for each in settings.grants]
+    if settings.ci is not None:
+        tables += _ci(settings.ci)
     return "\n".join(f"{heading}\n{_lines(keys)}{secrets}" for heading, keys, secrets in tables)
 
 
@@ -55,6 +60,8 @@ def _key(key: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_value(each) for each in value)}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {_value(each)}' for key, each in value.items())} }}"
     if isinstance(value, Path):
         return json.dumps(str(value), ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False)
@@ -179,3 +186,43 @@ def _grant(grant: GrantSettings) -> _Keys:
     yield "indexes", grant.indexes
     yield "projects", grant.projects
     yield "principals", grant.principals
+
+
+def _ci(ci: CiSettings) -> Iterator[tuple[str, list[tuple[str, Any]], str]]:
+    """The tables of ``[ci]``."""
+    yield "[ci]", [("audience", ci.audience)], ""
+    for issuer in ci.issuers:
+        token = "" if issuer.token is None or issuer.token_file is not None else "# a token, which is not shown\n"
+        yield f"[ci.issuer.{json.dumps(issuer.name)}]", [*_issuer(issuer)], token
+    for rule in ci.rules:
+        yield "[[ci.rule]]", [*_rule(rule)], ""
+
+
+def _issuer(issuer: IssuerSettings) -> _Keys:
+    yield "url", issuer.url
+    yield "jwks_url", issuer.jwks_url
+    yield "ca_file", issuer.ca_file
+    yield "token_file", issuer.token_file
+    yield "outbound_proxy", None if issuer.outbound_proxy is None else shown(issuer.outbound_proxy)
+
+
+def _rule(rule: CiRule) -> _Keys:
+    yield "name", rule.name
+    yield "issuer", rule.issuer
+    yield "claims", _nested(rule.claims)
+    if rule.role is not None:
+        yield "role", rule.role
+        yield "indexes", rule.indexes
+        yield "projects", rule.projects
+    yield "lifetime", _duration(rule.lifetime)
+
+
+def _nested(claims: Sequence[tuple[Sequence[str], Sequence[str]]]) -> dict[str, Any]:
+    """*claims* as tables inside of one another."""
+    whole: dict[str, Any] = {}
+    for (*outer, name), patterns in claims:
+        table = whole
+        for each in outer:
+            table = table.setdefault(each, {})
+        table[name] = patterns
+    return whole

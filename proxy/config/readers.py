@@ -107,9 +107,10 @@ def principal(value: Any) -> str:
         "group": _NAME.fullmatch(named) is not None,
         "token": _TOKEN_ID.fullmatch(named) is not None,
         "part": named in {each.name for each in PARTS},
+        "ci": _NAME.fullmatch(named) is not None,
     }
     if not known.get(kind, False):
-        raise Unacceptable('"user:NAME", "group:NAME", "token:ID", "authenticated" or "anonymous"')
+        raise Unacceptable('"user:NAME", "group:NAME", "token:ID", "ci:NAME", "authenticated" or "anonymous"')
     return str(value)
 
 
@@ -304,6 +305,15 @@ def index_url(value: Any) -> str:
     if "?" in url or "#" in url:
         raise Unacceptable(f"{expected}, without a query or fragment", redacted(url))
     return url.rstrip("/") + "/"
+
+
+def plain_url(value: Any, expected: str) -> str:
+    """An http or https URL as it is, without credentials, query and fragment."""
+    url = text(value)
+    _check_url(url, expected, schemes=("http", "https"))
+    if "@" in urlsplit(url).netloc or "?" in url or "#" in url:
+        raise Unacceptable(expected, redacted(url))
+    return url
 
 
 def outbound_proxy(value: Any) -> str:

@@ -115,35 +115,38 @@ class ConfigTable:
     def tables(self, key: str) -> Iterable[tuple[str, ConfigTable]]:
         """The named tables ``[key.NAME]``."""
         self._known.append(key)
-        value = self._values.get(key, {})
+        value, path = self._values.get(key, {}), self._below(key)
         if not isinstance(value, dict):
-            self.complain(key, f"expected tables [{key}.NAME]")
+            self.complain(key, f"expected tables [{path}.NAME]")
             return
         for name, inner in value.items():
             if isinstance(inner, dict):
-                yield name, ConfigTable(inner, self._source, f"{key}.{name}", self._mistakes)
+                yield name, ConfigTable(inner, self._source, f"{path}.{name}", self._mistakes)
             else:
-                self.complain(f"{key}.{name}", f"expected a table [{key}.NAME]; is the name missing?")
+                self.complain(f"{key}.{name}", f"expected a table [{path}.NAME]; is the name missing?")
 
     def array(self, key: str) -> Iterable[ConfigTable]:
         """The tables ``[[key]]``, counted from 0 in messages."""
         self._known.append(key)
-        value = self._values.get(key, [])
+        value, path = self._values.get(key, []), self._below(key)
         if not isinstance(value, list) or not all(isinstance(inner, dict) for inner in value):
-            self.complain(key, f"expected tables [[{key}]], with two brackets on each side")
+            self.complain(key, f"expected tables [[{path}]], with two brackets on each side")
             return
         for number, inner in enumerate(value):
-            yield ConfigTable(inner, self._source, f"{key}[{number}]", self._mistakes)
+            yield ConfigTable(inner, self._source, f"{path}[{number}]", self._mistakes)
 
     def table(self, key: str) -> ConfigTable:
         """The table ``[key]``, empty when absent."""
         self._known.append(key)
-        value = self._values.get(key, {})
-        path = f"{self._path}.{key}" if self._path else key
+        value, path = self._values.get(key, {}), self._below(key)
         if not isinstance(value, dict):
             self.complain(key, f"expected a table [{path}], with one bracket on each side")
             value = {}
         return ConfigTable(value, self._source, path, self._mistakes)
+
+    def _below(self, key: str) -> str:
+        """Where the tables at *key* are in the file."""
+        return f"{self._path}.{key}" if self._path else key
 
     def done(self) -> None:
         """Note every key that nobody asked for, with the nearest one that exists."""
