@@ -133,6 +133,24 @@ class SentUnencrypted(ProxyError):
     title = "Credential sent unencrypted"
 
 
+class ExchangeRefused(ProxyError):
+    """An ID token is not exchanged; *code* says why to programs, as the public index has it."""
+
+    status = 422
+    title = "Token request failed"
+
+    def __init__(self, code: str, words: str, status: int = 422) -> None:
+        super().__init__(words)
+        self.code = code
+        self.status = status
+        self.passing = status in (429, 503)
+
+    @classmethod
+    def too_many(cls, what: str) -> ExchangeRefused:
+        """It comes to nothing for now, because there were too many."""
+        return cls("too-many-requests", f"{what}; try again in a minute", 429)
+
+
 class RightsUnknown(ProxyError):
     """Who may do what cannot be read for now: nobody may do anything that needs a right."""
 

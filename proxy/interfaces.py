@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
+from proxy.access.jobs import Job, Minted
 from proxy.access.principals import Principal
 from proxy.core.audited import Audited
 from proxy.core.cache_status import CacheStatus
@@ -625,3 +626,31 @@ class IAuditLog(Interface):
 
     def note(entry: Audited) -> None:
         """Record *entry*.  Never waits, raises nothing.  What nobody is known to have done is counted, not listed."""
+
+
+class IMinting(Interface):
+    """Makes tokens for CI jobs."""
+
+    async def mint(job: Job, index: str | None, expires: float) -> str:
+        """A token for *job*, on *index* alone if one is given, until *expires* (seconds since 1970).  Raises StorageFailed."""
+
+    async def burn(token: str) -> str | None:
+        """Make *token* worthless at once if it was minted for a job, and return the job's name; ``None``: it was not.
+
+        Raises StorageFailed, RightsUnknown.
+        """
+
+
+class IExchange(Interface):
+    """What CI jobs exchange ID tokens at.  *origin* is the address that asks."""
+
+    audience: str = Attribute("What ID tokens have to be issued for.")
+
+    async def mint(id_token: str, index: str | None, origin: str) -> Minted:
+        """What the job of *id_token* is given; it is good for *index* alone if one is named.
+
+        Raises ExchangeRefused, StorageFailed.
+        """
+
+    async def burn(token: str, origin: str) -> None:
+        """Make *token* worthless at once, if it was minted here.  Raises StorageFailed, RightsUnknown."""

@@ -106,6 +106,7 @@ class ProxyService(MultiService):
             self._access,
             rights or self._access.rights,
             self.storage,
+            None,
             serving=serving,
         )
         self.front = self._web.front

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,30 +15,13 @@ from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import LogEvent, formatEvent
 
-from proxy.identity.issuers import FRESH, PAUSE, USABLE, Issuer, IssuerDown, site_of
-from proxy.mechanism.offload import Inline
-from proxy.mechanism.rotating import Observing
+from proxy.identity.issuers import FRESH, PAUSE, USABLE, Issuer, IssuerDown
 from proxy.settings import IssuerSettings
-from proxy.statistics.recorders import UNRECORDED
-from proxy.upstream.http.fetching import SiteFetcher
-from proxy.upstream.http.identity import Identity
 from tests.support import certs
+from tests.support.exchanges import Ahead, asking
 from tests.support.issuer import FakeIssuer
 
 reactor: Any = default_reactor
-
-
-class Ahead:
-    """A reactor whose clock is ahead of the real one; timers go by the real one."""
-
-    def __init__(self) -> None:
-        self.by = 0.0
-
-    def seconds(self) -> float:
-        return float(reactor.seconds()) + self.by
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
 
 
 Make = Callable[..., Issuer]
@@ -57,12 +38,7 @@ def make(_clean_reactor: None, ahead: Ahead) -> Iterator[Make]:
     made: list[Issuer] = []
 
     def make(fake: FakeIssuer, **settings: Any) -> Issuer:
-        known = evolve(IssuerSettings(name="ci", url=fake.url), **settings)
-        site = evolve(site_of(known), connect_timeout=2.0, first_byte_timeout=0.5)
-        observing = Observing(Inline(), UNRECORDED, time.time)
-        who = Identity("tests", "tests", lambda: f"{random.getrandbits(64):016x}")  # no secret
-        fetcher = SiteFetcher(site, reactor=reactor, identity=who, clock=time.time, observing=observing)
-        made.append(Issuer(known, fetcher, ahead, Inline()))  # type: ignore[arg-type]  # it is the real one, ahead
+        made.append(asking(evolve(IssuerSettings(name="ci", url=fake.url), **settings), ahead))
         return made[-1]
 
     yield make

@@ -18,6 +18,8 @@ _NOBODY: frozenset[str] = frozenset()
 
 #: What grants call everybody, and everybody whose credential is right.
 EVERYBODY, AUTHENTICATED = "anonymous", "authenticated"
+#: How grants begin the name of a CI job.
+OF_JOB = "ci"
 
 
 class PrincipalKind(enum.Enum):
@@ -34,9 +36,9 @@ class PrincipalKind(enum.Enum):
 class Principal:
     """Someone who asks: the user called *name*, the token with that id, a part of the proxy, or a client that says nothing.
 
-    *user* is whose token it is.  *groups* are those that it brings along, besides those of the configuration.  *own* is what a
-    token may do by itself, ``None`` where it may do what its user may; *narrowed* are the extents that its holders have
-    confined it to: it may do only what is in each of them.
+    *user* is whose token it is; *job* is the CI job that it was minted for.  *groups* are those that it brings along, besides
+    those of the configuration.  *own* is what a token may do by itself, ``None`` where it may do what its user may; *narrowed*
+    are the extents that its holders have confined it to: it may do only what is in each of them.
     """
 
     kind: PrincipalKind
@@ -45,13 +47,21 @@ class Principal:
     groups: frozenset[str] = field(default=_NOBODY, repr=False)
     own: tuple[Scope, ...] | None = None
     narrowed: tuple[Extent, ...] = ()
+    job: str | None = None
 
     def __str__(self) -> str:
         """How the audit log names it."""
         if self.kind is PrincipalKind.ANONYMOUS:
             return self.name
-        of = f" of {subject(PrincipalKind.USER, self.user)}" if self.user is not None else ""
+        of = f" of {self._holder}" if self._holder is not None else ""
         return f"{subject(self.kind, self.name)}{of}"
+
+    @property
+    def _holder(self) -> str | None:
+        """Whose token it is."""
+        if self.user is not None:
+            return subject(PrincipalKind.USER, self.user)
+        return None if self.job is None else f"{OF_JOB}:{self.job}"
 
     @property
     def is_anonymous(self) -> bool:
@@ -60,8 +70,8 @@ class Principal:
     @property
     def uploads_as(self) -> str:
         """Who is noted as the uploader: a token uploads for its user, and its successor goes on for the same."""
-        if self.user is not None:
-            return subject(PrincipalKind.USER, self.user)
+        if self._holder is not None:
+            return self._holder
         return self.name if self.is_anonymous else subject(self.kind, self.name)
 
     def subjects(self, groups: Mapping[str, frozenset[str]]) -> frozenset[str]:
@@ -72,6 +82,8 @@ class Principal:
         if self.is_anonymous:
             return frozenset({EVERYBODY})
         found = {EVERYBODY, subject(self.kind, self.name)}
+        if self.job is not None:
+            found.add(f"{OF_JOB}:{self.job}")
         if self.kind is PrincipalKind.PART or self.own is not None:
             return frozenset(found)
         found.add(AUTHENTICATED)

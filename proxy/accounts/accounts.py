@@ -75,6 +75,14 @@ class Accounts:
         self._generation += 1
         self._right = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
 
+    def forget_token(self, name: str) -> None:
+        """Do not remember the token with the id *name*: it was revoked."""
+        self._generation += 1  # it may be being verified
+        for key in list(self._right):
+            verified = self._right.get(key)
+            if verified is not None and verified.principal.kind is PrincipalKind.TOKEN and verified.principal.name == name:
+                self._right.discard(key)
+
     def entrust(self, principal: Principal) -> str:
         """A password, with any user name, for *principal*, a part of this process; nobody else ever has it."""
         secret = os.urandom(24).hex()

@@ -37,13 +37,17 @@ class IssuedScope(msgspec.Struct, frozen=True):
 
 
 class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a token: what proves it (a public key), whose it is, and what it may do, ``None``: what its user may."""
+    """What is kept of a token: what proves it (a public key), whose it is, and what it may do, ``None``: what its user may.
+
+    It is a user's, or a CI *job*'s.
+    """
 
     key: bytes
-    user: str
+    user: str | None
     created: float
     own: tuple[IssuedScope, ...] | None = None
     expires: float | None = None
+    job: str | None = None
 
 
 _decode_issued = msgspec.json.Decoder(IssuedToken).decode
@@ -57,11 +61,16 @@ class Tokens:
         self._records = records
         self._clock = clock
 
-    async def issue(self, user: str, own: Sequence[IssuedScope] | None, expires: float | None) -> tuple[str, str]:
-        """Issue a token for *user*: its id, and its text, which nobody can obtain afterwards.  Raises StorageFailed."""
+    async def issue(
+        self, user: str | None, own: Sequence[IssuedScope] | None, expires: float | None, *, job: str | None = None
+    ) -> tuple[str, str]:
+        """Issue a token for *user*, or for a *job*: its id, and its text, which nobody can obtain afterwards.
+
+        Raises StorageFailed.
+        """
         while True:
             token, key = new_token(os.urandom(40))
-            issued = IssuedToken(key, user, self._clock(), None if own is None else tuple(own), expires)
+            issued = IssuedToken(key, user, self._clock(), None if own is None else tuple(own), expires, job)
             change = Change(f"{_FOLDER}/{token.id}", msgspec.json.encode(issued), expects=0, expires=expires)
             if await self._records.apply([change]) is not None:
                 return token.id, str(token)
@@ -88,7 +97,7 @@ class Tokens:
         await self._used(token.id, issued.expires)
         own = None if issued.own is None else tuple(each.scope for each in issued.own)
         narrowed = tuple(each.extent for each in confined)
-        principal = Principal(PrincipalKind.TOKEN, token.id, user=issued.user, own=own, narrowed=narrowed)
+        principal = Principal(PrincipalKind.TOKEN, token.id, issued.user, own=own, narrowed=narrowed, job=issued.job)
         return principal, min(ends, default=None)
 
     async def _used(self, name: str, expires: float | None) -> None:

@@ -17,6 +17,7 @@ from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
+from proxy.interfaces import IExchange
 from proxy.mechanism.patience import within
 from proxy.settings import Settings
 from proxy.upstream.http.identity import Identity
@@ -25,6 +26,7 @@ from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door
+from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
@@ -142,12 +144,14 @@ def build_web(
     access: AccessRoom,
     rights: Rights,
     storage: Storage,
+    exchange: IExchange | None,
     *,
     serving: bool,
 ) -> Web:
     """What answers for *indexes*, as *rights* permit; *look* finds what is wrong with the service, for those who probe it.
 
-    *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.
+    *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is where
+    CI jobs exchange ID tokens, if they do.
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
@@ -166,6 +170,7 @@ def build_web(
         FlatPages(means.work),
         uploads,
         lists,
+        Exchanging(exchange, [name for name, each in indexes.receiving.items() if each.takes_uploads], indexes.default),
         identity,
         door,
     )

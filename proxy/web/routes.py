@@ -56,6 +56,23 @@ class OperationsRoute:
 
 
 @frozen(slots=True)
+class ExchangeRoute:
+    """What CI jobs exchange ID tokens at: *verb* says which endpoint, *index* for which index alone, if that is said."""
+
+    verb: str
+    index: str | None
+    place: None = field(default=None, init=False)
+
+
+@frozen(slots=True)
+class DiscoveryRoute:
+    """Where the endpoints are for the upload URL with this *key* (PEP 807)."""
+
+    key: str
+    place: None = field(default=None, init=False)
+
+
+@frozen(slots=True)
 class TopLevel:
     """Something beside all indexes: ``/index/``, ``/favicon.ico``, and ``/`` where no index is at the root."""
 
@@ -92,7 +109,7 @@ class NoRoute:
     elsewhere: Elsewhere | None = None
 
 
-Route = Below | OperationsRoute | TopLevel | Slashless | NoRoute
+Route = Below | OperationsRoute | ExchangeRoute | DiscoveryRoute | TopLevel | Slashless | NoRoute
 
 
 class UrlSpace:
@@ -134,6 +151,12 @@ class UrlSpace:
                 return Slashless(f"{folder}/")
             case ("-", *rest):
                 return OperationsRoute(tuple(rest))
+            case ("_", "oidc", verb):
+                return ExchangeRoute(verb, None)
+            case ("index", name, "_", "oidc", verb) if name in self._indexes:
+                return ExchangeRoute(verb, name)
+            case (".well-known", "pytp", key):
+                return DiscoveryRoute(key)
             case ("index", ""):
                 return TopLevel(INDEXES)
             case ("favicon.ico",):

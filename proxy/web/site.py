@@ -21,13 +21,14 @@ from proxy.web.astray import Astray
 from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.door import Door
+from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.links import FlatPages
 from proxy.web.operations import Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages, redirect
 from proxy.web.projects import ProjectLists
-from proxy.web.routes import SHOWN, Below, NoRoute, OperationsRoute, Route, Slashless, TopLevel
+from proxy.web.routes import SHOWN, Below, DiscoveryRoute, ExchangeRoute, NoRoute, OperationsRoute, Route, Slashless, TopLevel
 from proxy.web.upload import Uploads
 from proxy.web.visitors import installer
 
@@ -84,6 +85,7 @@ class Routes:
         links: FlatPages,
         uploads: Uploads,
         lists: ProjectLists,
+        exchanging: Exchanging,
         identity: Identity,
         door: Door,
     ) -> None:
@@ -96,6 +98,7 @@ class Routes:
         self._uploads = uploads
         self._lists = lists
         self._door = door
+        self._exchanging = exchanging
         self._identity = identity
         self._astray = Astray()
         self._browsing = browsing
@@ -103,6 +106,8 @@ class Routes:
 
     async def __call__(self, ask: Ask) -> Answer:
         """The answer to *ask*.  Raises ProxyError."""
+        if isinstance(ask.route, ExchangeRoute):
+            return await self._exchanging.answer(ask.route, ask)
         if is_upload(ask):
             self._refuse_loop(ask)
             return await self._upload(ask)
@@ -118,6 +123,8 @@ class Routes:
                 return await self._below(below, ask)
             case TopLevel(path):
                 return await self._at_top_level(path, ask)
+            case DiscoveryRoute(key):
+                return await self._exchanging.discovery(key, ask)
             case Slashless(location):
                 return redirect(location)
             case NoRoute() as route:

@@ -13,6 +13,7 @@ from twisted.internet.defer import maybeDeferred
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import Principal
 from proxy.access.rights import Access, Permission
+from proxy.interfaces import IExchange
 from proxy.mechanism.offload import Inline
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
@@ -20,6 +21,7 @@ from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door
+from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
@@ -73,6 +75,7 @@ class Counter:
         shelves: Collection[Shelf] = (),
         default: str | None = None,
         rights: Doorkeeper | None = None,
+        exchange: IExchange | None = None,
         clock: Any = reactor,
         patience: Patience | None = None,
     ) -> None:
@@ -94,6 +97,7 @@ class Counter:
             FlatPages(offload),
             self.uploads,
             ProjectLists(door, tempfile.TemporaryFile, offload),
+            Exchanging(exchange, [each.name for each in shops if each.takes_uploads], default),
             identity,
             door,
         )

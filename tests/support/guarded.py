@@ -32,6 +32,7 @@ from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door
+from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
@@ -132,6 +133,7 @@ class Guarded:
             FlatPages(offload),
             self.uploads,
             self._lists,
+            Exchanging(None, (), None),
             identity,
             door,
         )
