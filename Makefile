@@ -58,8 +58,9 @@ docs: $(VENV)/installed-docs
 bench: $(VENV)/installed-test system-packages
 	$(BIN)/python bench/run.py $(ARGS)
 
-# Real servers and clients, and a load generator, that some tests and the bench use.  Without them those are skipped, each with its reason.
-system-packages:
+# Real servers and clients, a load generator, and a directory to log in at, that some tests and the bench use.  Without them those are
+# skipped, each with its reason.
+system-packages: $(BIN)/python
 	@{ command -v nginx >/dev/null || test -x /usr/sbin/nginx; } && command -v wrk >/dev/null && \
 	    { command -v sshd >/dev/null || test -x /usr/sbin/sshd; } && command -v scp >/dev/null && command -v rsync >/dev/null || { \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -67,6 +68,14 @@ system-packages:
 	            nginx wrk openssh-server openssh-client openssh-sftp-server rsync; \
 	    else false; fi; \
 	} || echo "nginx, wrk, sshd, scp or rsync is not here and could not be installed (Debian: apt install nginx wrk openssh-server rsync): what needs it is skipped"
+	@test -x /usr/sbin/slapd && test -e /usr/include/ldap.h && test -e /usr/include/sasl/sasl.h || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	            slapd ldap-utils libldap2-dev libsasl2-dev; \
+	    else false; fi; \
+	} || echo "slapd or the headers of OpenLDAP are not here and could not be installed (Debian: apt install slapd libldap2-dev libsasl2-dev)"
+	@$(BIN)/python -c "import ldap" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ldap]' || \
+	    echo "python-ldap could not be built: what needs it is skipped"
 
 $(VENV)/installed: $(METADATA) | $(BIN)/python
 	@echo "Installing pypiproxy and what it needs into $(VENV), which takes about a minute:"

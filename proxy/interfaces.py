@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
 from proxy.access.jobs import Job, Minted
-from proxy.access.principals import Principal
+from proxy.access.principals import DirectoryUser, Principal
 from proxy.core.audited import Audited
 from proxy.core.cache_status import CacheStatus
 from proxy.core.claims import Reservation
@@ -616,6 +616,16 @@ class IAccounts(Interface):
 
     async def authenticate(credential: bytes, origin: str) -> Principal | None:
         """Who sends *credential* from the address *origin*; ``None``, after a while, if it is wrong.
+
+        Raises RightsUnknown while that cannot be told, Overloaded.
+        """
+
+
+class IDirectory(Interface):
+    """Users whom another program knows."""
+
+    async def login(user: str, password: bytes) -> DirectoryUser | None:
+        """Who *user* is there; ``None`` if there is nobody of that name with that *password*.
 
         Raises RightsUnknown while that cannot be told, Overloaded.
         """

@@ -253,6 +253,41 @@ class GrantSettings:
 
 
 @frozen(kw_only=True)
+class LdapSettings:
+    """``[access.ldap]``: a directory that knows users, their passwords and their groups."""
+
+    #: ``ldap://host[:port]`` or ``ldaps://host[:port]``.
+    url: str
+    #: Whether ``ldap://`` continues over TLS before anything is said.
+    start_tls: bool = True
+    #: PEM file: authorities to trust instead of the system's.
+    ca_file: Path | None = None
+    #: Who searches, with a password, and the file that this was read from; ``None``: nobody in particular.
+    bind_dn: str | None = None
+    bind_password: str | None = field(default=None, repr=False)
+    bind_password_file: Path | None = None
+    #: Where users are, the attribute with their names, and what else has to be true of them.
+    base: str = ""
+    user_attribute: str = "uid"
+    user_filter: str = "(objectClass=*)"
+    #: Where groups are (``None``: there are none), which are those of ``{dn}`` or ``{user}``, and what has their names.
+    group_base: str | None = None
+    group_filter: str = "(member={dn})"
+    group_attribute: str = "cn"
+    #: How long one step may take (seconds).
+    timeout: float = 5.0
+
+
+@frozen(kw_only=True)
+class ReverseProxySettings:
+    """``[access.reverse_proxy]``: headers in which trusted proxies state who has logged in."""
+
+    user_header: str
+    #: The groups, separated by commas; ``None``: none are stated.
+    groups_header: str | None = None
+
+
+@frozen(kw_only=True)
 class AccessSettings:
     """``[access]``: who may log in, and how."""
 
@@ -263,8 +298,10 @@ class AccessSettings:
     #: The size at which the audit log is rotated (bytes), and the files that it may have in all.
     audit_size: int = 10_000_000
     audit_files: int = 5
-    #: The users in each group.
+    #: The users in each group, and ``group:NAME`` for those whom a directory or a reverse proxy has in the group NAME.
     groups: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    ldap: LdapSettings | None = None
+    reverse_proxy: ReverseProxySettings | None = None
 
 
 @frozen(kw_only=True)

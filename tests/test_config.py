@@ -26,7 +26,9 @@ from proxy.settings import (
     HostedSettings,
     IndexSettings,
     IssuerSettings,
+    LdapSettings,
     PageLimits,
+    ReverseProxySettings,
     ServerSettings,
     Settings,
     UpstreamSettings,
@@ -286,7 +288,7 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     values = tomllib.loads(whole.read_text())
 
     with pytest.raises(ConfigError) as caught:
-        load(whole, environ={"CORP_PASSWORD": "p", "CORP_TOKEN": "t"})
+        load(whole, environ={"CORP_PASSWORD": "p", "CORP_TOKEN": "t", "LDAP_PASSWORD": "p"})
     assert "no such key" not in str(caught.value)
     assert set(re.findall(r"(\w+) = ", str(caught.value))) == {
         "password_file",
@@ -295,6 +297,7 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
         "client_cert",
         "client_key",
         "files",
+        "bind_password_file",
     }
 
     secrets = {"password", "token"}
@@ -311,6 +314,9 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     assert set(values["index"][2]) == of_every_kind | {each.name for each in fields(GroupSettings)}
     assert set(values["warm"]) == {each.name for each in fields(WarmSettings)}
     assert set(values["access"]) == {each.name for each in fields(AccessSettings)}
+    ways = {"bind_password_file", "bind_password_env"}
+    assert set(values["access"]["ldap"]) == {each.name for each in fields(LdapSettings)} - {"bind_password"} | ways
+    assert set(values["access"]["reverse_proxy"]) == {each.name for each in fields(ReverseProxySettings)}
     assert set(values["grant"][0]) == {each.name for each in fields(GrantSettings)}
     assert set(values["ci"]) == {each.name for each in fields(CiSettings)} - {"issuers", "rules"} | {"issuer", "rule"}
     assert set(values["ci"]["issuer"]["github"]) == {each.name for each in fields(IssuerSettings)} - {"name", "token"}

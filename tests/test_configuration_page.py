@@ -24,6 +24,8 @@ TABLES = {
     "### Group indexes": "group",
     "## `[warm]`": "warm",
     "## `[access]`": "access",
+    "### `[access.ldap]`": "ldap",
+    "### `[access.reverse_proxy]`": "reverse_proxy",
     "## `[[grant]]`": "grant",
     "## `[ci]`": "ci",
     "### `[ci.issuer.NAME]`": "issuer",
@@ -46,7 +48,8 @@ def tables(text: str) -> Mapping[str, Mapping[str, Any]]:
         **{table: _own(values["index"], number) for number, table in enumerate(("index", "hosted", "group"))},
         "warm": values.get("warm", {}),
         # Names of groups are no keys.
-        "access": {key: value for key, value in values["access"].items() if key != "groups"},
+        "access": {key: value for key, value in values["access"].items() if key not in ("groups", "ldap", "reverse_proxy")},
+        **{table: values["access"].get(table, {}) for table in ("ldap", "reverse_proxy")},
         "grant": {key: value for each in values.get("grant", []) for key, value in each.items()},
         "ci": {key: value for key, value in values.get("ci", {}).items() if key not in ("issuer", "rule")},
         "issuer": {key: value for each in values.get("ci", {}).get("issuer", {}).values() for key, value in each.items()},

@@ -90,13 +90,22 @@ class Principal:
         user = self.user if self.kind is PrincipalKind.TOKEN else self.name if self.kind is PrincipalKind.USER else None
         if user is not None:
             found.add(subject(PrincipalKind.USER, user))
-        found |= {in_group(name) for name, users in groups.items() if user in users or name in self.groups}
+        stated = frozenset(map(in_group, self.groups))
+        found |= {in_group(name) for name, users in groups.items() if user in users or not stated.isdisjoint(users)}
         return frozenset(found)
 
 
 def is_user_name(name: str) -> bool:
     """Whether *name* is one that a user may have: letters, digits and, inside, any of ``. _ @ + -``."""
     return len(name) <= _LONGEST_USER and _USER.fullmatch(name) is not None
+
+
+@frozen(slots=True)
+class DirectoryUser:
+    """A user as a directory knows it: the *name* in its spelling, and its *groups*."""
+
+    name: str
+    groups: frozenset[str] = _NOBODY
 
 
 def subject(kind: PrincipalKind, name: str) -> str:

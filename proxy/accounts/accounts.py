@@ -24,7 +24,7 @@ from proxy.accounts.turns import Turns
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.core.bounded import BoundedTable
-from proxy.interfaces import Clock, IAccounts, IAuditLog
+from proxy.interfaces import Clock, IAccounts, IAuditLog, IDirectory
 from proxy.mechanism.flight import Flights
 
 #: For how long a right credential is remembered (seconds).
@@ -46,7 +46,10 @@ class _Verified:
 
 @implementer(IAccounts)
 class Accounts:
-    """The accounts of *users* and *tokens*.  *clock* tells the wall time, *audit* is told of logins, *failures* counts them."""
+    """The accounts of *users*, of *tokens*, and of a *directory* if there is one; a user of the file is none of the directory.
+
+    *clock* tells the wall time, *audit* is told of logins, *failures* counts them.
+    """
 
     def __init__(
         self,
@@ -56,12 +59,15 @@ class Accounts:
         clock: Clock,
         audit: IAuditLog,
         failures: FailedLogins | None = None,
+        *,
+        directory: IDirectory | None = None,
     ) -> None:
         self._users = users
         self._tokens = tokens
         self._reactor = reactor
         self._clock = clock
         self._audit = audit
+        self._directory = directory
         self._key = os.urandom(32)
         self._generation = 0
         self._right: BoundedTable[bytes, _Verified] = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
@@ -127,9 +133,7 @@ class Accounts:
             users = await self._users.users()
             # Somebody may have typed the password in the place of the name.
             named = f"user:{login.user}" if login.user in users else "an unknown user"
-            async with self._turns.of(origin):
-                right = await self._users.is_right(login.user, login.password)
-            principal = Principal(PrincipalKind.USER, login.user) if right else None
+            principal = await self._user(login, origin, local=login.user in users)
         if principal is None:
             self._audit.note(Audited(named, origin, _LOGIN, AuditOutcome.WRONG))
             return None
@@ -138,6 +142,17 @@ class Accounts:
             until = self._reactor.seconds() + _REMEMBERED
             self._right.put(self._hash(credential), _Verified(principal, until, expires))
         return principal
+
+    async def _user(self, login: PasswordLogin, origin: str, *, local: bool) -> Principal | None:
+        """The user of *login*, if the password is right; *local*: it is one of the file.  Raises RightsUnknown."""
+        if self._directory is not None and not local:
+            found = await self._directory.login(login.user, login.password)
+            if found is None or found.name in await self._users.users():
+                return None
+            return Principal(PrincipalKind.USER, found.name, groups=found.groups)
+        async with self._turns.of(origin):
+            right = await self._users.is_right(login.user, login.password)
+        return Principal(PrincipalKind.USER, login.user) if right else None
 
     def close(self) -> None:
         """Give up what is being verified."""

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from proxy.config import environment
 from proxy.config import readers as read
-from proxy.config.access import access_settings, grant_settings, wrong_grants
+from proxy.config.access import access_settings, grant_settings, wrong_access, wrong_grants
 from proxy.config.ci import ci_settings, wrong_rules
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
@@ -82,7 +82,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     upstreams = {name: _upstream(name, table, here, environ) for name, table in tables.items()}
     indexes = [_index(table, here) for table in root.array("index")]
     warm = _warm(root.table("warm"), here) if "warm" in root else None
-    access = access_settings(root.table("access"), here)
+    access = access_settings(root.table("access"), here, environ)
     grants = tuple(grant_settings(table) for table in root.array("grant"))
     ci = ci_settings(root.table("ci"), here) if "ci" in root else None
     root.done()
@@ -99,6 +99,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
         indexes = [evolve(indexes[0], default=True)]
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
     mistakes += _contradictions(source, indexes, upstreams)
+    mistakes += wrong_access(source, access, server.trusted_proxies)
     mistakes += wrong_grants(source, grants, access.groups, indexes)
     mistakes += [] if ci is None else wrong_rules(source, ci, indexes)
     listen = _listen(command_line.listen, here, mistakes) or server.listen

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from proxy.access.principals import in_group
 from proxy.access.roles import ALL, Role
 from proxy.config import readers as read
+from proxy.config.directories import ldap_settings, reverse_proxy_settings
 from proxy.config.tables import ConfigTable, Unacceptable
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 
+#: How a group of a directory is named among the users of a group.
+_GROUP = in_group("")
 
-def access_settings(table: ConfigTable, here: read.Here) -> AccessSettings:
+
+def access_settings(table: ConfigTable, here: read.Here, environ: Mapping[str, str]) -> AccessSettings:
     """What ``[access]`` says."""
     known = AccessSettings()
     found = AccessSettings(
@@ -19,6 +25,8 @@ def access_settings(table: ConfigTable, here: read.Here) -> AccessSettings:
         audit_size=table.take("audit_size", read.room, known.audit_size),
         audit_files=table.take("audit_files", read.whole_number(1), known.audit_files),
         groups=dict(_groups(table.table("groups"))),
+        ldap=ldap_settings(table.table("ldap"), here, environ) if "ldap" in table else None,
+        reverse_proxy=reverse_proxy_settings(table.table("reverse_proxy")) if "reverse_proxy" in table else None,
     )
     table.done()
     return found
@@ -30,7 +38,17 @@ def _groups(table: ConfigTable) -> Iterator[tuple[str, tuple[str, ...]]]:
             read.name(name)
         except Unacceptable as problem:
             table.complain(name, f"the group's name is to be {problem.expected}")
-        yield name, table.take(name, read.several(read.user), ())
+        yield name, table.take(name, read.several(_member), ())
+
+
+def _member(value: Any) -> str:
+    """A user, or ``group:`` and the name of a group of a directory, which may be any text."""
+    group = value.removeprefix(_GROUP) if isinstance(value, str) and value.startswith(_GROUP) else None
+    if group is None:
+        return read.user(value)
+    if not group.strip() or not group.isprintable():
+        raise Unacceptable('"group:" and the name of a group as the directory or the reverse proxy states it')
+    return str(value)
 
 
 def grant_settings(table: ConfigTable) -> GrantSettings:
@@ -47,6 +65,23 @@ def grant_settings(table: ConfigTable) -> GrantSettings:
     )
     table.done()
     return found
+
+
+def wrong_access(source: str, access: AccessSettings, trusted_proxies: Sequence[str]) -> list[str]:
+    """What *access* relies on that there is not."""
+    mistakes = []
+    if access.reverse_proxy is not None and not trusted_proxies:
+        mistakes.append(
+            f"{source}: access.reverse_proxy: nobody is believed; expected server.trusted_proxies with their addresses"
+        )
+    if access.ldap is None and access.reverse_proxy is None:
+        mistakes += [
+            f'{source}: access.groups.{name}: nobody states "{each}"; expected a table [access.ldap] or [access.reverse_proxy]'
+            for name, members in access.groups.items()
+            for each in members
+            if each.startswith(_GROUP)
+        ]
+    return mistakes
 
 
 def wrong_grants(

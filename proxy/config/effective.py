@@ -16,6 +16,8 @@ from proxy.settings import (
     HostedSettings,
     IndexSettings,
     IssuerSettings,
+    LdapSettings,
+    ReverseProxySettings,
     ServerSettings,
     Settings,
     UpstreamSettings,
@@ -42,6 +44,10 @@ def effective(settings: Settings) -> str:
     tables.append(("[access]", [*_access(settings.access)], ""))
     if settings.access.groups:
         tables.append(("[access.groups]", [*settings.access.groups.items()], ""))
+    if settings.access.ldap is not None:
+        tables.append(("[access.ldap]", [*_ldap(settings.access.ldap)], _ldap_secret(settings.access.ldap)))
+    if settings.access.reverse_proxy is not None:
+        tables.append(("[access.reverse_proxy]", [*_reverse_proxy(settings.access.reverse_proxy)], ""))
     tables += [("[[grant]]", [*_grant(each)], "") for each in settings.grants]
     if settings.ci is not None:
         tables += _ci(settings.ci)
@@ -179,6 +185,32 @@ def _access(access: AccessSettings) -> _Keys:
     yield "allow_plaintext_auth", access.allow_plaintext_auth
     yield "audit_size", _size(access.audit_size)
     yield "audit_files", access.audit_files
+
+
+def _ldap(ldap: LdapSettings) -> _Keys:
+    yield "url", ldap.url
+    yield "start_tls", ldap.start_tls
+    yield "ca_file", ldap.ca_file
+    yield "bind_dn", ldap.bind_dn
+    yield "bind_password_file", ldap.bind_password_file
+    yield "base", ldap.base
+    yield "user_attribute", ldap.user_attribute
+    yield "user_filter", ldap.user_filter
+    if ldap.group_base is not None:
+        yield "group_base", ldap.group_base
+        yield "group_filter", ldap.group_filter
+        yield "group_attribute", ldap.group_attribute
+    yield "timeout", _duration(ldap.timeout)
+
+
+def _ldap_secret(ldap: LdapSettings) -> str:
+    from_file = ldap.bind_password is None or ldap.bind_password_file is not None
+    return "" if from_file else "# bind_dn with a password, which is not shown\n"
+
+
+def _reverse_proxy(stated: ReverseProxySettings) -> _Keys:
+    yield "user_header", stated.user_header
+    yield "groups_header", stated.groups_header
 
 
 def _grant(grant: GrantSettings) -> _Keys:

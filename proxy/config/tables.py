@@ -19,6 +19,9 @@ Reader = Callable[[Any], T]
 #: Where people put secrets in other programs' files, and where they go here.
 _MISPLACED = {
     "password": "secrets are not kept in this file: name a file with password_file or a variable with password_env",
+    "bind_password": (
+        "secrets are not kept in this file: name a file with bind_password_file or a variable with bind_password_env"
+    ),
     "token": "secrets are not kept in this file: name a file with token_file or a variable with token_env",
 }
 
