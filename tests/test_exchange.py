@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define, evolve, field
+from attrs import evolve
 from joserfc.jwk import RSAKey
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent
@@ -20,29 +19,17 @@ from proxy.access.principals import Principal
 from proxy.access.rights import Access, Grant, GrantedRights, Permission
 from proxy.access.roles import Extent, Role, Scope
 from proxy.access.tokens import Confinement, narrowed, read_token
-from proxy.accounts.accounts import Accounts
-from proxy.accounts.jobs import JobTokens
-from proxy.accounts.tokens import Tokens
-from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
-from proxy.identity.exchange import MOST_FAILURES, MOST_TOKENS, TokenExchange
+from proxy.identity.exchange import MOST_FAILURES, MOST_TOKENS
 from proxy.identity.issuers import PAUSE
-from proxy.interfaces import IAuditLog, IExchange
-from proxy.mechanism.offload import Inline
-from proxy.mechanism.rotating import Observing
-from proxy.settings import CiRule, CiSettings, IssuerSettings
-from proxy.statistics.recorders import UNRECORDED
-from proxy.storage.memory import MemoryVersioned
-from tests.shelf import Shelf
+from proxy.interfaces import IExchange
+from proxy.settings import CiRule
 from tests.support import wire
 from tests.support.counter import Counter, post
-from tests.support.exchanges import Ahead, asking
+from tests.support.exchanges import JSON, ExchangePlace
 from tests.support.issuer import FakeIssuer
-from tests.support.logins import basic
 from tests.support.receiving import Shop
-from tests.support.wheels import wheel
 
-JSON = "application/json"
 RULES = (
     CiRule(
         name="release",
@@ -56,79 +43,25 @@ RULES = (
 )
 
 
-@implementer(IAuditLog)
-@define
-class Written:
-    """What was written down."""
-
-    entries: list[Audited] = field(factory=list)
-
-    def note(self, entry: Audited) -> None:
-        self.entries.append(entry)
-
-
-class Place:
+class Place(ExchangePlace):
     """A site with an exchange for the jobs of *fake*."""
 
     def __init__(self, fake: FakeIssuer, folder: Path) -> None:
+        super().__init__(fake.url, RULES, folder)
         self.fake = fake
-        self.ahead = Ahead()
-        self.audit = Written()
-        observing = Observing(Inline(), UNRECORDED, self.ahead.wall)
-        users = UsersFile(
-            folder / "users", expected=False, observing=observing, hashing=Inline(), changed=lambda: self.accounts.forget()
-        )
-        tokens = Tokens(MemoryVersioned(self.ahead.wall), self.ahead.wall)
-        self.accounts = Accounts(users, tokens, self.ahead, self.ahead.wall, Written())  # type: ignore[arg-type]
-        self.issuer = asking(IssuerSettings(name="github", url=fake.url), self.ahead)
-        exchange = TokenExchange(
-            CiSettings(audience="pypiproxy", issuers=(self.issuer.settings,), rules=RULES),
-            {fake.url: self.issuer},
-            JobTokens(tokens, self.accounts),
-            self.audit,
-            reactor=self.ahead,  # type: ignore[arg-type]  # it is the real one, ahead
-            clock=self.ahead.wall,
-            offload=Inline(),
-        )
-        here = Shelf("shelf", wheel("here"))
-        self.counter = Counter(Shop("internal"), Shop("closed", takes_uploads=False), shelves=[here], exchange=exchange).open()
-
-    async def send(self, verb: str, members: object, root: str = "/") -> wire.Reply:
-        """The answer to *members* in JSON."""
-        return await post(self.counter.port, f"{root}_/oidc/{verb}", json.dumps(members).encode(), JSON)
 
     async def minted(self, token: str | None = None, root: str = "/") -> str:
         """What is given for an ID token."""
-        reply = await self.send("mint-token", {"token": token or self.fake.token()}, root)
-        assert reply.status == 200, reply.body
-        assert reply.json["success"] is True
-        text: str = reply.json["token"]
-        return text
-
-    async def who(self, token: str) -> Principal | None:
-        """Who has *token* by now, as a client sends it."""
-        return await self.accounts.authenticate(basic("__token__", token).encode(), "127.0.0.1")
-
-    async def refusal(self, token: str) -> tuple[int, str, str]:
-        """Status, code and description of the answer to an ID token that is not exchanged."""
-        reply = await self.send("mint-token", {"token": token})
-        (error,) = reply.json["errors"]
-        assert reply.json["message"] == "Token request failed"
-        assert "token" not in reply.json
-        return reply.status, error["code"], error["description"]
-
-    async def close(self) -> None:
-        await self.counter.close()
-        await self.issuer.close()
-        self.accounts.close()
-        self.fake.stop()
+        return await self.exchanged(token or self.fake.token(), root)
 
 
 @pytest.fixture
 def place(_clean_reactor: None, tmp_path: Path) -> Iterator[Place]:
-    made = Place(FakeIssuer().start(), tmp_path)
+    fake = FakeIssuer().start()
+    made = Place(fake, tmp_path)
     yield made
     pytest_twisted.blockon(Deferred.fromCoroutine(made.close()))
+    fake.stop()
 
 
 def may(principal: Principal | None, permission: Permission, index: str, project: str, *grants: Grant) -> bool:

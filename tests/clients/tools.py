@@ -70,3 +70,28 @@ def _missing(name: str) -> str | None:
         return ended.stderr.strip()[-300:]
     mark.write_text(wanted, "utf-8")
     return None
+
+
+#: Packages of npm, loosely pinned as the others.
+NODE = {"oidc-provider": "8"}
+
+
+def node_package(name: str) -> Path:
+    """A directory in which Node finds the package *name*, installed if need be.  Skips the test that cannot have it."""
+    reason = _missing_of_node(name)
+    if reason is not None:
+        pytest.skip(f"{name} cannot be installed here: {reason}")
+    return PLACE / f"node-{name}"
+
+
+@functools.cache
+def _missing_of_node(name: str) -> str | None:
+    npm, folder = shutil.which("npm"), PLACE / f"node-{name}"
+    if npm is None or shutil.which("node") is None:
+        return "there is no node or npm (Debian: apt install nodejs npm)"
+    if (folder / "node_modules" / name).exists():
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", f"{name}@{NODE[name]}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stderr.strip()[-300:] if ended.returncode else None
