@@ -160,11 +160,11 @@ class AuditLog:
 
     async def close(self) -> None:
         """Write what waits."""
+        counting = self._counting
         self._tell_refused()
-        for call in (self._counting, self._later):
+        for call in (counting, self._later):
             if call is not None and call.active():
                 call.cancel()
-        self._counting = None
         self._write()
         await self._writing
 
