@@ -204,8 +204,8 @@ class CiRule:
     claims: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     #: A role on projects of indexes; ``None``: what grants say of ``ci:NAME``, and no more.
     role: str | None = None
-    indexes: tuple[str, ...] = ()
-    projects: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ("*",)
+    projects: tuple[str, ...] = ("*",)
     #: Seconds that the token lives.
     lifetime: float = 900.0
 

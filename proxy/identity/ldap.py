@@ -18,13 +18,12 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.access.principals import DirectoryUser
+from proxy.access.principals import DirectoryUser, is_user_name
 from proxy.errors import Overloaded, RightsUnknown
 from proxy.interfaces import IDirectory
 from proxy.mechanism.offload import Offload
 from proxy.mechanism.rotating import Observing, Rotating
 from proxy.mechanism.secret_files import one_line
-from proxy.names import is_user_name
 from proxy.settings import LdapSettings
 
 #: Logins that are under way at one time, and those that may wait for them.

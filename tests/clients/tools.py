@@ -41,6 +41,7 @@ REQUIREMENTS = {
     "bandersnatch": ("bandersnatch>=6.7",),
     "simple-repository-server": ("simple-repository-server>=0.9",),
     "pypiserver": ("pypiserver>=2.4", "setuptools<81"),
+    "twine": ("twine>=6.2",),
     "devpi": ("devpi-server>=6.15", "devpi-client>=7"),
 }
 

@@ -12,15 +12,15 @@ from twisted.internet.defer import maybeDeferred
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import Principal
-from proxy.access.rights import Access, Permission
-from proxy.interfaces import IExchange
+from proxy.access.rights import Access, Permission, Rights
+from proxy.interfaces import IAccounts, IExchange
 from proxy.mechanism.offload import Inline
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
-from proxy.web.door import Door
+from proxy.web.door import Door, NoAccounts
 from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
@@ -75,6 +75,8 @@ class Counter:
         shelves: Collection[Shelf] = (),
         default: str | None = None,
         rights: Doorkeeper | None = None,
+        granted: Rights | None = None,
+        accounts: IAccounts | None = None,
         exchange: IExchange | None = None,
         clock: Any = reactor,
         patience: Patience | None = None,
@@ -84,7 +86,7 @@ class Counter:
         here = wheel("here")
         repositories = {each.name: each for each in (*(Shelf(shop.name, here) for shop in shops), *shelves)}
         offload, identity, health = Inline(), Identity("pypiproxy/test", "pypiproxy-test"), Health(lambda: True, _well)
-        door = Door(self.rights, repositories=repositories, permissions=PERMISSIONS)
+        door = Door(granted or self.rights, accounts or NoAccounts(), repositories=repositories, permissions=PERMISSIONS)
         self.uploads = Uploads(self.shops, default, door)
         routes = Routes(
             repositories,
@@ -114,9 +116,12 @@ class Counter:
         self.site = BoundedSite(self.front, clock, 1000, 75.0, lambda full: None)
         self._port: Any = None
 
-    def open(self) -> Counter:
-        """Listen on a free port of 127.0.0.1."""
-        self._port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+    def open(self, tls: Any = None) -> Counter:
+        """Listen on a free port of 127.0.0.1; with *tls* (see ``tests.support.certs``), over https."""
+        if tls is None:
+            self._port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        else:
+            self._port = reactor.listenSSL(0, self.site, tls, interface="127.0.0.1")
         return self
 
     async def close(self) -> None:

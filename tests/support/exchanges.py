@@ -13,6 +13,7 @@ from twisted.internet import reactor as default_reactor
 from zope.interface import implementer
 
 from proxy.access.principals import Principal
+from proxy.access.rights import GrantedRights
 from proxy.accounts.accounts import Accounts
 from proxy.accounts.jobs import JobTokens
 from proxy.accounts.tokens import Tokens
@@ -80,7 +81,7 @@ class Written:
 class ExchangePlace:
     """A site with an exchange for the jobs of the issuer at *url* by *rules*, which call it ``github``."""
 
-    def __init__(self, url: str, rules: tuple[CiRule, ...], folder: Path, audience: str = "pypiproxy") -> None:
+    def __init__(self, url: str, rules: tuple[CiRule, ...], folder: Path, audience: str = "pypiproxy", tls: Any = None) -> None:
         self.ahead = Ahead()
         self.audit = Written()
         observing = Observing(Inline(), UNRECORDED, self.ahead.wall)
@@ -99,8 +100,12 @@ class ExchangePlace:
             clock=self.ahead.wall,
             offload=Inline(),
         )
-        here = Shelf("shelf", wheel("here"))
-        self.counter = Counter(Shop("internal"), Shop("closed", takes_uploads=False), shelves=[here], exchange=exchange).open()
+        self.shop = Shop("internal")
+        closed, here = Shop("closed", takes_uploads=False), Shelf("shelf", wheel("here"))
+        rights = GrantedRights()
+        self.counter = Counter(
+            self.shop, closed, shelves=[here], granted=rights, accounts=self.accounts, exchange=exchange
+        ).open(tls)
 
     async def send(self, verb: str, members: object, root: str = "/") -> wire.Reply:
         """The answer to *members* in JSON."""

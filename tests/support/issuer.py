@@ -112,7 +112,7 @@ class FakeIssuer:
                 return json.dumps({"issuer": self.url, "jwks_uri": f"{self.url}/keys"}).encode()
             case "/keys":
                 return json.dumps({"keys": [self.key.as_dict(private=False)]}).encode()
-            case "/token" if authorization == f"Bearer {RUNNER_TOKEN}":
+            case "/token" if (authorization or "").lower() == f"bearer {RUNNER_TOKEN}":
                 audience = parse_qs(parts.query).get("audience", ["nobody"])[0]
                 return json.dumps({"value": self.token({"aud": audience})}).encode()
         return None
