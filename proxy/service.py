@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
@@ -35,6 +35,9 @@ from proxy.mechanism.rotating import Rotating
 from proxy.model import EMPTY
 from proxy.policy.policy import STANDARD, Policy
 from proxy.settings import Settings, WarmSettings
+
+if TYPE_CHECKING:
+    from proxy.composition.ci import BuiltExchange
 
 
 class ProxyService(MultiService):
@@ -79,6 +82,7 @@ class ProxyService(MultiService):
         self._indexes = build_indexes(settings.indexes, {**built_in, **kinds})
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
         self._access = build_access(settings, self.storage, self._means, self._indexes.first_uploader)
+        self._exchange = self._built_exchange()
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
@@ -106,7 +110,7 @@ class ProxyService(MultiService):
             self._access,
             rights or self._access.rights,
             self.storage,
-            None,
+            None if self._exchange is None else self._exchange.exchange,
             serving=serving,
         )
         self.front = self._web.front
@@ -153,6 +157,8 @@ class ProxyService(MultiService):
             await self._indexes.close()
             await self._clients.close()
             await self.caches.close()
+            if self._exchange is not None:
+                await self._exchange.close()
             await self._access.close()
             await self.storage.close()
         finally:
@@ -164,7 +170,21 @@ class ProxyService(MultiService):
     def _rotating(self) -> Sequence[Rotating[Any]]:
         """The files that may be replaced while this runs."""
         of_listeners = (file for each in self.listenings for file in each.rotating)
-        return [*self._clients.rotating, *of_listeners, *self._access.users.rotating]
+        return [
+            *self._clients.rotating,
+            *of_listeners,
+            *self._access.rotating,
+            *([] if self._exchange is None else self._exchange.rotating),
+        ]
+
+    def _built_exchange(self) -> BuiltExchange | None:
+        if self._settings.ci is None:
+            return None
+        # Few services have one, and what verifies signatures takes a while to load.
+        from proxy.composition.ci import build_exchange
+
+        access = self._access
+        return build_exchange(self._settings.ci, self._clients.identity, access.jobs, access.audit, self._means)
 
     async def _look_at_commands(self) -> Sequence[Trouble]:
         return await self._commands.look()

@@ -19,6 +19,7 @@ from proxy.policy.policy import STANDARD, Policy
 from proxy.service import ProxyService, build
 from proxy.settings import (
     AccessSettings,
+    CiSettings,
     GrantSettings,
     IndexSettings,
     PageLimits,
@@ -101,12 +102,13 @@ async def start(
     rights: Rights | None = None,
     access: AccessSettings = _UNTOLD,
     grants: tuple[GrantSettings, ...] = (),
+    ci: CiSettings | None = None,
     **server: Any,
 ) -> Running:
     """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise.
 
     *clock* is what it takes for the wall time, *policy* what it goes by, *rights* what its clients may do if that is not what
-    *access* and *grants* say, *kinds* builds indexes of other kinds.
+    *access* and *grants* say, *kinds* builds indexes of other kinds, *ci* which jobs of CI systems it gives tokens.
     """
     names = tuple(each.name for each in upstreams)
     limits = limits or PageLimits(soft_deadline=0.1)
@@ -118,6 +120,7 @@ async def start(
         indexes=indexes or (index,),
         access=access,
         grants=grants,
+        ci=ci,
     )
     service = build(settings, default_reactor, clock, policy=policy, rights=rights, kinds=kinds)
     service.startService()

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from proxy.access.principals import ANONYMOUS, Principal, PrincipalKind
-from proxy.names import is_user_name
+from proxy.access.principals import ANONYMOUS, Principal, PrincipalKind, is_user_name
 
 #: Groups of one user that count, and users that are kept as they were read.
 _MOST_GROUPS, _USERS = 1000, 1024

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from attrs import frozen
 
 from proxy.access.rights import FirstUploader, Grant, GrantedRights
@@ -9,17 +12,25 @@ from proxy.access.roles import Extent, Role, Scope
 from proxy.accounts import audit, users
 from proxy.accounts.accounts import Accounts
 from proxy.accounts.audit import AuditFile, AuditLog
+from proxy.accounts.jobs import JobTokens
 from proxy.accounts.tokens import Tokens
 from proxy.accounts.users import UsersFile
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
 from proxy.mechanism.offload import Offload
-from proxy.settings import GrantSettings, Settings
+from proxy.mechanism.rotating import Rotating
+from proxy.settings import GrantSettings, LdapSettings, Settings
+
+if TYPE_CHECKING:
+    from proxy.identity.ldap import LdapDirectory
 
 
 @frozen(kw_only=True)
 class AccessRoom:
-    """All of it.  *hashing* is the thread for passwords: hashes take long, and memory, so there is one at a time."""
+    """All of it.  *hashing* is the thread for passwords: hashes take long, and memory, so there is one at a time.
+
+    *directory* knows users who are not in the file, if there is one.
+    """
 
     rights: GrantedRights
     accounts: Accounts
@@ -27,6 +38,17 @@ class AccessRoom:
     tokens: Tokens
     audit: AuditLog
     hashing: Offload
+    directory: LdapDirectory | None = None
+
+    @property
+    def rotating(self) -> Sequence[Rotating[Any]]:
+        """The files that have to be looked at regularly."""
+        return [*self.users.rotating, *(() if self.directory is None else self.directory.rotating)]
+
+    @property
+    def jobs(self) -> JobTokens:
+        """What makes tokens for CI jobs."""
+        return JobTokens(self.tokens, self.accounts)
 
     async def close(self) -> None:
         """Write what is in memory only."""
@@ -34,8 +56,10 @@ class AccessRoom:
         await self.audit.close()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the threads."""
         self.hashing.stop()
+        if self.directory is not None:
+            self.directory.stop()
 
 
 def grant_of(settings: GrantSettings) -> Grant:
@@ -61,6 +85,19 @@ def build_access(settings: Settings, storage: Storage, means: Means, first_uploa
         means.clock,
     )
     tokens = Tokens(storage.ledger, means.clock)
-    accounts = Accounts(file, tokens, means.reactor, means.clock, log)
+    directory = _directory(access.ldap, means)
+    accounts = Accounts(file, tokens, means.reactor, means.clock, log, directory=directory)
     rights = GrantedRights(map(grant_of, settings.grants), access.groups, first_uploader)
-    return AccessRoom(rights=rights, accounts=accounts, users=file, tokens=tokens, audit=log, hashing=hashing)
+    return AccessRoom(
+        rights=rights, accounts=accounts, users=file, tokens=tokens, audit=log, hashing=hashing, directory=directory
+    )
+
+
+def _directory(settings: LdapSettings | None, means: Means) -> LdapDirectory | None:
+    """The directory of *settings*."""
+    if settings is None:
+        return None
+    # What it needs is an extra.
+    from proxy.identity.ldap import LdapDirectory
+
+    return LdapDirectory(settings, means.reactor, means.observing)

@@ -37,6 +37,12 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
         for key, path in _of_upstream(upstream).items():
             if path is not None:
                 yield f"{upstream.table}.{key}", path
+    for issuer in () if settings.ci is None else settings.ci.issuers:
+        if issuer.token_file is not None:
+            yield f"ci.issuer.{issuer.name}.token_file", issuer.token_file
+    ldap = settings.access.ldap
+    if ldap is not None and ldap.bind_password_file is not None:
+        yield "access.ldap.bind_password_file", ldap.bind_password_file
     for description in filter(speaks_tls, settings.server.listen):
         # Few endpoints speak TLS, and what it needs takes a while to load.
         from proxy.host.presented import keys_of

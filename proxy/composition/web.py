@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.rights import Rights
+from proxy.access.stated import StatedUsers
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
@@ -19,7 +20,7 @@ from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
 from proxy.interfaces import IExchange
 from proxy.mechanism.patience import within
-from proxy.settings import Settings
+from proxy.settings import ReverseProxySettings, Settings
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
@@ -150,8 +151,8 @@ def build_web(
 ) -> Web:
     """What answers for *indexes*, as *rights* permit; *look* finds what is wrong with the service, for those who probe it.
 
-    *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is where
-    CI jobs exchange ID tokens, if they do.
+    *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
+    where CI jobs exchange ID tokens, if they do.
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
@@ -177,7 +178,11 @@ def build_web(
     front = Front(
         routes,
         HotRequests(means.clock, identity.via, int(memory * _FOR_HOT), door),
-        Callers(TrustedProxies(server.trusted_proxies), plaintext=settings.access.allow_plaintext_auth),
+        Callers(
+            TrustedProxies(server.trusted_proxies),
+            plaintext=settings.access.allow_plaintext_auth,
+            stated=_stated(settings.access.reverse_proxy),
+        ),
         means.reactor,
         means.disk,
         via=identity.via,
@@ -187,3 +192,8 @@ def build_web(
     )
     means.metrics.in_progress.set_function(lambda: front.in_progress)
     return Web(settings, front, uploads, lists, readiness, means, serving=serving)
+
+
+def _stated(settings: ReverseProxySettings | None) -> StatedUsers | None:
+    """What reads the users that reverse proxies state."""
+    return None if settings is None else StatedUsers(settings.user_header, settings.groups_header)

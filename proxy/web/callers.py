@@ -1,7 +1,7 @@
 """Who sends a request: determined here alone, from its head and its connection, before any way to an answer is taken.
 
-A head states at most a credential.  Who stands behind it is found out by :mod:`proxy.web.door`, for those requests that need
-one; a credential that nothing depends on is not looked at.
+A head states at most a credential, or the user who has logged in at a trusted proxy.  Who stands behind a credential is found
+out by :mod:`proxy.web.door`, for those requests that need one; a credential that nothing depends on is not looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from attrs import frozen
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import ANONYMOUS, Principal
+from proxy.access.stated import StatedUsers
 from proxy.core.warming import marks
 
 _X_FORWARDED_FOR = re.compile(rb"(?i:\r\nx-forwarded-for):([^\r\n]*+)")
@@ -44,11 +45,13 @@ class Caller:
 class Callers:
     """Tells callers, behind proxies that are *trusted* by the address that these state.
 
-    *plaintext* is whether credentials may come unencrypted from other machines.
+    *plaintext* is whether credentials may come unencrypted from other machines.  *stated* reads who has logged in at a proxy
+    that is trusted, if these say so.
     """
 
-    def __init__(self, trusted: TrustedProxies, *, plaintext: bool = False) -> None:
+    def __init__(self, trusted: TrustedProxies, *, plaintext: bool = False, stated: StatedUsers | None = None) -> None:
         self._trusted = trusted
+        self._stated = stated
         self._plaintext = plaintext
 
     def at(self, peer: str, own: str, *, secure: bool = False) -> Caller:
@@ -69,7 +72,8 @@ class Callers:
             [each.decode("latin-1") for each in field.findall(raw)] for field in (_X_FORWARDED_FOR, _FORWARDED)
         )
         client = self._trusted.client(connected.address, stated, forwarded)
-        return Caller(client, connected.principal, vouched_for=True, local=connected.local, confidential=connected.confidential)
+        principal = connected.principal if self._stated is None else self._stated.principal(raw)
+        return Caller(client, principal, vouched_for=True, local=connected.local, confidential=connected.confidential)
 
 
 def is_from_here(caller: Caller, raw: bytes) -> bool:

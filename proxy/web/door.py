@@ -133,13 +133,12 @@ class Door:
         everybody = self._access(ANONYMOUS, question)
         if everybody is Access.ALLOWED and not self._is_partial(question):
             return Admitted(ANONYMOUS, private=False)
-        credential = _credential(ask)
-        if credential is None:
+        principal = await self._known(ask)
+        if principal is None:
             if everybody is Access.ALLOWED:
                 return Admitted(ANONYMOUS, private=True)
             self._note(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
             raise LoginRequired(_LOGIN) if everybody is Access.LOGIN else _nothing(ask)
-        principal = await self._principal(ask, credential)
         if self._access(principal, question) is Access.ALLOWED:
             return Admitted(principal, private=True)
         self._note(ask, principal, question, AuditOutcome.REFUSED)
@@ -154,12 +153,9 @@ class Door:
         """
         if question.project is None or not self._hides(question):
             return error
-        if admission.principal.is_anonymous:
-            credential = _credential(ask)
-            if credential is None:
-                self._note(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
-                return LoginRequired(_LOGIN)
-            await self._principal(ask, credential)
+        if admission.principal.is_anonymous and await self._known(ask) is None:
+            self._note(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
+            return LoginRequired(_LOGIN)
         return _nothing(ask)
 
     def presented(self, answer: Answer, admission: Admitted, question: Question) -> Answer:
@@ -196,6 +192,8 @@ class Door:
         try:
             if self._access(ANONYMOUS, question) is Access.ALLOWED:
                 return True
+            if not caller.principal.is_anonymous:
+                return self._access(caller.principal, question) is Access.ALLOWED
             if credential is None or not caller.confidential:
                 return False
             principal = self._accounts.remembered(credential)
@@ -246,6 +244,16 @@ class Door:
             self._rights.may(ANONYMOUS, question.permission, leaf, question.project) is not Access.ALLOWED
             for leaf in question.repository.leaves
         )
+
+    async def _known(self, ask: Ask) -> Principal | None:
+        """Who sends *ask*, by what a trusted proxy states, else by the credential in it; ``None``: it has none.
+
+        Raises as :meth:`_principal`.
+        """
+        if not ask.caller.principal.is_anonymous:
+            return ask.caller.principal
+        credential = _credential(ask)
+        return None if credential is None else await self._principal(ask, credential)
 
     async def _principal(self, ask: Ask, credential: bytes) -> Principal:
         """Who stands behind *credential*.  Raises LoginRequired, SentUnencrypted, RightsUnknown."""

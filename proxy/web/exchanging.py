@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from proxy.errors import BadRequest, ContentTooLarge, MethodNotAllowed, NotFound, ProxyError
+from proxy.errors import BadRequest, ContentTooLarge, MethodNotAllowed, NotFound, ProxyError, SentUnencrypted
 from proxy.interfaces import IExchange
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Ask
@@ -23,6 +23,10 @@ from proxy.web.routes import SHOWN, ExchangeRoute
 _LONGEST = 64 * KIB
 #: What there is, and how it is asked.
 _METHODS: Mapping[str, str] = {"audience": "GET", "mint-token": "POST", "burn-token": "POST"}
+_UNENCRYPTED = (
+    "a token arrived over plain http, where others may have read it, and was not looked at: use https"
+    " (access.allow_plaintext_auth = true permits plain http)"
+)
 
 
 class _Sent(msgspec.Struct):
@@ -72,6 +76,8 @@ class Exchanging:
     async def _answer(self, exchange: IExchange, route: ExchangeRoute, ask: Ask) -> Answer:
         if route.verb == "audience":
             return _answer(ask, 200, {"audience": exchange.audience})
+        if not ask.caller.confidential:
+            raise SentUnencrypted(_UNENCRYPTED)
         sent = await _read(ask)
         if route.verb == "burn-token":
             await exchange.burn(sent.token, ask.caller.address)

@@ -31,7 +31,7 @@ REQUIREMENTS = {
     # which asks for the legacy JSON elsewhere, and does not know later pips
     "pip-tools-7.4": ("pip-tools==7.4.*", "pip<25", "setuptools", "wheel"),
     "hatch": ("hatch>=1.16",),
-    "twine": ("twine>=6",),
+    "twine": ("twine>=6.2",),
     "flit": ("flit>=3.12",),
     # the last ones with the command upload
     "setuptools-41": ("setuptools==41.*", "wheel<0.40"),
@@ -41,7 +41,6 @@ REQUIREMENTS = {
     "bandersnatch": ("bandersnatch>=6.7",),
     "simple-repository-server": ("simple-repository-server>=0.9",),
     "pypiserver": ("pypiserver>=2.4", "setuptools<81"),
-    "twine": ("twine>=6.2",),
     "devpi": ("devpi-server>=6.15", "devpi-client>=7"),
 }
 

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.rights import Grant, GrantedRights
 from proxy.access.roles import ALL, Extent, Role, Scope
+from proxy.access.stated import StatedUsers
 from proxy.access.tokens import Confinement, narrowed, read_token
 from proxy.accounts.accounts import Accounts
 from proxy.accounts.failures import FailedLogins
@@ -103,6 +104,7 @@ class Guarded:
         grants: Collection[Grant] = (),
         trusted: Collection[str] = (),
         plaintext: bool = False,
+        stated: StatedUsers | None = None,
     ) -> None:
         by_name = {each.name: each for each in repositories}
         self.repositories = repositories
@@ -140,7 +142,7 @@ class Guarded:
         self.front = Front(
             routes,
             HotRequests(lambda: 2e9, identity.via, 1 << 20, door),
-            Callers(TrustedProxies(list(trusted)), plaintext=plaintext),
+            Callers(TrustedProxies(list(trusted)), plaintext=plaintext, stated=stated),
             reactor,
             offload,
             via=identity.via,
