@@ -111,6 +111,7 @@ class ProxyService(MultiService):
             rights or self._access.rights,
             self.storage,
             None if self._exchange is None else self._exchange.exchange,
+            self.claims,
             serving=serving,
         )
         self.front = self._web.front

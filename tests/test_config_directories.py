@@ -75,7 +75,10 @@ def test_headers_of_a_reverse_proxy_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[access.reverse_proxy]\nuser_header = "X-User"', "expected the addresses of the proxies in server.trusted_proxies"),
+        (
+            '[access.reverse_proxy]\nuser_header = "X-User"',
+            "nobody is believed; expected server.trusted_proxies with their addresses",
+        ),
         ("[access.reverse_proxy]", "access.reverse_proxy.user_header: missing"),
         ('[access.reverse_proxy]\nuser_header = "X User"', "the name of a header"),
         ('[access.reverse_proxy]\nuser_header = "Authorization"', "means nothing else"),

@@ -30,6 +30,12 @@ EC = ECKey.generate_key("P-256", {"kid": "e"})
 OKP = OKPKey.generate_key("Ed25519", {"kid": "o"})
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The issuer's clock stands still, however long other tests take."""
+    monkeypatch.setattr(ISSUER, "clock", lambda: float(NOW))
+
+
 def claims_of(token: str, key: Key = ISSUER.key, audience: str = "pypiproxy", now: float = NOW) -> Any:
     return verified(token, stated(token), key, audience, now)
 

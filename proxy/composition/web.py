@@ -18,7 +18,7 @@ from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
-from proxy.interfaces import IExchange
+from proxy.interfaces import IExchange, IOwnership
 from proxy.mechanism.patience import within
 from proxy.settings import ReverseProxySettings, Settings
 from proxy.upstream.http.identity import Identity
@@ -146,18 +146,19 @@ def build_web(
     rights: Rights,
     storage: Storage,
     exchange: IExchange | None,
+    claims: IOwnership,
     *,
     serving: bool,
 ) -> Web:
     """What answers for *indexes*, as *rights* permit; *look* finds what is wrong with the service, for those who probe it.
 
     *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
-    where CI jobs exchange ID tokens, if they do.
+    where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to.
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
     health = Health(readiness.lasts, look)
-    door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS)
+    door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS, claims.ready)
     uploads = Uploads(indexes.receiving, indexes.default, door)
     lists = ProjectLists(door, storage.scratch, means.work)
     routes = Routes(

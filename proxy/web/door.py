@@ -14,7 +14,8 @@ accounts and rights may have changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import suppress
 
 from attrs import evolve, frozen
 from zope.interface import implementer
@@ -96,7 +97,8 @@ _OPEN, _NOBODY, _UNAUDITED = OpenReading(), NoAccounts(), NoAudit()
 class Door:
     """Admits to the indexes *repositories* as *rights* say; *permissions* are those of the routes.
 
-    Without any argument it is open, and nobody can change anything.
+    *settled* waits until it is known whom projects of groups belong to, or raises StorageFailed.  Without any argument it is
+    open, and nobody can change anything.
     """
 
     def __init__(
@@ -106,8 +108,10 @@ class Door:
         audit: IAuditLog = _UNAUDITED,
         repositories: Mapping[str, IRepository] = EMPTY,
         permissions: Permissions = EMPTY,
+        settled: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._rights = rights
+        self._settled = settled
         self._accounts = accounts
         self._audit = audit
         self._repositories = repositories
@@ -130,6 +134,9 @@ class Door:
 
         Raises LoginRequired, NotFound, SentUnencrypted, RightsUnknown, StorageFailed, Overloaded.
         """
+        if self._settled is not None and question.repository.leaves != (question.repository.name,):
+            with suppress(StorageFailed):  # that concerns those alone that need to know
+                await self._settled()
         everybody = self._access(ANONYMOUS, question)
         if everybody is Access.ALLOWED and not self._is_partial(question):
             return Admitted(ANONYMOUS, private=False)

@@ -10,7 +10,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -48,6 +48,8 @@ class FakeIssuer:
         #: What the jobs of its runner are.
         self.claims = dict(CLAIMS)
         self._server: ThreadingHTTPServer | None = None
+        #: Tells the time that tokens are issued at.
+        self.clock: Callable[[], float] = time.time
         self._port = 0
         #: Whether answers are given, or held back.
         self._answering = threading.Event()
@@ -92,7 +94,7 @@ class FakeIssuer:
 
         A claim of ``None`` is left out.
         """
-        key, now = key or self.key, int(time.time())
+        key, now = key or self.key, int(self.clock())
         standing = {"iss": self.url, "aud": "pypiproxy", "iat": now, "nbf": now, "exp": now + 300}
         stated = {name: value for name, value in {**standing, **self.claims, **claims}.items() if value is not None}
         head = {"alg": _ALGORITHMS[key.key_type], "kid": key.kid or "", **header}
