@@ -93,6 +93,7 @@ class ProxyService(MultiService):
             self.storage,
             self.caches,
             carried,
+            self._access,
             self._means,
             self._clients,
             self.claims,

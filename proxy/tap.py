@@ -121,6 +121,7 @@ def makeService(options: Options) -> IService:
     # Importing the reactor installs one, which is twistd's choice to make; and what serves need not load for --help.
     from twisted.internet import reactor
 
+    from proxy.composition.starting import refuse_start
     from proxy.service import build
 
     try:
@@ -135,6 +136,7 @@ def makeService(options: Options) -> IService:
                 upstreams=tuple(options["upstream"]),
             ),
         )
+        refuse_start(settings, file)
         twistd: Any = options.parent or {}
         if twistd.get("syslog") and wanted != logs.WantedLog():
             raise ConfigError(

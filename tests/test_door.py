@@ -21,10 +21,12 @@ from proxy.access.roles import Permission, Role
 from proxy.access.tokens import Confinement
 from proxy.accounts.tokens import IssuedScope
 from proxy.core.audited import AuditOutcome
+from proxy.settings import GrantSettings
 from proxy.web.site import ROUTES
-from tests.inprocess import JSON
+from tests.inprocess import JSON, Start
 from tests.shelf import Shelf
 from tests.support.browser import BROWSER
+from tests.support.fake_upstream import FakeUpstream
 from tests.support.guarded import Guarded, Together, grant
 from tests.support.logins import basic
 from tests.support.receiving import Shop
@@ -257,6 +259,29 @@ def comparable(reply: Reply) -> tuple[int, str, dict[str, str], bytes]:
 
     headers = {name: renamed(value) for name, value in reply.headers.items() if name != "date"}
     return reply.status, renamed(reply.reason), headers, renamed(reply.body.decode()).encode()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_proxy_index_is_guarded_like_any_other(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("acme-web", ACME.filename, ACME.data, metadata=ACME.metadata)
+    upstream.add_file("open-lib", OPEN.filename, OPEN.data)
+    reader = GrantSettings(role="reader", principals=("user:alice",))
+    proxy = await run(upstream, grants=(reader,))
+    for user in ("alice", "bob"):
+        await proxy.service.administration.perform("user_add", user=user, password=f"{user}!")
+    for pattern, path in paths().items():
+        permission = ROUTES[pattern]["GET"].permission
+        for login, status in ((None, 401), (BOB, 404)):
+            headers = {} if login is None else {"Authorization": login}
+            reply = await proxy.get(f"/{path}", **headers)
+            assert reply.status in ((200, 307, 404) if permission is None else (status,)), (path, status, reply)
+        for _ in range(3):
+            reply = await proxy.get(f"/{path}", Authorization=ALICE, Accept=JSON, User_Agent="pip/26")
+            assert reply.status in (200, 307, 404), (path, reply)
+            assert reply.status != 404 or permission is None or pattern in ("links/", "files/{project}/{digest}/{file}")
+            if permission is not None and reply.status == 200:
+                assert {"private", "no-store"} & {*reply.headers["cache-control"].split(", ")}
+                assert "Authorization" in reply.headers["vary"]
 
 
 # -- private answers -----------------------------------------------------------------------------------------------------------

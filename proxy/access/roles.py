@@ -13,6 +13,8 @@ from functools import lru_cache
 
 from attrs import frozen
 
+#: A dash at an end of it is one inside of the names that it stands for.
+_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,246}", re.ASCII)
 #: Stands for every index, and as a pattern for every project.
 ALL = "*"
 
@@ -75,6 +77,11 @@ class Scope:
 
     role: Role
     extent: Extent = Extent()
+
+
+def is_pattern(text: str) -> bool:
+    """Whether *text* is a pattern of names of projects, in any spelling."""
+    return _PATTERN.fullmatch(text) is not None
 
 
 def fits(project: str, patterns: tuple[str, ...]) -> bool:

@@ -7,17 +7,20 @@ from typing import Any
 
 from attrs import asdict
 
+from proxy.administration.auditing import audited
 from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen_proxied
 from proxy.administration.pinning import Pinning
 from proxy.administration.purging import Purging
 from proxy.administration.stock import Stock
 from proxy.administration.verifying import Verifying
-from proxy.interfaces import Operation, Report
+from proxy.interfaces import IAuditLog, Operation, Report
 from proxy.model import EMPTY
 
 
 class Administration:
     """All operations on *indexes* and *stores*, and *others*; *default* is the index that clients get without naming one.
+
+    *audit* is told of those that change something.
 
     Each takes a callable for what it has to say on its way, and arguments by name.  They
     raise ProxyError: BadRequest for arguments that make no sense, NotFound for what is not there.
@@ -31,12 +34,13 @@ class Administration:
         observed: Observed,
         others: Mapping[str, Operation] = EMPTY,
         default: str | None = None,
+        audit: IAuditLog | None = None,
     ) -> None:
         self.indexes = indexes
         self.stores = stores
         self.working = working
         stock, purging = Stock(indexes, stores, working, observed, default), Purging(indexes, stores, working.clock)
-        self.operations: Mapping[str, Operation] = {
+        operations: dict[str, Operation] = {
             "upstreams": self.upstreams,
             "stats": stock.stats,
             "ls": stock.ls,
@@ -49,6 +53,7 @@ class Administration:
             **Pinning(indexes, stores).operations,
             **others,
         }
+        self.operations: Mapping[str, Operation] = operations if audit is None else audited(operations, audit)
 
     async def perform(self, operation: str, **arguments: Any) -> Any:
         """What *operation* gives; what it has to say on its way is not heard.  Raises ProxyError."""

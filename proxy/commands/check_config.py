@@ -12,6 +12,7 @@ from proxy import config
 from proxy.commands import asking
 from proxy.commands.speaking import fail, note
 from proxy.composition.exposed import exposed
+from proxy.composition.starting import refuse_start
 from proxy.config.effective import effective
 from proxy.errors import ConfigError
 from proxy.host import listening
@@ -52,6 +53,7 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
                 listening.endpoint(description, reactor)
             except ConfigError as error:
                 raise ConfigError(f"{config.where('listen', file) or _DEFAULT} = {error}") from error
+        refuse_start(settings, file)
     except ConfigError as error:
         fail(str(error))
     states = _states(settings)

@@ -26,7 +26,7 @@ from proxy.host import datadir
 from proxy.settings import Settings
 
 #: Operations that a data directory of an earlier version is not converted for.
-_READING = frozenset({"backup", "claims", "ls", "pins", "recent", "stats", "upstreams"})
+_READING = frozenset({"backup", "claims", "ls", "pins", "recent", "stats", "tokens", "upstreams", "users"})
 
 
 def perform(settings: Settings, operation: str, arguments: dict[str, Any], report: Callable[[Any], None]) -> Any:

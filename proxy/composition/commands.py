@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from proxy.administration.accounting import Accounting
 from proxy.administration.claiming import Claiming
 from proxy.administration.hosting import Hosting
 from proxy.administration.importing import Importer
@@ -17,6 +18,7 @@ from proxy.bundle.cache import CarriedClaims, IndexCache
 from proxy.bundle.saving import Saving
 from proxy.bundle.taking import Taking
 from proxy.cache.records import PAGES, HeadedRecords
+from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
@@ -57,6 +59,7 @@ def build_commands(
     storage: Storage,
     caches: Caches,
     carried: Callable[[str], CarriedClaims],
+    access: AccessRoom,
     means: Means,
     clients: Clients,
     claims: IOwnership,
@@ -66,7 +69,7 @@ def build_commands(
 ) -> Commands:
     """The operations on *indexes*; *look* finds what is wrong with the service, *serving* is whether it has clients.
 
-    *carried* gives the claims that matter to an index.
+    *carried* gives the claims that matter to an index; *access* has users and tokens.
     """
     carrying = Offload(means.reactor, 1, "bundle")
     administration = Administration(
@@ -94,8 +97,10 @@ def build_commands(
             "hosted_import": Importer(indexes.parts, opening(clients, means), claims).run,
             **Hosting(indexes.parts).operations,
             **Claiming(indexes.parts, caches.claims, means.clock).operations,
+            **Accounting(indexes.parts, access.users, access.tokens, access.accounts, means.clock).operations,
         },
         indexes.default,
+        access.audit,
     )
     admin = Admin(administration.operations)
     socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)

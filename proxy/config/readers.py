@@ -16,6 +16,7 @@ from attrs import frozen
 
 from proxy.access import forwarded
 from proxy.access.principals import AUTHENTICATED, EVERYBODY, PARTS, is_user_name
+from proxy.access.roles import is_pattern
 from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Spelled, Unacceptable
 from proxy.core.endpoint import escaped
@@ -30,8 +31,6 @@ PUBLIC = "pypi"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 #: Of an index or upstream (characters).
 _LONGEST_NAME = 100
-#: A dash at an end of it is one inside of the names that it stands for.
-_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,246}", re.ASCII)
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 _CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
 _CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
@@ -85,7 +84,7 @@ def project_pattern(value: Any) -> str:
     """A pattern of names of projects, in any spelling; normalised."""
     from proxy.names import normalize  # see above
 
-    if not isinstance(value, str) or not _PATTERN.fullmatch(value):
+    if not isinstance(value, str) or not is_pattern(value):
         raise Unacceptable("the name of a project, in which * stands for any characters and ? for one")
     return normalize(value)
 

@@ -1,0 +1,99 @@
+"""What keeps a service from starting that no key states by itself: users that do not exist, and exposed credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from proxy import config
+from proxy.access.principals import EVERYBODY, PrincipalKind, subject
+from proxy.accounts import users
+from proxy.core.endpoint import endpoint_of
+from proxy.errors import ConfigError
+from proxy.host.listening import speaks_tls
+from proxy.mechanism.twisted_internals import parsed_endpoint
+from proxy.settings import Settings
+
+#: Where a value is set that no file sets.
+_DEFAULT = "defaults: server.listen"
+
+
+def refuse_start(settings: Settings, file: Path | None) -> None:
+    """Raise ConfigError with all that is wrong with *settings*, which were read from *file*."""
+    mistakes = [*_unknown_users(settings, file), *_exposed(settings, file)]
+    if mistakes:
+        heading = [] if len(mistakes) == 1 else [f"{len(mistakes)} mistakes in the configuration:"]
+        raise ConfigError("\n  ".join([*heading, *mistakes]))
+
+
+def _users_file(settings: Settings) -> Path:
+    return settings.access.users_file or settings.server.data_dir / users.NAME
+
+
+def _unknown_users(settings: Settings, file: Path | None) -> Iterator[str]:
+    """The users that are named and are not in the file of users, if that can be read."""
+    path = _users_file(settings)
+    known = users.users_in(path)
+    if known is None:
+        return
+    named = [
+        (f"grant[{number}].principals", name)
+        for number, grant in enumerate(settings.grants)
+        for kind, _, name in (each.partition(":") for each in grant.principals)
+        if kind == PrincipalKind.USER.value
+    ]
+    named += [(f"access.groups.{group}", name) for group, names in settings.access.groups.items() for name in names]
+    for key, name in named:
+        if name not in known:
+            yield (
+                f'{file}: {key}: there is no user "{name}" in {path}; expected {_one_of(known)}, '
+                f"or pypiproxy user add {name} before the start"
+            )
+    for name in users.without_use(known):
+        if any(subject(PrincipalKind.USER, name) in grant.principals for grant in settings.grants):
+            yield (
+                f"{path}: the user {name} cannot log in: the hash is neither argon2id nor bcrypt; expected one of them, "
+                f"as pypiproxy user passwd {name} and htpasswd -B write it"
+            )
+
+
+def _one_of(names: dict[str, str]) -> str:
+    return "one of: " + ", ".join(sorted(names)) if names else "a user"
+
+
+def _exposed(settings: Settings, file: Path | None) -> Iterator[str]:
+    """The addresses at which credentials would arrive unencrypted from other machines."""
+    if settings.access.allow_plaintext_auth or settings.server.trusted_proxies or not _has_credentials(settings):
+        return
+    where = config.where("listen", file) or _DEFAULT
+    for description in settings.server.listen:
+        if _is_plain(description):
+            yield (
+                f'{where} = "{description}": passwords and tokens would arrive there unencrypted from other machines; expected '
+                "an ssl: or tls: endpoint, an address such as 127.0.0.1, server.trusted_proxies with the proxy that ends TLS, "
+                "or access.allow_plaintext_auth = true"
+            )
+
+
+def _has_credentials(settings: Settings) -> bool:
+    """Whether anybody can log in, as far as that is configured."""
+    of_somebody = any(each != EVERYBODY for grant in settings.grants for each in grant.principals)
+    return of_somebody or settings.access.users_file is not None or bool(users.users_in(_users_file(settings)))
+
+
+def _is_plain(description: str) -> bool:
+    """Whether other machines reach the endpoint that *description* names, and speak plain http there."""
+    if speaks_tls(description):
+        return False
+    try:
+        (kind, *given), named = parsed_endpoint(endpoint_of(description))
+    except (ValueError, StopIteration):
+        return False  # nothing listens there, which is said elsewhere
+    if kind == "unix":
+        return False
+    interface = named.get("interface", given[1] if kind in ("tcp", "tcp4", "tcp6") and len(given) > 1 else "")
+    try:
+        return not ip_address(interface).is_loopback
+    except ValueError:
+        return interface != "localhost"

@@ -1,0 +1,113 @@
+"""What keeps a proxy from starting: users that there are not, and credentials that others could read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from proxy.accounts.passwords import hashed
+from proxy.composition.starting import refuse_start
+from proxy.config import CommandLine, load
+from proxy.errors import ConfigError
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.process import ProxyProcess
+
+GRANT = '[[grant]]\nrole = "reader"\nprincipals = ["user:alice", "group:web"]\n[access.groups]\nweb = ["alice", "bob"]\n'
+HASH = hashed(b"secret")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "proxy.toml"
+
+
+def refusal(file: Path, text: str, *listen: str) -> str:
+    """Why no proxy starts with the configuration *text*; empty if one does."""
+    file.write_text(f'{text}\n[server]\ndata_dir = "data"\n')
+    (file.parent / "data").mkdir(exist_ok=True)
+    try:
+        refuse_start(load(file, CommandLine(listen=listen), {}), file)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+# -- users ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_users_that_there_are_not_are_told_with_file_key_and_value(file: Path) -> None:
+    (file.parent / "data").mkdir()
+    (file.parent / "data" / "users").write_text(f"bob:{HASH}\n")
+    said = refusal(file, GRANT)
+    users = file.parent / "data" / "users"
+    expected = "expected one of: bob, or pypiproxy user add alice before the start"
+    assert f'{file}: grant[0].principals: there is no user "alice" in {users}; {expected}' in said
+    assert f'{file}: access.groups.web: there is no user "alice" in {users}; {expected}' in said
+    assert '"bob"' not in said
+    users.write_text(f"alice:{HASH}\nbob:{HASH}\n")
+    assert refusal(file, GRANT) == ""
+
+
+@pytest.mark.parametrize("content", [None, "nonsense\n"])
+def test_where_the_users_cannot_be_read_nothing_is_said_of_them(file: Path, content: str | None) -> None:
+    if content is not None:
+        (file.parent / "data").mkdir()
+        (file.parent / "data" / "users").write_text(content)
+    assert refusal(file, GRANT) == ""
+
+
+def test_who_has_a_grant_and_a_hash_of_no_use_is_told(file: Path) -> None:
+    (file.parent / "data").mkdir()
+    (file.parent / "data" / "users").write_text(f"alice:$apr1$x$y\nbob:{HASH}\n")
+    assert "the user alice cannot log in: the hash is neither argon2id nor bcrypt" in refusal(file, GRANT)
+
+
+# -- unencrypted credentials ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["3143", "0.0.0.0:3143", "tcp:3143", "tcp:3143:interface=192.0.2.1", "tcp:3143:192.0.2.1", r"tcp6:3143:interface=\:\:"],
+)
+def test_a_plain_listener_that_others_reach_is_refused_where_somebody_can_log_in(file: Path, listen: str) -> None:
+    said = refusal(file, GRANT, listen)
+    assert "passwords and tokens would arrive there unencrypted from other machines; expected an ssl: or tls: endpoint" in said
+    assert listen.rpartition(":")[2].strip("\\") in said
+    assert refusal(file, f"{GRANT}[access]\nallow_plaintext_auth = true", listen) == ""
+    file.write_text("")
+    trusted = GRANT.replace("[[grant]]", '[server]\ntrusted_proxies = ["192.0.2.7"]\n[[grant]]')
+    file.write_text(trusted)
+    refuse_start(load(file, CommandLine(listen=(listen,), data_dir=file.parent), {}), file)
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["127.0.0.1:3143", "[::1]:3143", "tcp:3143:interface=127.0.0.2", "tcp:3143:interface=localhost", "unix:/run/p.sock"],
+)
+def test_one_that_others_do_not_reach_is_not(file: Path, listen: str) -> None:
+    assert refusal(file, GRANT, listen) == ""
+
+
+def test_where_nobody_can_log_in_any_listener_is_fine(file: Path) -> None:
+    for text in ("", '[[grant]]\nrole = "uploader"\nprincipals = ["anonymous"]\n'):
+        assert refusal(file, text, "tcp:3143") == ""
+    assert refusal(file, '[access]\nusers_file = "users"\n', "tcp:3143") != ""
+    (file.parent / "data" / "users").write_text(f"alice:{HASH}\n")
+    assert refusal(file, "", "tcp:3143") != ""
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_start_ends_with_a_message_and_status_1(
+    upstream: FakeUpstream, make_proxy: Callable[..., ProxyProcess]
+) -> None:
+    proxy = make_proxy(upstream.url, config='[[grant]]\nrole = "reader"\nprincipals = ["user:alice"]\n')
+    proxy.data_dir.mkdir(mode=0o700)
+    (proxy.data_dir / "users").write_text(f"bob:{HASH}\n")
+    proxy.start()
+    assert proxy.process is not None
+    ended = await proxy.process.end()
+    assert ended.status == 1
+    assert 'grant[0].principals: there is no user "alice"' in ended.output
