@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from attrs import field, frozen
 
 from bench.herd import Outcome, herd
-from bench.servers import Server
+from bench.servers import LOGIN, Server
 from bench.upstream import ALL_PROJECTS, BIG_FILE, BIG_PAGE, HUGE_PAGE, SMALL_FILE, SMALL_PAGE, Sized, Upstream
 from bench.wrk import Wrk
 from tests.support.wheels import data_of
@@ -33,6 +33,7 @@ PAGE_HEADERS = {
     "Cache-Control": "max-age=0",
 }
 FILE_HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+_LOGGED_IN = {"Authorization": LOGIN}
 
 
 @frozen
@@ -144,6 +145,14 @@ def _file(sized: Sized) -> Callable[[Server], str]:
     return lambda server: file_url(server, sized)
 
 
+def _guarded_page(project: str) -> Callable[[Server], str]:
+    return lambda server: server.guarded_page(project)
+
+
+def _guarded_file(sized: Sized) -> Callable[[Server], str]:
+    return lambda server: _linked(server.guarded_page(sized.project), _LOGGED_IN)
+
+
 # -- cold -------------------------------------------------------------------------------------------------------------------
 
 
@@ -222,10 +231,12 @@ def _all_projects(settings: Settings, server: Server) -> Sequence[float]:
 SCENARIOS = (
     _hot("hot small page", _page(SMALL_PAGE[0]), PAGE_HEADERS, 16, 0.6),
     _hot("hot small page, varied requests", _page(SMALL_PAGE[0]), PAGE_HEADERS, 16, 0.6, varied=True),
+    _hot("hot small page, with a password", _guarded_page(SMALL_PAGE[0]), PAGE_HEADERS | _LOGGED_IN, 16, None),
     _hot("hot 2 MB page", _page(BIG_PAGE[0]), PAGE_HEADERS, 16, 0.8),
     _hot("hot file 10 kB, 1 client", _file(SMALL_FILE), FILE_HEADERS, 1, None),
     _hot("hot file 10 kB, 8 clients", _file(SMALL_FILE), FILE_HEADERS, 8, 0.4),
     _hot("hot file 10 kB, 8 clients, varied requests", _file(SMALL_FILE), FILE_HEADERS, 8, 0.4, varied=True),
+    _hot("hot file 10 kB, with a password, 8 clients", _guarded_file(SMALL_FILE), FILE_HEADERS | _LOGGED_IN, 8, None),
     _hot("hot file 100 MB, 1 client", _file(BIG_FILE), FILE_HEADERS, 1, None),
     _hot("hot file 100 MB, 8 clients", _file(BIG_FILE), FILE_HEADERS, 8, 0.8),
     Scenario(
@@ -287,6 +298,10 @@ def get(url: str, headers: Mapping[str, str]) -> bytes:
 
 def file_url(server: Server, sized: Sized) -> str:
     """Where *server* says that the file is."""
-    url = server.page(sized.project)
-    page = json.loads(get(url, PAGE_HEADERS | {"Accept-Encoding": "identity"}))
+    return _linked(server.page(sized.project), {})
+
+
+def _linked(url: str, headers: Mapping[str, str]) -> str:
+    """The URL of the first file on the page at *url*."""
+    page = json.loads(get(url, PAGE_HEADERS | {"Accept-Encoding": "identity", **headers}))
     return urljoin(url, str(page["files"][0]["url"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from bench.process import Pinned
 from bench.upstream import ROOT
 from proxy import __version__
+from proxy.accounts.passwords import hashed
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 _SITE = re.compile(r"Site starting on (\d+)")
@@ -92,6 +94,10 @@ class Server(ABC):
         """The URL of a project page."""
         return f"{self.index}{project}/"
 
+    def guarded_page(self, project: str) -> str:
+        """The URL of a project page that needs `LOGIN`, where the server has such; others do not look at it."""
+        return self.page(project)
+
 
 def _environment(home: Path) -> dict[str, str]:
     """This process's, with *home*; modules are compiled once, as they are where something is installed."""
@@ -128,8 +134,30 @@ class TwistedWeb(Server):
         self.base = f"http://127.0.0.1:{self._said(_SITE)}"
 
 
+#: Who may read the index that is not for everybody.
+_USER, _PASSWORD = "bench", "correct horse battery"
+LOGIN = f"Basic {base64.b64encode(f'{_USER}:{_PASSWORD}'.encode()).decode()}"
+_CONFIG = """\
+[upstream.up]
+url = "{upstream}/simple/"
+[[index]]
+name = "pypi"
+upstreams = ["up"]
+default = true
+[[index]]
+name = "guarded"
+upstreams = ["up"]
+[access]
+users_file = "users"
+[[grant]]
+role = "reader"
+indexes = ["guarded"]
+principals = ["authenticated"]
+"""
+
+
 class Pypiproxy(Server):
-    """This project, as ``pypiproxy serve`` runs it with its defaults."""
+    """This project, as ``pypiproxy serve`` runs it with its defaults, and with one more index that is for users only."""
 
     name = "pypiproxy"
 
@@ -140,11 +168,17 @@ class Pypiproxy(Server):
         described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return described.stdout.strip() or __version__
 
+    def guarded_page(self, project: str) -> str:
+        return f"{self.base}/index/guarded/simple/{project}/"
+
     def _start(self) -> None:
+        config, users = self.place / "pypiproxy.toml", self.place / "users"
+        config.write_text(_CONFIG.format(upstream=self.upstream), "utf-8")
+        users.write_text(f"{_USER}:{hashed(_PASSWORD.encode())}\n", "utf-8")
         self._launch(
             [
                 *(sys.executable, "-c", "from proxy.cli import main; main()", "serve", "--listen", LOOPBACK),
-                *("--data-dir", str(self.place / "data"), "--upstream", f"{self.upstream}/simple/"),
+                *("--data-dir", str(self.place / "data"), "--config", str(config)),
             ],
             {**_environment(self.place), "PYTHONPATH": str(ROOT)},
         )
