@@ -20,6 +20,8 @@ __all__ = ["Access", "FirstUploader", "Grant", "GrantedRights", "OpenReading", "
 
 #: Of so many principals it is remembered where they have roles.
 _KNOWN = 4096
+#: So many answers about reading are remembered.
+_DECIDED = 50_000
 #: Who uploaded first to (index, project), as :attr:`Principal.uploads_as`; ``None``: nobody.  Raises StorageFailed.
 FirstUploader = Callable[[str, str], str | None]
 
@@ -48,6 +50,10 @@ class Rights(Protocol):
 
     def standing(self, principal: Principal) -> Hashable:
         """Another value for *principal* than for one who may read something else."""
+
+
+#: In Python 3.11 a member of an enumeration takes long to find.
+_READ, _ALLOWED = Permission.READ, Access.ALLOWED
 
 
 @frozen(slots=True)
@@ -81,9 +87,24 @@ class GrantedRights:
         self._first_uploader = first_uploader
         self._restricting = tuple(each.scope.extent for each in self._grants if each.scope.role is Role.READER)
         self._known: dict[Principal, tuple[Scope, ...]] = {}
+        self._reads: dict[tuple[Principal, str, str | None], Access] = {}
 
     def may(self, principal: Principal, permission: Permission, index: str, project: str | None) -> Access:
-        if permission is Permission.READ and not self._is_restricted(index):
+        if permission is not _READ:
+            return self._decide(principal, permission, index, project)
+        if not self._restricting:
+            return _ALLOWED
+        # Grants never change, and who reads reads the same again and again.
+        asked = (principal, index, project)
+        found = self._reads.get(asked)
+        if found is None:
+            if len(self._reads) >= _DECIDED:
+                self._reads.clear()
+            found = self._reads[asked] = self._decide(principal, permission, index, project)
+        return found
+
+    def _decide(self, principal: Principal, permission: Permission, index: str, project: str | None) -> Access:
+        if permission is _READ and not self._is_restricted(index):
             return Access.ALLOWED
         if self._holds(ANONYMOUS, permission, index, project):
             return Access.ALLOWED

@@ -91,6 +91,8 @@ class NoAudit:
         pass
 
 
+#: In Python 3.11 a member of an enumeration takes long to find.
+_ALLOWED = Access.ALLOWED
 _OPEN, _NOBODY, _UNAUDITED = OpenReading(), NoAccounts(), NoAudit()
 
 
@@ -197,14 +199,14 @@ class Door:
         if question is None:
             return True
         try:
-            if self._access(ANONYMOUS, question) is Access.ALLOWED:
+            if self._access(ANONYMOUS, question) is _ALLOWED:
                 return True
             if not caller.principal.is_anonymous:
                 return self._access(caller.principal, question) is Access.ALLOWED
             if credential is None or not caller.confidential:
                 return False
             principal = self._accounts.remembered(credential)
-            return principal is not None and self._access(principal, question) is Access.ALLOWED
+            return principal is not None and self._access(principal, question) is _ALLOWED
         except (RightsUnknown, StorageFailed):
             return False
 
