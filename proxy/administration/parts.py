@@ -92,7 +92,9 @@ def chosen_proxied(indexes: Mapping[str, IndexParts], index: str | None) -> dict
     """Of *indexes* the proxy index named *index*, or all of them.  Raises NotFound, BadRequest for one of another kind."""
     found = proxied(chosen(indexes, index))
     if index is not None and not found:
-        raise BadRequest(f"the index {index} asks no upstream itself: name a proxy index")
+        hosted = any(each.hosted is not None for each in chosen(indexes, index).values())
+        other = f"; its files are deleted with pypiproxy delete {index}" if hosted else ""
+        raise BadRequest(f"the index {index} asks no upstream itself: name a proxy index{other}")
     return found
 
 

@@ -5,6 +5,7 @@
 ``ledger/<sha256>``                   the database of the ledger: entries, sightings, pinned files
 ``records/<sha256>``                  many records of pages and documents: MessagePack, pairs of key and value
 ``files/<sha256>``                    a stored file, with the time of its last use, in a backup with files
+``hosted/<sha256>``                   in version 2: directories of hosted indexes (:mod:`proxy.bundle.hosted_tree`)
 ``end/<sha256>``                      :class:`BackupEnd`: without it, the backup has been cut off
 ====================================  ==========================================================================
 
@@ -23,10 +24,12 @@ from proxy.errors import BadBundle
 from proxy.storage.marker import FORMAT as _DATA_FORMAT
 
 FORMAT = "pypiproxy-backup"
-VERSION = 1
+#: The newest version, and the one of a backup without hosted indexes: earlier versions of pypiproxy read only that.
+VERSION = 2
+WITHOUT_HOSTED = 1
 MANIFEST = "backup.json"
 
-_NAME = re.compile(r"(ledger|records|files|end)/([0-9a-f]{64})", re.ASCII)
+_NAME = re.compile(r"(ledger|records|files|hosted|end)/([0-9a-f]{64})", re.ASCII)
 
 
 class BackupKind(enum.Enum):
@@ -35,6 +38,7 @@ class BackupKind(enum.Enum):
     LEDGER = "ledger"
     RECORDS = "records"
     FILE = "files"
+    HOSTED = "hosted"
     END = "end"
 
 
@@ -55,6 +59,7 @@ class BackupEnd:
     records: int
     files: int
     damaged: list[str]
+    hosted: int = 0
 
 
 Records = list[tuple[str, bytes]]
@@ -82,9 +87,10 @@ def read_backup_manifest(data: bytes) -> BackupManifest:
         manifest = _manifest.decode(data)
     except msgspec.MsgspecError as error:
         raise BadBundle(f"its {MANIFEST} cannot be understood ({error}): it was not made by pypiproxy backup") from error
-    if (manifest.format, manifest.version) != (FORMAT, VERSION):
+    if manifest.format != FORMAT or manifest.version not in (WITHOUT_HOSTED, VERSION):
         raise BadBundle(
-            f"it has format {manifest.format!r}, version {manifest.version}; expected {FORMAT!r}, version {VERSION}"
+            f"it has format {manifest.format!r}, version {manifest.version}; expected {FORMAT!r}, version {WITHOUT_HOSTED} or "
+            f"{VERSION}"
         )
     if manifest.data_format != _DATA_FORMAT:
         raise BadBundle(

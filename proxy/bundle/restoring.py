@@ -18,6 +18,7 @@ from typing import BinaryIO
 from attrs import define
 
 from proxy.bundle.backup import MANIFEST, BackupKind, backup_entry_of, read_backup_end, read_backup_manifest, read_records
+from proxy.bundle.hosted_tree import HOSTED, put_file, put_texts, read_hosted
 from proxy.bundle.members import MemberReader
 from proxy.errors import BadBundle, StorageFailed
 from proxy.mechanism.offload import Inline, completed
@@ -113,6 +114,9 @@ class _Restoring:
         self._restored = Restored()
         self._batches = 0
         self._damaged: set[str] = set()
+        #: The distributions of hosted indexes: where each is, its sha256, and its time.
+        self._hosted: dict[str, tuple[str, int]] = {}
+        self._parts = 0
 
     def run(self) -> Restored:
         """Take all of it.  Raises BadBundle, StorageFailed, OSError."""
@@ -139,6 +143,11 @@ class _Restoring:
                     completed(records.set(key, value))
                 self._batches += 1
                 self._restored.records += len(pairs)
+            case BackupKind.HOSTED:
+                part = read_hosted(self._verified(kind, sha256))
+                put_texts(self._place / HOSTED, part)
+                self._hosted.update(part.files)
+                self._parts += 1
             case _:
                 self._file(sha256)
 
@@ -165,15 +174,17 @@ class _Restoring:
         opened.close()
 
     def _file(self, sha256: str) -> None:
-        folder = self._place / "files" / sha256[:2]
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / sha256
+        path = self._stored(sha256)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._written(path) != sha256:
             self._damaged.add(sha256)  # the end tells whether that was so before
             path.unlink()
         else:
             os.utime(path, (self._members.modified, self._members.modified))
         self._restored.files += 1
+
+    def _stored(self, sha256: str) -> Path:
+        return self._place / "files" / sha256[:2] / sha256
 
     def _written(self, path: Path) -> str:
         """Write the present member to *path*; its digest."""
@@ -189,12 +200,16 @@ class _Restoring:
 
     def _end(self, sha256: str) -> None:
         end = read_backup_end(self._verified(BackupKind.END, sha256))
-        if not (self._place / "ledger").is_dir() or (end.records, end.files) != (self._batches, self._restored.files):
+        counted = self._batches, self._restored.files, self._parts
+        if not (self._place / "ledger").is_dir() or (end.records, end.files, end.hosted) != counted:
             raise BadBundle(
                 f"it lacks its ledger, or some of its {end.records} parts of records and {end.files} files: copy it again"
             )
         for each in self._damaged.difference(end.damaged):
             raise _damaged(BackupKind.FILE, each)
+        for place, (digest, mtime_ns) in self._hosted.items():
+            if digest not in self._damaged:
+                put_file(self._place / HOSTED, place, self._stored(digest), mtime_ns)
         self._restored.damaged = len(self._damaged)
         self._restored.files -= len(self._damaged)
 

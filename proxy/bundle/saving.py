@@ -16,8 +16,19 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from attrs import asdict, define, field, frozen
 
-from proxy.bundle.backup import FORMAT, MANIFEST, VERSION, BackupEnd, BackupKind, BackupManifest, encode_part, encode_records
+from proxy.bundle.backup import (
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    WITHOUT_HOSTED,
+    BackupEnd,
+    BackupKind,
+    BackupManifest,
+    encode_part,
+    encode_records,
+)
 from proxy.bundle.handed import Handed, saying, until_cancelled
+from proxy.bundle.hosted_tree import encode_hosted, parts_of
 from proxy.bundle.members import Hashing, MemberWriter
 from proxy.cache.usage import UsageBook
 from proxy.errors import StorageFailed, to_make_room
@@ -51,12 +62,16 @@ class Saved:
 
 @frozen(kw_only=True)
 class Saving:
-    """Makes backups.  *offload* is where they are written, *scratch* makes an empty directory for a copy of the ledger."""
+    """Makes backups.  *offload* is where they are written, *scratch* makes an empty directory for a copy of the ledger.
+
+    *hosted* is the directory of hosted indexes.
+    """
 
     ledger: ILedgerCopies
     records: IRecordStore
     files: IFileStore
     usage: UsageBook
+    hosted: Path
     scratch: Callable[[], Path]
     offload: IOffload
     clock: Clock
@@ -89,21 +104,43 @@ class _Backup:
         self._out = out
         self._saved = saved
         self._batches = 0
+        #: The sha256 of the files that are in it.
+        self._written: set[str] = set()
 
     async def run(self, *, with_files: bool) -> None:
         """Write all of it.  Raises StorageFailed, OSError."""
         made = self._parts.clock()
         writer = await self._run(MemberWriter, self._out, made)
-        manifest = encode_part(BackupManifest(FORMAT, VERSION, marker.FORMAT, made))
+        hosted = self._parts.hosted
+        version = VERSION if await self._run(hosted.is_dir) else WITHOUT_HOSTED
+        manifest = encode_part(BackupManifest(FORMAT, version, marker.FORMAT, made))
         await self._run(writer.add, MANIFEST, io.BytesIO(manifest), len(manifest))
         await self._ledger(writer)
         await self._records(writer)
         if with_files:
             for file in await self._parts.usage.files():
                 await self._file(writer, file.sha256, file.used)
-        end = encode_part(BackupEnd(self._batches, self._saved.files, self._saved.damaged))
+        parts = await self._hosted(writer, hosted, with_files=with_files) if version == VERSION else 0
+        end = encode_part(BackupEnd(self._batches, self._saved.files, self._saved.damaged, parts))
         await self._run(writer.add_bytes, BackupKind.END.value, end)
         await self._run(writer.close)
+
+    async def _hosted(self, writer: MemberWriter, root: Path, *, with_files: bool) -> int:
+        """Write what is below *root*; how many parts that is.  Bytes that are not stored are taken from there."""
+        parts, number = parts_of(root, with_files=with_files), 0
+        while (part := await self._run(next, parts, None)) is not None:
+            for place, (sha256, _) in part.files.items():
+                if sha256 not in self._written:
+                    await self._standing(writer, root / place, sha256)
+            await self._run(writer.add_bytes, BackupKind.HOSTED.value, encode_hosted(part))
+            number += 1
+        return number
+
+    async def _standing(self, writer: MemberWriter, path: Path, sha256: str) -> None:
+        with path.open("rb") as file:
+            reader, facts = Hashing(file.fileno()), os.fstat(file.fileno())
+            await self._run(writer.add, f"{BackupKind.FILE.value}/{sha256}", reader, facts.st_size, facts.st_mtime)
+        self._added(sha256, reader, facts.st_size)
 
     async def _ledger(self, writer: MemberWriter) -> None:
         scratch = await self._run(self._parts.scratch)
@@ -155,8 +192,12 @@ class _Backup:
             await self._run(writer.add, f"{BackupKind.FILE.value}/{sha256}", reader, source.size, used)
         finally:
             source.close()
+        self._added(sha256, reader, source.size)
+
+    def _added(self, sha256: str, reader: Hashing, size: int) -> None:
+        self._written.add(sha256)
         self._saved.files += 1
-        self._saved.read += source.size
+        self._saved.read += size
         if reader.digest.hexdigest() != sha256:
             self._saved.damaged.append(sha256)
 

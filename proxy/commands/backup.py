@@ -29,7 +29,10 @@ def backup(place: ProxyPlace, file: Path, with_files: bool, force: bool) -> None
     """Write a consistent copy of the data directory to FILE (- is standard output), also while a proxy runs on it.
 
     The copy has the ledger (first-seen digests and pinned files), the pages and documents, and the number of the format.
-    Without --with-files, cached files are fetched again after a restore.  FILE is there whole or not at all.
+    It has the JSON files of hosted indexes below the data directory, and with --with-files their distributions.
+
+    Without --with-files, cached files are fetched again after a restore; back up the distributions of hosted indexes, which
+    nobody can fetch, yourself.  FILE is there whole or not at all.
     """
     check_replaceable(file, force)
     counting = Counting()

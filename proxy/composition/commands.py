@@ -15,6 +15,7 @@ from proxy.administration.importing import Importer
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working
 from proxy.bundle.cache import CarriedClaims, IndexCache
+from proxy.bundle.hosted_tree import HOSTED
 from proxy.bundle.saving import Saving
 from proxy.bundle.taking import Taking
 from proxy.cache.records import PAGES, HeadedRecords
@@ -118,6 +119,7 @@ def _saving(storage: Storage, caches: Caches, carrying: Offload, means: Means) -
         records=storage.records,
         files=storage.files,
         usage=caches.usage,
+        hosted=storage.directory / HOSTED,
         scratch=scratch,
         offload=carrying,
         clock=means.clock,
