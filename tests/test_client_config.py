@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from proxy.cli import main
 from proxy.core.clients import CLIENTS, COMMAND, ENVIRONMENT, Address, Setting, printed, settings
+from proxy.core.publishing import PUBLISHERS, publishing
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "clients.md"
 #: The address that the document speaks of.
@@ -125,6 +126,32 @@ def test_a_mistake_is_told_as_one_of_usage(arguments: tuple[str, ...], said: str
     assert result.exit_code == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("client", PUBLISHERS)
+def test_what_a_tool_needs_to_publish_is_for_a_shell_and_has_no_secret(client: str) -> None:
+    result = run(client, "--publish", "--index", "corp", "--url", "https://build-host.example", "--ca-file", "/etc/ca.pem")
+    assert result.exit_code == 0, result.output
+    (setting,) = publishing(client, Address.of("https://build-host.example", "corp", "/etc/ca.pem"))
+    values = list(setting.variables.values())
+    assert values[:2] == ["https://build-host.example/index/corp/legacy/", "__token__"]
+    assert values[-1] == "/etc/ca.pem"
+    assert setting.text in result.stdout
+    assert f"put the token into {PUBLISHERS[client].password}" in result.stdout
+    assert PUBLISHERS[client].password not in setting.variables
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("pip", "--publish", "--index", "corp"), "pip uploads nothing; these do: twine, uv, poetry, pdm, flit, hatch"),
+        (("twine", "--publish"), "--publish needs --index with the name of a hosted index"),
+        (("twine",), "twine installs nothing; print what it uploads with by --publish"),
+    ],
+)
+def test_who_does_not_publish_is_told(arguments: tuple[str, ...], said: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, said in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
