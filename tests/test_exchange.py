@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,14 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 from joserfc.jwk import RSAKey
+from twisted.internet import reactor as default_reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.access.principals import Principal
@@ -29,6 +36,8 @@ from tests.support.counter import Counter, post
 from tests.support.exchanges import JSON, ExchangePlace
 from tests.support.issuer import FakeIssuer
 from tests.support.receiving import Shop
+
+reactor: Any = default_reactor
 
 RULES = (
     CiRule(
@@ -269,6 +278,25 @@ async def test_bodies_that_are_none_are_told_in_the_same_form(place: Place, body
     assert reply.status == status
     assert reply.json["message"] == "Token request failed"
     assert set(reply.json["errors"][0]) == {"code", "description"}
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("verb", ["mint-token", "burn-token"])
+async def test_tokens_that_others_may_have_read_are_not_looked_at(place: Place, verb: str) -> None:
+    transport = StringTransport(peerAddress=IPv4Address("TCP", "198.51.100.7", 40000))
+    channel = place.counter.site.buildProtocol(None)
+    channel.makeConnection(transport)
+    body = json.dumps({"token": place.fake.token()}).encode()
+    head = f"POST /_/oidc/{verb} HTTP/1.1\r\nHost: proxy.example\r\nContent-Length: {len(body)}\r\n\r\n"
+    channel.dataReceived(head.encode() + body)
+    while b"\r\n\r\n" not in transport.value():
+        await deferLater(reactor, 0)
+    channel.connectionLost(Failure(ConnectionDone()))
+    reply = wire.parse(transport.value())
+    assert reply.status == 403
+    assert reply.json["errors"][0]["code"] == "sent-unencrypted"
+    assert "token" not in reply.json
+    assert place.fake.asked == []
 
 
 # -- what is written down ----------------------------------------------------------------------------------------------------
