@@ -228,7 +228,7 @@ async def test_of_a_backup_that_is_not_whole_nothing_is_left(
         "some of its 1 parts of records and 2 files": packed([*content[:3], *content[4:]]),
         "and no backup has such a one": packed([content[0], ("../../etc/passwd", b"")]),
         f"its data has format {FORMAT + 1}": packed([manifest(data_format=FORMAT + 1), *content[1:]]),
-        "it has format 'pypiproxy-backup', version 2": packed([manifest(version=2), *content[1:]]),
+        "it has format 'pypiproxy-backup', version 3": packed([manifest(version=3), *content[1:]]),
     }
     for number, (said, archive) in enumerate(cases.items()):
         (tmp_path / "spoiled").write_bytes(archive)

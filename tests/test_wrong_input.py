@@ -68,7 +68,7 @@ class Subject:
 
     def line(self, *more: str, data_dir: Path | None = None, config: Path | None = None) -> list[str]:
         """A command line with all arguments and all options that it requires."""
-        line = [self.name]
+        line = self.name.split()
         for value, names in ((data_dir, ("--data-dir",)), (config, ("--config",))):
             name = self.option(*names)
             if value is not None and name is not None:
@@ -85,7 +85,11 @@ def subjects() -> list[Subject]:
     for name in COMMANDS:
         command = main.get_command(context, name)
         assert command is not None
-        found.append(Subject(name, command))
+        if isinstance(command, click.Group):
+            inner = {each: command.get_command(context, each) for each in command.list_commands(context)}
+            found += [Subject(f"{name} {each}", made) for each, made in inner.items() if made is not None]
+        else:
+            found.append(Subject(name, command))
     return found
 
 
@@ -135,8 +139,9 @@ def check(forking: Forking) -> Check:
 
 def test_wrong_options_and_arguments(check: Check, subject: Subject, tmp_path: Path, offline: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    lines = [[subject.name, "--no-such-option"], [subject.name, "--json=nonsense"]]
-    lines += [[subject.name]] if subject.needs_something else []
+    called = subject.name.split()
+    lines = [[*called, "--no-such-option"], [*called, "--json=nonsense"]]
+    lines += [called] if subject.needs_something else []
     lines += [] if subject.takes_any_number else [subject.line(*subject.arguments, "a", "b", "c", "d")]
     for option in subject.options:
         for value in () if option.is_flag or option.opts[0] == "--data-dir" else (NONSENSE,):
@@ -252,5 +257,7 @@ def test_a_standard_output_that_nobody_reads(check: Check, subject: Subject, tmp
     if subject.name != "serve":  # it serves on, whoever reads its log
         check([Run(line, closed=True) for line in (full, bare)], tmp_path, is_right=is_right)
     check(
-        [Run([subject.name, "--help"], closed=True)], tmp_path, is_right=lambda shown: (shown.status, shown.stderr) == (1, "")
+        [Run([*subject.name.split(), "--help"], closed=True)],
+        tmp_path,
+        is_right=lambda shown: (shown.status, shown.stderr) == (1, ""),
     )

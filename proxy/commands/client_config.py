@@ -13,8 +13,16 @@ from proxy.core.publishing import PUBLISHERS, printed_publishing
 from proxy.host.clients import past_the_proxy
 
 
+class _Clients(click.Choice[str]):
+    """The names of clients: listed in one line, for they are many."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """What to say where none is named."""
+        return f"Choose from {', '.join(self.choices)}"
+
+
 @click.command("client-config")
-@click.argument("client", type=click.Choice(list(dict.fromkeys([*CLIENTS, *PUBLISHERS]))), metavar="CLIENT")
+@click.argument("client", type=_Clients(dict.fromkeys([*CLIENTS, *PUBLISHERS])), metavar="CLIENT")
 @click.option("--url", "--proxy", default="http://127.0.0.1:3143", show_default=True, help="Where CLIENT reaches the proxy.")
 @click.option("--index", metavar="NAME", help="An index of the proxy.  [default: the default one]")
 @click.option("--ca-file", metavar="FILE", help="What signed the proxy's certificate, unless every system trusts it.")

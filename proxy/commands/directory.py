@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy import config
-from proxy.bundle.cache import IndexCache
+from proxy.bundle.cache import IndexCache, no_bundle
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
@@ -72,6 +72,8 @@ def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: b
     """The settings of a proxy with this configuration and data directory, and *index* of it.  Raises ConfigError."""
     settings = config.load(file, config.CommandLine(data_dir=data_dir))
     chosen = _chosen(settings, index, file)
+    if chosen.kind != "proxy":
+        raise ConfigError(no_bundle(chosen.name, chosen.kind, [each.name for each in settings.indexes if each.kind == "proxy"]))
     directory = settings.server.data_dir
     if not new:
         datadir.refuse_missing(directory)

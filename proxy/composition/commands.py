@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -11,9 +12,8 @@ from attrs import frozen
 from proxy.administration.accounting import Accounting
 from proxy.administration.claiming import Claiming
 from proxy.administration.hosting import Hosting
-from proxy.administration.importing import Importer
 from proxy.administration.operations import Administration
-from proxy.administration.parts import Observed, Stores, Working
+from proxy.administration.parts import Observed, Stores, Working, chosen_hosted
 from proxy.bundle.cache import CarriedClaims, IndexCache
 from proxy.bundle.hosted_tree import HOSTED
 from proxy.bundle.saving import Saving
@@ -30,6 +30,7 @@ from proxy.core.troubles import Trouble
 from proxy.host.adminsocket import AdminSocket
 from proxy.interfaces import IOwnership
 from proxy.mechanism.offload import Offload
+from proxy.moving.operation import Importer
 from proxy.web.admin import Admin, site
 
 
@@ -95,7 +96,7 @@ def build_commands(
         {
             "import": _taking(indexes, storage, caches, carried, carrying, means).take,
             "backup": _saving(storage, caches, carrying, means).backup,
-            "hosted_import": Importer(indexes.parts, opening(clients, means), claims).run,
+            "hosted_import": Importer(partial(chosen_hosted, indexes.parts), opening(clients, means), claims).run,
             **Hosting(indexes.parts).operations,
             **Claiming(indexes.parts, caches.claims, means.clock).operations,
             **Accounting(indexes.parts, access.users, access.tokens, access.accounts, means.clock).operations,
@@ -142,6 +143,11 @@ def _taking(
     return Taking(
         caches={name: cache(name) for name in indexes.proxied},
         default=indexes.default,
+        others={
+            name: "group" if each.hosted is None else "hosted"
+            for name, each in indexes.parts.items()
+            if name not in indexes.proxied
+        },
         replaced=lambda index, project: indexes.proxied[index].pages.replaced(project),
         stored=caches.room.committed,
         reactor=means.reactor,

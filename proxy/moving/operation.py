@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from attrs import asdict
 
-from proxy.administration.parts import IndexParts, chosen_hosted, project_name
 from proxy.errors import BadRequest
+from proxy.hosted.editing import Editing
+from proxy.hosted.receiving import Receiving
 from proxy.interfaces import IOwnership, Report
 from proxy.moving.importing import Importing
 from proxy.moving.sources import Source
+from proxy.names import is_project_name, normalize
 from proxy.settings import UpstreamSettings
 
 #: Files that are fetched at once, at most.
 MOST_JOBS = 32
 
 
+class Target(Protocol):
+    """A hosted index that projects are imported into."""
+
+    @property
+    def receiving(self) -> Receiving:
+        """What takes files."""
+
+    @property
+    def editing(self) -> Editing:
+        """What changes its files."""
+
+
 class Importer:
-    """Imports into the hosted ones of *indexes*; *opened* opens a source."""
+    """Imports into the hosted index that *chosen* finds by its name, or raises; *opened* opens a source."""
 
     def __init__(
-        self, indexes: Mapping[str, IndexParts], opened: Callable[[Path | UpstreamSettings], Source], claims: IOwnership
+        self, chosen: Callable[[str], Target], opened: Callable[[Path | UpstreamSettings], Source], claims: IOwnership
     ) -> None:
-        self._indexes = indexes
+        self._chosen = chosen
         self._opened = opened
         self._claims = claims
 
@@ -43,10 +57,13 @@ class Importer:
         jobs: int = 8,
     ) -> dict[str, Any]:
         """Take *projects*, or all, over from *source* (a URL or a directory) into *index*.  Raises ProxyError."""
-        hosted = chosen_hosted(self._indexes, index)
+        hosted = self._chosen(index)
         if not 1 <= jobs <= MOST_JOBS:
             raise BadRequest(f"{jobs} files at once: expected 1 to {MOST_JOBS}")
-        wanted = [project_name(each) for each in projects]
+        for each in projects:
+            if not is_project_name(each):
+                raise BadRequest(f"{each!r} is no name of a project")
+        wanted = [normalize(each) for each in projects]
         opened = self._opened(_place_of(source, username, password, token))
         try:
             run = Importing(opened, hosted.receiving, hosted.editing, self._claims, report, jobs, dry)
