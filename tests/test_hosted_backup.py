@@ -79,7 +79,7 @@ async def test_damaged_bytes_are_restored_from_the_directory(serve: Start, tmp_p
 async def test_nothing_of_a_hosted_index_is_purged(serve: Start) -> None:
     proxy = await stocked(serve)
     for arguments in ({"project": "app"}, {"project": "app", "index": "internal"}, {"project": "app", "which": "1.0"}):
-        with pytest.raises(BadRequest, match="pypiproxy delete internal app"):
+        with pytest.raises(BadRequest, match="pypiproxy delete internal app removes files from it"):
             await perform(proxy, "purge", **arguments)
     gone = await perform(proxy, "purge_unused", seconds=0)
     assert (gone["removed"], gone["pinned"], gone["files"]) == ([], [], 0)

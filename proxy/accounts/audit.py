@@ -35,6 +35,8 @@ _SOON, _COUNTED = 0.2, 60.0
 _MOST_WAITING = 10_000
 #: Kinds of refusals that are told from each other; the projects of others are not.
 _MOST_KINDS = 1000
+#: The longest text of a field (characters).
+_LONGEST = 1000
 
 
 @frozen
@@ -170,4 +172,10 @@ class AuditLog:
 
 
 def _line(members: dict[str, str | int | None]) -> bytes:
-    return msgspec.json.encode(members) + b"\n"
+    """*members* as a line; text that is none (half a surrogate pair, as arguments of commands may have) is written escaped."""
+    told = {name: _cut(value) if isinstance(value, str) else value for name, value in members.items()}
+    return msgspec.json.encode(told) + b"\n"
+
+
+def _cut(text: str) -> str:
+    return text[:_LONGEST].encode("utf-8", "backslashreplace").decode()

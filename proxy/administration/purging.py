@@ -77,7 +77,7 @@ class Purging:
         named = [each async for found in by_project(self._stores.ledger) for each in found if each.entry.sha256 in doomed]
         without_name = doomed.keys() - {each.entry.sha256 for each in named}
         unnamed = {sha256: doomed[sha256] for sha256 in without_name}
-        plan = await self._plan(named)
+        plan = await self._plan([each for each in named if not self._has_its_own(each.index)])
         removed = await (self._foretold(plan) if dry else self._carried_out(plan))
         others = _Deleted(list(unnamed.values())) if dry else await self._delete(unnamed)
         removed["files"] += len(others.freed)

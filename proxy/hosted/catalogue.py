@@ -60,7 +60,7 @@ class Catalogue:
         #: Projects of which no file can be served.
         self._empty: set[str] = set()
         self._known: BoundedTable[str, HostedProject] = BoundedTable(memory, lambda project: project.weight, len)
-        #: How often each project was changed, and how often by an upload.
+        #: How often each project was changed, and how often by an upload or an operator, whose change is in memory already.
         self._versions: dict[str, int] = {}
         self._uploads: dict[str, int] = {}
         self._reads: Flights[HostedProject | None] = Flights()
@@ -188,6 +188,7 @@ class Catalogue:
     def removed(self, project: str, sizes: Mapping[str, int]) -> None:
         """Told by who has removed files of these *sizes*, by name, and holds :meth:`alone` of their project."""
         self._versions[project] = self._versions.get(project, 0) + 1
+        self._uploads[project] = self._uploads.get(project, 0) + 1
         outline, known = self._outlines.get(project), self._known.get(project)
         if outline is not None:
             left = Outline(0, outline.count - len(sizes), outline.size - sum(sizes.values()), outline.names)
@@ -202,6 +203,7 @@ class Catalogue:
     def marked(self, project: str, status: ProjectStatus | None) -> None:
         """Told by who has written the *status* of *project*, and holds :meth:`alone` of it."""
         self._versions[project] = self._versions.get(project, 0) + 1
+        self._uploads[project] = self._uploads.get(project, 0) + 1
         known = self._known.get(project)
         if known is not None:
             self._known.put(project, HostedProject(self.name, project, known.notes, status))
