@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
+from proxy.access.principals import WARM
 from proxy.access.rights import Rights
 from proxy.composition.accounts import build_access
 from proxy.composition.caches import build_caches, sweep
@@ -81,7 +82,7 @@ class ProxyService(MultiService):
         built_in = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
         self._indexes = build_indexes(settings.indexes, {**built_in, **kinds})
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
-        self._access = build_access(settings, self.storage, self._means, self._indexes.first_uploader)
+        self._access = build_access(settings, self.storage, self._means, self._indexes.first_uploader, reading=reading)
         self._exchange = self._built_exchange()
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)
@@ -126,7 +127,11 @@ class ProxyService(MultiService):
         # Few services do, and a resolver's modules take a while to load.
         from proxy.composition.warming import build_following
 
-        build_following(settings, self.listenings, self.administration, self._reactor).setServiceParent(self)
+        build_following(settings, self.listenings, self._access, self.administration, self._reactor).setServiceParent(self)
+
+    def own_index_url(self) -> str:
+        """The default index at the first listener, with a password by which this process may read everything."""
+        return self._access.entrusted(self.listenings[0].local_url(), WARM)
 
     def startService(self) -> None:
         calm_collector()

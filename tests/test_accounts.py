@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from proxy.access.principals import WARM, Principal, PrincipalKind
+from proxy.access.principals import PREFETCH, WARM, Principal, PrincipalKind
 from proxy.access.roles import Extent, Role, Scope
 from proxy.access.tokens import Confinement, narrowed, read_token
 from proxy.accounts.accounts import Accounts
@@ -233,7 +233,8 @@ class AccountsTests(SynchronousTestCase):
     def test_a_part_of_the_proxy_is_known_by_what_it_was_entrusted_with(self) -> None:
         secret = self.room.accounts.entrust(WARM)
         self.assertEqual(now(self.room.ask(basic("warm", secret))), WARM)
-        self.assertNotEqual(secret, self.room.accounts.entrust(WARM))
+        self.assertEqual(secret, self.room.accounts.entrust(WARM))
+        self.assertNotEqual(secret, self.room.accounts.entrust(PREFETCH))
 
     def test_the_audit_log_has_no_name_that_may_be_a_password(self) -> None:
         for user, password in (("alice", "secret"), ("alice", "hunter2"), ("hunter2", "alice")):

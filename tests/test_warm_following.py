@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.host.following import Following, goal
-from proxy.settings import PageLimits, WarmSettings
+from proxy.settings import GrantSettings, PageLimits, WarmSettings
 from proxy.warm.following import follow
 from proxy.warm.inputs import Problem
 from proxy.warm.looking import Warmed, look
@@ -84,6 +84,20 @@ async def looked(proxy: Running, settings: WarmSettings, folder: Path) -> dict[s
     warmed = Warmed(f"http://127.0.0.1:{proxy.port}/simple/", proxy.service.administration.perform)
     report = await look(goal(settings), warmed, folder, Quiet(), reactor)
     return {outcome.filename: outcome.state for outcome in report.outcomes}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_only_users_may_read_is_kept_ready(stocked: FakeUpstream, run: Start, tmp_path: Path) -> None:
+    proxy = await run(stocked, grants=(GrantSettings(role="reader", principals=("user:alice",)),))
+    settings = WarmSettings(projects=("lib",))
+    assert await looked(proxy, settings, tmp_path) == {}
+    url = proxy.service.own_index_url()
+    report = await look(goal(settings), Warmed(url, proxy.service.administration.perform), tmp_path, Quiet(), reactor)
+    assert {outcome.filename: outcome.state for outcome in report.outcomes} == {OLD.filename: "fetched"}
+    assert report.problems == []
+    secret = url.partition("@")[0].rpartition(":")[2]
+    assert len(secret) > 40
+    assert secret not in repr(report)
 
 
 @pytest_twisted.ensureDeferred

@@ -72,6 +72,7 @@ class Accounts:
         self._generation = 0
         self._right: BoundedTable[bytes, _Verified] = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
         self._own: dict[bytes, Principal] = {}
+        self._secrets: dict[Principal, str] = {}
         self._verifying: Flights[Principal | None] = Flights()
         self._failures = failures or FailedLogins(reactor.seconds)
         self._turns = Turns()
@@ -91,9 +92,10 @@ class Accounts:
 
     def entrust(self, principal: Principal) -> str:
         """A password, with any user name, for *principal*, a part of this process; nobody else ever has it."""
-        secret = os.urandom(24).hex()
-        self._own[self._hash(secret.encode("ascii"))] = principal
-        return secret
+        if principal not in self._secrets:
+            secret = self._secrets[principal] = os.urandom(24).hex()
+            self._own[self._hash(secret.encode("ascii"))] = principal
+        return self._secrets[principal]
 
     def remembered(self, credential: bytes) -> Principal | None:
         verified = self._right.get(self._hash(credential))

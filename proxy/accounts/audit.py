@@ -76,6 +76,17 @@ def _opened(path: str, flags: int) -> int:
 
 
 @implementer(IAuditLog)
+class Unaudited:
+    """Records nothing."""
+
+    def note(self, entry: Audited) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+@implementer(IAuditLog)
 class AuditLog:
     """Writes to *file* in a thread of *disk*; *clock* tells the time of each line."""
 

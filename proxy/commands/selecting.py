@@ -48,7 +48,7 @@ async def select(reactor: Any, settings: Settings, index: IndexSettings, goal: G
             raise ConfigError(f"{settings.server.data_dir}: {error}") from error
         service.startService()
         try:
-            warmed = Warmed(f"{service.listenings[0].local_url()}simple/", service.administration.perform)
+            warmed = Warmed(service.own_index_url(), service.administration.perform)
             return _selected(await look(goal, warmed, Path(cache), quiet, reactor))
         finally:
             await service.stopService()

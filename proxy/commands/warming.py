@@ -151,7 +151,7 @@ async def _proxy(reactor: Any, where: Where) -> AsyncIterator[Warmed]:
         try:
             text = f"no proxy runs: working on {settings.server.data_dir} directly"
             note(text)
-            yield Warmed(f"{service.listenings[0].local_url()}simple/", service.administration.perform)
+            yield Warmed(service.own_index_url(), service.administration.perform)
         finally:
             await service.stopService()
     finally:

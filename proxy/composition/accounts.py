@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from attrs import frozen
 
+from proxy.access.principals import Principal
 from proxy.access.rights import FirstUploader, Grant, GrantedRights
 from proxy.access.roles import Extent, Role, Scope
 from proxy.accounts import audit, users
 from proxy.accounts.accounts import Accounts
-from proxy.accounts.audit import AuditFile, AuditLog
+from proxy.accounts.audit import AuditFile, AuditLog, Unaudited
 from proxy.accounts.jobs import JobTokens
 from proxy.accounts.tokens import Tokens
 from proxy.accounts.users import UsersFile
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
+from proxy.core.warming import AGENT
 from proxy.mechanism.offload import Offload
 from proxy.mechanism.rotating import Rotating
 from proxy.settings import GrantSettings, LdapSettings, Settings
@@ -36,7 +39,7 @@ class AccessRoom:
     accounts: Accounts
     users: UsersFile
     tokens: Tokens
-    audit: AuditLog
+    audit: AuditLog | Unaudited
     hashing: Offload
     directory: LdapDirectory | None = None
 
@@ -49,6 +52,12 @@ class AccessRoom:
     def jobs(self) -> JobTokens:
         """What makes tokens for CI jobs."""
         return JobTokens(self.tokens, self.accounts)
+
+    def entrusted(self, url: str, principal: Principal) -> str:
+        """The default index of this proxy, which is at *url*, with a password for *principal*, a part of this process."""
+        parts = urlsplit(url)
+        netloc = f"{AGENT}:{self.accounts.entrust(principal)}@{parts.netloc}"
+        return urlunsplit(parts._replace(netloc=netloc, path="/simple/"))
 
     async def close(self) -> None:
         """Write what is in memory only."""
@@ -68,8 +77,13 @@ def grant_of(settings: GrantSettings) -> Grant:
     return Grant(Scope(Role(settings.role), extent), settings.principals)
 
 
-def build_access(settings: Settings, storage: Storage, means: Means, first_uploader: FirstUploader) -> AccessRoom:
-    """The users, tokens and rights of *settings*; *first_uploader* tells who began a project of a hosted index."""
+def build_access(
+    settings: Settings, storage: Storage, means: Means, first_uploader: FirstUploader, *, reading: bool
+) -> AccessRoom:
+    """The users, tokens and rights of *settings*; *first_uploader* tells who began a project of a hosted index.
+
+    Who is only *reading* writes nothing.
+    """
     access, hashing = settings.access, Offload(means.reactor, 1, "passwords")
     file = UsersFile(
         access.users_file or storage.directory / users.NAME,
@@ -78,12 +92,8 @@ def build_access(settings: Settings, storage: Storage, means: Means, first_uploa
         hashing=hashing,
         changed=lambda: accounts.forget(),
     )
-    log = AuditLog(
-        AuditFile(storage.directory / audit.NAME, access.audit_size, access.audit_files, storage.place.is_ours),
-        means.disk,
-        means.reactor,
-        means.clock,
-    )
+    book = AuditFile(storage.directory / audit.NAME, access.audit_size, access.audit_files, storage.place.is_ours)
+    log = Unaudited() if reading else AuditLog(book, means.disk, means.reactor, means.clock)
     tokens = Tokens(storage.ledger, means.clock)
     directory = _directory(access.ldap, means)
     accounts = Accounts(file, tokens, means.reactor, means.clock, log, directory=directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import re
@@ -11,7 +12,7 @@ import tomllib
 import zipfile
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 import treq
 from attrs import define, frozen
@@ -84,10 +85,13 @@ class Traffic:
 
 
 class Fetcher:
-    """A client of the index at *index_url*, with at most *jobs* requests under way."""
+    """A client of the index at *index_url*, with at most *jobs* requests under way.
+
+    Credentials in that URL are sent in headers, and are in no message.
+    """
 
     def __init__(self, index_url: str, jobs: int, reactor: Any) -> None:
-        self.index_url = index_url
+        self.index_url, self._headers = _divided(index_url)
         self.traffic = Traffic()
         self._reactor = reactor
         pool = QuietPool(reactor)
@@ -118,7 +122,8 @@ class Fetcher:
         """
         url = f"{self.index_url}simple"
         try:
-            response = await self._client.get(url, headers=Headers({"User-Agent": [AGENT]}), allow_redirects=False)
+            fields = {"User-Agent": [AGENT], **self._headers}
+            response = await self._client.get(url, headers=Headers(fields), allow_redirects=False)
             await treq.content(response)
         except CancelledError:
             raise
@@ -200,7 +205,7 @@ class Fetcher:
 
     async def _ask(self, method: str, url: str, tries: int = _TRIES, **headers: str) -> Any:
         """The answer to one request.  One that says "later" is waited for, *tries* times in all.  Raises NotFetched."""
-        fields = {name: [value] for name, value in {"User-Agent": AGENT, **headers}.items()}
+        fields = {**self._headers, **{name: [value] for name, value in {"User-Agent": AGENT, **headers}.items()}}
         for attempt in range(1, tries + 1):
             try:
                 response = await self._client.request(method, url, headers=Headers(fields), unbuffered=True)
@@ -219,6 +224,16 @@ class Fetcher:
             pause = (response.headers.getRawHeaders("retry-after") or ["1"])[0]
             await deferLater(self._reactor, min(_LONGEST_PAUSE, 1.0 if (wait := whole(pause)) is None else float(wait)))
         raise AssertionError("the loop ends by itself")
+
+
+def _divided(url: str) -> tuple[str, dict[str, list[str]]]:
+    """*url* without its credentials, and the header that has them."""
+    parts = urlsplit(url)
+    said, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    credential = base64.b64encode(unquote_to_bytes(said if ":" in said else f"{said}:")).decode()
+    return urlunsplit(parts._replace(netloc=host)), {"Authorization": [f"Basic {credential}"]}
 
 
 def _unreachable(url: str, error: Exception) -> Exception:

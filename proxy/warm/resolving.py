@@ -66,6 +66,8 @@ class Resolver:
             }
             environment |= {
                 "UV_CACHE_DIR": str(self._cache / "uv"),
+                # Not an argument, which every user of the machine could read: it may have a password in it.
+                "UV_DEFAULT_INDEX": marked(self._index_url),
                 "UV_PYTHON_DOWNLOADS": "never",
                 "UV_NO_CONFIG": "1",
                 "NO_COLOR": "1",
@@ -89,7 +91,7 @@ class Resolver:
         wishes = self._wishes
         # Sources of a pyproject.toml's own ([tool.uv.sources]) are not the proxy's.
         command = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--no-progress", "--no-sources"]
-        command += ["--python", sys.executable, "--default-index", marked(self._index_url)]
+        command += ["--python", sys.executable]
         command += ["--universal"] if target is None else target.resolver_options
         command += [] if wishes.deps and group.deps else ["--no-deps"]
         command += ["--only-binary", ":all:"] if wishes.only_binary else []

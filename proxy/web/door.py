@@ -23,6 +23,7 @@ from zope.interface import implementer
 from proxy.access.principals import ANONYMOUS, Principal
 from proxy.access.rights import Access, OpenReading, Rights
 from proxy.access.roles import Permission
+from proxy.accounts.audit import Unaudited
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.core.warming import is_mark
 from proxy.errors import LoginRequired, NotFound, ProxyError, RightsUnknown, SentUnencrypted, StorageFailed
@@ -83,17 +84,9 @@ class NoAccounts:
         return None
 
 
-@implementer(IAuditLog)
-class NoAudit:
-    """Nothing is recorded."""
-
-    def note(self, entry: Audited) -> None:
-        pass
-
-
 #: In Python 3.11 a member of an enumeration takes long to find.
 _ALLOWED = Access.ALLOWED
-_OPEN, _NOBODY, _UNAUDITED = OpenReading(), NoAccounts(), NoAudit()
+_OPEN, _NOBODY, _UNAUDITED = OpenReading(), NoAccounts(), Unaudited()
 
 
 class Door:
