@@ -25,7 +25,7 @@ COMMANDS = {
     "restore": Command("proxy.commands.backup:restore", "Create a data directory from a backup."),
     "serve": Command("proxy.commands.serve:serve", "Run the proxy in the foreground."),
     "stats": Command("proxy.commands.stock:stats", "Show what is stored, and the hit rates."),
-    "status": Command("proxy.commands.editing:status", "Show or set the status of a project."),
+    "status": Command("proxy.commands.editing:project_status", "Show or set the status of a project."),
     "token": Command("proxy.commands.tokens:token", "Create, list, revoke and narrow tokens."),
     "unpin": Command("proxy.commands.pin:unpin", "Allow pinned files to be evicted again."),
     "unyank": Command("proxy.commands.editing:unyank", "Take back a yank."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,7 +130,7 @@ def now(work: Any) -> Any:
 
 class AccountsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        folder = Path(self.mktemp())
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True)
         self.room = Room(folder)
         now(self.room.users.add("alice", b"secret"))

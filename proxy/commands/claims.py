@@ -13,8 +13,8 @@ from proxy.commands.tables import show
 from proxy.core.amounts import NONE, counted, moment
 
 COMMANDS = {
-    "add": Command("proxy.commands.claims:add", "Let names belong to a hosted index."),
-    "list": Command("proxy.commands.claims:list_", "List the claims, and what indexes own."),
+    "add": Command("proxy.commands.claims:add_claims", "Let names belong to a hosted index."),
+    "list": Command("proxy.commands.claims:list_claims", "List the claims, and what indexes own."),
     "release": Command("proxy.commands.claims:release", "Let names belong to nobody."),
 }
 _COLUMNS = (("index", False), ("project", False), ("state", False), ("since", False), ("by", False), ("reason", False))
@@ -32,7 +32,7 @@ def claims() -> None:
 @click.command("list")
 @click.option("--index", help="Only the claims of this index.")
 @options
-def list_(place: ProxyPlace, index: str | None) -> None:
+def list_claims(place: ProxyPlace, index: str | None) -> None:
     """List the claims.
 
     "claimed" names belong to their index, "owned" patterns too (the key owns).  "held" names do not: a proxy index in a group
@@ -58,12 +58,12 @@ def list_(place: ProxyPlace, index: str | None) -> None:
     show(_COLUMNS, rows)
 
 
-@click.command()
+@click.command("add")
 @click.argument("index")
 @click.argument("projects", nargs=-1, metavar="[PROJECT]...")
 @click.option("--from", "source", metavar="OLD", help="All names that OLD claimed, which is not configured any more.")
 @options
-def add(place: ProxyPlace, index: str, projects: tuple[str, ...], source: str | None) -> None:
+def add_claims(place: ProxyPlace, index: str, projects: tuple[str, ...], source: str | None) -> None:
     """Let PROJECTs belong to the hosted INDEX, whoever else serves them, before it has files of them or after.
 
     Names that are held are claimed from then on: groups serve what INDEX has.  Names of an index that is not configured any

@@ -63,13 +63,13 @@ def delete(place: ProxyPlace, index: str, project: str, which: str | None, every
     note("nothing was deleted (--dry-run)" if dry_run else f"{counted(len(gone), 'file')} deleted")
 
 
-@click.command()
+@click.command("status")
 @click.argument("index")
 @click.argument("project")
 @click.argument("new", metavar="[STATUS]", required=False, type=click.Choice(_STATUSES))
 @click.option("--reason", help="Why, in one line: clients can show it.")
 @options
-def status(place: ProxyPlace, index: str, project: str, new: str | None, reason: str | None) -> None:
+def project_status(place: ProxyPlace, index: str, project: str, new: str | None, reason: str | None) -> None:
     """Show the status of PROJECT on the hosted INDEX, or set it to STATUS (PEP 792).
 
     STATUS is one of active, archived (no new files are taken), quarantined (no files are offered or taken) and deprecated

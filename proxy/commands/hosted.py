@@ -14,8 +14,8 @@ from proxy.commands.tables import show
 from proxy.core.amounts import counted
 
 COMMANDS = {
-    "check": Command("proxy.commands.hosted:check", "Report what is wrong in the directory."),
-    "import": Command("proxy.commands.moving:import_", "Take over projects from another index."),
+    "check": Command("proxy.commands.hosted:check_hosted", "Report what is wrong in the directory."),
+    "import": Command("proxy.commands.moving:import_projects", "Take over projects from another index."),
 }
 _COLUMNS = (("what", False), ("place", False), ("reason", False))
 
@@ -25,11 +25,11 @@ def hosted() -> None:
     """Check the directory of a hosted index, or take projects over from another index."""
 
 
-@click.command()
+@click.command("check")
 @click.argument("index")
 @click.option("--digests", is_flag=True, help="Read all files and compare them with their digests.")
 @options
-def check(place: ProxyPlace, index: str, digests: bool) -> None:
+def check_hosted(place: ProxyPlace, index: str, digests: bool) -> None:
     """Report what is wrong in the directory of the hosted INDEX.
 
     "refused" files are not served, for the reason given; "waiting" ones are being written.  "changed" files have other bytes

@@ -38,7 +38,7 @@ class _Login:
 @click.option("--jobs", type=click.IntRange(1, 32), default=8, show_default=True, help="Files that are fetched at once.")
 @click.option("--dry-run", is_flag=True, help="Fetch nothing: print what would be imported.")
 @options
-def import_(place: ProxyPlace, index: str, projects: tuple[str, ...], source: str, jobs: int, dry_run: bool) -> None:
+def import_projects(place: ProxyPlace, index: str, projects: tuple[str, ...], source: str, jobs: int, dry_run: bool) -> None:
     """Take PROJECTs, or all, over from another index or a directory into the hosted INDEX.
 
     Files keep the upload time, the yank and the reason that the source states, projects their status.  Each file is verified

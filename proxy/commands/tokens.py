@@ -16,7 +16,7 @@ from proxy.core.amounts import NONE, counted, moment
 
 COMMANDS = {
     "create": Command("proxy.commands.tokens:create", "Create a token."),
-    "list": Command("proxy.commands.tokens:list_", "List the valid tokens."),
+    "list": Command("proxy.commands.tokens:list_tokens", "List the valid tokens."),
     "narrow": Command("proxy.commands.tokens:narrow", "Make a token that may do less."),
     "revoke": Command("proxy.commands.tokens:revoke", "Revoke tokens."),
 }
@@ -81,7 +81,7 @@ def create(
 @click.command("list")
 @click.option("--user", help="Only those of this user.")
 @options
-def list_(place: ProxyPlace, user: str | None) -> None:
+def list_tokens(place: ProxyPlace, user: str | None) -> None:
     """List the valid tokens with their last use, which is noted once an hour."""
     found = place.ask("tokens", user=user)
     if place.as_json:

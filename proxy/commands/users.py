@@ -12,8 +12,8 @@ from proxy.commands.tables import show
 from proxy.core.amounts import counted
 
 COMMANDS = {
-    "add": Command("proxy.commands.users:add", "Add a user."),
-    "list": Command("proxy.commands.users:list_", "List the users."),
+    "add": Command("proxy.commands.users:add_user", "Add a user."),
+    "list": Command("proxy.commands.users:list_users", "List the users."),
     "passwd": Command("proxy.commands.users:passwd", "Set another password for a user."),
     "remove": Command("proxy.commands.users:remove", "Remove a user, and revoke the user's tokens."),
 }
@@ -29,10 +29,10 @@ def user() -> None:
     """
 
 
-@click.command()
+@click.command("add")
 @click.argument("name")
 @options
-def add(place: ProxyPlace, name: str) -> None:
+def add_user(place: ProxyPlace, name: str) -> None:
     """Add the user NAME, who has no rights until a grant names NAME, or a group that NAME is in."""
     place.ask("user_add", user=name, password=new_password(name))
     note(f"{name} is added")
@@ -63,7 +63,7 @@ def remove(place: ProxyPlace, name: str) -> None:
 
 @click.command("list")
 @options
-def list_(place: ProxyPlace) -> None:
+def list_users(place: ProxyPlace) -> None:
     """List the users.  Who cannot log in has a hash that is neither argon2id nor bcrypt: set another password."""
     users = place.ask("users")
     if place.as_json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from proxy.composition.means import Means
 from proxy.composition.upstreams import Clients, build_client, build_pool
 from proxy.moving.index_source import IndexSource
-from proxy.moving.sources import Source
+from proxy.moving.sources import ProjectSource
 from proxy.moving.tree_source import TreeSource
 from proxy.settings import IndexSettings, UpstreamSettings
 
@@ -16,10 +16,10 @@ from proxy.settings import IndexSettings, UpstreamSettings
 _NAME = "source"
 
 
-def opening(clients: Clients, means: Means) -> Callable[[Path | UpstreamSettings], Source]:
+def opening(clients: Clients, means: Means) -> Callable[[Path | UpstreamSettings], ProjectSource]:
     """Opens a directory, or an index with these settings."""
 
-    def open_source(place: Path | UpstreamSettings) -> Source:
+    def open_source(place: Path | UpstreamSettings) -> ProjectSource:
         if isinstance(place, Path):
             return TreeSource(place, means.disk)
         client = build_client(place, clients.identity, means)

@@ -45,7 +45,7 @@ def _member(value: Any) -> str:
     """A user, or ``group:`` and the name of a group of a directory, which may be any text."""
     group = value.removeprefix(_GROUP) if isinstance(value, str) and value.startswith(_GROUP) else None
     if group is None:
-        return read.user(value)
+        return read.user_name(value)
     if not group.strip() or not group.isprintable():
         raise Unacceptable('"group:" and the name of a group as the directory or the reverse proxy states it')
     return str(value)

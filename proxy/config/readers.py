@@ -89,7 +89,7 @@ def project_pattern(value: Any) -> str:
     return normalize(value)
 
 
-def user(value: Any) -> str:
+def user_name(value: Any) -> str:
     """The name of a user."""
     if not isinstance(value, str) or not is_user_name(value):
         raise Unacceptable("the name of a user: letters, digits and, inside, any of . _ @ + -")

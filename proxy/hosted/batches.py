@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from proxy.hosted.folder import Folder, copied
+from proxy.hosted.folder import Folder, copied_file
 from proxy.hosted.notes import NOTE, Note, written_note
 from proxy.hosted.placing import appear, sync_folder, unlink
 
@@ -125,7 +125,7 @@ class Batches:
 
 def _copied_with_note(source: int, path: Path, note: Note) -> Note:
     """Copy the bytes of *note* from *source* to *path*, with a note of the copy beside it.  Raises OSError."""
-    note = copied(source, path, note)
+    note = copied_file(source, path, note)
     with open(path.with_name(path.name + NOTE), "xb") as file:
         file.write(written_note(note))
         file.flush()

@@ -21,7 +21,7 @@ from proxy.interfaces import Clock, IOffload
 from proxy.mechanism.flight import uninterrupted
 
 #: Whether a file is meant, by its name.
-Wanted = Callable[[str], bool]
+WantedFile = Callable[[str], bool]
 
 
 class Editing:
@@ -42,7 +42,7 @@ class Editing:
             raise NotFound(f"there is no project {project} on index {self.catalogue.name}")
         return found
 
-    async def yank(self, project: str, wanted: Wanted, yanked: bool | str) -> dict[str, Note]:
+    async def yank(self, project: str, wanted: WantedFile, yanked: bool | str) -> dict[str, Note]:
         """Let the files that are *wanted* be *yanked*: ``False``, ``True`` or the reason.  What is noted of each now.
 
         Raises NotFound for a project without files, StorageFailed.
@@ -86,7 +86,7 @@ class Editing:
         await self.catalogue.names()
         return {each.filename: each.size for each in (await self.catalogue.contents(project)).files}
 
-    async def delete(self, project: str, wanted: Wanted) -> dict[str, int]:
+    async def delete(self, project: str, wanted: WantedFile) -> dict[str, int]:
         """Delete the files of *project* that are *wanted*; the size of each.  Raises StorageFailed."""
         await self.catalogue.names()
 

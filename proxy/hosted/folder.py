@@ -246,7 +246,7 @@ class Folder:
         temporary = self.placing.temporary(path.parent)
         noted = False
         try:
-            note = copied(source, temporary, note)
+            note = copied_file(source, temporary, note)
             if not instead and os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             self.write_note(project, path, note)
@@ -283,7 +283,7 @@ class Folder:
             self._prepare(self.root)
 
 
-def copied(source: int, path: Path, note: Note) -> Note:
+def copied_file(source: int, path: Path, note: Note) -> Note:
     """Copy the bytes of *note* from the descriptor *source* to *path*, which nobody has; the note with the time of the copy.
 
     Raises OSError.

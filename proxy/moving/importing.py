@@ -21,7 +21,7 @@ from proxy.hosted.notes import Note, stamp
 from proxy.hosted.receiving import Past, Receiving
 from proxy.interfaces import IOwnership, Report
 from proxy.mechanism.flight import uninterrupted
-from proxy.moving.sources import OfferedFile, OfferedProject, Source
+from proxy.moving.sources import OfferedFile, OfferedProject, ProjectSource
 
 #: More projects than these are not imported without being named: an index that inherits from the public one lists all of it.
 MOST_UNNAMED = 20_000
@@ -54,7 +54,7 @@ class Tally:
 class Importing:
     """One run: takes what *source* has into the index of *receiving*, *jobs* files at a time; *report* hears of everything."""
 
-    source: Source
+    source: ProjectSource
     receiving: Receiving
     editing: Editing
     claims: IOwnership | None

@@ -17,7 +17,7 @@ from proxy.hosted.notes import STATUSES, ProjectStatus, moment_of
 from proxy.interfaces import IOffload, IUpstreams
 from proxy.model import File, Page, PageMissing, PageUnchanged, Wanted
 from proxy.moving.delivery import Delivery
-from proxy.moving.sources import OfferedFile, OfferedProject, Told
+from proxy.moving.sources import BytesTold, OfferedFile, OfferedProject
 from proxy.names import is_project_name, normalize
 from proxy.settings import MIB
 from proxy.simple.projects import write_lines
@@ -89,7 +89,7 @@ class IndexSource:
                 upload_time = file.upload_time
         return OfferedFile(project, file.filename, wanted, file.size, file.hashes, upload_time, file.yanked)
 
-    async def fetch(self, file: OfferedFile, intake: Intake, told: Told) -> tuple[IncomingFile, float | None]:
+    async def fetch(self, file: OfferedFile, intake: Intake, told: BytesTold) -> tuple[IncomingFile, float | None]:
         """As in the port."""
         delivery = Delivery(file.place, intake, told)
         await delivery.prepare()

@@ -14,7 +14,7 @@ from proxy.hosted.editing import Editing
 from proxy.hosted.receiving import Receiving
 from proxy.interfaces import IOwnership, Report
 from proxy.moving.importing import Importing
-from proxy.moving.sources import Source
+from proxy.moving.sources import ProjectSource
 from proxy.names import is_project_name, normalize
 from proxy.settings import UpstreamSettings
 
@@ -22,7 +22,7 @@ from proxy.settings import UpstreamSettings
 MOST_JOBS = 32
 
 
-class Target(Protocol):
+class ImportTarget(Protocol):
     """A hosted index that projects are imported into."""
 
     @property
@@ -38,7 +38,10 @@ class Importer:
     """Imports into the hosted index that *chosen* finds by its name, or raises; *opened* opens a source."""
 
     def __init__(
-        self, chosen: Callable[[str], Target], opened: Callable[[Path | UpstreamSettings], Source], claims: IOwnership
+        self,
+        chosen: Callable[[str], ImportTarget],
+        opened: Callable[[Path | UpstreamSettings], ProjectSource],
+        claims: IOwnership,
     ) -> None:
         self._chosen = chosen
         self._opened = opened

@@ -12,7 +12,7 @@ from proxy.hosted.notes import ProjectStatus
 from proxy.model import EMPTY
 
 #: Told of bytes that have arrived.
-Told = Callable[[int], None]
+BytesTold = Callable[[int], None]
 
 
 @frozen
@@ -43,7 +43,7 @@ class OfferedProject:
     problems: Sequence[str] = ()
 
 
-class Source(Protocol):
+class ProjectSource(Protocol):
     """Where projects are taken over from."""
 
     async def projects(self) -> Sequence[str]:
@@ -52,7 +52,7 @@ class Source(Protocol):
     async def project(self, name: str) -> OfferedProject:
         """The project *name*.  Raises ProxyError, NotFound for one that is not there."""
 
-    async def fetch(self, file: OfferedFile, intake: Intake, told: Told) -> tuple[IncomingFile, float | None]:
+    async def fetch(self, file: OfferedFile, intake: Intake, told: BytesTold) -> tuple[IncomingFile, float | None]:
         """The bytes of *file*, with the time at which the source says they were last changed.  Raises ProxyError."""
 
     async def close(self) -> None:

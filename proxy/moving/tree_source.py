@@ -19,7 +19,7 @@ from proxy.hosted.folder import project_in
 from proxy.hosted.intake import IncomingFile, Intake
 from proxy.hosted.notes import LARGEST_NOTE, NOTE, Note, ProjectStatus, read_note, read_status, stamp
 from proxy.interfaces import IOffload
-from proxy.moving.sources import OfferedFile, OfferedProject, Told
+from proxy.moving.sources import BytesTold, OfferedFile, OfferedProject
 from proxy.names import is_distribution, normalize
 
 #: What devpi's export says of the files of an index, in the directory of the index.
@@ -60,7 +60,7 @@ class TreeSource:
                 ) from error
         return self._found
 
-    async def fetch(self, file: OfferedFile, intake: Intake, told: Told) -> tuple[IncomingFile, float | None]:
+    async def fetch(self, file: OfferedFile, intake: Intake, told: BytesTold) -> tuple[IncomingFile, float | None]:
         """As in the port."""
         path: Path = file.place
         try:
