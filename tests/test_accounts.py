@@ -131,7 +131,6 @@ def now(work: Any) -> Any:
 class AccountsTests(SynchronousTestCase):
     def setUp(self) -> None:
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        folder.mkdir(parents=True)
         self.room = Room(folder)
         now(self.room.users.add("alice", b"secret"))
         self.room.hashing.done = 0

@@ -1,16 +1,19 @@
 """The documentation: its links lead somewhere, its index is complete, and its console blocks do what they show.
 
 Each page has a scratch directory and at most one proxy, which runs on a port of its own: where a page says 127.0.0.1:3143 or
-build-host.example:3143, that one is meant.  Its upstream is a fake one.
+build-host.example:3143, that one is meant.  Its upstream is a fake one.  Where it says port 8099, a free one is meant.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import sys
 import venv
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +23,7 @@ import pytest_twisted
 import uv
 
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.manual import PAGES, Block, Command, anchors, blocks, differs, links
+from tests.support.manual import PAGES, Block, Command, anchors, blocks, differs, fences, links
 from tests.support.process import ROOT, Ended, ProxyProcess, environment, run
 from tests.support.wheels import wheel
 
@@ -71,6 +74,7 @@ class Scratch:
         self.place = place
         self._proxy = proxy
         self._running = False
+        self._other_port = free_port()
         for name, requires in PROJECTS.items():
             for version, size in (("1.0", 20_000), ("1.1", 21_000)):
                 made = wheel(name, version, requires=requires, size=size)
@@ -95,6 +99,7 @@ class Scratch:
             # as --python, it sees what is installed there, and not what is where it comes from
             "pip": f"exec {sys.executable} {Path(pip.__file__).parent} --python {self.place}/venv/bin/python",
             "uv": f"exec {uv.find_uv_bin()}",
+            "twine": f"exec {sys.executable} -m twine",
         }.items():
             (folder / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
             (folder / name).chmod(0o755)
@@ -115,7 +120,8 @@ class Scratch:
             assert missing is None, f"{block}: {command.text}\nshows: {missing}\nprints:\n{ended.output}"
 
     def _here(self, text: str) -> str:
-        """*text* with the port of this proxy, which `warm` would find at its own port without being told."""
+        """*text* with the ports of this test, and the proxy that `warm` would find at its own port without being told."""
+        text = re.sub(r"\b8099\b", str(self._other_port), text)
         if self._running:
             text = re.sub(r"(127\.0\.0\.1|build-host\.example):3143", f"127.0.0.1:{self._proxy.port}", text)
             text = re.sub(r"pypiproxy warm (?!.*--(proxy|config|data-dir))", rf"\g<0>--proxy {self._proxy.base} ", text)
@@ -123,6 +129,19 @@ class Scratch:
 
     async def _run(self, text: str) -> Ended:
         return await run(["/bin/sh", "-c", text], self._env, self.place)
+
+    def end(self) -> None:
+        """End what a page has started and, because its block failed, not ended."""
+        for file in self.place.glob("*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text("ascii")), signal.SIGTERM)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 PROJECTS = {
@@ -136,33 +155,26 @@ FILES = {
 }
 #: What a page takes for the user's own.
 OWN = wheel("acme-tool")
+SERVER = '[server]\ndata_dir = "data"\n\n'
+#: How a configuration names the public index.
+PUBLIC = 'url = "pypi"'
 CONFIG = """\
-[server]
-data_dir = "data"
-
 [upstream.pypi]
-url = "{url}"
+url = "pypi"
 
 [[index]]
 name = "pypi"
 upstreams = ["pypi"]
 """
-#: What pages show beside that at their beginning.
-MORE = {
-    "docs/private-projects.md": """\
-default = true
+#: Pages that begin with the configuration that they are about.
+CONFIGURED = ("docs/private-projects.md", "docs/hosted-indexes.md")
 
-[[index]]
-name = "internal"
-kind = "hosted"
-owns = ["acme-*"]
 
-[[index]]
-name = "all"
-kind = "group"
-members = ["internal", "pypi"]
-"""
-}
+def configuration(page: Path, url: str) -> str:
+    """What the proxy of *page* is configured with; *url* is that of the upstream."""
+    shown = next(fences(page, "toml")) if name_of(page) in CONFIGURED else CONFIG
+    assert shown.count(PUBLIC) == 1
+    return SERVER + shown.replace(PUBLIC, f'url = "{url}"')
 
 
 @pytest.mark.parametrize("page", CHECKED, ids=name_of)
@@ -170,11 +182,14 @@ members = ["internal", "pypi"]
 async def test_console_blocks_do_what_they_show(
     page: Path, make_proxy: Callable[..., ProxyProcess], upstream: FakeUpstream
 ) -> None:
-    proxy = make_proxy(config=CONFIG.format(url=upstream.url) + MORE.get(name_of(page), ""))
+    proxy = make_proxy(config=configuration(page, upstream.url))
     scratch = Scratch(proxy.place, upstream, proxy)
-    for block in blocks(page):
-        if block.not_run is None:
-            await scratch.perform(block)
+    try:
+        for block in blocks(page):
+            if block.not_run is None:
+                await scratch.perform(block)
+    finally:
+        scratch.end()
 
 
 # -- the reader of pages ------------------------------------------------------------------------------------------------------

@@ -80,6 +80,13 @@ def blocks(page: Path) -> Iterator[Block]:
         before = token
 
 
+def fences(page: Path, kind: str) -> Iterator[str]:
+    """What is in its fenced blocks of the *kind*."""
+    for token in tokens(page):
+        if token.type == "fence" and token.info == kind:
+            yield token.content
+
+
 def _block(page: Path, fence: Token, before: Token | None) -> Block:
     line = (fence.map or [0])[0] + 1
     marker = _MARKER.fullmatch(before.content) if before is not None and before.type == "html_block" else None
