@@ -341,10 +341,17 @@ def _facts(path: Path) -> os.stat_result | None:
     return facts if stat.S_ISREG(facts.st_mode) else None
 
 
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read(path: Path) -> bytes | None:
     """The small file at *path*, ``None`` if there is none.  Raises ValueError."""
     try:
-        with open(path, "rb") as file:
+        # Whoever opens a pipe waits for its writer, unless he says that he does not.
+        with open(path, "rb", opener=_opened) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("it is no regular file")
             data = file.read(LARGEST_NOTE + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None

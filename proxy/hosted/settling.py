@@ -3,7 +3,7 @@
 | the file | what is done |
 |---|---|
 | has a note of its size and time, and the ledger agrees | served |
-| is new, or is not what its note says | copied, checked, and held against the ledger |
+| is not in the ledger, or is not what its note says | copied, checked, and held against the ledger |
 | … is no distribution, or belongs to another project | refused |
 | … has other bytes than its name had before | refused, the first ones are served; with ``overwrite`` it takes their place |
 | is being written | waits; what was there before is served |
@@ -75,8 +75,6 @@ class _Found:
     notes: dict[str, Note] = field(factory=dict)
     again: float | None = None
     failure: StorageFailed | None = None
-    #: Files whose notes are right and whose names could not be entered.
-    unentered: frozenset[str] = frozenset()
 
     def look_again(self, seconds: float) -> None:
         """Something is not settled yet."""
@@ -137,7 +135,7 @@ class Settling:
 
         found = await alone(project, known)
         for file in found.contents.files:
-            if file.filename not in found.notes and file.filename not in found.unentered:
+            if file.filename not in found.notes:
                 await self._look_at(project, file, found, folder, alone)
         self._forget(project, found)
         if not found.contents.files:
@@ -153,30 +151,17 @@ class Settling:
         except StorageFailed:
             entries = None  # the directory is the truth; the ledger is held against it later
         found = _Found(contents, entries)
-        new: dict[str, LedgerEntry] = {}
         for file in contents.files:
             note = contents.notes.get(file.filename)
             if note is None or (note.size, note.mtime_ns) != (file.size, file.mtime_ns) or file.filename in contents.faults:
                 continue
             entry = (entries or EMPTY).get(file.filename)
-            if entry is not None and entry.sha256 != note.sha256:
-                continue
+            if entry is None or entry.sha256 != note.sha256:
+                continue  # a note that nobody here has made may name the bytes of any file in the store
             found.notes[file.filename] = note
             self._refused.get(project, {}).pop(file.filename, None)
-            if entry is None:
-                new[file.filename] = hosted_entry(file.filename, note)
-            elif entry.gone_at is not None:
+            if entry.gone_at is not None:
                 await self._ledger.put(self.name, project, file.filename, replace(entry, gone_at=None))
-        if new and entries is not None:
-            try:
-                await self._claim(project, DROPPED)
-                await self._ledger.add_all(self.name, project, new)
-            except StorageFailed as error:
-                # Nobody sees a file whose name is not known to be its own.
-                found.notes = {name: note for name, note in found.notes.items() if name not in new}
-                found.unentered = frozenset(new)
-                found.look_again(_RETRY)
-                found.failure = error
         there = {file.filename for file in contents.files}
         for name, entry in (entries or EMPTY).items():
             if "/" not in name and name not in there and entry.gone_at is None:

@@ -196,8 +196,14 @@ class HostedRepository:
         """The metadata of a wheel, and whether they had to be read from it now."""
         if note.metadata is None:
             raise NotFound(f"{name}: only wheels have metadata beside them")
-        stored = await self._files.stored(note.metadata)
-        if stored is not None:
+        entered = metadata_name(f"sha256-{note.sha256}", filename)
+        entry = (await self._ledger.of(self.name, found.name)).get(entered)
+        # A note is a file that others may write: it could name any bytes in the store.
+        if (
+            entry is not None
+            and entry.sha256 == note.metadata
+            and (stored := await self._files.stored(note.metadata)) is not None
+        ):
             return stored, False
         wheel = await self._bytes_of(found, filename, note)
         try:
@@ -207,13 +213,10 @@ class HostedRepository:
             raise StorageFailed(f"the metadata of {filename} cannot be read: {error}") from error
         sha256 = await self._files.keep(data)
         await self._ledger.add(
-            self.name,
-            found.name,
-            metadata_name(f"sha256-{note.sha256}", filename),
-            LedgerEntry(sha256, len(data), {"sha256": sha256}, "", self._clock()),
+            self.name, found.name, entered, LedgerEntry(sha256, len(data), {"sha256": sha256}, "", self._clock())
         )
-        stored = await self._files.stored(sha256)
-        if stored is None or sha256 != note.metadata:
+        stored = await self._files.stored(sha256) if sha256 == note.metadata else None
+        if stored is None:
             raise StorageFailed(f"the metadata of {filename} cannot be kept now")
         return stored, True
 

@@ -1,0 +1,115 @@
+"""Whoever may put files into the directory of a hosted index gets nothing by that but what they put there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.threads import deferToThread
+
+from proxy.core.uploads import Uploaded
+from proxy.settings import GrantSettings
+from tests.hosting import drop, hosted, listed, upload
+from tests.inprocess import JSON, Running, Start
+from tests.support.wheels import wheel
+
+#: What Alice alone may read, and what stands in the other index.
+SECRET, OWN = wheel("acme-app", "1.0", size=3000), wheel("own-app", "1.0")
+GRANTS = (GrantSettings(role="reader", principals=("user:alice",), indexes=("internal",)),)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The directory of the index that everybody may read, and many may copy files to."""
+    return tmp_path / "data" / "hosted" / "shared"
+
+
+async def started(serve: Start) -> Running:
+    proxy = await serve(indexes=(hosted("internal", default=False), hosted("shared")), grants=GRANTS)
+    assert await upload(proxy.service.receiving["internal"], SECRET) is Uploaded.NEW
+    assert (await proxy.get("/index/internal/simple/acme-app/", Accept=JSON)).status == 401
+    return proxy
+
+
+def noted(path: Path, **changes: object) -> None:
+    """Have *changes* in the JSON file of the file at *path*."""
+    file = path.with_name(f"{path.name}.json")
+    note = json.loads(file.read_bytes()) if file.exists() else {}
+    file.write_text(json.dumps(note | changes))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_note_beside_other_bytes_does_not_lead_to_those_of_another_index(serve: Start, folder: Path) -> None:
+    proxy = await started(serve)
+    await proxy.stop()
+    path = drop(folder, SECRET, bytes(len(SECRET.data)))
+    noted(
+        path,
+        sha256=SECRET.sha256,
+        size=len(SECRET.data),
+        mtime_ns=path.stat().st_mtime_ns,
+        upload_time="2026-01-01T00:00:00.000000Z",
+    )
+    proxy = await serve(indexes=(hosted("internal", default=False), hosted("shared")), grants=GRANTS)
+    assert await listed(proxy, "acme-app") == {}
+    reply = await proxy.get(f"/files/acme-app/sha256-{SECRET.sha256}/{SECRET.filename}")
+    assert (reply.status, SECRET.data in reply.body) == (404, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_note_that_names_other_metadata_does_not_lead_to_those_bytes(serve: Start, folder: Path) -> None:
+    proxy = await started(serve)
+    await upload(proxy.service.receiving["shared"], OWN)
+    await proxy.stop()
+    noted(folder / "own-app" / OWN.filename, metadata=SECRET.sha256)
+    proxy = await serve(indexes=(hosted("internal", default=False), hosted("shared")), grants=GRANTS)
+    path = await proxy.link("own-app", OWN.filename)
+    for _ in range(2):
+        assert SECRET.data not in (await proxy.get(f"{path}.metadata")).body
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_noted_of_the_same_bytes_is_kept(serve: Start, folder: Path) -> None:
+    proxy = await started(serve)
+    await proxy.stop()
+    path = drop(folder, OWN)
+    noted(
+        path,
+        sha256=OWN.sha256,
+        size=len(OWN.data),
+        mtime_ns=path.stat().st_mtime_ns,
+        upload_time="2020-01-01T00:00:00.000000Z",
+        uploader="user:ann",
+        yanked="too old",
+    )
+    proxy = await serve(indexes=(hosted("internal", default=False), hosted("shared")), grants=GRANTS)
+    file = (await listed(proxy, "own-app"))[OWN.filename]
+    assert (file["upload-time"], file["yanked"]) == ("2020-01-01T00:00:00.000000Z", "too old")
+    assert json.loads(path.with_name(f"{path.name}.json").read_bytes())["uploader"] == "user:ann"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pipe_in_the_place_of_a_note_keeps_nobody_waiting(serve: Start, folder: Path) -> None:
+    path = drop(folder, OWN)
+    os.mkfifo(path.with_name(f"{path.name}.json"))
+    os.mkfifo(folder / "own-app" / ".project.json")
+    proxy = await started(serve)
+    try:
+        assert await listed(proxy, "own-app") == {}
+        check = await proxy.service.administration.perform("hosted_check", index="shared")
+        assert {(each["kind"], "it is no regular file" in each["why"]) for each in check["found"]} == {
+            ("refused", True),
+            ("status", True),
+        }
+    finally:
+        await deferToThread(_let_go, folder)
+
+
+def _let_go(folder: Path) -> None:
+    """End whoever waits for a pipe below *folder* to be written to."""
+    for each in folder.rglob("*.json"):
+        if each.is_fifo():
+            os.close(os.open(each, os.O_RDWR | os.O_NONBLOCK))
