@@ -98,6 +98,31 @@ async def test_a_name_of_files_that_nobody_has_looked_at_yet_is_not_asked_of_ups
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("whole", [False, True], ids=["being written", "refused"])
+async def test_a_name_is_not_asked_of_upstream_while_its_first_file_is_not_served(
+    public: FakeUpstream, serve: Start, folder: Path, *, whole: bool
+) -> None:
+    path = drop(folder, OURS, OURS.data[:100])
+    with open(path, "ab") as writing:
+        if whole:
+            writing.close()
+        proxy = await serve(public, indexes=indexes())
+        for asked in ("/simple/acme-app/", "/pypi/acme-app/json", f"/files/acme-app/sha256-{THEIRS.sha256}/{THEIRS.filename}"):
+            assert (await proxy.get(asked, Accept=JSON)).status == 404
+        assert await claims(proxy) == [("internal", "acme-app", "claimed")]
+        assert told(public) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_of_another_project_claims_no_name(public: FakeUpstream, serve: Start, folder: Path) -> None:
+    (folder / "six").mkdir(parents=True)
+    (folder / "six" / OURS.filename).write_bytes(OURS.data)
+    proxy = await serve(public, indexes=indexes())
+    assert list(await listed(proxy, "six")) == [SIX.filename]
+    assert await claims(proxy) == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_claim_survives_the_last_file_and_the_service(public: FakeUpstream, serve: Start, folder: Path) -> None:
     proxy = await serve(public, indexes=indexes())
     await uploaded(proxy, OURS)

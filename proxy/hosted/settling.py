@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from twisted.logger import Logger
 
 from proxy.errors import BadUpload, StorageFailed
-from proxy.hosted.folder import Contents, Folder, StandingFile
+from proxy.hosted.folder import Contents, Folder, StandingFile, project_in
 from proxy.hosted.intake import Arrived, BeingWritten, IncomingFile, Intake
 from proxy.hosted.notes import Note, stamp
 from proxy.hosted.ports import FirstDigests
@@ -134,9 +134,13 @@ class Settling:
             return await self._known(project, await self._intake.disk.run(folder.contents, project, names))
 
         found = await alone(project, known)
-        for file in found.contents.files:
-            if file.filename not in found.notes:
+        new = [file for file in found.contents.files if file.filename not in found.notes]
+        claimed = await self._claimed_for(project, new, found)
+        for file in new:
+            if claimed:
                 await self._look_at(project, file, found, folder, alone)
+            else:
+                self._keep_serving(project, file.filename, found)
         self._forget(project, found)
         if not found.contents.files:
             return Settled(None, found.again)
@@ -169,11 +173,23 @@ class Settling:
                 self.log.info("{filename} was removed from {index}", filename=name, index=self.name)
         return found
 
-    async def _claim(self, project: str, by: str) -> None:
-        if self._claims is not None:
-            await self._claims.claim(self.name, project, by)
-
     # -- what is new -------------------------------------------------------------------------------------------------------
+
+    async def _claimed_for(self, project: str, new: Collection[StandingFile], found: _Found) -> bool:
+        """Claim *project* for its *new* files, before it is known whether they are whole and right; whether they may be taken.
+
+        A group asks nobody else for a name of which a file is on its way: it would tell a private name, and get another's file.
+        """
+        if self._claims is None or not any(project_in(file.filename) == project for file in new):
+            return True
+        try:
+            await self._claims.claim(self.name, project, DROPPED)
+        except StorageFailed as error:
+            # Nobody sees a file whose name is not known to be its own.
+            found.look_again(_RETRY)
+            found.failure = error
+            return False
+        return True
 
     async def _look_at(self, project: str, file: StandingFile, found: _Found, folder: Folder, alone: Alone) -> None:
         before = self._refused.get(project, {}).get(file.filename)
@@ -246,7 +262,6 @@ class Settling:
                 "they are not served; give it another version or build number, or set overwrite = true"
             )
         await arrival.commit()
-        await self._claim(project, DROPPED)
         before = found.contents.notes.get(file.filename)
         note = _note_of(file, arrived, before, entry)
         await enter(self._ledger, self.name, project, file.filename, note, entry)
