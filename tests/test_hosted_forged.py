@@ -72,6 +72,46 @@ async def test_a_note_that_names_other_metadata_does_not_lead_to_those_bytes(ser
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("place", ["beside", "outside", "store"])
+@pytest.mark.parametrize("whole_folder", [False, True], ids=["file", "folder"])
+async def test_a_link_does_not_lead_to_a_file_of_another_index(
+    serve: Start, folder: Path, tmp_path: Path, place: str, *, whole_folder: bool
+) -> None:
+    path = tmp_path / "private" if place == "outside" else None
+    if path is not None:
+        path.mkdir()
+    indexes = (hosted("internal", default=False, path=path), hosted("shared"))
+    proxy = await serve(indexes=indexes, grants=GRANTS)
+    assert await upload(proxy.service.receiving["internal"], SECRET) is Uploaded.NEW
+    await proxy.stop()
+    file = (path or folder.parent / "internal") / "acme-app" / SECRET.filename
+    if place == "store":
+        file = tmp_path / "data" / "files" / SECRET.sha256[:2] / SECRET.sha256
+    noted_before = file.with_name(f"{file.name}.json").read_bytes() if place != "store" else b""
+    if whole_folder and place != "store":
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "acme-app").symlink_to(file.parent)
+    else:
+        (folder / "acme-app").mkdir(parents=True)
+        (folder / "acme-app" / SECRET.filename).symlink_to(file)
+    proxy = await serve(indexes=indexes, grants=GRANTS)
+    assert await listed(proxy, "acme-app") == {}
+    reply = await proxy.get(f"/files/acme-app/sha256-{SECRET.sha256}/{SECRET.filename}")
+    assert (reply.status, SECRET.data in reply.body) == (404, False)
+    if noted_before:
+        assert file.with_name(f"{file.name}.json").read_bytes() == noted_before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_to_a_file_from_elsewhere_is_followed(serve: Start, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / OWN.filename).write_bytes(OWN.data)
+    (folder / "own-app").mkdir(parents=True)
+    (folder / "own-app" / OWN.filename).symlink_to(tmp_path / OWN.filename)
+    proxy = await started(serve)
+    assert list(await listed(proxy, "own-app")) == [OWN.filename]
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_is_noted_of_the_same_bytes_is_kept(serve: Start, folder: Path) -> None:
     proxy = await started(serve)
     await proxy.stop()

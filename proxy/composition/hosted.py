@@ -16,7 +16,7 @@ from proxy.hosted.checking import Checking
 from proxy.hosted.drop import DropDirectory
 from proxy.hosted.editing import Editing
 from proxy.hosted.folder import Folder
-from proxy.hosted.intake import Intake
+from proxy.hosted.intake import Bounds, Intake
 from proxy.hosted.promoting import Promoting
 from proxy.hosted.receiving import Receiving
 from proxy.hosted.restoring import Restoring
@@ -49,6 +49,8 @@ class HostedKind:
         self._means = means
         self._claims = claims
         hosted = [each for each in settings.indexes if each.hosted is not None]
+        #: Those outside of the data directory.
+        self._directories = {each.name: each.hosted.path for each in hosted if each.hosted is not None and each.hosted.path}
         self._memory = int(settings.server.page_memory * _FOR_PROJECTS / max(1, len(hosted)))
 
     def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
@@ -57,7 +59,9 @@ class HostedKind:
         hosted = index.hosted or HostedSettings()
         beside = storage.directory / "hosted" / index.name
         folder = Folder(hosted.path or beside, hosted.layout, beside, storage.place.prepare)
-        intake = Intake(storage.files, caches.room, caches.pinned, means.disk, means.checking)
+        elsewhere = (storage.directory, *(path for name, path in self._directories.items() if name != index.name))
+        bounds = Bounds(folder.root, elsewhere)
+        intake = Intake(storage.files, caches.room, caches.pinned, means.disk, means.checking, bounds)
         settling = Settling(
             index.name, intake, caches.ledger, self._claims, means.clock, means.reactor.seconds, overwrite=hosted.overwrite
         )

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from attrs import frozen
@@ -133,15 +134,44 @@ class IncomingFile:
         self._partial.close()
 
 
-class Intake:
-    """Takes files into *store*.  *checking* has threads for what takes long; *guarding* keeps what was just committed."""
+@frozen
+class Bounds:
+    """Which files are taken from the directory *root*: none that stands below one of the *others*.
 
-    def __init__(self, store: IFileStore, room: RoomForFiles, guarding: Guarding, disk: IOffload, checking: IOffload) -> None:
+    Whoever may put links into *root* need not be one who may read what this proxy keeps there.
+    """
+
+    root: Path
+    others: tuple[Path, ...] = ()
+
+    def require(self, descriptor: int, filename: str) -> None:
+        """Raise BadUpload if the file behind *descriptor*, which is called *filename*, is not to be taken.  Blocks."""
+        place = Path(os.path.realpath(f"/proc/self/fd/{descriptor}"))
+        if not place.is_relative_to(self.root.resolve()) and any(place.is_relative_to(each.resolve()) for each in self.others):
+            raise BadUpload(f"{filename} is a link to a file of another index, or of the data directory: copy the file")
+
+
+class Intake:
+    """Takes files into *store*.  *checking* has threads for what takes long; *guarding* keeps what was just committed.
+
+    *bounds* say which files of the directory are taken.
+    """
+
+    def __init__(
+        self,
+        store: IFileStore,
+        room: RoomForFiles,
+        guarding: Guarding,
+        disk: IOffload,
+        checking: IOffload,
+        bounds: Bounds,
+    ) -> None:
         self.store = store
         self.room = room
         self.guarding = guarding
         self.disk = disk
         self.checking = checking
+        self._bounds = bounds
 
     async def begin(self, size: int) -> IncomingFile:
         """Begin a file of about *size* bytes.  Raises StorageFailed."""
@@ -157,7 +187,7 @@ class Intake:
         return await uninterrupted(self._take(file, settled), lambda taken: ensureDeferred(taken[1].end()))
 
     async def _take(self, file: StandingFile, settled: bool) -> tuple[Arrived, IncomingFile]:
-        descriptor = await self.disk.run(_opened, file, settled)
+        descriptor = await self.disk.run(_opened, file, settled, self._bounds)
         try:
             arrival = await self.begin(file.size)
             try:
@@ -196,7 +226,7 @@ def storage_failed(what: str, error: OSError) -> StorageFailed:
     return StorageFailed(f"{what}: {error.strerror or type(error).__name__}{full}")
 
 
-def _opened(file: StandingFile, settled: bool) -> int:
+def _opened(file: StandingFile, settled: bool, bounds: Bounds) -> int:
     """A descriptor of *file*, which nobody is writing to."""
     try:
         descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -205,6 +235,7 @@ def _opened(file: StandingFile, settled: bool) -> int:
     except OSError as error:
         raise BadUpload(f"{file.filename} cannot be read: {error.strerror}; check its owner and its mode") from error
     try:
+        bounds.require(descriptor, file.filename)
         busy = is_being_written(descriptor)
         if busy or (busy is None and not settled):
             raise BeingWritten
