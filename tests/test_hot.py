@@ -180,6 +180,25 @@ class HotRequestsTests(SynchronousTestCase):
         self.assertEqual(bodies(self.transport), [b"/hot/a"] * 4)
         self.assertEqual(self.farm.agents, ["pip/26"] * 4)
 
+    def test_a_line_with_a_credential_is_one_of_the_head_and_of_no_other_request(self) -> None:
+        head = request("/hot/a")
+        for odd in (
+            (head + b"Authorization: Basic eDp5\r\n", b"\r\n"),  # what follows the head begins another request, a bad one
+            (head + b"Authorization: Basic eDp5\r\n\r\n",),
+            (head[:-1] + b"\r\nAuthorization: Basic eDp5\n",),
+        ):
+            answers = []
+            for remembers in (True, False):
+                farm = Farm()
+                farm.remembers = remembers
+                send, transport = farm.connect()
+                send(head)
+                transport.clear()
+                for piece in odd:
+                    send(piece)
+                answers.append((re.findall(rb"HTTP/1.1 (\d+) ", transport.value()), transport.disconnecting))
+            self.assertEqual(answers[0], answers[1], odd)
+
     def test_a_connection_that_is_to_be_closed_is(self) -> None:
         self.send(request("/hot/a", "Connection: close"))
         self.assertTrue(self.transport.disconnecting)

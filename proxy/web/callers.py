@@ -15,6 +15,7 @@ from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import ANONYMOUS, Principal
 from proxy.access.stated import StatedUsers
 from proxy.core.warming import marks
+from proxy.web.heads import END
 
 _X_FORWARDED_FOR = re.compile(rb"(?i:\r\nx-forwarded-for):([^\r\n]*+)")
 _FORWARDED = re.compile(rb"(?i:\r\nforwarded):([^\r\n]*+)")
@@ -100,6 +101,9 @@ def separated(raw: bytes) -> tuple[bytes, bytes | None]:
         start = raw.find(line)
         if start >= 0:
             end = raw.find(b"\r\n", start + 2)
+            # An empty line before it, or none after it, would look like the end of a head in what is left.
+            if end < 0 or end + len(END) > len(raw):
+                return raw, None
             credential = raw[start + len(line) : end]
             if credential.translate(None, _IN_A_CREDENTIAL) or marks(credential):
                 return raw, None
