@@ -468,16 +468,16 @@ class IFileHandle(Interface):
 class IRepository(Interface):
     """One index as the web floor sees it: what exists and may be seen.  *project* is normalised.
 
-    Who may see it is decided before anything of this is asked, with :meth:`owner`.
+    Who may see it is decided before anything of this is asked, with :meth:`owners`.
     """
 
     name: str = Attribute("The index's name.")
     leaves: tuple[str, ...] = Attribute("The names of the indexes that it has its projects from; its own where it is no group.")
 
-    def owner(project: str) -> str:
-        """The one of :attr:`leaves` that *project* comes from, or would come from if it existed: whose rights count.
+    def owners(project: str) -> Sequence[str]:
+        """Those of :attr:`leaves` that *project* may come from, if it exists: one needs the rights on all of them.
 
-        Asks nobody.  Raises StorageFailed while that cannot be told.
+        Goes by the name and by claims alone, and asks nobody.  Raises StorageFailed while that cannot be told.
         """
 
     async def page(project: str, *, no_cache: bool = False) -> PageView:

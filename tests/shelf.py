@@ -58,8 +58,8 @@ class Shelf:
         del self._on_it[project]
         self._changes += 1
 
-    def owner(self, project: str) -> str:
-        return self.name
+    def owners(self, project: str) -> Sequence[str]:
+        return (self.name,)
 
     async def page(self, project: str, *, no_cache: bool = False) -> PageView:
         page = self._page(project)

@@ -161,7 +161,7 @@ async def test_while_claims_cannot_be_read_no_name_is_asked_of_upstream(
             await ROUTES[route](group.repository, of)
         assert group.repository.page_at_hand(of.project) is None
         with pytest.raises(StorageFailed):
-            group.repository.owner(of.project)
+            group.repository.owners(of.project)
     for listed in (group.repository.projects(), group.repository.cached()):
         with pytest.raises(StorageFailed):
             await listed
@@ -181,7 +181,7 @@ async def test_a_name_of_an_index_that_is_not_configured_any_more_is_refused_wit
     with pytest.raises(NameAbandoned, match="pypiproxy claims add internal six"):
         await ROUTES[route](world.repository, SIX)
     assert world.repository.page_at_hand("six") is None
-    assert world.repository.owner("six") == "internal"
+    assert world.repository.owners("six") == ("internal",)
     assert public.asked == []
     await world.group.claims.claim("internal", "six", "bob")
     assert "claimed by earlier" in (world.group.claims.held("internal", "six") or "")
@@ -199,7 +199,7 @@ async def test_any_other_project_comes_from_the_proxy_with_all_that_is_beside_it
         handle = await world.repository.file("six", f"sha256-{SIX.sha256}", name)
         assert await read(await handle.open()) == data
         handle.close()
-    assert (world.repository.owner("six"), world.repository.owner("acme-app")) == ("pypi", "internal")
+    assert (world.repository.owners("six"), world.repository.owners("acme-app")) == (("pypi",), ("internal",))
 
 
 @pytest_twisted.ensureDeferred
@@ -380,7 +380,7 @@ async def test_a_merged_project_has_the_files_of_all_members(make: Make, public:
             handle.close()
     document = await (await world.repository.document(LegacyName("acme-app", "99.0"))).load()
     assert document.page == page
-    assert world.repository.owner("acme-app") == "internal"
+    assert world.repository.owners("acme-app") == ("internal", "pypi")
     assert sorted(await listed(world.repository)) == ["acme-app", "other", "six"]
     hidden = f"sha256-{body_digest(b'of the same name')}"
     with pytest.raises(NotFound):

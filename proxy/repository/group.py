@@ -67,8 +67,8 @@ class GroupRepository:
         #: Which of several proxies served a project last, and when those before it said that they have none.
         self._served: BoundedTable[str, tuple[str, float]] = BoundedTable(_SERVED, lambda served: _WEIGHT, len)
 
-    def owner(self, project: str) -> str:
-        return self._membership.owner(project)
+    def owners(self, project: str) -> Sequence[str]:
+        return self._membership.owners(project)
 
     # -- pages -------------------------------------------------------------------------------------------------------------
 

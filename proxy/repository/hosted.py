@@ -94,8 +94,8 @@ class HostedRepository:
         self._pages = HostedPages(catalogue, offload)
         self._gate = Gate(policy, name, self._pages, ledger, offload, clock)
 
-    def owner(self, project: str) -> str:
-        return self.name
+    def owners(self, project: str) -> Sequence[str]:
+        return (self.name,)
 
     def close(self) -> None:
         """Stop what is under way."""

@@ -73,12 +73,18 @@ class Membership:
                 return Course((index,))
         return Course(self.proxies)
 
-    def owner(self, project: str) -> str:
-        """Whose rights count for *project*.  Raises StorageFailed."""
-        for index in self.hosted:
-            if self.claims.claimed(index, project) or (project in self.merge and self.claims.held(index, project) is not None):
-                return index
-        return self.everybody[0] if self._is_abandoned(project) else (self.proxies or self.hosted)[0]
+    def owners(self, project: str) -> Sequence[str]:
+        """The members whose rights count for *project*, all of them: any of them may be where it comes from.
+
+        Which of several proxies has a project shows only when they are asked, and what is answered must not depend on that.
+        Raises StorageFailed.
+        """
+        if self._is_abandoned(project):
+            return self.hosted
+        if project in self.merge:
+            return self.everybody
+        claiming = next((index for index in self.hosted if self.claims.claimed(index, project)), None)
+        return (self.proxies or self.hosted) if claiming is None else (claiming,)
 
     def _is_abandoned(self, project: str) -> bool:
         return bool(self.hosted) and bool(self.claims.abandoned(project))

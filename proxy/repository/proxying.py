@@ -71,8 +71,8 @@ class ProxyRepository:
             else None
         )
 
-    def owner(self, project: str) -> str:
-        return self.name
+    def owners(self, project: str) -> Sequence[str]:
+        return (self.name,)
 
     def close(self) -> None:
         """Stop what goes on beside requests."""

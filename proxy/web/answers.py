@@ -79,6 +79,14 @@ class StreamBody:
 Body = bytes | FileBody | StreamBody
 
 
+def close_body(body: Body) -> None:
+    """Give back what *body* holds, which is not sent, or has been."""
+    if isinstance(body, FileBody):
+        body.source.close()
+    elif isinstance(body, StreamBody):
+        body.reader.close()
+
+
 @define(slots=True)
 class Answer:
     """Status, headers and body.  ``Content-Length`` follows from the body; ``word`` is the cache status for the log."""

@@ -56,10 +56,14 @@ class Question:
 
 @frozen(slots=True)
 class Admitted:
-    """*principal* may have the answer; *private*: not everybody may, or not everybody gets the same."""
+    """*principal* may have the answer; *private*: not everybody may, or not everybody gets the same.
+
+    That goes by the rights on *owners*, from which the project may come.
+    """
 
     principal: Principal
     private: bool
+    owners: tuple[str, ...] = ()
 
 
 @frozen(slots=True)
@@ -132,19 +136,28 @@ class Door:
         if self._settled is not None and question.repository.leaves != (question.repository.name,):
             with suppress(StorageFailed):  # that concerns those alone that need to know
                 await self._settled()
+        owners = _owners(question)
         everybody = self._access(ANONYMOUS, question)
         if everybody is Access.ALLOWED and not self._is_partial(question):
-            return Admitted(ANONYMOUS, private=False)
+            return Admitted(ANONYMOUS, private=False, owners=owners)
         principal = await self._known(ask)
         if principal is None:
             if everybody is Access.ALLOWED:
-                return Admitted(ANONYMOUS, private=True)
+                return Admitted(ANONYMOUS, private=True, owners=owners)
             self._note(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
             raise LoginRequired(_LOGIN) if everybody is Access.LOGIN else _nothing(ask)
         if self._access(principal, question) is Access.ALLOWED:
-            return Admitted(principal, private=True)
+            return Admitted(principal, private=True, owners=_owners(question))
         self._note(ask, principal, question, AuditOutcome.REFUSED)
         raise _nothing(ask)
+
+    async def confirmed(self, ask: Ask, admission: Admitted, question: Question) -> Admitted:
+        """*admission*, once the answer to *question* is there and before it is given.
+
+        To find the answer a group looks into the directories of its hosted members, and what it finds there belongs to them
+        from then on: who was admitted to what others have is not admitted to that.  Raises as :meth:`admit`.
+        """
+        return admission if _owners(question) == admission.owners else await self.admit(ask, question)
 
     async def missing(self, ask: Ask, admission: Admitted, question: Question, error: ProxyError) -> ProxyError:
         """What to answer in the place of *error*, which who was admitted gets for what may not exist.
@@ -225,7 +238,8 @@ class Door:
     def _access(self, principal: Principal, question: Question) -> Access:
         rights, repository, project = self._rights, question.repository, question.project
         if project is not None:
-            return rights.may(principal, question.permission, repository.owner(project), project)
+            each = [rights.may(principal, question.permission, leaf, project) for leaf in repository.owners(project)]
+            return next((access for access in each if access is not Access.ALLOWED), Access.ALLOWED)
         found = [rights.may(principal, question.permission, leaf, None) for leaf in repository.leaves]
         return Access.ALLOWED if Access.ALLOWED in found else found[0]
 
@@ -270,6 +284,10 @@ class Door:
     def _note(self, ask: Ask, principal: Principal, question: Question, outcome: AuditOutcome) -> None:
         index, project = question.repository.name, question.project
         self._audit.note(Audited(str(principal), ask.caller.address, question.permission.value, outcome, index, project))
+
+
+def _owners(question: Question) -> tuple[str, ...]:
+    return () if question.project is None else tuple(question.repository.owners(question.project))
 
 
 def _credential(ask: Ask) -> bytes | None:

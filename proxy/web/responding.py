@@ -19,7 +19,7 @@ from proxy.core.amounts import duration
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
 from proxy.settings import KIB
-from proxy.web.answers import Answer, Body, FileBody, StreamBody
+from proxy.web.answers import Answer, Body, FileBody, StreamBody, close_body
 from proxy.web.encoding import BODILESS, encoded_head
 from proxy.web.patience import Patience
 from proxy.web.sender import Transfer
@@ -93,7 +93,7 @@ class Response:
         self.word = answer.word
         channel = self.channel
         if channel is None:
-            _close(body)
+            close_body(body)
             return
         bodiless = self._to_head or answer.status in BODILESS
         unsized = not bodiless and answer.length is None
@@ -118,7 +118,7 @@ class Response:
             if self._stall is not None:
                 self._stall.cancel()
                 self._stall = None
-            _close(body)
+            close_body(body)
         if self._is_there():
             if self._chunked:
                 channel.write(b"0\r\n\r\n")
@@ -291,10 +291,3 @@ class _Flow:
     async def room(self) -> None:
         if self._paused is not None:
             await self._paused
-
-
-def _close(body: Body) -> None:
-    if isinstance(body, FileBody):
-        body.source.close()
-    elif isinstance(body, StreamBody):
-        body.reader.close()

@@ -16,7 +16,7 @@ from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotAcc
 from proxy.interfaces import IRepository
 from proxy.names import PROVENANCE, companion_of, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
-from proxy.web.answers import Answer, Ask
+from proxy.web.answers import Answer, Ask, close_body
 from proxy.web.astray import Astray
 from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.documents import JsonDocuments, last_modified
@@ -142,6 +142,11 @@ class Routes:
             found = await answer(self, at, *below.values)
         except (NotFound, NotAcceptable) as error:
             raise await self._door.missing(ask, admission, question, error) from error
+        try:
+            admission = await self._door.confirmed(ask, admission, question)
+        except BaseException:
+            close_body(found.body)
+            raise
         return self._door.presented(found, admission, question)
 
     async def _upload(self, ask: Ask) -> Answer:

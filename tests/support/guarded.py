@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class Together(Shelf):
         self.of_first: set[str] = set()
         self._first, self._second = first, second
 
-    def owner(self, project: str) -> str:
-        return self._first.name if project in self.of_first else self._second.name
+    def owners(self, project: str) -> Sequence[str]:
+        return (self._first.name if project in self.of_first else self._second.name,)
 
     async def file(self, project: str, digest: str, name: str) -> IFileHandle:
         if project in self.of_first:
