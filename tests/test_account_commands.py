@@ -116,6 +116,8 @@ async def test_a_token_is_narrowed_without_any_proxy_or_data_directory(operating
         (("token", "create", "--user", "ci", "--role", "reader", "--index", "corp"), "there is no index named 'corp' here"),
         (("token", "create", "--user", "ci", "--role", "reader", "--projects", "a/b"), "'a/b' is no pattern"),
         (("token", "create", "--user", "ci", "--expires", "soon"), "expected a duration"),
+        (("token", "create", "--user", "ci", "--expires", "0s"), "'0s': expected a duration above 0 and of at most 36500d"),
+        (("token", "create", "--user", "ci", "--expires", "90000000d"), "expected a duration above 0 and of at most 36500d"),
     ],
 )
 @pytest_twisted.ensureDeferred

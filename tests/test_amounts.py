@@ -52,3 +52,9 @@ def test_a_duration_is_said_in_the_unit_that_suits_it(seconds: float, said: str)
 def test_no_moment_is_a_dash() -> None:
     assert moment(None) == "-"
     assert len(moment(0.0)) == len("1970-01-01 00:00:00")
+
+
+@pytest.mark.parametrize("seconds", [7.8e12, 1e30, float("inf")])
+def test_a_moment_that_no_calendar_has_is_said_in_words(seconds: float) -> None:
+    assert moment(seconds) == "after 9999"
+    assert moment(-seconds) == "before 1"

@@ -31,6 +31,10 @@ _COLUMNS = (
 )
 
 
+#: The longest that a token may be valid: a hundred years.  A clock that is out of that range has no date.
+_LONGEST = 36_500 * 86_400.0
+
+
 def duration_option(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """The seconds in an option that is a duration."""
     from proxy.config import quantities
@@ -38,9 +42,12 @@ def duration_option(context: click.Context, parameter: click.Parameter, value: s
     if value is None:
         return None
     try:
-        return quantities.seconds_in(value)
+        seconds = quantities.seconds_in(value)
     except ValueError:
         raise click.BadParameter(f'{value!r}: expected a duration such as "90d" or "12h"') from None
+    if not 0 < seconds <= _LONGEST:
+        raise click.BadParameter(f"{value!r}: expected a duration above 0 and of at most 36500d")
+    return seconds
 
 
 @click.group(cls=LazyGroup, commands=COMMANDS)

@@ -33,8 +33,13 @@ def duration(seconds: float) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    """A point in time (seconds since 1970), in local time to the second; ``-`` for none."""
-    return NONE if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """A point in time (seconds since 1970), in local time to the second; ``-`` for none, and the like for one without a date."""
+    if seconds is None:
+        return NONE
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # a year that no calendar here has
+        return "after 9999" if seconds > 0 else "before 1"
 
 
 def clock_time(seconds: float) -> str:
