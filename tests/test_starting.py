@@ -111,3 +111,47 @@ async def test_the_start_ends_with_a_message_and_status_1(
     ended = await proxy.process.end()
     assert ended.status == 1
     assert 'grant[0].principals: there is no user "alice"' in ended.output
+
+
+# -- directories of hosted indexes ---------------------------------------------------------------------------------------------
+
+
+def hosted(name: str, path: str | None = None, *more: str) -> str:
+    """The table of a hosted index."""
+    return "\n".join(["[[index]]", f'name = "{name}"', 'kind = "hosted"', *([f'path = "{path}"'] if path else []), *more, ""])
+
+
+FIRST = "default = true"
+
+
+@pytest.mark.parametrize(
+    ("path", "other"),
+    [
+        ("packages", "packages"),
+        ("packages", "./packages/"),
+        ("packages", "packages/inner"),
+        ("packages/inner", "packages"),
+        ("packages", "link"),
+        (None, "data/hosted/first"),
+        ("packages", "data/hosted/first"),
+    ],
+)
+def test_two_hosted_indexes_do_not_have_one_directory(file: Path, path: str | None, other: str) -> None:
+    (file.parent / "link").symlink_to("packages")
+    said = refusal(file, hosted("first", path, FIRST) + hosted("second", other))
+    assert f'{file}: index[1].path = "{file.parent}' in said
+    assert "the index first has " in said
+
+
+def test_directories_side_by_side_and_below_a_flat_one_are_fine(file: Path) -> None:
+    flat = 'layout = "flat"'
+    assert refusal(file, hosted("first", "packages", flat, FIRST) + hosted("second", "packages/inner")) == ""
+    assert refusal(file, hosted("first", "packages", FIRST) + hosted("second", "packages2") + hosted("third")) == ""
+    assert "the index first has" in refusal(file, hosted("first", "p", flat, FIRST) + hosted("second", "p", flat))
+
+
+@pytest.mark.parametrize("path", ["data", "data/files", "data/hosted", "data/ledger/x"])
+def test_no_hosted_index_is_in_the_data_directory_but_where_they_belong(file: Path, path: str) -> None:
+    said = refusal(file, hosted("first", path))
+    assert f'index[0].path = "{file.parent / path}": the proxy keeps other data there' in said
+    assert refusal(file, hosted("first", "data/hosted/of-old")) == ""

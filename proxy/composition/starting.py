@@ -1,7 +1,10 @@
-"""What keeps a service from starting that no key states by itself: users that do not exist, and exposed credentials."""
+"""What keeps a service from starting that no key states by itself.
+
+These are users that do not exist, credentials that others could read, and directories of hosted indexes that are in use."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,7 +24,7 @@ _DEFAULT = "defaults: server.listen"
 
 def refuse_start(settings: Settings, file: Path | None) -> None:
     """Raise ConfigError with all that is wrong with *settings*, which were read from *file*."""
-    mistakes = [*_unknown_users(settings, file), *_exposed(settings, file)]
+    mistakes = [*_unknown_users(settings, file), *_exposed(settings, file), *_directories_in_use(settings, file)]
     if mistakes:
         heading = [] if len(mistakes) == 1 else [f"{len(mistakes)} mistakes in the configuration:"]
         raise ConfigError("\n  ".join([*heading, *mistakes]))
@@ -97,3 +100,32 @@ def _is_plain(description: str) -> bool:
         return not ip_address(interface).is_loopback
     except ValueError:
         return interface != "localhost"
+
+
+def _directories_in_use(settings: Settings, file: Path | None) -> Iterator[str]:
+    """The directories of hosted indexes that belong to another hosted index, or to the proxy itself.
+
+    Two indexes with one directory would serve each other's files, to whom only one of them is open; and what a hosted index
+    deletes or writes in the data directory, the proxy has lost.
+    """
+    data_dir = _real(settings.server.data_dir)
+    used: list[tuple[Path, str, bool]] = []
+    for number, index in enumerate(settings.indexes):
+        if index.hosted is None:
+            continue
+        own = data_dir / "hosted" / index.name
+        path = own if index.hosted.path is None else _real(index.hosted.path)
+        key = f'{file}: index[{number}].path = "{path}"'
+        has_folders = index.hosted.layout == "projects"
+        if path == data_dir or (data_dir in path.parents and data_dir / "hosted" not in path.parents):
+            yield f"{key}: the proxy keeps other data there ({data_dir}); expected a directory outside it"
+        for other, name, other_has_folders in used:
+            if path == other or (has_folders and path in other.parents) or (other_has_folders and other in path.parents):
+                yield f"{key}: the index {name} has {other}; expected a directory of its own"
+        used.append((path, index.name, has_folders))
+        if own != path:  # the JSON files of a directory that cannot be written to
+            used.append((own, index.name, True))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))

@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    """A point in time (seconds since 1970), in local time to the second; ``-`` for none, and the like for one without a date."""
+    """A point in time (seconds since 1970), in local time to the second; ``-`` for none."""
     if seconds is None:
         return NONE
     try:
