@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 
 from proxy.administration.claiming import Claiming
 from proxy.administration.parts import IndexParts
@@ -80,6 +81,22 @@ async def test_adding_a_name_gives_it_to_the_index_whatever_it_was(asked: Asked)
 async def test_all_names_of_an_index_that_is_not_configured_any_more_can_be_taken_over(asked: Asked) -> None:
     assert [each["project"] for each in await asked("claim_add", index="internal", source="earlier")] == ["acme-old"]
     assert list(asked.book.abandoned("acme-old")) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_an_earlier_index_held_is_held_for_the_one_that_takes_over_and_claimed_if_it_is_named(
+    asked: Asked,
+) -> None:
+    await asked.book.enter([evolve(HELD, index="earlier", project=each) for each in ("scipy", "six")])
+    added = await asked("claim_add", index="internal", source="earlier", projects=["six"])
+    assert [(each["project"], each["state"], each["before"]) for each in added] == [
+        ("acme-old", "claimed", "claimed by earlier"),
+        ("scipy", "held", "held by earlier"),
+        ("six", "claimed", "held by earlier"),
+    ]
+    assert not asked.book.claimed("internal", "scipy")
+    listed = {each["project"]: (each["index"], each["state"]) for each in await asked("claims", index="internal")}
+    assert (listed["scipy"], listed["six"]) == (("internal", "held"), ("internal", "claimed"))
 
 
 @pytest_twisted.ensureDeferred

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.cache.claims import ClaimBook
@@ -105,7 +106,7 @@ def test_what_was_released_belongs_to_nobody_for_good(ledger: Ledger) -> None:
 def test_the_claims_of_an_index_that_is_not_configured_still_reserve_names_until_they_are_moved(
     ledger: Ledger, logged: list[LogEvent]
 ) -> None:
-    now(ledger.book().enter([CLAIM]))
+    now(ledger.book().enter([CLAIM, HELD]))
     book = ledger.book({"renamed": ()})
     for _ in range(2):
         now(book.begin())
@@ -113,12 +114,30 @@ def test_the_claims_of_an_index_that_is_not_configured_still_reserve_names_until
     assert not book.claimed("internal", "acme-app")
     assert book.reserved(["renamed"], "acme-app")
     assert ["pypiproxy claims add INDEX --from internal" in formatEvent(each) for each in logged] == [True]
+    assert "numpy" not in formatEvent(logged[0])
     now(book.assign("renamed", ["acme-app", "new"], "an operator", 5000.0))
     assert list(book.abandoned("acme-app")) == []
     assert [(each.index, each.project, each.since, each.by) for each in book.all()] == [
+        ("internal", "numpy", 1001.0, "ann"),
         ("renamed", "acme-app", 1000.0, "ann"),
         ("renamed", "new", 5000.0, "an operator"),
     ]
+
+
+def test_what_was_held_for_an_index_that_is_not_configured_any_more_keeps_nobody_from_the_public_project(
+    ledger: Ledger, logged: list[LogEvent]
+) -> None:
+    now(ledger.book().enter([HELD]))
+    book = ledger.book({"renamed": ()})
+    now(book.begin())
+    assert list(book.abandoned("numpy")) == []
+    assert not book.reserved(["renamed"], "numpy")
+    assert "numpy" not in book.reservation(["renamed"]).names
+    assert logged == []
+    now(book.hand_over([HELD], "renamed"))
+    assert book.all() == [evolve(HELD, index="renamed")]
+    now(book.assign("renamed", ["numpy"], "an operator", 5000.0))
+    assert book.claimed("renamed", "numpy")
 
 
 def test_while_claims_cannot_be_read_nothing_is_told_of_any_name_but_of_those_that_match(ledger: Ledger) -> None:

@@ -52,19 +52,26 @@ class Claiming:
         """Let *projects* belong to the hosted *index*, whoever else serves them; and all names that the index *source* has
         claimed, which is not configured any more.
 
-        Names that are held are not any more, and what other indexes that are not configured have claimed of *projects* is
-        released.  Returns what belongs to *index* now, with the state that it had before.  Raises BadRequest, NotFound.
+        Of *projects*, names that are held are not any more, and what other indexes that are not configured have claimed is
+        released.  What *source* held is held for *index*: nobody has decided yet.  Returns what has changed, with the state
+        before.  Raises BadRequest, NotFound.
         """
         await self._book.read()
         if index not in self._book.hosted:
             chosen(self._indexes, index)
             raise BadRequest(f"the index {index} is not hosted: names belong to hosted indexes only")
-        wanted = {*map(project_name, projects), *(each.project for each in self._of_source(source))}
+        taken = {each.project: each for each in self._of_source(source)}
+        named = set(map(project_name, projects))
+        held = {name for name, each in taken.items() if each.state is ClaimState.HELD} - named
+        wanted = sorted(named | taken.keys())
         if not wanted:
             raise BadRequest(f"nothing to add: name projects, or an index whose claims {index} takes over")
-        before = {project: self._before(index, project) for project in sorted(wanted)}
-        await self._book.assign(index, before, "an operator", self._clock())
-        return [{"index": index, "project": each, "state": "claimed", "before": was} for each, was in before.items()]
+        before = {project: self._before(index, project) for project in wanted}
+        await self._book.assign(index, [each for each in wanted if each not in held], "an operator", self._clock())
+        await self._book.hand_over((taken[each] for each in held), index)
+        return [
+            {"index": index, "project": each, "state": self._now(index, each), "before": was} for each, was in before.items()
+        ]
 
     async def release(
         self, report: Report, index: str, projects: Sequence[str] = (), everything: bool = False
@@ -90,11 +97,11 @@ class Claiming:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     def _row(self, claim: NameClaim) -> dict[str, Any]:
-        state = claim.state.value if claim.index in self._book.hosted else "abandoned"
+        is_abandoned = claim.state is ClaimState.CLAIMED and claim.index not in self._book.hosted
         return {
             "index": claim.index,
             "project": claim.project,
-            "state": state,
+            "state": "abandoned" if is_abandoned else claim.state.value,
             "since": claim.since,
             "by": claim.by,
             "why": claim.why or None,
@@ -113,8 +120,14 @@ class Claiming:
 
     def _before(self, index: str, project: str) -> str | None:
         """What the name of *project* was before it is given to *index*."""
-        own, others = self._book.of(project).get(index), self._book.abandoned(project)
-        return f"claimed by {', '.join(others)}" if others else None if own is None else own.state.value
+        claims = self._book.of(project)
+        if others := [name for name in claims if name not in self._book.hosted]:
+            return f"{claims[others[0]].state.value} by {', '.join(others)}"
+        return claims[index].state.value if index in claims else None
+
+    def _now(self, index: str, project: str) -> str:
+        """What the name of *project* is for *index*."""
+        return self._book.of(project)[index].state.value
 
     async def _has_files(self, index: str, project: str) -> bool:
         if index not in self._book.hosted:

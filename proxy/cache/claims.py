@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
+from attrs import evolve
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
@@ -94,12 +95,12 @@ class ClaimBook:
     def abandoned(self, project: str) -> Sequence[str]:
         """The indexes that have claimed *project* and are not configured any more.  Raises StorageFailed."""
         claims = self.of(project)
-        return [index for index in claims if index not in self._owns] if claims else ()
+        return [each.index for each in self._outlived(claims) if each.state is ClaimState.CLAIMED] if claims else ()
 
     def reserved(self, indexes: Collection[str], project: str) -> bool:
         """Whether *project* belongs to one of *indexes*, or is abandoned.  Raises StorageFailed."""
         for index, claim in self.of(project).items():
-            if index not in self._owns or (claim.state is ClaimState.CLAIMED and index in indexes):
+            if claim.state is ClaimState.CLAIMED and (index not in self._owns or index in indexes):
                 return True
         return any(self.owns(index, project) for index in indexes)
 
@@ -138,11 +139,22 @@ class ClaimBook:
         async with self._changing:
             for project in projects:
                 claims = self.of(project)
-                abandoned = [claims[name] for name in self.abandoned(project)]
-                changes |= {_place(each): None for each in abandoned}
-                first = next(filter(None, (claims.get(index), *abandoned)), None)
+                outlived = self._outlived(claims)
+                changes |= {_place(each): None for each in outlived}
+                first = next(filter(None, (claims.get(index), *outlived)), None)
                 since, cause = (now, by) if first is None else (first.since, first.by)
                 changes[index, project] = NameClaim(index, project, ClaimState.CLAIMED, since, cause)
+            await self._change(changes)
+
+    async def hand_over(self, held: Iterable[NameClaim], index: str) -> None:
+        """Let the names that are *held* be held for *index* instead, unless it has a claim to them.  Raises StorageFailed."""
+        await self.read()
+        changes: dict[tuple[str, str], NameClaim | None] = {}
+        async with self._changing:
+            for each in held:
+                changes[_place(each)] = None
+                if index not in self.of(each.project):
+                    changes[index, each.project] = evolve(each, index=index)
             await self._change(changes)
 
     async def release(self, claims: Iterable[NameClaim]) -> None:
@@ -167,6 +179,10 @@ class ClaimBook:
         self.generation += 1
 
     # -- inside ------------------------------------------------------------------------------------------------------------
+
+    def _outlived(self, claims: Mapping[str, NameClaim]) -> list[NameClaim]:
+        """Those of *claims* whose index is not configured any more."""
+        return [claim for index, claim in claims.items() if index not in self._owns]
 
     def _known(self) -> dict[str, Mapping[str, NameClaim]]:
         if self._claims is None:
@@ -201,13 +217,14 @@ class ClaimBook:
     def _tell(self) -> None:
         """Log what an operator has to decide."""
         everything = self.all()
-        for index in sorted({each.index for each in everything} - self._owns.keys()):
+        claimed = [each for each in everything if each.state is ClaimState.CLAIMED]
+        for index in sorted({each.index for each in claimed} - self._owns.keys()):
             self.log.warn(
                 "the index {index} is not a configured hosted index and has claimed {names}: no group with a hosted index "
                 "serves these names.  Give them to another index with pypiproxy claims add INDEX --from {index}, or release "
                 "them with pypiproxy claims release {index} --all",
                 index=index,
-                names=_named(each.project for each in everything if each.index == index),
+                names=_named(each.project for each in claimed if each.index == index),
             )
         held = [each for each in everything if each.state is ClaimState.HELD and each.index in self._owns]
         if held:

@@ -67,7 +67,7 @@ def add_claims(place: ProxyPlace, index: str, projects: tuple[str, ...], source:
     """Let PROJECTs belong to the hosted INDEX, whoever else serves them, before it has files of them or after.
 
     Names that are held are claimed from then on: groups serve what INDEX has.  Names of an index that is not configured any
-    more are given to INDEX.
+    more are given to INDEX; what OLD held is held for INDEX, unless it is named.
     """
     if not projects and source is None:
         raise click.UsageError("nothing to add; expected names of projects, or --from with the index that claimed them")
