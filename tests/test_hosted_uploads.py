@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
@@ -104,6 +106,27 @@ async def test_the_same_bytes_again_are_the_same_and_others_are_refused(serve: S
     assert await served(proxy, APP) == APP.data
     assert standing(folder) == {f"app/{APP.filename}": APP.sha256}
     assert partial_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("spelled", ["APP-2.0-py3-none-any.whl", "app-2.0.0-py3-none-any.whl", "App-2-py3-none-any.whl"])
+@pytest_twisted.ensureDeferred
+async def test_another_spelling_of_the_file_name_does_not_bring_other_bytes(
+    serve: Start, folder: Path, tmp_path: Path, spelled: str
+) -> None:
+    proxy = await serve(indexes=(hosted(),))
+    receiving = proxy.service.receiving[INDEX]
+    await upload(receiving, APP)
+    with pytest.raises(FileExists, match=re.escape(f"{APP.filename} is, or was, on index internal with sha256-{APP.sha256}")):
+        await upload(receiving, evolve(OTHER, filename=spelled))
+    assert (await listed(proxy, "app")).keys() == {APP.filename}
+    assert partial_files(tmp_path) == []
+    (folder / "app" / APP.filename).unlink()
+    with pytest.raises(FileExists):
+        await upload(receiving, evolve(OTHER, filename=spelled))
+    another = wheel("app", "2.0.post1")
+    assert await upload(receiving, another) is Uploaded.NEW
+    assert await upload(receiving, sdist("app", "2.0")) is Uploaded.NEW
+    assert await upload(receiving, evolve(OTHER, filename="app-2.0-1-py3-none-any.whl")) is Uploaded.NEW
 
 
 @pytest_twisted.ensureDeferred

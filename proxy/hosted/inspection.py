@@ -77,6 +77,24 @@ def distribution_name(filename: str) -> DistributionName:
     return DistributionName(project, version, is_wheel(filename))
 
 
+def spelled_otherwise(filename: str, others: Iterable[str]) -> list[str]:
+    """Those of *others*, files of the same project, that mean the very distribution that *filename* means."""
+
+    def meaning(name: str) -> object:
+        if is_wheel(name):
+            return parse_wheel_filename(name)[1:]
+        return parse_sdist_filename(name)[1], name.endswith(".zip")
+
+    def means(name: str, wanted: object) -> bool:
+        try:
+            return name != filename and name.endswith(ENDINGS) and meaning(name) == wanted
+        except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+            return False
+
+    wanted = meaning(filename)
+    return [each for each in others if means(each, wanted)]
+
+
 def inspect(descriptor: int, size: int, filename: str, limits: ArchiveLimits = STANDARD_LIMITS) -> Inspected:
     """Check the file of *size* bytes behind *descriptor*, which is called *filename*, completely.
 

@@ -20,7 +20,7 @@ from proxy.core.uploads import Uploaded, UploadForm
 from proxy.errors import BadUpload, FileExists, StorageFailed, TooMuch
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.folder import StandingFile
-from proxy.hosted.inspection import distribution_name, is_same_version
+from proxy.hosted.inspection import distribution_name, is_same_version, spelled_otherwise
 from proxy.hosted.intake import Arrived, IncomingFile, Intake, storage_failed
 from proxy.hosted.notes import CLOSED, Note, ProjectStatus, read_attestations, stamp
 from proxy.hosted.ports import FirstDigests
@@ -138,11 +138,16 @@ class Receiving:
 
     async def _add(self, arrival: IncomingFile, form: UploadForm, note: Note, by: str) -> Uploaded:
         project, filename = form.project, form.filename
-        entry = (await self._ledger.peek(self.name, project)).get(filename)
+        entries = await self._ledger.peek(self.name, project)
+        entry = entries.get(filename)
         there = await self.intake.disk.run(self.catalogue.folder.standing, project, filename)
         known = note.sha256 if entry is None else entry.sha256
         if known != note.sha256 and not self.settings.overwrite:
             raise _exists(self.name, filename, known)
+        for each in await self.intake.disk.run(spelled_otherwise, filename, entries.keys()):
+            # Installers take any of them: who uploads other bytes under another spelling has replaced the file.
+            if entries[each].sha256 != note.sha256 and not (self.settings.overwrite and entries[each].gone_at is not None):
+                raise _exists(self.name, each, entries[each].sha256)
         if entry is not None and known == note.sha256 and entry.gone_at is None and there is not None:
             return Uploaded.SAME
         if entry is not None and entry.upload_time is not None and known == note.sha256:
