@@ -350,6 +350,39 @@ async def test_a_directory_that_is_missing_is_reported_and_used_when_it_is_there
     await until_listed(proxy, "app", APP, OLD)
 
 
+@pytest.mark.parametrize("layout", ["projects", "flat"])
+@pytest_twisted.ensureDeferred
+async def test_another_directory_may_take_the_place_of_the_one_that_is_served(
+    serve: Start, tmp_path: Path, logged: list[LogEvent], layout: str
+) -> None:
+    root, other = tmp_path / "packages", tmp_path / "next"
+
+    def put(folder: Path, each: Distribution) -> None:
+        place = folder / ("app" if layout == "projects" else "")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / each.filename).write_bytes(each.data)
+
+    put(root, OLD)
+    put(other, APP)
+    proxy = await serve(indexes=(hosted(path=root, layout=layout),))
+    await until_listed(proxy, "app", OLD)
+    await until_said(logged, f"{OLD.filename} was added")
+    root.rename(tmp_path / "before")
+    other.rename(root)
+    await until_listed(proxy, "app", APP)
+    put(root, OLD)
+    await until_listed(proxy, "app", APP, OLD)
+    shutil.rmtree(root)
+    await until_said(logged, f"the directory of {INDEX} cannot be read: No such file or directory")
+    put(root, OLD)
+
+    async def served() -> bool:
+        return (await proxy.get("/simple/app/")).status == 200
+
+    await until(served)
+    await until_listed(proxy, "app", OLD)
+
+
 @pytest_twisted.ensureDeferred
 async def test_more_changes_than_the_kernel_remembers_are_no_matter(serve: Start, folder: Path) -> None:
     proxy = await serve(indexes=(hosted(),))

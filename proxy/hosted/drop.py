@@ -51,6 +51,8 @@ class DropDirectory:
         self._changed: set[tuple[str, str | None]] = set()
         self._everything = False
         self._collecting: IDelayedCall | None = None
+        #: The next look at the whole directory.
+        self._next: IDelayedCall | None = None
         self._looks: Flights[None] = Flights()
 
     def start(self) -> None:
@@ -79,10 +81,21 @@ class DropDirectory:
         await self._looked()  # what has changed before its directory was watched
         await self._catalogue.read_all()
         while True:
-            began = self._reactor.seconds()
+            began, was_told = self._reactor.seconds(), self._notices is not None
             await self._looked()
-            least = _ALWAYS if self._notices is None else _NOW_AND_THEN
-            await deferLater(self._reactor, max(least, _SHARE * (self._reactor.seconds() - began)))
+            # After a look that began to listen, there may be what has changed before its directory was watched.
+            least = _NOW_AND_THEN if was_told and self._notices is not None else _ALWAYS
+            await self._paused(max(least, _SHARE * (self._reactor.seconds() - began)))
+
+    async def _paused(self, seconds: float) -> None:
+        """Return after so many *seconds*, or soon after the directory is lost."""
+        over: Deferred[None] = Deferred()
+        self._next = self._reactor.callLater(seconds, over.callback, None)
+        try:
+            await over
+        finally:
+            if self._next.active():
+                self._next.cancel()
 
     async def _looked(self) -> None:
         await self._looks.join("everything", self._look_at_everything)
@@ -107,15 +120,20 @@ class DropDirectory:
         try:
             from proxy.hosted.notices import Notices  # other systems than Linux have nothing of the kind
 
-            self._notices = Notices(folder.root, self._reactor, self._told, self._told_more, self._deafen, flat=folder.flat)
+            self._notices = Notices(folder.root, self._reactor, self._told, self._told_more, self._lost, flat=folder.flat)
         except ImportError:
             self._notified = False
         except OSError as error:
             if error.errno != errno.ENOENT:  # that is tried again
                 self._give_up(error)
 
+    def _lost(self) -> None:
+        """The directory itself has gone: it may come back, or another may stand in its place already."""
+        self._deafen()
+        if self._next is not None and self._next.active():
+            self._next.reset(_COLLECT)
+
     def _deafen(self) -> None:
-        """The directory itself has gone: it may come back."""
         if self._notices is not None:
             self._notices.close()
             self._notices = None
