@@ -16,7 +16,7 @@ from proxy.hosted.checking import Checking
 from proxy.hosted.drop import DropDirectory
 from proxy.hosted.editing import Editing
 from proxy.hosted.folder import Folder
-from proxy.hosted.intake import Bounds, Intake
+from proxy.hosted.intake import Intake, LinkBounds
 from proxy.hosted.promoting import Promoting
 from proxy.hosted.receiving import Receiving
 from proxy.hosted.restoring import Restoring
@@ -60,7 +60,7 @@ class HostedKind:
         beside = storage.directory / "hosted" / index.name
         folder = Folder(hosted.path or beside, hosted.layout, beside, storage.place.prepare)
         elsewhere = (storage.directory, *(path for name, path in self._directories.items() if name != index.name))
-        bounds = Bounds(folder.root, elsewhere)
+        bounds = LinkBounds(folder.root, elsewhere)
         intake = Intake(storage.files, caches.room, caches.pinned, means.disk, means.checking, bounds)
         settling = Settling(
             index.name, intake, caches.ledger, self._claims, means.clock, means.reactor.seconds, overwrite=hosted.overwrite

@@ -135,7 +135,7 @@ class IncomingFile:
 
 
 @frozen
-class Bounds:
+class LinkBounds:
     """Which files are taken from the directory *root*: none that stands below one of the *others*.
 
     Whoever may put links into *root* need not be one who may read what this proxy keeps there.
@@ -164,7 +164,7 @@ class Intake:
         guarding: Guarding,
         disk: IOffload,
         checking: IOffload,
-        bounds: Bounds,
+        bounds: LinkBounds,
     ) -> None:
         self.store = store
         self.room = room
@@ -226,7 +226,7 @@ def storage_failed(what: str, error: OSError) -> StorageFailed:
     return StorageFailed(f"{what}: {error.strerror or type(error).__name__}{full}")
 
 
-def _opened(file: StandingFile, settled: bool, bounds: Bounds) -> int:
+def _opened(file: StandingFile, settled: bool, bounds: LinkBounds) -> int:
     """A descriptor of *file*, which nobody is writing to."""
     try:
         descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
