@@ -19,6 +19,8 @@ from proxy.core.uploads import Uploaded
 from proxy.errors import BadUpload, FileExists, StorageFailed, TooMuch
 from proxy.interfaces import IIncoming, IReceiving
 from proxy.model import LedgerEntry
+from proxy.settings import MIB
+from proxy.storage.local import LocalFiles
 from tests.hosting import form_of, hosted, listed, standing, upload
 from tests.inprocess import JSON, Running, Start
 from tests.support.wheels import Distribution, sdist, wheel
@@ -266,6 +268,32 @@ async def test_min_free_is_kept_free(serve: Start, tmp_path: Path) -> None:
     free = await proxy.service.storage.files.free()
     with pytest.raises(StorageFailed, match="min_free"):
         await proxy.service.receiving[INDEX].begin(None, free)
+    assert partial_files(tmp_path) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_min_free_is_kept_free_of_an_upload_that_does_not_state_its_size(
+    serve: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, piece = 100 * MIB, bytes(4 * MIB)
+
+    async def free(store: LocalFiles) -> int:
+        return left - sum(each.stat().st_size for each in (tmp_path / "data" / "partial").iterdir())
+
+    monkeypatch.setattr(LocalFiles, "free", free)
+    proxy = await serve(indexes=(hosted(),), min_free=20 * MIB)
+    incoming = await proxy.service.receiving[INDEX].begin(None, None)
+
+    async def sent() -> None:
+        for _ in range(20):  # 80 MiB, and twice that are needed
+            await incoming.write(piece)
+
+    try:
+        with pytest.raises(StorageFailed, match="min_free"):
+            await sent()
+        assert 0 < incoming.size <= 40 * MIB
+    finally:
+        await incoming.discard()
     assert partial_files(tmp_path) == []
 
 

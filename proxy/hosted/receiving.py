@@ -28,12 +28,14 @@ from proxy.hosted.settling import enter, note_of
 from proxy.interfaces import Clock, IClaims, IIncoming, IReceiving
 from proxy.mechanism.flight import uninterrupted
 from proxy.model import LedgerEntry
-from proxy.settings import HostedSettings
+from proxy.settings import MIB, HostedSettings
 
 #: What forms call the digests that are known here by another name.
 _OTHER_NAMES = {"blake2_256": "blake2b_256"}
 #: An upload takes its bytes twice, in the store and in the directory, where file systems do not share blocks.
 _COPIES = 2
+#: Room is looked for in steps of so many bytes where nobody says how large an upload is.
+_STEP = 32 * MIB
 
 
 @frozen
@@ -80,7 +82,7 @@ class Receiving:
         await self.catalogue.names()
         self.require_within(length or 0)
         await self.require_free(length or 0)
-        return _Incoming(self, await self.intake.begin(length or 0))
+        return _Incoming(self, await self.intake.begin(length or 0), length or 0)
 
     def remark(self, project: str) -> str | None:
         return None if self._claims is None else self._claims.held(self.name, project)
@@ -103,11 +105,11 @@ class Receiving:
             reason = f" ({status.reason})" if status.reason else ""
             raise BadUpload(f"{project} is {status.status} on index {self.name}{reason}, and takes no new files")
 
-    async def require_free(self, size: int) -> None:
-        """Raise StorageFailed if *size* bytes more would leave less free than `server.min_free`."""
+    async def require_free(self, size: int, arrived: int = 0) -> None:
+        """Raise StorageFailed if *size* bytes more, beside those that have *arrived*, leave less than `server.min_free`."""
         if self._min_free is None:
             return
-        needed = self._min_free + _COPIES * size
+        needed = self._min_free + _COPIES * size + (_COPIES - 1) * arrived
         free = await self.intake.store.free()
         if free < needed and not (await self.intake.room.make_room(needed - free) and await self.intake.store.free() >= needed):
             raise StorageFailed(
@@ -230,16 +232,23 @@ def _require_agreement(form: UploadForm, arrived: Arrived) -> None:
 class _Incoming:
     """One upload."""
 
-    def __init__(self, receiving: Receiving, arrival: IncomingFile) -> None:
+    def __init__(self, receiving: Receiving, arrival: IncomingFile, expected: int) -> None:
         self._receiving = receiving
         self._arrival = arrival
+        #: So many bytes there is room for, as was found out.
+        self._expected = expected
 
     @property
     def size(self) -> int:
         return self._arrival.size
 
     async def write(self, data: bytes) -> None:
-        self._receiving.require_within(self._arrival.size + len(data))
+        size = self._arrival.size + len(data)
+        self._receiving.require_within(size)
+        if size > self._expected:  # it is sent in chunks, and nobody has said how large it is
+            step = max(_STEP, size - self._expected)
+            await self._receiving.require_free(step, self._arrival.size)
+            self._expected += step
         await self._arrival.write(data)
 
     async def accept(self, form: UploadForm, by: str) -> Uploaded:
