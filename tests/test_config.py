@@ -247,6 +247,15 @@ def test_rights_arrive(file: Path) -> None:
         ('projects = ["acme/*"]', 'projects = ["acme/*"]: expected the name of a project, in which * stands for any'),
         ("projects = []", 'projects = []: expected a list in brackets, such as ["…", "…"]'),
         ('principals = ["group:wbe"]', 'principals: there is no group "wbe"; expected one of: web'),
+        (
+            'principals = ["ci:relaese"]',
+            'principals: there is no rule "relaese" for CI jobs; expected a table [[ci.rule]] with name = "relaese"',
+        ),
+        (
+            'principals = ["ci:relaese"]\n[ci.issuer.ours]\nurl = "https://ci.example"\n'
+            '[[ci.rule]]\nname = "release"\nissuer = "ours"\nclaims = { sub = "a" }',
+            'principals: there is no rule "relaese" for CI jobs; expected one of: release',
+        ),
         ('principals = ["alice"]', 'principals = ["alice"]: expected "user:NAME", "group:NAME", "token:ID"'),
         ('principals = ["user:a b"]', 'principals = ["user:a b"]: expected "user:NAME"'),
         ('principals = ["anonymous:x"]', 'principals = ["anonymous:x"]: expected "user:NAME"'),

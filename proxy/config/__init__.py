@@ -100,7 +100,7 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
     mistakes += _contradictions(source, indexes, upstreams)
     mistakes += wrong_access(source, access, server.trusted_proxies)
-    mistakes += wrong_grants(source, grants, access.groups, indexes)
+    mistakes += wrong_grants(source, grants, access.groups, indexes, [] if ci is None else [each.name for each in ci.rules])
     mistakes += [] if ci is None else wrong_rules(source, ci, indexes)
     listen = _listen(command_line.listen, here, mistakes) or server.listen
     chosen = _preferred(command_line.upstreams, upstreams, mistakes)

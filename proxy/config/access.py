@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from proxy.access.principals import in_group
@@ -85,9 +85,13 @@ def wrong_access(source: str, access: AccessSettings, trusted_proxies: Sequence[
 
 
 def wrong_grants(
-    source: str, grants: Sequence[GrantSettings], groups: Mapping[str, object], indexes: Sequence[IndexSettings]
+    source: str,
+    grants: Sequence[GrantSettings],
+    groups: Mapping[str, object],
+    indexes: Sequence[IndexSettings],
+    jobs: Collection[str],
 ) -> list[str]:
-    """What *grants* name that there is not."""
+    """What *grants* name that there is not; *jobs* are the names of the rules for CI jobs."""
     granted = {index.name: index for index in indexes if index.kind != "group"}
     of_groups = {index.name: index for index in indexes if index.kind == "group"}
     mistakes = []
@@ -107,4 +111,7 @@ def wrong_grants(
             if kind == "group" and name not in groups:
                 there = f"one of: {', '.join(sorted(groups))}" if groups else "a list in [access.groups]"
                 mistakes.append(f'{key}.principals: there is no group "{name}"; expected {there}')
+            elif kind == "ci" and name not in jobs:
+                there = f"one of: {', '.join(sorted(jobs))}" if jobs else f'a table [[ci.rule]] with name = "{name}"'
+                mistakes.append(f'{key}.principals: there is no rule "{name}" for CI jobs; expected {there}')
     return mistakes
