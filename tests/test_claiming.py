@@ -118,6 +118,9 @@ async def test_a_name_that_matches_a_pattern_stays_owned_when_its_claim_is_relea
     (released,) = await asked("claim_release", index="internal", projects=["tool-x"])
     assert released["state"] == "owned"
     assert asked.book.claimed("internal", "tool-x")
+    await asked.book.enter([evolve(HELD, project="tool-y")])
+    listed = {each["project"]: (each["state"], each["why"]) for each in await asked("claims", index="internal")}
+    assert (listed["tool-y"], listed["numpy"]) == (("owned", None), ("held", HELD.why))
 
 
 @pytest_twisted.ensureDeferred

@@ -124,6 +124,14 @@ def test_the_claims_of_an_index_that_is_not_configured_still_reserve_names_until
     ]
 
 
+def test_a_start_reports_what_is_held_and_not_what_a_pattern_decides(ledger: Ledger, logged: list[LogEvent]) -> None:
+    now(ledger.book().enter([HELD, evolve(HELD, project="tool-x")]))
+    now(ledger.book().begin())
+    (told,) = [formatEvent(each) for each in logged]
+    assert "numpy (internal)" in told
+    assert "tool-x" not in told
+
+
 def test_what_was_held_for_an_index_that_is_not_configured_any_more_keeps_nobody_from_the_public_project(
     ledger: Ledger, logged: list[LogEvent]
 ) -> None:

@@ -32,7 +32,8 @@ class Claiming:
     async def claims(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """The claims, of one *index* or of all, and the patterns that indexes own (state ``owned``).
 
-        The state of a claim is ``claimed``, ``held``, or ``abandoned`` where its index is not configured any more.
+        The state of a claim is ``claimed``, ``held``, ``abandoned`` where its index is not configured any more, or ``owned``
+        where a pattern of its index holds whatever is held.
         """
         await self._book.read()
         owned = [(name, pattern) for name, patterns in self._book.stated.items() for pattern in patterns]
@@ -98,13 +99,14 @@ class Claiming:
 
     def _row(self, claim: NameClaim) -> dict[str, Any]:
         is_abandoned = claim.state is ClaimState.CLAIMED and claim.index not in self._book.hosted
+        is_owned = claim.state is ClaimState.HELD and self._book.owns(claim.index, claim.project)
         return {
             "index": claim.index,
             "project": claim.project,
-            "state": "abandoned" if is_abandoned else claim.state.value,
+            "state": "abandoned" if is_abandoned else "owned" if is_owned else claim.state.value,
             "since": claim.since,
             "by": claim.by,
-            "why": claim.why or None,
+            "why": None if is_owned else claim.why or None,
         }
 
     def _of_source(self, source: str | None) -> list[NameClaim]:

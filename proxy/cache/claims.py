@@ -226,7 +226,11 @@ class ClaimBook:
                 index=index,
                 names=_named(each.project for each in claimed if each.index == index),
             )
-        held = [each for each in everything if each.state is ClaimState.HELD and each.index in self._owns]
+        held = [
+            each
+            for each in everything
+            if each.state is ClaimState.HELD and each.index in self._owns and not self.owns(each.index, each.project)
+        ]
         if held:
             self.log.warn(
                 "groups do not take these names from the hosted indexes that have them, because later members serve them too: "
