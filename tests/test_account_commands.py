@@ -110,7 +110,7 @@ async def test_a_token_is_narrowed_without_any_proxy_or_data_directory(operating
         (("user", "passwd", "carol"), "there is no user carol: pypiproxy user list prints those that there are"),
         (("user", "remove", "carol"), "there is no user carol"),
         (("user", "add", "a:b"), "'a:b' is no name of a user"),
-        (("token", "revoke", "nothing"), "there is no token nothing: pypiproxy token list prints those that are valid"),
+        (("token", "revoke", "nothing"), "there is no token 'nothing': pypiproxy token list prints those that are valid"),
         (("token", "create", "--user", "ci", "--role", "owner"), "there is no role 'owner'; there is reader, uploader"),
         (("token", "create", "--user", "ci", "--index", "pypi"), "indexes and projects are those of a role"),
         (("token", "create", "--user", "ci", "--role", "reader", "--index", "corp"), "there is no index named 'corp' here"),

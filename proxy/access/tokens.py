@@ -31,6 +31,7 @@ _CHECKSUM = 7
 #: Of a token with its checksum (characters): with more, an ``Authorization`` field would not fit a small head any more.
 LONGEST = 2800
 _TOKEN = re.compile(rf"{PREFIX}([a-z2-7]{{{_ID}}})_([A-Za-z0-9_-]{{40,}})([a-z2-7]{{{_CHECKSUM}}})", re.ASCII)
+_ID_ALONE = re.compile(rf"[a-z2-7]{{{_ID}}}", re.ASCII)
 _KEY, _SIGNATURE, _LENGTH = 32, 64, 2
 #: What is signed begins with this, so that no signature means anything elsewhere.
 _DOMAIN = b"pypiproxy token block 1\0"
@@ -88,6 +89,11 @@ class Token:
         )
         text = f"{PREFIX}{self.id}_{base64.urlsafe_b64encode(packed).decode().rstrip('=')}"
         return text + _checksum(text)
+
+
+def is_token_id(text: str) -> bool:
+    """Whether *text* can be the id of a token."""
+    return _ID_ALONE.fullmatch(text) is not None
 
 
 def is_token(text: str) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from proxy.access.principals import Principal, PrincipalKind
 from proxy.access.roles import Extent, Role, Scope
-from proxy.access.tokens import BadToken, confinements, new_token, read_token
+from proxy.access.tokens import BadToken, confinements, is_token_id, new_token, read_token
 from proxy.errors import NotFound, RightsUnknown, StorageFailed
 from proxy.interfaces import Clock, IVersionedRecords
 from proxy.model import Change
@@ -117,9 +117,9 @@ class Tokens:
 
     async def revoke(self, name: str) -> IssuedToken:
         """Revoke the token with the id *name*.  Raises NotFound, StorageFailed."""
-        found = await self._records.read(f"{_FOLDER}/{name}")
+        found = await self._records.read(f"{_FOLDER}/{name}") if is_token_id(name) else None
         if found is None:
-            raise NotFound(f"there is no token {name}: pypiproxy token list prints those that are valid")
+            raise NotFound(f"there is no token {name!r}: pypiproxy token list prints those that are valid")
         await self._records.apply([Change(f"{_FOLDER}/{name}", None), Change(f"{_USES}/{name}", None)])
         return _decode_issued(found.value)
 
