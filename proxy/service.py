@@ -82,7 +82,8 @@ class ProxyService(MultiService):
         built_in = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
         self._indexes = build_indexes(settings.indexes, {**built_in, **kinds})
         self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
-        self._access = build_access(settings, self.storage, self._means, self._indexes.first_uploader, reading=reading)
+        self.first_uploader = self._indexes.first_uploader
+        self._access = build_access(settings, self.storage, self._means, self.first_uploader, reading=reading)
         self._exchange = self._built_exchange()
         self._rotation = Rotation(self._rotating, reactor)
         others = (self._look_at_commands, self._rotation.look)

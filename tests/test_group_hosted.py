@@ -68,6 +68,7 @@ async def test_an_upload_claims_its_name_for_the_next_request_to_the_group(publi
     proxy = await serve(public, indexes=indexes())
     assert await uploaded(proxy, OURS) is Uploaded.NEW
     assert list(await listed(proxy, "acme-app")) == [OURS.filename]
+    assert [proxy.service.first_uploader(index, "acme-app") for index in ("internal", "pypi")] == ["ci", None]
     first = await proxy.get("/simple/acme-app/", Accept=JSON)
     assert first.headers["cache-control"] == "no-cache"
     for _ in range(2):  # the second time it is answered at once

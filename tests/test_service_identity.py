@@ -103,6 +103,15 @@ async def test_a_job_reads_a_restricted_index(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_rule_that_lets_jobs_read_restricts_what_they_read(
+    run: Start, stocked: FakeUpstream, issuer: FakeIssuer
+) -> None:
+    service = await run(stocked, ci=jobs_of(issuer))
+    assert await status(service) == 401
+    assert await status(service, f"Bearer {await exchanged(service, issuer.token())}") == 200
+
+
+@pytest_twisted.ensureDeferred
 async def test_without_the_table_there_is_no_exchange(run: Start, stocked: FakeUpstream) -> None:
     service = await run(stocked)
     assert (await service.get("/_/oidc/audience")).status == 404

@@ -72,8 +72,8 @@ def nobody(index: str, project: str) -> str | None:
 class GrantedRights:
     """The rights that *grants* give, and the grants that tokens carry.  *groups* are the users in each group.
 
-    Everybody may read an index until a grant of the role ``reader`` covers it.  What everybody may do, nobody loses by a
-    credential.
+    Everybody may read an index until a grant of the role ``reader`` covers it, or one of the extents *restricting*: where
+    others than these grants make readers.  What everybody may do, nobody loses by a credential.
     """
 
     def __init__(
@@ -81,11 +81,13 @@ class GrantedRights:
         grants: Iterable[Grant] = (),
         groups: Mapping[str, Collection[str]] = EMPTY,
         first_uploader: FirstUploader = nobody,
+        restricting: Iterable[Extent] = (),
     ) -> None:
         self._grants = tuple(grants)
         self._groups = {name: frozenset(users) for name, users in groups.items()}
         self._first_uploader = first_uploader
-        self._restricting = tuple(each.scope.extent for each in self._grants if each.scope.role is Role.READER)
+        of_readers = (each.scope.extent for each in self._grants if each.scope.role is Role.READER)
+        self._restricting = (*of_readers, *restricting)
         self._known: dict[Principal, tuple[Scope, ...]] = {}
         self._reads: dict[tuple[Principal, str, str | None], Access] = {}
 

@@ -22,7 +22,7 @@ from proxy.composition.storage import Storage
 from proxy.core.warming import AGENT
 from proxy.mechanism.offload import Offload
 from proxy.mechanism.rotating import Rotating
-from proxy.settings import GrantSettings, LdapSettings, Settings
+from proxy.settings import CiSettings, GrantSettings, LdapSettings, Settings
 
 if TYPE_CHECKING:
     from proxy.identity.ldap import LdapDirectory
@@ -97,10 +97,16 @@ def build_access(
     tokens = Tokens(storage.ledger, means.clock)
     directory = _directory(access.ldap, means)
     accounts = Accounts(file, tokens, means.reactor, means.clock, log, directory=directory)
-    rights = GrantedRights(map(grant_of, settings.grants), access.groups, first_uploader)
+    rights = GrantedRights(map(grant_of, settings.grants), access.groups, first_uploader, _read_by_jobs(settings.ci))
     return AccessRoom(
         rights=rights, accounts=accounts, users=file, tokens=tokens, audit=log, hashing=hashing, directory=directory
     )
+
+
+def _read_by_jobs(settings: CiSettings | None) -> list[Extent]:
+    """What rules give CI jobs to read: a grant like others."""
+    rules = () if settings is None else settings.rules
+    return [Extent(each.indexes, each.projects) for each in rules if each.role == Role.READER.value]
 
 
 def _directory(settings: LdapSettings | None, means: Means) -> LdapDirectory | None:

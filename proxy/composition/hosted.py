@@ -10,6 +10,7 @@ from proxy.composition.caches import Caches
 from proxy.composition.indexes import BuiltIndex
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
+from proxy.core.claims import NameClaim
 from proxy.core.troubles import Reason, Trouble
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.checking import Checking
@@ -100,4 +101,10 @@ class HostedKind:
             receiving=receiving,
             starting=(drop,),
             look=look,
+            first_uploader=lambda project: _claimant(caches.claims.of(project).get(index.name)),
         )
+
+
+def _claimant(claim: NameClaim | None) -> str | None:
+    """Who had the first file of the project that *claim* is about."""
+    return None if claim is None else claim.by
