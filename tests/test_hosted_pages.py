@@ -83,7 +83,7 @@ async def test_an_index_of_upstreams_has_no_flat_page(upstream: FakeUpstream, se
 
 @pytest_twisted.ensureDeferred
 async def test_attestations_are_served_as_provenance_at_an_absolute_https_url(serve: Start, tmp_path: Path) -> None:
-    proxy = await stocked(serve, OLD)
+    proxy = await stocked(serve, OLD, trusted_proxies=("127.0.0.1",))
     await upload(proxy.service.receiving[INDEX], APP, attestations=json.dumps(ATTESTATIONS))
     path = await path_of(proxy, "app", APP.filename)
     for _ in range(2):
