@@ -331,7 +331,7 @@ def test_origins_take_turns() -> None:
     gates: dict[str, Deferred[None]] = {}
 
     async def work(name: str) -> None:
-        async with turns.of(name[0]):
+        async with turns.of(name[0], "ann"):
             order.append(name)
             gates[name] = Deferred()
             await gates[name]
@@ -343,6 +343,26 @@ def test_origins_take_turns() -> None:
         gates[name].callback(None)
     now(gatherResults([*works.values()]))
     assert order == ["a1", "a2", "b1", "c2", "a3"]
+
+
+def test_names_of_one_origin_take_turns_so_that_guesses_of_one_do_not_delay_another() -> None:
+    turns, order = Turns(), []
+    gates: dict[str, Deferred[None]] = {}
+
+    async def work(name: str) -> None:
+        async with turns.of("192.0.2.1", name[0]):
+            order.append(name)
+            gates[name] = Deferred()
+            await gates[name]
+
+    works = {name: Deferred.fromCoroutine(work(name)) for name in ("a1", "a2", "a3", "a4", "b1", "c1", "b2")}
+    works["c1"].cancel()
+    works["c1"].addErrback(lambda failure: failure.trap(CancelledError) and None)
+    expected = ["a1", "a2", "b1", "a3", "b2", "a4"]
+    for name in expected:
+        gates[name].callback(None)
+    now(gatherResults([*works.values()]))
+    assert order == expected
 
 
 def test_failures_are_forgotten_after_ten_minutes_and_after_a_success() -> None:

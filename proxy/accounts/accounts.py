@@ -152,7 +152,7 @@ class Accounts:
             if found is None or found.name in await self._users.users():
                 return None
             return Principal(PrincipalKind.USER, found.name, groups=found.groups)
-        async with self._turns.of(origin):
+        async with self._turns.of(origin, login.user):
             right = await self._users.is_right(login.user, login.password)
         return Principal(PrincipalKind.USER, login.user) if right else None
 

@@ -14,22 +14,29 @@ from proxy.errors import Overloaded
 _LONGEST = 64
 
 
+#: What waits of one origin: by name, the one whose turn comes first is first.
+_Waiting = OrderedDict[str, deque[Deferred[None]]]
+
+
 class Turns:
-    """One piece of work at a time; origins with more to do take turns."""
+    """One piece of work at a time; origins with more to do take turns, and so do the names of one origin."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, deque[Deferred[None]]] = OrderedDict()
+        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._busy = False
 
     @asynccontextmanager
-    async def of(self, origin: str) -> AsyncIterator[None]:
-        """Wait for a turn of *origin*, which lasts as long as the block.  Raises Overloaded if too much of it waits already."""
+    async def of(self, origin: str, name: str) -> AsyncIterator[None]:
+        """Wait for a turn of *name* at *origin*, which lasts as long as the block.
+
+        Raises Overloaded if too much of *origin* waits already.
+        """
         if self._busy:
-            queue = self._waiting.setdefault(origin, deque())
-            if len(queue) >= _LONGEST:
+            names = self._waiting.setdefault(origin, OrderedDict())
+            if sum(map(len, names.values())) >= _LONGEST:
                 raise Overloaded(f"{_LONGEST} credentials from {origin} wait to be examined already: ask again")
-            turn: Deferred[None] = Deferred(lambda turn: self._leave(origin, turn))
-            queue.append(turn)
+            turn: Deferred[None] = Deferred(lambda turn: self._leave(origin, name, turn))
+            names.setdefault(name, deque()).append(turn)
             await turn
         self._busy = True
         try:
@@ -37,18 +44,23 @@ class Turns:
         finally:
             self._next()
 
-    def _leave(self, origin: str, turn: Deferred[None]) -> None:
-        queue = self._waiting[origin]
-        queue.remove(turn)
-        if not queue:
+    def _leave(self, origin: str, name: str, turn: Deferred[None]) -> None:
+        names = self._waiting[origin]
+        names[name].remove(turn)
+        if not names[name]:
+            del names[name]
+        if not names:
             del self._waiting[origin]
 
     def _next(self) -> None:
         if not self._waiting:
             self._busy = False
             return
-        origin, queue = self._waiting.popitem(last=False)
+        origin, names = self._waiting.popitem(last=False)
+        name, queue = names.popitem(last=False)
         turn = queue.popleft()
         if queue:
-            self._waiting[origin] = queue  # behind the others
+            names[name] = queue  # behind the others
+        if names:
+            self._waiting[origin] = names
         turn.callback(None)
