@@ -25,6 +25,7 @@ from proxy.settings import GrantSettings
 from proxy.web.site import ROUTES
 from tests.inprocess import JSON, Start
 from tests.shelf import Shelf
+from tests.support import wire
 from tests.support.browser import BROWSER
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.guarded import Guarded, Together, grant
@@ -282,6 +283,35 @@ async def test_a_proxy_index_is_guarded_like_any_other(upstream: FakeUpstream, r
             if permission is not None and reply.status == 200:
                 assert {"private", "no-store"} & {*reply.headers["cache-control"].split(", ")}
                 assert "Authorization" in reply.headers["vary"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_asks_for_what_others_ask_for_with_wrong_credentials_does_not_wait_for_their_answers(
+    upstream: FakeUpstream, run: Start
+) -> None:
+    upstream.add_file("acme-web", ACME.filename, ACME.data, metadata=ACME.metadata)
+    proxy = await run(upstream, grants=(GrantSettings(role="reader", principals=("user:alice",)),))
+    for user in ("alice", "bob"):
+        await proxy.service.administration.perform("user_add", user=user, password=f"{user}!")
+
+    async def asked(login: str) -> Reply:
+        client = await wire.connect(proxy.port)
+        client.ask("/simple/acme-web/", Authorization=login, Accept=JSON)  # on a connection that stays, as those of clients
+        reply = await client.reply()
+        await client.close()
+        return reply
+
+    def get(login: str) -> Deferred[Reply]:
+        return Deferred.fromCoroutine(asked(login))
+
+    guesses = await gatherResults([get(basic("bob", f"guess {number}")) for number in range(5)])
+    assert {reply.status for reply in guesses} == {401}
+    late = get(basic("bob", "another guess"))  # which is answered after more than a second
+    while not proxy.service.front.in_progress:
+        await deferLater(reactor, 0.001)
+    assert (await get(ALICE)).status == 200
+    assert not late.called
+    assert (await late).status == 401
 
 
 # -- private answers -----------------------------------------------------------------------------------------------------------

@@ -118,6 +118,8 @@ class Front:
         if leader is not None:
             return self.follow(leader, head, caller, response, secure=secure)
         ask = asked(head, caller, self._leads(head), self._deadline(), secure=secure, body=body)
+        if name is not None and ask.header("authorization") is not None and not self.hot.lets_in(ask.route, head, caller):
+            name = None  # a wrong credential is answered late, and nobody waits for that but who sent it
         return self._begin(self._respond(ask, response, name), head, ask.route.place, caller, response)
 
     def follow(self, leader: Leader, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
