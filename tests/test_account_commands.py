@@ -72,7 +72,8 @@ async def status(proxy: ProxyProcess, login: str | None, path: str = "/simple/si
 
 
 @pytest_twisted.ensureDeferred
-async def test_users_and_tokens_without_a_proxy(operating: Operating) -> None:
+async def test_users_and_tokens_without_a_proxy(operating: Operating, tmp_path: Path) -> None:
+    (tmp_path / "data").rmdir()  # users are added before the first start
     for user in ("alice", "bob"):
         assert (await operating.run("user", "add", user, said=PASSWORD)).output == f"{user} is added\n"
     again = await operating.run("user", "add", "alice", said=PASSWORD)

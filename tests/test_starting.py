@@ -24,10 +24,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "proxy.toml"
 
 
-def refusal(file: Path, text: str, *listen: str) -> str:
-    """Why no proxy starts with the configuration *text*; empty if one does."""
+def refusal(file: Path, text: str, *listen: str, users: str | None = f"alice:{HASH}\nbob:{HASH}\n") -> str:
+    """Why no proxy starts with the configuration *text* and these *users*; empty if one does."""
     file.write_text(f'{text}\n[server]\ndata_dir = "data"\n')
     (file.parent / "data").mkdir(exist_ok=True)
+    if users is not None:
+        (file.parent / "data" / "users").write_text(users)
     try:
         refuse_start(load(file, CommandLine(listen=listen), {}), file)
     except ConfigError as error:
@@ -39,30 +41,34 @@ def refusal(file: Path, text: str, *listen: str) -> str:
 
 
 def test_users_that_there_are_not_are_told_with_file_key_and_value(file: Path) -> None:
-    (file.parent / "data").mkdir()
-    (file.parent / "data" / "users").write_text(f"bob:{HASH}\n")
-    said = refusal(file, GRANT)
+    said = refusal(file, GRANT, users=f"bob:{HASH}\n")
     users = file.parent / "data" / "users"
     expected = "expected one of: bob, or pypiproxy user add alice before the start"
     assert f'{file}: grant[0].principals: there is no user "alice" in {users}; {expected}' in said
     assert f'{file}: access.groups.web: there is no user "alice" in {users}; {expected}' in said
     assert '"bob"' not in said
-    users.write_text(f"alice:{HASH}\nbob:{HASH}\n")
     assert refusal(file, GRANT) == ""
 
 
-@pytest.mark.parametrize("content", [None, "nonsense\n"])
-def test_where_the_users_cannot_be_read_nothing_is_said_of_them(file: Path, content: str | None) -> None:
-    if content is not None:
-        (file.parent / "data").mkdir()
-        (file.parent / "data" / "users").write_text(content)
-    assert refusal(file, GRANT) == ""
+def test_where_there_is_no_file_of_users_there_are_none(file: Path) -> None:
+    said = refusal(file, GRANT, users=None)
+    assert f'there is no user "alice" in {file.parent / "data" / "users"}; expected a user, or pypiproxy user add alice' in said
+
+
+def test_where_the_users_cannot_be_read_nothing_is_said_of_them(file: Path) -> None:
+    assert refusal(file, GRANT, users="nonsense\n") == ""
+
+
+def test_users_of_a_directory_need_not_be_in_the_file(file: Path) -> None:
+    stated = '[access.reverse_proxy]\nuser_header = "X-User"\n[server]\ntrusted_proxies = ["127.0.0.1"]\n'
+    (file.parent / "data").mkdir()
+    file.write_text(f'{GRANT}{stated}data_dir = "data"\n')
+    refuse_start(load(file, environ={}), file)
 
 
 def test_who_has_a_grant_and_a_hash_of_no_use_is_told(file: Path) -> None:
-    (file.parent / "data").mkdir()
-    (file.parent / "data" / "users").write_text(f"alice:$apr1$x$y\nbob:{HASH}\n")
-    assert "the user alice cannot log in: the hash is neither argon2id nor bcrypt" in refusal(file, GRANT)
+    said = refusal(file, GRANT, users=f"alice:$apr1$x$y\nbob:{HASH}\n")
+    assert "the user alice cannot log in: the hash is neither argon2id nor bcrypt" in said
 
 
 # -- unencrypted credentials ---------------------------------------------------------------------------------------------------
@@ -80,7 +86,7 @@ def test_a_plain_listener_that_others_reach_is_refused_where_somebody_can_log_in
     file.write_text("")
     trusted = GRANT.replace("[[grant]]", '[server]\ntrusted_proxies = ["192.0.2.7"]\n[[grant]]')
     file.write_text(trusted)
-    refuse_start(load(file, CommandLine(listen=(listen,), data_dir=file.parent), {}), file)
+    refuse_start(load(file, CommandLine(listen=(listen,), data_dir=file.parent / "data"), {}), file)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +99,8 @@ def test_one_that_others_do_not_reach_is_not(file: Path, listen: str) -> None:
 
 def test_where_nobody_can_log_in_any_listener_is_fine(file: Path) -> None:
     for text in ("", '[[grant]]\nrole = "uploader"\nprincipals = ["anonymous"]\n'):
-        assert refusal(file, text, "tcp:3143") == ""
-    assert refusal(file, '[access]\nusers_file = "users"\n', "tcp:3143") != ""
-    (file.parent / "data" / "users").write_text(f"alice:{HASH}\n")
+        assert refusal(file, text, "tcp:3143", users=None) == ""
+    assert refusal(file, '[access]\nusers_file = "users"\n', "tcp:3143", users=None) != ""
     assert refusal(file, "", "tcp:3143") != ""
 
 

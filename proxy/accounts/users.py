@@ -60,9 +60,11 @@ def without_use(users: UserHashes) -> list[str]:
 
 
 def users_in(path: Path) -> dict[str, str] | None:
-    """The users in the file at *path*, ``None`` if it cannot be read or understood.  Blocks."""
+    """The users in the file at *path*, none if it is not there, ``None`` if it cannot be read or understood.  Blocks."""
     try:
         return read_users(path.read_bytes())
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError):
         return None
 

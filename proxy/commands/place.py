@@ -29,12 +29,16 @@ class ProxyPlace:
     #: Whether answers are printed as JSON.
     as_json: bool
 
-    def settings(self) -> Settings:
-        """What a proxy started with the same options would use.  Raises ConfigError."""
+    def settings(self, *, new: bool = False) -> Settings:
+        """What a proxy started with the same options would use.  Raises ConfigError, also for a missing data directory.
+
+        With *new* that may be missing.
+        """
         from proxy.host import datadir  # a running proxy is asked without all that this takes
 
         settings = config.load(self.config, config.CommandLine(data_dir=self.data_dir))
-        datadir.refuse_missing(settings.server.data_dir)
+        if not new:
+            datadir.refuse_missing(settings.server.data_dir)
         return settings
 
     def ask(
@@ -44,25 +48,26 @@ class ProxyPlace:
         *,
         running: str | None = None,
         handed: int | None = None,
+        new: bool = False,
         **arguments: Any,
     ) -> Any:
         """What *operation* answers, from the running proxy or performed here.
 
         *running*: only the former will do, and this is what to say after the fact that no proxy runs.  *handed* is the
-        descriptor of a file for an operation that takes one.
+        descriptor of a file for an operation that takes one.  With *new* a data directory is made if there is none.
 
         Exits with status 1 and a message when it fails.  Raises KeyboardInterrupt.
         """
         try:
             directory = config.data_directory(self.config, self.data_dir)
             if directory is None or not os.path.isdir(directory):  # pathlib's own fails for a name that is too long
-                directory = self.settings().server.data_dir
+                directory = self.settings(new=new).server.data_dir
             try:
                 return asking.ask(directory, operation, arguments, report, handed=handed)
             except asking.NotRunning as error:
                 if running is not None:
                     raise asking.OperationFailed(f"{error}{running}") from error
-            settings = self.settings()
+            settings = self.settings(new=new)
             from proxy.commands.performing import perform
 
             if handed is not None:

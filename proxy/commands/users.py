@@ -34,7 +34,7 @@ def user() -> None:
 @options
 def add_user(place: ProxyPlace, name: str) -> None:
     """Add the user NAME, who has no rights until a grant names NAME, or a group that NAME is in."""
-    place.ask("user_add", user=name, password=new_password(name))
+    place.ask("user_add", user=name, password=new_password(name), new=True)  # a start refuses grants for users that are unknown
     note(f"{name} is added")
 
 

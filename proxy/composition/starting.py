@@ -35,7 +35,9 @@ def _users_file(settings: Settings) -> Path:
 
 
 def _unknown_users(settings: Settings, file: Path | None) -> Iterator[str]:
-    """The users that are named and are not in the file of users, if that can be read."""
+    """The users that are named and are not in the file of users, if that can be read and nobody else knows users."""
+    if settings.access.ldap is not None or settings.access.reverse_proxy is not None:
+        return
     path = _users_file(settings)
     known = users.users_in(path)
     if known is None:
