@@ -337,6 +337,11 @@ async def test_a_directory_that_is_missing_is_reported_and_used_when_it_is_there
     proxy = await serve(indexes=(hosted(path=place),))
     assert (await proxy.get("/simple/app/")).status == 503
     drop(place, APP)
+
+    async def readable() -> bool:
+        return (await proxy.get("/simple/app/")).status != 503
+
+    await until(readable)
     await until_listed(proxy, "app", APP)
     os.rename(place, tmp_path / "elsewhere")
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
+from proxy.access.principals import Principal, PrincipalKind
 from proxy.access.rights import Access
+from proxy.interfaces import IAccounts
 from tests.shelf import Shelf
 from tests.support.counter import Counter, Doorkeeper
 from tests.support.process import Ended
@@ -21,6 +24,19 @@ from tests.support.wheels import Distribution, sdist, wheel
 SIX, SDIST = wheel("Six.App", "1.0", requires_python=">=3.8", extras={"a": ["b"]}), sdist("Six.App", "1.0")
 OTHER = wheel("Six.App", "1.0", size=10)
 TOOLS = ("twine", "uv")
+
+
+@implementer(IAccounts)
+class Known:
+    """Whatever the credential is, it is that of alice."""
+
+    alice = Principal(PrincipalKind.USER, "alice")
+
+    def remembered(self, credential: bytes) -> Principal | None:
+        return self.alice
+
+    async def authenticate(self, credential: bytes, origin: str) -> Principal | None:
+        return self.alice
 
 
 @pytest.fixture
@@ -63,14 +79,8 @@ async def test_a_wheel_and_a_source_archive_are_uploaded(counter: Any, tmp_path:
 LARGE = wheel("six-app", "2.0", size=200_000)
 REFUSED: dict[str, tuple[Distribution, Access, str, str, str]] = {
     "other bytes": (OTHER, Access.ALLOWED, "internal", "File already exists", f"{SIX.filename} is on the index internal"),
-    "not logged in": (SIX, Access.LOGIN, "internal", "Login required", "to upload to the index internal, a user name"),
-    "not allowed": (
-        SIX,
-        Access.HIDDEN,
-        "internal",
-        "Not found",
-        "there is nothing that you may upload to at the index internal",
-    ),
+    "wrong password": (SIX, Access.LOGIN, "internal", "Login required", "the user name, the password or the token is wrong"),
+    "not allowed": (SIX, Access.HIDDEN, "internal", "Not found", "there is nothing at /index/internal/"),
     "no such index": (SIX, Access.ALLOWED, "wrong", "Not found", "there is no index named 'wrong' here"),
     "no uploads": (SIX, Access.ALLOWED, "pypi", "Method not allowed", "takes no uploads: they go to http://127.0.0.1:"),
     "too much": (LARGE, Access.ALLOWED, "internal", "Too much", "the index internal may have 100000 bytes"),
@@ -84,7 +94,7 @@ async def test_what_is_refused_is_shown_with_the_reason(counter: Any, tmp_path: 
     made, access, index, title, detail = REFUSED[why]
     shop = Shop(largest=100_000)
     rights = Doorkeeper()
-    site = counter(shop, shelves=(Shelf("pypi"),), rights=rights)
+    site = counter(shop, shelves=(Shelf("pypi"),), rights=rights, accounts=None if access is Access.LOGIN else Known())
     assert (await tool(name, tmp_path)(f"{site.base}/index/internal/", SIX)).status == 0
     rights.uploads = access
     ended = await tool(name, tmp_path)(f"{site.base}/index/{index}/", made)
