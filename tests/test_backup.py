@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -96,6 +97,7 @@ async def test_a_directory_is_restored_from_its_backup(
         await proxy.stop()
     saved = await operator.run("backup", str(tmp_path / "b.tar.zst"), "--with-files")
     assert saved.status == 0, saved
+    made = time.time()
     assert (tmp_path / "b.tar.zst").stat().st_mode & 0o777 == 0o600
     assert list((proxy.data_dir / "partial").iterdir()) == []
     if running:
@@ -111,8 +113,11 @@ async def test_a_directory_is_restored_from_its_backup(
     assert of_old is not None
     assert (marker.format, marker.name != of_old.name) == (FORMAT, True)
 
-    before = {path.name: round(path.stat().st_mtime) for path in proxy.data_dir.glob("files/*/*")}
-    assert {path.name: round(path.stat().st_mtime) for path in there.glob("files/*/*")} == before
+    # A file of the running proxy learns in batches when it was last used: the backup may know better.
+    before = {path.name: path.stat().st_mtime for path in proxy.data_dir.glob("files/*/*")}
+    after = {path.name: path.stat().st_mtime for path in there.glob("files/*/*")}
+    assert sorted(after) == sorted(before)
+    assert [name for name in before if not before[name] - 1e-3 <= after[name] <= made] == []
     await upstream.close()
     (tmp_path / "restored").rename(tmp_path / "again")
     again = make_proxy(upstream.url)
