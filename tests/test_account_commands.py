@@ -35,7 +35,8 @@ class Operating:
     async def run(self, *command: str, said: str = "", place: bool = True) -> Ended:
         line = [sys.executable, "-c", "from proxy.cli import main; main()", *command]
         line += ["--data-dir", str(self._data_dir)] if place else []
-        running = Running().spawn(line, environment(self._home, PYTHONPATH=str(ROOT)), self._home)
+        # A fresh one: its command line is to be seen.
+        running = Running().spawn(line, environment(self._home, PYTHONPATH=str(ROOT)), self._home, fresh=True)
         running.transport.write(f"{said}\n".encode())
         running.transport.closeStdin()
         while running.ended is None:

@@ -8,9 +8,8 @@ from typing import Any
 
 from attrs import frozen
 
+from tests.support.preloaded import COMMAND
 from tests.support.process import THIS_PYTHON, Ended, Python, Running, environment
-
-_CODE = ("-c", "from proxy.cli import main; main()")
 
 
 @frozen
@@ -28,7 +27,7 @@ class Operator:
 
     def start(self, command: str, *arguments: str) -> Running:
         """A command that runs."""
-        program = [*self.before, self.python.program, *_CODE]
+        program = [*self.before, self.python.program, *COMMAND]
         line = [*program, command, "--data-dir", str(self.data_dir), *self.options, *arguments]
         return Running().spawn(line, environment(self.home, PYTHONPATH=self.python.path), self.home)
 
@@ -38,7 +37,7 @@ class Operator:
 
     async def without_directory(self, command: str, *arguments: str) -> Ended:
         """As :meth:`run`, for a command that works on no data directory."""
-        line = [*self.before, self.python.program, *_CODE, command, *arguments]
+        line = [*self.before, self.python.program, *COMMAND, command, *arguments]
         return await Running().spawn(line, environment(self.home, PYTHONPATH=self.python.path), self.home).end()
 
     async def lines(self, command: str, *arguments: str) -> list[Any]:

@@ -17,17 +17,20 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet import reactor as default_reactor
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from tests.support.hosts import written
+from tests.support.preloaded import TWISTD, Preloaded, status
 
 reactor: Any = default_reactor
 
 ROOT = Path(__file__).parent.parent.parent
-_TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 _TWISTD_WITH_HOSTS = ("-m", "tests.support.hosts")
 _OWN_MOUNTS = (shutil.which("unshare") or "unshare", "--map-root-user", "--mount")
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
@@ -66,6 +69,88 @@ class Ended:
     output: str
 
 
+_PRELOADED = Preloaded()
+
+
+class _Reading(FileDescriptor):
+    """The end of a pipe on which a process is heard, under *number*."""
+
+    def __init__(self, forked: _Forked, number: int, descriptor: int) -> None:
+        super().__init__(reactor)
+        os.set_blocking(descriptor, False)
+        self._forked = forked
+        self._number = number
+        self._descriptor = descriptor
+        self.startReading()
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doRead(self) -> Exception | None:
+        try:
+            data = os.read(self._descriptor, 1 << 16)
+        except BlockingIOError:
+            return None
+        if not data:
+            return CONNECTION_DONE
+        self._forked.heard(self._number, data)
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Called by the reactor when the other end is closed."""
+        super().connectionLost(reason)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._forked.silent()
+
+
+class _Forked:
+    """The transport of a process that is forked from one that has imported the proxy: as that of ``spawnProcess``."""
+
+    def __init__(self, protocol: ProcessProtocol, arguments: Sequence[str], env: Mapping[str, str], place: Path) -> None:
+        self._protocol = protocol
+        self._status = b""
+        pipes = [os.pipe() for _ in range(4)]
+        (theirs, self._input), *heard = pipes
+        given = [theirs, *(writing for _, writing in heard)]
+        self.pid = _PRELOADED.fork(arguments, env, place, given)
+        for each in given:
+            os.close(each)
+        self._heard = len(heard)
+        protocol.makeConnection(self)
+        for number, (reading, _) in enumerate(heard, 1):
+            _Reading(self, number, reading)
+
+    def heard(self, number: int, data: bytes) -> None:
+        """Called with what a pipe delivers; the third one has its status."""
+        if number == 3:
+            self._status += data
+        else:
+            self._protocol.childDataReceived(number, data)
+
+    def silent(self) -> None:
+        """Called when the other end of a pipe is closed: when all are, it has ended, and so have those that it started."""
+        self._heard -= 1
+        if self._heard:
+            return
+        self.closeStdin()
+        ended = status(self._status)
+        code = os.waitstatus_to_exitcode(ended)
+        reason: ProcessDone | ProcessTerminated = ProcessDone(ended)
+        if code:
+            reason = ProcessTerminated(code if code > 0 else None, -code if code < 0 else None, ended)
+        self._protocol.processEnded(Failure(reason))
+
+    def write(self, data: bytes) -> None:
+        """Write a little to its standard input."""
+        os.write(self._input, data)
+
+    def closeStdin(self) -> None:
+        if self._input >= 0:
+            os.close(self._input)
+            self._input = -1
+
+
 class Running(ProcessProtocol):
     """A process, what it has written so far, and how to wait for either."""
 
@@ -76,9 +161,15 @@ class Running(ProcessProtocol):
         self.ended: Ended | None = None
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
-    def spawn(self, arguments: Sequence[str], env: Mapping[str, str], place: Path) -> Running:
-        """Start *arguments* with the working directory *place*."""
-        reactor.spawnProcess(self, arguments[0], list(arguments), env=dict(env), path=str(place))
+    def spawn(self, arguments: Sequence[str], env: Mapping[str, str], place: Path, *, fresh: bool = False) -> Running:
+        """Start *arguments* with the working directory *place*.
+
+        The proxy and its commands are forked from a process that has imported them already, unless it is to be a *fresh* one.
+        """
+        if not fresh and _PRELOADED.knows(arguments, env, str(ROOT)):
+            _Forked(self, arguments, env, place)
+        else:
+            reactor.spawnProcess(self, arguments[0], list(arguments), env=dict(env), path=str(place))
         return self
 
     @property
@@ -159,7 +250,7 @@ class ProxyProcess:
         self.place = place
         self.data_dir = place / "data"
         self._disk = disk
-        started = _TWISTD if hosts is None else (*_TWISTD_WITH_HOSTS, *written(hosts), "--")
+        started = TWISTD if hosts is None else (*_TWISTD_WITH_HOSTS, *written(hosts), "--")
         self._twistd = (python.program, *started)
         self._path = python.path
         #: A command that starts the proxy in place of itself.

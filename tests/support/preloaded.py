@@ -1,0 +1,181 @@
+"""Processes of the proxy and its commands that begin with everything imported: to import it takes longer than most of them run.
+
+Theory of operation. One process imports what the proxy and the commands need, but no reactor, and then forks once for each
+program that it is asked for.  What is asked comes as a datagram on a socket, with the descriptors that become the standard
+input, output and error of the program, and one to which its status is written when it has ended.  The program finds itself as
+if it had been started: with its own arguments, environment, working directory and signals, and nothing else open.
+
+``python -m tests.support.preloaded DESCRIPTOR`` is that process.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+#: What an interpreter is given to run a command of pypiproxy, and twistd.
+COMMAND = ("-c", "from proxy.cli import main; main()")
+TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
+
+_STATUS = struct.Struct("i")
+#: Bytes that a program's arguments and environment may have.
+_LARGEST = 1 << 18
+#: Modules that only a running proxy imports, or that are imported when they are needed.
+_LATER = (
+    "proxy.commands.performing",
+    "proxy.service",
+    "proxy.tap",
+    "twisted.internet.epollreactor",
+    "twisted.scripts.twistd",
+)
+
+
+def preload() -> None:
+    """Import what the proxy and the commands need, but not the reactor: all who are forked would share its descriptors."""
+    from proxy.cli import COMMANDS
+
+    for command in COMMANDS.values():
+        import_module(command.place.partition(":")[0])
+    for module in _LATER:
+        import_module(module)
+    codecs.lookup("ascii")  # a user without rights may not be able to read the library
+    assert "twisted.internet.reactor" not in sys.modules
+    # Nothing of it is garbage, and what the collector does not touch is not copied.
+    gc.collect()
+    gc.freeze()
+
+
+class Preloaded:
+    """The process that forks.  It is started when it is needed first, and ends with whoever has this."""
+
+    def __init__(self) -> None:
+        # Now, as a test that left a descriptor behind would fail.
+        self._socket, self._other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def knows(self, arguments: Sequence[str], env: Mapping[str, str], path: str) -> bool:
+        """Whether a program is one that it can be, with *path* as what the interpreter finds modules in."""
+        return (
+            arguments[0] == sys.executable
+            and tuple(arguments[1:3]) in (COMMAND, TWISTD)
+            and env.get("PYTHONPATH", path) == path
+        )
+
+    def fork(self, arguments: Sequence[str], env: Mapping[str, str], place: Path, descriptors: Sequence[int]) -> int:
+        """Run *arguments* in *place*; the number of the process.
+
+        *descriptors* are its standard input, output and error, and one that receives its status when it has ended.
+        """
+        if self._process is None:
+            self._start()
+        asked = {"arguments": [*arguments], "env": dict(env), "place": str(place)}
+        socket.send_fds(self._socket, [json.dumps(asked).encode()], [*descriptors])
+        answer = self._socket.recv(_STATUS.size)
+        assert answer, "the process that forks has ended: what it wrote to standard error says why"
+        return int(_STATUS.unpack(answer)[0])
+
+    def _start(self) -> None:
+        from tests.support.process import ROOT, environment
+
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.preloaded", str(self._other.fileno())],
+            stdin=subprocess.DEVNULL,
+            env=environment(Path(os.devnull), PYTHONPATH=str(ROOT)),
+            cwd=ROOT,
+            pass_fds=[self._other.fileno()],
+        )
+        self._other.close()
+
+
+def status(told: bytes) -> int:
+    """The wait status that was written when a program had ended."""
+    return int(_STATUS.unpack(told)[0])
+
+
+def _become(asked: Mapping[str, object], descriptors: Sequence[int]) -> str:
+    """In the child: be the program that was asked for; its code."""
+    arguments, env = asked["arguments"], asked["env"]
+    assert isinstance(arguments, list)
+    assert isinstance(env, dict)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, descriptor in enumerate(descriptors[:3]):
+        os.dup2(descriptor, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.chdir(str(asked["place"]))
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    sys.path[0] = ""
+    sys.argv = ["-c", *arguments[3:]]
+    return str(arguments[2])
+
+
+def _forked(control: socket.socket) -> str:
+    """Fork whatever is asked for until nobody asks any more; the code to run, in the child."""
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.set_wakeup_fd(wakes)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([control.fileno(), woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            _reap(running)
+        if control.fileno() in ready:
+            message, descriptors, _, _ = socket.recv_fds(control, _LARGEST, 4)
+            if not message:
+                return ""
+            process = os.fork()
+            if process == 0:
+                return _become(json.loads(message), descriptors)
+            running[process] = descriptors[3]
+            for each in descriptors[:3]:
+                os.close(each)
+            control.send(_STATUS.pack(process))
+
+
+def _reap(running: dict[int, int]) -> None:
+    """Tell who waits about each child that has ended."""
+    while running:
+        process, ended = os.waitpid(-1, os.WNOHANG)
+        if process == 0:
+            return
+        descriptor = running.pop(process)
+        try:
+            os.write(descriptor, _STATUS.pack(ended))
+        except OSError as error:
+            if error.errno != errno.EPIPE:  # nobody waits for it any more
+                raise
+        os.close(descriptor)
+
+
+def _main() -> None:
+    preload()
+    code = _forked(socket.socket(fileno=int(sys.argv[1])))
+    if code == COMMAND[1]:
+        from proxy.cli import main
+
+        main()
+    elif code == TWISTD[1]:
+        from twisted.scripts.twistd import run
+
+        run()
+
+
+if __name__ == "__main__":
+    _main()
