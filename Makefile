@@ -15,6 +15,8 @@ BIN = $(VENV)/bin
 METADATA = setup.cfg pyproject.toml
 # The newest Python of PATH or pyenv, if $(PYTHON) is older; looked for when it is needed.
 NEWEST_PYTHON ?= $(shell .ci/newest-python $(PYTHON))
+# A file system in memory with room for the temporary directories of the tests; empty: there is none.
+IN_MEMORY = $(shell df --output=avail,target -k /dev/shm 2>/dev/null | awk '$$1 > 4000000 && $$2 == "/dev/shm" { print $$2 }')
 # What suite-on-newest runs, in a minute or two: the pure rooms, the server and its connections, the stores, and
 # pages and files over sockets.  `make suite-on-newest ON_NEWEST=` runs all tests on it.
 ON_NEWEST = habits floors names ranges freshness policy wheels sdists completeness succession requires_python simple_links simple_media simple_parse \
@@ -29,9 +31,10 @@ run: $(VENV)/installed
 test: lint types
 	$(MAKE) suite
 
-# Bytecode is kept whatever the environment says: else each of the processes compiles everything.
+# Bytecode is kept whatever the environment says: else each of the processes compiles everything.  Temporary directories are in
+# memory where 4 GB of it are free: the tests make durable some ten thousand small files, and the disk would be waited for.
 suite: $(VENV)/installed-test system-packages
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= PYTEST_DEBUG_TEMPROOT="$${PYTEST_DEBUG_TEMPROOT-$(IN_MEMORY)}" $(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 suite-on-newest:
 	@newest='$(NEWEST_PYTHON)'; if [ -n "$$newest" ]; then \
