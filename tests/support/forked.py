@@ -6,21 +6,21 @@ standard output.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
 from attrs import asdict, frozen
 
+from tests.support.preloaded import Leaving, preload
+
 #: Seconds after which a run is ended.
-_LONGEST = 20
+_LONGEST = 60
 #: A user without rights.
 _NOBODY = 65534
 
@@ -106,19 +106,15 @@ def _text(file: BinaryIO) -> str:
 
 
 def _main() -> None:
-    from proxy.cli import COMMANDS, main
+    from proxy.cli import main
 
-    for command in COMMANDS.values():
-        import_module(command.place.partition(":")[0])
-    for module in ("proxy.commands.performing", "proxy.service", "proxy.tap", "twisted.scripts.twistd"):
-        import_module(module)
-    codecs.lookup("ascii")  # a user without rights may not be able to read the library
-    assert "twisted.internet.reactor" not in sys.modules, "its descriptors would be shared by all runs"
+    leaving = Leaving()
+    preload()
     for line in sys.stdin:
         asked = json.loads(line)
         outcome = _outcome(Run(asked["arguments"], asked["closed"], asked["nobody"]), asked["home"])
         if outcome is None:
-            main()
+            leaving.run(main)
         else:
             sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
             sys.stdout.flush()

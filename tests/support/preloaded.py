@@ -10,6 +10,7 @@ if it had been started: with its own arguments, environment, working directory a
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import errno
 import gc
@@ -22,7 +23,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -56,6 +58,37 @@ def preload() -> None:
     # Nothing of it is garbage, and what the collector does not touch is not copied.
     gc.collect()
     gc.freeze()
+
+
+class Leaving:
+    """How a program that was forked ends: with its exit status, once all has been done that is to be done at exit.
+
+    What the interpreter does after that, to take everything apart that was imported, takes longer than most programs.  It is
+    left to do so where it has something to say: an exception, or output that nobody reads.
+    """
+
+    def __init__(self) -> None:
+        self._status: int | None = None
+        atexit.register(self._leave)  # before all others: what is registered first is called last
+
+    def run(self, program: Callable[[], object]) -> None:
+        """Run *program*; raises what it raises."""
+        try:
+            program()
+        except SystemExit as ended:
+            if isinstance(ended.code, str):
+                sys.stderr.write(f"{ended.code}\n")
+            self._status = 1 if isinstance(ended.code, str) else (ended.code or 0) & 0xFF
+            raise SystemExit(self._status) from None
+        self._status = 0
+
+    def _leave(self) -> None:
+        if self._status is None:
+            return
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._status)
 
 
 class Preloaded:
@@ -165,16 +198,17 @@ def _reap(running: dict[int, int]) -> None:
 
 
 def _main() -> None:
+    leaving = Leaving()
     preload()
     code = _forked(socket.socket(fileno=int(sys.argv[1])))
     if code == COMMAND[1]:
         from proxy.cli import main
 
-        main()
+        leaving.run(main)
     elif code == TWISTD[1]:
         from twisted.scripts.twistd import run
 
-        run()
+        leaving.run(run)
 
 
 if __name__ == "__main__":
