@@ -190,7 +190,7 @@ async def test_what_the_proxy_may_not_use_is_reported_at_the_start_and_served_as
     await proxy.started()
     process = proxy.process
     assert process is not None
-    await process.until(lambda: "degraded (store-not-readable)" in process.output, 20.0)
+    await process.until(lambda: "degraded (store-not-readable)" in process.output, 60.0)
     said = (await wire.fetch(proxy.port, "/-/ready")).body.decode()
     assert f"may not use files/{shard.name} in the data directory" in said
     stats = await Operator(place, owned, before=AS_NOBODY, python=python).json("stats")

@@ -87,7 +87,7 @@ async def test_files_of_a_pinned_project_that_are_stored_later_are_pinned_too(
     ]
     assert (await wire.fetch(proxy.port, await path_of(proxy, FILES[2]))).status == 200
     assert proxy.process is not None
-    await proxy.process.until(lambda: "bytes too many are on the disk" in proxy.log, 20.0)
+    await proxy.process.until(lambda: "bytes too many are on the disk" in proxy.log, 60.0)
     assert [each["filename"] for each in await operator.lines("pins")] == [None, *FILES]
     await proxy.restart()
     assert [each["filename"] for each in await operator.lines("pins")] == [None, *FILES]
@@ -116,7 +116,7 @@ async def test_a_pinned_file_stays_where_others_go(upstream: FakeUpstream, make_
     await operator.json("pin", "a-b", FILES[0])
     assert (await wire.fetch(proxy.port, await path_of(proxy, FILES[2]))).status == 200
     assert proxy.process is not None
-    await proxy.process.until(lambda: "evicted 1 files" in proxy.log, 20.0)
+    await proxy.process.until(lambda: "evicted 1 files" in proxy.log, 60.0)
     await proxy.stop()
     left = {hashlib.sha256(data_of(SIZE, number)).hexdigest() for number in (0, 2)}
     assert {path.name for path in proxy.data_dir.glob("files/*/*")} == left

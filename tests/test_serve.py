@@ -75,7 +75,7 @@ def port_in(said: str) -> int:
 
 
 def is_live(port: int) -> bool:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         return client.recv(15) == b"HTTP/1.1 200 OK"
 
@@ -103,7 +103,7 @@ def test_it_serves_as_twistd_does(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             assert process.stdout is not None
             said[-1] += process.stdout.read()
-            assert process.wait(timeout=30) == -signal.SIGTERM
+            assert process.wait(timeout=60) == -signal.SIGTERM
     ours, theirs = map(neutral, said)
     assert ours == theirs
 
@@ -186,7 +186,7 @@ def test_as_process_1_it_owns_its_volume_and_ends_on_sigterm(tmp_path: Path) -> 
         os.kill(inside, signal.SIGTERM)
         assert process.stdout is not None
         assert "Server Shut Down." in process.stdout.read()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 @as_first_process
@@ -198,14 +198,14 @@ def test_as_process_1_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         with running(tmp_path, [*UNSHARE, *PYPIPROXY, *command[1:]], **variables) as process:
             port = port_in(said_until_it_serves(process))
             inside = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii"))
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
                 client.sendall(b"GET /simple/six/ HTTP/1.1\r\nHost: x\r\n\r\n")
                 asked, _ = upstream.accept()
                 os.kill(inside, signal.SIGTERM)
                 assert process.stdout is not None
                 assert any("responses may go on" in line for line in iter(process.stdout.readline, ""))
                 os.kill(inside, signal.SIGTERM)
-                assert process.wait(timeout=30) == 128 + signal.SIGTERM
+                assert process.wait(timeout=60) == 128 + signal.SIGTERM
                 asked.close()
 
 

@@ -45,7 +45,7 @@ async def test_the_manager_is_told_when_the_proxy_serves(
         proxy = make_proxy(upstream.url)
         proxy.before = (ENV, f"NOTIFY_SOCKET={'@' if abstract else ''}{name}")
         await proxy.started()
-        assert await manager.told.addTimeout(10.0, reactor) == b"READY=1"
+        assert await manager.told.addTimeout(60.0, reactor) == b"READY=1"
         assert (await wire.fetch(proxy.port, "/-/ready")).status == 200
     finally:
         await port.stopListening()

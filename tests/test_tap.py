@@ -41,7 +41,7 @@ def environment() -> dict[str, str]:
 
 def twistd(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*TWISTD, *arguments], cwd=place, env=environment(), capture_output=True, text=True, timeout=30, check=False
+        [*TWISTD, *arguments], cwd=place, env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -96,7 +96,7 @@ def test_it_serves_until_sigterm_and_logs_ndjson(elsewhere: Path) -> None:
         assert (elsewhere / "data" / "lock" / "pid").read_text() == f"{process.pid}\n"
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read().splitlines()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
     assert "Server Shut Down." in [json.loads(line)["message"] for line in rest]
 
 
@@ -140,7 +140,7 @@ def test_as_a_daemon_it_serves_logs_and_signs_the_data_directory(elsewhere: Path
     try:
         assert int((elsewhere / "data" / "lock" / "pid").read_text()) == pid
         # The socket has been open since before the fork, so this needs no waiting for the daemon's loop.
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert client.recv(9) == b"HTTP/1.1 "
         first = json.loads(log.read_text().splitlines()[0])
@@ -166,7 +166,7 @@ def test_a_log_file_that_was_moved_away_is_begun_anew_on_sigusr2(elsewhere: Path
             os.kill(int((elsewhere / "data" / "lock" / "pid").read_text()), signal.SIGUSR2)
             assert any(is_live(port) and log.exists() for _ in range(1000))
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == -signal.SIGTERM
+            assert process.wait(timeout=60) == -signal.SIGTERM
         finally:
             process.kill()
     assert "serving on" in moved.read_text()
@@ -175,7 +175,7 @@ def test_a_log_file_that_was_moved_away_is_begun_anew_on_sigusr2(elsewhere: Path
 
 
 def is_live(port: int) -> bool:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"GET /-/live HTTP/1.1\r\nHost: x\r\n\r\n")
         return client.recv(15) == b"HTTP/1.1 200 OK"
 
@@ -195,7 +195,7 @@ def serving(upstream: socket.socket) -> tuple[str, ...]:
 
 def ask_for_a_page(port: int, upstream: socket.socket) -> tuple[socket.socket, socket.socket]:
     """A connection with a request in progress, and the connection on which *upstream* has been asked because of it."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=30)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
     client.sendall(b"GET /simple/six/ HTTP/1.1\r\nHost: x\r\n\r\n")
     asked, _ = upstream.accept()
     assert asked.recv(4) == b"GET "
@@ -215,7 +215,7 @@ def test_a_second_signal_ends_it_at_once(elsewhere: Path, upstream: socket.socke
         process.send_signal(signal.SIGTERM)
         read_until(process.stdout, "responses may go on")
         process.send_signal(second)
-        assert process.wait(timeout=30) == -second
+        assert process.wait(timeout=60) == -second
     with client, asked:
         assert client.recv(1) == b""
 
@@ -229,7 +229,7 @@ def test_without_a_terminal_sighup_is_logged_and_nothing_more(elsewhere: Path) -
             read_until(process.stdout, "SIGHUP is ignored")
         assert is_live(port)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == -signal.SIGTERM
+        assert process.wait(timeout=60) == -signal.SIGTERM
 
 
 @contextmanager
@@ -255,14 +255,14 @@ def test_with_a_terminal_sighup_lets_responses_end_however_often_it_comes(elsewh
         with client, asked:
             asked.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             assert client.recv(12) == b"HTTP/1.1 404"
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_when_its_terminal_is_closed_it_ends_though_it_cannot_write_there(elsewhere: Path) -> None:
     with on_a_terminal(elsewhere, "--data-dir", "data", "--listen", LOOPBACK) as (process, output):
         port_in(iter(output.readline, ""))
         output.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 # -- not starting -------------------------------------------------------------------------------------------------------------

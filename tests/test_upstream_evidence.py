@@ -143,9 +143,9 @@ async def test_a_pause_that_every_mirror_asks_for_is_cut_short_for_who_waits(
         pause = Fault(status=429 if number else 503, headers={"Retry-After": "300"})
         mirror.script("GET /simple/p/" if subject == "page" else "GET *.whl", pause, times=1)
     proxy = await serve(*(upstream_settings(mirror.url, f"up{number}") for number, mirror in enumerate(mirrors)))
-    await wire.fetch_until(proxy.port, "/simple/p/", lambda reply: reply.status == 200, timeout=8.0)
+    await wire.fetch_until(proxy.port, "/simple/p/", lambda reply: reply.status == 200)
     link = await proxy.link("p", filename("p"))
-    reply = await wire.fetch_until(proxy.port, link, lambda reply: reply.status == 200, timeout=8.0)
+    reply = await wire.fetch_until(proxy.port, link, lambda reply: reply.status == 200)
     assert (reply.complete, len(reply.body)) == (True, len(wheel("p", size=SIZE).data))
 
 
@@ -223,9 +223,9 @@ async def test_a_resting_upstream_is_probed_with_the_last_small_page_that_worked
     await refused(upstream, proxy)
     upstream.script("/simple/bad/", Fault(status=500))
     upstream.up()
-    await wire.fetch_until(proxy.port, "/simple/bad/", lambda _: len(upstream.asked) > 1, timeout=8.0)
+    await wire.fetch_until(proxy.port, "/simple/bad/", lambda _: len(upstream.asked) > 1)
     assert [each.path for each in upstream.asked[:2]] == ["/simple/good/", "/simple/good/"]
-    reply = await wire.fetch_until(proxy.port, "/simple/cold/", lambda reply: reply.status == 200, timeout=8.0)
+    reply = await wire.fetch_until(proxy.port, "/simple/cold/", lambda reply: reply.status == 200)
     assert reply.complete
 
 

@@ -370,7 +370,7 @@ async def test_it_stops_cleanly_and_the_next_run_goes_on(stocked: FakeUpstream, 
         lambda request: request.method == "GET" and request.path.endswith(LIB.filename) and "range" not in request.headers
     )
     running = warm.start("app", "--proxy", proxy.url)
-    await running.until(lambda: f"fetched {APP.filename}" in running.output, 30.0)
+    await running.until(lambda: f"fetched {APP.filename}" in running.output, 60.0)
     await stocked.until(lambda: gate.arrivals > 0)
     running.signal(signal.SIGINT)
     ended = await running.end()
@@ -440,7 +440,7 @@ async def test_its_requests_and_those_of_its_resolver_are_not_counted_as_those_o
 async def test_following_goes_on_until_it_is_stopped(stocked: FakeUpstream, proxied: Proxied, warm: Warm) -> None:
     proxy = await proxied()
     running = warm.start("lib", "--follow", "--interval", "1h", "--proxy", proxy.url)
-    await running.until(lambda: "1 fetched" in running.output, 30.0)
+    await running.until(lambda: "1 fetched" in running.output, 60.0)
     running.signal(signal.SIGTERM)
     assert ((await running.end()).status, "Traceback" in running.output) == (130, False), running.output
 

@@ -140,7 +140,7 @@ async def test_the_running_proxy_fetches_what_its_configuration_names(
     """
     proxy = await make_proxy(config=config).started()
     assert proxy.process is not None
-    await proxy.process.until(lambda: "files fetched" in proxy.log, 30.0)
+    await proxy.process.until(lambda: "files fetched" in proxy.log, 60.0)
     assert "[warm] 1 files fetched, 0 were there" in proxy.log
     assert "upstream has no project no-such-project" in proxy.log
     assert stocked.count("*.whl") == 1

@@ -227,7 +227,7 @@ class FakeUpstream:
         """How many requests so far match."""
         return sum(1 for each in self.asked if matches(glob, each) and method in (None, each.method))
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float = 60.0) -> None:
         """Wait until *condition* holds; it is looked at whenever something happens here.  Raises TimeoutError."""
         if condition():
             return

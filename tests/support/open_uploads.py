@@ -41,7 +41,7 @@ class UploadsProcess:
         self.port = 0
 
     async def started(self) -> UploadsProcess:
-        await self.process.until(lambda: self.process.ended is not None or self._serving() is not None, 30.0)
+        await self.process.until(lambda: self.process.ended is not None or self._serving() is not None, 60.0)
         serving = self._serving()
         assert serving is not None, self.process.output
         self.port = int(serving[1])

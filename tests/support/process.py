@@ -206,13 +206,13 @@ class Running(ProcessProtocol):
             self._waiting.remove(entry)
             raise TimeoutError(f"not within {timeout} s; the process wrote:\n{self.output}") from None
 
-    async def end(self, timeout: float = 60.0) -> Ended:
+    async def end(self, timeout: float = 120.0) -> Ended:
         """How it ended.  Killed, and TimeoutError, when it goes on for longer than *timeout* seconds."""
         try:
             await self.until(lambda: self.ended is not None, timeout)
         except TimeoutError:
             self.signal(signal.SIGKILL)
-            await self.until(lambda: self.ended is not None, 10.0)
+            await self.until(lambda: self.ended is not None, 60.0)
             raise
         assert self.ended is not None
         return self.ended
@@ -223,7 +223,7 @@ class Running(ProcessProtocol):
             os.kill(self.pid, number)
 
 
-async def run(arguments: Sequence[str], env: Mapping[str, str], place: Path, timeout: float = 60.0) -> Ended:
+async def run(arguments: Sequence[str], env: Mapping[str, str], place: Path, timeout: float = 120.0) -> Ended:
     """Run a command to its end."""
     return await Running().spawn(arguments, env, place).end(timeout)
 
@@ -340,7 +340,7 @@ class ProxyProcess:
             self.start()
         process = self.process
         assert process is not None
-        await process.until(lambda: process.ended is not None or self._serving() is not None, 20.0)
+        await process.until(lambda: process.ended is not None or self._serving() is not None, 120.0)
         serving = self._serving()
         assert serving is not None, f"the proxy did not start:\n{process.output}"
         self._port = int(serving[1])

@@ -57,7 +57,7 @@ class SshServer:
         assert _SSHD is not None
         arguments = [_SSHD, "-D", "-e", "-f", str(self.place / "config")]
         self._process.spawn(arguments, environment(self.place), self.place)
-        await self._process.until(lambda: "listening on" in self._process.output or self._process.ended is not None, 10.0)
+        await self._process.until(lambda: "listening on" in self._process.output or self._process.ended is not None, 60.0)
         assert self._process.ended is None, self._process.output
         return self
 

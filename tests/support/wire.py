@@ -106,7 +106,7 @@ class Client(Protocol):
         """What has come of the body."""
         return bytes(self.received).partition(b"\r\n\r\n")[2]
 
-    def until(self, condition: Callable[[], bool], timeout: float = 20.0) -> Deferred[None]:
+    def until(self, condition: Callable[[], bool], timeout: float = 60.0) -> Deferred[None]:
         """Fires when *condition* holds; EOFError if the connection ends before, TimeoutError after *timeout* seconds."""
         waiter: Deferred[None] = Deferred()
         entry = (condition, waiter)
@@ -165,7 +165,7 @@ async def ask(port: int, path: str, method: str = "GET", **headers: str) -> Clie
     return client
 
 
-async def fetch_until(port: int, path: str, wanted: Callable[[Reply], bool], timeout: float = 20.0) -> Reply:
+async def fetch_until(port: int, path: str, wanted: Callable[[Reply], bool], timeout: float = 60.0) -> Reply:
     """Ask again and again, as clients do, until the response is *wanted*.  Raises TimeoutError."""
     deadline = reactor.seconds() + timeout
     while not wanted(reply := await fetch(port, path)):
