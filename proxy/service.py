@@ -77,7 +77,7 @@ class ProxyService(MultiService):
             self._means.work,
             clock,
         )
-        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, self.claims)
+        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, self.claims, reading=reading)
         groups = GroupKind(settings, self.storage, self.claims, self._means)
         built_in = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
         self._indexes = build_indexes(settings.indexes, {**built_in, **kinds})

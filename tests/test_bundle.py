@@ -634,7 +634,7 @@ def test_what_is_no_bundle_is_refused(what: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 3}, "it is a bundle of version 3, and this pypiproxy reads versions 1 and 2: use the same version"),
+        ({"version": 4}, "it is a bundle of version 4, and this pypiproxy reads versions 1 to 3: use the same version"),
         ({"version": "1"}, "it is a bundle of version '1'"),
         ({"format": "other"}, "it is no bundle"),
         ({"index": 1}, "manifest.json cannot be understood"),

@@ -15,8 +15,9 @@ import pytest_twisted
 from click.testing import CliRunner
 
 from proxy.cli import main
-from proxy.settings import IndexSettings, UpstreamSettings
+from proxy.settings import GroupSettings, HostedSettings, IndexSettings, UpstreamSettings
 from tests import inprocess
+from tests.hosting import upload
 from tests.support import wire
 from tests.support.clients import Scratch
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -462,3 +463,27 @@ async def test_following_goes_on_until_it_is_stopped(stocked: FakeUpstream, prox
 def test_wrong_usage_is_status_2(arguments: tuple[str, ...], said: str) -> None:
     ended = CliRunner().invoke(main, ["warm", *arguments])
     assert (ended.exit_code, said in ended.output) == (2, True), ended.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_through_a_group_private_names_are_resolved_and_never_told_upstream(
+    stocked: FakeUpstream, serve: inprocess.Start, warm: Warm
+) -> None:
+    stocked.add_file("acme-app", "acme_app-99.0-py3-none-any.whl", b"an attacker's")
+    members = GroupSettings(members=("internal", "pypi"))
+    indexes = (
+        IndexSettings(name="internal", kind="hosted", hosted=HostedSettings(owns=("acme-*",))),
+        IndexSettings(name="pypi", upstreams=("up0",)),
+        IndexSettings(name="all", kind="group", default=True, group=members),
+    )
+    proxy = await serve(stocked, indexes=indexes)
+    for each in (wheel("acme-app", requires=["acme-lib", "app"]), sdist("acme-lib", "0.1")):
+        await upload(proxy.service.receiving["internal"], each)
+    ended = await warm("acme-app", "--proxy", proxy.base, "--python", "3.12")
+    assert ended.status == 0, ended
+    missing = await warm("acme-none", "--proxy", proxy.base, "--python", "3.12")
+    assert (missing.status, "acme-none" in missing.output) == (1, True)
+    assert [each.path for each in stocked.asked if "acme" in each.path.lower()] == []
+    # What hosted projects need of the public index is cached.
+    stored = {each["project"] for each in await proxy.service.administration.perform("ls", index="pypi")}
+    assert stored == {"app", "lib", "source"}

@@ -32,13 +32,6 @@ class CarriedClaims:
         return [each for each in self.book.all() if each.index in self.indexes]
 
 
-def no_bundle(index: str, kind: str, proxies: Collection[str]) -> str:
-    """What to say about *index*, which is of another *kind* than *proxies*, which bundles are made of and put into."""
-    other = f": name a proxy index ({', '.join(sorted(proxies))})" if proxies else ", and there is none here"
-    moved = "; pypiproxy hosted import takes over the files of a hosted index" if kind == "hosted" else ""
-    return f"the index {index} is a {kind} index, and bundles hold what proxy indexes have{other}{moved}"
-
-
 @frozen
 class IndexCache:
     """What is kept of the index *name*.

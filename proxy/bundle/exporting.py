@@ -9,7 +9,7 @@ from attrs import define, evolve, field, frozen
 from msgspec.structs import replace
 
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.format import FORMAT, VERSION, WITHOUT_CLAIMS, Manifest, encode
+from proxy.bundle.format import FORMAT, WITH_CLAIMS, WITHOUT_CLAIMS, Manifest, Section, encode
 from proxy.bundle.writing import BundleWriter
 from proxy.interfaces import Clock
 from proxy.model import NO_BYTES, File, LedgerEntry, Page, Record
@@ -69,23 +69,54 @@ async def pinned_files(cache: IndexCache) -> Selection:
     return found
 
 
+def _silent(exported: Exported) -> None:
+    """Nobody wants to know."""
+
+
 async def write_bundle(
     cache: IndexCache,
     wanted: Selection | None,
     out: BinaryIO,
     clock: Clock,
-    on_the_way: Callable[[Exported], None] = lambda exported: None,
+    on_the_way: Callable[[Exported], None] = _silent,
 ) -> Exported:
     """Write what is *wanted* of *cache* to *out*; ``None``: every project that files are stored of.
 
     What is not there is a problem, a page that files are stored without too, and the rest is written all the same.
     *on_the_way* is told what was written so far.  Raises OSError when *out* cannot be written.
     """
-    if wanted is not None:
-        return await _Export(cache, out, clock, on_the_way, picky=True).run(wanted)
-    found = await cache.pages.found()
-    everything = dict.fromkeys([*found, *await _without_page(cache, set(found))])
-    return await _Export(cache, out, clock, on_the_way, picky=False).run(everything)
+    run, claims = cache.offload.run, [] if cache.claims is None else await cache.claims.all()
+    version, exported = WITH_CLAIMS if claims else WITHOUT_CLAIMS, Exported()
+    writer = await run(BundleWriter, out, Manifest(FORMAT, version, cache.name, clock()))
+    if claims:
+        await run(writer.claims, encode(claims))
+        exported.claims = len(claims)
+    source = ProxySource(cache, clock, on_the_way)
+    if wanted is None:
+        await source.write(dict.fromkeys(await source.projects()), writer, exported, picky=False)
+    else:
+        await source.write(wanted, writer, exported, picky=True)
+    await run(writer.end)
+    return exported
+
+
+class ProxySource:
+    """What a bundle has of a proxy index."""
+
+    def __init__(self, cache: IndexCache, clock: Clock, on_the_way: Callable[[Exported], None] = _silent) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._on_the_way = on_the_way
+        self.section = Section(cache.name, "proxy")
+
+    async def projects(self) -> list[str]:
+        """The projects that have a page here, or files."""
+        found = await self._cache.pages.found()
+        return [*found, *await _without_page(self._cache, set(found))]
+
+    async def write(self, wanted: Selection, writer: BundleWriter, exported: Exported, *, picky: bool) -> None:
+        """Write what is *wanted*; *picky*: a project without any file to go into the bundle is a problem."""
+        await _Export(self._cache, exported, self._clock, self._on_the_way, picky=picky).run(wanted, writer)
 
 
 async def _without_page(cache: IndexCache, found: Collection[str]) -> list[str]:
@@ -101,25 +132,18 @@ async def _has_files(cache: IndexCache, project: str) -> bool:
 
 
 class _Export:
-    """One bundle.  *picky*: a project without any file to go into it is a problem."""
+    """One index on its way into a bundle.  *picky*: a project without any file to go into it is a problem."""
 
     def __init__(
-        self, cache: IndexCache, out: BinaryIO, clock: Clock, on_the_way: Callable[[Exported], None], *, picky: bool
+        self, cache: IndexCache, exported: Exported, clock: Clock, on_the_way: Callable[[Exported], None], *, picky: bool
     ) -> None:
         self._picky = picky
         self._on_the_way = on_the_way
         self._cache = cache
-        self._out = out
         self._clock = clock
-        self._exported = Exported()
+        self._exported = exported
 
-    async def run(self, wanted: Selection) -> Exported:
-        run, claims = self._cache.offload.run, [] if self._cache.claims is None else await self._cache.claims.all()
-        version = VERSION if claims else WITHOUT_CLAIMS
-        writer = await run(BundleWriter, self._out, Manifest(FORMAT, version, self._cache.name, self._clock()))
-        if claims:
-            await run(writer.claims, encode(claims))
-            self._exported.claims = len(claims)
+    async def run(self, wanted: Selection, writer: BundleWriter) -> None:
         small: dict[str, str] = {}
         large: dict[str, str] = {}
         for project, names in sorted(wanted.items()):
@@ -130,8 +154,6 @@ class _Export:
         for sha256, name in {**small, **large}.items():
             await self._file(writer, sha256, name)
             self._on_the_way(self._exported)
-        await run(writer.end)
-        return self._exported
 
     async def _project(self, project: str, names: Collection[str] | None, writer: BundleWriter) -> _Choice:
         """Write the page and the ledger entries of *project*; what files go with them."""

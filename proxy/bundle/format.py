@@ -4,11 +4,14 @@ Its members, in this order, all of them plain files:
 
 ====================================  ==========================================================================
 ``manifest.json``                     :class:`Manifest`
-``claims/<sha256>``                   in version 2: what hosted indexes have claimed, as JSON
+``claims/<sha256>``                   from version 2 on: what hosted indexes have claimed, as JSON
+``indexes/<sha256>``                  in version 3: :class:`Section`, the index that the members after it belong to
 ``heads/<project>/<sha256>``          the head of a page's record, as JSON; its body follows at once
 ``pages/<project>/<sha256>``          the body, as upstream sent it
 ``pins/<project>/<sha256>``           the ledger entries of the files in the bundle, as JSON
 ``files/<sha256>``                    companions, then files
+``hosted/<project>/<sha256>``         :class:`HostedFile`: a file of a hosted index; its ``files/<sha256>`` follows at once
+``status/<project>/<sha256>``         the status of a hosted project (PEP 792), after its files
 ``end/<sha256>``                      :class:`End`: without it, the bundle has been cut off
 ====================================  ==========================================================================
 
@@ -25,19 +28,22 @@ from attrs import frozen
 
 from proxy.core.claims import NameClaim
 from proxy.errors import BadBundle
+from proxy.hosted.notes import Note, ProjectStatus, moment_of, read_status
 from proxy.model import NO_BYTES, Head, LedgerEntry
-from proxy.names import is_digest, is_project_name, is_served_name, normalize
+from proxy.names import is_digest, is_distribution, is_project_name, is_served_name, normalize
 
 FORMAT = "pypiproxy-bundle"
 
-#: The newest version, which has claims, and the one of a bundle without any: earlier versions of pypiproxy read only that.
-VERSION = 2
+#: The newest version, of bundles of hosted and group indexes; the one of a bundle of a proxy index, with claims or without:
+#: earlier versions of pypiproxy read only these.
+VERSION = 3
+WITH_CLAIMS = 2
 WITHOUT_CLAIMS = 1
 
 MANIFEST = "manifest.json"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_NAME = re.compile(r"(?:(heads|pages|pins)/([^/]+)|(claims|files|end))/([0-9a-f]{64})", re.ASCII)
+_NAME = re.compile(r"(?:(heads|pages|pins|hosted|status)/([^/]+)|(claims|indexes|files|end))/([0-9a-f]{64})", re.ASCII)
 
 
 class Kind(enum.Enum):
@@ -47,6 +53,9 @@ class Kind(enum.Enum):
     HEAD = "heads"
     PAGE = "pages"
     PINS = "pins"
+    SECTION = "indexes"
+    HOSTED = "hosted"
+    STATUS = "status"
     FILE = "files"
     END = "end"
 
@@ -74,13 +83,32 @@ def entry_of(name: str) -> Entry:
 
 
 @frozen
-class Manifest:
-    """What a bundle says of itself.  ``created`` is in seconds since the epoch."""
+class Section:
+    """What follows belongs to the index *index*, which is of this *kind*: ``proxy`` or ``hosted``."""
+
+    index: str
+    kind: str
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a bundle says of itself.  ``created`` is in seconds since the epoch.
+
+    ``sections`` are the indexes that it is made of; one of an earlier version is made of the proxy index ``index``.
+    """
 
     format: str
     version: int
     index: str
     created: float
+    sections: tuple[Section, ...] = ()
+
+
+@frozen
+class HostedFile:
+    """A file of a hosted index, with what is noted of it."""
+
+    filename: str
+    note: Note
 
 
 @frozen
@@ -97,6 +125,8 @@ _manifest = msgspec.json.Decoder(Manifest)
 _head = msgspec.json.Decoder(Head)
 _entries = msgspec.json.Decoder(dict[str, LedgerEntry])
 _end = msgspec.json.Decoder(End)
+_section = msgspec.json.Decoder(Section)
+_hosted_file = msgspec.json.Decoder(HostedFile)
 _claims = msgspec.json.Decoder(list[NameClaim])
 
 
@@ -106,9 +136,9 @@ def read_manifest(data: bytes) -> Manifest:
         said = msgspec.json.decode(data)
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise BadBundle("it is no bundle: expected a file that pypiproxy export made")
-        if said.get("version") not in (WITHOUT_CLAIMS, VERSION):
+        if said.get("version") not in (WITHOUT_CLAIMS, WITH_CLAIMS, VERSION):
             raise BadBundle(
-                f"it is a bundle of version {said.get('version')!r}, and this pypiproxy reads versions {WITHOUT_CLAIMS} and "
+                f"it is a bundle of version {said.get('version')!r}, and this pypiproxy reads versions {WITHOUT_CLAIMS} to "
                 f"{VERSION}: use the same version of pypiproxy on both sides"
             )
         return _manifest.decode(data)
@@ -154,6 +184,36 @@ def read_claims(entry: Entry, data: bytes) -> list[NameClaim]:
         if not normal or not each.index or "/" in each.index:
             raise BadBundle(f"its {entry} claims {each.project[:200]!r}: it was not made by pypiproxy export")
     return claims
+
+
+def read_section(entry: Entry, data: bytes) -> Section:
+    """Raises BadBundle."""
+    try:
+        return _section.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(str(entry), error) from error
+
+
+def read_hosted_file(entry: Entry, data: bytes) -> HostedFile:
+    """Raises BadBundle."""
+    try:
+        found = _hosted_file.decode(data)
+        moment_of(found.note.upload_time)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _unreadable(str(entry), error) from error
+    if not is_distribution(found.filename) or not is_served_name(found.filename) or not _SHA256.fullmatch(found.note.sha256):
+        raise BadBundle(
+            f"its {entry} is about {found.filename[:200]!r}, no file of a hosted index: it was not made by pypiproxy export"
+        )
+    return found
+
+
+def read_project_status(entry: Entry, data: bytes) -> ProjectStatus:
+    """Raises BadBundle."""
+    try:
+        return read_status(data)
+    except ValueError as error:
+        raise _unreadable(str(entry), error) from error
 
 
 def read_end(entry: Entry, data: bytes) -> End:

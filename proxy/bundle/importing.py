@@ -13,8 +13,10 @@ from typing import BinaryIO
 from attrs import define, evolve, field
 
 from proxy.bundle.cache import IndexCache
-from proxy.bundle.format import Entry, Kind, read_claims, read_end, read_entries, read_head
+from proxy.bundle.format import Entry, Kind, read_claims, read_end, read_entries, read_head, read_section
+from proxy.bundle.hosted_taking import HostedTaking
 from proxy.bundle.reading import BundleReader
+from proxy.bundle.targets import Targets, matched
 from proxy.core.amounts import counted
 from proxy.core.claims import ClaimState, NameClaim
 from proxy.core.succession import goes_back
@@ -43,27 +45,36 @@ class Imported:
 
 
 class Import:
-    """One bundle on its way from *source* into a cache.
+    """One bundle on its way into *targets*.
 
-    *replaced* is told the project of each page that was replaced, *stored* sha256 and size of each file; *on_the_way* what was
-    taken so far, with each member and each piece of one, in the thread that reads.
+    *replaced* is told index and project of each page that was replaced, *stored* sha256 and size of each file; *on_the_way*
+    what was taken so far, with each member and each piece of one, in the thread that reads.
     """
 
     def __init__(
         self,
         reader: BundleReader,
-        cache: IndexCache,
-        replaced: Callable[[str], None] = lambda project: None,
+        targets: Targets,
+        replaced: Callable[[str, str], None] = lambda index, project: None,
         stored: Callable[[str, int], None] = lambda sha256, size: None,
         on_the_way: Callable[[Imported], None] = lambda imported: None,
     ) -> None:
         self._on_the_way = on_the_way
         self._reader = reader
-        self._cache = cache
+        self._run = targets.offload.run
+        self._claiming = targets.claims
         self._replaced = replaced
         self._stored = stored
-        self.imported = Imported(cache.name)
+        self.imported = Imported(targets.name)
         self._damaged = 0
+        #: Which index each section goes into.
+        self._into = matched(reader.manifest, targets)
+        self._targets = targets
+        #: Where the present section goes; ``None`` twice: nowhere.
+        self._cache: IndexCache | None = None
+        self._hosted: HostedTaking | None = None
+        if not reader.manifest.sections:
+            self._begin(reader.manifest.index)
 
     async def run(self) -> Imported:
         """Take in all of it.
@@ -71,7 +82,7 @@ class Import:
         Raises BadBundle when it is broken, StorageFailed when something cannot be stored; `imported` then tells what was taken.
         """
         try:
-            while (entry := await self._cache.offload.run(self._reader.next)).kind is not Kind.END:
+            while (entry := await self._run(self._reader.next)).kind is not Kind.END:
                 await self._take(entry)
             await self._end(entry)
         except OSError as error:
@@ -84,18 +95,42 @@ class Import:
         match entry.kind:
             case Kind.CLAIMS:
                 await self._claims(entry)
-            case Kind.HEAD:
-                await self._page(entry)
-            case Kind.PINS:
-                await self._entries(entry)
-            case Kind.FILE:
-                await self._file(entry)
+            case Kind.SECTION:
+                data = await self._read(entry)
+                if data is not None:
+                    self._begin(read_section(entry, data).index)
+            case _ if self._cache is None and self._hosted is None:
+                pass  # it was told with its section
+            case Kind.HEAD if self._cache is not None:
+                await self._page(entry, self._cache)
+            case Kind.PINS if self._cache is not None:
+                await self._entries(entry, self._cache)
+            case Kind.FILE if self._cache is not None:
+                await self._file(entry, self._cache)
+            case Kind.HOSTED if self._hosted is not None:
+                await self._hosted_file(entry, self._hosted)
+            case Kind.STATUS if self._hosted is not None:
+                data = await self._read(entry)
+                if data is not None:
+                    await self._hosted.status(entry, data)
             case _:
                 raise BadBundle(f"its {entry} is out of place: it was not made by pypiproxy export")
 
+    def _begin(self, index: str) -> None:
+        """What follows is of *index*, as the bundle calls it."""
+        target = self._into.get(index)
+        if target is None:
+            raise BadBundle(f"it has a part of {index[:200]!r}, which it does not list: it was not made by pypiproxy export")
+        self._cache = self._targets.caches.get(target.name) if target.kind == "proxy" else None
+        hosted = self._targets.hosted.get(target.name) if target.kind == "hosted" else None
+        self._hosted = None if hosted is None else HostedTaking(hosted, self._reader, self._run)
+        if target.why is not None:
+            self._damaged += 1
+            self.imported.problems.append(target.why)
+
     async def _read(self, entry: Entry) -> bytes | None:
         """All of *entry*; ``None``, and a problem, when it is damaged."""
-        data = await self._cache.offload.run(self._reader.read, entry)
+        data = await self._run(self._reader.read, entry)
         if data is None:
             self._problem(entry)
         return data
@@ -110,10 +145,11 @@ class Import:
 
     async def _claims(self, entry: Entry) -> None:
         """Enter claims, held where a name is known to be served by others; what an operator has to decide is a problem."""
-        data, carried = await self._read(entry), self._cache.claims
+        data, carried = await self._read(entry), self._claiming
         if data is None or carried is None:
             return
-        claims = read_claims(entry, data)
+        renamed = {name: target.name for name, target in self._into.items() if target.kind == "hosted" and target.why is None}
+        claims = [evolve(each, index=renamed.get(each.index, each.index)) for each in read_claims(entry, data)]
         await carried.book.read()
         for index in sorted({each.index for each in claims}):
             of_index = [each for each in claims if each.index == index]
@@ -132,9 +168,9 @@ class Import:
 
     # -- pages and ledger entries ------------------------------------------------------------------------------------------
 
-    async def _page(self, entry: Entry) -> None:
+    async def _page(self, entry: Entry, cache: IndexCache) -> None:
         data = await self._read(entry)
-        following = await self._cache.offload.run(self._reader.next)
+        following = await self._run(self._reader.next)
         if (following.kind, following.project) != (Kind.PAGE, entry.project):
             raise BadBundle(f"its {entry} is not followed by a page: it was not made by pypiproxy export")
         body = await self._read(following)
@@ -143,23 +179,23 @@ class Import:
         head = read_head(entry, data)
         if not head.found or head.digest != following.sha256:
             raise BadBundle(f"its {entry} belongs to another page: it was not made by pypiproxy export")
-        known = await self._cache.pages.head(entry.project)
-        if known is not None and known.found and await self._cache.pages.body(entry.project, known) is None:
+        known = await cache.pages.head(entry.project)
+        if known is not None and known.found and await cache.pages.body(entry.project, known) is None:
             known = None  # damaged
         if known is not None and not _newer(head, known):
             self.imported.pages_there += 1
             return
-        await self._cache.pages.keep(entry.project, Record(head, body), known)
+        await cache.pages.keep(entry.project, Record(head, body), known)
         self.imported.pages += 1
-        self._replaced(entry.project)
+        self._replaced(cache.name, entry.project)
 
-    async def _entries(self, entry: Entry) -> None:
+    async def _entries(self, entry: Entry, cache: IndexCache) -> None:
         data = await self._read(entry)
         if data is None:
             return
         entries = read_entries(entry, data)
-        known = await self._cache.ledger.of(self._cache.name, entry.project)
-        await self._cache.ledger.add_all(self._cache.name, entry.project, entries)
+        known = await cache.ledger.of(cache.name, entry.project)
+        await cache.ledger.add_all(cache.name, entry.project, entries)
         for name, stated in entries.items():
             if name in known and known[name].sha256 != stated.sha256 and "/" not in name:
                 self.imported.problems.append(
@@ -169,13 +205,13 @@ class Import:
 
     # -- files -------------------------------------------------------------------------------------------------------------
 
-    async def _file(self, entry: Entry) -> None:
-        if await self._cache.files.present([entry.sha256]):
+    async def _file(self, entry: Entry, cache: IndexCache) -> None:
+        if await cache.files.present([entry.sha256]):
             self.imported.files_there += 1
             return
-        partial = await self._cache.files.begin(f"sha256-{entry.sha256}", resume=False)
+        partial = await cache.files.begin(f"sha256-{entry.sha256}", resume=False)
         try:
-            if await self._cache.offload.run(self._store, partial, entry.sha256):
+            if await self._run(self._store, partial, entry.sha256):
                 self.imported.files += 1
                 self.imported.size += partial.size
                 self._stored(entry.sha256, partial.size)
@@ -183,6 +219,28 @@ class Import:
                 self._problem(entry)
         finally:
             partial.close()
+
+    async def _hosted_file(self, entry: Entry, hosted: HostedTaking) -> None:
+        """Take a file of a hosted index, whose bytes follow."""
+        data = await self._read(entry)
+        following = await self._run(self._reader.next)
+        if following.kind is not Kind.FILE:
+            raise BadBundle(f"its {entry} is not followed by a file: it was not made by pypiproxy export")
+        if data is None:
+            return
+        taken = await hosted.file(entry, data, following.sha256, self._told)
+        if taken.why is not None:
+            self._damaged += 1
+            self.imported.problems.append(taken.why)
+        elif taken.new:
+            self.imported.files += 1
+            self.imported.size += taken.size
+        else:
+            self.imported.files_there += 1
+
+    def _told(self, size: int) -> None:
+        self.imported.read += size
+        self._on_the_way(self.imported)
 
     def _store(self, partial: IPartialFile, sha256: str) -> bool:
         """Write the present member to *partial* and commit it, if it is what it is said to be.  Blocks."""
@@ -217,11 +275,15 @@ async def open_bundle(
     source: BinaryIO,
     cache: IndexCache,
     replaced: Callable[[str], None] = lambda project: None,
-    stored: Callable[[str, int], None] = lambda sha256, size: None,
     on_the_way: Callable[[Imported], None] = lambda imported: None,
 ) -> Import:
-    """The bundle that *source* begins, as `Import` takes it.  Raises BadBundle when it is none."""
-    return Import(await cache.offload.run(BundleReader, source), cache, replaced, stored, on_the_way)
+    """The bundle that *source* begins, as `Import` takes it into *cache* alone.
+
+    *replaced* is told the project of each page that was replaced.  Raises BadBundle when it is none.
+    """
+    targets = Targets(cache.name, {cache.name: cache}, {}, cache.offload, cache.claims)
+    reader = await cache.offload.run(BundleReader, source)
+    return Import(reader, targets, lambda index, project: replaced(project), on_the_way=on_the_way)
 
 
 def _held(claim: NameClaim, why: str | None) -> NameClaim:

@@ -12,26 +12,24 @@ from typing import Any, BinaryIO, cast
 from attrs import asdict, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from proxy.bundle.cache import IndexCache, no_bundle
 from proxy.bundle.handed import Handed, saying, until_cancelled
-from proxy.bundle.importing import Import, open_bundle
+from proxy.bundle.importing import Import
+from proxy.bundle.reading import BundleReader
+from proxy.bundle.targets import Targets
 from proxy.core.near import no_index
-from proxy.errors import BadRequest, NotFound, ProxyError
+from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Report
 
 
 @frozen(kw_only=True)
 class Taking:
-    """Imports into *caches*, by the name of the index; without a name into the *default* one.
-
-    *others* are the kinds of the other indexes.
+    """Imports into *targets*, by the name of the index; without a name into the *default* one.
 
     *replaced* is told the index and project of each page that was replaced, *stored* sha256 and size of each file.
     """
 
-    caches: Mapping[str, IndexCache]
+    targets: Mapping[str, Targets]
     default: str | None
-    others: Mapping[str, str]
     replaced: Callable[[str, str], None]
     stored: Callable[[str, int], None]
     reactor: IReactorTime
@@ -47,14 +45,11 @@ class Taking:
     async def _taken(self, report: Report, source: Handed, index: str | None) -> dict[str, Any]:
         with source:
             name = self.default if index is None else index
-            if name is not None and name in self.others:
-                raise BadRequest(no_bundle(name, self.others[name], self.caches))
-            if name is None or name not in self.caches:
-                raise NotFound(no_index(name, self.caches))
-            importing = await open_bundle(
-                cast("BinaryIO", source), self.caches[name], lambda project: self.replaced(name, project), self.stored
-            )
-            return await self._run(report, importing)
+            if name is None or name not in self.targets:
+                raise NotFound(no_index(name, self.targets))
+            targets = self.targets[name]
+            reader = await targets.offload.run(BundleReader, cast("BinaryIO", source))
+            return await self._run(report, Import(reader, targets, self.replaced, self.stored))
 
     async def _run(self, report: Report, importing: Import) -> dict[str, Any]:
         def say() -> None:

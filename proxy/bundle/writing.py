@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from typing import BinaryIO
 
-from proxy.bundle.format import MANIFEST, End, Entry, Kind, Manifest, encode
+from proxy.bundle.format import MANIFEST, End, Entry, HostedFile, Kind, Manifest, Section, encode
 from proxy.bundle.members import Hashing, MemberWriter
+from proxy.hosted.notes import ProjectStatus
 
 
 class BundleWriter:
@@ -20,6 +21,19 @@ class BundleWriter:
     def claims(self, data: bytes) -> None:
         """The JSON of claims."""
         self._members.add_bytes(Kind.CLAIMS.value, data)
+
+    def section(self, section: Section) -> None:
+        """What follows belongs to the index of *section*."""
+        self._members.add_bytes(Kind.SECTION.value, encode(section))
+
+    def hosted(self, project: str, file: HostedFile, descriptor: int) -> bool:
+        """A file of a hosted index, whose bytes are behind *descriptor*; whether they have the digest that is noted."""
+        self._members.add_bytes(f"{Kind.HOSTED.value}/{project}", encode(file))
+        return self.file(file.note.sha256, descriptor, file.note.size)
+
+    def status(self, project: str, status: ProjectStatus) -> None:
+        """The status of a hosted project."""
+        self._members.add_bytes(f"{Kind.STATUS.value}/{project}", encode(status))
 
     def head(self, project: str, data: bytes, body: bytes) -> None:
         """A page: the JSON of its head, and its body."""

@@ -8,8 +8,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from attrs import frozen
+
 from proxy import config
-from proxy.bundle.cache import IndexCache, no_bundle
+from proxy.bundle.cache import IndexCache
+from proxy.cache.claims import ClaimBook
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
@@ -18,8 +21,9 @@ from proxy.composition.claims import build_book, build_claims, carried_claims
 from proxy.core.near import suggested
 from proxy.errors import ConfigError, InUse, StorageFailed
 from proxy.host import datadir
-from proxy.interfaces import IOffload
+from proxy.interfaces import IOffload, IRecordStore
 from proxy.mechanism.offload import Inline, completed
+from proxy.repository.claiming import Claims
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.copied import CopiedVersioned
 from proxy.storage.lists import ListFiles
@@ -31,16 +35,33 @@ from proxy.storage.records import CopiedRecords, DiskRecords
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 
-@contextmanager
-def index_cache(
-    file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False, reading: bool = False
-) -> Iterator[IndexCache]:
-    """What is kept of *index* (``None``: the default one), as a proxy with this configuration and data directory has it.
+@frozen
+class OpenDirectory:
+    """An open data directory, and the settings of the proxy that it is of."""
 
-    The directory is claimed as long as this lasts, unless it is for *reading* alone: that can be done beside a running proxy.
-    It has to be there unless it may be *new*.  Raises ConfigError.
+    settings: Settings
+    records: IRecordStore
+    ledger: Ledger
+    pinned: PinnedBook
+    files: LocalFiles
+    book: ClaimBook
+    claims: Claims
+    offload: IOffload
+
+    def cache(self, index: str) -> IndexCache:
+        """What is kept of the proxy index *index*."""
+        pages = HeadedRecords(PAGES, index, self.records, self.offload)
+        carried = carried_claims(self.settings, self.book, self.claims, index)
+        return IndexCache(index, pages, self.ledger, self.pinned, self.files, self.offload, claims=carried)
+
+
+@contextmanager
+def open_directory(settings: Settings, *, reading: bool = False) -> Iterator[OpenDirectory]:
+    """The data directory of *settings*.
+
+    It is claimed as long as this lasts, unless it is for *reading* alone: that can be done beside a running proxy.  Raises
+    ConfigError.
     """
-    settings, chosen = named(file, data_dir, index, new=new)
     directory = settings.server.data_dir
     with unclaimed(directory) if reading else claimed(directory):
         offload = Inline()
@@ -51,16 +72,28 @@ def index_cache(
         except StorageFailed as error:
             raise ConfigError(f"{directory}: {error}") from error
         try:
-            pages = HeadedRecords(PAGES, chosen.name, records, offload)
             ledger, files = Ledger(database, settings.server.page_memory, offload), LocalFiles(directory, offload)
             book = build_book(settings.indexes, database)
             claims = build_claims(settings, book, records, partial(_lists, directory, offload), offload, time.time)
-            carried = carried_claims(settings, book, claims, chosen.name)
             pinned = PinnedBook(database, ledger, files)
-            yield IndexCache(chosen.name, pages, ledger, pinned, files, offload, claims=carried)
+            yield OpenDirectory(settings, records, ledger, pinned, files, book, claims, offload)
         finally:
             completed(database.close())
             completed(records.close())
+
+
+@contextmanager
+def index_cache(
+    file: Path | None, data_dir: Path | None, index: str | None, *, new: bool = False, reading: bool = False
+) -> Iterator[IndexCache]:
+    """What is kept of *index* (``None``: the default one), as a proxy with this configuration and data directory has it.
+
+    It is a proxy index.  The directory has to be there unless it may be *new*.  For *reading*, see :func:`open_directory`.  Raises
+    ConfigError.
+    """
+    settings, chosen = named(file, data_dir, index, new=new)
+    with open_directory(settings, reading=reading) as directory:
+        yield directory.cache(chosen.name)
 
 
 def _lists(directory: Path, offload: IOffload, index: str) -> ListFiles:
@@ -72,8 +105,6 @@ def named(file: Path | None, data_dir: Path | None, index: str | None, *, new: b
     """The settings of a proxy with this configuration and data directory, and *index* of it.  Raises ConfigError."""
     settings = config.load(file, config.CommandLine(data_dir=data_dir))
     chosen = _chosen(settings, index, file)
-    if chosen.kind != "proxy":
-        raise ConfigError(no_bundle(chosen.name, chosen.kind, [each.name for each in settings.indexes if each.kind == "proxy"]))
     directory = settings.server.data_dir
     if not new:
         datadir.refuse_missing(directory)

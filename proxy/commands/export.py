@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from twisted.internet.task import react
 from proxy.bundle import exporting
 from proxy.bundle.exporting import Selection
 from proxy.commands.counting import Counting, interruptible
-from proxy.commands.directory import index_cache, named
+from proxy.commands.directory import named, open_directory
+from proxy.commands.gathering import write_index
 from proxy.commands.installing import Installed, installed_options
 from proxy.commands.selecting import Selected, select
 from proxy.commands.speaking import fail, interrupted, note
 from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
-from proxy.mechanism.offload import completed
 from proxy.names import is_project_name, normalize
 from proxy.warm.looking import Goal
 from proxy.warm.resolving import Wishes
@@ -57,6 +56,8 @@ def export(
     config: Path | None,
 ) -> None:
     """Write the pages of each PROJECT, with its metadata and all its files that are stored, into a bundle.
+
+    Of a hosted index a bundle has the files with what their JSON files say; of a group what each of its members has.
 
     Files given with -r are resolved among what is stored; no upstream is asked.  Exits with status 1 when something that was
     asked for is not in the bundle; if nothing is stored of it, no bundle is written.
@@ -120,19 +121,14 @@ class _NothingStored(Exception):
 def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
     """Write the bundle and say what is in it; the exit status."""
     try:
-        with (
-            index_cache(place.config, place.data_dir, place.index, reading=True) as cache,
-            whole_file(place.output) as out,
-            Counting() as counting,
-        ):
-            if wanted is not None and place.pinned:
-                wanted = exporting.together(wanted, completed(exporting.pinned_files(cache)))
-            exported = completed(
-                exporting.write_bundle(
-                    cache, wanted, out, time.time, lambda so_far: counting.tell(so_far.pages, so_far.files, so_far.size)
-                )
-            )
-            if not exported.pages:
+        settings, chosen = named(place.config, place.data_dir, place.index)
+        with open_directory(settings, reading=True) as directory, whole_file(place.output) as out, Counting() as counting:
+
+            def tell(so_far: exporting.Exported) -> None:
+                counting.tell(so_far.pages, so_far.files, so_far.size)
+
+            exported = write_index(directory, chosen, wanted, place.pinned, out, tell)
+            if not (exported.pages or exported.files):
                 raise _NothingStored
     except (ConfigError, ProxyError) as error:
         click.echo(str(error), err=True)
@@ -147,15 +143,15 @@ def _write(place: _Place, wanted: Selection | None, problems: list[str]) -> int:
         click.echo(problem, err=True)
     if exported.absent:
         note(_not_stored(exported.absent), err=True)
-    if not exported.pages:
-        nothing = f"nothing that was asked for is stored in index {cache.name}"
+    if not (exported.pages or exported.files):
+        nothing = f"nothing that was asked for is stored in index {chosen.name}"
         click.echo(f"{place.output}: {nothing}; no bundle was written", err=True)
         return 1
     written = f"{counted(exported.pages, 'page')} and {counted(exported.files, 'file')} with {exported.size:,} bytes"
     if exported.claims:
         written += f" and {counted(exported.claims, 'claim')}"
     left_out = f"; {len(problems):,} left out" if problems else ""
-    note(f"{place.output}: {written} of index {cache.name}{left_out}", err=True)
+    note(f"{place.output}: {written} of index {chosen.name}{left_out}", err=True)
     return 1 if problems else 0
 
 

@@ -6,6 +6,7 @@ A proxy that runs on the data directory does it: it is handed the open file, so 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,12 @@ from proxy import config as configuration
 from proxy.bundle.importing import Imported, open_bundle
 from proxy.commands import asking
 from proxy.commands.counting import Counting, interruptible
-from proxy.commands.directory import index_cache
+from proxy.commands.directory import named, open_directory
 from proxy.commands.speaking import fail, interrupted, note
 from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError
 from proxy.mechanism.offload import completed
+from proxy.settings import Settings
 
 
 @click.command("import")
@@ -34,6 +36,8 @@ from proxy.mechanism.offload import completed
 @click.option("--config", "-c", type=click.Path(path_type=Path), help="The proxy's configuration file.")
 def import_(bundle: Path, index: str | None, data_dir: Path | None, config: Path | None) -> None:
     """Take in the pages, metadata and files of BUNDLE (- is standard input), also while a proxy runs on the data directory.
+
+    Files of hosted indexes are checked as uploads are.  What a bundle of a group has goes into the members of the same names.
 
     What is there already is passed over, and an older page never replaces a newer one: a bundle may be imported again, after an
     interruption too.  Exits with status 1 when something was not taken.
@@ -79,10 +83,21 @@ class _Import:
 
     def alone(self, source: BinaryIO) -> None:
         """Take in *source* here."""
-        with index_cache(self._config, self._data_dir, self._index, new=True) as cache:
-            importing = completed(open_bundle(source, cache, on_the_way=self._hear_of))
+        settings, chosen = named(self._config, self._data_dir, self._index, new=True)
+        if chosen.kind != "proxy":
+            self._performed(settings, chosen.name, source)
+            return
+        with open_directory(settings) as directory:
+            importing = completed(open_bundle(source, directory.cache(chosen.name), on_the_way=self._hear_of))
             self.imported = importing.imported
             completed(importing.run())
+
+    def _performed(self, settings: Settings, index: str, source: BinaryIO) -> None:
+        """Take in *source* as a proxy does: what hosted indexes take is checked as an upload is."""
+        from proxy.commands.performing import perform  # it takes a reactor
+
+        arguments = {"index": index, "descriptor": os.dup(source.fileno())}
+        self._hear(perform(settings, "import", arguments, self._hear))
 
     def _hear(self, said: dict[str, Any]) -> None:
         self._hear_of(Imported(**said))

@@ -38,7 +38,7 @@ async def select(reactor: Any, settings: Settings, index: IndexSettings, goal: G
         settings,
         server=evolve(settings.server, listen=(LOOPBACK,)),
         upstreams=(),
-        indexes=(evolve(index, offline=True, default=True),),
+        indexes=tuple(_alone(each, index.name) for each in settings.indexes if each.name in _parts(settings, index.name)),
     )
     quiet = Lines(Console(file=StringIO()))
     with unclaimed(settings.server.data_dir), tempfile.TemporaryDirectory(prefix="pypiproxy-export-") as cache:
@@ -52,6 +52,17 @@ async def select(reactor: Any, settings: Settings, index: IndexSettings, goal: G
             return _selected(await look(goal, warmed, Path(cache), quiet, reactor))
         finally:
             await service.stopService()
+
+
+def _parts(settings: Settings, index: str) -> frozenset[str]:
+    """The index *index* with its members, and theirs."""
+    members = next(each.members for each in settings.indexes if each.name == index)
+    return frozenset({index}).union(*(_parts(settings, each) for each in members))
+
+
+def _alone(index: IndexSettings, chosen: str) -> IndexSettings:
+    """*index* as it is served without upstreams, with *chosen* as the default one."""
+    return evolve(index, offline=index.kind == "proxy", default=index.name == chosen)
 
 
 def _selected(report: WarmReport) -> Selected:

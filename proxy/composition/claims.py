@@ -26,9 +26,9 @@ def hosted_names(settings: Settings) -> frozenset[str]:
 
 
 def reserving(settings: Settings, index: str) -> frozenset[str]:
-    """The hosted indexes whose claims matter to *index*: itself, and those that are in a group with it."""
+    """The hosted indexes whose claims matter to *index*: itself, what it consists of, and those that are in a group with it."""
     beside = {each for leaves, _ in _groups(settings) if index in leaves for each in leaves}
-    return hosted_names(settings) & {index, *beside}
+    return hosted_names(settings) & {*settings.leaves(index), *beside}
 
 
 def build_book(indexes: Iterable[IndexSettings], records: IVersionedRecords) -> ClaimBook:

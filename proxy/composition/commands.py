@@ -18,6 +18,7 @@ from proxy.bundle.cache import CarriedClaims, IndexCache
 from proxy.bundle.hosted_tree import HOSTED
 from proxy.bundle.saving import Saving
 from proxy.bundle.taking import Taking
+from proxy.bundle.targets import Targets
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
@@ -140,14 +141,19 @@ def _taking(
         pages = HeadedRecords(PAGES, name, caches.records, carrying)
         return IndexCache(name, pages, caches.ledger, caches.pinned, storage.files, carrying, claims=carried(name))
 
+    def targets(name: str) -> Targets:
+        leaves = indexes.parts[name].repository.leaves
+        return Targets(
+            name,
+            {leaf: cache(leaf) for leaf in leaves if leaf in indexes.proxied},
+            {leaf: hosted for leaf in leaves if (hosted := indexes.parts[leaf].hosted) is not None},
+            carrying,
+            carried(name),
+        )
+
     return Taking(
-        caches={name: cache(name) for name in indexes.proxied},
+        targets={name: targets(name) for name in indexes.parts},
         default=indexes.default,
-        others={
-            name: "group" if each.hosted is None else "hosted"
-            for name, each in indexes.parts.items()
-            if name not in indexes.proxied
-        },
         replaced=lambda index, project: indexes.proxied[index].pages.replaced(project),
         stored=caches.room.committed,
         reactor=means.reactor,

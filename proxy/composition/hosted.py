@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from proxy.administration.parts import Hosted, IndexParts
 from proxy.cache.listing import ShownList
@@ -12,12 +13,13 @@ from proxy.composition.means import Means
 from proxy.composition.storage import Storage
 from proxy.core.claims import NameClaim
 from proxy.core.troubles import Reason, Trouble
-from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.catalogue import Catalogue, Settles
 from proxy.hosted.checking import Checking
 from proxy.hosted.drop import DropDirectory
 from proxy.hosted.editing import Editing
 from proxy.hosted.folder import Folder
 from proxy.hosted.intake import Intake, LinkBounds
+from proxy.hosted.noted import NotedFiles
 from proxy.hosted.promoting import Promoting
 from proxy.hosted.receiving import Receiving
 from proxy.hosted.restoring import Restoring
@@ -31,8 +33,18 @@ from proxy.settings import HostedSettings, IndexSettings, Settings
 _FOR_PROJECTS = 0.15
 
 
+def folder_of(settings: Settings, index: str, prepare: Callable[[Path], None] = lambda folder: None) -> Folder:
+    """The directory of the hosted index *index*; *prepare* makes directories in the data directory."""
+    hosted = next(each.hosted for each in settings.indexes if each.name == index) or HostedSettings()
+    beside = settings.server.data_dir / "hosted" / index
+    return Folder(hosted.path or beside, hosted.layout, beside, prepare)
+
+
 class HostedKind:
-    """Builds the hosted indexes of *settings*; *policy* says what clients may see of them, *claims* keeps their names."""
+    """Builds the hosted indexes of *settings*; *policy* says what clients may see of them, *claims* keeps their names.
+
+    With *reading* nothing is taken from their directories: another process looks after these.
+    """
 
     def __init__(
         self,
@@ -42,8 +54,11 @@ class HostedKind:
         policy: Policy,
         means: Means,
         claims: IClaims | None = None,
+        *,
+        reading: bool = False,
     ) -> None:
         self._settings = settings
+        self._reading = reading
         self._storage = storage
         self._caches = caches
         self._policy = policy
@@ -58,14 +73,15 @@ class HostedKind:
         """The index that *index* describes."""
         means, caches, storage = self._means, self._caches, self._storage
         hosted = index.hosted or HostedSettings()
-        beside = storage.directory / "hosted" / index.name
-        folder = Folder(hosted.path or beside, hosted.layout, beside, storage.place.prepare)
+        folder = folder_of(self._settings, index.name, storage.place.prepare)
         elsewhere = (storage.directory, *(path for name, path in self._directories.items() if name != index.name))
         bounds = LinkBounds(folder.root, elsewhere)
         intake = Intake(storage.files, caches.room, caches.pinned, means.disk, means.checking, bounds)
-        settling = Settling(
-            index.name, intake, caches.ledger, self._claims, means.clock, means.reactor.seconds, overwrite=hosted.overwrite
-        )
+        settling: Settles = NotedFiles(index.name, caches.ledger, means.disk)
+        if not self._reading:
+            settling = Settling(
+                index.name, intake, caches.ledger, self._claims, means.clock, means.reactor.seconds, overwrite=hosted.overwrite
+            )
         catalogue = Catalogue(index.name, folder, settling, means.disk, means.reactor, self._memory)
         restoring = Restoring(catalogue, intake)
         receiving = Receiving(

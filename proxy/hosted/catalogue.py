@@ -12,7 +12,7 @@ Projects are read one at a time each (a lock per project), so that an upload and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, gatherResults
@@ -22,11 +22,10 @@ from twisted.python.failure import Failure
 
 from proxy.core.bounded import BoundedTable
 from proxy.errors import StorageFailed
-from proxy.hosted.batches import Batches
 from proxy.hosted.folder import Contents, Folder, Outline, StandingFile
 from proxy.hosted.notes import Note, ProjectStatus
 from proxy.hosted.project import HostedProject
-from proxy.hosted.settling import Settled, Settling
+from proxy.hosted.settling import Alone, Settled
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import Flights
 
@@ -44,13 +43,30 @@ class ProjectNames:
     projects: Sequence[str]
 
 
+class Settles(Protocol):
+    """What becomes of the files in a directory."""
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """The files that are not served, each with the reason."""
+
+    def prepare(self, folder: Folder) -> None:
+        """Finish what a crash has left in *folder*, before it is looked at first.  Blocks; raises OSError."""
+
+    def strangers(self, found: Mapping[str, str]) -> None:
+        """Told of the files that belong to no project, each with the reason."""
+
+    async def settled(self, project: str, names: tuple[str, ...], folder: Folder, alone: Alone) -> Settled:
+        """*project*, whose directories are *names*, as it is now.  Raises OSError, StorageFailed."""
+
+
 class Catalogue:
     """The projects of the hosted index *name* in *folder*.  *settling* decides on files; *memory* bounds what is remembered."""
 
     log = Logger()
 
     def __init__(
-        self, name: str, folder: Folder, settling: Settling, disk: IOffload, reactor: IReactorTime, memory: int
+        self, name: str, folder: Folder, settling: Settles, disk: IOffload, reactor: IReactorTime, memory: int
     ) -> None:
         self.name = name
         self.folder = folder
@@ -257,7 +273,7 @@ class Catalogue:
         versions = dict(self._versions)
         try:
             if not self._outlined:
-                await self._disk.run(Batches(self.folder).finish)
+                await self._disk.run(self._settling.prepare, self.folder)
             survey = await self._disk.run(self.folder.survey)
         except OSError as error:
             self._trouble = error.strerror or str(error)

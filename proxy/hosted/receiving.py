@@ -27,7 +27,7 @@ from proxy.hosted.ports import FirstDigests
 from proxy.hosted.settling import enter, note_of
 from proxy.interfaces import Clock, IClaims, IIncoming, IReceiving
 from proxy.mechanism.flight import uninterrupted
-from proxy.model import LedgerEntry
+from proxy.model import EMPTY, LedgerEntry
 from proxy.settings import MIB, HostedSettings
 
 #: What forms call the digests that are known here by another name.
@@ -40,11 +40,15 @@ _STEP = 32 * MIB
 
 @frozen
 class Past:
-    """What is known of a file from where it was before; *upload_time* as in a note, ``None``: it is uploaded now."""
+    """What is known of a file from where it was before; *upload_time* as in a note, ``None``: it is uploaded now.
+
+    *others* are keys of its note that nobody here knows.
+    """
 
     upload_time: str | None
     yanked: bool | str = False
     attestations: tuple[Any, ...] = ()
+    others: Mapping[str, Any] = EMPTY
 
 
 @implementer(IReceiving)
@@ -129,7 +133,8 @@ class Receiving:
         note = replace(note_of(arrived, stamp(self._clock()), 0), uploader=by, attestations=attestations)
         if past is not None:
             upload_time = note.upload_time if past.upload_time is None else past.upload_time
-            note = replace(note, upload_time=upload_time, yanked=past.yanked, attestations=past.attestations)
+            kept = {"yanked": past.yanked, "attestations": past.attestations, "others": past.others}
+            note = replace(note, upload_time=upload_time, **kept)
         else:
             self.require_open(form.project, await self._status(form.project))
         self.intake.guarding.guard(arrived.sha256)

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from twisted.logger import Logger
 
 from proxy.errors import BadUpload, StorageFailed
+from proxy.hosted.batches import Batches
 from proxy.hosted.folder import Contents, Folder, StandingFile, project_in
 from proxy.hosted.intake import Arrived, BeingWritten, IncomingFile, Intake
 from proxy.hosted.notes import Note, stamp
@@ -120,6 +121,10 @@ class Settling:
             for project, refused in sorted(self._refused.items())
             for name, each in sorted(refused.items())
         }
+
+    def prepare(self, folder: Folder) -> None:
+        """Put releases in place that had been decided for.  Blocks; raises OSError."""
+        Batches(folder).finish()
 
     def strangers(self, found: Mapping[str, str]) -> None:
         """Told of the files that belong to no project, each with the reason."""

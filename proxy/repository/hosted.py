@@ -27,6 +27,7 @@ from proxy.names import METADATA, UNSTATED, companion_of, metadata_name
 from proxy.policy.policy import Policy
 from proxy.repository.gate import Gate
 from proxy.repository.handles import StoredFile
+from proxy.storage.whole import anonymous
 
 #: Nothing is a copy here.
 _OWN = CacheStatus(True, own=True)
@@ -215,10 +216,10 @@ class HostedRepository:
         await self._ledger.add(
             self.name, found.name, entered, LedgerEntry(sha256, len(data), {"sha256": sha256}, "", self._clock())
         )
-        stored = await self._files.stored(sha256) if sha256 == note.metadata else None
-        if stored is None:
-            raise StorageFailed(f"the metadata of {filename} cannot be kept now")
-        return stored, True
+        if sha256 != note.metadata:
+            raise StorageFailed(f"the metadata of {filename} are not those that its JSON file names")
+        stored = await self._files.stored(sha256)
+        return anonymous(data, sha256) if stored is None else stored, True  # a disk that takes nothing keeps nobody from them
 
     def _current(self, project: str, asked: str, name: str) -> str | None:
         """The sha256 of the stored file that :meth:`file` would find, if that is known at once, else ``None``."""
