@@ -7,13 +7,14 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
-from proxy.settings import IndexSettings, PageLimits
+from proxy.accounts import passwords
+from proxy.settings import AccessSettings, GrantSettings, IndexSettings, PageLimits
 from tests.hosting import hosted, listed, standing
 from tests.inprocess import JSON, Running, Start
 from tests.support import wire
@@ -23,7 +24,7 @@ from tests.support.fake_upstream import FakeUpstream
 from tests.support.forms import Form, distutils_body, upload_of
 from tests.support.open_uploads import UploadsProcess
 from tests.support.process import can_mount
-from tests.support.publishers import Publisher
+from tests.support.publishers import PASSWORD, USER, Publisher
 from tests.support.wheels import Distribution, sdist, seeded, wheel
 from tests.test_upload import attestation
 
@@ -111,6 +112,30 @@ async def test_uv_publish_with_a_check_url_skips_what_is_there_and_names_other_b
     other = await publisher.uv(url, wheel("app", size=10), check_url=proxy.url)
     assert other.status != 0
     assert set(await listed(proxy, "app")) == {made.filename, sdist("app").filename}
+
+
+@pytest_twisted.ensureDeferred
+async def test_uv_publish_checks_a_restricted_index_with_the_credential_that_it_uploads_with(
+    serve: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "users"
+    file.write_text(f"{USER}:{passwords.hashed(PASSWORD.encode())}\n")
+    uploader = GrantSettings(role="uploader", principals=(f"user:{USER}",))
+    reader = GrantSettings(role="reader", principals=("authenticated",))
+    access = AccessSettings(users_file=file)
+    proxy = await serve(indexes=(hosted(default=False),), access=access, grants=(uploader, reader))
+    publisher, made = Publisher(tmp_path), (wheel("app"), sdist("app"))
+    root = f"{proxy.base}/index/internal/"
+    assert (await publisher.uv_by_name("internal", root, *made)).status == 0
+    # uv may take the credential from its configuration, or from the URL; it sends none of the files again.
+    again = await publisher.uv_by_name("internal", root, *made)
+    login = f"{quote(USER)}:{quote(PASSWORD)}@"
+    (tmp_path / "uv.toml").unlink()
+    of_url = await publisher.uv(f"{root}legacy/", *made, check_url=f"{root}simple/".replace("://", f"://{login}"))
+    for ended in (again, of_url):
+        assert ended.status == 0, ended
+        assert all(f"{each.filename} already exists, skipping" in ended.output for each in made), ended
+        assert "Uploading" not in ended.output
 
 
 @pytest_twisted.ensureDeferred

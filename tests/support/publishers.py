@@ -46,5 +46,15 @@ class Publisher:
         settings = {"UV_PUBLISH_USERNAME": self._user, "UV_PUBLISH_PASSWORD": self._password, "UV_HTTP_RETRIES": "0"}
         return await self._run([*command, *checked, "--publish-url", url, *files], settings)
 
+    async def uv_by_name(self, index: str, url: str, *made: Distribution) -> Ended:
+        """How ``uv publish --index`` of *made* ends: *index* is at *url* by uv's configuration, and has the only credential."""
+        table = f'[[index]]\nname = "{index}"\nurl = "{url}simple/"\npublish-url = "{url}legacy/"\n'
+        (self._place / "uv.toml").write_text(table)
+        command = [uv.find_uv_bin(), "publish", "--no-progress", "--trusted-publishing", "never", "--index", index]
+        login = {
+            f"UV_INDEX_{index.upper()}_{key}": said for key, said in (("USERNAME", self._user), ("PASSWORD", self._password))
+        }
+        return await self._run([*command, *write(self._place / "dist", *made)], {**login, "UV_HTTP_RETRIES": "0"})
+
     async def _run(self, command: Sequence[str], settings: dict[str, str]) -> Ended:
         return await run(command, environment(self._place, **settings), self._place, 120.0)
