@@ -22,6 +22,7 @@ from proxy.access.tokens import Confinement
 from proxy.accounts.tokens import IssuedScope
 from proxy.core.audited import AuditOutcome
 from proxy.settings import GrantSettings
+from proxy.web.changing import CHANGES
 from proxy.web.site import ROUTES
 from tests.inprocess import JSON, Start
 from tests.shelf import Shelf
@@ -90,6 +91,7 @@ def paths(project: str = "acme-web") -> Mapping[str, str]:
         "links": "links",
         "last-modified": "last-modified",
         "simple/pypi/{project}/json": f"simple/pypi/{project}/json",
+        **{f"projects/{{project}}/{each}": f"projects/{project}/{each}" for each in CHANGES},
         "{project}/json": f"{project}/json",
         "pypi/{project}/json": f"pypi/{project}/json",
         "pypi/{project}/{version}/json": f"pypi/{project}/1.0/json",
@@ -133,6 +135,7 @@ def token(*scopes: IssuedScope, **options: Any) -> Callable[[Guarded], Awaitable
 
 NONE: frozenset[Permission] = frozenset()
 READ, BOTH = frozenset({Permission.READ}), frozenset({Permission.READ, Permission.UPLOAD})
+MAINTAIN = frozenset({Permission.MAINTAIN})
 KINDS = {
     "nobody": Kind(_nobody, None),
     "a wrong password": Kind(known(basic("alice", "bob!")), None),
@@ -147,8 +150,11 @@ KINDS = {
     "a token of a user without": Kind(token(user="bob"), NONE),
     "a narrowed token": Kind(token(user="alice", confined=Confinement(projects=("acme-w*",))), READ),
     "a token narrowed to something else": Kind(token(user="alice", confined=Confinement(projects=("six",))), NONE),
-    "a maintainer": Kind(token(IssuedScope(Role.MAINTAINER, ("internal",), ("*",))), NONE),
-    "an administrator": Kind(token(IssuedScope(Role.ADMIN, ("internal",), ("*",))), BOTH, everything=True),
+    "a maintainer": Kind(token(IssuedScope(Role.MAINTAINER, ("internal",), ("*",))), MAINTAIN),
+    "a maintainer who did not begin the project": Kind(
+        token(IssuedScope(Role.MAINTAINER, ("internal",), ("*",)), user="bob"), NONE
+    ),
+    "an administrator": Kind(token(IssuedScope(Role.ADMIN, ("internal",), ("*",))), BOTH | MAINTAIN, everything=True),
 }
 #: Those who have a right on the index at all get its list, with what they may see.
 ON_THE_INDEX = frozenset({"a token of another pattern", "a token narrowed to something else"})
@@ -188,6 +194,8 @@ def expected(permission: Permission | None, pattern: str, kind: Kind, name: str,
         if is_group:
             return {405}
         return {400} if permission in kind.may or name == "a token of another pattern" else {404}
+    if permission is Permission.MAINTAIN:
+        return {400} if permission in kind.may else {404}
     allowed = permission in kind.may or (whole and name in ON_THE_INDEX)
     return ({404} if pattern == "last-modified" else given) if allowed else {404}
 
@@ -220,7 +228,8 @@ async def test_every_route_lets_in_whom_it_should(guard: Guard, name: str, place
 
 @pytest.mark.parametrize("place", [hosted, group], ids=["hosted", "group"])
 @pytest.mark.parametrize(
-    "name", [name for name, kind in KINDS.items() if name not in (*ON_THE_INDEX, "an unknown user") and not kind.may]
+    "name",
+    [name for name, kind in KINDS.items() if name not in (*ON_THE_INDEX, "an unknown user") and not (kind.may or NONE) & BOTH],
 )
 @pytest_twisted.ensureDeferred
 async def test_what_is_hidden_is_answered_as_what_does_not_exist(guard: Guard, name: str, place: Any) -> None:

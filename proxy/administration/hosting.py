@@ -107,7 +107,13 @@ class Hosting:
             Version(version)
         except InvalidVersion as error:
             raise BadRequest(f"{version!r} is no version: a release is promoted as a whole") from error
-        served = (await giving.editing.project(wanted)).notes
+        found = await giving.editing.project(wanted)
+        if found.status is not None and found.status.status == "quarantined":
+            raise BadRequest(
+                f"{wanted} is quarantined on index {source}, and nothing of it is promoted: "
+                f"pypiproxy status {source} {wanted} active ends that"
+            )
+        served = found.notes
         notes = {name: note for name, note in served.items() if means(version, name)}
         if not notes:
             raise _no_such(source, wanted, version, served)

@@ -88,8 +88,8 @@ def index_cache(
 ) -> Iterator[IndexCache]:
     """What is kept of *index* (``None``: the default one), as a proxy with this configuration and data directory has it.
 
-    It is a proxy index.  The directory has to be there unless it may be *new*.  For *reading*, see :func:`open_directory`.  Raises
-    ConfigError.
+    It is a proxy index.  The directory has to be there unless it may be *new*.  For *reading*, see :func:`open_directory`.
+    Raises ConfigError.
     """
     settings, chosen = named(file, data_dir, index, new=new)
     with open_directory(settings, reading=reading) as directory:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from proxy.commands.place import ProxyPlace, options, say
+from proxy.commands.place import options, say
+from proxy.commands.remote import Performs, remotely
 from proxy.commands.speaking import note
 from proxy.core.amounts import counted, size
 
@@ -20,7 +21,8 @@ _WHICH = "VERSION|FILE"
 @click.argument("which", metavar=_WHICH)
 @click.option("--reason", help="Why, in one line: installers show it.")
 @options
-def yank(place: ProxyPlace, index: str, project: str, which: str, reason: str | None) -> None:
+@remotely
+def yank(place: Performs, index: str, project: str, which: str, reason: str | None) -> None:
     """Mark a VERSION or FILE of PROJECT on the hosted INDEX as withdrawn (PEP 592).
 
     Installers take it only where exactly this version is asked for.  Again with another --reason, the reason is replaced.
@@ -33,7 +35,8 @@ def yank(place: ProxyPlace, index: str, project: str, which: str, reason: str | 
 @click.argument("project")
 @click.argument("which", metavar=_WHICH)
 @options
-def unyank(place: ProxyPlace, index: str, project: str, which: str) -> None:
+@remotely
+def unyank(place: Performs, index: str, project: str, which: str) -> None:
     """Offer a VERSION or FILE of PROJECT on the hosted INDEX again that was yanked."""
     _show(place, place.ask("unyank", index=index, project=project, which=which), "unyanked")
 
@@ -45,7 +48,8 @@ def unyank(place: ProxyPlace, index: str, project: str, which: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="All files of PROJECT.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing: print what would be deleted.")
 @options
-def delete(place: ProxyPlace, index: str, project: str, which: str | None, everything: bool, dry_run: bool) -> None:
+@remotely
+def delete(place: Performs, index: str, project: str, which: str | None, everything: bool, dry_run: bool) -> None:
     """Delete a VERSION or FILE of PROJECT, or all of it, from the directory of the hosted INDEX.
 
     The name of a deleted file stays reserved: only the same bytes can be uploaded under it again.  The name of the project
@@ -69,7 +73,8 @@ def delete(place: ProxyPlace, index: str, project: str, which: str | None, every
 @click.argument("new", metavar="[STATUS]", required=False, type=click.Choice(_STATUSES))
 @click.option("--reason", help="Why, in one line: clients can show it.")
 @options
-def project_status(place: ProxyPlace, index: str, project: str, new: str | None, reason: str | None) -> None:
+@remotely
+def project_status(place: Performs, index: str, project: str, new: str | None, reason: str | None) -> None:
     """Show the status of PROJECT on the hosted INDEX, or set it to STATUS (PEP 792).
 
     STATUS is one of active, archived (no new files are taken), quarantined (no files are offered or taken) and deprecated
@@ -92,7 +97,8 @@ def project_status(place: ProxyPlace, index: str, project: str, new: str | None,
 @click.argument("version")
 @click.option("--dry-run", is_flag=True, help="Change nothing: print what would be promoted.")
 @options
-def promote(place: ProxyPlace, source: str, target: str, project: str, version: str, dry_run: bool) -> None:
+@remotely
+def promote(place: Performs, source: str, target: str, project: str, version: str, dry_run: bool) -> None:
     """Copy all files of VERSION of PROJECT from the hosted index FROM to the hosted index TO.
 
     They become visible in TO at once, or none does.  They keep their upload time, uploader, yank and attestations.  Nothing is
@@ -111,7 +117,7 @@ def promote(place: ProxyPlace, source: str, target: str, project: str, version: 
     note("nothing was promoted (--dry-run)" if dry_run else f"{counted(len(outcome['new']), 'file')} promoted")
 
 
-def _show(place: ProxyPlace, changed: list[dict[str, Any]], done: str) -> None:
+def _show(place: Performs, changed: list[dict[str, Any]], done: str) -> None:
     if place.as_json:
         for each in changed:
             say(each)

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import click
-from attrs import frozen
 from rich.console import Console
 
+from proxy.commands.logins import Logins, ServerLogin
 from proxy.commands.place import ProxyPlace, options, say
-from proxy.commands.speaking import fail, note, quiet
+from proxy.commands.speaking import note, quiet
 from proxy.core.amounts import counted, size
-from proxy.mechanism.secret_files import netrc_entry
 from proxy.warm.progress import Bar, Lines, Quiet
 from proxy.warm.report import Outcome
 
-#: Environment variables that have what a source asks for.
-_PASSWORD, _TOKEN = "PYPIPROXY_IMPORT_PASSWORD", "PYPIPROXY_IMPORT_TOKEN"  # names of variables
-
-
-@frozen
-class _Login:
-    username: str | None = None
-    password: str | None = None
-    token: str | None = None
+_LOGINS = Logins("--from", "PYPIPROXY_IMPORT_PASSWORD", "PYPIPROXY_IMPORT_TOKEN")  # names of variables
 
 
 @click.command("import")
@@ -50,7 +38,7 @@ def import_projects(place: ProxyPlace, index: str, projects: tuple[str, ...], so
 
     Exit status: 1 if a file could not be taken.
     """
-    url, login = _login(source) if "://" in source else (os.path.abspath(source), _Login())
+    url, login = _LOGINS.of(source) if "://" in source else (os.path.abspath(source), ServerLogin())
     console = Console(stderr=True)
     shown: Quiet = Quiet() if quiet() or place.as_json else Bar(console) if console.is_terminal else Lines(console)
     with shown:
@@ -99,40 +87,3 @@ def _reporter(shown: Quiet, as_json: bool) -> Callable[[Any], None]:
             shown.told(said["arrived"])
 
     return report
-
-
-def _login(source: str) -> tuple[str, _Login]:
-    """The URL without credentials, and these.  Exits with a message for what cannot be used."""
-    try:
-        parts = urlsplit(source)
-        host = parts.hostname or ""
-    except ValueError:
-        raise click.UsageError(f"--from: {source!r} is no URL") from None
-    if parts.password is not None:
-        raise click.UsageError(
-            f"--from: everybody on this machine can see a password on the command line; put it into {_PASSWORD} or netrc"
-        )
-    url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    if token := os.environ.get(_TOKEN):
-        return url, _Login(token=token)
-    username = parts.username
-    if username is not None and (password := os.environ.get(_PASSWORD)):
-        return url, _Login(username, password)
-    found = _of_netrc(host)
-    if found is not None and username in (None, found[0]):
-        return url, _Login(*found)
-    if username is None:
-        return url, _Login()
-    if not sys.stdin.isatty():
-        fail(f"no password for {username} at {host}: put it into {_PASSWORD} or netrc")
-    return url, _Login(username, click.prompt(f"Password for {username} at {host}", hide_input=True, err=True))
-
-
-def _of_netrc(host: str) -> tuple[str, str] | None:
-    given = os.environ.get("NETRC")
-    try:
-        return netrc_entry(Path(given) if given else Path.home() / ".netrc", host)
-    except OSError:
-        return None
-    except ValueError:
-        return None  # it has no entry for this host, or cannot be understood

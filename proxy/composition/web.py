@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.rights import Rights
 from proxy.access.stated import StatedUsers
+from proxy.administration.hosting import Hosting
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
@@ -24,6 +25,7 @@ from proxy.settings import ReverseProxySettings, Settings
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
+from proxy.web.changing import Changes
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door
@@ -171,6 +173,7 @@ def build_web(
         Browsing(means.work),
         FlatPages(means.work),
         uploads,
+        Changes(door, indexes.repositories, _hosted(indexes), Hosting(indexes.parts).operations),
         lists,
         Exchanging(exchange, [name for name, each in indexes.receiving.items() if each.takes_uploads], indexes.default),
         identity,
@@ -193,6 +196,11 @@ def build_web(
     )
     means.metrics.in_progress.set_function(lambda: front.in_progress)
     return Web(settings, front, uploads, lists, readiness, means, serving=serving)
+
+
+def _hosted(indexes: Indexes) -> frozenset[str]:
+    """The indexes with files of their own."""
+    return frozenset(name for name, each in indexes.parts.items() if each.hosted is not None)
 
 
 def _stated(settings: ReverseProxySettings | None) -> StatedUsers | None:

@@ -19,6 +19,7 @@ from proxy.upstream.http.identity import Identity, entries, passed_through
 from proxy.web.answers import Answer, Ask, close_body
 from proxy.web.astray import Astray
 from proxy.web.browsing import Browsing, is_browsing
+from proxy.web.changing import CHANGES, Changes
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.door import Door
 from proxy.web.exchanging import Exchanging
@@ -84,6 +85,7 @@ class Routes:
         browsing: Browsing,
         links: FlatPages,
         uploads: Uploads,
+        changes: Changes,
         lists: ProjectLists,
         exchanging: Exchanging,
         identity: Identity,
@@ -96,6 +98,7 @@ class Routes:
         self._operations = operations
         self._overview = overview
         self._uploads = uploads
+        self._changes = changes
         self._lists = lists
         self._door = door
         self._exchanging = exchanging
@@ -111,6 +114,8 @@ class Routes:
         if is_upload(ask):
             self._refuse_loop(ask)
             return await self._upload(ask)
+        if ask.method == "POST" and isinstance(ask.route, Below) and ask.route.pattern in CHANGING:
+            return await self._change(ask.route, ask)
         refuse_body(ask)
         if ask.method not in ("GET", "HEAD"):
             allow = self._allowed(ask.route)
@@ -161,9 +166,17 @@ class Routes:
                 raise NotFound(f"{why}; uploads: {self._uploads.whereabouts(ask)}")
         raise self._uploads.refusal(ask, None, (), self._allowed(ask.route))
 
+    async def _change(self, below: Below, ask: Ask) -> Answer:
+        repository = self._repositories[below.index]
+        if not self._changes.are_made_in(below.index):
+            raise self._changes.refusal(ask, repository)
+        return await ROUTES[below.pattern]["POST"].answer(self, At(repository, below.root, ask), *below.values)
+
     def _allowed(self, route: Route) -> str:
         """The methods that are answered at *route*, as in ``Allow``."""
         match route:
+            case Below(index, _, pattern) if pattern in CHANGING:
+                taken, read = self._changes.are_made_in(index), False
             case Below(index, _, pattern) if pattern in UPLOADS:
                 taken, read = self._uploads.taken_by(index), pattern == ""
             case Slashless(index=str(index)):
@@ -228,6 +241,16 @@ class Routes:
     async def _flat_without_slash(self, at: At) -> Answer:
         return redirect("links/")
 
+    async def _changed(self, operation: str, at: At, project: str) -> Answer:
+        return await self._changes.answer(at.repository, normalize(project), operation, at.ask)
+
+    async def _change_url(self, at: At, project: str) -> Answer:
+        """What is not a change."""
+        allow = self._allowed(at.ask.route)
+        raise MethodNotAllowed(
+            f"{at.ask.path[:SHOWN]} changes a project: only {allow or 'nothing'} is answered here", allow=allow
+        )
+
     async def _age(self, at: At) -> Answer:
         return last_modified(at.repository)
 
@@ -275,6 +298,14 @@ def _read(answer: Callable[..., Awaitable[Answer]]) -> Mapping[str, Handling]:
 
 _RECEIVE = {"POST": Handling(Routes._receive, Permission.UPLOAD)}
 
+
+def _change(operation: str) -> Mapping[str, Handling]:
+    def changed(routes: Routes, at: At, project: str) -> Awaitable[Answer]:
+        return routes._changed(operation, at, project)
+
+    return {**_open(Routes._change_url), "POST": Handling(changed, Permission.MAINTAIN)}
+
+
 _PAGE = "simple/{project}/"
 #: Every path below an index, and what answers there by method; the first that fits.  ``{…}`` is one segment of that kind.
 ROUTES: Mapping[str, Mapping[str, Handling]] = {
@@ -292,6 +323,7 @@ ROUTES: Mapping[str, Mapping[str, Handling]] = {
     "links": _open(Routes._flat_without_slash),
     "last-modified": _read(Routes._age),
     "simple/pypi/{project}/json": _read(Routes._legacy_of_pip_tools),
+    **{f"projects/{{project}}/{operation}": _change(operation) for operation in CHANGES},
     "{project}/json": _read(Routes._legacy_of_pip_tools),
     "pypi/{project}/json": _read(Routes._legacy),
     "pypi/{project}/{version}/json": _read(Routes._legacy),
@@ -300,7 +332,15 @@ ROUTES: Mapping[str, Mapping[str, Handling]] = {
     "{project}/": _open(Routes._page_without_simple),
 }
 
+
+def _posted(permission: Permission) -> frozenset[str]:
+    """The paths that are posted to with *permission*."""
+    return frozenset(each for each, methods in ROUTES.items() if "POST" in methods and methods["POST"].permission is permission)
+
+
 #: The paths below an index that uploads are posted to.
-UPLOADS = frozenset(pattern for pattern, methods in ROUTES.items() if "POST" in methods)
+UPLOADS = _posted(Permission.UPLOAD)
+#: Those at which projects are changed.
+CHANGING = _posted(Permission.MAINTAIN)
 #: What each method at each of them needs.
 PERMISSIONS = {pattern: {method: each.permission for method, each in methods.items()} for pattern, methods in ROUTES.items()}

@@ -29,6 +29,7 @@ from proxy.mechanism.waiters import Waiters
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Ask
 from proxy.web.bodies import RequestBody
+from proxy.web.changing import refuse_foreign
 from proxy.web.door import Door, Question
 from proxy.web.multipart_form import MultipartForm
 from proxy.web.origin import origin
@@ -57,6 +58,7 @@ class Uploads:
 
     async def answer(self, repository: IRepository, ask: Ask) -> Answer:
         """The answer to the upload *ask* to the index *repository*, which takes uploads.  Raises ProxyError."""
+        refuse_foreign(ask)
         await self._permit(ask, repository, None)
         body = ask.body
         if body is None:

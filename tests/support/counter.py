@@ -18,6 +18,7 @@ from proxy.mechanism.offload import Inline
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
+from proxy.web.changing import Changes
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door, NoAccounts
@@ -98,6 +99,7 @@ class Counter:
             Browsing(offload),
             FlatPages(offload),
             self.uploads,
+            Changes(door),
             ProjectLists(door, tempfile.TemporaryFile, offload),
             Exchanging(exchange, [each.name for each in shops if each.takes_uploads], default),
             identity,

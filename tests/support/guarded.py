@@ -30,6 +30,7 @@ from proxy.storage.memory import MemoryVersioned
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
+from proxy.web.changing import Changes
 from proxy.web.connections import BoundedSite
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door
@@ -121,7 +122,7 @@ class Guarded:
         self.tokens = Tokens(self.records, lambda: 2e9)
         failures = FailedLogins(reactor.seconds, longest=0.0)
         self.accounts = Accounts(self.users, self.tokens, reactor, lambda: 2e9, self.audit, failures)
-        door = Door(GrantedRights(grants), self.accounts, self.audit, by_name, PERMISSIONS)
+        door = Door(GrantedRights(grants, first_uploader=_began), self.accounts, self.audit, by_name, PERMISSIONS)
         self.uploads = Uploads({each.name: each for each in shops}, None, door)
         self._lists = ProjectLists(door, tempfile.TemporaryFile, offload)
         routes = Routes(
@@ -134,6 +135,7 @@ class Guarded:
             Browsing(offload),
             FlatPages(offload),
             self.uploads,
+            Changes(door, by_name, frozenset(each.name for each in shops)),
             self._lists,
             Exchanging(None, (), None),
             identity,
@@ -179,6 +181,11 @@ class Guarded:
     def port(self) -> int:
         number: int = self._port.getHost().port
         return number
+
+
+def _began(index: str, project: str) -> str:
+    """The user ``ci`` uploaded first to everything."""
+    return "user:ci"
 
 
 async def _well() -> tuple[()]:
