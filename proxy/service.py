@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from proxy.access.principals import WARM
 from proxy.access.rights import Rights
-from proxy.composition.accounts import build_access
+from proxy.composition.accounts import build_access, has_own_readers
 from proxy.composition.caches import build_caches, sweep
 from proxy.composition.claims import build_claims, carried_claims
 from proxy.composition.commands import build_commands
@@ -66,7 +66,9 @@ class ProxyService(MultiService):
         self._serving = serving and not reading
         self._means = build_means(reactor, clock)
         self.storage = (read_storage if reading else open_storage)(settings.server, self._means)
-        self.caches = build_caches(settings.server, settings.indexes, self.storage, self._means)
+        self.caches = build_caches(
+            settings.server, settings.indexes, self.storage, self._means, divided=has_own_readers(settings)
+        )
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
         self.claims = build_claims(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
 from proxy.core.uploads import Uploaded
-from proxy.settings import GrantSettings
+from proxy.settings import GrantSettings, IndexSettings
 from tests.hosting import drop, hosted, listed, upload
 from tests.inprocess import JSON, Running, Start
+from tests.support.fake_upstream import FakeUpstream
 from tests.support.wheels import wheel
 
 #: What Alice alone may read, and what stands in the other index.
@@ -153,3 +156,43 @@ def _let_go(folder: Path) -> None:
     for each in folder.rglob("*.json"):
         if each.is_fifo():
             os.close(os.open(each, os.O_RDWR | os.O_NONBLOCK))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_public_page_that_states_the_digest_of_a_private_file_does_not_lead_to_its_bytes(
+    serve: Start, upstream: FakeUpstream
+) -> None:
+    metadata_digest = hashlib.sha256(SECRET.metadata).hexdigest()
+    evil, six = wheel("evil-app", "1.0"), wheel("six", "1.16")
+    for name in ("evil_app-1.0-py3-none-any.whl", "evil_app-2.0-py3-none-any.whl"):
+        stated = {"sha256": SECRET.sha256}
+        beside = {"core-metadata": {"sha256": metadata_digest}} if "2.0" in name else {}
+        upstream.add_file("evil-app", name, evil.data, hashes=stated, metadata=evil.metadata, entry=beside)
+    upstream.add_file("six", six.filename, six.data)
+    pypi = IndexSettings(name="pypi", upstreams=("up0",), default=True, prefetch=False)
+
+    async def asked(proxy: Running) -> None:
+        files = (await proxy.page("evil-app"))["files"]
+        assert {each["hashes"]["sha256"] for each in files} == {SECRET.sha256}
+        for each in files:
+            path = urljoin("/simple/evil-app/", each["url"])
+            for ending in ("", ".metadata"):
+                reply = await proxy.get(path + ending)
+                assert SECRET.data not in reply.body
+                assert SECRET.metadata not in reply.body
+
+    proxy = await serve(upstream, indexes=(pypi, hosted("internal", default=False)), grants=GRANTS)
+    receiving = proxy.service.receiving["internal"]
+    assert await upload(receiving, SECRET) is Uploaded.NEW
+    private = proxy.service.indexes["internal"].everything
+    (await private.file("acme-app", f"sha256-{SECRET.sha256}", f"{SECRET.filename}.metadata")).close()  # it is stored now
+    await asked(proxy)
+    # It is known after a restart too, and when the file was deleted; what upstream has itself is served as always.
+    await proxy.stop()
+    proxy = await serve(upstream, indexes=(pypi, hosted("internal", default=False)), grants=GRANTS)
+    await asked(proxy)
+    assert len(await proxy.service.administration.perform("delete", index="internal", project="acme-app")) == 1
+    await asked(proxy)
+    assert await upload(proxy.service.receiving["internal"], six) is Uploaded.NEW
+    assert (await proxy.get(await proxy.link("six", six.filename))).body == six.data
+    assert any(six.filename in each.path for each in upstream.asked)

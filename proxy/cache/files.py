@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from proxy.cache.private_bytes import PrivateBytes
 from proxy.cache.room import Room
 from proxy.core.completeness import check
 from proxy.core.events import Incident, Notice
@@ -64,7 +65,7 @@ class FileCache:
     """All files of one data directory.
 
     *recorder* is told what is worth counting, *used* of each use of a stored file, by its sha256.  *later* times the patience
-    with slow clients on a full disk.
+    with slow clients on a full disk.  *private* knows what is not for all indexes.
     """
 
     log = Logger()
@@ -77,7 +78,9 @@ class FileCache:
         used: Callable[[str], None] = lambda sha256: None,
         room: Room | None = None,
         later: Later | None = None,
+        private: PrivateBytes | None = None,
     ) -> None:
+        self._private = private
         self._store = store
         self._offload = offload
         self._recorder = recorder
@@ -100,6 +103,19 @@ class FileCache:
         if source is not None and source.sha256 is not None:
             self._used(source.sha256)
         return source
+
+    async def shared(self, sha256: str) -> IBytesSource | None:
+        """As :meth:`stored`, for an index that never had these bytes, whose page states them: not if they are for others."""
+        return None if await self.is_private(sha256) else await self.stored(sha256)
+
+    async def is_private(self, sha256: str) -> bool:
+        """Whether these bytes are not for an index that never had them."""
+        return self._private is not None and await self._private.hold(sha256)
+
+    def keep_private(self, sha256: str) -> None:
+        """Told of bytes that are about to be stored for a hosted index."""
+        if self._private is not None:
+            self._private.add(sha256)
 
     def _arriving(self, sha256: str) -> bool:
         spool = self._joinable(f"sha256-{sha256}")

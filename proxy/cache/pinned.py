@@ -13,6 +13,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from proxy.cache.ledger import Ledger, means
+from proxy.cache.private_bytes import PrivateBytes
 from proxy.interfaces import IFileStore, IVersionedRecords
 from proxy.model import NO_BYTES, Change
 from proxy.names import filename_of
@@ -37,13 +38,22 @@ class PinnedFile:
 
 
 class PinnedBook:
-    """All pinned files of a data directory.  The files of the indexes named *hosted* never go, pinned or not."""
+    """All pinned files of a data directory.  The files of the indexes named *hosted* never go, pinned or not.
+
+    *private* is told of what is guarded for them.
+    """
 
     log = Logger()
 
     def __init__(
-        self, records: IVersionedRecords, ledger: Ledger, store: IFileStore, hosted: Collection[str] = frozenset()
+        self,
+        records: IVersionedRecords,
+        ledger: Ledger,
+        store: IFileStore,
+        hosted: Collection[str] = frozenset(),
+        private: PrivateBytes | None = None,
     ) -> None:
+        self._private = private
         self._records = records
         self._ledger = ledger
         self._store = store
@@ -160,6 +170,8 @@ class PinnedBook:
 
     def guard(self, sha256: str) -> None:
         """These bytes stay, until as often :meth:`unguard` was called; no ledger entry names them yet."""
+        if self._private is not None:
+            self._private.add(sha256)
         self._guarded[sha256] += 1
         self._recent.add(sha256)
 

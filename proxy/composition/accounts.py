@@ -103,6 +103,13 @@ def build_access(
     )
 
 
+def has_own_readers(settings: Settings) -> bool:
+    """Whether some proxy index is not for everybody."""
+    extents = [grant_of(each).scope.extent for each in settings.grants if each.role == Role.READER.value]
+    extents += _read_by_jobs(settings.ci)
+    return any(each.includes_index(index.name) for each in extents for index in settings.indexes if index.kind == "proxy")
+
+
 def _read_by_jobs(settings: CiSettings | None) -> list[Extent]:
     """What rules give CI jobs to read: a grant like others."""
     rules = () if settings is None else settings.rules

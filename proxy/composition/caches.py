@@ -14,6 +14,7 @@ from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER
 from proxy.cache.pinned import PinnedBook
+from proxy.cache.private_bytes import PrivateBytes
 from proxy.cache.records import remove_missing
 from proxy.cache.room import Room
 from proxy.cache.usage import UsageBook
@@ -81,12 +82,16 @@ def sweep(storage: Storage) -> None:
     swept.addErrback(lambda failure: _log.failure("partial files could not be swept", failure))
 
 
-def build_caches(server: ServerSettings, indexes: Sequence[IndexSettings], storage: Storage, means: Means) -> Caches:
-    """The caches over *storage*, within the limits of *server*, for *indexes*."""
+def build_caches(
+    server: ServerSettings, indexes: Sequence[IndexSettings], storage: Storage, means: Means, *, divided: bool = False
+) -> Caches:
+    """The caches over *storage*, within the limits of *server*, for *indexes*; *divided*: some have readers of their own."""
     hosted = frozenset(each.name for each in indexes if each.kind == "hosted")
+    proxies = frozenset(each.name for each in indexes if each.kind == "proxy")
     ledger = Ledger(storage.ledger, int(server.page_memory * _FOR_ENTRIES), means.work)
     usage = UsageBook(storage.files, means.disk, means.clock)
-    pinned = PinnedBook(storage.ledger, ledger, storage.files, hosted)
+    private = PrivateBytes(ledger, proxies, divided=divided and len(proxies) > 1)
+    pinned = PinnedBook(storage.ledger, ledger, storage.files, hosted, private)
     room = Room(
         storage.files,
         usage,
@@ -105,5 +110,5 @@ def build_caches(server: ServerSettings, indexes: Sequence[IndexSettings], stora
         usage=usage,
         pinned=pinned,
         room=room,
-        files=FileCache(storage.files, means.disk, means.metrics, usage.used, room, later=means.reactor.callLater),
+        files=FileCache(storage.files, means.disk, means.metrics, usage.used, room, means.reactor.callLater, private),
     )

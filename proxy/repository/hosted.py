@@ -212,6 +212,7 @@ class HostedRepository:
             data = await closing_after(self._offload.run(read_metadata, file, filename), wheel)
         except Unreadable as error:
             raise StorageFailed(f"the metadata of {filename} cannot be read: {error}") from error
+        self._files.keep_private(hashlib.sha256(data).hexdigest())
         sha256 = await self._files.keep(data)
         await self._ledger.add(
             self.name, found.name, entered, LedgerEntry(sha256, len(data), {"sha256": sha256}, "", self._clock())

@@ -57,6 +57,7 @@ class ListedFiles:
         self._upstreams = sources.upstreams
         self._pages = sources.pages
         self._ledger = sources.ledger
+        self._files = sources.files
         self._gate = gate
         self._remote = remote
         self._offload = offload
@@ -113,7 +114,7 @@ class ListedFiles:
         if entry is not None:
             return entry.sha256, entry.size
         sha256 = None if listed is None else listed.file.hashes.get("sha256")
-        return None if sha256 is None else (sha256, None)
+        return None if sha256 is None or await self._files.is_private(sha256) else (sha256, None)
 
     async def sidecar(self, project: str, listed: Listed, expected: Digest | None) -> bytes:
         """Upstream's own metadata of the file.  Raises as :meth:`IUpstreams.fetch`."""

@@ -185,6 +185,8 @@ class Sidecars:
         expected = search.expected
         metadata = expected.hex if expected is not None and expected.algorithm == "sha256" else None
         file = await search.holder.committed(key.project, key.asked, key.filename, listed)
+        if metadata is not None and await self._files.is_private(metadata):
+            metadata = None  # nobody has shown yet that this index has them
         candidates = ([] if metadata is None else [(metadata, None)]) + ([] if file is None else [file])
         source = await self._files.first_stored(candidates)
         if source is None:

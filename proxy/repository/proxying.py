@@ -229,7 +229,7 @@ class ProxyRepository:
         listed = await self._listed.listed(project, asked, filename)
         wanted = self._listed.wanted(project, listed)
         if wanted.digest is not None and wanted.digest.algorithm == "sha256":
-            stored = await self._files.stored(wanted.digest.hex)
+            stored = await self._files.shared(wanted.digest.hex)
             if stored is not None:
                 try:
                     await self._committed(wanted, wanted.digest.hex, stored.size or 0)

@@ -1,0 +1,53 @@
+"""Which stored bytes a proxy index may serve by the word of a page alone, and which came here by another index.
+
+All indexes share one store, and a page may state any digest: whoever can have a page list a file, and knows the digest of
+somebody else's, would get its bytes.  Digests are no secrets; they stand in lock files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from proxy.cache.ledger import Ledger
+from proxy.errors import StorageFailed
+from proxy.mechanism.flight import Flights
+
+
+class PrivateBytes:
+    """The bytes that other indexes than the *proxies* have, or had.
+
+    *divided* is whether proxy indexes have different readers: then none of them gets what another has fetched.
+    """
+
+    def __init__(self, ledger: Ledger, proxies: Collection[str], *, divided: bool = False) -> None:
+        self._ledger = ledger
+        self._proxies = frozenset(proxies)
+        self._divided = divided
+        self._digests: set[str] = set()
+        self._is_read = False
+        self._reads: Flights[None] = Flights()
+
+    def add(self, sha256: str) -> None:
+        """Told of bytes that are about to be stored for a hosted index."""
+        self._digests.add(sha256)
+
+    async def hold(self, sha256: str) -> bool:
+        """Whether these bytes are for others, as long as the index that asks has not obtained them by itself.
+
+        So is everything while the ledger cannot be read.
+        """
+        if self._divided:
+            return True
+        if not self._is_read:
+            try:
+                await self._reads.join("all", self._read)
+            except StorageFailed:
+                return True
+        return sha256 in self._digests
+
+    async def _read(self) -> None:
+        for index, project in await self._ledger.places():
+            if index not in self._proxies:
+                entries = await self._ledger.peek(index, project)
+                self._digests.update(entry.sha256 for entry in entries.values())
+        self._is_read = True
