@@ -88,7 +88,8 @@ class ProxyService(MultiService):
         self._access = build_access(settings, self.storage, self._means, self.first_uploader, reading=reading)
         self._exchange = self._built_exchange()
         self._rotation = Rotation(self._rotating, reactor)
-        others = (self._look_at_commands, self._rotation.look)
+        issuers = () if self._exchange is None else (self._exchange.look,)
+        others = (self._look_at_commands, self._rotation.look, *issuers)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
         look = self._watch.look
         carried = partial(carried_claims, settings, self.caches.claims, self.claims)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import pytest
 import pytest_twisted
@@ -16,18 +17,26 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from proxy.access.jobs import Minted
 from proxy.access.roles import Permission, Role
 from proxy.access.tokens import Confinement
 from proxy.accounts.tokens import IssuedScope
 from proxy.core.audited import AuditOutcome
+from proxy.errors import ExchangeRefused
+from proxy.interfaces import IExchange
 from proxy.settings import GrantSettings
 from proxy.web.changing import CHANGES
+from proxy.web.exchanging import EXCHANGES
+from proxy.web.operations import ANSWERED
+from proxy.web.routes import Below, DiscoveryRoute, ExchangeRoute, NoRoute, OperationsRoute, Route, Slashless, TopLevel
 from proxy.web.site import ROUTES
 from tests.inprocess import JSON, Start
 from tests.shelf import Shelf
 from tests.support import wire
 from tests.support.browser import BROWSER
+from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.guarded import Guarded, Together, grant
 from tests.support.logins import basic
@@ -256,6 +265,61 @@ async def test_what_is_hidden_is_answered_as_what_does_not_exist(guard: Guard, n
                 assert comparable(there) == comparable(nothing), (method, path)
                 if ROUTES[pattern]["GET"].permission is not None:
                     assert there.status == (401 if KINDS[name].may is None else 404)
+
+
+@implementer(IExchange)
+class Refusing:
+    """An exchange that knows no job."""
+
+    audience = "pypiproxy"
+
+    async def mint(self, id_token: str, index: str | None, origin: str) -> Minted:
+        raise ExchangeRefused("invalid-token", "nobody is known here")
+
+    async def burn(self, token: str, origin: str) -> None:
+        return None
+
+
+def elsewhere() -> Mapping[type, Mapping[tuple[str, str], int]]:
+    """The routes beside those below an index: method and path of each, and the status that everybody gets there."""
+    key = hashlib.sha256(b"/index/internal/legacy/").hexdigest()
+    exchanges = {
+        (method, f"{root}_/oidc/{verb}"): {"audience": 200, "mint-token": 422, "burn-token": 202}[verb]
+        for verb, method in EXCHANGES.items()
+        for root in ("/", "/index/internal/")
+    }
+    return {
+        Below: {},  # they are in ROUTES
+        OperationsRoute: {("GET", f"/-/{each}"): 200 for each in ("", *ANSWERED)} | {("POST", "/-/ready"): 405},
+        ExchangeRoute: {**exchanges, ("GET", "/_/oidc/mint-token"): 405, ("GET", "/_/oidc/nothing"): 404},
+        DiscoveryRoute: {("GET", f"/.well-known/pytp/{key}"): 200, ("GET", "/.well-known/pytp/x"): 404},
+        TopLevel: {("GET", "/"): 200, ("GET", "/index/"): 200, ("GET", "/favicon.ico"): 204, ("POST", "/"): 405},
+        Slashless: {("GET", "/-"): 307, ("GET", "/index"): 307, ("GET", "/index/internal"): 307},
+        NoRoute: {("GET", "/index/none/simple/"): 404, ("GET", "/index/internal/a/b/c"): 404, ("POST", "/nothing"): 405},
+    }
+
+
+def test_the_table_of_other_routes_has_every_kind_of_them() -> None:
+    assert set(elsewhere()) == set(get_args(Route))
+
+
+@pytest_twisted.ensureDeferred
+async def test_routes_that_need_no_right_are_the_same_for_everybody(guard: Guard) -> None:
+    site = await guard(Shelf("internal", ACME, OPEN), shops=[Shop("internal")], grants=GRANTS[:1], exchange=Refusing())
+    wrong = []
+    for name, kind in KINDS.items():
+        login = await kind.login(site)
+        for routes in elsewhere().values():
+            for (method, path), status in routes.items():
+                headers = {} if login is None else {"Authorization": login}
+                if "oidc" in path and method == "POST":
+                    reply = await post(site.port, path, b'{"token": "x"}', "application/json", **headers)
+                else:
+                    reply = await site.get(path, login, method, Accept="application/json", Content_Length="0")
+                if reply.status != status:
+                    wrong.append((name, method, path, reply.status))
+                assert b"acme" not in reply.body
+    assert wrong == []
 
 
 def comparable(reply: Reply) -> tuple[int, str, dict[str, str], bytes]:

@@ -15,6 +15,7 @@ from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import LogEvent, formatEvent
 
+from proxy.core.troubles import Reason
 from proxy.identity.issuers import FRESH, PAUSE, USABLE, Issuer, IssuerDown
 from proxy.settings import IssuerSettings
 from tests.support import certs
@@ -88,6 +89,35 @@ async def test_an_authority_of_ones_own_is_trusted_if_it_is_named(
     authority = tmp_path / "ca.pem"
     authority.write_bytes(certs.authority().certificate_pem)
     assert await make(fake, ca_file=authority).key("first", "RS256") is not None
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_had_is_reported_for_an_hour_or_until_it_can(
+    start: Callable[..., FakeIssuer], make: Make, ahead: Ahead
+) -> None:
+    fake = start()
+    issuer, broken = make(fake), {"/keys": b"no keys"}
+    assert issuer.look() is None
+    fake.documents.update(broken)
+    with pytest.raises(IssuerDown):
+        await issuer.key("first", "RS256")
+    trouble = issuer.look()
+    assert trouble is not None
+    assert trouble.reason is Reason.ISSUER
+    assert trouble.words.startswith(f"the issuer ci ({fake.url}) ")
+    assert trouble.words.endswith(": its CI jobs get no tokens")
+    ahead.by += FRESH
+    assert issuer.look() is None
+    fake.documents.clear()
+    assert await issuer.key("first", "RS256") is not None
+    fake.documents.update(broken)
+    ahead.by += FRESH
+    assert await issuer.key("first", "RS256") is not None
+    assert str(issuer.look()).count("the keys that are known are used") == 1
+    fake.documents.clear()
+    ahead.by += PAUSE
+    assert await issuer.key("second", "RS256") is None
+    assert issuer.look() is None
 
 
 @pytest_twisted.ensureDeferred

@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 
 from proxy.composition.means import Means
+from proxy.core.troubles import Trouble
 from proxy.identity.exchange import TokenExchange
 from proxy.identity.issuers import Issuer, site_of
 from proxy.interfaces import IAuditLog, IMinting
@@ -29,6 +30,10 @@ class BuiltExchange:
     def rotating(self) -> Sequence[Rotating[Any]]:
         """The files that have to be looked at regularly."""
         return [file for each in self.issuers for file in each.rotating]
+
+    async def look(self) -> Sequence[Trouble]:
+        """The issuers whose keys cannot be had."""
+        return [trouble for each in self.issuers if (trouble := each.look()) is not None]
 
     async def close(self) -> None:
         """Close the connections to issuers."""

@@ -107,7 +107,7 @@ class HostedKind:
             if catalogue.trouble is None:
                 return None
             why = f"the directory of index {index.name} cannot be read ({catalogue.trouble}): what is known is served"
-            return Trouble(Reason.NOT_READABLE, f"{why}; check {folder.root}")
+            return Trouble(Reason.NOT_READABLE, f"{why}; check that it is there, its owner and its mode")
 
         offered, everything = repository(self._policy), repository(Policy())
         drop = DropDirectory(catalogue, means.reactor, means.disk)

@@ -18,6 +18,7 @@ class Reason(enum.Enum):
     DAMAGED = "damaged-entries"
     COMMANDS = "commands-unreachable"
     UPSTREAM = "upstream-down"
+    ISSUER = "issuer-down"
     ROTATION = "secret-not-usable"
 
 

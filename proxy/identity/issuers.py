@@ -16,6 +16,7 @@ from joserfc.jwk import Key
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from proxy.core.troubles import Reason, Trouble
 from proxy.identity.keys import Keys, read_discovery, read_keys
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import Flights
@@ -93,6 +94,13 @@ class Issuer:
             await self._fetch()
             key = self._keys.find(kid, algorithm)
         return key
+
+    def look(self) -> Trouble | None:
+        """What is wrong, if the keys could not be had when a job needed them within the last hour."""
+        if self.trouble is None or self._tried_at is None or self._now() - self._tried_at >= FRESH:
+            return None
+        meanwhile = "the keys that are known are used" if self._younger_than(USABLE) else "its CI jobs get no tokens"
+        return Trouble(Reason.ISSUER, f"the issuer {self.settings.name} ({self.settings.url}) {self.trouble}: {meanwhile}")
 
     async def close(self) -> None:
         """Close idle connections."""

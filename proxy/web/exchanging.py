@@ -22,7 +22,7 @@ from proxy.web.routes import SHOWN, ExchangeRoute
 #: The longest body of a request (bytes).
 _LONGEST = 64 * KIB
 #: What there is, and how it is asked.
-_METHODS: Mapping[str, str] = {"audience": "GET", "mint-token": "POST", "burn-token": "POST"}
+EXCHANGES: Mapping[str, str] = {"audience": "GET", "mint-token": "POST", "burn-token": "POST"}
 _UNENCRYPTED = (
     "a token arrived over plain http, where others may have read it, and was not looked at: use https"
     " (access.allow_plaintext_auth = true permits plain http)"
@@ -60,7 +60,7 @@ class Exchanging:
 
     async def answer(self, route: ExchangeRoute, ask: Ask) -> Answer:
         """Raises NotFound, MethodNotAllowed."""
-        method = _METHODS.get(route.verb)
+        method = EXCHANGES.get(route.verb)
         if self._exchange is None or method is None:
             raise NotFound(
                 "this proxy exchanges no ID tokens" if method else f"{ask.path[:SHOWN]}: there is nothing at this path"

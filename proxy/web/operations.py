@@ -22,7 +22,7 @@ from proxy.web.visitors import wants_html
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
 
 #: What there is.
-_LISTED: Mapping[str, str] = {
+ANSWERED: Mapping[str, str] = {
     "live": "whether the process answers",
     "ready": "whether it serves builds, and what is wrong",
     "metrics": "figures for Prometheus",
@@ -70,8 +70,8 @@ class Operations:
 
     async def _listed(self, ask: Ask) -> Answer:
         if not wants_html(ask):
-            return as_json({f"/-/{name}": what for name, what in _LISTED.items()})
-        found = tags.ul([tags.li(hyperlink(name, f"/-/{name}"), f": {what}") for name, what in _LISTED.items()])
+            return as_json({f"/-/{name}": what for name, what in ANSWERED.items()})
+        found = tags.ul([tags.li(hyperlink(name, f"/-/{name}"), f": {what}") for name, what in ANSWERED.items()])
         return await html(
             self._offload,
             "Operations of pypiproxy",

@@ -22,7 +22,7 @@ from proxy.accounts.tokens import IssuedScope, Tokens
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited
 from proxy.errors import NotFound
-from proxy.interfaces import IAuditLog, IFileHandle
+from proxy.interfaces import IAuditLog, IExchange, IFileHandle
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
 from proxy.statistics.recorders import UNRECORDED
@@ -106,6 +106,7 @@ class Guarded:
         trusted: Collection[str] = (),
         plaintext: bool = False,
         stated: StatedUsers | None = None,
+        exchange: IExchange | None = None,
     ) -> None:
         by_name = {each.name: each for each in repositories}
         self.repositories = repositories
@@ -137,7 +138,7 @@ class Guarded:
             self.uploads,
             Changes(door, by_name, frozenset(each.name for each in shops)),
             self._lists,
-            Exchanging(None, (), None),
+            Exchanging(exchange, [each.name for each in shops], None),
             identity,
             door,
         )
