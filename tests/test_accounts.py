@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import bcrypt
 import pytest
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -24,7 +25,7 @@ from proxy.accounts.accounts import Accounts
 from proxy.accounts.audit import AuditFile, AuditLog
 from proxy.accounts.failures import FailedLogins
 from proxy.accounts.tokens import IssuedScope, Tokens
-from proxy.accounts.turns import Turns
+from proxy.accounts.turns import Turns, network_of
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.errors import NotFound, Overloaded, RightsUnknown, StorageFailed
@@ -50,9 +51,12 @@ class Later:
         self.waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
         self.holds = False
         self.done = 0
+        #: What was computed of what.
+        self.given: list[tuple[object, ...]] = []
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         self.done += 1
+        self.given.append(args)
         if not self.holds:
             return function(*args)
         waiter: Deferred[T] = Deferred()
@@ -223,6 +227,37 @@ class AccountsTests(SynchronousTestCase):
         self.assertEqual(self.room.hashing.done, 1)
         self.room.clock.advance(6.0)
 
+    def test_who_is_none_is_compared_with_a_hash_that_takes_as_long_as_one_of_the_file(self) -> None:
+        slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(5)).decode()
+        self.room.users.path.write_text("".join(f"{name}:{slow}\n" for name in ("alice", "bob")))
+        self.room.hashing.given.clear()
+        for user in ("nobody", "alice", "nobody else"):
+            self.room.ask(basic(user, "secret"))
+        self.room.clock.advance(6.0)
+        self.assertEqual(self.room.hashing.given, [(b"secret", slow)] * 3)
+        # The password of that hash is not one of who is none.
+        self.assertIsNone(self.room.accounts.remembered(basic("nobody", "secret").encode()))
+        self.assertIsNotNone(self.room.accounts.remembered(basic("alice", "secret").encode()))
+
+    def test_addresses_of_one_network_are_one_client(self) -> None:
+        self.room.hashing.holds = True
+        guesses = [self.room.ask(basic("alice", f"guess {number}"), f"2001:db8:0:1::{number:x}") for number in range(50)]
+        asked = self.room.ask(self.right, "2001:db8:0:2::1")
+        for _ in range(3):
+            self.room.hashing.go()
+        self.assertEqual(self.successResultOf(asked), ALICE)
+        self.room.accounts.close()
+        for each in guesses:
+            each.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        for _ in range(60):
+            self.room.hashing.go()
+            self.room.clock.advance(6.0)
+
+    def test_a_file_of_users_that_is_a_directory_is_not_an_empty_one(self) -> None:
+        self.room.users.path.unlink()
+        self.room.users.path.mkdir()
+        self.failureResultOf(self.room.ask(self.right), RightsUnknown)
+
     def test_what_can_be_no_credential_is_wrong(self) -> None:
         for each in ("", "Basic", "Bearer x", basic("alice", "secret")[:-3] + "!", "Digest x"):
             asked = self.room.ask(each)
@@ -303,6 +338,24 @@ class AccountsTests(SynchronousTestCase):
         self.room.records.broken = False
         self.assertIsNotNone(now(self.room.ask(f"Bearer {text}")))
 
+    def test_a_token_of_a_user_of_the_file_ends_with_the_user(self) -> None:
+        _, text = now(self.room.tokens.issue("alice", None, None, bound=True))
+        _, other = now(self.room.tokens.issue("service", None, None))
+        file = self.room.users.path.read_text()
+        self.assertIsNotNone(now(self.room.ask(f"Bearer {text}")))
+        self.room.users.path.write_text("# somebody has removed alice by hand\n")
+        now(self.room.users.look())
+        asked = self.room.ask(f"Bearer {text}")
+        self.room.clock.advance(6.0)
+        self.assertIsNone(self.successResultOf(asked))
+        self.assertIsNotNone(now(self.room.ask(f"Bearer {other}")))
+        self.room.users.path.write_text(file)
+        self.assertIsNotNone(now(self.room.ask(f"Bearer {text}")))
+        # A file that cannot be read says nothing against users who were there.
+        self.room.users.path.unlink()
+        self.room.accounts.forget()
+        self.assertIsNotNone(now(self.room.ask(f"Bearer {text}")))
+
     def test_the_last_use_is_noted_once_an_hour(self) -> None:
         name, text = now(self.room.tokens.issue("ci", None, None))
         used = lambda: now(self.room.tokens.issued())[name][1]  # noqa: E731
@@ -324,6 +377,19 @@ class AccountsTests(SynchronousTestCase):
 
 
 # -- turns -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:0:1:a:b:c:d", "2001:db8:0:1::/64"),
+        ("-", "-"),
+    ],
+)
+def test_a_client_has_one_address_or_a_network_of_them(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 def test_origins_take_turns() -> None:

@@ -59,6 +59,17 @@ def test_where_the_users_cannot_be_read_nothing_is_said_of_them(file: Path) -> N
     assert refusal(file, GRANT, users="nonsense\n") == ""
 
 
+def test_a_directory_is_no_file_of_users(file: Path) -> None:
+    (file.parent / "data" / "people").mkdir(parents=True)
+    said = refusal(file, '[access]\nusers_file = "data/people"\n')
+    people = file.parent / "data" / "people"
+    assert f'{file}: access.users_file = "{people}": it is a directory; expected a file with a line name:hash' in said
+    (file.parent / "data" / "users").unlink()
+    (file.parent / "data" / "users").mkdir()
+    said = refusal(file, "", users=None)
+    assert f"{file.parent / 'data' / 'users'}: it is a directory; expected a file" in said
+
+
 def test_users_of_a_directory_need_not_be_in_the_file(file: Path) -> None:
     stated = '[access.reverse_proxy]\nuser_header = "X-User"\n[server]\ntrusted_proxies = ["127.0.0.1"]\n'
     (file.parent / "data").mkdir()

@@ -20,7 +20,7 @@ from proxy.access.credentials import PasswordLogin, TokenLogin, login_of
 from proxy.access.principals import Principal, PrincipalKind
 from proxy.accounts.failures import FailedLogins
 from proxy.accounts.tokens import Tokens
-from proxy.accounts.turns import Turns
+from proxy.accounts.turns import Turns, network_of
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.core.bounded import BoundedTable
@@ -118,9 +118,9 @@ class Accounts:
         key = (self._hash(credential), self._generation)
         principal = await self._verifying.join(key, lambda: self._verify(credential, login, origin))
         if principal is None:
-            await deferLater(self._reactor, self._failures.failed(origin, name))
+            await deferLater(self._reactor, self._failures.failed(network_of(origin), name))
             return None
-        self._failures.succeeded(origin, name)
+        self._failures.succeeded(network_of(origin), name)
         return principal
 
     async def _verify(self, credential: bytes, login: PasswordLogin | TokenLogin | None, origin: str) -> Principal | None:
@@ -129,8 +129,8 @@ class Accounts:
         if isinstance(login, TokenLogin):
             found = await self._tokens.principal(login.text)
             named = "a token"
-            if found is not None:
-                principal, expires = found
+            if found is not None and (found.until_removed is None or await self._users.has(found.until_removed)):
+                principal, expires = found.principal, found.expires
         elif login is not None:
             users = await self._users.users()
             # Somebody may have typed the password in the place of the name.
@@ -152,7 +152,7 @@ class Accounts:
             if found is None or found.name in await self._users.users():
                 return None
             return Principal(PrincipalKind.USER, found.name, groups=found.groups)
-        async with self._turns.of(origin, login.user):
+        async with self._turns.of(network_of(origin), login.user):
             right = await self._users.is_right(login.user, login.password)
         return Principal(PrincipalKind.USER, login.user) if right else None
 

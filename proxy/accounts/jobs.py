@@ -31,9 +31,9 @@ class JobTokens:
 
     async def burn(self, token: str) -> str | None:
         found = await self._tokens.principal(token)
-        if found is None or found[0].job is None:
+        if found is None or found.principal.job is None:
             return None
-        principal, _ = found
+        principal = found.principal
         try:
             await self._tokens.revoke(principal.name)
         except NotFound:

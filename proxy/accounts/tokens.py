@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
+from attrs import frozen
 
 from proxy.access.principals import Principal, PrincipalKind
 from proxy.access.roles import Extent, Role, Scope
@@ -39,7 +40,8 @@ class IssuedScope(msgspec.Struct, frozen=True):
 class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of a token: what proves it (a public key), whose it is, and what it may do, ``None``: what its user may.
 
-    It is a user's, or a CI *job*'s.
+    It is a user's, or a CI *job*'s.  *bound*: the user was in the file of users when it was issued, and it is valid as long
+    as that is so.
     """
 
     key: bytes
@@ -48,6 +50,19 @@ class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
     own: tuple[IssuedScope, ...] | None = None
     expires: float | None = None
     job: str | None = None
+    bound: bool = False
+
+
+@frozen(slots=True)
+class ValidToken:
+    """Whose a token is, and until when it is valid (seconds since 1970).
+
+    ``until_removed`` is the user who has to be in the file of users for that, ``None``: nobody.
+    """
+
+    principal: Principal
+    expires: float | None
+    until_removed: str | None
 
 
 _decode_issued = msgspec.json.Decoder(IssuedToken).decode
@@ -62,21 +77,29 @@ class Tokens:
         self._clock = clock
 
     async def issue(
-        self, user: str | None, own: Sequence[IssuedScope] | None, expires: float | None, *, job: str | None = None
+        self,
+        user: str | None,
+        own: Sequence[IssuedScope] | None,
+        expires: float | None,
+        *,
+        job: str | None = None,
+        bound: bool = False,
     ) -> tuple[str, str]:
         """Issue a token for *user*, or for a *job*: its id, and its text, which nobody can obtain afterwards.
+
+        A *bound* one is valid as long as *user* is in the file of users.
 
         Raises StorageFailed.
         """
         while True:
             token, key = new_token(os.urandom(40))
-            issued = IssuedToken(key, user, self._clock(), None if own is None else tuple(own), expires, job)
+            issued = IssuedToken(key, user, self._clock(), None if own is None else tuple(own), expires, job, bound)
             change = Change(f"{_FOLDER}/{token.id}", msgspec.json.encode(issued), expects=0, expires=expires)
             if await self._records.apply([change]) is not None:
                 return token.id, str(token)
 
-    async def principal(self, text: str) -> tuple[Principal, float | None] | None:
-        """Who has the token *text*, and until when (seconds since 1970); ``None`` if it is not valid.
+    async def principal(self, text: str) -> ValidToken | None:
+        """Whose the token *text* is; ``None`` if it is not valid.
 
         Raises RightsUnknown while that cannot be read.
         """
@@ -98,7 +121,7 @@ class Tokens:
         own = None if issued.own is None else tuple(each.scope for each in issued.own)
         narrowed = tuple(each.extent for each in confined)
         principal = Principal(PrincipalKind.TOKEN, token.id, issued.user, own=own, narrowed=narrowed, job=issued.job)
-        return principal, min(ends, default=None)
+        return ValidToken(principal, min(ends, default=None), issued.user if issued.bound else None)
 
     async def _used(self, name: str, expires: float | None) -> None:
         """Note that a token was used just now, at most once an hour: what cannot be written is no matter."""

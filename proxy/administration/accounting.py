@@ -79,6 +79,8 @@ class Accounting:
         """Issue a token for *user*, which expires after *expires* seconds; this answer alone has it.
 
         With a *role* it may do what that permits on *indexes* with *projects*, and nothing else; without, what its user may.
+        ``bound``: *user* is in the file of users, and it is valid as long as that is so.
+
         Raises BadRequest, NotFound, StorageFailed.
         """
         if not is_user_name(user):
@@ -89,7 +91,8 @@ class Accounting:
         if own is None and (indexes or projects):
             raise BadRequest("indexes and projects are those of a role: name one, or confine the token with token narrow")
         until = None if expires is None else self._clock() + expires
-        name, text = await self._tokens.issue(user, own, until)
+        bound = await self._users.has(user)
+        name, text = await self._tokens.issue(user, own, until, bound=bound)
         issued = (await self._tokens.issued())[name][0]
         return {**_shown(name, issued, None), "token": text}
 
@@ -132,5 +135,6 @@ def _shown(name: str, issued: IssuedToken, used: float | None) -> dict[str, Any]
         "projects": None if own is None else list(own.projects),
         "created": issued.created,
         "expires": issued.expires,
+        "bound": issued.bound,
         "used": used,
     }

@@ -83,6 +83,9 @@ def create(
     click.echo(made["token"])
     until = "" if made["expires"] is None else f", valid until {moment(made['expires'])}"
     note(f"token {made['id']} of {user}{until}: it is not shown again", err=True)
+    if not made["bound"]:
+        may = "it may do what grants to user:{0} say" if role is None else "it is valid until it is revoked or expires"
+        note(f"there is no user {user} in the file of users: {may.format(user)}", err=True)
 
 
 @click.command("list")

@@ -24,7 +24,12 @@ _DEFAULT = "defaults: server.listen"
 
 def refuse_start(settings: Settings, file: Path | None) -> None:
     """Raise ConfigError with all that is wrong with *settings*, which were read from *file*."""
-    mistakes = [*_unknown_users(settings, file), *_exposed(settings, file), *_directories_in_use(settings, file)]
+    mistakes = [
+        *_no_users(settings, file),
+        *_unknown_users(settings, file),
+        *_exposed(settings, file),
+        *_directories_in_use(settings, file),
+    ]
     if mistakes:
         heading = [] if len(mistakes) == 1 else [f"{len(mistakes)} mistakes in the configuration:"]
         raise ConfigError("\n  ".join([*heading, *mistakes]))
@@ -32,6 +37,14 @@ def refuse_start(settings: Settings, file: Path | None) -> None:
 
 def _users_file(settings: Settings) -> Path:
     return settings.access.users_file or settings.server.data_dir / users.NAME
+
+
+def _no_users(settings: Settings, file: Path | None) -> Iterator[str]:
+    """What is called as the file of users and is none."""
+    path = _users_file(settings)
+    if path.is_dir():
+        key = f"{path}" if settings.access.users_file is None else f'{file}: access.users_file = "{path}"'
+        yield f"{key}: it is a directory; expected a file with a line name:hash for each user, as pypiproxy user add writes it"
 
 
 def _unknown_users(settings: Settings, file: Path | None) -> Iterator[str]:
