@@ -17,8 +17,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent
 
+from proxy.cache.ledger import Ledger
 from proxy.core.uploads import Uploaded
 from proxy.errors import FileExists
+from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.folder import Folder
+from proxy.hosted.noted import NotedFiles
+from proxy.hosted.notes import Note, ProjectStatus, written_note
+from proxy.hosted.project import hosted_entry
+from proxy.hosted.settling import Alone, Settled
+from proxy.mechanism.offload import Inline
+from proxy.storage.memory import MemoryVersioned
 from tests.hosting import drop, hosted, listed, standing, upload
 from tests.inprocess import JSON, Running, Start
 from tests.support import wire
@@ -172,6 +181,23 @@ async def test_other_bytes_under_a_known_name_are_reported_and_the_first_ones_se
     drop(folder, OLD)
     await until_listed(proxy, "app", APP, OLD)
     assert said(logged, f"{APP.filename} of {INDEX} is not served") == 2  # once a run
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_bytes_under_another_spelling_of_a_known_name_are_reported(
+    serve: Start, folder: Path, logged: list[LogEvent]
+) -> None:
+    proxy = await serve(indexes=(hosted(),))
+    drop(folder, APP)
+    await until_listed(proxy, "app", APP)
+    (folder / "app" / "App-2.0.0-py3-none-any.whl").write_bytes(OTHER.data)
+    await until_said(logged, f"App-2.0.0-py3-none-any.whl of {INDEX} is not served: it is {APP.filename} by another spelling")
+    assert (await listed(proxy, "app")).keys() == {APP.filename}
+    (folder / "app" / "app-2.0-1-py3-none-any.whl").write_bytes(OTHER.data)  # another build is another file
+    await until_said(logged, "app-2.0-1-py3-none-any.whl was added")
+    # The same bytes may have several names.
+    (folder / "app" / "APP-2.0-py3-none-any.whl").write_bytes(APP.data)
+    await until_said(logged, "APP-2.0-py3-none-any.whl was added")
 
 
 @pytest_twisted.ensureDeferred
@@ -352,6 +378,61 @@ async def test_a_directory_that_is_missing_is_reported_and_used_when_it_is_there
     assert list(await listed(proxy, "app")) == [APP.filename]
     os.rename(tmp_path / "elsewhere", place)
     drop(place, OLD)
+    await until_listed(proxy, "app", APP, OLD)
+
+
+class Changing(NotedFiles):
+    """Files as they are noted, of a directory that somebody changes right after it was read."""
+
+    def __init__(self, ledger: Ledger, changes: list[Callable[[], object]]) -> None:
+        super().__init__(INDEX, ledger, Inline())
+        self.changes = changes
+
+    async def settled(self, project: str, names: tuple[str, ...], folder: Folder, alone: Alone) -> Settled:
+        settled = await super().settled(project, names, folder, alone)
+        if self.changes:
+            self.changes.pop()()
+        return settled
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_changes_while_a_project_is_read_is_seen_at_the_next_look(tmp_path: Path) -> None:
+    path = drop(tmp_path, APP)
+    note = Note(APP.sha256, len(APP.data), 0, "2026-01-01T00:00:00.000000Z")
+    path.with_name(f"{path.name}.json").write_bytes(written_note(note))
+    ledger = Ledger(MemoryVersioned(), 10_000, Inline())
+    await ledger.add_all(INDEX, "app", {APP.filename: hosted_entry(APP.filename, note)})
+    folder = Folder(tmp_path, "projects", tmp_path, lambda made: None)
+    status = path.with_name(".project.json")
+    settling = Changing(ledger, [lambda: status.write_text('{"status": "archived"}')])
+    catalogue = Catalogue(INDEX, folder, settling, Inline(), reactor, 1 << 20)
+    found = await catalogue.of("app")
+    assert found is not None
+    assert found.status is None
+    await catalogue.scan()
+    await until_marked(catalogue, "archived")
+    catalogue.close()
+
+
+async def until_marked(catalogue: Catalogue, status: str) -> None:
+    async def marked() -> bool:
+        known = catalogue.at_hand("app")
+        return known is not None and known.status == ProjectStatus(status)
+
+    await until(marked)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_may_lead_to_another_directory_later(serve: Start, tmp_path: Path, watched: str) -> None:
+    for name, each in (("before", OLD), ("after", APP)):
+        drop(tmp_path / name, each)
+    (tmp_path / "packages").symlink_to("before")
+    proxy = await serve(indexes=(hosted(path=tmp_path / "packages"),))
+    await until_listed(proxy, "app", OLD)
+    (tmp_path / "new").symlink_to("after")
+    (tmp_path / "new").rename(tmp_path / "packages")
+    await until_listed(proxy, "app", APP)
+    drop(tmp_path / "after", OLD)
     await until_listed(proxy, "app", APP, OLD)
 
 

@@ -58,6 +58,10 @@ async def test_links_is_one_page_with_all_files(serve: Start) -> None:
     assert again.status == 304
     await upload(proxy.service.receiving[INDEX], wheel("third"))
     assert b"third-1.0" in (await proxy.get("/links/", If_None_Match=reply.headers["etag"])).body
+    await proxy.service.administration.perform("delete", index=INDEX, project="third")
+    assert b"third-1.0" not in (await proxy.get("/links/")).body
+    await proxy.service.administration.perform("status", index=INDEX, project="app", status="quarantined")
+    assert b"app-" not in (await proxy.get("/links/")).body
     assert (await proxy.get("/links")).headers["location"] == "links/"
 
 

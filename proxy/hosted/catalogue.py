@@ -305,6 +305,7 @@ class Catalogue:
             version, uploads = self._versions.get(project), self._uploads.get(project)
             outline = self._outlines.get(project)
             names = () if outline is None else outline.names
+            before = await self._disk.run(self.folder.outline, project, names)
             settled = await self._read_once(project, names)
             found = settled.project
             now = await self._disk.run(self.folder.outline, project, names)
@@ -314,8 +315,11 @@ class Catalogue:
                 self._adopt(project, found, keep=True)
         if now is None:
             self._outlines.pop(project, None)
-        else:
+        elif now == before:
             self._outlines[project] = now
+        else:
+            # What has changed while it was read may not be in what was read: the next look at the directory finds out.
+            self._outlines[project] = Outline(0, now.count, now.size, now.names)
         self._adopt(project, found, keep=keep or self._known.get(project) is not None)
         if found is not None and found.notes:
             return found

@@ -8,7 +8,9 @@ times alone, which takes little where nothing has changed.
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 _COLLECT = 0.05
 #: Seconds between two looks at the whole directory: where the kernel tells of changes, and where it does not.
 _NOW_AND_THEN, _ALWAYS = 60.0, 0.7
+#: Seconds between two looks at where links lead that the directory is reached by: nothing tells of them.
+_LINKS = 1.0
 #: A look takes at most this share of the time.
 _SHARE = 10.0
 #: Directories that are watched in one turn of the reactor.
@@ -54,6 +58,8 @@ class DropDirectory:
         #: The next look at the whole directory.
         self._next: IDelayedCall | None = None
         self._looks: Flights[None] = Flights()
+        #: Which directory is watched, where links lead to it that may lead elsewhere later.
+        self._linked: tuple[int, int] | None = None
 
     def start(self) -> None:
         """Look after it from now on."""
@@ -88,7 +94,19 @@ class DropDirectory:
             await self._paused(max(least, _SHARE * (self._reactor.seconds() - began)))
 
     async def _paused(self, seconds: float) -> None:
-        """Return after so many *seconds*, or soon after the directory is lost."""
+        """Return after so many *seconds*, or soon after the directory is lost, or links lead to another one."""
+        until = self._reactor.seconds() + seconds
+        while self._linked is not None and (left := until - self._reactor.seconds()) > _LINKS:
+            await self._waited(_LINKS)
+            if self._notices is None:
+                return
+            if await self._disk.run(_behind_links, self._catalogue.folder.root) != self._linked:
+                self._deafen()
+                return
+            seconds = left - _LINKS
+        await self._waited(seconds)
+
+    async def _waited(self, seconds: float) -> None:
         over: Deferred[None] = Deferred()
         self._next = self._reactor.callLater(seconds, over.callback, None)
         try:
@@ -104,6 +122,7 @@ class DropDirectory:
         """Look at the whole directory, and have what is new in it watched."""
         before = self._catalogue.trouble
         if self._notified and self._notices is None:
+            self._linked = await self._disk.run(_behind_links, self._catalogue.folder.root)
             self._listen()
         with suppress(StorageFailed):
             await self._catalogue.scan()
@@ -184,3 +203,14 @@ class DropDirectory:
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
             self.log.failure("the directory of {index} cannot be looked after", failure, index=self._catalogue.name)
+
+
+def _behind_links(root: Path) -> tuple[int, int] | None:
+    """The device and the inode of *root*, if links lead to it; ``None`` if none do.  Blocks."""
+    try:
+        if os.path.realpath(root) == os.path.abspath(root):
+            return None
+        found = os.stat(root)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

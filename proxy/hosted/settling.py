@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from proxy.errors import BadUpload, StorageFailed
 from proxy.hosted.batches import Batches
 from proxy.hosted.folder import Contents, Folder, StandingFile, project_in
+from proxy.hosted.inspection import spelled_otherwise
 from proxy.hosted.intake import Arrived, BeingWritten, IncomingFile, Intake
 from proxy.hosted.notes import Note, stamp
 from proxy.hosted.ports import FirstDigests
@@ -260,7 +261,15 @@ class Settling:
     async def _enter(
         self, project: str, file: StandingFile, arrived: Arrived, arrival: IncomingFile, found: _Found, folder: Folder
     ) -> Note:
-        entry = (await self._ledger.peek(self.name, project)).get(file.filename)
+        entries = await self._ledger.peek(self.name, project)
+        entry = entries.get(file.filename)
+        for each in await self._intake.disk.run(spelled_otherwise, file.filename, entries.keys()):
+            # Installers take any of them, so that other bytes under another spelling take the place of a file, too.
+            if entries[each].sha256 != arrived.sha256 and not (self.overwrite and entries[each].gone_at is not None):
+                raise BadUpload(
+                    f"it is {each} by another spelling, which has, or had, other bytes (sha256-{entries[each].sha256}): "
+                    "it is not served; give it another version or build number"
+                )
         if entry is not None and entry.sha256 != arrived.sha256 and not self.overwrite:
             raise BadUpload(
                 f"its bytes are sha256-{arrived.sha256}, and this name had sha256-{entry.sha256} before: "

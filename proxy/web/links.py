@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 from urllib.parse import quote
 
 from attrs import frozen
 
+from proxy.core.bounded import BoundedTable
 from proxy.core.ranges import none_match
+from proxy.core.views import PageView
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload, IRepository
 from proxy.mechanism.flight import Flights
 from proxy.model import File, Page
 from proxy.names import is_plain
 from proxy.repository.offered import segment
+from proxy.settings import MIB
 from proxy.simple.media import choose_coding
 from proxy.simple.render import flat_page, link_lines
 from proxy.web.answers import Answer, Ask
@@ -24,19 +28,27 @@ from proxy.web.renderings import CODINGS, encoded
 _MOST = 100_000
 
 
+#: What may be remembered of pages (bytes).
+_MEMORY = 16 * MIB
+#: What a page weighs besides its bytes.
+_ENTRY = 1000
+
+
 @frozen(slots=True)
 class _FlatPage:
-    """The page, and what names it."""
+    """The page, what names it, and the *state* of what it was made of."""
 
     body: bytes
     etag: str
+    state: bytes
 
 
 class FlatPages:
-    """Answers with the files of an index on one page.  It is made for each that asks, once for all who ask at one time."""
+    """Answers with the files of an index on one page, which is made once for each state of its projects."""
 
     def __init__(self, offload: IOffload) -> None:
         self._offload = offload
+        self._known: BoundedTable[Hashable, _FlatPage] = BoundedTable(_MEMORY, lambda page: len(page.body) + _ENTRY)
         self._makes: Flights[_FlatPage] = Flights()
 
     async def page(self, repository: IRepository, reading: Reading | None, ask: Ask) -> Answer:
@@ -46,7 +58,7 @@ class FlatPages:
         """
         coding = choose_coding(ask.header("accept-encoding"), CODINGS)
         key = (repository.name, coding, None if reading is None else reading.standing)
-        made = await self._makes.join(key, lambda: self._make(repository, reading, coding))
+        made = await self._makes.join(key, lambda: self._current(repository, reading, coding, key))
         headers = [("Vary", "Accept-Encoding"), ("ETag", made.etag), ("Cache-Control", "no-cache")]
         if none_match(ask.header("if-none-match"), made.etag):
             return Answer(304, headers)
@@ -55,23 +67,40 @@ class FlatPages:
             headers.append(("Content-Encoding", coding))
         return Answer(200, headers, made.body)
 
-    async def _make(self, repository: IRepository, reading: Reading | None, coding: str) -> _FlatPage:
-        names = await repository.own()
-        if names is None:
-            raise NotFound(f"index {repository.name} has its files from upstream: there is no flat page of all of them")
+    async def _current(self, repository: IRepository, reading: Reading | None, coding: str, key: Hashable) -> _FlatPage:
+        """The page as it is now.  Raises NotFound."""
+        views, state = await self._views(repository, reading)
+        known = self._known.get(key)
+        if known is not None and known.state == state:
+            return known
         lines: list[bytes] = []
         count = 0
-        for name in names if reading is None else filter(reading.visible, names):
-            try:
-                page = await (await repository.page(name)).load()
-            except NotFound:
-                continue  # it was removed, or is hidden
+        for view in views:
+            page = await view.load()
             count += len(page.files)
             if count > _MOST:
                 raise NotFound(f"index {repository.name} has more than {_MOST:,} files: too many for one page")
             lines.append(await self._offload.run(_lines, page))
         body = await self._offload.run(_whole, repository.name, lines, coding)
-        return _FlatPage(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        made = _FlatPage(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', state)
+        if len(body) + _ENTRY <= _MEMORY:
+            self._known.put(key, made)
+        return made
+
+    async def _views(self, repository: IRepository, reading: Reading | None) -> tuple[list[PageView], bytes]:
+        """The pages of all projects that may be shown, not loaded yet, and the state of all of them.  Raises NotFound."""
+        names = await repository.own()
+        if names is None:
+            raise NotFound(f"index {repository.name} has its files from upstream: there is no flat page of all of them")
+        views, state = [], hashlib.blake2b(digest_size=16)
+        for name in names if reading is None else filter(reading.visible, names):
+            try:
+                view = await repository.page(name)
+            except NotFound:
+                continue  # it was removed, or is hidden
+            views.append(view)
+            state.update(f"{name}/{view.state}\n".encode())
+        return views, state.digest()
 
 
 def _lines(page: Page) -> bytes:
