@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.events import Answered, Event, Evicted, Incident, Notice, RequestPlace
+from proxy.core.events import Answered, Event, Evicted, Incident, Notice, RequestPlace, Shed, ShedReason
 from proxy.interfaces import IRecorder
 from proxy.statistics.metrics import Metrics
 from proxy.statistics.recorders import UNRECORDED, MemoryRecorder
@@ -14,6 +14,7 @@ EVENTS: tuple[Event, ...] = (
     *(Notice(incident, "pypi", "six", "six-1.0.tar.gz") for incident in Incident),
     Notice(Incident.DATABASE_SET_ASIDE),
     Evicted(100),
+    *map(Shed, ShedReason),
     Answered("GET", 200, 5, 0.1, "hit", RequestPlace("pypi", "simple")),
     Answered("BREW", 400, 0, 0.0, "bad-request", None),
 )
@@ -43,6 +44,8 @@ def test_metrics_count_incidents_by_name_and_evicted_bytes() -> None:
         assert f'pypiproxy_events_total{{event="{incident.value}"}} {times}.0\n'.encode() in exposition
     assert b"pypiproxy_evicted_files_total 2.0\n" in exposition
     assert b"pypiproxy_evicted_bytes_total 111.0\n" in exposition
+    for reason in ShedReason:
+        assert f'pypiproxy_shed_total{{reason="{reason.value}"}} 1.0\n'.encode() in exposition
 
 
 def test_metrics_count_answers_by_outcome_and_by_index() -> None:

@@ -7,21 +7,25 @@ statistics) is the recorder's matter.  ``docs/metrics.md`` is generated from the
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from attrs import frozen
 
 
-class Incident(enum.Enum):
-    """Something worth a look.  The value is its label in ``pypiproxy_events``, ``meaning`` one sentence for operators."""
+class Labelled(enum.Enum):
+    """Values of a label of a metric.  The value of each is that label, ``meaning`` one sentence for operators."""
 
     meaning: str
 
-    def __new__(cls, label: str, meaning: str) -> Incident:
+    def __new__(cls, label: str, meaning: str) -> Self:
         member = object.__new__(cls)
         member._value_ = label
         member.meaning = meaning
         return member
+
+
+class Incident(Labelled):
+    """Something worth a look, by its label in ``pypiproxy_events``."""
 
     PAGE_SERVED_STALE = "page served stale", "A page past its lifetime was served: its upstream is slow or fails."
     PAGE_REFRESH_FAILED = "page refresh failed", "An upstream was asked for a page and gave no answer of use."
@@ -63,6 +67,12 @@ class Incident(enum.Enum):
         "replaced secret or certificate not usable",
         "Files of a password, a token or certificates can no longer be used; the last good value is used instead.",
     )
+
+
+class ShedReason(Labelled):
+    """Why a request was refused on purpose, by its label in ``pypiproxy_shed``."""
+
+    WAITING = "waiting", "As many requests wait for upstream as may; this one is of the client address with most of them."
 
 
 @frozen(slots=True)
@@ -107,7 +117,14 @@ class Evicted:
     size: int
 
 
-Event = Answered | Notice | Evicted
+@frozen(slots=True)
+class Shed:
+    """A request was refused on purpose, because of an overload (503)."""
+
+    reason: ShedReason
+
+
+Event = Answered | Notice | Evicted | Shed
 
 
 @frozen(slots=True)

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from zope.interface import implementer
 
 from proxy.core.cache_status import FROM_CACHE
-from proxy.core.events import Answered, Event, Evicted, Notice
+from proxy.core.events import Answered, Event, Evicted, Notice, Shed, ShedReason
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRecorder
 
@@ -47,6 +47,11 @@ class Metrics:
         self.degraded(())
         self._evicted_files = Counter("pypiproxy_evicted_files", "Files evicted to make room.", registry=self.registry)
         self._evicted_bytes = Counter("pypiproxy_evicted_bytes", "Bytes of files evicted to make room.", registry=self.registry)
+        self._shed = Counter(
+            "pypiproxy_shed", "Requests refused because of an overload (503), by reason.", ["reason"], registry=self.registry
+        )
+        for reason in ShedReason:
+            self._shed.labels(reason.value)
         self._answers: Counts[tuple[str, str, str]] = Counts()
         #: Body bytes by index, area and cache status.
         self._sent: Counts[tuple[str, str, str]] = Counts()
@@ -78,6 +83,8 @@ class Metrics:
             case Evicted():
                 self._evicted_files.inc()
                 self._evicted_bytes.inc(event.size)
+            case Shed():
+                self._shed.labels(event.reason.value).inc()
 
     def degraded(self, troubles: Sequence[Trouble]) -> None:
         """Note what is wrong now."""
