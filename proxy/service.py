@@ -17,6 +17,7 @@ from proxy.composition.caches import build_caches, sweep
 from proxy.composition.claims import build_claims, carried_claims
 from proxy.composition.commands import build_commands
 from proxy.composition.exposed import tell_exposed
+from proxy.composition.figures import ServiceFigures, SpaceFigures
 from proxy.composition.group import GroupKind
 from proxy.composition.hosted import HostedKind
 from proxy.composition.indexes import IndexKind, build_indexes
@@ -28,6 +29,7 @@ from proxy.composition.upstreams import build_clients
 from proxy.composition.watching import build_watch
 from proxy.composition.web import build_web
 from proxy.core.troubles import Trouble
+from proxy.host.lag import LagMeter
 from proxy.host.rotation import Rotation
 from proxy.host.supervisor import tell_ready
 from proxy.interfaces import Clock
@@ -89,8 +91,11 @@ class ProxyService(MultiService):
         self._exchange = self._built_exchange()
         self._rotation = Rotation(self._rotating, reactor)
         issuers = () if self._exchange is None else (self._exchange.look,)
-        others = (self._look_at_commands, self._rotation.look, *issuers)
+        space = SpaceFigures(self.storage, self.caches)
+        others = (self._look_at_commands, self._rotation.look, space.look, *issuers)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
+        self._means.metrics.watch(space)
+        self._means.metrics.watch(ServiceFigures(self._indexes, self.caches, self._clients, self._access, self._means))
         look = self._watch.look
         carried = partial(carried_claims, settings, self.caches.claims, self.claims)
         self._commands = build_commands(
@@ -123,7 +128,11 @@ class ProxyService(MultiService):
         self.front = self._web.front
         self._cleaning: Deferred[None] = succeed(None)
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
-        for each in (*self.listenings, *self.admin_sockets, *([self._watch] if self._serving else [])):
+        for each in (
+            *self.listenings,
+            *self.admin_sockets,
+            *([self._watch, LagMeter(reactor, self._means.metrics)] if self._serving else []),
+        ):
             each.setServiceParent(self)
 
     def follow(self, settings: WarmSettings) -> None:

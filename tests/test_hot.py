@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.access.forwarded import TrustedProxies
-from proxy.core.events import Answered
+from proxy.core.events import Answered, RequestPlace
 from proxy.mechanism.offload import Inline
 from proxy.statistics.recorders import MemoryRecorder
 from proxy.web.answers import Answer, Ask, Ready
@@ -123,7 +123,7 @@ class HotRequestsTests(SynchronousTestCase):
         self.assertEqual(self.farm.routed, ["/hot/a"])
         self.assertEqual(answers[0], answers[1])
         self.assertEqual(answers[1], answers[2])
-        self.assertEqual(self.farm.recorder.events, [Answered("GET", 200, 8, 0.0, "hit", None)] * 3)
+        self.assertEqual(self.farm.recorder.events, [Answered("GET", 200, 8, 0.0, "hit", RequestPlace(None, None))] * 3)
 
     def test_what_changed_is_seen_at_once(self) -> None:
         self.send(request("/hot/a"))

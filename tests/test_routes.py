@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.events import RequestPlace
+from proxy.core.events import RequestPlace, RouteLabel
 from proxy.web.routes import Below, Elsewhere, NoRoute, OperationsRoute, Route, Slashless, TopLevel, UrlSpace
 from proxy.web.site import ROUTES
 
@@ -32,10 +32,11 @@ def filled(pattern: str, by: dict[str, str]) -> tuple[str, tuple[str, ...]]:
 def test_every_pattern_is_reached_at_the_root_and_by_name(pattern: str) -> None:
     path, values = filled(pattern, GOOD)
     area = pattern.split("/")[0]
-    counted = area in ("simple", "files", "packages", "pypi")
+    counted = area if area in ("simple", "files", "packages", "pypi") else None
     for root, index in (("/", "pypi"), ("/index/pypi/", "pypi"), ("/index/my%20index/", "my index")):
-        expected = Below(index, root, pattern, values, RequestPlace(index, area) if counted else None)
-        assert leads(root + path) == expected
+        found = leads(root + path)
+        assert isinstance(found, Below)
+        assert found == Below(index, root, pattern, values, RequestPlace(index, counted, found.place.route))
 
 
 @pytest.mark.parametrize(("pattern", "part"), [(pattern, part) for pattern in ROUTES for part in GOOD if part in pattern])
@@ -50,15 +51,18 @@ def test_a_segment_that_is_not_what_it_stands_for_leads_nowhere(pattern: str, pa
         ("/-/live", OperationsRoute(("live",))),
         ("/-/", OperationsRoute(("",))),
         ("/-", Slashless("-/")),
-        ("/", Below("pypi", "/", "", ())),
+        ("/", Below("pypi", "/", "", (), RequestPlace("pypi", None, RouteLabel.OVERVIEW))),
         ("/index", Slashless("index/")),
         ("/index/", TopLevel("/index/")),
         ("/index/my%20index", Slashless("my%20index/", "my index")),
-        ("/index/my%20index/", Below("my index", "/index/my%20index/", "", ())),
+        (
+            "/index/my%20index/",
+            Below("my index", "/index/my%20index/", "", (), RequestPlace("my index", None, RouteLabel.OVERVIEW)),
+        ),
         ("/index/other", NoRoute("there is no index named 'other' here; there is my index, pypi")),
         ("/favicon.ico", TopLevel("/favicon.ico")),
-        ("/six/", Below("pypi", "/", "{project}/", ("six",))),
-        ("/%73imple/six/", Below("pypi", "/", "simple/{project}/", ("six",), RequestPlace("pypi", "simple"))),
+        ("/six/", Below("pypi", "/", "{project}/", ("six",), RequestPlace("pypi", None, RouteLabel.REDIRECT))),
+        ("/%73imple/six/", Below("pypi", "/", "simple/{project}/", ("six",), RequestPlace("pypi", "simple", RouteLabel.PAGE))),
         ("/simple/a%2fb/", NoRoute(f"/simple/a%2fb/: 'a/b' is no project; {INSTEAD}", RequestPlace("pypi", "simple"))),
         ("/nothing", NoRoute(f"/nothing: there is nothing at this path; {INSTEAD}")),
         ("/index/other/simple/", NoRoute("there is no index named 'other' here; there is my index, pypi")),
@@ -123,3 +127,33 @@ def test_what_a_client_is_told_repeats_little_of_what_it_wrote() -> None:
     assert isinstance(misplaced, NoRoute)
     assert misplaced.elsewhere is not None
     assert len(misplaced.elsewhere.asked) < 300
+
+
+_FILE = f"/files/six/{GOOD['{digest}']}/{GOOD['{file}']}"
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("/simple/six/", RouteLabel.PAGE),
+        ("/simple/six", RouteLabel.REDIRECT),
+        ("/simple/", RouteLabel.LIST),
+        (_FILE, RouteLabel.FILE),
+        (f"{_FILE}.metadata", RouteLabel.METADATA),
+        (f"{_FILE}.provenance", RouteLabel.PROVENANCE),
+        ("/pypi/six/json", RouteLabel.DOCUMENT),
+        ("/links/", RouteLabel.LINKS),
+        ("/legacy/", RouteLabel.UPLOAD),
+        ("/_/oidc/mint-token", RouteLabel.EXCHANGE),
+        ("/", RouteLabel.OVERVIEW),
+        ("/-/live", RouteLabel.PROBE),
+        ("/-/metrics", RouteLabel.METRICS),
+        ("/-/", RouteLabel.OPERATIONS),
+        ("/-/nothing", RouteLabel.OPERATIONS),
+        ("/-", RouteLabel.REDIRECT),
+        ("/nothing", RouteLabel.NONE),
+        ("/simple/a%2fb/", RouteLabel.NONE),
+    ],
+)
+def test_each_route_is_counted_under_a_label_of_its_kind(path: str, label: RouteLabel) -> None:
+    assert leads(path).place.route is label

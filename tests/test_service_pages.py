@@ -215,7 +215,8 @@ async def test_operations_are_answered(six: FakeUpstream, run: Start) -> None:
     await proxy.get("/simple/six/")
     assert (await proxy.get("/-/live")).body == b"alive\n"
     assert (await proxy.get("/-/ready")).body == b"ready\n"
-    assert b'pypiproxy_requests_total{cache="miss",method="GET",status="200"} 1.0' in (await proxy.get("/-/metrics")).body
+    counted = b'pypiproxy_requests_total{cache="miss",index="pypi",route="page",status="200"} 1.0'
+    assert counted in (await proxy.get("/-/metrics")).body
 
 
 @pytest_twisted.ensureDeferred

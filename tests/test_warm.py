@@ -432,9 +432,9 @@ async def test_its_requests_and_those_of_its_resolver_are_not_counted_as_those_o
             await wire.fetch(proxy.port, "/simple/lib/", **fields, **{field: value})
     assert await answered() == {"pypi": {"simple": {"hit": 5}}}
     exposed = (await wire.fetch(proxy.port, "/-/metrics")).body.decode()
-    hits = re.findall(r'pypiproxy_requests_total\{cache="hit",method="GET",status="200"\} (.*)', exposed)
+    hits = re.findall(r'pypiproxy_requests_total\{cache="hit",index="pypi",route="page",status="200"\} (.*)', exposed)
     assert hits == ["5.0"]
-    assert 'cache="warm",method="GET",status="200"' in exposed
+    assert 'cache="warm",index="pypi",route="page",status="200"' in exposed
 
 
 @pytest_twisted.ensureDeferred

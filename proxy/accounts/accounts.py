@@ -77,6 +77,11 @@ class Accounts:
         self._failures = failures or FailedLogins(reactor.seconds)
         self._turns = Turns()
 
+    @property
+    def waiting(self) -> int:
+        """Credentials that wait for their verification."""
+        return self._turns.waiting
+
     def forget(self) -> None:
         """Remember no credential: users or tokens have changed."""
         self._generation += 1

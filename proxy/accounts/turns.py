@@ -38,6 +38,11 @@ class Turns:
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._busy = False
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait."""
+        return sum(len(queue) for names in self._waiting.values() for queue in names.values())
+
     @asynccontextmanager
     async def of(self, origin: str, name: str) -> AsyncIterator[None]:
         """Wait for a turn of *name* at *origin*, which lasts as long as the block.

@@ -35,6 +35,7 @@ class DocumentCache:
         self._reactor = terms.reactor
         self._doubts = Doubts()
         self._refreshed = Refreshed(self, upstreams, terms)
+        self.under_way = self._refreshed.under_way
         self.close = self._refreshed.close
         self.get = self._refreshed.get
 

@@ -89,6 +89,11 @@ class FileCache:
         self._later = later
         self._downloads: dict[str, _Download] = {}
 
+    @property
+    def downloads(self) -> int:
+        """Files that are being downloaded."""
+        return len(self._downloads)
+
     async def stored(self, sha256: str, size: int | None = None) -> IBytesSource | None:
         """A committed file (of *size* bytes, if given), open for reading; ``None`` if it is not there, or damaged.
 

@@ -59,6 +59,7 @@ class PageCache:
         self._refreshed = Refreshed(self, upstreams, terms, upstreams.slow)
         self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
         self._parses: Flights[Page] = Flights()
+        self.under_way = self._refreshed.under_way
         self.close = self._refreshed.close
         self.get = self._refreshed.get
         self.ready = self._refreshed.ready

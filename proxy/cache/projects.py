@@ -18,7 +18,7 @@ from proxy.core.events import OF_LISTS, Incident, Notice
 from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, StorageFailed
 from proxy.interfaces import IBytesSource, IOffload, IProjectsView, IUpstreams
-from proxy.mechanism.flight import closing_after, uninterrupted
+from proxy.mechanism.flight import Flights, closing_after, uninterrupted
 from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
 from proxy.settings import MIB
@@ -73,6 +73,11 @@ class ProjectList:
         self._doubts = Doubts()
         self._refreshed = Refreshed(self, upstreams, terms)
         self._shown = ShownList(index, policy, lists, offload, terms.clock, lambda: self._refreshed.forget(_KEY))
+
+    @property
+    def under_way(self) -> Flights[Head]:
+        """The list, while upstream is asked for it."""
+        return self._refreshed.under_way
 
     def close(self) -> None:
         """Stop what is under way."""

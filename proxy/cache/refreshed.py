@@ -8,7 +8,7 @@ proxy: it goes on when the client that caused it leaves.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from proxy.core.bounded import BoundedTable, DividedTable
 from proxy.core.cache_status import CacheStatus
-from proxy.core.events import Incident, Notice, Refreshing
+from proxy.core.events import Incident, Notice, Refreshing, StaleAnswered, StaleReason
 from proxy.core.freshness import Action, Decision, decide
 from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
 from proxy.interfaces import Clock, IRecorder, IUpstreams
@@ -38,6 +38,8 @@ _HEAD_WEIGHT = 600
 _REST = 5.0
 _LONGEST_REST = 60.0
 _DOUBLINGS = 4
+#: Why an answer is stale, by the detail of its cache status; without one, this key rests after a failure.
+_STALE: Mapping[str | None, StaleReason] = {None: StaleReason.FAILED, **{each.value: each for each in StaleReason}}
 
 
 @frozen(slots=True)
@@ -196,6 +198,11 @@ class Refreshed:
                 await self._refresh(key, entry)
         return await self._refreshes.join(key, lambda: self._ask(key, entry, forced=True))
 
+    @property
+    def under_way(self) -> Flights[Head]:
+        """What upstream is asked for now."""
+        return self._refreshes
+
     def forget(self, key: str) -> None:
         """Drop what is in memory under *key*."""
         self._entries.discard(key)
@@ -222,9 +229,10 @@ class Refreshed:
             condition = self._upstreams.condition()
             if condition is Condition.OFFLINE:
                 return Served(entry.head, CacheStatus(True, detail="offline"))
-            self._recorder.record(self._source.notice(self._source.incidents.served_stale, key))
             if detail is None and condition is not Condition.UP:
                 detail = f"upstream-{condition.value}"
+            self._recorder.record(self._source.notice(self._source.incidents.served_stale, key))
+            self._recorder.record(StaleAnswered(_STALE[detail]))
         return Served(entry.head, CacheStatus(True, ttl=round(decision.ttl), detail=detail))
 
     async def _entry(self, key: str) -> _Entry:

@@ -32,6 +32,8 @@ from proxy.statistics.recorders import UNRECORDED
 _INTERVAL = 60.0
 #: Seconds after which a limit is tried again that could not be met, because nothing more may go.
 _REST = 600.0
+#: Seconds between two counts of what is stored.
+_COUNT_EVERY = 3600.0
 #: Seconds after which a broken download that nobody has asked for again makes room for others.
 _LEFT_ALONE = 3600.0
 #: Where eviction stops: this share of ``max_size``, and this many times ``min_free``.
@@ -42,14 +44,26 @@ _PIECE = 5_000
 
 
 @frozen
+class Counted:
+    """The stored files: their number, and their bytes together."""
+
+    files: int
+    size: int
+
+    def with_file(self, size: int) -> Counted:
+        """With one more, of *size* bytes."""
+        return Counted(self.files + 1, self.size + size)
+
+
+@frozen
 class _Choice:
-    """What goes, oldest first, out of *stored* bytes; *missing* bytes more should go and nothing is left that may.
+    """What goes, oldest first, out of what is *stored*; *missing* bytes more should go and nothing is left that may.
 
     *instead* are those that may go in place of what cannot be removed, in this order.
     """
 
     going: list[CommittedFile]
-    stored: int
+    stored: Counted
     missing: int
     instead: Iterator[CommittedFile]
 
@@ -85,8 +99,9 @@ class Room:
         self._max_size = max_size
         self._min_free = min_free
         self._recorder = recorder
-        #: Bytes in the store, counted at each run and added to by each commit; ``None``: not counted yet.
-        self._stored: int | None = None
+        #: What is in the store, counted at each run and added to by each commit; ``None``: not counted yet.
+        self.counted: Counted | None = None
+        self._count_at = 0.0
         self._rest_until = 0.0
         self._one_run = DeferredLock()
         self._looks: Flights[None] = Flights()
@@ -119,8 +134,8 @@ class Room:
     def committed(self, sha256: str, size: int) -> None:
         """Told of each file that was stored."""
         self._usage.used(sha256)
-        if self._stored is not None:
-            self._stored += size
+        if self.counted is not None:
+            self.counted = self.counted.with_file(size)
         self._look()
 
     async def keep_within_limits(self) -> int:
@@ -169,12 +184,20 @@ class Room:
             if self.limited:
                 await self._usage.follow()
             await self._usage.write()
+            await self._count()
         except (StorageFailed, OSError) as error:
             self.log.error("the stored files cannot be looked at: {error}", error=error)
         self._look()
 
+    async def _count(self) -> None:
+        """Count what is stored, once in a while: others than this cache may add and remove files."""
+        now = self._reactor.seconds()
+        if self.counted is None or now >= self._count_at:
+            self._count_at = now + _COUNT_EVERY
+            self.counted = await self._offload.run(_counted, await self._store.walk())
+
     async def _above_limits(self) -> bool:
-        if self._max_size is not None and (self._stored is None or self._stored > self._max_size):
+        if self._max_size is not None and (self.counted is None or self.counted.size > self._max_size):
             return True
         return self._min_free is not None and await self._store.free() < self._min_free
 
@@ -184,7 +207,8 @@ class Room:
             files = await self._usage.files()
             pinned = await self._pinned.digests()
             choice = await self._offload.run(self._choose, files, pinned, await self._store.free(), needed)
-            self._stored = choice.stored
+            self.counted = choice.stored
+            self._count_at = self._reactor.seconds() + _COUNT_EVERY
             freed, left = await self._evict(choice)
         missing = choice.missing + left
         if missing and not needed:
@@ -198,10 +222,11 @@ class Room:
 
     def _choose(self, files: list[CommittedFile], pinned: Collection[str], free: int, needed: int) -> _Choice:
         """What has to go.  Called in a worker thread: the list may be long."""
-        stored = sum(file.size for file in files)
+        counted = _counted([(file.sha256, file.size) for file in files])
+        stored = counted.size
         may_go = [file for file in files if file.sha256 not in pinned]
         if needed > free + sum(file.size for file in may_go):
-            return _Choice([], stored, needed, iter(()))  # it would not fit if everything went
+            return _Choice([], counted, needed, iter(()))  # it would not fit if everything went
         excess = max(needed, self._above_max_size(stored), self._below_min_free(free))
         # A file that is larger than all may be together goes before it drives out the rest.
         bearable = stored if self._max_size is None else self._max_size * _LOW_SIZE
@@ -210,7 +235,7 @@ class Room:
         while excess > 0 and (file := next(order, None)) is not None:
             going.append(file)
             excess -= file.size
-        return _Choice(going, stored, max(0, excess), order)
+        return _Choice(going, counted, max(0, excess), order)
 
     def _above_max_size(self, stored: int) -> int:
         limit = self._max_size
@@ -238,8 +263,8 @@ class Room:
                 due -= file.size
             except StorageFailed as error:
                 failures.append(error)
-        assert self._stored is not None
-        self._stored -= freed
+        assert self.counted is not None
+        self.counted = Counted(self.counted.files - count, self.counted.size - freed)
         if count:
             self.log.info("evicted {count} files, {freed} bytes, not used for longest", count=count, freed=freed)
         if failures:
@@ -257,6 +282,10 @@ class Room:
                 return False
         self._recorder.record(Evicted(file.size))
         return True
+
+
+def _counted(files: Collection[tuple[str, int]]) -> Counted:
+    return Counted(len(files), sum(size for _, size in files))
 
 
 def _sorted(files: list[CommittedFile], key: Callable[[CommittedFile], tuple[bool, float]]) -> Iterator[CommittedFile]:

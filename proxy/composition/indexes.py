@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, DeferredList
 
 from proxy.administration.parts import IndexParts, Proxied, proxied
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IReceiving, IRepository
+from proxy.mechanism.flight import Flights
 from proxy.model import Condition
 from proxy.settings import IndexSettings
+from proxy.statistics.definitions import FlightKind
 
 #: Indexes that are named in one line.
 _NAMED = 10
@@ -38,7 +40,7 @@ class BuiltIndex:
 
     *starting* works by itself while clients are served; *look* says what is wrong with the index, if anything is.
     *first_uploader* tells who uploaded first to a project (:attr:`proxy.access.principals.Principal.uploads_as`), ``None``:
-    nobody.
+    nobody.  *under_way* is what many may wait for together.
     """
 
     parts: IndexParts
@@ -47,6 +49,7 @@ class BuiltIndex:
     starting: tuple[Starting, ...] = ()
     look: Callable[[], Trouble | None] = lambda: None
     first_uploader: Callable[[str], str | None] = lambda project: None
+    under_way: Mapping[FlightKind, Sequence[Flights[Any]]] = field(factory=dict)
 
 
 #: Builds an index of one kind; the indexes that it consists of are built before and given, by name, in their order.

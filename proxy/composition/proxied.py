@@ -28,6 +28,7 @@ from proxy.repository.presence import Presence
 from proxy.repository.proxying import ProxyRepository
 from proxy.repository.sources import Offering, Sources
 from proxy.settings import IndexSettings, Settings
+from proxy.statistics.definitions import FlightKind
 
 #: The share of ``page_memory`` for parsed pages.
 _FOR_PARSED = 0.25
@@ -66,6 +67,12 @@ class ProxyKind:
         return BuiltIndex(
             IndexParts(offered, everything, Proxied(pages, documents, pool, partial(self._is_reserved, index.name))),
             closing=(pages, documents, metadata, offered, everything),
+            under_way={
+                FlightKind.PAGE: [pages.under_way],
+                FlightKind.DOCUMENT: documents.documents_under_way,
+                FlightKind.LIST: [documents.lists_under_way],
+                FlightKind.METADATA: [metadata.under_way],
+            },
         )
 
     def _offering(self, index: IndexSettings, policy: Policy, *, prefetch: bool) -> Offering:

@@ -12,6 +12,7 @@ from proxy.access.stated import StatedUsers
 from proxy.administration.hosting import Hosting
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
+from proxy.composition.figures import WebFigures
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.process import affordable, raise_descriptor_limit
@@ -160,7 +161,7 @@ def build_web(
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
     health = Health(readiness.lasts, look)
-    door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS, claims.ready)
+    door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS, claims.ready, means.metrics)
     uploads = Uploads(indexes.receiving, indexes.default, door)
     lists = ProjectLists(door, storage.scratch, means.work)
     routes = Routes(
@@ -194,8 +195,9 @@ def build_web(
         space=UrlSpace(ROUTES, indexes.built, indexes.default),
         recorder=means.metrics,
     )
-    means.metrics.in_progress.set_function(lambda: front.in_progress)
-    return Web(settings, front, uploads, lists, readiness, means, serving=serving)
+    built = Web(settings, front, uploads, lists, readiness, means, serving=serving)
+    means.metrics.watch(WebFigures(front, built.listenings))
+    return built
 
 
 def _hosted(indexes: Indexes) -> frozenset[str]:

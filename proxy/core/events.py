@@ -72,22 +72,49 @@ class Incident(Labelled):
 class ShedReason(Labelled):
     """Why a request was refused on purpose, by its label in ``pypiproxy_shed``."""
 
-    WAITING = "waiting", "As many requests wait for upstream as may; this one is of the client address with most of them."
+    WAITING = "max-waiting", "As many requests wait for upstream as may; this one is of the client address with most of them."
+    CONNECTIONS = "max-connections", "As many requests are answered at once as may."
 
 
-@frozen(slots=True)
-class RequestPlace:
-    """What a request was about: an *index*, and the *area* of it: ``simple``, ``files`` or ``pypi`` (legacy documents)."""
+class RouteLabel(Labelled):
+    """What was asked for, by its label ``route``."""
 
-    index: str
-    area: str
+    #: It is hashed for each request.
+    __hash__ = object.__hash__
+
+    PAGE = "page", "The page of a project."
+    LIST = "list", "The list of all projects of an index."
+    FILE = "file", "A file."
+    METADATA = "metadata", "The metadata of a file (PEP 658)."
+    PROVENANCE = "provenance", "The provenance of a file (PEP 740)."
+    DOCUMENT = "document", "A document of the legacy JSON API."
+    LINKS = "links", "The flat page for --find-links."
+    UPLOAD = "upload", "An upload, or anything else that was posted."
+    EXCHANGE = "exchange", "An exchange of an ID token of a CI job, or the discovery of where to exchange it."
+    OVERVIEW = "overview", "An index as such, the list of indexes, or an icon."
+    PROBE = "probe", "/-/live or /-/ready."
+    METRICS = "metrics", "These metrics."
+    OPERATIONS = "operations", "Anything else below /-/."
+    REDIRECT = "redirect", "A path that is redirected: without its slash, without simple/, or with one too many."
+    NONE = "none", "A path that leads nowhere, or a request that cannot be read."
+
+
+class RequestPlace(NamedTuple):
+    """What a request was about: the index *index_name*, an *area* of it (``simple``, ``files`` …), and its *route*.
+
+    *area* is ``None`` for what does not count in the statistics of an index.
+    """
+
+    index_name: str | None
+    area: str | None
+    route: RouteLabel = RouteLabel.NONE
 
 
 class Answered(NamedTuple):
     """A response has ended, *seconds* after its request was there; *size* bytes of its body were sent.
 
-    *word* is its cache status, the code of the problem, or ``warm`` for a request of ``pypiproxy warm``.
-    *place* is ``None`` for what is not counted by index.
+    *word* is its cache status, the code of the problem, or ``warm`` for a request of ``pypiproxy warm``.  *place* is ``None``
+    for a request that cannot be read.  *first_byte* is when its head was sent, in seconds; ``None``: it never was.
 
     It is a tuple because one is made for each hot request.
     """
@@ -98,6 +125,7 @@ class Answered(NamedTuple):
     seconds: float
     word: str
     place: RequestPlace | None
+    first_byte: float | None = 0.0
 
 
 @frozen(slots=True)
@@ -124,7 +152,104 @@ class Shed:
     reason: ShedReason
 
 
-Event = Answered | Notice | Evicted | Shed
+class StaleReason(Labelled):
+    """Why a stale answer was given, by its label in ``pypiproxy_stale_answers``."""
+
+    SLOW = "upstream-slow", "Upstream was asked, and did not answer within soft_deadline."
+    FAILED = "upstream-failed", "The last request for this page, document or list failed."
+    SUSPECT = "upstream-suspect", "The upstreams of the index failed lately, and were not waited for."
+    DOWN = "upstream-down", "All upstreams of the index are down."
+
+
+@frozen(slots=True)
+class StaleAnswered:
+    """What was given is past its lifetime, for this *reason*."""
+
+    reason: StaleReason
+
+
+class RefusalReason(Labelled):
+    """Why somebody was not let in, by its label in ``pypiproxy_access_refusals``."""
+
+    LOGIN = "login", "No credential was sent where one is needed (401). Installers try without one first."
+    WRONG = "wrong-credential", "The user name, the password or the token is wrong (401)."
+    HIDDEN = "not-permitted", "Who sent the credential is known and may not do this (404)."
+    PLAINTEXT = "plaintext", "A credential came over plain http and was not examined."
+
+
+@frozen(slots=True)
+class AccessRefused:
+    """A request was refused for want of a right."""
+
+    reason: RefusalReason
+
+
+class UpstreamResult(Labelled):
+    """What came of one request to one address of an upstream, by its label in ``pypiproxy_upstream_requests``."""
+
+    __hash__ = object.__hash__
+
+    OK = "ok", "An answer below 300, or 416."
+    UNCHANGED = "unchanged", "304: what is cached still holds."
+    REDIRECTED = "redirected", "Any other answer below 400."
+    MISSING = "missing", "404 or 410."
+    DENIED = "denied", "401, 403 or 407."
+    THROTTLED = "throttled", "429."
+    CLIENT_ERROR = "client-error", "Any other answer from 400 to 499."
+    SERVER_ERROR = "server-error", "An answer of 500 or more."
+    UNRESOLVED = "unresolved", "The name of the host has no address."
+    UNREACHABLE = "unreachable", "No connection was made: refused, no route, timeout, or TLS failed."
+    UNANSWERED = "unanswered", "A connection was made, and no answer began in time, or it was closed before."
+    BROKEN = "broken", "The answer was no HTTP, or broke off in its head."
+    LOCAL = "local", "A limit of this proxy or of this machine kept it from being sent or finished."
+    CANCELLED = "cancelled", "Nobody waited for it any more: clients left, or another address or upstream answered first."
+
+
+class UpstreamAnswered(NamedTuple):
+    """A request to *address* of *upstream* had this *result*; *first_byte* is when its headers were there (seconds).
+
+    *address* is ``None`` where none is known.
+    """
+
+    upstream: str
+    address: str | None
+    result: UpstreamResult
+    first_byte: float | None
+
+
+class UpstreamEnded(NamedTuple):
+    """The answer of *address* of *upstream* has ended, well or not, *seconds* after its request was sent."""
+
+    upstream: str
+    address: str | None
+    seconds: float
+
+
+class UpstreamReceived(NamedTuple):
+    """*size* bytes of a body came from *upstream*."""
+
+    upstream: str
+    size: int
+
+
+class ReactorLagged(NamedTuple):
+    """The reactor did something *seconds* later than it was due."""
+
+    seconds: float
+
+
+Event = (
+    Answered
+    | Notice
+    | Evicted
+    | Shed
+    | StaleAnswered
+    | AccessRefused
+    | UpstreamAnswered
+    | UpstreamEnded
+    | UpstreamReceived
+    | ReactorLagged
+)
 
 
 @frozen(slots=True)

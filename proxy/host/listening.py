@@ -114,6 +114,11 @@ class Listening(Service):
         return () if self._presented is None else (self._presented.rotating,)
 
     @property
+    def expires(self) -> float | None:
+        """When the first of its certificates expires, in seconds since 1970."""
+        return None if self._presented is None else self._presented.expires
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """Where it listens, of each port that is open."""
         return tuple(_url(self.description, port) for port in self.ports)

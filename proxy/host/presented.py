@@ -23,6 +23,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from proxy.core.endpoint import escaped
+from proxy.mechanism.expiry import earliest_expiry
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile, pem_files
 from proxy.mechanism.secret_files import needs_passphrase
@@ -86,6 +87,8 @@ class Presented:
         self._arguments = arguments
         #: What the directory of a ``tls:`` endpoint had when it was last used.
         self._had: _Had | None = None
+        #: When the first of the certificates expires, in seconds since 1970.
+        self.expires: float | None = None
         named = {f"{arguments.name} {key}": path for key, path in arguments.files.items()}
         self.rotating: Rotating[Any] = Rotating(named, self._load, observing)
 
@@ -106,19 +109,19 @@ class Presented:
         name = self._arguments.name
         if any(needs_passphrase(each) for each in contents.values()):
             raise UnusableFile(f"{name}: its key is encrypted; expected one without a pass phrase")
+        pem = b"\n".join(contents.values())
         try:
-            if self._arguments.kind == "tls":
-                return self._directory(b"".join(contents.values()))
-            taken = self._taken()
-            taken.options.getContext()
+            found = self._directory(pem) if self._arguments.kind == "tls" else self._taken()
         except _REFUSALS:
             raise UnusableFile(f"{name}: expected PEM files: a certificate and the key that belongs to it") from None
-        return taken
+        self.expires = earliest_expiry(pem)
+        return found
 
     def _taken(self) -> _Taken:
         taken = _Taken()
         # It is as much of a reactor as this needs.
         endpoints.serverFromString(taken, str(self._arguments)).listen(Factory())
+        taken.options.getContext()
         return taken
 
     def _directory(self, pem: bytes) -> Any:

@@ -58,6 +58,15 @@ class Flights(Generic[T]):
     def __init__(self) -> None:
         self._under_way: dict[Hashable, _Flight[T]] = {}
 
+    def __len__(self) -> int:
+        """How many runs are under way."""
+        return len(self._under_way)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for them."""
+        return sum(len(flight.waiters) for flight in self._under_way.values())
+
     def __contains__(self, key: Hashable) -> bool:
         """Whether a run for *key* is under way."""
         return key in self._under_way

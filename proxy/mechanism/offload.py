@@ -135,6 +135,16 @@ class Offload:
         self._finished: deque[tuple[_Task, Any]] = deque()
         self._delivering = False
 
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has begun."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> int:
+        """Threads that work on a call, as far as the reactor knows."""
+        return max(0, min(self._under_way - len(self._waiting) - len(self._finished), len(self._threads)))
+
     def stop(self) -> None:
         """Wait for what was begun and what waits, then end the threads (blocks: called when the reactor shuts down)."""
         for each in self._end():

@@ -8,7 +8,8 @@ from proxy.core.bounded import BoundedTable
 from proxy.core.views import Document, DocumentView, Moment, PageView, View
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IProjectsView
-from proxy.model import Wanted
+from proxy.mechanism.flight import Flights
+from proxy.model import Head, Wanted
 from proxy.names import PROVENANCE, normal_version
 from proxy.settings import MIB
 from proxy.simple.links import bare
@@ -27,6 +28,16 @@ class Documents:
         self._legacy = legacy
         self._provenance = provenance
         self._projects = projects
+
+    @property
+    def documents_under_way(self) -> tuple[Flights[Head], ...]:
+        """The documents that upstream is asked for."""
+        return self._legacy.under_way, self._provenance.under_way
+
+    @property
+    def lists_under_way(self) -> Flights[Head]:
+        """The list of projects, while upstream is asked for it."""
+        return self._projects.under_way
 
     def close(self) -> None:
         """Stop what is under way."""

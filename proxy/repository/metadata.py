@@ -109,6 +109,11 @@ class Sidecars:
         self._searches: Flights[tuple[bytes, str]] = Flights()
         self._good: BoundedTable[str, bool] = BoundedTable(_LOOKED_INTO, lambda good: 1)
 
+    @property
+    def under_way(self) -> Flights[tuple[bytes, str]]:
+        """What is being looked for."""
+        return self._searches
+
     def close(self) -> None:
         """Stop what is under way."""
         self._searches.close()

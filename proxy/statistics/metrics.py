@@ -1,102 +1,206 @@
-"""Counters for Prometheus: requests by outcome, bytes, and everything worth a look that should stay at zero."""
+"""Figures for Prometheus, made of events and of what is read at each scrape.
+
+Theory of operation.  What happens is counted in plain numbers (:mod:`proxy.statistics.tallies`); what is as it is, such as the
+length of a queue, is read when somebody asks, from *sources* that answer at once from what is in memory.  So a scrape takes
+milliseconds, whatever the proxy does and however much it has stored.
+"""
 
 from __future__ import annotations
 
+import platform
 from collections import Counter as Counts
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from time import monotonic
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+import proxy
+import twisted
 from proxy.core.cache_status import FROM_CACHE
-from proxy.core.events import Answered, Event, Evicted, Notice, Shed, ShedReason
+from proxy.core.events import (
+    AccessRefused,
+    Answered,
+    Event,
+    Evicted,
+    Incident,
+    Notice,
+    ReactorLagged,
+    Shed,
+    StaleAnswered,
+    UpstreamAnswered,
+    UpstreamEnded,
+    UpstreamReceived,
+)
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRecorder
+from proxy.simple.media import names
+from proxy.statistics import definitions as d
+from proxy.statistics.addresses import AddressLabels
+from proxy.statistics.tallies import AnswerTally, CounterSeries, Histogram, Labels, histogram, plain
+
+#: One figure of now.
+Figure = tuple[d.Definition, Labels, float]
+#: Reads figures of now from memory, in the reactor's thread.
+FigureSource = Callable[[], Iterable[Figure]]
+
+_OPEN_METRICS = "application/openmetrics-text"
+_COUNTERS = (
+    d.UPSTREAM_REQUESTS,
+    d.RECEIVED_BYTES,
+    d.STALE_ANSWERS,
+    d.ACCESS_REFUSALS,
+    d.DIGEST_MISMATCHES,
+    d.EVENTS,
+    d.EVICTED_FILES,
+    d.EVICTED_BYTES,
+    d.SHED,
+)
+_HISTOGRAMS = (d.UPSTREAM_SECONDS, d.UPSTREAM_FIRST_BYTE_SECONDS, d.REACTOR_DELAY)
+#: Which incidents are about wrong bytes or digests.
+_WRONG: Mapping[Incident, d.DigestKind] = {
+    Incident.CHANGED_DIGEST: d.DigestKind.PAGE,
+    Incident.WRONG_BYTES: d.DigestKind.DOWNLOAD,
+    Incident.FILE_DAMAGED: d.DigestKind.STORED,
+    Incident.MIRROR_WITH_OTHER_DIGESTS: d.DigestKind.MIRROR,
+    Incident.MIRROR_WITH_OTHER_BYTES: d.DigestKind.MIRROR,
+}
 
 
 @implementer(IRecorder)
-class Metrics:
-    """All metrics of one service, in a registry of its own."""
+class Metrics(Collector):
+    """All metrics of one service, in a registry of its own.  *clock* is steady, in seconds."""
 
-    def __init__(self) -> None:
+    log = Logger()
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._answered = AnswerTally()
+        self._tallies = {each: CounterSeries(each) for each in _COUNTERS}
+        self._histograms = {each: Histogram(each) for each in _HISTOGRAMS}
+        self._addresses: dict[str, AddressLabels] = {}
+        self._wrong: frozenset[Reason] = frozenset()
+        self._lag: float | None = None
+        self._sources: list[FigureSource] = [self._own]
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "pypiproxy_requests",
-            "Requests answered; the cache status of those of pypiproxy warm on the same machine is warm.",
-            ["method", "status", "cache"],
-            registry=self.registry,
-        )
-        #: Plain numbers that are added to the counters before these are shown: a hot page is answered in microseconds.
-        self._by_kind: Counts[tuple[str, int, str]] = Counts()
-        self._more_bytes = 0
-        self._bytes = Counter("pypiproxy_sent_bytes", "Body bytes sent to clients.", registry=self.registry)
-        self._seconds = Histogram(
-            "pypiproxy_request_seconds",
-            "Time from a request to the end of its response.",
-            registry=self.registry,
-            buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60),
-        )
-        self._events = Counter("pypiproxy_events", "Things worth a look, by name.", ["event"], registry=self.registry)
-        self._degraded = Gauge(
-            "pypiproxy_degraded",
-            "Whether this is wrong now (/-/ready says more).",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.degraded(())
-        self._evicted_files = Counter("pypiproxy_evicted_files", "Files evicted to make room.", registry=self.registry)
-        self._evicted_bytes = Counter("pypiproxy_evicted_bytes", "Bytes of files evicted to make room.", registry=self.registry)
-        self._shed = Counter(
-            "pypiproxy_shed", "Requests refused because of an overload (503), by reason.", ["reason"], registry=self.registry
-        )
-        for reason in ShedReason:
-            self._shed.labels(reason.value)
-        self._answers: Counts[tuple[str, str, str]] = Counts()
-        #: Body bytes by index, area and cache status.
-        self._sent: Counts[tuple[str, str, str]] = Counts()
-        self.in_progress = Gauge("pypiproxy_responses_in_progress", "Responses under way.", registry=self.registry)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def watch(self, source: FigureSource) -> None:
+        """Ask *source* for its figures at each scrape."""
+        self._sources.append(source)
 
     def answers(self) -> dict[str, dict[str, dict[str, int]]]:
         """How many answers of each cache status there were, by index and area."""
-        found: dict[str, dict[str, dict[str, int]]] = {}
-        for (index, area, word), count in sorted(self._answers.items()):
-            found.setdefault(index, {}).setdefault(area, {})[word] = count
-        return found
+        found: dict[tuple[str, str, str], int] = Counts()
+        for (place, _, word), cell in self._answered.cells.items():
+            if place is not None and place.index_name is not None and place.area is not None:
+                found[place.index_name, place.area, word] += cell.count
+        nested: dict[str, dict[str, dict[str, int]]] = {}
+        for (index, area, word), count in sorted(found.items()):
+            nested.setdefault(index, {}).setdefault(area, {})[word] = count
+        return nested
 
     def saved(self) -> int:
         """Body bytes that clients were sent from the cache, without waiting for upstream."""
-        return sum(size for (_, _, word), size in self._sent.items() if word in FROM_CACHE)
+        return self._saved()[1]
 
     def record(self, event: Event) -> None:
         match event:
             case Answered():
-                method, status, size, seconds, word, place = event
-                self._by_kind[method if method in ("GET", "HEAD") else "other", status, word] += 1
-                self._more_bytes += size
-                self._seconds.observe(seconds)
-                if place is not None:
-                    self._answers[place.index, place.area, word] += 1
-                    self._sent[place.index, place.area, word] += size
-            case Notice():
-                self._events.labels(event.incident.value).inc()
-            case Evicted():
-                self._evicted_files.inc()
-                self._evicted_bytes.inc(event.size)
-            case Shed():
-                self._shed.labels(event.reason.value).inc()
+                self._answered.add(event)
+            case UpstreamReceived(upstream, size):
+                self._tallies[d.RECEIVED_BYTES].add(upstream, by=size)
+            case UpstreamAnswered(upstream, address, result, first_byte):
+                label = self.address_label(upstream, address)
+                self._tallies[d.UPSTREAM_REQUESTS].add(upstream, label, result.value)
+                if first_byte is not None:
+                    self._histograms[d.UPSTREAM_FIRST_BYTE_SECONDS].observe(first_byte, upstream, label)
+            case UpstreamEnded(upstream, address, seconds):
+                self._histograms[d.UPSTREAM_SECONDS].observe(seconds, upstream, self.address_label(upstream, address))
+            case Notice(incident):
+                self._tallies[d.EVENTS].add(incident.value)
+                if (wrong := _WRONG.get(incident)) is not None:
+                    self._tallies[d.DIGEST_MISMATCHES].add(wrong.value)
+            case Evicted(size):
+                self._tallies[d.EVICTED_FILES].add()
+                self._tallies[d.EVICTED_BYTES].add(by=size)
+            case ReactorLagged(seconds):
+                self._lag = seconds
+                self._histograms[d.REACTOR_DELAY].observe(seconds)
+            case StaleAnswered(reason):
+                self._tallies[d.STALE_ANSWERS].add(reason.value)
+            case AccessRefused(reason):
+                self._tallies[d.ACCESS_REFUSALS].add(reason.value)
+            case Shed(reason):
+                self._tallies[d.SHED].add(reason.value)
 
     def degraded(self, troubles: Sequence[Trouble]) -> None:
         """Note what is wrong now."""
-        wrong = {each.reason for each in troubles}
-        for reason in Reason:
-            self._degraded.labels(reason.value).set(reason in wrong)
+        self._wrong = frozenset(each.reason for each in troubles)
 
-    def exposition(self) -> tuple[str, bytes]:
-        """Content type and body in Prometheus' text format."""
-        for (method, status, word), count in self._by_kind.items():
-            self._requests.labels(method, str(status), word).inc(count)
-        self._by_kind.clear()
-        self._bytes.inc(self._more_bytes)
-        self._more_bytes = 0
-        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self.registry)
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and body: Prometheus' text format, or OpenMetrics for who accepts it by name."""
+        # No text of a client reaches the encoder, which would repeat the version that is asked for.
+        encode, media = choose_encoder(f"{_OPEN_METRICS}; version=1.0.0" if names(accept, _OPEN_METRICS) else "")
+        return media, encode(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """All families of our own, by name."""
+        found: dict[d.Definition, Metric] = {each.definition: each.family() for each in self._tallies.values()}
+        found |= {each.definition: each.family() for each in self._histograms.values()}
+        whole, first = self._answered.times()
+        found[d.REQUEST_SECONDS], found[d.FIRST_BYTE_SECONDS] = (
+            histogram(d.REQUEST_SECONDS, whole),
+            histogram(d.FIRST_BYTE_SECONDS, first),
+        )
+        found[d.REQUESTS] = plain(d.REQUESTS, self._answered.by_outcome())
+        gauges: dict[d.Definition, dict[Labels, float]] = {}
+        for source in self._sources:
+            try:
+                for definition, labels, value in source():
+                    gauges.setdefault(definition, {})[labels] = value
+            except Exception:  # noqa: BLE001  # whatever it is, the other figures are worth having
+                self.log.failure("figures cannot be read for /-/metrics", Failure())
+        found |= {definition: plain(definition, values) for definition, values in gauges.items()}
+        for definition in d.DEFINITIONS:
+            if definition in found:
+                yield found[definition]
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what would be described is collected."""
+        return ()
+
+    def _own(self) -> Iterator[Figure]:
+        yield d.BUILD_INFO, (proxy.__version__, platform.python_version(), twisted.__version__), 1
+        yield from ((d.DEGRADED, (reason.value,), reason in self._wrong) for reason in Reason)
+        if self._lag is not None:
+            yield d.REACTOR_LAG, (), self._lag
+        requests, size = self._saved()
+        yield d.SAVED_REQUESTS, (), requests
+        yield d.SAVED_BYTES, (), size
+        yield d.SENT_BYTES, (), sum(each.size for each in self._answered.cells.values())
+
+    def _saved(self) -> tuple[int, int]:
+        """Requests, and body bytes, that were answered without waiting for upstream."""
+        cells = [
+            cell
+            for (place, _, word), cell in self._answered.cells.items()
+            if word in FROM_CACHE and place is not None and place.area is not None
+        ]
+        return sum(each.count for each in cells), sum(each.size for each in cells)
+
+    def address_label(self, upstream: str, address: str | None) -> str:
+        """The label of *address* of *upstream*, which is used now (:mod:`proxy.statistics.addresses`)."""
+        label, forgotten = self._addresses.setdefault(upstream, AddressLabels()).label(address, self._clock())
+        if forgotten is not None:
+            self._tallies[d.UPSTREAM_REQUESTS].forget((upstream, forgotten))
+            for each in (d.UPSTREAM_SECONDS, d.UPSTREAM_FIRST_BYTE_SECONDS):
+                self._histograms[each].forget((upstream, forgotten))
+        return label

@@ -25,11 +25,13 @@ from proxy.access.rights import Access, OpenReading, Rights
 from proxy.access.roles import Permission
 from proxy.accounts.audit import Unaudited
 from proxy.core.audited import Audited, AuditOutcome
+from proxy.core.events import AccessRefused, RefusalReason
 from proxy.core.warming import is_mark
 from proxy.errors import LoginRequired, NotFound, ProxyError, RightsUnknown, SentUnencrypted, StorageFailed
-from proxy.interfaces import IAccounts, IAuditLog, IRepository
+from proxy.interfaces import IAccounts, IAuditLog, IRecorder, IRepository
 from proxy.model import EMPTY
 from proxy.names import normalize
+from proxy.statistics.recorders import UNRECORDED
 from proxy.web.answers import Answer, AnswerSource, Ask, Headers, Ready
 from proxy.web.callers import Caller
 from proxy.web.routes import SHOWN, Below, Route
@@ -96,8 +98,8 @@ _OPEN, _NOBODY, _UNAUDITED = OpenReading(), NoAccounts(), Unaudited()
 class Door:
     """Admits to the indexes *repositories* as *rights* say; *permissions* are those of the routes.
 
-    *settled* waits until it is known whom projects of groups belong to, or raises StorageFailed.  Without any argument it is
-    open, and nobody can change anything.
+    *settled* waits until it is known whom projects of groups belong to, or raises StorageFailed.  *recorder* is told
+    whom it refuses.  Without any argument it is open, and nobody can change anything.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class Door:
         repositories: Mapping[str, IRepository] = EMPTY,
         permissions: Permissions = EMPTY,
         settled: Callable[[], Awaitable[None]] | None = None,
+        recorder: IRecorder = UNRECORDED,
     ) -> None:
+        self._recorder = recorder
         self._rights = rights
         self._settled = settled
         self._accounts = accounts
@@ -144,11 +148,11 @@ class Door:
         if principal is None:
             if everybody is Access.ALLOWED:
                 return Admitted(ANONYMOUS, private=True, owners=owners)
-            self._note(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
+            self._refused(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
             raise LoginRequired(_LOGIN) if everybody is Access.LOGIN else _nothing(ask)
         if self._access(principal, question) is Access.ALLOWED:
             return Admitted(principal, private=True, owners=_owners(question))
-        self._note(ask, principal, question, AuditOutcome.REFUSED)
+        self._refused(ask, principal, question, AuditOutcome.REFUSED)
         raise _nothing(ask)
 
     async def confirmed(self, ask: Ask, admission: Admitted, question: Question) -> Admitted:
@@ -169,7 +173,7 @@ class Door:
         if question.project is None or not self._hides(question):
             return error
         if admission.principal.is_anonymous and await self._known(ask) is None:
-            self._note(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
+            self._refused(ask, ANONYMOUS, question, AuditOutcome.LOGIN)
             return LoginRequired(_LOGIN)
         return _nothing(ask)
 
@@ -275,13 +279,16 @@ class Door:
         """Who stands behind *credential*.  Raises LoginRequired, SentUnencrypted, RightsUnknown."""
         if not ask.caller.confidential:
             self._audit.note(Audited("a credential", ask.caller.address, "log in", AuditOutcome.PLAINTEXT))
+            self._recorder.record(AccessRefused(RefusalReason.PLAINTEXT))
             raise SentUnencrypted(_UNENCRYPTED)
         principal = await self._accounts.authenticate(credential, ask.caller.address)
         if principal is None:
+            self._recorder.record(AccessRefused(RefusalReason.WRONG))
             raise LoginRequired(_WRONG)
         return principal
 
-    def _note(self, ask: Ask, principal: Principal, question: Question, outcome: AuditOutcome) -> None:
+    def _refused(self, ask: Ask, principal: Principal, question: Question, outcome: AuditOutcome) -> None:
+        self._recorder.record(AccessRefused(RefusalReason.LOGIN if outcome is AuditOutcome.LOGIN else RefusalReason.HIDDEN))
         index, project = question.repository.name, question.project
         self._audit.note(Audited(str(principal), ask.caller.address, question.permission.value, outcome, index, project))
 

@@ -81,6 +81,8 @@ class Response:
         #: Whether nothing more is sent: the client has left, or its connection is aborted.
         self._aborted = False
         self.began = reactor.seconds()
+        #: When the first byte was sent, in seconds after the request; ``None``: none was.
+        self.first_byte: float | None = None
         self.status = 0
         self.sent = 0
         self.word = "-"
@@ -101,6 +103,7 @@ class Response:
         last = channel.must_end(self) or (unsized and not self._chunked)
         try:
             head = encoded_head(answer, via, chunked=self._chunked, close=last)
+            self.first_byte = self._reactor.seconds() - self.began
             if bodiless:
                 channel.write(head)
             elif isinstance(body, bytes) and len(body) <= PIECE:

@@ -11,9 +11,9 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attrs import evolve, field, frozen
 
-from proxy.core.events import RequestPlace
+from proxy.core.events import RequestPlace, RouteLabel
 from proxy.core.roots import ANY_SIMPLE, INDEXES, index_root
-from proxy.names import is_digest, is_project_name, is_served_name, is_version
+from proxy.names import METADATA, PROVENANCE, is_digest, is_project_name, is_served_name, is_version
 
 #: Characters of a client's text that an answer repeats.
 SHOWN = 200
@@ -29,6 +29,33 @@ CLAIMS: Mapping[str, Callable[[str], bool]] = {
 #: What answers are counted by: the first segment below an index.
 AREAS = frozenset({"simple", "files", "packages", "pypi"})
 
+#: What requests at each pattern below an index are counted as; all others are redirected.
+_LABELS: Mapping[str, RouteLabel] = {
+    "": RouteLabel.OVERVIEW,
+    "simple": RouteLabel.LIST,
+    "simple/": RouteLabel.LIST,
+    "simple/{project}/": RouteLabel.PAGE,
+    "files/{project}/{digest}/{file}": RouteLabel.FILE,
+    "packages/{project}/{digest}/{file}": RouteLabel.FILE,
+    "links/": RouteLabel.LINKS,
+    "last-modified": RouteLabel.DOCUMENT,
+    "simple/pypi/{project}/json": RouteLabel.DOCUMENT,
+    "{project}/json": RouteLabel.DOCUMENT,
+    "pypi/{project}/json": RouteLabel.DOCUMENT,
+    "pypi/{project}/{version}/json": RouteLabel.DOCUMENT,
+    "legacy": RouteLabel.UPLOAD,
+    "legacy/": RouteLabel.UPLOAD,
+}
+#: What a file is counted as by how its name ends.
+_COMPANIONS = {METADATA: RouteLabel.METADATA, PROVENANCE: RouteLabel.PROVENANCE}
+#: What is counted as what below ``/-/``.
+_OPERATIONS: Mapping[tuple[str, ...], RouteLabel] = {
+    ("live",): RouteLabel.PROBE,
+    ("ready",): RouteLabel.PROBE,
+    ("metrics",): RouteLabel.METRICS,
+}
+_COUNTED_AS_NONE = RequestPlace(None, None, RouteLabel.NONE)
+
 #: How the URL of an index ends; ``+simple`` is devpi's.
 _SIMPLE = frozenset({"simple", "+simple"})
 
@@ -37,14 +64,14 @@ _SIMPLE = frozenset({"simple", "+simple"})
 class Below:
     """Something below an index: *values* are those of the segments in braces of *pattern*, each one what :data:`CLAIMS` says.
 
-    *root* is the path that the index is at; *place*, what an answer is counted by, is ``None`` for what is not counted.
+    *root* is the path that the index is at; *place* is what an answer is counted by.
     """
 
     index: str
     root: str
     pattern: str
     values: tuple[str, ...]
-    place: RequestPlace | None = None
+    place: RequestPlace
 
 
 @frozen(slots=True)
@@ -52,7 +79,11 @@ class OperationsRoute:
     """Something that operations ask for, below ``/-/``."""
 
     segments: tuple[str, ...]
-    place: None = field(default=None, init=False)
+
+    @property
+    def place(self) -> RequestPlace:
+        """What an answer is counted by."""
+        return RequestPlace(None, None, _OPERATIONS.get(self.segments, RouteLabel.OPERATIONS))
 
 
 @frozen(slots=True)
@@ -61,7 +92,11 @@ class ExchangeRoute:
 
     verb: str
     index: str | None
-    place: None = field(default=None, init=False)
+
+    @property
+    def place(self) -> RequestPlace:
+        """What an answer is counted by."""
+        return RequestPlace(self.index, None, RouteLabel.EXCHANGE)
 
 
 @frozen(slots=True)
@@ -69,7 +104,7 @@ class DiscoveryRoute:
     """Where the endpoints are for the upload URL with this *key* (PEP 807)."""
 
     key: str
-    place: None = field(default=None, init=False)
+    place: RequestPlace = field(default=RequestPlace(None, None, RouteLabel.EXCHANGE), init=False)
 
 
 @frozen(slots=True)
@@ -77,7 +112,7 @@ class TopLevel:
     """Something beside all indexes: ``/index/``, ``/favicon.ico``, and ``/`` where no index is at the root."""
 
     path: str
-    place: None = field(default=None, init=False)
+    place: RequestPlace = field(default=RequestPlace(None, None, RouteLabel.OVERVIEW), init=False)
 
 
 @frozen(slots=True)
@@ -86,7 +121,11 @@ class Slashless:
 
     location: str
     index: str | None = None
-    place: None = field(default=None, init=False)
+
+    @property
+    def place(self) -> RequestPlace:
+        """What an answer is counted by."""
+        return RequestPlace(self.index, None, RouteLabel.REDIRECT)
 
 
 @frozen(slots=True)
@@ -105,7 +144,7 @@ class NoRoute:
     """There is nothing; *why* is for the client.  *elsewhere* is for installers that take it for the page of a project."""
 
     why: str
-    place: RequestPlace | None = None
+    place: RequestPlace = _COUNTED_AS_NONE
     elsewhere: Elsewhere | None = None
 
 
@@ -175,22 +214,33 @@ class UrlSpace:
         return NoRoute(f"{shown[:SHOWN]}: no index is served at the root; indexes are at {ANY_SIMPLE}")
 
     def _below(self, index: str, root: str, segments: tuple[str, ...], shown: str) -> Route:
-        place = RequestPlace(index, segments[0]) if segments and segments[0] in AREAS else None
+        area = segments[0] if segments and segments[0] in AREAS else None
         wrong = ""
         for pattern, parts in self._patterns:
             if len(parts) == len(segments) and all(map(_fits, parts, segments)):
                 untrue = next((each for each in zip(parts, segments, strict=True) if not _is_true(*each)), None)
                 if untrue is None:
                     values = tuple(text for part, text in zip(parts, segments, strict=True) if part in CLAIMS)
-                    return Below(index, root, pattern, values, place)
+                    return Below(index, root, pattern, values, RequestPlace(index, area, _label(pattern, values)))
                 wrong = wrong or f"{untrue[1][:SHOWN]!r} is no {untrue[0][1:-1]}"
         why = wrong or "there is nothing at this path"
-        return NoRoute(f"{shown[:SHOWN]}: {why}; indexes are at /simple/ and {ANY_SIMPLE}", place)
+        return NoRoute(
+            f"{shown[:SHOWN]}: {why}; indexes are at /simple/ and {ANY_SIMPLE}",
+            _COUNTED_AS_NONE if area is None else RequestPlace(index, area),
+        )
 
 
 def split_path(raw: bytes) -> tuple[str, ...]:
     """The segments of a request path, each percent-decoded (bad UTF-8 becomes U+FFFD); the leading empty one is dropped."""
     return tuple(unquote_to_bytes(segment).decode("utf-8", "replace") for segment in raw.split(b"/")[1:])
+
+
+def _label(pattern: str, values: Sequence[str]) -> RouteLabel:
+    """What a request at *pattern* is counted as."""
+    label = _LABELS.get(pattern, RouteLabel.REDIRECT)
+    if label is not RouteLabel.FILE:
+        return label
+    return next((companion for end, companion in _COMPANIONS.items() if values[-1].endswith(end)), label)
 
 
 def _fits(part: str, text: str) -> bool:

@@ -16,7 +16,7 @@ from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
-from proxy.core.events import Answered, RequestPlace
+from proxy.core.events import Answered, RequestPlace, RouteLabel
 from proxy.core.warming import AGENT, WORD, is_warming
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder
@@ -120,7 +120,8 @@ class Front:
         ask = asked(head, caller, self._leads(head), self._deadline(), secure=secure, body=body)
         if name is not None and ask.header("authorization") is not None and not self.hot.lets_in(ask.route, head, caller):
             name = None  # a wrong credential is answered late, and nobody waits for that but who sent it
-        return self._begin(self._respond(ask, response, name), head, ask.route.place, caller, response)
+        place = ask.route.place._replace(route=RouteLabel.UPLOAD) if head.method == b"POST" else ask.route.place
+        return self._begin(self._respond(ask, response, name), head, place, caller, response)
 
     def follow(self, leader: Leader, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
         """Answer *head*, which asks the same as *leader*, if *caller* may have that answer; else as :meth:`serve`."""
@@ -233,7 +234,7 @@ class Front:
     def _ended(self, _: object, head: RequestHead, place: RequestPlace | None, caller: Caller, response: Response) -> None:
         seconds = self.reactor.seconds() - response.began
         method, path, agent = _logged(head)
-        event = Answered(method, response.status, response.sent, seconds, response.word, place)
+        event = Answered(method, response.status, response.sent, seconds, response.word, place, response.first_byte)
         warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
         self._account(event, caller.address, path, agent, cut=response.cut_off, warm=warm)
         self.in_progress -= 1
@@ -268,7 +269,11 @@ class Front:
 
         A request of *warm* is not one of a client: it is counted as such, whatever its cache status.
         """
-        self._recorder.record(event._replace(word=WORD, place=None) if warm else event)
+        if warm and event.place is not None:
+            counted = event._replace(word=WORD, place=event.place._replace(area=None))
+        else:
+            counted = event
+        self._recorder.record(counted)
         globalLogPublisher(
             {
                 "log_namespace": _ACCESS,

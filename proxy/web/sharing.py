@@ -47,6 +47,16 @@ class Sharing:
         #: The same, by their bytes: those of one farm's agents are the same, and need not be parsed.
         self._by_bytes: dict[bytes, Leader] = {}
 
+    @property
+    def under_way(self) -> int:
+        """Requests that others may follow."""
+        return len(self._leaders)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that follow."""
+        return sum(len(each.followers) for each in self._leaders.values())
+
     def seen(self, raw: bytes) -> Leader | None:
         """Whom the request with the head *raw* follows, if its bytes are those of a request under way."""
         return self._by_bytes.get(raw) if self._by_bytes else None

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from proxy.core.amounts import duration
 from proxy.settings import KIB
 from proxy.upstream.http.failures import Broken, Failed, Silent, reason
+from proxy.upstream.http.traffic import Reception
 
 #: Bytes that may wait to be read before the connection is told to pause.
 _AHEAD = 256 * KIB
@@ -23,12 +24,16 @@ _AHEAD = 256 * KIB
 
 @implementer(IPushProducer)
 class IncomingBody(Protocol):
-    """Receives a body.  *idle_timeout*: seconds without a byte, while bytes are wanted, after which it counts as broken."""
+    """Receives a body, as *reception* is told.
+
+    *idle_timeout*: seconds without a byte, while bytes are wanted, after which it counts as broken.
+    """
 
     transport: Any
 
-    def __init__(self, reactor: IReactorTime, idle_timeout: float) -> None:
+    def __init__(self, reactor: IReactorTime, idle_timeout: float, reception: Reception) -> None:
         self._reactor = reactor
+        self._reception = reception
         self._idle_timeout = idle_timeout
         self._chunks: deque[bytes] = deque()
         self._held = 0
@@ -49,6 +54,7 @@ class IncomingBody(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += len(data)
+        self._reception.received(len(data))
         if self._discarding or self._end is not None:
             return
         self._chunks.append(data)
@@ -62,6 +68,7 @@ class IncomingBody(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._quiet()
+        self._reception.ended()
         if self._end is None:
             self._end = reason
         self._wake()
@@ -153,6 +160,7 @@ class IncomingBody(Protocol):
 
     def _stop(self, why: Broken) -> None:
         self._quiet()
+        self._reception.ended()
         self._end = Failure(why)
         if self.transport is not None:
             self.transport.resumeProducing()  # a paused TLS connection would not notice its end

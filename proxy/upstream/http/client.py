@@ -37,6 +37,7 @@ from proxy.upstream.http.identity import Identity
 from proxy.upstream.http.origin import MOST_REDIRECTS, Origin, host_allowed, origin_of, redirected, sendable
 from proxy.upstream.http.racing import race
 from proxy.upstream.http.slots import Slot, Slots
+from proxy.upstream.http.traffic import UpstreamTraffic
 from proxy.upstream.http.trust import Trust
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
@@ -56,10 +57,11 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 @frozen
 class _Answered:
-    """A response to one request at one address, redirects not followed."""
+    """A response to one request at one address, redirects not followed, which was sent at the time *began* (seconds)."""
 
     response: Any
     address: str | None
+    began: float
 
 
 @frozen
@@ -111,6 +113,7 @@ class HttpClient:
         self._endpoints = Endpoints(settings, reactor, self._trust)
         self._pool = self._new_pool()
         self._identity = identity
+        self._traffic = UpstreamTraffic(settings.name, observing.recorder, reactor.seconds)
         self.slots = Slots(settings, reactor)
         #: Told how long each answer took (seconds).
         self.latency = Latency(reactor.seconds)
@@ -119,6 +122,11 @@ class HttpClient:
     def rotating(self) -> tuple[Rotating[Any], ...]:
         """The files that have to be looked at regularly, if there are any."""
         return tuple(each for each in (self._trust.rotating, self._credentials.rotating) if each.files)
+
+    @property
+    def certificate_expires(self) -> float | None:
+        """When the client certificate expires, in seconds since 1970; ``None`` without one."""
+        return self._trust.expires
 
     def _new_pool(self) -> QuietPool:
         pool = QuietPool(self._reactor, persistent=True)
@@ -166,9 +174,10 @@ class HttpClient:
     def _exchange(self, asked: _Asked, answered: _Answered) -> Exchange:
         place, silence = asked.place, asked.attempt.manner.silence
         limit = self._settings.body_idle_timeout
+        reception = self._traffic.reception(answered.address, answered.began)
 
         def body() -> IncomingBody:
-            made = IncomingBody(self._reactor, limit if silence is None else min(limit, silence))
+            made = IncomingBody(self._reactor, limit if silence is None else min(limit, silence), reception)
             place.received = made.progress
             place.take_away = made.give_up
             return made
@@ -219,6 +228,7 @@ class HttpClient:
         except CancelledError:
             raise
         except Exception as error:  # whatever the resolver meets, the name has no address
+            self._traffic.failed(None, Fault.UNRESOLVED)
             why = "" if isinstance(error, DNSLookupError) else f": {reason(error, self._settings.connect_timeout)}"
             raise Failed(f"the name {origin.host} cannot be resolved{why}", fault=Fault.UNRESOLVED) from error
 
@@ -231,11 +241,16 @@ class HttpClient:
 
         A 502 counts as an answer only where there is no other address: this is the *last*.
         """
-        permit, origin = asked.attempt.permit, asked.origin
+        permit, origin, began = asked.attempt.permit, asked.origin, self._reactor.seconds()
+        refused = False
 
         def unreachable(address: str, error: BaseException) -> None:
+            nonlocal refused
+            refused = True
             asked.tried.add(address)
-            if fault_of(error, connected=False) is not Fault.NO_EVIDENCE:
+            fault = fault_of(error, connected=False)
+            self._traffic.failed(address, fault)
+            if fault is not Fault.NO_EVIDENCE:
                 permit.address_failed(origin, address, True)
 
         def reached(address: str) -> None:
@@ -246,19 +261,25 @@ class HttpClient:
         try:
             response = await self._request(line, asked)
         except Failed as error:
+            if line.address is not None or not refused:
+                self._traffic.failed(line.address, error.fault)
             if line.address is not None:
                 asked.tried.add(line.address)
                 permit.address_failed(origin, line.address, error.fault is Fault.UNREACHABLE)
             raise
+        except CancelledError:
+            self._traffic.cancelled(line.address)
+            raise
+        self._traffic.answered(line.address, response.code, began)
         if response.code == HTTPStatus.BAD_GATEWAY and line.address is not None:
             asked.tried.add(line.address)
             permit.address_failed(origin, line.address, False)
             if not last:
-                self._exchange(asked, _Answered(response, line.address)).close()
+                self._exchange(asked, _Answered(response, line.address, began)).close()
                 raise Failed(f"answered 502 Bad Gateway at {line.address}", fault=Fault.BROKEN)
         permit.answered(origin, line.address, response.code)
         self.slots.answering()
-        return _Answered(response, line.address)
+        return _Answered(response, line.address, began)
 
     async def _request(self, line: Line, asked: _Asked) -> Any:
         """The response to one request on *line*.

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.errors import ConfigError
+from proxy.mechanism.expiry import expiry_of
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
 from proxy.mechanism.secret_files import needs_passphrase
 from proxy.settings import UpstreamSettings
@@ -57,6 +58,12 @@ class Trust:
             raise ConfigError(f"{settings.table}: {error.filename}: {error.strerror}") from error
         except UnusableFile as error:
             raise ConfigError(str(error)) from error
+
+    @property
+    def expires(self) -> float | None:
+        """When the client certificate expires, in seconds since 1970; ``None`` without one."""
+        client = self.rotating.value.client
+        return None if client is None else expiry_of(client.original)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         name = hostname.decode("ascii").lower()

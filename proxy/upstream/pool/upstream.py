@@ -145,6 +145,11 @@ class Upstream:
         return self._client.rotating
 
     @property
+    def certificate_expires(self) -> float | None:
+        """When its client certificate expires, in seconds since 1970; ``None`` without one."""
+        return self._client.certificate_expires
+
+    @property
     def last_success_at(self) -> float | None:
         """When it last answered well, in seconds since the epoch."""
         return self._moment(self.evidence.last_success_at)
