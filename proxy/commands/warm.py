@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
-from twisted.internet.defer import Deferred
-from twisted.internet.task import react
 
 from proxy.commands.installing import Installed, installed_options
+from proxy.commands.reacting import until_done
 from proxy.commands.warming import Asked, Where, warm_up
 from proxy.config import quantities
 from proxy.settings import LEAST_INTERVAL
@@ -124,36 +118,8 @@ def warm(
     )
     asked = Asked(goal, interval if follow else None, report_file)
     where = Where(_slashed(url or DEFAULT_PROXY), url is not None, config_file, data_dir)
-    _react(lambda reactor: warm_up(reactor, where, asked))
+    until_done(lambda reactor: warm_up(reactor, where, asked))
 
 
 def _slashed(url: str) -> str:
     return url if url.endswith("/") else f"{url}/"
-
-
-def _react(work: Callable[[Any], Awaitable[int]]) -> None:
-    """Run *work* on the reactor and exit with the status it gives.  SIGINT and SIGTERM cancel it."""
-
-    def begin(reactor: Any) -> Deferred[None]:
-        running: Deferred[int] = Deferred.fromCoroutine(_status(work, reactor))
-
-        def heed() -> None:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: reactor.callFromThread(running.cancel))
-
-        reactor.callWhenRunning(heed)  # when the reactor runs it has just set handlers of its own
-        return running.addCallback(_exit)
-
-    react(begin)
-
-
-async def _status(work: Callable[[Any], Awaitable[int]], reactor: Any) -> int:
-    try:
-        return await work(reactor)
-    except BrokenPipeError:  # nobody reads on, as after "| head"; what is still in the buffer has no way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-def _exit(status: int) -> None:
-    raise SystemExit(status)
