@@ -126,8 +126,8 @@ async def test_programs_get_json(upstream: FakeUpstream, run: Start, accept: str
             "ready": True,
             "degraded": [],
             "indexes": [
-                {"name": "pypi", "default": True, "url": f"http://{HOST}/simple/"},
-                {"name": "corp", "default": False, "url": f"http://{HOST}/index/corp/simple/"},
+                {"name": "pypi", "kind": "proxy", "default": True, "url": f"http://{HOST}/simple/"},
+                {"name": "corp", "kind": "proxy", "default": False, "url": f"http://{HOST}/index/corp/simple/"},
             ],
         }
     listed = (await proxy.get("/-/", **headers)).json

@@ -170,7 +170,7 @@ def build_web(
         Files(int(memory * _FOR_SMALL_FILES), caches.usage.used),
         JsonDocuments(means.work, int(memory * _FOR_DOCUMENTS)),
         Operations(health, means.metrics.exposition, means.work),
-        Overview(indexes.built, indexes.default, health, means.work),
+        Overview({each.name: each.kind for each in settings.indexes}, indexes.default, health, means.work),
         Browsing(means.work),
         FlatPages(means.work),
         uploads,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from twisted.web.template import Tag, tags
@@ -24,9 +24,10 @@ _OPEN = ("pip", "uv")
 
 
 class Overview:
-    """The pages about *indexes*, of which the one named *default* is also at the root."""
+    """The pages about *indexes*, given with their kinds, of which the one named *default* is also at the root."""
 
-    def __init__(self, indexes: Collection[str], default: str | None, health: Health, offload: IOffload) -> None:
+    def __init__(self, indexes: Mapping[str, str], default: str | None, health: Health, offload: IOffload) -> None:
+        self._kinds = indexes
         # The default one first.
         self._indexes = sorted(indexes, key=lambda name: (name != default, name))
         self._default = default
@@ -73,7 +74,12 @@ class Overview:
 
     def _as_json(self, ask: Ask, troubles: Sequence[Trouble]) -> Answer:
         indexes = [
-            {"name": name, "default": name == self._default, "url": _address(ask, self._in_url(name)).index}
+            {
+                "name": name,
+                "kind": self._kinds[name],
+                "default": name == self._default,
+                "url": _address(ask, self._in_url(name)).index,
+            }
             for name in self._indexes
         ]
         body = {

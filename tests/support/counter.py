@@ -95,7 +95,7 @@ class Counter:
             Files(1 << 20, lambda digest: None),
             JsonDocuments(offload, 1 << 20),
             Operations(health, lambda: ("text/plain", b""), offload),
-            Overview(repositories, default, health, offload),
+            Overview(dict.fromkeys(repositories, "proxy"), default, health, offload),
             Browsing(offload),
             FlatPages(offload),
             self.uploads,

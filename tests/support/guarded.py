@@ -132,7 +132,7 @@ class Guarded:
             Files(1 << 20, lambda digest: None),
             JsonDocuments(offload, 1 << 20),
             Operations(health, lambda: ("text/plain", b""), offload),
-            Overview(by_name, None, health, offload),
+            Overview(dict.fromkeys(by_name, "proxy"), None, health, offload),
             Browsing(offload),
             FlatPages(offload),
             self.uploads,
