@@ -132,17 +132,20 @@ class Endpoints:
         return direct
 
     def endpoint(self, uri: URI, line: Line) -> IStreamClientEndpoint:
-        host = _host(uri)
+        endpoint = self.plain(_host(uri), uri.port, line)
+        if uri.scheme != b"https":
+            return endpoint
+        return wrapClientTLS(self._trust.creatorForNetloc(uri.host, uri.port), endpoint)
+
+    def plain(self, host: str, port: int, line: Line) -> IStreamClientEndpoint:
+        """Where a connection to *port* of *host* is made, straight or through a tunnel, without TLS."""
         endpoint: Any
         if self._proxy is None:
-            endpoint = FirstOf(self._reactor, line.addresses, uri.port, self._timeout, line.unreachable)
+            endpoint = FirstOf(self._reactor, line.addresses, port, self._timeout, line.unreachable)
         else:
             shown = f"[{host}]" if ":" in host else host
-            endpoint = Tunnel(self._proxy_endpoint(), f"{shown}:{uri.port}", self._proxy_authorization())
-        endpoint = _Watched(self._limited(endpoint), line.watch, host)
-        if uri.scheme != b"https":
-            return endpoint  # type: ignore[no-any-return]  # _Watched is one
-        return wrapClientTLS(self._trust.creatorForNetloc(uri.host, uri.port), endpoint)
+            endpoint = Tunnel(self._proxy_endpoint(), f"{shown}:{port}", self._proxy_authorization())
+        return _Watched(self._limited(endpoint), line.watch, host)
 
     def _limited(self, endpoint: Any) -> Any:
         return _Limited(endpoint, self._reactor, self._timeout)

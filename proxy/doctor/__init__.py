@@ -1,0 +1,1 @@
+"""What ``pypiproxy doctor`` examines; each module looks at one subject, and findings are values."""
