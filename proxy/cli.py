@@ -13,6 +13,7 @@ COMMANDS = {
     "claims": Command("proxy.commands.claims:claims", "List and decide which index owns a name."),
     "client-config": Command("proxy.commands.client_config:client_config", "Print the settings for a client."),
     "delete": Command("proxy.commands.editing:delete", "Delete files of a hosted index."),
+    "doctor": Command("proxy.commands.doctor:doctor", "Examine the host or a client, say what to do."),
     "export": Command("proxy.commands.export:export", "Write projects to a bundle file."),
     "hosted": Command("proxy.commands.hosted:hosted", "Check or fill a hosted index."),
     "import": Command("proxy.commands.import_:import_", "Add the contents of a bundle to the cache."),

@@ -20,7 +20,7 @@ def past_the_proxy(client: str, address: Address, environ: Mapping[str, str], ro
     for family in FAMILIES:
         if client in family.clients:
             yield from map(_said, elsewhere(in_environment(family, environ), address.base))
-            for file in _files(family, environ, root):
+            for file in configuration_files(family, environ, root):
                 yield from _in_file(family, file, address)
     if client == "pip" and "VIRTUAL_ENV" not in environ:
         for mark in sorted(root.glob("usr/lib/python3*/EXTERNALLY-MANAGED")):
@@ -48,8 +48,8 @@ def _in_file(family: Family, file: Path, address: Address) -> Iterator[str]:
     yield from map(_said, elsewhere(sources, address.base))
 
 
-def _files(family: Family, environ: Mapping[str, str], root: Path) -> Iterator[Path]:
-    """The configuration files that clients of *family* read, whether they exist or not."""
+def configuration_files(family: Family, environ: Mapping[str, str], root: Path) -> Iterator[Path]:
+    """The configuration files that clients of *family* read, whether they exist or not; later ones win."""
     home = Path(environ.get("HOME") or root / "root")
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     shared = [Path(each) for each in environ.get("XDG_CONFIG_DIRS", "").split(os.pathsep) if each] or [root / "etc/xdg"]

@@ -61,6 +61,19 @@ def port_trouble(description: str) -> str | None:
     return None
 
 
+def reached_at(description: str) -> tuple[str, int] | None:
+    """The address and port at which this machine reaches who listens at the endpoint *description*.
+
+    ``None`` for a socket in the file system, a port that is chosen at the start, and kinds that are not known here.
+    """
+    kind, values = _arguments(description)
+    port, host = values.get("port", ""), values.get("interface", "")
+    if kind not in (*TCP, "ssl", "tls") or not port.isdecimal() or port == "0":
+        return None
+    everywhere = {"": "::1" if kind == "tcp6" else "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+    return everywhere.get(host, host), int(port)
+
+
 def refuse_unusable(description: str) -> None:
     """Raise ConfigError, as `Listening.open` does, if a trial shows that nothing can listen at *description*.
 

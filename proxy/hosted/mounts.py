@@ -14,12 +14,12 @@ _SHARED = re.compile(
 
 def is_told_of_changes(folder: Path) -> bool:
     """Whether the kernel tells of every change in *folder* (inotify).  Blocks."""
-    kind = _kind_of(folder)
+    kind = file_system_kind(folder)
     return kind is not None and _SHARED.fullmatch(kind) is None
 
 
-def _kind_of(folder: Path) -> str | None:
-    """The kind of the file system that *folder* is on, as ``/proc/self/mountinfo`` calls it (proc(5))."""
+def file_system_kind(folder: Path) -> str | None:
+    """The kind of the file system that *folder* is on, as ``/proc/self/mountinfo`` calls it (proc(5)); ``None``: not known."""
     try:
         place = os.stat(folder).st_dev
         device = f"{os.major(place)}:{os.minor(place)}"
