@@ -18,9 +18,10 @@ from proxy.access.principals import DirectoryUser, Principal
 from proxy.core.audited import Audited
 from proxy.core.cache_status import CacheStatus
 from proxy.core.claims import Reservation
-from proxy.core.events import Event
+from proxy.core.events import Answered, Event
 from proxy.core.uploads import Uploaded, UploadForm
 from proxy.core.views import DocumentName, DocumentView, Moment, PageView
+from proxy.core.visits import Subject
 from proxy.model import Change, CommittedFile, Condition, DocumentReply, FileFacts, PageReply, Validators, Versioned, Wanted
 from proxy.simple.media import MediaType
 
@@ -88,6 +89,16 @@ class IRecorder(Interface):
 
     def record(event: Event) -> None:
         """Take note of *event*.  Never waits, raises nothing, and may be called in any thread."""
+
+
+class IVisits(Interface):
+    """Is told what each client asked for, and how that was answered."""
+
+    def note(event: Answered, subject: Subject, client: str, agent: str) -> None:
+        """A request for *subject* was answered as *event* says.  *client* is an address, *agent* fit for a log.
+
+        Called for each request: it costs a dictionary store, never waits and never raises.
+        """
 
 
 class IRecordStore(Interface):
