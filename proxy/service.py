@@ -24,6 +24,7 @@ from proxy.composition.indexes import IndexKind, build_indexes
 from proxy.composition.means import build_means
 from proxy.composition.process import calm_collector
 from proxy.composition.proxied import ProxyKind
+from proxy.composition.statistics import build_statistics
 from proxy.composition.storage import open_storage, read_storage
 from proxy.composition.upstreams import build_clients
 from proxy.composition.watching import build_watch
@@ -71,6 +72,7 @@ class ProxyService(MultiService):
         self.caches = build_caches(
             settings.server, settings.indexes, self.storage, self._means, divided=has_own_readers(settings)
         )
+        self._statistics = build_statistics(self.storage, self._means, reading=reading)
         self._clients = build_clients(settings, self.storage.place.name, self._means)
         proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
         self.claims = build_claims(
@@ -92,7 +94,7 @@ class ProxyService(MultiService):
         self._rotation = Rotation(self._rotating, reactor)
         issuers = () if self._exchange is None else (self._exchange.look,)
         space = SpaceFigures(self.storage, self.caches)
-        others = (self._look_at_commands, self._rotation.look, space.look, *issuers)
+        others = (self._look_at_commands, self._rotation.look, self._statistics.look, space.look, *issuers)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
         self._means.metrics.watch(space)
         self._means.metrics.watch(ServiceFigures(self._indexes, self.caches, self._clients, self._access, self._means))
@@ -107,6 +109,7 @@ class ProxyService(MultiService):
             self._means,
             self._clients,
             self.claims,
+            self._statistics.book,
             look,
             serving=self._serving,
         )
@@ -123,16 +126,15 @@ class ProxyService(MultiService):
             self.storage,
             None if self._exchange is None else self._exchange.exchange,
             self.claims,
+            self._statistics.book,
             serving=serving,
         )
         self.front = self._web.front
         self._cleaning: Deferred[None] = succeed(None)
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
-        for each in (
-            *self.listenings,
-            *self.admin_sockets,
-            *([self._watch, LagMeter(reactor, self._means.metrics)] if self._serving else []),
-        ):
+        lag = LagMeter(reactor, self._means.metrics)
+        regular = (self._watch, self._statistics.counting, lag) if self._serving else ()
+        for each in (*self.listenings, *self.admin_sockets, *regular):
             each.setServiceParent(self)
 
     def follow(self, settings: WarmSettings) -> None:
@@ -180,11 +182,13 @@ class ProxyService(MultiService):
             if self._exchange is not None:
                 await self._exchange.close()
             await self._access.close()
+            await self._statistics.close()
             await self.storage.close()
         finally:
             self._access.stop()
             self._commands.stop()
             self._means.stop()
+            self._statistics.stop()
             self.storage.stop()
 
     def _rotating(self) -> Sequence[Rotating[Any]]:

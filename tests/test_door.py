@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -99,6 +101,7 @@ def paths(project: str = "acme-web") -> Mapping[str, str]:
         "links/": "links/",
         "links": "links",
         "last-modified": "last-modified",
+        "local-stats/days/{day}": f"local-stats/days/{datetime.fromtimestamp(time.time() - 2 * 86400, UTC).date()}.bz2",
         "simple/pypi/{project}/json": f"simple/pypi/{project}/json",
         **{f"projects/{{project}}/{each}": f"projects/{project}/{each}" for each in CHANGES},
         "{project}/json": f"{project}/json",

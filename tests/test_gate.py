@@ -215,6 +215,7 @@ def table(name: str) -> dict[str, list[Asked]]:
         "links/": [Asked("links/", missing, missing, open=True)],
         "links": [Asked("links", redirected, redirected, open=True)],
         "last-modified": [Asked("last-modified", lambda reply: True, lambda reply: True, open=True)],
+        "local-stats/days/{day}": [Asked("local-stats/days/2024-10-04.bz2", missing, missing, open=True)],
         "simple/pypi/{project}/json": [Asked(f"simple/pypi/{name}/json", *legacy)],
         "{project}/json": [Asked(f"{name}/json", *legacy)],
         "pypi/{project}/json": [Asked(f"pypi/{name}/json", *legacy)],

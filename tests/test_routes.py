@@ -9,8 +9,14 @@ from proxy.web.routes import Below, Elsewhere, NoRoute, OperationsRoute, Route, 
 from proxy.web.site import ROUTES
 
 #: What the segments of a pattern may be, and what else a client may write in their place.
-GOOD = {"{project}": "six", "{version}": "1.0", "{digest}": "sha256-" + "ab" * 32, "{file}": "six-1.0.tar.gz"}
-BAD = {"{project}": "..", "{version}": "1 0 <", "{digest}": "sha256", "{file}": "a\\b"}
+GOOD = {
+    "{project}": "six",
+    "{version}": "1.0",
+    "{digest}": "sha256-" + "ab" * 32,
+    "{file}": "six-1.0.tar.gz",
+    "{day}": "2024-10-04.bz2",
+}
+BAD = {"{project}": "..", "{version}": "1 0 <", "{digest}": "sha256", "{file}": "a\\b", "{day}": "2024-10-04"}
 
 #: What a client is told that asks for what is not there.
 INSTEAD = "indexes are at /simple/ and /index/NAME/simple/"

@@ -17,7 +17,7 @@ from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.mechanism.offload import Inline, completed
 from proxy.statistics.book import StatisticsBook
-from proxy.statistics.report import Report
+from proxy.statistics.report import FigureReport
 from proxy.storage.memory import MemoryRecords
 from proxy.storage.records import DiskRecords
 from tests.test_damaged_records import garbage, halved
@@ -52,8 +52,8 @@ class Farm:
         completed(self.book.settle(closing=True))
         self.book = self.opened()
 
-    def report(self, back: float = DAY, may: Callable[[str, str], bool] = lambda index, project: True) -> Report:
-        return Report(completed(self.book.figures(self.now - back, self.now + 1)), may)
+    def report(self, back: float = DAY, may: Callable[[str, str], bool] = lambda index, project: True) -> FigureReport:
+        return FigureReport(completed(self.book.figures(self.now - back, self.now + 1)), may)
 
     def rows(self, dimension: Dimension, back: float = DAY) -> dict[tuple[str, ...], int]:
         return {

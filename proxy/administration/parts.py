@@ -144,5 +144,7 @@ class Observed:
     answered: Callable[[], Mapping[str, Any] | None]
     #: Bytes that clients were sent from the cache since the start.
     saved: Callable[[], int]
+    #: What statistics say of the last so many seconds, with so many rows in each table.  Raises BadRequest.
+    statistics: Callable[[float, int], Awaitable[Mapping[str, Any]]]
     #: When the service was started (seconds since 1970), ``None`` when nobody is served.
     since: float | None

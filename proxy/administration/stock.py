@@ -134,8 +134,12 @@ class Stock:
             return not await parts.proxied.reserved(project)
         return self._default is not None and index in self._indexes[self._default].repository.leaves
 
-    async def stats(self, report: Report, top: int = 10) -> dict[str, Any]:
-        """Sums over everything, the *top* projects by bytes, and what the service that answers is."""
+    async def stats(self, report: Report, top: int = 10, seconds: float = 86400.0) -> dict[str, Any]:
+        """Sums over everything, the *top* projects by bytes, what the service that answers is, and its figures of *seconds*.
+
+        Raises BadRequest.
+        """
+        statistics = await self._observed.statistics(seconds, top)
         files = await self._stores.usage.files()
         stored = {file.sha256: file for file in files}
         projects = []
@@ -168,6 +172,7 @@ class Stock:
             "records": len(keys),
             "pages": sum(1 for key in keys if page_of(key) is not None),
             "answered": self._observed.answered(),
+            "statistics": statistics,
             "degraded": [{"reason": each.reason.value, "words": each.words} for each in await self._observed.look()],
         }
 

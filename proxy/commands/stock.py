@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from proxy.commands.figures import TABLES, show_figures, show_table
 from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.speaking import fail, note
 from proxy.commands.tables import say_pairs, show
+from proxy.commands.tokens import duration_option
 from proxy.core.amounts import NONE, counted, moment, size
 from proxy.core.cache_status import FROM_CACHE
 
@@ -76,18 +78,38 @@ def _order(sort: str, bytes_: str) -> Callable[[dict[str, Any]], Any]:
 
 
 @click.command()
-@click.option("--top", type=click.IntRange(0), default=10, show_default=True, help="How many of the largest projects to show.")
+@click.option("--top", type=click.IntRange(0), default=10, show_default=True, help="How many rows of each table to show.")
+@click.option(
+    "--last",
+    "seconds",
+    callback=duration_option,
+    metavar="DURATION",
+    default="24h",
+    show_default=True,
+    help="Show the figures of so long, up to 400d.",
+)
+@click.option("--by", type=click.Choice(TABLES), help="Show only the figures of that time, in a table by this.")
 @options
-def stats(place: ProxyPlace, top: int) -> None:
-    """Show what is stored and, while a proxy runs, its hit rates since its start."""
-    sums = place.ask("stats", top=top)
+def stats(place: ProxyPlace, top: int, seconds: float, by: str | None) -> None:
+    """Show what is stored, what it saves, and what is worth doing about it.
+
+    Figures survive restarts: those of minutes are kept for three hours, of hours for eight days, of days for 400 days.
+    """
+    if by is not None:
+        found = place.ask("statistics", by=by, seconds=seconds, top=top)
+    else:
+        found = place.ask("stats", seconds=seconds, top=top)
     if place.as_json:
-        say(sums)
-        return
-    say_pairs(_pairs(sums))
-    if sums["largest"]:
+        say(found)
+    elif by is not None:
+        show_table(found)
+    else:
+        say_pairs(_pairs(found))
+        if found["largest"]:
+            click.echo()
+            _show_projects(found["largest"])
         click.echo()
-        _show_projects(sums["largest"])
+        show_figures(found["statistics"])
 
 
 def _show_projects(projects: Sequence[dict[str, Any]], *, used: bool = False) -> None:

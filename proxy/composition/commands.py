@@ -11,6 +11,7 @@ from attrs import frozen
 
 from proxy.administration.accounting import Accounting
 from proxy.administration.claiming import Claiming
+from proxy.administration.evaluating import Evaluating
 from proxy.administration.hosting import Hosting
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working, chosen_hosted
@@ -32,6 +33,7 @@ from proxy.host.adminsocket import AdminSocket
 from proxy.interfaces import IOwnership
 from proxy.mechanism.offload import Offload
 from proxy.moving.operation import Importer
+from proxy.statistics.book import StatisticsBook
 from proxy.web.admin import Admin, site
 
 
@@ -66,6 +68,7 @@ def build_commands(
     means: Means,
     clients: Clients,
     claims: IOwnership,
+    statistics: StatisticsBook,
     look: Callable[[], Awaitable[Sequence[Trouble]]],
     *,
     serving: bool,
@@ -75,6 +78,7 @@ def build_commands(
     *carried* gives the claims that matter to an index; *access* has users and tokens.
     """
     carrying = Offload(means.reactor, 1, "bundle")
+    evaluating = Evaluating(statistics, means.clock)
     administration = Administration(
         indexes.parts,
         Stores(
@@ -92,10 +96,12 @@ def build_commands(
             look=look,
             answered=lambda: means.metrics.answers() if serving else None,
             saved=means.metrics.saved,
+            statistics=evaluating.overview,
             since=means.clock() if serving else None,
         ),
         {
             "import": _taking(indexes, storage, caches, carried, carrying, means).take,
+            "statistics": evaluating.statistics,
             "backup": _saving(storage, caches, carrying, means).backup,
             "hosted_import": Importer(partial(chosen_hosted, indexes.parts), opening(clients, means), claims).run,
             **Hosting(indexes.parts).operations,

@@ -23,6 +23,7 @@ from proxy.host.listening import Listening
 from proxy.interfaces import IExchange, IOwnership
 from proxy.mechanism.patience import within
 from proxy.settings import ReverseProxySettings, Settings
+from proxy.statistics.book import StatisticsBook
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
@@ -34,6 +35,7 @@ from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
+from proxy.web.local_stats import LocalStats
 from proxy.web.operations import Health, Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages
@@ -150,13 +152,14 @@ def build_web(
     storage: Storage,
     exchange: IExchange | None,
     claims: IOwnership,
+    statistics: StatisticsBook,
     *,
     serving: bool,
 ) -> Web:
     """What answers for *indexes*, as *rights* permit; *look* finds what is wrong with the service, for those who probe it.
 
     *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
-    where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to.
+    where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to; *statistics* count what clients ask for.
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
@@ -177,6 +180,7 @@ def build_web(
         Changes(door, indexes.repositories, _hosted(indexes), Hosting(indexes.parts).operations),
         lists,
         Exchanging(exchange, [name for name, each in indexes.receiving.items() if each.takes_uploads], indexes.default),
+        LocalStats(statistics, means.work, means.clock),
         identity,
         door,
     )
@@ -194,6 +198,7 @@ def build_web(
         patience=Patience(stall_timeout=server.stall_timeout),
         space=UrlSpace(ROUTES, indexes.built, indexes.default),
         recorder=means.metrics,
+        visits=statistics,
     )
     built = Web(settings, front, uploads, lists, readiness, means, serving=serving)
     means.metrics.watch(WebFigures(front, built.listenings))

@@ -85,7 +85,7 @@ class Dimension(enum.Enum):
         return self.limits[list(Resolution).index(resolution)]
 
 
-Key = tuple[str, ...]
+RowKey = tuple[str, ...]
 
 
 class Tally(msgspec.Struct, array_like=True):
@@ -125,7 +125,7 @@ class Tally(msgspec.Struct, array_like=True):
         return max(0.0, self.hits * self.waited_seconds / self.waited - self.hit_seconds)
 
 
-Table = dict[Key, Tally]
+_Table = dict[RowKey, Tally]
 
 
 class Bucket:
@@ -133,16 +133,16 @@ class Bucket:
 
     def __init__(self, resolution: Resolution) -> None:
         self.resolution = resolution
-        self._tables: dict[Dimension, Table] = {each: {} for each in Dimension}
+        self._tables: dict[Dimension, _Table] = {each: {} for each in Dimension}
 
-    def __getitem__(self, dimension: Dimension) -> Mapping[Key, Tally]:
+    def __getitem__(self, dimension: Dimension) -> Mapping[RowKey, Tally]:
         """The rows of *dimension*."""
         return self._tables[dimension]
 
     def __bool__(self) -> bool:
         return any(self._tables.values())
 
-    def count(self, dimension: Dimension, key: Key, tally: Tally) -> None:
+    def count(self, dimension: Dimension, key: RowKey, tally: Tally) -> None:
         """Add *tally* to the row *key* of *dimension*."""
         table = self._tables[dimension]
         row = table.get(key)
@@ -165,7 +165,7 @@ class Bucket:
         for dimension, table in self._tables.items():
             self._trim(dimension, table)
 
-    def _trim(self, dimension: Dimension, table: Table, newest: Key = ()) -> None:
+    def _trim(self, dimension: Dimension, table: _Table, newest: RowKey = ()) -> None:
         limit = dimension.limit(self.resolution)
         if len(table) <= limit:
             return
@@ -182,7 +182,7 @@ class Bucket:
         return _encoder.encode(rows)
 
 
-def others(dimension: Dimension, key: Key) -> Key:
+def others(dimension: Dimension, key: RowKey) -> RowKey:
     """The row that *key* is counted in when it has none of its own."""
     return (*key[: dimension.fixed], *(OTHERS for _ in key[dimension.fixed :]))
 

@@ -21,7 +21,7 @@ from proxy.core.figures import Bucket, Resolution, Stretch, covering, decoded, d
 from proxy.core.visits import Amount, Subject, Visit, count, reason_of
 from proxy.errors import StorageFailed
 from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore, IVisits
-from proxy.statistics.problems import Problem, Problems
+from proxy.statistics.problems import RecentProblem, RecentProblems
 
 #: How many sums may wait to be counted; what comes beyond is not counted by what it is about (they are counted within seconds).
 _MOST_WAITING = 50_000
@@ -44,7 +44,7 @@ class StatisticsBook:
         self._offload = offload
         self._clock = clock
         self._waiting: dict[Visit, Amount] = {}
-        self._problems = Problems()
+        self._problems = RecentProblems()
         #: The minute that is being counted: when it began, and its bucket, which only the thread touches.
         self._minute = Resolution.MINUTE.start(clock())
         self._bucket = Bucket(Resolution.MINUTE)
@@ -116,7 +116,7 @@ class StatisticsBook:
             await self._offload.run(found.trim)
             return found
 
-    async def problems(self) -> list[Problem]:
+    async def problems(self) -> list[RecentProblem]:
         """What went wrong lately; what happened last comes first."""
         async with self._alone:
             await self._count()

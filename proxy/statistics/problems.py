@@ -10,7 +10,7 @@ import msgspec
 _MOST = 200
 
 
-class Problem(msgspec.Struct, frozen=True):
+class RecentProblem(msgspec.Struct, frozen=True):
     """One thing that went wrong *times* times, *first* at that moment and *last* at that (seconds since 1970).
 
     *index*, *project* (normalised) and *filename* are empty where that is not about any.
@@ -25,11 +25,11 @@ class Problem(msgspec.Struct, frozen=True):
     times: int = 1
 
 
-class Problems:
+class RecentProblems:
     """The problems of late; the one that has not happened for longest is forgotten first."""
 
     def __init__(self) -> None:
-        self._found: OrderedDict[tuple[str, str, str, str], Problem] = OrderedDict()
+        self._found: OrderedDict[tuple[str, str, str, str], RecentProblem] = OrderedDict()
         #: Whether there is news since :meth:`encoded`.
         self.changed = False
 
@@ -38,12 +38,12 @@ class Problems:
         key = reason, index, project, filename
         there = self._found.pop(key, None)
         first, before = (now, 0) if there is None else (there.first, there.times)
-        self._found[key] = Problem(*key, first, now, before + times)
+        self._found[key] = RecentProblem(*key, first, now, before + times)
         while len(self._found) > _MOST:
             self._found.popitem(last=False)
         self.changed = True
 
-    def latest(self) -> list[Problem]:
+    def latest(self) -> list[RecentProblem]:
         """What happened last comes first."""
         return list(reversed(self._found.values()))
 
@@ -55,7 +55,7 @@ class Problems:
     def read(self, data: bytes) -> None:
         """Remember what *data* has, as older than all that is known.  Raises ValueError for what is none."""
         try:
-            found = msgspec.msgpack.decode(data, type=list[Problem])
+            found = msgspec.msgpack.decode(data, type=list[RecentProblem])
         except msgspec.MsgspecError as error:
             raise ValueError(str(error)) from error
         newer, self._found = self._found, OrderedDict()

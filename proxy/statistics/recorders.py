@@ -1,18 +1,22 @@
-"""Recorders of events that need nothing: one that drops them, and one that keeps them in memory."""
+"""Recorders of events that need nothing: one that drops them, one that keeps them in memory, and one that tells others."""
 
 from __future__ import annotations
 
 from zope.interface import implementer
 
-from proxy.core.events import Event
-from proxy.interfaces import IRecorder
+from proxy.core.events import Answered, Event
+from proxy.core.visits import Subject
+from proxy.interfaces import IRecorder, IVisits
 
 
-@implementer(IRecorder)
+@implementer(IRecorder, IVisits)
 class Unrecorded:
     """Drops every event: for commands, which nobody asks for figures."""
 
     def record(self, event: Event) -> None:
+        pass
+
+    def note(self, event: Answered, subject: Subject, client: str, agent: str) -> None:
         pass
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from proxy.core.agents import UNSTATED_AGENT
-from proxy.core.figures import OTHERS, Bucket, Dimension, Key, Tally
+from proxy.core.figures import OTHERS, Bucket, Dimension, RowKey, Tally
 from proxy.core.visits import FILES, PAGES
 from proxy.names import kind_of, version_of
 
@@ -30,7 +30,7 @@ _NAMING = frozenset({Dimension.PROJECTS, Dimension.VERSIONS, Dimension.DOWNLOADS
 
 
 @frozen
-class Report:
+class FigureReport:
     """The figures of *bucket*, for who may see the names that *may_name* says."""
 
     bucket: Bucket
@@ -85,7 +85,7 @@ class Report:
         for (address, area), tally in self.bucket[Dimension.ADDRESSES].items():
             if address != OTHERS:
                 asked.setdefault(address, {})[area] = tally.requests
-        pages: dict[Key, int] = {
+        pages: dict[RowKey, int] = {
             (address,): areas.get(PAGES, 0)
             for address, areas in asked.items()
             if not areas.get(FILES) and areas.get(PAGES, 0) >= _MANY_PAGES
@@ -103,10 +103,10 @@ class Report:
                 found[project, filename, client] = found.get((project, filename, client), 0) + tally.requests
         return [(*key, count) for key, count in sorted(found.items())]
 
-    def _answers(self) -> Iterable[tuple[Key, Tally]]:
+    def _answers(self) -> Iterable[tuple[RowKey, Tally]]:
         return self.bucket[Dimension.ANSWERS].items()
 
-    def _rows(self, dimension: Dimension) -> Iterable[tuple[Key, Tally]]:
+    def _rows(self, dimension: Dimension) -> Iterable[tuple[RowKey, Tally]]:
         rows = self.bucket[dimension].items()
         if dimension not in _NAMING:
             return rows

@@ -24,6 +24,7 @@ from attrs import define, field, frozen
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
+from proxy.core.visits import Subject
 from proxy.core.warming import marks
 from proxy.interfaces import Clock
 from proxy.web.answers import PLAIN, Answer, AnswerSource, Ask, agent_of, printable, quoted
@@ -32,6 +33,7 @@ from proxy.web.door import Door, Question
 from proxy.web.encoding import encoded_head
 from proxy.web.heads import END, MOST_FIELDS, RequestHead
 from proxy.web.routes import Route
+from proxy.web.subjects import subject_of
 
 #: Requests longer than this are not remembered (bytes).
 _LONGEST = 4096
@@ -47,6 +49,7 @@ class _Known:
     path: str
     route: Route
     question: Question | None
+    subject: Subject | None
     name: Hashable = None
     second: int = -1
     hit: Hit | None = None
@@ -54,10 +57,14 @@ class _Known:
 
 @frozen(slots=True)
 class Hit:
-    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes; *path* is for the log, *event* is recorded."""
+    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes.
+
+    *path* is for the log, *event* is recorded, and counted by *subject*.
+    """
 
     path: str
     event: Answered
+    subject: Subject | None
     answer: Answer
     head: bytes = field(repr=False)
     body: bytes = field(repr=False)
@@ -190,7 +197,7 @@ class HotRequests:
             return
         if len(ask.head.raw) > _LONGEST or (meant := meaning(ask.head)) is None:
             return
-        known = _Known(source, ask.target, ask.route, self._door.question(ask.route, "GET"))
+        known = _Known(source, ask.target, ask.route, self._door.question(ask.route, "GET"), subject_of(ask.route))
         self._by_meaning.put(meant, known)
         self._learn(ask.head, known)
 
@@ -276,7 +283,7 @@ class HotRequests:
             answer = make()
             assert isinstance(answer.body, bytes)
             event = Answered("GET", answer.status, len(answer.body), 0.0, answer.word, known.route.place)
-            known.hit = hit = Hit(known.path, event, answer, encoded_head(answer, self._via), answer.body)
+            known.hit = hit = Hit(known.path, event, known.subject, answer, encoded_head(answer, self._via), answer.body)
             known.name = name
             known.second = second
         return hit

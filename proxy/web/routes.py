@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attrs import evolve, field, frozen
 
+from proxy.core.days import is_day
 from proxy.core.events import RequestPlace, RouteLabel
 from proxy.core.roots import ANY_SIMPLE, INDEXES, index_root
 from proxy.names import METADATA, PROVENANCE, is_digest, is_project_name, is_served_name, is_version
@@ -24,6 +25,7 @@ CLAIMS: Mapping[str, Callable[[str], bool]] = {
     "{version}": is_version,
     "{digest}": is_digest,
     "{file}": is_served_name,
+    "{day}": is_day,
 }
 
 #: What answers are counted by: the first segment below an index.

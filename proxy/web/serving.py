@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Awaitable, Callable, Hashable
+from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -17,9 +18,10 @@ from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
 from proxy.core.events import Answered, RequestPlace, RouteLabel
+from proxy.core.visits import Subject
 from proxy.core.warming import AGENT, WORD, is_warming
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
-from proxy.interfaces import IOffload, IRecorder
+from proxy.interfaces import IOffload, IRecorder, IVisits
 from proxy.mechanism.flight import Routine
 from proxy.mechanism.waiters import Waiters
 from proxy.statistics.recorders import UNRECORDED
@@ -35,6 +37,7 @@ from proxy.web.problems import problem
 from proxy.web.responding import Outlet, Response
 from proxy.web.routes import Route, UrlSpace
 from proxy.web.sharing import Leader, Sharing
+from proxy.web.subjects import subject_of
 from proxy.web.visitors import wants_html
 
 #: The access log is published without a Logger, which spends more on each line than all else does (on checking its level).
@@ -52,10 +55,18 @@ _USED_UP = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _NOWHERE = UrlSpace((), (), None)
 
 
+class About(NamedTuple):
+    """What a request is counted by: in metrics, and in statistics."""
+
+    place: RequestPlace | None
+    subject: Subject | None
+
+
 class Front:
     """The whole site: *answer* answers every request that *hot* does not know an answer to.
 
-    *space* says where paths lead; *recorder* is told of each response that has ended.
+    *space* says where paths lead; *recorder* is told of each response that has ended, *visits* of those of clients that are
+    about something of an index.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class Front:
         patience: Patience,
         space: UrlSpace = _NOWHERE,
         recorder: IRecorder = UNRECORDED,
+        visits: IVisits = UNRECORDED,
     ) -> None:
         self.patience = patience
         self._answer = answer
@@ -80,6 +92,7 @@ class Front:
         self._offload = offload
         self._via = via
         self._recorder = recorder
+        self._visits = visits
         self.sharing = Sharing()
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
@@ -121,12 +134,13 @@ class Front:
         if name is not None and ask.header("authorization") is not None and not self.hot.lets_in(ask.route, head, caller):
             name = None  # a wrong credential is answered late, and nobody waits for that but who sent it
         place = ask.route.place._replace(route=RouteLabel.UPLOAD) if head.method == b"POST" else ask.route.place
-        return self._begin(self._respond(ask, response, name), head, place, caller, response)
+        about = About(place, subject_of(ask.route))
+        return self._begin(self._respond(ask, response, name), head, about, caller, response)
 
     def follow(self, leader: Leader, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
         """Answer *head*, which asks the same as *leader*, if *caller* may have that answer; else as :meth:`serve`."""
         following = self._followed(leader, head, caller, self._deadline(), response, secure=secure)
-        return self._begin(following, head, leader.route.place, caller, response)
+        return self._begin(following, head, About(leader.route.place, subject_of(leader.route)), caller, response)
 
     def _deadline(self) -> float:
         """When a request that has come just now has to be answered."""
@@ -147,15 +161,15 @@ class Front:
 
     def repeat(self, hit: Hit, head: RequestHead, caller: Caller, response: Response) -> Deferred[None]:
         """Answer *head* with *hit*, which is too large for one write."""
-        return self._begin(response.send(hit.answer, self._via), head, hit.event.place, caller, response)
+        return self._begin(response.send(hit.answer, self._via), head, About(hit.event.place, hit.subject), caller, response)
 
     def _begin(
-        self, work: Routine[None], head: RequestHead, place: RequestPlace | None, caller: Caller, response: Response
+        self, work: Routine[None], head: RequestHead, about: About, caller: Caller, response: Response
     ) -> Deferred[None]:
         self.in_progress += 1
         begun = Deferred.fromCoroutine(work)
         begun.addErrback(self._failed, response)
-        begun.addBoth(self._ended, head, place, caller, response)
+        begun.addBoth(self._ended, head, about, caller, response)
         return begun
 
     def _failed(self, failure: Failure, response: Response) -> None:
@@ -231,12 +245,12 @@ class Front:
             if deadline.active():
                 deadline.cancel()
 
-    def _ended(self, _: object, head: RequestHead, place: RequestPlace | None, caller: Caller, response: Response) -> None:
+    def _ended(self, _: object, head: RequestHead, about: About, caller: Caller, response: Response) -> None:
         seconds = self.reactor.seconds() - response.began
         method, path, agent = _logged(head)
-        event = Answered(method, response.status, response.sent, seconds, response.word, place, response.first_byte)
+        event = Answered(method, response.status, response.sent, seconds, response.word, about.place, response.first_byte)
         warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
-        self._account(event, caller.address, path, agent, cut=response.cut_off, warm=warm)
+        self._account(event, about.subject, caller.address, path, agent, cut=response.cut_off, warm=warm)
         self.in_progress -= 1
         if not self.in_progress:
             self._quiet.wake(None)
@@ -246,7 +260,7 @@ class Front:
     def answered_at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
         """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
         warm = agent == AGENT and is_from_here(caller, raw)
-        self._account(hit.event, caller.address, hit.path, agent, warm=warm)
+        self._account(hit.event, hit.subject, caller.address, hit.path, agent, warm=warm)
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, client: str) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
@@ -255,7 +269,7 @@ class Front:
         """
         method, path, agent = ("-", "-", "-") if head is None else _logged(head)
         place = None if head is None else self._leads(head).place
-        self._account(Answered(method, error.status, 0, 0.0, error.code, place), client, path, agent)
+        self._account(Answered(method, error.status, 0, 0.0, error.code, place), None, client, path, agent)
         return self.refusal(error, bodiless=method == "HEAD")
 
     def refusal(self, error: ProxyError, *, bodiless: bool = False) -> bytes:
@@ -264,7 +278,17 @@ class Front:
         assert isinstance(answer.body, bytes)
         return encoded_head(answer, self._via, close=True) + (b"" if bodiless else answer.body)
 
-    def _account(self, event: Answered, client: str, path: str, agent: str, *, cut: bool = False, warm: bool = False) -> None:
+    def _account(
+        self,
+        event: Answered,
+        subject: Subject | None,
+        client: str,
+        path: str,
+        agent: str,
+        *,
+        cut: bool = False,
+        warm: bool = False,
+    ) -> None:
         """One response has ended: have it recorded, and write its line in the access log.
 
         A request of *warm* is not one of a client: it is counted as such, whatever its cache status.
@@ -274,6 +298,8 @@ class Front:
         else:
             counted = event
         self._recorder.record(counted)
+        if subject is not None and not warm:
+            self._visits.note(event, subject, client, agent)
         globalLogPublisher(
             {
                 "log_namespace": _ACCESS,

@@ -25,6 +25,7 @@ from proxy.web.door import Door
 from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.links import FlatPages
+from proxy.web.local_stats import LocalStats
 from proxy.web.operations import Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages, redirect
@@ -88,6 +89,7 @@ class Routes:
         changes: Changes,
         lists: ProjectLists,
         exchanging: Exchanging,
+        local_stats: LocalStats,
         identity: Identity,
         door: Door,
     ) -> None:
@@ -102,6 +104,7 @@ class Routes:
         self._lists = lists
         self._door = door
         self._exchanging = exchanging
+        self._local_stats = local_stats
         self._identity = identity
         self._astray = Astray()
         self._browsing = browsing
@@ -254,6 +257,9 @@ class Routes:
     async def _age(self, at: At) -> Answer:
         return last_modified(at.repository)
 
+    async def _downloads(self, at: At, day: str) -> Answer:
+        return await self._local_stats.day(at.repository, self._door.reading(at.principal, at.repository), day)
+
     async def _legacy_of_pip_tools(self, at: At, project: str) -> Answer:
         """pip-tools, up to 7.6.0 and later, looks for the URLs that are on the page."""
         return await self._documents.legacy(at.repository, f"{at.root}files/", normalize(project), None, at.ask)
@@ -322,6 +328,7 @@ ROUTES: Mapping[str, Mapping[str, Handling]] = {
     "links/": _read(Routes._flat),
     "links": _open(Routes._flat_without_slash),
     "last-modified": _read(Routes._age),
+    "local-stats/days/{day}": _read(Routes._downloads),
     "simple/pypi/{project}/json": _read(Routes._legacy_of_pip_tools),
     **{f"projects/{{project}}/{operation}": _change(operation) for operation in CHANGES},
     "{project}/json": _read(Routes._legacy_of_pip_tools),

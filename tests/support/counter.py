@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Collection, Hashable
 from typing import Any
 
@@ -15,6 +16,8 @@ from proxy.access.principals import Principal
 from proxy.access.rights import Access, Permission, Rights
 from proxy.interfaces import IAccounts, IExchange
 from proxy.mechanism.offload import Inline
+from proxy.statistics.book import StatisticsBook
+from proxy.storage.memory import MemoryRecords
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
@@ -26,6 +29,7 @@ from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
+from proxy.web.local_stats import LocalStats
 from proxy.web.operations import Health, Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages
@@ -102,6 +106,7 @@ class Counter:
             Changes(door),
             ProjectLists(door, tempfile.TemporaryFile, offload),
             Exchanging(exchange, [each.name for each in shops if each.takes_uploads], default),
+            LocalStats(StatisticsBook(MemoryRecords(), Inline(), time.time), offload, time.time),
             identity,
             door,
         )

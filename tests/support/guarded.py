@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from proxy.errors import NotFound
 from proxy.interfaces import IAuditLog, IExchange, IFileHandle
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
+from proxy.statistics.book import StatisticsBook
 from proxy.statistics.recorders import UNRECORDED
-from proxy.storage.memory import MemoryVersioned
+from proxy.storage.memory import MemoryRecords, MemoryVersioned
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
@@ -38,6 +40,7 @@ from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
 from proxy.web.links import FlatPages
+from proxy.web.local_stats import LocalStats
 from proxy.web.operations import Health, Operations
 from proxy.web.overview import Overview
 from proxy.web.pages import Pages
@@ -139,6 +142,7 @@ class Guarded:
             Changes(door, by_name, frozenset(each.name for each in shops)),
             self._lists,
             Exchanging(exchange, [each.name for each in shops], None),
+            LocalStats(StatisticsBook(MemoryRecords(), Inline(), time.time), offload, time.time),
             identity,
             door,
         )
