@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from proxy.settings import PageLimits
 from tests.inprocess import Running, Start
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
@@ -58,9 +59,24 @@ async def test_what_clients_do_is_counted_on_both_lanes(upstream: FakeUpstream, 
     assert (await rows(proxy, "clients"))["pip", "26.3"] == 8
     assert (await rows(proxy, "ci"))["ci",] == 8
     assert await rows(proxy, "addresses") == {("127.0.0.1", "pages"): 5, ("127.0.0.1", "files"): 4}
+    ((upstream_name, address), asked), *others = (await rows(proxy, "upstreams")).items()
+    assert (upstream_name, address, asked >= 2, others) == ("up0", "127.0.0.1", True, [])
     summary = (await figures(proxy))["summary"]
     assert summary["requests"] == 9
     assert summary["hits"] >= 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_goes_wrong_is_told_with_its_project(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("six", NAME, data_of(2_000, 1))
+    proxy = await run(upstream, limits=PageLimits(ttl=0.0, soft_deadline=0.1))
+    await proxy.page()
+    await upstream.close()
+    await proxy.page()
+    assert (await proxy.get("/simple/other/")).status == 503
+    found = {(each["reason"], each["project"]) for each in (await figures(proxy))["problems"]}
+    assert {("page served stale", "six"), ("served stale", "six"), ("page refresh failed", "six")} <= found
+    assert [project for reason, project in found if reason.startswith("answered 503")] == ["other"]
 
 
 @pytest_twisted.ensureDeferred

@@ -100,7 +100,7 @@ def build_caches(
         means.reactor,
         max_size=server.max_size,
         min_free=server.min_free,
-        recorder=means.metrics,
+        recorder=means.recorder,
         clock=means.clock,
     )
     return Caches(
@@ -110,5 +110,5 @@ def build_caches(
         usage=usage,
         pinned=pinned,
         room=room,
-        files=FileCache(storage.files, means.disk, means.metrics, usage.used, room, means.reactor.callLater, private),
+        files=FileCache(storage.files, means.disk, means.recorder, usage.used, room, means.reactor.callLater, private),
     )

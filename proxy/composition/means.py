@@ -10,6 +10,7 @@ from proxy.interfaces import Clock
 from proxy.mechanism.offload import Expendable, Offload
 from proxy.mechanism.rotating import Observing
 from proxy.statistics.metrics import Metrics
+from proxy.statistics.recorders import Recorders
 
 #: Threads that wait for the disk, and threads that parse, render and compress.
 _DISK_THREADS = 8
@@ -30,6 +31,8 @@ class Means:
     reactor: Any
     clock: Clock
     metrics: Metrics
+    #: Tells metrics and statistics what happens; responses are told to each of them by themselves.
+    recorder: Recorders
     disk: Offload
     work: Offload
     rotation: Offload
@@ -38,7 +41,7 @@ class Means:
     @property
     def observing(self) -> Observing:
         """What files that may be replaced are looked at with."""
-        return Observing(self.rotation, self.metrics, self.clock)
+        return Observing(self.rotation, self.recorder, self.clock)
 
     def stop(self) -> None:
         """End the threads.  One of *work* or *disk* that was left would keep the process alive for ever."""
@@ -52,4 +55,5 @@ def build_means(reactor: Any, clock: Clock) -> Means:
     """The means of one service.  Its threads are started when they are needed."""
     disk, work = Offload(reactor, _DISK_THREADS, "disk"), Offload(reactor, _WORK_THREADS, "work")
     checking = Offload(reactor, _CHECKING_THREADS, "checking")
-    return Means(reactor, clock, Metrics(), disk, work, Expendable(reactor, "rotation"), checking)
+    metrics = Metrics()
+    return Means(reactor, clock, metrics, Recorders(metrics), disk, work, Expendable(reactor, "rotation"), checking)

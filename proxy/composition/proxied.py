@@ -53,14 +53,14 @@ class ProxyKind:
         """The index that *index* describes."""
         means, caches = self._means, self._caches
         pool = build_pool(index, self._clients, means)
-        terms = Terms(index.limits, means.reactor, means.clock, means.metrics)
+        terms = Terms(index.limits, means.reactor, means.clock, means.recorder)
         pages = PageCache(index.name, pool, caches.records, means.work, terms, self._page_memory, caches.ledger.sightings)
         documents = self._documents(index.name, pool, pages, terms)
-        metadata = Sidecars(caches.files, caches.ledger, means.work, means.clock, means.reactor, means.metrics)
+        metadata = Sidecars(caches.files, caches.ledger, means.work, means.clock, means.reactor, means.recorder)
         sources = Sources(name=index.name, upstreams=pool, pages=pages, files=caches.files, ledger=caches.ledger)
 
         def repository(offering: Offering) -> ProxyRepository:
-            return ProxyRepository(sources, offering, metadata, documents, means.work, means.clock, means.metrics)
+            return ProxyRepository(sources, offering, metadata, documents, means.work, means.clock, means.recorder)
 
         offered = repository(self._offering(index, self._policy, prefetch=index.prefetch and not index.offline))
         everything = repository(self._offering(index, Policy(), prefetch=False))

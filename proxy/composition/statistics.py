@@ -74,8 +74,9 @@ def build_statistics(storage: Storage, means: Means, *, reading: bool) -> Statis
             clock=means.clock,
             steady=means.reactor.seconds,
             ours=storage.place.is_ours,
-            recorder=means.metrics,
+            recorder=means.recorder,
         )
     )
     book = StatisticsBook(records, thread, means.clock)
+    means.recorder.join(book)
     return StatisticsRoom(book, Counting(book, means.reactor), thread)

@@ -81,7 +81,7 @@ def database_trouble(name: str, why: str) -> Trouble:
 
 def open_storage(server: ServerSettings, means: Means) -> Storage:
     """The data directory of *server*.  Raises ConfigError for limits that its file system can never meet."""
-    directory, clock, steady, recorder = server.data_dir, means.clock, means.reactor.seconds, means.metrics
+    directory, clock, steady, recorder = server.data_dir, means.clock, means.reactor.seconds, means.recorder
     place = Place(directory, clock, steady)
     threads = for_records, for_ledger = tuple(Offload(means.reactor, 1, name) for name in ("records", "ledger"))
     storage = Storage(

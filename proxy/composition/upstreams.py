@@ -64,7 +64,7 @@ def build_pool(index: IndexSettings, clients: Clients, means: Means) -> Upstream
         [clients.by_name[name] for name in index.upstreams],
         reactor=means.reactor,
         offload=means.work,
-        recorder=means.metrics,
+        recorder=means.recorder,
         clock=means.clock,
     )
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 import msgspec
 from attrs import frozen
 
-#: What stands for a client, a version or a Python that is not stated, or not in a way that anybody reads.
-UNSTATED_AGENT = "-"
+#: What stands for a client, a version, a Python or an address that is not stated, or not in a way that anybody reads.
+NOT_STATED = "-"
 
 #: What is read of an agent (characters): pip sends some 600.
 _MOST_READ = 4096
@@ -50,7 +50,7 @@ def identified(agent: str) -> Agent:
     """Who *agent* is, a ``User-Agent`` that is fit for a log (its quotes are escaped); ``-`` for none."""
     agent = agent[:_MOST_READ]
     product = _LAST.search(agent) or _PRODUCT.match(agent)
-    client, version = (UNSTATED_AGENT, UNSTATED_AGENT) if product is None else (product[1], product[2] or UNSTATED_AGENT)
+    client, version = (NOT_STATED, NOT_STATED) if product is None else (product[1], product[2] or NOT_STATED)
     start, end = agent.find("{"), agent.rfind("}")
     if 0 <= start < end:
         try:
@@ -59,6 +59,6 @@ def identified(agent: str) -> Agent:
             said = _Linehaul()
         stated = _PYTHON_VERSION.match(said.python or "")
         # pip sends ``"ci": true`` or ``null``: where it says nothing, it has looked and found none.
-        return Agent(client, version, stated[1] if stated else UNSTATED_AGENT, bool(said.ci))
+        return Agent(client, version, stated[1] if stated else NOT_STATED, bool(said.ci))
     python = _PYTHON.search(agent)
-    return Agent(client, version, python[1] if python else UNSTATED_AGENT, None)
+    return Agent(client, version, python[1] if python else NOT_STATED, None)

@@ -8,16 +8,28 @@ stays in memory for an hour's worth, and is tried again; serving never waits for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.core.agents import identified
-from proxy.core.events import Answered, Event, Incident, Notice
-from proxy.core.figures import Bucket, Resolution, Stretch, covering, decoded, due, outdated, wholes_of
+from proxy.core.agents import NOT_STATED, identified
+from proxy.core.events import Answered, Event, Incident, Notice, UpstreamAnswered, UpstreamResult
+from proxy.core.figures import (
+    Bucket,
+    Dimension,
+    Resolution,
+    Stretch,
+    Tally,
+    covering,
+    decoded,
+    due,
+    outdated,
+    wholes_of,
+)
 from proxy.core.visits import Amount, Subject, Visit, count, reason_of
 from proxy.errors import StorageFailed
 from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore, IVisits
@@ -32,6 +44,18 @@ _RESOLUTIONS = {each.value: each for each in Resolution}
 #: Incidents that need nobody's attention.
 _QUIET = frozenset({Incident.METADATA_READ, Incident.WITHOUT_METADATA, Incident.ROTATED})
 
+#: Answers of an upstream that no build can use.
+_FAILED = frozenset(
+    {
+        UpstreamResult.THROTTLED,
+        UpstreamResult.SERVER_ERROR,
+        UpstreamResult.UNRESOLVED,
+        UpstreamResult.UNREACHABLE,
+        UpstreamResult.UNANSWERED,
+        UpstreamResult.BROKEN,
+    }
+)
+
 
 @implementer(IRecorder, IVisits)
 class StatisticsBook:
@@ -44,6 +68,7 @@ class StatisticsBook:
         self._offload = offload
         self._clock = clock
         self._waiting: dict[Visit, Amount] = {}
+        self._events: deque[tuple[float, Notice | UpstreamAnswered]] = deque(maxlen=_MOST_WAITING)
         self._problems = RecentProblems()
         #: The minute that is being counted: when it began, and its bucket, which only the thread touches.
         self._minute = Resolution.MINUTE.start(clock())
@@ -72,9 +97,9 @@ class StatisticsBook:
         amount.seconds += event.seconds
 
     def record(self, event: Event) -> None:
-        if isinstance(event, Notice) and event.incident not in _QUIET:
-            about = event.index or "", event.project or "", event.filename or ""
-            self._problems.note(self._clock(), event.incident.value, *about)
+        """Any thread may call this."""
+        if isinstance(event, UpstreamAnswered) or (isinstance(event, Notice) and event.incident not in _QUIET):
+            self._events.append((self._clock(), event))
 
     # -- what is kept of it ------------------------------------------------------------------------------------------------
 
@@ -132,13 +157,21 @@ class StatisticsBook:
     async def _count(self) -> None:
         waiting, self._waiting = self._waiting, {}
         now = self._clock()
+        answers = []
+        while self._events:
+            moment, event = self._events.popleft()
+            if isinstance(event, UpstreamAnswered):
+                answers.append(event)
+            else:
+                about = event.index or "", event.project or "", event.filename or ""
+                self._problems.note(moment, event.incident.value, *about)
         for visit, amount in waiting.items():
             reason = reason_of(visit)
             if reason is not None:
                 subject = visit.subject
                 self._problems.note(now, reason, subject.index, subject.project, subject.filename, amount.requests)
-        if waiting:
-            await self._offload.run(_count_all, self._bucket, waiting)
+        if waiting or answers:
+            await self._offload.run(_count_all, self._bucket, waiting, answers)
 
     async def _write(self, minute: int, *, closing: bool) -> None:
         if minute != self._minute or closing:
@@ -225,9 +258,13 @@ def _stretch(key: str) -> Stretch | None:
     return None if resolution is None or not start.isascii() or not start.isdigit() else (resolution, int(start))
 
 
-def _count_all(bucket: Bucket, waiting: Mapping[Visit, Amount]) -> None:
+def _count_all(bucket: Bucket, waiting: Mapping[Visit, Amount], answers: Sequence[UpstreamAnswered]) -> None:
     for visit, amount in waiting.items():
         count(bucket, visit, identified(visit.agent), amount)
+    for each in answers:
+        if each.result is not UpstreamResult.CANCELLED:
+            tally = Tally(1, waited=1, waited_seconds=each.first_byte or 0.0, failed=int(each.result in _FAILED))
+            bucket.count(Dimension.UPSTREAMS, (each.upstream, each.address or NOT_STATED), tally)
 
 
 def _trimmed(bucket: Bucket) -> bytes:

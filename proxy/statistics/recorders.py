@@ -31,4 +31,20 @@ class MemoryRecorder:
         self.events.append(event)
 
 
+@implementer(IRecorder)
+class Recorders:
+    """Tells every event to each of *recorders*, and to those that join."""
+
+    def __init__(self, *recorders: IRecorder) -> None:
+        self._recorders = recorders
+
+    def join(self, recorder: IRecorder) -> None:
+        """Tell *recorder* too from now on."""
+        self._recorders = (*self._recorders, recorder)
+
+    def record(self, event: Event) -> None:
+        for each in self._recorders:
+            each.record(event)
+
+
 UNRECORDED = Unrecorded()

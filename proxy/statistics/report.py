@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from proxy.core.agents import UNSTATED_AGENT
+from proxy.core.agents import NOT_STATED
 from proxy.core.figures import OTHERS, Bucket, Dimension, RowKey, Tally
 from proxy.core.visits import FILES, PAGES
 from proxy.names import kind_of, version_of
@@ -99,7 +99,7 @@ class FigureReport:
         found: dict[tuple[str, str, str], int] = {}
         for (_, project, filename, agent), tally in self._rows(Dimension.DOWNLOADS):
             if filename != OTHERS:
-                client = agent.removesuffix(f"/{UNSTATED_AGENT}")
+                client = agent.removesuffix(f"/{NOT_STATED}")
                 found[project, filename, client] = found.get((project, filename, client), 0) + tally.requests
         return [(*key, count) for key, count in sorted(found.items())]
 
