@@ -24,7 +24,7 @@ import uv
 
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.manual import PAGES, Block, Command, anchors, blocks, differs, fences, links
-from tests.support.process import ROOT, Ended, ProxyProcess, environment, run
+from tests.support.process import ROOT, Ended, ProxyProcess, environment, for_shells, run
 from tests.support.wheels import wheel
 
 README = ROOT / "README.md"
@@ -93,9 +93,10 @@ class Scratch:
         venv.EnvBuilder(symlinks=True).create(self.place / "venv")
         folder = self.place / "bin"
         folder.mkdir()
-        call = "from proxy.cli import main; main(prog_name='pypiproxy')"
+        env = environment(self.place, PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1")
+        env, pypiproxy = for_shells(env)
         for name, command in {
-            "pypiproxy": f'PYTHONPATH={ROOT} exec {sys.executable} -c "{call}"',
+            "pypiproxy": pypiproxy,
             # as --python, it sees what is installed there, and not what is where it comes from
             "pip": f"exec {sys.executable} {Path(pip.__file__).parent} --python {self.place}/venv/bin/python",
             "uv": f"exec {uv.find_uv_bin()}",
@@ -103,7 +104,6 @@ class Scratch:
         }.items():
             (folder / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
             (folder / name).chmod(0o755)
-        env = environment(self.place, PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1")
         env |= {"UV_NO_CONFIG": "1", "UV_NO_CACHE": "1", "VIRTUAL_ENV": str(self.place / "venv"), "COLUMNS": "200"}
         return {**env, "PATH": f"{folder}:{self.place}/venv/bin:{env['PATH']}"}
 

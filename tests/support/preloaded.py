@@ -1,9 +1,10 @@
 """Processes of the proxy and its commands that begin with everything imported: to import it takes longer than most of them run.
 
-Theory of operation. One process imports what the proxy and the commands need, but no reactor, and then forks once for each
+Theory of operation.  One process imports what the proxy and the commands need, but no reactor, and then forks once for each
 program that it is asked for.  What is asked comes as a datagram on a socket, with the descriptors that become the standard
-input, output and error of the program, and one to which its status is written when it has ended.  The program finds itself as
-if it had been started: with its own arguments, environment, working directory and signals, and nothing else open.
+input, output and error of the program, and one to which its number is written, and its status when it has ended.  The program
+finds itself as if it had been started: with its own arguments, environment, working directory and signals, and nothing else
+open.
 
 ``python -m tests.support.preloaded DESCRIPTOR`` is that process.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import codecs
-import errno
 import gc
 import json
 import os
@@ -30,6 +30,7 @@ from pathlib import Path
 
 #: What an interpreter is given to run a command of pypiproxy, and twistd.
 COMMAND = ("-c", "from proxy.cli import main; main()")
+NAMED_COMMAND = ("-c", "from proxy.cli import main; main(prog_name='pypiproxy')")
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 
 _STATUS = struct.Struct("i")
@@ -107,18 +108,22 @@ class Preloaded:
             and env.get("PYTHONPATH", path) == path
         )
 
-    def fork(self, arguments: Sequence[str], env: Mapping[str, str], place: Path, descriptors: Sequence[int]) -> int:
-        """Run *arguments* in *place*; the number of the process.
+    def fork(self, arguments: Sequence[str], env: Mapping[str, str], place: Path, descriptors: Sequence[int]) -> None:
+        """Run *arguments* in *place*.
 
-        *descriptors* are its standard input, output and error, and one that receives its status when it has ended.
+        *descriptors* are its standard input, output and error, and one for what `told` reads.
         """
         if self._process is None:
             self._start()
         asked = {"arguments": [*arguments], "env": dict(env), "place": str(place)}
         socket.send_fds(self._socket, [json.dumps(asked).encode()], [*descriptors])
-        answer = self._socket.recv(_STATUS.size)
-        assert answer, "the process that forks has ended: what it wrote to standard error says why"
-        return int(_STATUS.unpack(answer)[0])
+
+    @property
+    def descriptor(self) -> int:
+        """Where programs are asked for; a process that has it can do so too (``tests.support.handed_over``)."""
+        if self._process is None:
+            self._start()
+        return self._socket.fileno()
 
     def _start(self) -> None:
         from tests.support.process import ROOT, environment
@@ -133,9 +138,16 @@ class Preloaded:
         self._other.close()
 
 
-def status(told: bytes) -> int:
+def told(descriptor: int) -> int:
+    """What was written about a program: its number, and then the wait status with which it ended.  Waits for it."""
+    answer = os.read(descriptor, _STATUS.size)
+    assert answer, "the process that forks has ended: what it wrote to standard error says why"
+    return int(_STATUS.unpack(answer)[0])
+
+
+def status(written: bytes) -> int:
     """The wait status that was written when a program had ended."""
-    return int(_STATUS.unpack(told)[0])
+    return int(_STATUS.unpack(written)[0])
 
 
 def _become(asked: Mapping[str, object], descriptors: Sequence[int]) -> str:
@@ -179,7 +191,7 @@ def _forked(control: socket.socket) -> str:
             running[process] = descriptors[3]
             for each in descriptors[:3]:
                 os.close(each)
-            control.send(_STATUS.pack(process))
+            _tell(descriptors[3], process)
 
 
 def _reap(running: dict[int, int]) -> None:
@@ -189,12 +201,13 @@ def _reap(running: dict[int, int]) -> None:
         if process == 0:
             return
         descriptor = running.pop(process)
-        try:
-            os.write(descriptor, _STATUS.pack(ended))
-        except OSError as error:
-            if error.errno != errno.EPIPE:  # nobody waits for it any more
-                raise
+        _tell(descriptor, ended)
         os.close(descriptor)
+
+
+def _tell(descriptor: int, what: int) -> None:
+    with suppress(BrokenPipeError):  # nobody waits for it any more
+        os.write(descriptor, _STATUS.pack(what))
 
 
 def _main() -> None:
@@ -205,6 +218,10 @@ def _main() -> None:
         from proxy.cli import main
 
         leaving.run(main)
+    elif code == NAMED_COMMAND[1]:
+        from proxy.cli import main
+
+        leaving.run(lambda: main(prog_name="pypiproxy"))
     elif code == TWISTD[1]:
         from twisted.scripts.twistd import run
 

@@ -26,7 +26,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from tests.support.hosts import written
-from tests.support.preloaded import TWISTD, Preloaded, status
+from tests.support.preloaded import NAMED_COMMAND, TWISTD, Preloaded, status, told
 
 reactor: Any = default_reactor
 
@@ -70,6 +70,16 @@ class Ended:
 
 
 _PRELOADED = Preloaded()
+#: A variable that names the descriptor at which a shell's commands find the process that has imported everything.
+_HANDED_OVER = "PRELOADED"
+_DESCRIPTOR = 19
+
+
+def for_shells(env: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """*env* for a shell, and its command ``pypiproxy``, to which arguments may be added."""
+    script = Path(__file__).with_name("handed_over.py")
+    command = f'PYTHONPATH={ROOT} exec {sys.executable} -S -I {script} {_DESCRIPTOR} "{NAMED_COMMAND[1]}"'
+    return {**env, _HANDED_OVER: str(_DESCRIPTOR)}, command
 
 
 class _Reading(FileDescriptor):
@@ -113,9 +123,10 @@ class _Forked:
         pipes = [os.pipe() for _ in range(4)]
         (theirs, self._input), *heard = pipes
         given = [theirs, *(writing for _, writing in heard)]
-        self.pid = _PRELOADED.fork(arguments, env, place, given)
+        _PRELOADED.fork(arguments, env, place, given)
         for each in given:
             os.close(each)
+        self.pid = told(heard[-1][0])
         self._heard = len(heard)
         protocol.makeConnection(self)
         for number, (reading, _) in enumerate(heard, 1):
@@ -169,7 +180,10 @@ class Running(ProcessProtocol):
         if not fresh and _PRELOADED.knows(arguments, env, str(ROOT)):
             _Forked(self, arguments, env, place)
         else:
-            reactor.spawnProcess(self, arguments[0], list(arguments), env=dict(env), path=str(place))
+            streams: dict[int, Any] = {0: "w", 1: "r", 2: "r"}
+            if _HANDED_OVER in env:
+                streams[int(env[_HANDED_OVER])] = _PRELOADED.descriptor
+            reactor.spawnProcess(self, arguments[0], list(arguments), env=dict(env), path=str(place), childFDs=streams)
         return self
 
     @property
