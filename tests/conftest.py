@@ -39,17 +39,19 @@ _COLLECT_EVERY = 20
 #: Modules that take longest, in that order.  Several test processes begin with them, so that none is left with one at the end.
 _LONG = (
     "clients_install",
-    "wrong_input",
+    "docs",
     "warm",
-    "bundle",
+    "tap",
+    "serve",
+    "wrong_input",
+    "upstream_codings",
     "upstream_evidence",
+    "bundle",
     "operations",
     "warm_gaps",
     "migration",
     "kill",
     "packaging",
-    "docs",
-    "tap",
     "machine",
 )
 
