@@ -77,6 +77,11 @@ system-packages: $(BIN)/python
 	            slapd ldap-utils libldap2-dev libsasl2-dev; \
 	    else false; fi; \
 	} || echo "slapd or the headers of OpenLDAP are not here and could not be installed (Debian: apt install slapd libldap2-dev libsasl2-dev)"
+	@command -v promtool >/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; \
+	    else false; fi; \
+	} || echo "promtool is not here and could not be installed (Debian: apt install prometheus): what needs it is skipped"
 	@$(BIN)/python -c "import ldap" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ldap]' || \
 	    echo "python-ldap could not be built: what needs it is skipped"
 

@@ -134,7 +134,8 @@ class ProxyService(MultiService):
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
         lag = LagMeter(reactor, self._means.metrics)
         regular = (self._watch, self._statistics.counting, lag) if self._serving else ()
-        for each in (*self.listenings, *self.admin_sockets, *regular):
+        self.metrics_listenings = self._web.scraped.listenings
+        for each in (*self.listenings, *self.metrics_listenings, *self.admin_sockets, *regular):
             each.setServiceParent(self)
 
     def follow(self, settings: WarmSettings) -> None:
@@ -193,7 +194,7 @@ class ProxyService(MultiService):
 
     def _rotating(self) -> Sequence[Rotating[Any]]:
         """The files that may be replaced while this runs."""
-        of_listeners = (file for each in self.listenings for file in each.rotating)
+        of_listeners = (file for each in (*self.listenings, *self.metrics_listenings) for file in each.rotating)
         return [
             *self._clients.rotating,
             *of_listeners,

@@ -154,6 +154,10 @@ class ServerSettings:
 
     data_dir: Path
     listen: tuple[str, ...] = ("tcp:3143:interface=127.0.0.1",)
+    #: Where ``/-/metrics`` is answered instead, and nothing else.
+    metrics_listen: tuple[str, ...] = ()
+    #: Who may read the metrics, as grants name principals; nobody named: everybody may.
+    metrics_for: tuple[str, ...] = ()
     #: Said in the ``User-Agent`` towards upstream, as PyPI asks: a mail address or URL.
     contact: str | None = None
     #: How long running responses may go on after SIGTERM.

@@ -150,6 +150,10 @@ def makeService(options: Options) -> IService:
                 for each in settings.server.listen:
                     endpoint(each, reactor)
                     refuse_unusable(each)
+            with _naming(file, "server.metrics_listen", "metrics_listen", given=False):
+                for each in settings.server.metrics_listen:
+                    endpoint(each, reactor)
+                    refuse_unusable(each)
         # With --uid twistd becomes that user later on, who has to own what is created before.
         as_user = partial(acting_as, twistd.get("uid"), twistd.get("gid"))
         with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
@@ -164,6 +168,9 @@ def makeService(options: Options) -> IService:
                 service.follow(settings.warm)
             with _naming(file, "--listen", "listen", given=bool(options["listen"])):
                 for listening in service.listenings:
+                    listening.open()
+            with _naming(file, "server.metrics_listen", "metrics_listen", given=False):
+                for listening in service.metrics_listenings:
                     listening.open()
             with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
                 for admin in service.admin_sockets:

@@ -390,6 +390,8 @@ def test_every_value_arrives(file: Path) -> None:
         [server]
         listen = ["tcp:1", "tcp:2"]
         data_dir = "data"
+        metrics_listen = ["tcp:3", "tcp:4"]
+        metrics_for = ["user:prometheus"]
         contact = "ci@corp.example"
         drain_time = "1m30s"
         max_connections = 7
@@ -433,6 +435,8 @@ def test_every_value_arrives(file: Path) -> None:
     assert found.server == ServerSettings(
         data_dir=file.parent / "data",
         listen=("tcp:1", "tcp:2"),
+        metrics_listen=("tcp:3", "tcp:4"),
+        metrics_for=("user:prometheus",),
         contact="ci@corp.example",
         drain_time=90,
         max_connections=7,
@@ -514,6 +518,9 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ('[server]\npage_memory = "20"', ['server.page_memory = "20"', '"1GiB"']),
         ('[server]\nmax_size = "0GB"', ['server.max_size = "0GB"', "above 0", '"unlimited"']),
         ("[server]\nmin_free = 20", ["server.min_free = 20", "a size in quotes", '"off"']),
+        ("[server]\nmetrics_listen = 3145", ["server.metrics_listen = 3145", "a list"]),
+        ('[server]\nmetrics_for = ["prometheus"]', ["server.metrics_for", "user:"]),
+        ('[server]\nmetrics_for = ["group:ops"]', ["server.metrics_for", 'no group "ops"', "[access.groups]"]),
         ('[server]\ncontact = "me (at) home"', ["server.contact", "without parentheses"]),
         ('[server]\ncontact = "a\\r\\nHost: b"', ["server.contact"]),
         ("server = 1", ["server", "a table [server]"]),

@@ -23,6 +23,8 @@ INDEXES = (
 SERVER: dict[str, tuple[str, Any]] = {
     "listen": ("3143, [::1]:3144", ("3143", "[::1]:3144")),
     "data_dir": ("/srv/pypiproxy", Path("/srv/pypiproxy")),
+    "metrics_listen": ("3145, [::1]:3146", ("3145", "[::1]:3146")),
+    "metrics_for": ("user:prometheus, user:alice", ("user:prometheus", "user:alice")),
     "contact": ("build-team@corp.example", "build-team@corp.example"),
     "drain_time": ("5s", 5.0),
     "max_connections": ("100", 100),

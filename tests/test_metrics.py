@@ -234,6 +234,62 @@ async def test_nothing_that_clients_or_upstreams_say_becomes_a_label(upstream: F
 
 
 @pytest_twisted.ensureDeferred
+async def test_metrics_may_have_a_listener_of_their_own(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("six", "six-1.0.tar.gz", b"x")
+    proxy = await run(upstream, metrics_listen=(LOOPBACK,), max_connections=16)
+    await proxy.page("six")
+    assert (await proxy.get("/-/metrics")).status == 404
+    assert b"metrics" not in (await proxy.get("/-/")).body
+    ((port,),) = (each.ports for each in proxy.service.metrics_listenings)
+    number = port.getHost().port  # type: ignore[attr-defined]  # a TCP port's address has one
+    # All that the other listener may have is taken.
+    held = upstream.hold("*/held-*")
+    waiting = [await proxy.connect(f"/simple/held-{number}/") for number in range(16)]
+    await upstream.arrived("*/held-*", 16)
+    assert (await proxy.get("/simple/other/")).status == 503
+    reply = await wire.fetch(number, "/-/metrics", Accept="application/openmetrics-text;version=1.0.0,*/*;q=0.1")
+    assert (reply.status, reply.headers["content-type"].split(";")[0]) == (200, "application/openmetrics-text")
+    assert b'pypiproxy_requests_total{cache="miss",index="pypi",route="page",status="200"} 1.0' in reply.body
+    for method, path, status in (
+        ("GET", "/simple/six/", 404),
+        ("GET", "/-/ready", 404),
+        ("GET", "/", 404),
+        ("POST", "/-/metrics", 405),
+        ("HEAD", "/-/metrics", 200),
+    ):
+        assert (await wire.fetch(number, path, method)).status == status, path
+    held.release()
+    for each in waiting:
+        await each.reply()
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_may_be_for_some_users_alone(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream, metrics_for=("user:prometheus",))
+    administration = proxy.service.administration
+    for user in ("prometheus", "bob"):
+        await administration.perform("user_add", user=user, password=f"secret of {user}")
+    token = (await administration.perform("token_create", user="prometheus"))["token"]
+    confined = (await administration.perform("token_create", user="prometheus", role="reader", indexes=["pypi"]))["token"]
+    of_bob = (await administration.perform("token_create", user="bob"))["token"]
+    for credential, status in (
+        (None, 401),
+        (basic("prometheus", "wrong"), 401),
+        (basic("bob", "secret of bob"), 404),
+        (basic("prometheus", "secret of prometheus"), 200),
+        (basic("anybody", token), 200),
+        (basic("anybody", confined), 404),
+        (basic("anybody", of_bob), 404),
+    ):
+        headers = {} if credential is None else {"Authorization": credential}
+        assert (await proxy.get("/-/metrics", **headers)).status == status, credential
+    assert (await proxy.get("/-/ready")).status == 200
+    body = (await proxy.get("/-/metrics", Authorization=basic("anybody", token))).body
+    assert b'pypiproxy_access_refusals_total{reason="not-permitted"} 3.0' in body
+    assert b'pypiproxy_access_refusals_total{reason="login"} 1.0' in body
+
+
+@pytest_twisted.ensureDeferred
 async def test_certificates_have_an_end(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
     certificate, key = certs.server("proxy.example", expired=True).write(tmp_path, "server")
     of_client = certs.client()

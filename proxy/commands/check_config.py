@@ -20,8 +20,6 @@ from proxy.host.banner import served
 from proxy.host.ports import port_trouble
 from proxy.settings import Settings
 
-#: Where a value is set that no file sets.
-_DEFAULT = "defaults: server.listen"
 #: Seconds for which a running proxy may be silent.
 _PATIENCE = 5.0
 
@@ -48,20 +46,19 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
     file = file or option
     try:
         settings = config.load(file)
-        for description in settings.server.listen:
+        for where, description in _listens(settings, file):
             try:
                 listening.endpoint(description, reactor)
             except ConfigError as error:
-                raise ConfigError(f"{config.where('listen', file) or _DEFAULT} = {error}") from error
+                raise ConfigError(f"{where} = {error}") from error
         refuse_start(settings, file)
     except ConfigError as error:
         fail(str(error))
     states = _states(settings)
     # A port of the running proxy itself is in use, as it should be.
     if states is None and not skip_ports:
-        where = config.where("listen", file) or _DEFAULT
-        troubles = [(each, port_trouble(each)) for each in settings.server.listen]
-        if problems := [f'{where} = "{each}": {why}' for each, why in troubles if why]:
+        troubles = [(where, each, port_trouble(each)) for where, each in _listens(settings, file)]
+        if problems := [f'{where} = "{each}": {why}' for where, each, why in troubles if why]:
             fail("\n".join(problems))
     if show:
         click.echo(effective(settings), nl=False)
@@ -71,6 +68,15 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
         note(line)
     for line in exposed(settings):
         note(f"  warning: {line}")
+
+
+def _listens(settings: Settings, file: Path | None) -> list[tuple[str, str]]:
+    """Each endpoint that *settings* of *file* listen at, and where it is set."""
+    return [
+        (config.where(key, file) or f"defaults: server.{key}", each)
+        for key, endpoints in (("listen", settings.server.listen), ("metrics_listen", settings.server.metrics_listen))
+        for each in endpoints
+    ]
 
 
 def _states(settings: Settings) -> list[dict[str, Any]] | None:
@@ -93,6 +99,8 @@ def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
     """What *settings* serve, from what, and where; one line each.  *better* is as for `better_urls`."""
     addresses = {upstream.name: upstream.url for upstream in settings.upstreams}
     lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
+    if settings.server.metrics_listen:
+        lines.insert(1, f"  serves metrics on {', '.join(settings.server.metrics_listen)}")
     if settings.server.trusted_proxies:
         believed = ", ".join(settings.server.trusted_proxies)
         lines.append(f"  believes {believed} about the addresses of clients (trusted_proxies)")

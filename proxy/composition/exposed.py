@@ -43,7 +43,7 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
     ldap = settings.access.ldap
     if ldap is not None and ldap.bind_password_file is not None:
         yield "access.ldap.bind_password_file", ldap.bind_password_file
-    for description in filter(speaks_tls, settings.server.listen):
+    for description in filter(speaks_tls, (*settings.server.listen, *settings.server.metrics_listen)):
         # Few endpoints speak TLS, and what it needs takes a while to load.
         from proxy.host.presented import keys_of
 

@@ -61,6 +61,11 @@ def _unknown_users(settings: Settings, file: Path | None) -> Iterator[str]:
         for kind, _, name in (each.partition(":") for each in grant.principals)
         if kind == PrincipalKind.USER.value
     ]
+    named += [
+        ("server.metrics_for", name)
+        for kind, _, name in (each.partition(":") for each in settings.server.metrics_for)
+        if kind == PrincipalKind.USER.value
+    ]
     named += [(f"access.groups.{group}", name) for group, names in settings.access.groups.items() for name in names]
     for key, name in named:
         if name not in known:
@@ -84,8 +89,11 @@ def _exposed(settings: Settings, file: Path | None) -> Iterator[str]:
     """The addresses at which credentials would arrive unencrypted from other machines."""
     if settings.access.allow_plaintext_auth or settings.server.trusted_proxies or not _has_credentials(settings):
         return
-    where = config.where("listen", file) or _DEFAULT
-    for description in settings.server.listen:
+    listens = [(config.where("listen", file) or _DEFAULT, each) for each in settings.server.listen]
+    if settings.server.metrics_for:
+        where = config.where("metrics_listen", file) or _DEFAULT
+        listens += [(where, each) for each in settings.server.metrics_listen]
+    for where, description in listens:
         if _is_plain(description):
             yield (
                 f'{where} = "{description}": passwords and tokens would arrive there unencrypted from other machines; expected '
@@ -96,7 +104,8 @@ def _exposed(settings: Settings, file: Path | None) -> Iterator[str]:
 
 def _has_credentials(settings: Settings) -> bool:
     """Whether anybody can log in, as far as that is configured."""
-    of_somebody = any(each != EVERYBODY for grant in settings.grants for each in grant.principals)
+    granted = (grant.principals for grant in settings.grants)
+    of_somebody = any(each != EVERYBODY for principals in (*granted, settings.server.metrics_for) for each in principals)
     return of_somebody or settings.access.users_file is not None or bool(users.users_in(_users_file(settings)))
 
 

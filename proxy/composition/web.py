@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.rights import Rights
+from proxy.access.scrapers import Scrapers
 from proxy.access.stated import StatedUsers
 from proxy.administration.hosting import Hosting
 from proxy.composition.accounts import AccessRoom
@@ -16,6 +17,7 @@ from proxy.composition.figures import WebFigures
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.process import affordable, raise_descriptor_limit
+from proxy.composition.scraped import Scraped
 from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
@@ -43,6 +45,7 @@ from proxy.web.patience import Patience
 from proxy.web.projects import ProjectLists
 from proxy.web.renderings import Renderings
 from proxy.web.routes import UrlSpace
+from proxy.web.scraping import Scraping
 from proxy.web.serving import Front
 from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
@@ -76,6 +79,7 @@ class Web:
         self,
         settings: Settings,
         front: Front,
+        scraped: Scraped,
         uploads: Uploads,
         lists: ProjectLists,
         readiness: Readiness,
@@ -85,6 +89,7 @@ class Web:
     ) -> None:
         server = settings.server
         self.front = front
+        self.scraped = scraped
         self._lists = lists
         self._uploads = uploads
         self.readiness = readiness
@@ -125,9 +130,11 @@ class Web:
     async def close(self) -> None:
         """Let responses in progress go on until the deadline, then end every connection."""
         self._site.wind_down()
+        self.scraped.wind_down()
         until = self._reactor.seconds() + self._drain_time
         await self._drain()
         await self._site.close(max(0.0, until - self._reactor.seconds()))
+        await self.scraped.close()
         await self._uploads.settled()
         self._lists.close()
 
@@ -164,7 +171,14 @@ def build_web(
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
     health = Health(readiness.lasts, look)
-    door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS, claims.ready, means.metrics)
+    scrapers = Scrapers(server.metrics_for, settings.access.groups) if server.metrics_for else None
+    door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS, claims.ready, means.metrics, scrapers)
+    scraping = Scraping(means.metrics, look, door, means.work)
+    callers = Callers(
+        TrustedProxies(server.trusted_proxies),
+        plaintext=settings.access.allow_plaintext_auth,
+        stated=_stated(settings.access.reverse_proxy),
+    )
     uploads = Uploads(indexes.receiving, indexes.default, door)
     lists = ProjectLists(door, storage.scratch, means.work)
     routes = Routes(
@@ -172,7 +186,7 @@ def build_web(
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),
         Files(int(memory * _FOR_SMALL_FILES), caches.usage.used),
         JsonDocuments(means.work, int(memory * _FOR_DOCUMENTS)),
-        Operations(health, means.metrics.exposition, means.work),
+        Operations(health, None if server.metrics_listen else scraping, means.work),
         Overview({each.name: each.kind for each in settings.indexes}, indexes.default, health, means.work),
         Browsing(means.work),
         FlatPages(means.work),
@@ -187,11 +201,7 @@ def build_web(
     front = Front(
         routes,
         HotRequests(means.clock, identity.via, int(memory * _FOR_HOT), door),
-        Callers(
-            TrustedProxies(server.trusted_proxies),
-            plaintext=settings.access.allow_plaintext_auth,
-            stated=_stated(settings.access.reverse_proxy),
-        ),
+        callers,
         means.reactor,
         means.disk,
         via=identity.via,
@@ -200,7 +210,8 @@ def build_web(
         recorder=means.metrics,
         visits=statistics,
     )
-    built = Web(settings, front, uploads, lists, readiness, means, serving=serving)
+    scraped = Scraped(scraping, callers, server if serving else None, identity.via, means)
+    built = Web(settings, front, scraped, uploads, lists, readiness, means, serving=serving)
     means.metrics.watch(WebFigures(front, built.listenings))
     return built
 

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from proxy.config import environment
 from proxy.config import readers as read
-from proxy.config.access import access_settings, grant_settings, wrong_access, wrong_grants
+from proxy.config.access import access_settings, grant_settings, wrong_access, wrong_grants, wrong_principals
 from proxy.config.ci import ci_settings, wrong_rules
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
@@ -100,7 +100,9 @@ def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: 
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
     mistakes += _contradictions(source, indexes, upstreams)
     mistakes += wrong_access(source, access, server.trusted_proxies)
-    mistakes += wrong_grants(source, grants, access.groups, indexes, [] if ci is None else [each.name for each in ci.rules])
+    jobs = [] if ci is None else [each.name for each in ci.rules]
+    mistakes += wrong_grants(source, grants, access.groups, indexes, jobs)
+    mistakes += wrong_principals(f"{source}: server.metrics_for", server.metrics_for, access.groups, jobs)
     mistakes += [] if ci is None else wrong_rules(source, ci, indexes)
     listen = _listen(command_line.listen, here, mistakes) or server.listen
     chosen = _preferred(command_line.upstreams, upstreams, mistakes)
@@ -197,6 +199,8 @@ def _server(table: ConfigTable, here: read.Here) -> ServerSettings:
     server = ServerSettings(
         data_dir=table.take("data_dir", read.path(here), known.data_dir),
         listen=table.take("listen", read.several(read.listen(here)), known.listen),
+        metrics_listen=table.take("metrics_listen", read.several(read.listen(here)), known.metrics_listen),
+        metrics_for=table.take("metrics_for", read.several(read.principal), known.metrics_for),
         contact=table.take("contact", read.contact, known.contact),
         drain_time=table.take("drain_time", read.time_span(zero=True), known.drain_time),
         max_connections=table.take("max_connections", read.whole_number(1), known.max_connections),

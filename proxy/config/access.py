@@ -106,12 +106,19 @@ def wrong_grants(
             elif name != ALL and name not in granted:
                 there = ", ".join(sorted(granted))
                 mistakes.append(f'{key}.indexes: there is no index "{name}"; expected one of: {there}, or "{ALL}" for all')
-        for each in grant.principals:
-            kind, _, name = each.partition(":")
-            if kind == "group" and name not in groups:
-                there = f"one of: {', '.join(sorted(groups))}" if groups else "a list in [access.groups]"
-                mistakes.append(f'{key}.principals: there is no group "{name}"; expected {there}')
-            elif kind == "ci" and name not in jobs:
-                there = f"one of: {', '.join(sorted(jobs))}" if jobs else f'a table [[ci.rule]] with name = "{name}"'
-                mistakes.append(f'{key}.principals: there is no rule "{name}" for CI jobs; expected {there}')
+        mistakes += wrong_principals(f"{key}.principals", grant.principals, groups, jobs)
+    return mistakes
+
+
+def wrong_principals(key: str, principals: Sequence[str], groups: Mapping[str, object], jobs: Collection[str]) -> list[str]:
+    """What *principals*, the value of *key*, name that there is not; *jobs* are the names of the rules for CI jobs."""
+    mistakes = []
+    for each in principals:
+        kind, _, name = each.partition(":")
+        if kind == "group" and name not in groups:
+            there = f"one of: {', '.join(sorted(groups))}" if groups else "a list in [access.groups]"
+            mistakes.append(f'{key}: there is no group "{name}"; expected {there}')
+        elif kind == "ci" and name not in jobs:
+            there = f"one of: {', '.join(sorted(jobs))}" if jobs else f'a table [[ci.rule]] with name = "{name}"'
+            mistakes.append(f'{key}: there is no rule "{name}" for CI jobs; expected {there}')
     return mistakes

@@ -87,6 +87,8 @@ def _size(count: int) -> str:
 def _server(server: ServerSettings) -> _Keys:
     yield "data_dir", server.data_dir
     yield "listen", server.listen
+    yield "metrics_listen", server.metrics_listen or None
+    yield "metrics_for", server.metrics_for or None
     yield "contact", server.contact
     yield "drain_time", _duration(server.drain_time)
     yield "max_connections", server.max_connections

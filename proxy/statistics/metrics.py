@@ -12,6 +12,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 
+from attrs import frozen
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -42,7 +43,7 @@ from proxy.interfaces import IRecorder
 from proxy.simple.media import names
 from proxy.statistics import definitions as d
 from proxy.statistics.addresses import AddressLabels
-from proxy.statistics.tallies import AnswerTally, CounterSeries, Histogram, Labels, histogram, plain
+from proxy.statistics.tallies import AnswerTally, Buckets, CounterSeries, Histogram, Labels, histogram, plain
 
 #: One figure of now.
 Figure = tuple[d.Definition, Labels, float]
@@ -72,9 +73,41 @@ _WRONG: Mapping[Incident, d.DigestKind] = {
 }
 
 
+@frozen(eq=False)
+class Snapshot(Collector):
+    """All figures at one moment."""
+
+    answered: AnswerTally
+    figures: Mapping[d.Definition, Mapping[Labels, float]]
+    times: Mapping[d.Definition, Mapping[Labels, Buckets]]
+    of_the_process: CollectorRegistry
+
+    def collect(self) -> Iterator[Metric]:
+        """All families: those of our own, and those of the process as it is by then."""
+        figures = {**self.figures, d.REQUESTS: self.answered.by_outcome()}
+        whole, first = self.answered.times()
+        times = {**self.times, d.REQUEST_SECONDS: whole, d.FIRST_BYTE_SECONDS: first}
+        for definition in d.DEFINITIONS:
+            if definition in figures:
+                yield plain(definition, figures[definition])
+            elif definition in times:
+                yield histogram(definition, times[definition])
+        yield from self.of_the_process.collect()
+
+
+def exposition_of(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
+    """Content type and body: Prometheus' text format, or OpenMetrics for who names it in the header *accept*.
+
+    It takes milliseconds for some hundred series, so call it in a worker thread.
+    """
+    # No text of a client reaches the encoder, which would repeat the version that is asked for.
+    encode, media = choose_encoder(f"{_OPEN_METRICS}; version=1.0.0" if names(accept, _OPEN_METRICS) else "")
+    return media, encode(snapshot)
+
+
 @implementer(IRecorder)
-class Metrics(Collector):
-    """All metrics of one service, in a registry of its own.  *clock* is steady, in seconds."""
+class Metrics:
+    """All metrics of one service.  *clock* is steady, in seconds."""
 
     log = Logger()
 
@@ -87,10 +120,9 @@ class Metrics(Collector):
         self._wrong: frozenset[Reason] = frozenset()
         self._lag: float | None = None
         self._sources: list[FigureSource] = [self._own]
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        self._of_the_process = CollectorRegistry()
+        ProcessCollector(registry=self._of_the_process)
+        GCCollector(registry=self._of_the_process)
 
     def watch(self, source: FigureSource) -> None:
         """Ask *source* for its figures at each scrape."""
@@ -145,37 +177,23 @@ class Metrics(Collector):
         """Note what is wrong now."""
         self._wrong = frozenset(each.reason for each in troubles)
 
-    def exposition(self, accept: str = "") -> tuple[str, bytes]:
-        """Content type and body: Prometheus' text format, or OpenMetrics for who accepts it by name."""
-        # No text of a client reaches the encoder, which would repeat the version that is asked for.
-        encode, media = choose_encoder(f"{_OPEN_METRICS}; version=1.0.0" if names(accept, _OPEN_METRICS) else "")
-        return media, encode(self.registry)
-
-    def collect(self) -> Iterator[Metric]:
-        """All families of our own, by name."""
-        found: dict[d.Definition, Metric] = {each.definition: each.family() for each in self._tallies.values()}
-        found |= {each.definition: each.family() for each in self._histograms.values()}
-        whole, first = self._answered.times()
-        found[d.REQUEST_SECONDS], found[d.FIRST_BYTE_SECONDS] = (
-            histogram(d.REQUEST_SECONDS, whole),
-            histogram(d.FIRST_BYTE_SECONDS, first),
-        )
-        found[d.REQUESTS] = plain(d.REQUESTS, self._answered.by_outcome())
-        gauges: dict[d.Definition, dict[Labels, float]] = {}
+    def snapshot(self) -> Snapshot:
+        """All figures of our own as they are now: a copy, of which an exposition can be made in any thread."""
+        figures: dict[d.Definition, dict[Labels, float]] = {
+            each.definition: {**each.counts()} for each in self._tallies.values()
+        }
         for source in self._sources:
             try:
                 for definition, labels, value in source():
-                    gauges.setdefault(definition, {})[labels] = value
+                    figures.setdefault(definition, {})[labels] = value
             except Exception:  # noqa: BLE001  # whatever it is, the other figures are worth having
                 self.log.failure("figures cannot be read for /-/metrics", Failure())
-        found |= {definition: plain(definition, values) for definition, values in gauges.items()}
-        for definition in d.DEFINITIONS:
-            if definition in found:
-                yield found[definition]
+        times = {each.definition: each.buckets() for each in self._histograms.values()}
+        return Snapshot(self._answered.copy(), figures, times, self._of_the_process)
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: what would be described is collected."""
-        return ()
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and body of an exposition, now (see :func:`exposition_of`)."""
+        return exposition_of(self.snapshot(), accept)
 
     def _own(self) -> Iterator[Figure]:
         yield d.BUILD_INFO, (proxy.__version__, platform.python_version(), twisted.__version__), 1

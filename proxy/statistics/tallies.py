@@ -63,9 +63,10 @@ class CounterSeries:
         with self._lock:
             self._counts = {key: count for key, count in self._counts.items() if key[: len(labels)] != labels}
 
-    def family(self) -> Metric:
+    def counts(self) -> dict[Labels, int]:
+        """A copy of the counts."""
         with self._lock:
-            return plain(self.definition, self._counts)
+            return dict(self._counts)
 
 
 class Buckets:
@@ -81,6 +82,12 @@ class Buckets:
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.sum += seconds
+
+    def copy(self) -> Buckets:
+        """As it is now."""
+        copied = Buckets()
+        copied.counts, copied.sum = self.counts[:], self.sum
+        return copied
 
     def merge(self, other: Buckets, instant: int = 0) -> None:
         """Add *other*, and *instant* times that took no time."""
@@ -115,8 +122,9 @@ class Histogram:
         """Drop the series with *labels*."""
         self._buckets.pop(labels, None)
 
-    def family(self) -> Metric:
-        return histogram(self.definition, self._buckets)
+    def buckets(self) -> dict[Labels, Buckets]:
+        """A copy of the buckets."""
+        return {labels: each.copy() for labels, each in self._buckets.items()}
 
 
 class AnswerCell:
@@ -130,6 +138,13 @@ class AnswerCell:
         self.size = 0
         self.seconds = Buckets()
         self.first = Buckets()
+
+    def copy(self) -> AnswerCell:
+        """As it is now."""
+        copied = AnswerCell()
+        copied.instant, copied.size = self.instant, self.size
+        copied.seconds, copied.first = self.seconds.copy(), self.first.copy()
+        return copied
 
     @property
     def count(self) -> int:
@@ -158,6 +173,12 @@ class AnswerTally:
         cell.seconds.observe(seconds)
         if first_byte is not None:
             cell.first.observe(first_byte)
+
+    def copy(self) -> AnswerTally:
+        """As it is now."""
+        copied = AnswerTally()
+        copied.cells = {key: each.copy() for key, each in self.cells.items()}
+        return copied
 
     def by_outcome(self) -> Mapping[Labels, int]:
         """How many there were, by route, index, status and cache status."""

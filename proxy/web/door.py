@@ -23,6 +23,7 @@ from zope.interface import implementer
 from proxy.access.principals import ANONYMOUS, Principal
 from proxy.access.rights import Access, OpenReading, Rights
 from proxy.access.roles import Permission
+from proxy.access.scrapers import Scrapers
 from proxy.accounts.audit import Unaudited
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.core.events import AccessRefused, RefusalReason
@@ -99,7 +100,8 @@ class Door:
     """Admits to the indexes *repositories* as *rights* say; *permissions* are those of the routes.
 
     *settled* waits until it is known whom projects of groups belong to, or raises StorageFailed.  *recorder* is told
-    whom it refuses.  Without any argument it is open, and nobody can change anything.
+    whom it refuses.  *scrapers* are those who may read the metrics, ``None``: everybody may.  Without any argument it is open,
+    and nobody can change anything.
     """
 
     def __init__(
@@ -111,8 +113,10 @@ class Door:
         permissions: Permissions = EMPTY,
         settled: Callable[[], Awaitable[None]] | None = None,
         recorder: IRecorder = UNRECORDED,
+        scrapers: Scrapers | None = None,
     ) -> None:
         self._recorder = recorder
+        self._scrapers = scrapers
         self._rights = rights
         self._settled = settled
         self._accounts = accounts
@@ -154,6 +158,21 @@ class Door:
             return Admitted(principal, private=True, owners=_owners(question))
         self._refused(ask, principal, question, AuditOutcome.REFUSED)
         raise _nothing(ask)
+
+    async def admit_scraper(self, ask: Ask) -> None:
+        """Return if who sends *ask* may read the metrics.
+
+        Raises LoginRequired, NotFound, SentUnencrypted, RightsUnknown, Overloaded.
+        """
+        if self._scrapers is None or self._scrapers.includes(ANONYMOUS):
+            return
+        principal = await self._known(ask)
+        if principal is None:
+            self._recorder.record(AccessRefused(RefusalReason.LOGIN))
+            raise LoginRequired(_LOGIN)
+        if not self._scrapers.includes(principal):
+            self._recorder.record(AccessRefused(RefusalReason.HIDDEN))
+            raise _nothing(ask)
 
     async def confirmed(self, ask: Ask, admission: Admitted, question: Question) -> Admitted:
         """*admission*, once the answer to *question* is there and before it is given.

@@ -17,6 +17,7 @@ from proxy.errors import NotFound
 from proxy.interfaces import IOffload
 from proxy.web.answers import Answer, Ask
 from proxy.web.hypertext import html, hyperlink, main_element
+from proxy.web.scraping import METRICS, Scraping
 from proxy.web.visitors import wants_html
 
 _PLAIN = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
@@ -44,12 +45,13 @@ class Health:
 
 
 class Operations:
-    """Answers from *health*; *exposition* gives (content type, body) of the metrics."""
+    """Answers from *health*; *scraping* has the metrics, ``None``: another listener has."""
 
-    def __init__(self, health: Health, exposition: Callable[[], tuple[str, bytes]], offload: IOffload) -> None:
+    def __init__(self, health: Health, scraping: Scraping | None, offload: IOffload) -> None:
         self._health = health
-        self._exposition = exposition
+        self._scraping = scraping
         self._offload = offload
+        self._listed_here = {name: what for name, what in ANSWERED.items() if scraping is not None or (name,) != METRICS}
 
     async def answer(self, segments: tuple[str, ...], ask: Ask) -> Answer:
         match segments:
@@ -61,17 +63,17 @@ class Operations:
                 lines = [f"degraded: {each.words}\n" for each in await self._health.look()]
                 return Answer(200, _PLAIN, ("".join(lines) or "ready\n").encode())
             case ("metrics",):
-                await self._health.look()
-                media, body = self._exposition()
-                return Answer(200, [("Content-Type", media), ("Cache-Control", "no-store")], body)
+                if self._scraping is None:
+                    raise NotFound("the metrics are served by a listener of their own: server.metrics_listen")
+                return await self._scraping.answer(ask)
             case ("",):
                 return await self._listed(ask)
         raise NotFound("operations are at /-/live, /-/ready and /-/metrics")
 
     async def _listed(self, ask: Ask) -> Answer:
         if not wants_html(ask):
-            return as_json({f"/-/{name}": what for name, what in ANSWERED.items()})
-        found = tags.ul([tags.li(hyperlink(name, f"/-/{name}"), f": {what}") for name, what in ANSWERED.items()])
+            return as_json({f"/-/{name}": what for name, what in self._listed_here.items()})
+        found = tags.ul([tags.li(hyperlink(name, f"/-/{name}"), f": {what}") for name, what in self._listed_here.items()])
         return await html(
             self._offload,
             "Operations of pypiproxy",

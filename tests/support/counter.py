@@ -17,6 +17,7 @@ from proxy.access.rights import Access, Permission, Rights
 from proxy.interfaces import IAccounts, IExchange
 from proxy.mechanism.offload import Inline
 from proxy.statistics.book import StatisticsBook
+from proxy.statistics.metrics import Metrics
 from proxy.storage.memory import MemoryRecords
 from proxy.upstream.http.identity import Identity
 from proxy.web.browsing import Browsing
@@ -37,6 +38,7 @@ from proxy.web.patience import Patience
 from proxy.web.projects import ProjectLists
 from proxy.web.renderings import Renderings
 from proxy.web.routes import UrlSpace
+from proxy.web.scraping import Scraping
 from proxy.web.serving import Front
 from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
@@ -98,7 +100,7 @@ class Counter:
             Pages(Renderings(offload, 1 << 20)),
             Files(1 << 20, lambda digest: None),
             JsonDocuments(offload, 1 << 20),
-            Operations(health, lambda: ("text/plain", b""), offload),
+            Operations(health, Scraping(Metrics(), health.look, door, offload), offload),
             Overview(dict.fromkeys(repositories, "proxy"), default, health, offload),
             Browsing(offload),
             FlatPages(offload),

@@ -27,6 +27,7 @@ from proxy.interfaces import IAuditLog, IExchange, IFileHandle
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
 from proxy.statistics.book import StatisticsBook
+from proxy.statistics.metrics import Metrics
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.memory import MemoryRecords, MemoryVersioned
 from proxy.upstream.http.identity import Identity
@@ -48,6 +49,7 @@ from proxy.web.patience import Patience
 from proxy.web.projects import ProjectLists
 from proxy.web.renderings import Renderings
 from proxy.web.routes import UrlSpace
+from proxy.web.scraping import Scraping
 from proxy.web.serving import Front
 from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
@@ -134,7 +136,7 @@ class Guarded:
             Pages(Renderings(offload, 1 << 20)),
             Files(1 << 20, lambda digest: None),
             JsonDocuments(offload, 1 << 20),
-            Operations(health, lambda: ("text/plain", b""), offload),
+            Operations(health, Scraping(Metrics(), health.look, door, offload), offload),
             Overview(dict.fromkeys(by_name, "proxy"), None, health, offload),
             Browsing(offload),
             FlatPages(offload),
