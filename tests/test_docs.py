@@ -151,6 +151,7 @@ PROJECTS = {
 }
 FILES = {
     "requirements.txt": "requests\n",
+    "pypiproxy.sh": (ROOT / "conf" / "fail-open" / "pypiproxy.sh").read_text("utf-8"),
     "inside.toml": '[server]\ndata_dir = "inside"\n[[index]]\nname = "pypi"\noffline = true\n',
 }
 #: What a page takes for the user's own.

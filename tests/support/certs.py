@@ -118,6 +118,8 @@ def server_context(identity: Identity | None = None, *, demand_client: bool = Fa
         privateKey=crypto.PKey.from_cryptography_key(shown.key),
         certificate=crypto.X509.from_cryptography(shown.certificate),
         trustRoot=trusted,
+        # Without any, Twisted breaks off the handshakes of clients that offer some (ALPN), as curl, pip and uv do.
+        acceptableProtocols=[b"http/1.1"],
     )
 
 

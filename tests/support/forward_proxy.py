@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor as default_reactor
@@ -12,11 +13,19 @@ from twisted.python.failure import Failure
 reactor: Any = default_reactor
 
 
-class ForwardProxy:
-    """Sends every connection to 127.0.0.1, whatever host was named.  *authorization* is what it wants to be told."""
+def _same_port(authority: str) -> int:
+    return int(authority.rpartition(":")[2])
 
-    def __init__(self, authorization: str | None = None) -> None:
+
+class ForwardProxy:
+    """Sends every connection to 127.0.0.1, whatever host was named.  *authorization* is what it wants to be told.
+
+    *port_of* says at which port of 127.0.0.1 ``host:port`` is.
+    """
+
+    def __init__(self, authorization: str | None = None, port_of: Callable[[str], int] = _same_port) -> None:
         self.authorization = authorization
+        self.port_of = port_of
         #: The first lines of all requests.
         self.asked: list[str] = []
         factory = Factory.forProtocol(_Client)
@@ -60,7 +69,7 @@ class _Client(Protocol):
         if self._server is not None:
             self._server.transport.write(request)
             return
-        server = TCP4ClientEndpoint(reactor, "127.0.0.1", int(authority.rpartition(":")[2]))
+        server = TCP4ClientEndpoint(reactor, "127.0.0.1", proxy.port_of(authority))
         connectProtocol(server, _Server(self)).addCallback(self._connected, request)
 
     def _connected(self, server: Any, request: bytes) -> None:
