@@ -6,12 +6,13 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import pytest_twisted
 from attrs import evolve
 from click.testing import CliRunner
+from twisted.internet.defer import Deferred
 
 from proxy.cli import main
 from proxy.doctor.directory import directory_findings
@@ -20,12 +21,15 @@ from proxy.doctor.findings import Diagnosis, Grade
 from proxy.doctor.host import ExaminedHost, examine_host
 from proxy.doctor.running import descriptor_findings, identity_of, state_findings
 from proxy.errors import ProxyError
+from proxy.mechanism.offload import Inline
 from proxy.settings import MIB, ServerSettings, Settings, UpstreamSettings
 from tests.evidence import Make
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
 from tests.test_doctor_upstreams import bad, fill, means
+
+T = TypeVar("T")
 
 GIB = 1024 * MIB
 LARGE = FileSystem("ext4", False, 1000 * GIB, 500 * GIB, 1_000_000, 900_000)
@@ -162,6 +166,25 @@ async def test_a_port_that_is_taken_and_upstreams_of_online_indexes_are_examined
     assert {each.subject for each in found if each.subject.startswith("upstream ")} == {"upstream used"}
     assert idle.asked == []
     assert "s3cret" not in repr(found)
+
+
+class Hanging(Inline):
+    """Threads of a machine whose file system does not answer."""
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        never: Deferred[T] = Deferred()
+        return await never
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_system_that_does_not_answer_is_a_fault_and_the_rest_is_examined(data_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pypiproxy.toml"
+    server = f'[server]\ndata_dir = "{data_dir}"\nlisten = ["127.0.0.1:0"]\n'
+    file.write_text(f'{server}[[index]]\nname = "main"\noffline = true\ndefault = true\n')
+    found: list[Diagnosis] = []
+    host = ExaminedHost(file, None, nobody, "six", ("unknown",))
+    await examine_host(host, means(limit=0.1, files=Hanging()), found.append)
+    assert bad(found) == [("answer", Grade.FAULT), ("answer", Grade.FAULT), ("name", Grade.FAULT)]
 
 
 @pytest_twisted.ensureDeferred

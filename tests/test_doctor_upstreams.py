@@ -18,6 +18,7 @@ from twisted.internet import reactor as default_reactor
 from proxy.doctor.findings import Diagnosis, Grade
 from proxy.doctor.probing import ProbeMeans, Prober, SeenHead
 from proxy.doctor.upstreams import clock_difference, judged
+from proxy.interfaces import IOffload
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
 from proxy.settings import UpstreamSettings
@@ -34,11 +35,11 @@ reactor: Any = default_reactor
 NOW = 1_900_000_000.0
 
 
-def means(now: float = NOW, limit: float = 5.0) -> ProbeMeans:
-    """What probes are made with, at the time *now*."""
+def means(now: float = NOW, limit: float = 5.0, files: IOffload | None = None) -> ProbeMeans:
+    """What probes are made with, at the time *now*; *files* is for looks at this machine."""
     offload = Inline()
     observing = Observing(offload, UNRECORDED, lambda: now)
-    return ProbeMeans(reactor, offload, observing, lambda: now, Identity("doctor", "pypiproxy-test"), limit)
+    return ProbeMeans(reactor, offload, files or offload, observing, lambda: now, Identity("doctor", "pypiproxy-test"), limit)
 
 
 async def examined(settings: UpstreamSettings, project: str = "six", now: float = NOW, limit: float = 5.0) -> list[Diagnosis]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from proxy.doctor.agent import Machine, examine_agent
 from proxy.doctor.findings import Diagnosis, Grade, worst
 from proxy.doctor.host import ExaminedHost, examine_host
 from proxy.doctor.probing import ProbeMeans
-from proxy.doctor.running import PATIENCE
 from proxy.names import is_project_name, normalize
 from proxy.simple.links import shown
 from proxy.upstream.http.identity import Identity
@@ -67,7 +67,9 @@ def doctor(
     if agent is None:
         if ca_file is not None:
             raise click.UsageError("--ca-file needs --agent; an upstream's authority is its ca_file in the configuration")
-        host = ExaminedHost(place.config, place.data_dir, _upstreams_of_running, name, upstreams)
+        # A look at the process as a whole takes no longer than the timeout.
+        ask = partial(_upstreams_of_running, patience=timeout / 2)
+        host = ExaminedHost(place.config, place.data_dir, ask, name, upstreams)
 
         def work(means: ProbeMeans, tell: Callable[[Diagnosis], None]) -> Awaitable[None]:
             return examine_host(host, means, tell)
@@ -84,9 +86,9 @@ def doctor(
     until_done(lambda reactor: _examine(reactor, work, timeout, as_json=place.as_json, strict=strict))
 
 
-def _upstreams_of_running(data_dir: Path) -> Sequence[Mapping[str, Any]]:
+def _upstreams_of_running(data_dir: Path, patience: float) -> Sequence[Mapping[str, Any]]:
     try:
-        states: list[dict[str, Any]] = asking.ask(data_dir, "upstreams", {}, lambda said: None, PATIENCE)
+        states: list[dict[str, Any]] = asking.ask(data_dir, "upstreams", {}, lambda said: None, patience)
     except asking.NotRunning as error:
         raise asking.OperationFailed(str(error)) from error
     return states
@@ -108,7 +110,7 @@ async def _examine(reactor: Any, work: _Work, timeout: float, *, as_json: bool, 
     means = build_means(reactor, time.time)
     identity = Identity(user_agent=f"pypiproxy/{proxy.__version__} (doctor)", via="pypiproxy-doctor")
     try:
-        await work(ProbeMeans(reactor, means.work, means.observing, time.time, identity, timeout), tell)
+        await work(ProbeMeans(reactor, means.work, means.rotation, means.observing, time.time, identity, timeout), tell)
     except CancelledError:
         interrupted()
     finally:

@@ -56,14 +56,14 @@ async def examine_agent(
         for each in findings:
             tell(each)
 
-    clients = await means.offload.run(_clients, machine)
+    clients = await means.files.run(_clients, machine)
     for each in clients:
         told(client_findings(each, address))
-    told(project_findings(await means.offload.run(lambda: list(on.told_project(machine))), address))
-    pip = await means.offload.run(pip_options, machine, configuration_files(PIP, machine.environ, machine.root))
+    told(project_findings(await means.files.run(lambda: list(on.told_project(machine))), address))
+    pip = await means.files.run(pip_options, machine, configuration_files(PIP, machine.environ, machine.root))
     told(diverted(address, machine, pip))
     told(plain_http(address, pip, [each.name for each in clients if each.present]))
-    told(await means.offload.run(lambda: list(_netrc(machine, address))))
+    told(await means.files.run(lambda: list(_netrc(machine, address))))
     said, findings = await _reached(address, login, project, means)
     told(findings)
     if not address.plain:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.error import TimeoutError
 
 from proxy import config
 from proxy.composition.starting import refuse_start
+from proxy.core.amounts import duration
 from proxy.doctor.directory import directory_findings, secret_findings
 from proxy.doctor.disk import disk_findings, file_system_of
 from proxy.doctor.findings import Diagnosis, fault, fine
-from proxy.doctor.probing import ProbeMeans, Prober, at_once
+from proxy.doctor.probing import ProbeMeans, Prober, at_once, bounded
 from proxy.doctor.running import (
     Running,
     descriptor_findings,
@@ -80,12 +82,41 @@ async def examine_host(host: ExaminedHost, means: ProbeMeans, tell: Callable[[Di
     tell(found)
     if settings is None:
         return
-    told(await means.offload.run(_on_this_machine, settings))
-    told(await means.offload.run(_of_the_process, settings, host))
-    if await means.offload.run(_runs, settings):
+    told(await _looked(_on_this_machine, settings, host, means))
+    told(await _looked(_of_the_process, settings, host, means))
+    if await _answers(settings, means):
         told(await listener_findings(settings, means))
+    told(_unknown(settings, host))
     for each in await at_once([_upstream(each, host.project, means) for each in _chosen(settings, host)]):
         told(each)
+
+
+async def _looked(
+    look: Callable[[Settings, ExaminedHost], list[Diagnosis]], settings: Settings, host: ExaminedHost, means: ProbeMeans
+) -> list[Diagnosis]:
+    """What *look* finds on this machine, in a thread that is left alone if the file system does not answer."""
+    try:
+        return await bounded(means.files.run(look, settings, host), means.limit, means.reactor)
+    except TimeoutError:
+        seen = f"{settings.server.data_dir} does not answer within {duration(means.limit)}"
+        return [fault("disk", "answer", seen, "check the disk, or the server that it is on: findmnt, dmesg")]
+
+
+async def _answers(settings: Settings, means: ProbeMeans) -> bool:
+    """Whether a proxy runs on the data directory, as far as that can be found out."""
+    try:
+        return await bounded(means.files.run(_runs, settings), means.limit, means.reactor)
+    except TimeoutError:
+        return True
+
+
+def _unknown(settings: Settings, host: ExaminedHost) -> list[Diagnosis]:
+    names = [each.name for each in settings.upstreams]
+    return [
+        fault(f"upstream {each}", "name", "is not configured", f"name one of: {', '.join(names)}")
+        for each in host.upstreams
+        if each not in names
+    ]
 
 
 def _chosen(settings: Settings, host: ExaminedHost) -> list[UpstreamSettings]:
@@ -108,7 +139,7 @@ async def _upstream(settings: UpstreamSettings, project: str, means: ProbeMeans)
 # -- in a thread -------------------------------------------------------------------------------------------------------------
 
 
-def _on_this_machine(settings: Settings) -> list[Diagnosis]:
+def _on_this_machine(settings: Settings, host: ExaminedHost) -> list[Diagnosis]:
     data_dir = settings.server.data_dir
     found = [*directory_findings(data_dir, os.geteuid()), *secret_findings(settings)]
     try:

@@ -40,10 +40,14 @@ _LARGEST = 4 * 1024 * 1024
 
 @frozen
 class ProbeMeans:
-    """What probes are made with; *limit*: seconds that each of them may take."""
+    """What probes are made with; *limit*: seconds that each of them may take.
+
+    *files* is for looks at files and processes of this machine, which may never end.
+    """
 
     reactor: Any
     offload: IOffload
+    files: IOffload
     observing: Observing
     clock: Clock
     identity: Identity
@@ -279,13 +283,19 @@ class Prober:
         return result
 
     async def _bounded(self, work: Awaitable[T]) -> T:
-        async def run() -> T:
-            return await work
-
-        return await Deferred.fromCoroutine(run()).addTimeout(self._means.limit, self._means.reactor, _too_late)
+        return await bounded(work, self._means.limit, self._means.reactor)
 
     def _words(self, error: BaseException) -> str:
         return str(error) if isinstance(error, (Failed, Missing)) else reason(error, self._means.limit)
+
+
+async def bounded(work: Awaitable[T], seconds: float, reactor: Any) -> T:
+    """The result of *work*, which is cancelled after so many *seconds*.  Raises TimeoutError of Twisted then."""
+
+    async def run() -> T:
+        return await work
+
+    return await Deferred.fromCoroutine(run()).addTimeout(seconds, reactor, _too_late)
 
 
 def _too_late(result: Any, timeout: float) -> Any:

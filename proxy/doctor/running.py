@@ -14,7 +14,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 
 from proxy.composition.process import affordable
 from proxy.doctor.findings import Diagnosis, fault, fine, warning
-from proxy.doctor.probing import ProbeMeans, Prober
+from proxy.doctor.probing import ProbeMeans, Prober, at_once
 from proxy.doctor.upstreams import certificate_finding
 from proxy.host import adminaddress
 from proxy.host.listening import speaks_tls
@@ -25,8 +25,6 @@ from proxy.upstream.http.failures import Failed, reason
 from proxy.upstream.http.handshake import TlsClient, shown_certificate
 
 _SUBJECT = "running proxy"
-#: Seconds that the admin socket may take to answer.
-PATIENCE = 5.0
 #: What SO_PEERCRED gives: process, user and group.
 _CREDENTIALS = struct.Struct("3i")
 #: The part of the descriptors in use from which on they are soon all in use.
@@ -117,7 +115,10 @@ def state_findings(states: Sequence[Mapping[str, Any]]) -> Iterator[Diagnosis]:
 
 async def listener_findings(settings: Settings, means: ProbeMeans) -> list[Diagnosis]:
     """What the listeners of a running proxy answer."""
-    return [await _listener(each, means) for each in settings.server.listen if reached_at(each) is not None]
+    found: list[Diagnosis] = await at_once(
+        [_listener(each, means) for each in settings.server.listen if reached_at(each) is not None]
+    )
+    return found
 
 
 async def _listener(description: str, means: ProbeMeans) -> Diagnosis:
