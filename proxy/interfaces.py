@@ -185,6 +185,11 @@ class IBytesSource(Interface):
     def on_change(listener: Callable[[], None]) -> None:
         """Call *listener* once, when there is more to send, or the end has come."""
 
+    def another() -> IBytesSource | None:
+        """A source of the same bytes for somebody else, which the caller closes; ``None`` when the file has to be asked for
+        again: this one is closed, the file was taken away or replaced, or nobody can be sure of it yet.  Does not block.
+        """
+
     def close() -> None:
         """Give everything back.  May be called more than once."""
 
@@ -471,6 +476,9 @@ class IFileHandle(Interface):
         No if there is a moment at which the file may be hidden: what is said of how long it may be kept changes all the time.
         May be asked after :meth:`close`.
         """
+
+    def is_unchanged() -> bool:
+        """Whether asking for the file again would find it as this handle has it, stored or not; else as :meth:`is_current`."""
 
     def close() -> None:
         """Give back what :meth:`open` did not hand over.  May be called more than once."""

@@ -14,7 +14,8 @@ from zope.interface.verify import verifyObject
 from proxy.cache.files import FileCache
 from proxy.interfaces import IBytesSource
 from proxy.mechanism.offload import Inline
-from proxy.model import Digest, Wanted, body_digest
+from proxy.mechanism.spool.reader import SpoolReader
+from proxy.model import Digest, FileFacts, Wanted, body_digest
 from proxy.storage.checked import FileBeingChecked
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles
@@ -121,3 +122,65 @@ def test_closing_gives_the_descriptor_back_and_may_be_repeated(opened: Open) -> 
     source.close()
     source.close()
     assert len(os.listdir("/proc/self/fd")) < before
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_another_source_has_the_same_bytes_and_outlives_the_first(opened: Open, data: bytes) -> None:
+    source = opened(data)
+    other = source.another()
+    if isinstance(source, FileBeingChecked | SpoolReader):
+        assert other is None  # nobody knows yet whether it is right; a download that is over has no new readers
+        return
+    assert other is not None
+    verifyObject(IBytesSource, other)
+    source.close()
+    assert source.another() is None
+    assert (other.size, other.sha256, other.extent(), other.ended()) == (len(data), body_digest(data), len(data), True)
+    assert os.pread(other.fileno(), len(data) + 1, 0) == data
+    other.confirm()
+    other.close()
+
+
+@pytest.mark.parametrize("happens", ["nothing", "removed", "set aside", "replaced", "written to"])
+def test_a_stored_file_that_is_not_what_it_was_is_given_to_nobody_else(tmp_path: Path, happens: str) -> None:
+    store, sha256 = LocalFiles(tmp_path, Inline()), body_digest(LARGE)
+    source = _put(store, LARGE)
+    path = store.path(sha256)
+    match happens:
+        case "removed":
+            now(store.delete(sha256))
+        case "set aside":
+            now(store.set_aside(sha256))
+        case "replaced":
+            copy = tmp_path / "copy"
+            copy.write_bytes(LARGE)
+            copy.rename(path)
+        case "written to":
+            with path.open("r+b") as file:
+                file.write(b"other")
+    other = source.another()
+    assert (other is not None) is (happens == "nothing")
+    for each in (source, other):
+        if each is not None:
+            each.close()
+
+
+def test_an_arriving_file_has_another_reader_once_there_is_something_of_it_to_send_and_until_it_ends() -> None:
+    upstreams, cache = ScriptedUpstreams(), FileCache(MemoryFiles(), Inline())
+    wanted = Wanted("pypi", "big", "big-1.0.zip", "https://up.example/", "pypi", Digest("sha256", body_digest(LARGE)))
+    results: list[IBytesSource] = []
+    Deferred.fromCoroutine(cache.download(wanted, upstreams, _noted)).addCallback(results.append)
+    _, sink, done = upstreams.fetches[-1]
+    sink.begin(FileFacts(len(LARGE)))
+    sink.write(LARGE[:100_000])
+    [source] = results
+    other = source.another()
+    assert other is not None
+    assert 0 < other.extent() == source.extent() < len(LARGE)
+    # What turns out to be wrong is shown to nobody who has not begun with it.
+    sink.write(LARGE[:100_000])
+    done.callback(None)
+    assert source.another() is None
+    for each in (source, other):
+        each.close()
+    cache.close()

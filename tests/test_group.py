@@ -212,9 +212,10 @@ async def test_a_claim_counts_at_once_for_what_was_at_hand(make: Make) -> None:
     handle.close()
     assert at_hand is not None
     assert handle.is_current()
+    assert handle.is_unchanged()
     await world.group.book.put([NameClaim("internal", "six", ClaimState.CLAIMED, 0.0, "ann")])
     assert world.repository.page_at_hand("six") is None
-    assert not handle.is_current()
+    assert (handle.is_current(), handle.is_unchanged()) == (False, False)
     with pytest.raises(NotFound):
         await world.repository.page("six")
 

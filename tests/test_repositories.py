@@ -263,3 +263,5 @@ async def test_a_handle_tells_whether_its_bytes_are_still_those_of_the_name(make
     handle = await repository.file("app", DIGEST, APP.filename)
     handle.close()
     assert handle.is_current() is (kind in ("stored", "offline", "hosted"))
+    if kind in ("stored", "offline", "hosted"):
+        assert handle.is_unchanged()

@@ -276,6 +276,9 @@ class GroupFile:
     def is_current(self) -> bool:
         return self._file.is_current() and self._leads_here()
 
+    def is_unchanged(self) -> bool:
+        return self._file.is_unchanged() and self._leads_here()
+
 
 def _named(view: PageView, state: str) -> PageView:
     """*view* with another *state*: hot requests have no time for :func:`attrs.evolve`."""

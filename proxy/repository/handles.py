@@ -59,6 +59,9 @@ class StoredFile:
     def is_current(self) -> bool:
         return self._sha256 is not None and self._current() == self._sha256
 
+    def is_unchanged(self) -> bool:
+        return self.is_current()
+
     def close(self) -> None:
         source, self._source = self._source, None
         if source is not None:
@@ -121,12 +124,16 @@ class RemoteFiles:
 @implementer(IFileHandle)
 @frozen
 class RemoteFile:
-    """A file that upstream has, and that may be on its way."""
+    """A file that upstream has, and that may be on its way.
+
+    *unchanged* tells whether it is still listed as it was, and nothing is stored under its name.
+    """
 
     etag: str | None
     seen: Moment
     _wanted: Wanted
     _remote: RemoteFiles
+    _unchanged: Callable[[], bool] = lambda: False
 
     @property
     def stored(self) -> bool:
@@ -158,6 +165,9 @@ class RemoteFile:
 
     def is_current(self) -> bool:
         return False
+
+    def is_unchanged(self) -> bool:
+        return self._unchanged()
 
     def close(self) -> None:
         """There is nothing to give back."""

@@ -29,11 +29,13 @@ _SIGNATURE = ".asc"
 class Listed:
     """A file that may be seen as the page of ``upstream`` lists it, with its recorded bytes; ``seen`` says until when.
 
-    ``metadata`` is the ledger entry of its metadata, if there is one that goes with what the page states.
+    ``metadata`` is the ledger entry of its metadata, if there is one that goes with what the page states; ``page`` is the
+    digest of the page.
     """
 
     file: File
     upstream: str
+    page: str
     metadata: LedgerEntry | None
     seen: Moment
 
@@ -141,7 +143,7 @@ class ListedFiles:
         if file is None:
             return None
         seen = self._gate.require_listed(project, head, file, entries)
-        return Listed(file, head.upstream, metadata_entry(file, entries), seen)
+        return Listed(file, head.upstream, head.digest, metadata_entry(file, entries), seen)
 
 
 def entry_for(entries: Entries, asked: str, filename: str) -> LedgerEntry | None:

@@ -203,6 +203,17 @@ class ProxyRepository:
             return None  # whether its file is there takes a look at the store
         return entry.sha256
 
+    def _is_listed_by(self, page: str, project: str, filename: str) -> bool:
+        """Whether the page *page* (a digest) is the present one, and nothing is stored of its file, which may be seen for good.
+
+        As far as that is known at once.
+        """
+        head = self._pages.at_hand(project)
+        entries = self._ledger.at_hand(self.name, project)
+        if head is None or head[0] is None or head[0].digest != page or entries is None or filename in entries:
+            return False
+        return self._gate.lastingly_visible(project, filename, head[0], entries)
+
     async def file(self, project: str, digest: str, name: str) -> IFileHandle:
         filename = companion_of(name, METADATA)
         if filename is None:
@@ -239,7 +250,8 @@ class ProxyRepository:
                 return self._stored(stored, etag_of(asked), listed.seen, of)
         if self._presence is not None:
             raise NotHere(self.name, filename)
-        return RemoteFile(etag_of(asked), listed.seen, wanted, self._remote)
+        unchanged = partial(self._is_listed_by, listed.page, project, filename)
+        return RemoteFile(etag_of(asked), listed.seen, wanted, self._remote, unchanged)
 
     async def _require(self, project: str, asked: str, filename: str) -> None:
         """On an offline index companions are there with their file or not at all.  Raises NotFound."""

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from proxy.core.bounded import BoundedTable
 from proxy.errors import StorageFailed
+from proxy.interfaces import IBytesSource
 from proxy.settings import KIB, MIB
 from proxy.storage.whole import WholeFile
 
@@ -172,6 +173,12 @@ class CheckedFile(WholeFile):
         if not same_bytes(mark, self._mark) and not self._proofs.hold(self._name, mark):
             raise StorageFailed(f"the stored file {self._name} was changed while it was sent: ask again")
 
+    def another(self) -> IBytesSource | None:
+        # A file that is removed or set aside has another time of change.
+        if self._descriptor < 0 or not self._proofs.hold(self._name, mark_of(os.fstat(self._descriptor))):
+            return None
+        return CheckedFile(os.dup(self._descriptor), self.size, self._name, self._mark, self._proofs)
+
 
 class FileBeingChecked(CheckedFile):
     """A large file that is sent while it is checked: the end of what is asked for waits for the result."""
@@ -201,6 +208,9 @@ class FileBeingChecked(CheckedFile):
             listener()
         else:
             self._changed.append(listener)
+
+    def another(self) -> IBytesSource | None:
+        return None  # what is not checked yet is opened, and checked, for each of them
 
     def checked(self, outcome: object) -> None:
         """The check is over: *outcome* is the Failure that readers meet, or nothing."""

@@ -70,6 +70,9 @@ class WholeFile:
     def on_change(self, listener: Callable[[], None]) -> None:
         listener()
 
+    def another(self) -> IBytesSource | None:
+        return None if self._descriptor < 0 else WholeFile(os.dup(self._descriptor), self.size, self.sha256)
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)

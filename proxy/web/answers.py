@@ -76,7 +76,18 @@ class StreamBody:
     length: int
 
 
-Body = bytes | FileBody | StreamBody
+@frozen(slots=True)
+class SharedFile:
+    """All *size* bytes of a file that each of those who get the answer opens for itself.
+
+    *another* is as that of :class:`~proxy.interfaces.IBytesSource`.
+    """
+
+    another: Callable[[], IBytesSource | None] = field(repr=False)
+    size: int
+
+
+Body = bytes | FileBody | StreamBody | SharedFile
 
 
 def close_body(body: Body) -> None:
@@ -107,12 +118,21 @@ class Answer:
             return len(body)
         if isinstance(body, StreamBody):
             return body.length
+        if isinstance(body, SharedFile):
+            return body.size
         size: int | None = body.source.size if body.span is None else body.span.length
         return size
 
     def states(self, name: str) -> bool:
         """Whether the header *name* (in lower case) is among the headers."""
         return any(each.lower() == name for each, _ in self.headers)
+
+    def to_one(self) -> Answer | None:
+        """The same with a body for one client alone, which has to be sent or closed; ``None`` when it has to be routed."""
+        if not isinstance(self.body, SharedFile):
+            return self
+        source = self.body.another()
+        return None if source is None else Answer(self.status, self.headers, FileBody(source, None), self.reason, self.word)
 
 
 #: A name for the very bytes of an answer (the same name, the same bytes), and the function that makes it.

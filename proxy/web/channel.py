@@ -241,9 +241,9 @@ class Channel(Protocol):
     def _send(self, hit: Hit, agent: str, raw: bytes) -> None:
         """Answer the request of *agent* with the head *raw* with *hit*."""
         body = hit.body
-        if len(body) > PIECE:
-            head = heads.read(raw)
-            self._begin(head, lambda response: self.site.front.repeat(hit, head, self._caller, response))
+        if body is None or len(body) > PIECE:
+            head, secure = heads.read(raw), ISSLTransport.providedBy(self.transport)
+            self._begin(head, lambda response: self.site.front.repeat(hit, head, self._caller, response, secure=secure))
             return
         self.write(hit.head + body)
         self._happened(_ANSWERED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
+from attrs import field, frozen
 from twisted.web.http import datetimeToString
 
 from proxy.web.answers import Answer
@@ -13,6 +14,14 @@ from proxy.web.answers import Answer
 BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 #: What would be the end of a line, or of a text, to some reader of it.
 _BREAKS = re.compile(r"[\r\n\0]+")
+
+
+@frozen(slots=True)
+class Encoded:
+    """An *answer* that many get, and its *head* for connections that go on."""
+
+    answer: Answer
+    head: bytes = field(repr=False)
 
 
 def encoded_head(answer: Answer, via: str, *, chunked: bool = False, close: bool = False) -> bytes:

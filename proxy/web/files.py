@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import ref
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.cache_status import CacheStatus
@@ -18,7 +19,7 @@ from proxy.core.ranges import (
 from proxy.errors import NotFound, UpstreamFailed
 from proxy.interfaces import IBytesSource, IFileHandle, IRepository
 from proxy.settings import KIB, MIB
-from proxy.web.answers import Answer, AnswerSource, Ask, FileBody, Ready, StreamBody
+from proxy.web.answers import Answer, AnswerSource, Ask, FileBody, Ready, SharedFile, StreamBody
 
 #: A range of a file that is not here yet is asked of upstream by itself up to this size; a larger one waits for the download.
 SMALL_RANGE = 8 * MIB
@@ -29,6 +30,7 @@ SMALL_FILE = 64 * KIB
 #: The longest time that anything is kept by clients (seconds): a year.
 _FOR_EVER = 31_536_000
 _HIT = CacheStatus(True)
+_COLLAPSED = CacheStatus(False, "miss", collapsed=True, stored=True)
 
 
 class Files:
@@ -69,7 +71,7 @@ class Files:
         if ask.method == "HEAD":
             return await _described(file, headers)
         part = await _part(file, headers, ask)
-        return part if part is not None else await _whole(file, headers, ask)
+        return part if part is not None else await self._whole(file, headers, ask)
 
     def _of_stored(self, file: IFileHandle, source: IBytesSource, headers: list[tuple[str, str]], ask: Ask) -> Answer:
         read, sha256 = source.take_read(), source.sha256
@@ -78,7 +80,8 @@ class Files:
             if file.seen.until is None:
                 answer.again = self._at_hand(file, sha256, read, headers)
             return answer
-        return _ranged(source, None, file.etag, headers, ask, file.status)
+        answer = _ranged(source, None, file.etag, headers, ask, file.status)
+        return self._also_for_others(answer, file, headers, _HIT)
 
     def _at_hand(self, file: IFileHandle, sha256: str, read: bytes, headers: list[tuple[str, str]]) -> AnswerSource:
         """Keep a small file at hand, and say how to answer with it.  Its digest has been checked when it was *read*."""
@@ -95,6 +98,40 @@ class Files:
             return (sha256, lambda: Answer(200, answered, data, word="hit"))
 
         return at_once
+
+    async def _whole(self, file: IFileHandle, headers: list[tuple[str, str]], ask: Ask) -> Answer:
+        status = file.status
+        source = await file.open()
+        try:
+            read = source.take_read() if _range(ask) is None else None
+        except BaseException:
+            source.close()
+            raise
+        if read is not None and len(read) <= SMALL_FILE:
+            return _at_once(source, read, headers, status)
+        answer = _ranged(source, file.size, file.etag, headers, ask, status)
+        return self._also_for_others(answer, file, headers, _COLLAPSED)
+
+    def _also_for_others(
+        self, answer: Answer, file: IFileHandle, headers: list[tuple[str, str]], status: CacheStatus
+    ) -> Answer:
+        """*answer*, with which others may be answered too as long as it is being sent, if it is all of *file*."""
+        body = answer.body
+        if not isinstance(body, FileBody) or body.span is not None or body.source.size is None or file.seen.until is not None:
+            return answer
+        source = ref(body.source)  # what is remembered keeps nothing that has been sent
+
+        def another() -> IBytesSource | None:
+            there = source()
+            found = None if there is None else there.another()
+            if found is not None and found.sha256 is not None and file.stored:
+                self._used(found.sha256)
+            return found
+
+        shared = SharedFile(another, body.source.size)
+        theirs = Answer(200, [*headers, ("Cache-Status", status.header())], shared, word=status.word)
+        answer.again = lambda: (status, lambda: theirs) if source() is not None and file.is_unchanged() else None
+        return answer
 
 
 async def _part(file: IFileHandle, headers: list[tuple[str, str]], ask: Ask) -> Answer | None:
@@ -133,19 +170,6 @@ async def _part(file: IFileHandle, headers: list[tuple[str, str]], ask: Ask) -> 
         StreamBody(reader, span.length),
         word="range",
     )
-
-
-async def _whole(file: IFileHandle, headers: list[tuple[str, str]], ask: Ask) -> Answer:
-    status = file.status
-    source = await file.open()
-    try:
-        read = source.take_read() if _range(ask) is None else None
-    except BaseException:
-        source.close()
-        raise
-    if read is not None and len(read) <= SMALL_FILE:
-        return _at_once(source, read, headers, status)
-    return _ranged(source, file.size, file.etag, headers, ask, status)
 
 
 def _lifetime(file: IFileHandle) -> str:

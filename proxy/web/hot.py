@@ -57,9 +57,9 @@ class _Known:
 
 @frozen(slots=True)
 class Hit:
-    """A finished answer: ``head`` ends with the empty line, ``body`` is bytes.
+    """A finished answer: ``head`` ends with the empty line, ``body`` is ``None`` for a file.
 
-    *path* is for the log, *event* is recorded, and counted by *subject*.
+    *path* is for the log, *event* is recorded if it is sent with one write, and counted by *subject*.
     """
 
     path: str
@@ -67,7 +67,7 @@ class Hit:
     subject: Subject | None
     answer: Answer
     head: bytes = field(repr=False)
-    body: bytes = field(repr=False)
+    body: bytes | None = field(repr=False)
 
 
 #: Target, ``Accept``, ``Accept-Encoding`` and ``If-None-Match`` of a request.
@@ -281,9 +281,9 @@ class HotRequests:
         hit = known.hit
         if hit is None or known.second != second or known.name != name:
             answer = make()
-            assert isinstance(answer.body, bytes)
-            event = Answered("GET", answer.status, len(answer.body), 0.0, answer.word, known.route.place)
-            known.hit = hit = Hit(known.path, event, known.subject, answer, encoded_head(answer, self._via), answer.body)
+            event = Answered("GET", answer.status, answer.length or 0, 0.0, answer.word, known.route.place)
+            body = answer.body if isinstance(answer.body, bytes) else None
+            known.hit = hit = Hit(known.path, event, known.subject, answer, encoded_head(answer, self._via), body)
             known.name = name
             known.second = second
         return hit

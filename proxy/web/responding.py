@@ -88,8 +88,11 @@ class Response:
         self.word = "-"
         self.cut_off = False
 
-    async def send(self, answer: Answer, via: str) -> None:
-        """Send *answer* to its end, or as far as it goes; *via* is this instance's pseudonym.  Raises nothing."""
+    async def send(self, answer: Answer, via: str, encoded: bytes | None = None) -> None:
+        """Send *answer* to its end, or as far as it goes; *via* is this instance's pseudonym.  Raises nothing.
+
+        *encoded* is its head for a connection that goes on, if somebody has it.
+        """
         body = answer.body
         self.status = answer.status
         self.word = answer.word
@@ -102,7 +105,10 @@ class Response:
         self._chunked = unsized and self._minor > 0
         last = channel.must_end(self) or (unsized and not self._chunked)
         try:
-            head = encoded_head(answer, via, chunked=self._chunked, close=last)
+            if encoded is not None and not (self._chunked or last):
+                head = encoded
+            else:
+                head = encoded_head(answer, via, chunked=self._chunked, close=last)
             self.first_byte = self._reactor.seconds() - self.began
             if bodiless:
                 channel.write(head)
@@ -211,6 +217,7 @@ class Response:
         elif isinstance(body, StreamBody):
             await self._send_stream(body)
         else:
+            assert isinstance(body, bytes)  # a shared file has become one of this response's own
             await self._send_pieces(body)
 
     async def _send_pieces(self, body: bytes) -> None:

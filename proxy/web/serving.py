@@ -93,7 +93,7 @@ class Front:
         self._via = via
         self._recorder = recorder
         self._visits = visits
-        self.sharing = Sharing()
+        self.sharing = Sharing(via)
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
 
@@ -151,17 +151,22 @@ class Front:
     ) -> None:
         """Answer *head* as *leader* is answered; if that is not for others, by a route."""
         try:
-            answer = await leader.wait()
+            told = await leader.wait()
         except CancelledError:
             return  # the client has left
-        if answer is None or not self.hot.lets_in(leader.route, head, caller):
+        answer = told.answer.to_one() if told is not None and self.hot.lets_in(leader.route, head, caller) else None
+        if told is None or answer is None:
             await self._respond(asked(head, caller, self._leads(head), deadline, secure=secure, body=None), response)
         else:
-            await response.send(answer, self._via)
+            await response.send(answer, self._via, told.head)
 
-    def repeat(self, hit: Hit, head: RequestHead, caller: Caller, response: Response) -> Deferred[None]:
-        """Answer *head* with *hit*, which is too large for one write."""
-        return self._begin(response.send(hit.answer, self._via), head, About(hit.event.place, hit.subject), caller, response)
+    def repeat(self, hit: Hit, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
+        """Answer *head* with *hit*, which is too large for one write; if it cannot be given any more, as :meth:`serve`."""
+        answer = hit.answer.to_one()
+        if answer is None:
+            return self.serve(head, caller, response, secure=secure, body=None)
+        sent = response.send(answer, self._via, hit.head)
+        return self._begin(sent, head, About(hit.event.place, hit.subject), caller, response)
 
     def _begin(
         self, work: Routine[None], head: RequestHead, about: About, caller: Caller, response: Response

@@ -1,7 +1,8 @@
 """Many who ask the same at one moment: the first goes the long way, and its answer is that of all who came meanwhile.
 
-Only of what is sent whole, pages and metadata: of a file that arrives each client has its own place.  And only of requests that
-:func:`proxy.web.hot.meaning` understands all of: two of the same meaning differ in nothing that an answer depends on.
+Only of pages, metadata and files, of which each client has its own place (:class:`~proxy.web.answers.SharedFile`).  And only of
+requests that :func:`proxy.web.hot.meaning` understands all of: two of the same meaning differ in nothing that an answer depends
+on.
 
 They may differ in who sends them.  The door admits each of them by itself, once the answer is there: see
 :meth:`proxy.web.serving.Front.follow`.
@@ -16,14 +17,14 @@ from twisted.internet.defer import Deferred
 
 from proxy.core.cache_status import collapsed
 from proxy.mechanism.waiters import Waiters
-from proxy.names import METADATA
-from proxy.web.answers import Answer, Ask
+from proxy.web.answers import Answer, Ask, FileBody, StreamBody
+from proxy.web.encoding import Encoded, encoded_head
 from proxy.web.heads import RequestHead
 from proxy.web.hot import meaning
 from proxy.web.routes import Route
 
-#: How the targets of pages and of metadata end.
-_SENT_WHOLE = (b"/", METADATA.encode())
+#: What the targets of files and of what is beside them have in them; those of pages end with a slash.
+_OF_FILES = (b"/files/", b"/packages/")
 
 
 @frozen(slots=True)
@@ -32,17 +33,18 @@ class Leader:
 
     head: RequestHead
     route: Route
-    followers: Waiters[Answer | None]
+    followers: Waiters[Encoded | None]
 
-    def wait(self) -> Deferred[Answer | None]:
+    def wait(self) -> Deferred[Encoded | None]:
         """Fires when the answer is known."""
         return self.followers.wait()
 
 
 class Sharing:
-    """The requests under way that others may follow, by what they ask."""
+    """The requests under way that others may follow, by what they ask.  *via* goes into each ``Via``."""
 
-    def __init__(self) -> None:
+    def __init__(self, via: str) -> None:
+        self._via = via
         self._leaders: dict[Hashable, Leader] = {}
         #: The same, by their bytes: those of one farm's agents are the same, and need not be parsed.
         self._by_bytes: dict[bytes, Leader] = {}
@@ -64,7 +66,8 @@ class Sharing:
     @staticmethod
     def name(head: RequestHead) -> Hashable | None:
         """What requests have in common that get one answer; ``None`` for one that gets its own."""
-        return meaning(head) if head.target.endswith(_SENT_WHOLE) else None
+        target = head.target
+        return meaning(head) if target.endswith(b"/") or any(each in target for each in _OF_FILES) else None
 
     def leader(self, name: Hashable | None) -> Leader | None:
         """Whom a request called *name* follows, if anybody."""
@@ -85,11 +88,11 @@ class Sharing:
             answer = await route(ask)
         finally:
             del self._leaders[name], self._by_bytes[same]
-            leader.followers.wake(_for_others(answer))
+            leader.followers.wake(_for_others(answer, self._via) if len(leader.followers) else None)
         return answer
 
 
-def _for_others(answer: Answer | None) -> Answer | None:
+def _for_others(answer: Answer | None, via: str) -> Encoded | None:
     """What those get who have waited for *answer*: what it would be now; ``None`` when each of them needs its own.
 
     A page may have changed since the first of them asked, and who is told that a change was made sees it with the next request.
@@ -97,8 +100,9 @@ def _for_others(answer: Answer | None) -> Answer | None:
     if answer is None or answer.again is None or (ready := answer.again()) is None:
         return None
     now = ready[1]()
-    if not isinstance(now.body, bytes):
+    if isinstance(now.body, FileBody | StreamBody):
         return None
     status = next((collapsed(value) for name, value in answer.headers if name == "Cache-Status"), None)
     headers = [(name, status if name == "Cache-Status" and status is not None else value) for name, value in now.headers]
-    return evolve(now, headers=headers, word="collapsed" if answer.word in ("miss", "refreshed") else answer.word)
+    told = evolve(now, headers=headers, word="collapsed" if answer.word in ("miss", "refreshed") else answer.word)
+    return Encoded(told, encoded_head(told, via))

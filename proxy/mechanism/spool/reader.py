@@ -51,6 +51,9 @@ class Host(Protocol):
     def left(self, reader: SpoolReader) -> None:
         """Told that *reader* reads no more."""
 
+    def another(self) -> SpoolReader | None:
+        """A new reader; ``None`` when it could not have every byte, or it is not certain yet that there will be any."""
+
 
 @implementer(IBytesSource)
 class SpoolReader:
@@ -124,6 +127,10 @@ class SpoolReader:
     def on_change(self, listener: Callable[[], None]) -> None:
         self._listener = listener
         self._host.on_change(listener)
+
+    def another(self) -> IBytesSource | None:
+        same = self._descriptor >= 0 and self._dropped is None and self.size == self._file.total
+        return self._host.another() if same else None
 
     def close(self) -> None:
         if self._descriptor >= 0:

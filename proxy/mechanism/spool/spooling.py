@@ -320,6 +320,10 @@ class Spool:
         self._audience.readers.add(reader)
         return reader
 
+    def another(self) -> SpoolReader | None:
+        # On a full disk those who read wait for each other: who joins them is looked at anew.
+        return self.reader() if self.joinable and self._file.passing is None and self.visible() else None
+
     def left(self, reader: SpoolReader) -> None:
         self._audience.readers.discard(reader)
         self._moved()

@@ -1,0 +1,178 @@
+"""Many who ask for one file at the same moment: one request goes the long way, and each client is sent the file by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor as default_reactor
+from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.task import deferLater
+
+from proxy.settings import GrantSettings
+from tests.inprocess import Running, Start
+from tests.support import wire
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.logins import basic
+from tests.support.wheels import data_of
+
+reactor: Any = default_reactor
+
+DATA = data_of(600_000)
+WHEEL = "big-1.0-py3-none-any.whl"
+ALICE, BOB = basic("alice", "alice!"), basic("bob", "bob!")
+
+
+@pytest.fixture
+def big(upstream: FakeUpstream) -> FakeUpstream:
+    upstream.add_file("big", WHEEL, DATA)
+    return upstream
+
+
+async def ask(proxy: Running, path: str, method: str = "GET", **headers: str) -> wire.Client:
+    """A client that has asked for *path* on a connection that stays, as those of installers do."""
+    client = await wire.connect(proxy.port)
+    client.ask(path, method, Accept="*/*", Accept_Encoding="identity", **headers)
+    return client
+
+
+async def replies_to(clients: Sequence[wire.Client]) -> list[wire.Reply]:
+    """What each of *clients* got."""
+    replies = await gatherResults([ensureDeferred(each.reply()) for each in clients])
+    for each in clients:
+        await each.close()
+    return list(replies)
+
+
+def opened(place: Path) -> list[str]:
+    """The files below *place* that this process has open and that are, or were, on their way into the store."""
+    links = [Path("/proc/self/fd", each) for each in os.listdir("/proc/self/fd")]
+    found = [os.readlink(each) for each in links if os.path.lexists(each)]
+    return [each for each in found if each.startswith((f"{place}/data/files/", f"{place}/data/partial/"))]
+
+
+def word(reply: wire.Reply) -> str:
+    return reply.headers["cache-status"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_who_ask_for_a_file_that_nobody_has_yet_get_it_from_one_request(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*")
+    clients = [await ask(proxy, path, User_Agent=f"agent {number % 2}") for number in range(6)]
+    part = await ask(proxy, path, Range="bytes=0-99")
+    described = await ask(proxy, path, "HEAD")
+    known = await ask(proxy, path, If_None_Match='"sha256-0"')
+    await big.until(lambda: big.in_progress > 0)
+    gate.release()
+    replies = await replies_to([*clients, known])
+    assert [each.body == DATA for each in replies] == [True] * 7
+    assert ["collapsed" in word(each) for each in replies] == [False, *[True] * 6]
+    assert {each.headers["content-length"] for each in replies} == {str(len(DATA))}
+    some, head = await replies_to([part]), await replies_to([described])
+    assert (some[0].status, some[0].body, head[0].status, head[0].body) == (206, DATA[:100], 200, b"")
+    [cached] = await replies_to([await ask(proxy, path, If_None_Match=replies[0].headers["etag"])])
+    assert (cached.status, cached.body) == (304, b"")
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_comes_while_it_arrives_shares_what_is_there_and_leaves_no_descriptor(
+    big: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=300_000)
+    clients = [await ask(proxy, path)]
+    for _ in range(4):
+        await clients[-1].got_body(200_000)
+        clients.append(await ask(proxy, path))
+    # The first of them leaves in the middle; nobody else notices.
+    await clients[-1].got_body(200_000)
+    await clients.pop(0).close()
+    late = await ask(proxy, path)
+    await late.got_body(200_000)
+    gate.release()
+    replies = await replies_to([*clients, late])
+    assert [each.body == DATA for each in replies] == [True] * 5
+    assert all("fwd=miss; stored; collapsed" in word(each) for each in replies)
+    assert big.count("/packages/*") == 1
+    [stored] = await replies_to([await ask(proxy, path)])
+    assert (stored.body == DATA, word(stored)) == (True, "pypiproxy; hit")
+    while opened(tmp_path):
+        await deferLater(reactor, 0.001)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_turns_out_to_be_wrong_ends_for_all_who_share_it(big: FakeUpstream, run: Start) -> None:
+    big.project("big").files[WHEEL]["hashes"] = {"sha256": "0" * 64}
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=300_000)
+    clients = [await ask(proxy, path) for _ in range(3)]
+    await gatherResults([each.got_body(200_000) for each in clients])
+    clients.append(await ask(proxy, path))
+    await clients[-1].got_body(200_000)
+    gate.release()
+    await gatherResults([each.ended for each in clients])
+    assert not any(len(each.body) >= len(DATA) - 4096 + 1 for each in clients)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_purged_while_it_is_sent_is_asked_for_anew(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    [_] = await replies_to([await ask(proxy, path)])
+    slow = await ask(proxy, path)
+    slow.transport.pauseProducing()
+    await proxy.service.administration.perform("purge", project="big")
+    [reply] = await replies_to([await ask(proxy, path)])
+    assert (reply.body == DATA, "fwd=miss" in word(reply)) == (True, True)
+    slow.transport.resumeProducing()
+    [old] = await replies_to([slow])
+    assert old.body == DATA
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_who_shares_a_file_is_admitted_by_itself(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big, grants=(GrantSettings(role="reader", principals=("user:alice",)),))
+    perform = proxy.service.administration.perform
+    for user in ("alice", "bob"):
+        await perform("user_add", user=user, password=f"{user}!")
+    page = await proxy.get("/simple/big/", Accept="application/vnd.pypi.simple.v1+json", Authorization=ALICE)
+    path = f"/simple/big/{page.json['files'][0]['url']}".replace("/simple/big/../..", "")
+    gate = big.hold("/packages/*", after=300_000)
+    leader = await ask(proxy, path, Authorization=ALICE)
+    others = [await ask(proxy, path, **headers) for headers in ({}, {"Authorization": BOB}, {"Authorization": ALICE})]
+    await gatherResults([leader.got_body(200_000), others[-1].got_body(200_000)])
+    while_sent = [await ask(proxy, path, **headers) for headers in ({}, {"Authorization": BOB}, {"Authorization": ALICE})]
+    await while_sent[-1].got_body(200_000)
+    assert [each.status for each in await replies_to([*others[:2], *while_sent[:2]])] == [401, 404, 401, 404]
+    # Who has lost the right is refused although the file is still being sent to others.
+    await perform("user_remove", user="alice")
+    [refused] = await replies_to([await ask(proxy, path, Authorization=ALICE)])
+    assert refused.status == 401
+    gate.release()
+    replies = await replies_to([leader, others[-1], while_sent[-1]])
+    assert [each.body == DATA for each in replies] == [True] * 3
+    assert all("private" in each.headers["cache-control"] for each in replies)
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_the_first_leaves_before_it_is_answered_the_others_get_the_file(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*")
+    first = await ask(proxy, path)
+    await big.until(lambda: big.in_progress > 0)
+    others = [await ask(proxy, path) for _ in range(3)]
+    while proxy.service.front.in_progress < 4:
+        await deferLater(reactor, 0.001)
+    await first.close()
+    gate.release()
+    assert [each.body == DATA for each in await replies_to(others)] == [True] * 3
+    assert big.count("/packages/*") == 1
