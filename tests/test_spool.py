@@ -610,6 +610,19 @@ class StepTests(SynchronousTestCase):
             self.write(HOLD)
         self.assertEqual(told, [HOLD + STEP])
 
+    def test_few_bytes_at_the_end_are_told_together_with_the_very_end(self) -> None:
+        told: list[int] = []
+
+        def listen() -> None:
+            told.append(self.reader.extent())
+            self.reader.on_change(listen)
+
+        self.write(2 * STEP)
+        self.reader.on_change(listen)
+        self.write(STEP)
+        self.successResultOf(Deferred.fromCoroutine(self.spool.finish()))
+        self.assertEqual(told, [3 * STEP])
+
     def test_the_end_waits_for_nothing(self) -> None:
         self.write(HOLD)
         self.write(len(self.data) - HOLD)

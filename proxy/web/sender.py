@@ -69,15 +69,15 @@ class Sender:
 
     def _step(self) -> bool:
         """Send one piece; whether another one may follow at once."""
-        if self._at_end():
-            self._end(None)
-            return False
         goal = min(self._goal(), self._position + self._piece)
         if goal > self._position:
             if not self._warm(goal):
                 return False
             self._confirmed(goal)
             return self._send(goal - self._position)
+        if self._at_end():
+            self._end(None)
+            return False
         if data := self._from_memory():
             self._advance(len(data))
             return self._write(data)

@@ -31,13 +31,17 @@ class Arrival:
         self.passing: Passing | None = None
         self._writer = writer
         self._state = SpoolState.ARRIVING
+        #: What each reader asks at each step, and follows from the state.
+        self._is_hidden = self._is_complete = False
         self._whole: bytes | None = None
 
     # -- where it stands -----------------------------------------------------------------------------------------------------
 
     def happened(self, event: SpoolEvent) -> None:
         """Go over to the state that follows *event*.  Raises ValueError for what cannot happen now."""
-        self._state = after(self._state, event)
+        self._state = state = after(self._state, event)
+        self._is_hidden = state in HIDDEN
+        self._is_complete = state is SpoolState.COMPLETE
 
     def is_taking(self) -> bool:
         """Whether bytes that come are taken."""
@@ -45,11 +49,11 @@ class Arrival:
 
     def is_hidden(self) -> bool:
         """Whether what has arrived is not to be trusted."""
-        return self._state in HIDDEN
+        return self._is_hidden
 
     def is_complete(self) -> bool:
         """Whether all of it is here and right."""
-        return self._state is SpoolState.COMPLETE
+        return self._is_complete
 
     def is_given_up(self) -> bool:
         """Whether no more of it will come although it is not complete."""
@@ -90,13 +94,12 @@ class Arrival:
 
     def visible(self) -> int:
         """The position up to which clients may see the file now."""
-        if self.is_hidden():
+        if self._is_hidden:
             return 0
-        if self.is_complete():
-            return self.written
-        if self.total is not None:
-            return max(0, min(self.written, self.total - HOLD))
-        return max(0, self.written - HOLD)
+        written = self.written
+        if self._is_complete:
+            return written
+        return max(0, written - HOLD if self.total is None else min(written, self.total - HOLD))
 
     def disk_extent(self) -> int:
         """The position up to which the file on the disk has bytes that may be sent."""

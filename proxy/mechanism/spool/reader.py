@@ -91,10 +91,11 @@ class SpoolReader:
         return self.size is None or self._file.total in (None, self.size)
 
     def extent(self) -> int:
-        if not self._fits() or self._dropped is not None:
+        total = self._file.total
+        if (total != self.size and total is not None and self.size is not None) or self._dropped is not None:
             return 0
         extent = self._file.disk_extent()
-        if self.size is not None and self._file.total is None:
+        if total is None and self.size is not None:
             return min(extent, max(0, self.size - HOLD))  # begun anew: whether that is its end is not known yet
         return extent
 

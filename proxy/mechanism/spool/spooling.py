@@ -18,7 +18,7 @@ from proxy.mechanism.spool.audience import Audience
 from proxy.mechanism.spool.passing import Passing
 from proxy.mechanism.spool.reader import SpoolReader
 from proxy.mechanism.spool.states import SpoolEvent
-from proxy.mechanism.spool.steps import QUEUE_HIGH, QUEUE_LOW, Later, Steps
+from proxy.mechanism.spool.steps import QUEUE_HIGH, QUEUE_LOW, STEP, Later, Steps
 from proxy.mechanism.spool.valve import Valve
 from proxy.mechanism.spool.writer import MakeRoom, Writer, no_room
 from proxy.mechanism.waiters import Waiters
@@ -141,7 +141,8 @@ class Spool:
                 chunk = self._steps.take()
                 await self._put(chunk)
                 self._steps.written(len(chunk))
-                self._tell()
+                if not self._ends_with(len(chunk)):
+                    self._tell()
                 self._maybe_resume()
         except Exception:  # noqa: BLE001  # finish() raises it to who waits for the download
             self._broken = Failure()
@@ -151,6 +152,12 @@ class Spool:
         finally:
             self._draining = False
             self._idle.wake(None)
+
+    def _ends_with(self, count: int) -> bool:
+        """Whether the *count* bytes that were written last end a file of which there was something before, and are so few that
+        they are shown together with its very end, once that is verified: whatever is shown costs every reader a step.
+        """
+        return self._file.written == self.total and count <= STEP and count < self.total and self._file.passing is None
 
     async def _put(self, chunk: bytes) -> None:
         """Write *chunk*, or have it pass."""
