@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 #: Seconds a server may take to start and to stop.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
