@@ -153,7 +153,7 @@ class _Stage:
             server=self._chapter.server, upstreams="\n".join(upstreams), names=", ".join(f'"{name}"' for name in names)
         )
         self._place.mkdir(exist_ok=True)
-        proxy = ProxyProcess(self._place / "proxy", config=config, disk=self._chapter.disk)
+        proxy = ProxyProcess(self._place / "proxy", config=config, disk=self._chapter.disk, fresh=True)
         proxy.before = confined()
         return Watched(proxy, self._journal)
 

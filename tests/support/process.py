@@ -248,7 +248,8 @@ class ProxyProcess:
     *upstreams* are URLs, the preferred one first.  *config* is the text of a configuration file; upstreams may be left to it.
     After a restart the port is the same, so that what clients know of the proxy stays true.  With *disk*, its data directory is
     a file system of its own with room for that many bytes, gone with the process; `can_mount` says whether that can be.
-    *hosts* are addresses by name that it resolves (see ``tests.support.hosts``).  *python* runs it, by default this one.
+    *hosts* are addresses by name that it resolves (see ``tests.support.hosts``).  *python* runs it, by default this one.  A
+    *fresh* one has imported for itself all that it has: its memory is that of a proxy.
     """
 
     def __init__(
@@ -260,8 +261,10 @@ class ProxyProcess:
         disk: int | None = None,
         hosts: Mapping[str, Sequence[str]] | None = None,
         python: Python = THIS_PYTHON,
+        fresh: bool = False,
     ) -> None:
         self.place = place
+        self._fresh = fresh
         self.data_dir = place / "data"
         self._disk = disk
         started = TWISTD if hosts is None else (*_TWISTD_WITH_HOSTS, *written(hosts), "--")
@@ -331,6 +334,7 @@ class ProxyProcess:
             [*self._on_its_disk(), *twistd, "pypiproxy", *listen, *self._arguments],
             environment(self.place, PYTHONPATH=self._path),
             self.place,
+            fresh=self._fresh,
         )
 
     def _on_its_disk(self) -> list[str]:
