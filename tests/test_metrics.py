@@ -234,6 +234,20 @@ async def test_nothing_that_clients_or_upstreams_say_becomes_a_label(upstream: F
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_scrape_is_answered_when_there_is_room_for_nothing_else(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream, max_connections=4)
+    held = upstream.hold("*/held-*")
+    waiting = [await proxy.connect(f"/simple/held-{number}/") for number in range(4)]
+    await upstream.arrived("*/held-*", 4)
+    assert (await proxy.get("/simple/other/")).status == 503
+    found = await figures(proxy)
+    assert (found["responses_in_progress"], found["flights page"], found["waiters page"]) == (5, 4, 4)
+    held.release()
+    for each in waiting:
+        await each.reply()
+
+
+@pytest_twisted.ensureDeferred
 async def test_metrics_may_have_a_listener_of_their_own(upstream: FakeUpstream, run: Start) -> None:
     upstream.add_file("six", "six-1.0.tar.gz", b"x")
     proxy = await run(upstream, metrics_listen=(LOOPBACK,), max_connections=16)

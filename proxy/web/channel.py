@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from proxy.web.connections import BoundedSite
 
 #: What connections beyond the limit may ask for.
-PROBES = frozenset({b"/-/live", b"/-/ready"})
+PROBES = frozenset({b"/-/live", b"/-/ready", b"/-/metrics"})
 
 _log = Logger(namespace="proxy.web")
 
