@@ -12,8 +12,13 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
+from proxy.cache.ledger import Ledger
+from proxy.cache.private_bytes import PrivateBytes
 from proxy.core.uploads import Uploaded
+from proxy.mechanism.offload import Inline, completed
+from proxy.model import LedgerEntry
 from proxy.settings import GrantSettings, IndexSettings
+from proxy.storage.memory import MemoryVersioned
 from tests.hosting import drop, hosted, listed, upload
 from tests.inprocess import JSON, Running, Start
 from tests.support.fake_upstream import FakeUpstream
@@ -196,3 +201,16 @@ async def test_a_public_page_that_states_the_digest_of_a_private_file_does_not_l
     assert await upload(proxy.service.receiving["internal"], six) is Uploaded.NEW
     assert (await proxy.get(await proxy.link("six", six.filename))).body == six.data
     assert any(six.filename in each.path for each in upstream.asked)
+
+
+def test_what_a_proxy_index_has_fetched_under_another_name_is_nobodys_secret() -> None:
+    ledger = Ledger(MemoryVersioned(), 100_000, Inline())
+    of_url = {"earlier": "https://pypi.example/a.whl", "removed": "", "internal": ""}
+    for number, (index, url) in enumerate(of_url.items()):
+        entry = LedgerEntry(f"{number:064}", 1, {}, url, 0.0)
+        completed(ledger.add_all(index, "app", {f"app-{number}.0.tar.gz": entry}))
+    private = PrivateBytes(ledger, ["pypi"])
+    assert [completed(private.hold(f"{number:064}")) for number in range(4)] == [False, True, True, False]
+    private.add(f"{3:064}")
+    assert completed(private.hold(f"{3:064}"))
+    assert completed(PrivateBytes(ledger, ["pypi", "other"], divided=True).hold(f"{0:064}"))

@@ -49,5 +49,6 @@ class PrivateBytes:
         for index, project in await self._ledger.places():
             if index not in self._proxies:
                 entries = await self._ledger.peek(index, project)
-                self._digests.update(entry.sha256 for entry in entries.values())
+                # What an index that is not configured any more has fetched has a URL: it was a proxy index.
+                self._digests.update(entry.sha256 for entry in entries.values() if not entry.url)
         self._is_read = True
