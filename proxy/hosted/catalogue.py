@@ -274,7 +274,7 @@ class Catalogue:
         try:
             if not self._outlined:
                 await self._disk.run(self._settling.prepare, self.folder)
-            survey = await self._disk.run(self.folder.survey)
+            survey = await self._disk.run(self.folder.survey, dict(self._outlines))
         except OSError as error:
             self._trouble = error.strerror or str(error)
             if not self._outlined:

@@ -105,14 +105,14 @@ class Folder:
 
     # -- looking -----------------------------------------------------------------------------------------------------------
 
-    def survey(self) -> Survey:
-        """Look at names, sizes and times of all files.
+    def survey(self, known: Mapping[str, Outline] = EMPTY) -> Survey:
+        """Look at names, sizes and times of all files; what was *known* before need not be found out again.
 
         Raises OSError where the directory cannot be read.
         """
         if self._own and not self.root.is_dir():
             return Survey()
-        return self._flat_survey() if self.flat else self._survey_of_folders()
+        return self._flat_survey(known) if self.flat else self._survey_of_folders()
 
     def _survey_of_folders(self) -> Survey:
         names: dict[str, list[str]] = {}
@@ -128,16 +128,21 @@ class Folder:
         outlines = {project: each for project, each in found.items() if each is not None}
         return Survey(outlines, strangers, frozenset(name for folders in names.values() for name in folders))
 
-    def _flat_survey(self) -> Survey:
+    def _flat_survey(self, known: Mapping[str, Outline]) -> Survey:
+        # Reading a name takes longer than looking at its file.
+        projects = {name: project for project, each in known.items() for name in each.names}
         by_project: dict[str, list[os.DirEntry[str]]] = {}
         strangers = {}
         for entry in _entries(self.root):
             file = entry.name.removesuffix(NOTE)
             if entry.name.startswith(".") and entry.name.endswith(f".{_STATUS}"):
                 by_project.setdefault(normalize(entry.name[1:].removesuffix(f".{_STATUS}")), []).append(entry)
+            elif file in projects:
+                by_project.setdefault(projects[file], []).append(entry)
             elif is_distribution(file) and not entry.name.startswith("."):
                 try:
-                    by_project.setdefault(distribution_name(file).project, []).append(entry)
+                    project = projects[file] = distribution_name(file).project
+                    by_project.setdefault(project, []).append(entry)
                 except BadUpload as error:
                     strangers[file] = str(error)
         found = {project: _outlined(entries, None) for project, entries in by_project.items()}
