@@ -83,7 +83,7 @@ def create(
     click.echo(made["token"])
     until = "" if made["expires"] is None else f", valid until {moment(made['expires'])}"
     note(f"token {made['id']} of {user}{until}: it is not shown again", err=True)
-    if not made["bound"]:
+    if not made.get("bound", True):  # the proxy that runs may be of an earlier version
         may = "it may do what grants to user:{0} say" if role is None else "it is valid until it is revoked or expires"
         note(f"there is no user {user} in the file of users: {may.format(user)}", err=True)
 
