@@ -25,7 +25,7 @@ from proxy.accounts.accounts import Accounts
 from proxy.accounts.audit import AuditFile, AuditLog
 from proxy.accounts.failures import FailedLogins
 from proxy.accounts.tokens import IssuedScope, Tokens
-from proxy.accounts.turns import Turns, network_of
+from proxy.accounts.turns import Turns, client_network
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.errors import NotFound, Overloaded, RightsUnknown, StorageFailed
@@ -389,7 +389,7 @@ class AccountsTests(SynchronousTestCase):
     ],
 )
 def test_a_client_has_one_address_or_a_network_of_them(address: str, network: str) -> None:
-    assert network_of(address) == network
+    assert client_network(address) == network
 
 
 def test_origins_take_turns() -> None:

@@ -14,9 +14,9 @@ from proxy.core.figures import (
     Dimension,
     Resolution,
     Stretch,
-    Tally,
+    Sums,
+    bucket_of,
     covering,
-    decoded,
     due,
     outdated,
     wholes_of,
@@ -24,12 +24,12 @@ from proxy.core.figures import (
 
 HOUR, DAY = 3600, 86400
 NAMES = st.sampled_from([f"n{number}" for number in range(60)])
-TALLIES = st.builds(Tally, st.integers(0, 9), st.integers(0, 10**6), st.integers(0, 9), waited=st.integers(0, 9))
+TALLIES = st.builds(Sums, st.integers(0, 9), st.integers(0, 10**6), st.integers(0, 9), waited=st.integers(0, 9))
 
 
 @st.composite
-def counted(draw: st.DrawFn) -> list[tuple[Dimension, tuple[str, ...], Tally]]:
-    def row() -> tuple[Dimension, tuple[str, ...], Tally]:
+def counted(draw: st.DrawFn) -> list[tuple[Dimension, tuple[str, ...], Sums]]:
+    def row() -> tuple[Dimension, tuple[str, ...], Sums]:
         dimension = draw(st.sampled_from(list(Dimension)))
         return dimension, tuple(draw(NAMES) for _ in dimension.columns), draw(TALLIES)
 
@@ -43,7 +43,7 @@ def sums(bucket: Bucket) -> dict[Dimension, tuple[int, int]]:
     }
 
 
-def filled(rows: list[tuple[Dimension, tuple[str, ...], Tally]]) -> Bucket:
+def filled(rows: list[tuple[Dimension, tuple[str, ...], Sums]]) -> Bucket:
     bucket = Bucket(Resolution.MINUTE)
     for dimension, key, tally in rows:
         bucket.count(dimension, key, tally)
@@ -57,7 +57,7 @@ def test_nothing_is_lost_by_merging_trimming_and_encoding(one: list, other: list
     whole.add(first)
     whole.add(second)
     whole.trim()
-    again = decoded(Resolution.HOUR, whole.encoded())
+    again = bucket_of(Resolution.HOUR, whole.encoded())
     assert sums(again) == sums(whole)
     both = [sums(each) for each in (first, second)]
     assert sums(whole) == {each: tuple(map(sum, zip(*(some[each] for some in both), strict=True))) for each in Dimension}
@@ -67,8 +67,8 @@ def test_a_table_never_becomes_large_and_keeps_what_is_asked_for_most() -> None:
     bucket = Bucket(Resolution.MINUTE)
     limit = Dimension.PROJECTS.limit(Resolution.MINUTE)
     for number in range(20 * limit):
-        bucket.count(Dimension.PROJECTS, ("pypi", f"p{number}"), Tally(1))
-        bucket.count(Dimension.PROJECTS, ("pypi", "six"), Tally(1))
+        bucket.count(Dimension.PROJECTS, ("pypi", f"p{number}"), Sums(1))
+        bucket.count(Dimension.PROJECTS, ("pypi", "six"), Sums(1))
         assert len(bucket[Dimension.PROJECTS]) <= 2 * limit + 18
     bucket.trim()
     rows = bucket[Dimension.PROJECTS]
@@ -82,7 +82,7 @@ def test_the_others_stay_with_their_index() -> None:
     bucket = Bucket(Resolution.MINUTE)
     for index in ("one", "two"):
         for number in range(1000):
-            bucket.count(Dimension.PROJECTS, (index, f"p{number}"), Tally(1))
+            bucket.count(Dimension.PROJECTS, (index, f"p{number}"), Sums(1))
     bucket.trim()
     assert {key[0] for key in bucket[Dimension.PROJECTS] if key[1] == OTHERS} == {"one", "two"}
 
@@ -92,17 +92,17 @@ def test_the_others_stay_with_their_index() -> None:
 )
 def test_what_is_no_bucket_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        decoded(Resolution.DAY, data)
+        bucket_of(Resolution.DAY, data)
 
 
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_bucket_or_a_value_error(data: bytes) -> None:
     with suppress(ValueError):
-        decoded(Resolution.DAY, data)
+        bucket_of(Resolution.DAY, data)
 
 
 def test_dimensions_of_a_later_version_are_left_out() -> None:
-    assert not decoded(Resolution.DAY, b"\x81\xa5later\x91\x92\xa1x\x90")
+    assert not bucket_of(Resolution.DAY, b"\x81\xa5later\x91\x92\xa1x\x90")
 
 
 def run(minutes: list[int], until: int, stops: set[int]) -> tuple[set[Stretch], list[tuple[Stretch, frozenset[int]]]]:
@@ -161,6 +161,6 @@ def test_a_minute_belongs_to_its_hour_and_its_day() -> None:
 
 
 def test_seconds_saved_are_what_the_hits_would_have_waited() -> None:
-    tally = Tally(requests=12, hits=10, hit_seconds=0.5, waited=2, waited_seconds=1.0)
+    tally = Sums(requests=12, hits=10, hit_seconds=0.5, waited=2, waited_seconds=1.0)
     assert tally.saved_seconds == pytest.approx(4.5)
-    assert Tally(requests=3, hits=3).saved_seconds == 0.0
+    assert Sums(requests=3, hits=3).saved_seconds == 0.0

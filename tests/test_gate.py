@@ -21,6 +21,7 @@ from proxy.policy.quarantine import Quarantine
 from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict
 from proxy.settings import IndexSettings, PageLimits
+from proxy.web.changing import CHANGES
 from proxy.web.site import ROUTES
 from tests.inprocess import JSON, Running, Start, upstream_settings
 from tests.support import certs, wire
@@ -157,6 +158,11 @@ def missing(reply: Reply) -> bool:
     )
 
 
+def posted(reply: Reply) -> bool:
+    """Whether *reply* says that only POST is answered there."""
+    return reply.status == 405
+
+
 def redirected(reply: Reply) -> bool:
     return reply.status == 307
 
@@ -217,6 +223,7 @@ def table(name: str) -> dict[str, list[Asked]]:
         "last-modified": [Asked("last-modified", lambda reply: True, lambda reply: True, open=True)],
         "local-stats/days/{day}": [Asked("local-stats/days/2024-10-04.bz2", missing, missing, open=True)],
         "simple/pypi/{project}/json": [Asked(f"simple/pypi/{name}/json", *legacy)],
+        **{f"projects/{{project}}/{each}": [Asked(f"projects/{name}/{each}", posted, posted, open=True)] for each in CHANGES},
         "{project}/json": [Asked(f"{name}/json", *legacy)],
         "pypi/{project}/json": [Asked(f"pypi/{name}/json", *legacy)],
         "pypi/{project}/{version}/json": [

@@ -20,7 +20,7 @@ from proxy.access.credentials import PasswordLogin, TokenLogin, login_of
 from proxy.access.principals import Principal, PrincipalKind
 from proxy.accounts.failures import FailedLogins
 from proxy.accounts.tokens import Tokens
-from proxy.accounts.turns import Turns, network_of
+from proxy.accounts.turns import Turns, client_network
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.core.bounded import BoundedTable
@@ -123,9 +123,9 @@ class Accounts:
         key = (self._hash(credential), self._generation)
         principal = await self._verifying.join(key, lambda: self._verify(credential, login, origin))
         if principal is None:
-            await deferLater(self._reactor, self._failures.failed(network_of(origin), name))
+            await deferLater(self._reactor, self._failures.failed(client_network(origin), name))
             return None
-        self._failures.succeeded(network_of(origin), name)
+        self._failures.succeeded(client_network(origin), name)
         return principal
 
     async def _verify(self, credential: bytes, login: PasswordLogin | TokenLogin | None, origin: str) -> Principal | None:
@@ -157,7 +157,7 @@ class Accounts:
             if found is None or found.name in await self._users.users():
                 return None
             return Principal(PrincipalKind.USER, found.name, groups=found.groups)
-        async with self._turns.of(network_of(origin), login.user):
+        async with self._turns.of(client_network(origin), login.user):
             right = await self._users.is_right(login.user, login.password)
         return Principal(PrincipalKind.USER, login.user) if right else None
 

@@ -19,7 +19,7 @@ _LONGEST = 64
 _Waiting = OrderedDict[str, deque[Deferred[None]]]
 
 
-def network_of(address: str) -> str:
+def client_network(address: str) -> str:
     """What one client has addresses of: all of a /64 in IPv6, or else the *address*."""
     try:
         found = ip_address(address)

@@ -23,7 +23,7 @@ STATISTICS = "statistics"
 _INTERVAL = 5.0
 
 
-class Counting(Service):
+class RegularCounting(Service):
     """Counts what *book* has been told every few seconds; nobody counts while it does not run."""
 
     def __init__(self, book: StatisticsBook, reactor: Any) -> None:
@@ -45,7 +45,7 @@ class StatisticsRoom:
     """The *book*, what has it *counting*, and the thread of its database."""
 
     book: StatisticsBook
-    counting: Counting
+    counting: RegularCounting
     _thread: Offload
 
     async def look(self) -> Sequence[Trouble]:
@@ -79,4 +79,4 @@ def build_statistics(storage: Storage, means: Means, *, reading: bool) -> Statis
     )
     book = StatisticsBook(records, thread, means.clock)
     means.recorder.join(book)
-    return StatisticsRoom(book, Counting(book, means.reactor), thread)
+    return StatisticsRoom(book, RegularCounting(book, means.reactor), thread)

@@ -88,7 +88,7 @@ class Dimension(enum.Enum):
 RowKey = tuple[str, ...]
 
 
-class Tally(msgspec.Struct, array_like=True):
+class Sums(msgspec.Struct, array_like=True):
     """Sums over answers.
 
     *hits* are answers from the cache, *waited* those that an upstream was waited for, each with its bytes and seconds; *stale*
@@ -105,7 +105,7 @@ class Tally(msgspec.Struct, array_like=True):
     stale: int = 0
     failed: int = 0
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Sums) -> None:
         """Add *other* to this."""
         self.requests += other.requests
         self.bytes += other.bytes
@@ -125,7 +125,7 @@ class Tally(msgspec.Struct, array_like=True):
         return max(0.0, self.hits * self.waited_seconds / self.waited - self.hit_seconds)
 
 
-_Table = dict[RowKey, Tally]
+_Table = dict[RowKey, Sums]
 
 
 class Bucket:
@@ -135,19 +135,19 @@ class Bucket:
         self.resolution = resolution
         self._tables: dict[Dimension, _Table] = {each: {} for each in Dimension}
 
-    def __getitem__(self, dimension: Dimension) -> Mapping[RowKey, Tally]:
+    def __getitem__(self, dimension: Dimension) -> Mapping[RowKey, Sums]:
         """The rows of *dimension*."""
         return self._tables[dimension]
 
     def __bool__(self) -> bool:
         return any(self._tables.values())
 
-    def count(self, dimension: Dimension, key: RowKey, tally: Tally) -> None:
+    def count(self, dimension: Dimension, key: RowKey, tally: Sums) -> None:
         """Add *tally* to the row *key* of *dimension*."""
         table = self._tables[dimension]
         row = table.get(key)
         if row is None:
-            row = table[key] = Tally()
+            row = table[key] = Sums()
             # So rarely that sorting does not matter, and so often that the table cannot become large.
             if len(table) > 2 * dimension.limit(self.resolution) + 16:
                 self._trim(dimension, table, key)
@@ -174,15 +174,15 @@ class Bucket:
             if key == newest:
                 continue
             gone = table.pop(key)
-            table.setdefault(others(dimension, key), Tally()).add(gone)
+            table.setdefault(others_row(dimension, key), Sums()).add(gone)
 
     def encoded(self) -> bytes:
-        """The bytes that :func:`decoded` makes a bucket of."""
+        """The bytes that :func:`bucket_of` makes a bucket of."""
         rows = {each.value: [(*key, tally) for key, tally in table.items()] for each, table in self._tables.items() if table}
         return _encoder.encode(rows)
 
 
-def others(dimension: Dimension, key: RowKey) -> RowKey:
+def others_row(dimension: Dimension, key: RowKey) -> RowKey:
     """The row that *key* is counted in when it has none of its own."""
     return (*key[: dimension.fixed], *(OTHERS for _ in key[dimension.fixed :]))
 
@@ -190,10 +190,10 @@ def others(dimension: Dimension, key: RowKey) -> RowKey:
 _DIMENSIONS: Mapping[str, Dimension] = {each.value: each for each in Dimension}
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(dict[str, list[list[msgspec.Raw]]])
-_text, _tally = msgspec.msgpack.Decoder(str), msgspec.msgpack.Decoder(Tally)
+_text, _tally = msgspec.msgpack.Decoder(str), msgspec.msgpack.Decoder(Sums)
 
 
-def decoded(resolution: Resolution, data: bytes) -> Bucket:
+def bucket_of(resolution: Resolution, data: bytes) -> Bucket:
     """The bucket that *data* was made of.  Dimensions that are not known (a later version has more) are left out.
 
     Raises ValueError for what is none.

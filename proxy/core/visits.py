@@ -8,7 +8,7 @@ from attrs import frozen
 
 from proxy.core.agents import Agent
 from proxy.core.cache_status import FROM_CACHE
-from proxy.core.figures import Bucket, Dimension, Tally
+from proxy.core.figures import Bucket, Dimension, Sums
 from proxy.names import METADATA, companion_of, is_distribution, version_of
 
 #: The cache statuses of answers that an upstream was waited for.
@@ -82,8 +82,8 @@ def count(bucket: Bucket, visit: Visit, agent: Agent, amount: Amount) -> None:
         bucket.count(Dimension.REQUESTERS, (visit.client, filename), tally)
 
 
-def _tally(visit: Visit, amount: Amount) -> Tally:
-    tally = Tally(amount.requests, amount.bytes, failed=amount.requests if visit.status >= 500 else 0)
+def _tally(visit: Visit, amount: Amount) -> Sums:
+    tally = Sums(amount.requests, amount.bytes, failed=amount.requests if visit.status >= 500 else 0)
     if visit.word in FROM_CACHE:
         tally.hits, tally.hit_bytes, tally.hit_seconds = amount.requests, amount.bytes, amount.seconds
         tally.stale = amount.requests if visit.word == "stale" else 0
@@ -92,7 +92,7 @@ def _tally(visit: Visit, amount: Amount) -> Tally:
     return tally
 
 
-def reason_of(visit: Visit) -> str | None:
+def problem_with(visit: Visit) -> str | None:
     """What went wrong with *visit*; ``None`` when nothing did."""
     if visit.status >= 500:
         return f"answered {visit.status}: {visit.word}"

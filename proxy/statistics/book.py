@@ -23,14 +23,14 @@ from proxy.core.figures import (
     Dimension,
     Resolution,
     Stretch,
-    Tally,
+    Sums,
+    bucket_of,
     covering,
-    decoded,
     due,
     outdated,
     wholes_of,
 )
-from proxy.core.visits import Amount, Subject, Visit, count, reason_of
+from proxy.core.visits import Amount, Subject, Visit, count, problem_with
 from proxy.errors import StorageFailed
 from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore, IVisits
 from proxy.statistics.problems import RecentProblem, RecentProblems
@@ -166,7 +166,7 @@ class StatisticsBook:
                 about = event.index or "", event.project or "", event.filename or ""
                 self._problems.note(moment, event.incident.value, *about)
         for visit, amount in waiting.items():
-            reason = reason_of(visit)
+            reason = problem_with(visit)
             if reason is not None:
                 subject = visit.subject
                 self._problems.note(now, reason, subject.index, subject.project, subject.filename, amount.requests)
@@ -228,7 +228,7 @@ class StatisticsBook:
         """
         data = await self._records.get(_name(stretch))
         try:
-            return None if data is None else await self._offload.run(decoded, stretch[0], data)
+            return None if data is None else await self._offload.run(bucket_of, stretch[0], data)
         except ValueError as error:
             what = "the statistics of {stretch} cannot be read and are left out: {error}"
             self.log.error(what, stretch=_name(stretch), error=error)
@@ -263,7 +263,7 @@ def _count_all(bucket: Bucket, waiting: Mapping[Visit, Amount], answers: Sequenc
         count(bucket, visit, identified(visit.agent), amount)
     for each in answers:
         if each.result is not UpstreamResult.CANCELLED:
-            tally = Tally(1, waited=1, waited_seconds=each.first_byte or 0.0, failed=int(each.result in _FAILED))
+            tally = Sums(1, waited=1, waited_seconds=each.first_byte or 0.0, failed=int(each.result in _FAILED))
             bucket.count(Dimension.UPSTREAMS, (each.upstream, each.address or NOT_STATED), tally)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from proxy.core.agents import NOT_STATED
-from proxy.core.figures import OTHERS, Bucket, Dimension, RowKey, Tally
+from proxy.core.figures import OTHERS, Bucket, Dimension, RowKey, Sums
 from proxy.core.visits import FILES, PAGES
 from proxy.names import kind_of, version_of
 
@@ -36,15 +36,15 @@ class FigureReport:
     bucket: Bucket
     may_name: MayName = lambda index, project: True
 
-    def total(self) -> Tally:
+    def total(self) -> Sums:
         """Everything."""
         return _sum(tally for _, tally in self._answers())
 
     def saved_seconds(self) -> float:
         """An estimate of the time that clients did not wait for upstream: pages and files of each index by themselves."""
-        kinds: dict[tuple[str, str], Tally] = {}
+        kinds: dict[tuple[str, str], Sums] = {}
         for (index, area, _), tally in self._answers():
-            kinds.setdefault((index, area), Tally()).add(tally)
+            kinds.setdefault((index, area), Sums()).add(tally)
         return sum(each.saved_seconds for each in kinds.values())
 
     def summary(self) -> dict[str, Any]:
@@ -103,23 +103,23 @@ class FigureReport:
                 found[project, filename, client] = found.get((project, filename, client), 0) + tally.requests
         return [(*key, count) for key, count in sorted(found.items())]
 
-    def _answers(self) -> Iterable[tuple[RowKey, Tally]]:
+    def _answers(self) -> Iterable[tuple[RowKey, Sums]]:
         return self.bucket[Dimension.ANSWERS].items()
 
-    def _rows(self, dimension: Dimension) -> Iterable[tuple[RowKey, Tally]]:
+    def _rows(self, dimension: Dimension) -> Iterable[tuple[RowKey, Sums]]:
         rows = self.bucket[dimension].items()
         if dimension not in _NAMING:
             return rows
         return [(key, tally) for key, tally in rows if key[1] == OTHERS or self.may_name(key[0], key[1])]
 
 
-def hit_rate(tally: Tally) -> float | None:
+def hit_rate(tally: Sums) -> float | None:
     """The share of answers from the cache among those that could have been: neither refused nor failed."""
     answers = tally.hits + tally.waited
     return None if not answers else tally.hits / answers
 
 
-def figures_of(tally: Tally) -> dict[str, int]:
+def figures_of(tally: Sums) -> dict[str, int]:
     """The numbers that every table shows."""
     return {
         "requests": tally.requests,
@@ -131,8 +131,8 @@ def figures_of(tally: Tally) -> dict[str, int]:
     }
 
 
-def _sum(tallies: Iterable[Tally]) -> Tally:
-    total = Tally()
+def _sum(tallies: Iterable[Sums]) -> Sums:
+    total = Sums()
     for each in tallies:
         total.add(each)
     return total
