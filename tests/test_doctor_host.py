@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 
 from proxy.cli import main
+from proxy.commands.doctor import printable
 from proxy.doctor.directory import directory_findings
 from proxy.doctor.disk import FileSystem, disk_findings, file_system_of
 from proxy.doctor.findings import Diagnosis, Grade
@@ -182,9 +183,9 @@ async def test_a_file_system_that_does_not_answer_is_a_fault_and_the_rest_is_exa
     server = f'[server]\ndata_dir = "{data_dir}"\nlisten = ["127.0.0.1:0"]\n'
     file.write_text(f'{server}[[index]]\nname = "main"\noffline = true\ndefault = true\n')
     found: list[Diagnosis] = []
-    host = ExaminedHost(file, None, nobody, "six", ("unknown",))
+    host = ExaminedHost(file, None, nobody, "six")
     await examine_host(host, means(limit=0.1, files=Hanging()), found.append)
-    assert bad(found) == [("answer", Grade.FAULT), ("answer", Grade.FAULT), ("name", Grade.FAULT)]
+    assert bad(found) == [("answer", Grade.FAULT), ("answer", Grade.FAULT)]
 
 
 @pytest_twisted.ensureDeferred
@@ -217,8 +218,20 @@ async def test_the_command_examines_a_running_proxy_and_ends_with_a_status_for_s
     assert not any(line.startswith("ok") for line in lines)
 
 
+def test_a_finding_has_no_control_characters_on_a_terminal() -> None:
+    assert printable("a\x1b[31mb\nc\u202e é") == "a\\x1b[31mb\\nc\\u202e é"
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--project", "../x"], ["--agent", "ftp://proxy.example"], ["--ca-file", "ca.pem"], ["--timeout", "0"]]
+    "arguments",
+    [
+        ["--project", "../x"],
+        ["--agent", "ftp://proxy.example"],
+        ["--ca-file", "ca.pem"],
+        ["--timeout", "0"],
+        ["--config", "nowhere.toml"],
+        ["--upstream", "unknown"],
+    ],
 )
 def test_wrong_options_are_usage_errors(arguments: list[str]) -> None:
     assert CliRunner().invoke(main, ["doctor", *arguments]).exit_code == 2

@@ -14,6 +14,7 @@ from attrs import asdict
 from twisted.internet.defer import CancelledError
 
 import proxy
+from proxy import config
 from proxy.commands import asking
 from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.reacting import until_done
@@ -25,6 +26,7 @@ from proxy.doctor.agent import Machine, examine_agent
 from proxy.doctor.findings import Diagnosis, Grade, worst
 from proxy.doctor.host import ExaminedHost, examine_host
 from proxy.doctor.probing import ProbeMeans
+from proxy.errors import ConfigError
 from proxy.names import is_project_name, normalize
 from proxy.simple.links import shown
 from proxy.upstream.http.identity import Identity
@@ -67,6 +69,7 @@ def doctor(
     if agent is None:
         if ca_file is not None:
             raise click.UsageError("--ca-file needs --agent; an upstream's authority is its ca_file in the configuration")
+        _refuse_unknown(place, upstreams)
         # A look at the process as a whole takes no longer than the timeout.
         ask = partial(_upstreams_of_running, patience=timeout / 2)
         host = ExaminedHost(place.config, place.data_dir, ask, name, upstreams)
@@ -86,6 +89,27 @@ def doctor(
     until_done(lambda reactor: _examine(reactor, work, timeout, as_json=place.as_json, strict=strict))
 
 
+def _refuse_unknown(place: ProxyPlace, upstreams: Sequence[str]) -> None:
+    """Raise UsageError for a configuration that does not exist, or for one of *upstreams* that it has not."""
+    if place.config is not None and not os.path.exists(place.config):  # pathlib's own fails for a name that is too long
+        raise click.UsageError(f"--config {printable(str(place.config))}: there is no such file")
+    if not upstreams:
+        return
+    try:
+        names = [each.name for each in config.load(place.config, config.CommandLine(data_dir=place.data_dir)).upstreams]
+    except ConfigError:
+        return  # which is a finding
+    for each in upstreams:
+        if each not in names:
+            known = f"expected one of: {', '.join(names)}" if names else "the configuration has none"
+            raise click.UsageError(f"--upstream {printable(each)}: {known}")
+
+
+def printable(text: str) -> str:
+    """*text*, of which a part may come from anybody's files, without what a terminal would obey."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def _upstreams_of_running(data_dir: Path, patience: float) -> Sequence[Mapping[str, Any]]:
     try:
         states: list[dict[str, Any]] = asking.ask(data_dir, "upstreams", {}, lambda said: None, patience)
@@ -103,9 +127,9 @@ async def _examine(reactor: Any, work: _Work, timeout: float, *, as_json: bool, 
         if as_json:
             say({**asdict(finding), "grade": finding.grade.value})
         elif finding.grade is not Grade.OK or not quiet():
-            click.echo(f"{finding.grade.value:7}  {finding.subject}: {finding.seen}")
+            click.echo(f"{finding.grade.value:7}  {finding.subject}: {printable(finding.seen)}")
             if finding.advice is not None:
-                click.echo(f"         -> {finding.advice}")
+                click.echo(f"         -> {printable(finding.advice)}")
 
     means = build_means(reactor, time.time)
     identity = Identity(user_agent=f"pypiproxy/{proxy.__version__} (doctor)", via="pypiproxy-doctor")

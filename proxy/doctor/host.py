@@ -86,7 +86,6 @@ async def examine_host(host: ExaminedHost, means: ProbeMeans, tell: Callable[[Di
     told(await _looked(_of_the_process, settings, host, means))
     if await _answers(settings, means):
         told(await listener_findings(settings, means))
-    told(_unknown(settings, host))
     for each in await at_once([_upstream(each, host.project, means) for each in _chosen(settings, host)]):
         told(each)
 
@@ -108,15 +107,6 @@ async def _answers(settings: Settings, means: ProbeMeans) -> bool:
         return await bounded(means.files.run(_runs, settings), means.limit, means.reactor)
     except TimeoutError:
         return True
-
-
-def _unknown(settings: Settings, host: ExaminedHost) -> list[Diagnosis]:
-    names = [each.name for each in settings.upstreams]
-    return [
-        fault(f"upstream {each}", "name", "is not configured", f"name one of: {', '.join(names)}")
-        for each in host.upstreams
-        if each not in names
-    ]
 
 
 def _chosen(settings: Settings, host: ExaminedHost) -> list[UpstreamSettings]:
