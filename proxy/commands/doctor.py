@@ -139,10 +139,13 @@ async def _examine(reactor: Any, work: _Work, timeout: float, *, as_json: bool, 
         interrupted()
     finally:
         means.stop()
-    if not as_json and not quiet():
-        click.echo(_summary(found))
     grade = worst(found)
-    return 1 if grade is Grade.FAULT or (strict and grade is Grade.WARNING) else 0
+    failed = grade is Grade.FAULT or (strict and grade is Grade.WARNING)
+    if failed:
+        click.echo(_summary(found), err=True)
+    elif not as_json and not quiet():
+        click.echo(_summary(found))
+    return int(failed)
 
 
 def _summary(found: Sequence[Diagnosis]) -> str:

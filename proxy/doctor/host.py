@@ -56,17 +56,19 @@ def configuration(host: ExaminedHost, reactor: Any) -> tuple[Settings | None, Di
     try:
         settings = config.load(host.file, config.CommandLine(data_dir=host.data_dir))
     except ConfigError as error:
-        return None, _refused(name, error)
+        return None, _refused(name, str(error))
     try:
         for description in settings.server.listen:
             listening.endpoint(description, reactor)
         refuse_start(settings, host.file)
     except ConfigError as error:
-        return settings, _refused(name, error)
+        return settings, _refused(name, str(error))
+    except OSError as error:  # a path that no file system takes
+        return settings, _refused(name, f"{error.strerror}: {error.filename}")
     return settings, fine("configuration", "file", f"{name}: fine")
 
 
-def _refused(name: str, error: ConfigError) -> Diagnosis:
+def _refused(name: str, error: str) -> Diagnosis:
     advice = "correct it; pypiproxy check-config finds every mistake, and the proxy does not start before"
     return fault("configuration", "file", f"{name}: {error}", advice)
 
