@@ -36,6 +36,7 @@ from proxy.host.supervisor import tell_ready
 from proxy.interfaces import Clock
 from proxy.mechanism.clocks import steady
 from proxy.mechanism.rotating import Rotating
+from proxy.mechanism.waiting import WaitingRoom
 from proxy.model import EMPTY
 from proxy.policy.policy import STANDARD, Policy
 from proxy.settings import Settings, WarmSettings
@@ -94,7 +95,8 @@ class ProxyService(MultiService):
         self._rotation = Rotation(self._rotating, reactor)
         issuers = () if self._exchange is None else (self._exchange.look,)
         space = SpaceFigures(self.storage, self.caches)
-        others = (self._look_at_commands, self._rotation.look, self._statistics.look, space.look, *issuers)
+        self.waiting = WaitingRoom(settings.server.max_waiting, reactor)
+        others = (self._look_at_commands, self._rotation.look, self.waiting.look, self._statistics.look, space.look, *issuers)
         self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
         self._means.metrics.watch(space)
         self._means.metrics.watch(ServiceFigures(self._indexes, self.caches, self._clients, self._access, self._means))
@@ -127,6 +129,7 @@ class ProxyService(MultiService):
             None if self._exchange is None else self._exchange.exchange,
             self.claims,
             self._statistics.book,
+            self.waiting,
             serving=serving,
         )
         self.front = self._web.front

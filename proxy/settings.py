@@ -40,7 +40,7 @@ class UpstreamSettings:
     body_idle_timeout: float = 10.0
     #: Connections at once, and how many requests may wait for one before the upstream counts as out.
     max_connections: int = 20
-    max_queue: int = 1000
+    max_queue: int = 3000
     #: Requests a second (token bucket); ``None``: no limit.
     max_rate: float | None = None
     #: A partial mirror's 404 is no answer: the next upstream is asked.
@@ -164,6 +164,8 @@ class ServerSettings:
     drain_time: float = 30.0
     #: Client connections at once; more wait in the kernel's queue.
     max_connections: int = 4096
+    #: Requests that may wait for upstream at once, however many share an answer; at most three quarters of the connections.
+    max_waiting: int = 3000
     #: A connection without a request is closed after this long.
     idle_timeout: float = 75.0
     #: A client that takes no byte of its response for this long is dropped.

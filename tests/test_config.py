@@ -395,6 +395,7 @@ def test_every_value_arrives(file: Path) -> None:
         contact = "ci@corp.example"
         drain_time = "1m30s"
         max_connections = 7
+        max_waiting = 6
         idle_timeout = "500ms"
         stall_timeout = "2h"
         trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]
@@ -440,6 +441,7 @@ def test_every_value_arrives(file: Path) -> None:
         contact="ci@corp.example",
         drain_time=90,
         max_connections=7,
+        max_waiting=6,
         idle_timeout=0.5,
         stall_timeout=7200,
         trusted_proxies=("127.0.0.1/32", "10.0.0.0/8"),
@@ -513,6 +515,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ('[server]\ntrusted_proxies = ["::1", "nginx"]', ["server.trusted_proxies", "IP addresses", '"nginx" is neither']),
         ("[server]\nidle_timeout = 10", ["server.idle_timeout = 10", '"10s"']),
         ('[server]\nidle_timeout = "0s"', ['server.idle_timeout = "0s"', "above 0"]),
+        ("[server]\nmax_waiting = 0", ["server.max_waiting = 0", "at least 1"]),
         ("[server]\nmax_connections = true", ["server.max_connections = true", "at least 1"]),
         ('[server]\nmax_connections = "9"', ['server.max_connections = "9"', "without quotes"]),
         ('[server]\npage_memory = "20"', ['server.page_memory = "20"', '"1GiB"']),

@@ -28,6 +28,7 @@ SERVER: dict[str, tuple[str, Any]] = {
     "contact": ("build-team@corp.example", "build-team@corp.example"),
     "drain_time": ("5s", 5.0),
     "max_connections": ("100", 100),
+    "max_waiting": ("50", 50),
     "idle_timeout": ("1m", 60.0),
     "stall_timeout": ("90s", 90.0),
     "trusted_proxies": ("127.0.0.1,10.0.0.0/8", ("127.0.0.1/32", "10.0.0.0/8")),
@@ -111,7 +112,7 @@ def test_other_keys_of_that_upstream_can_be_set_too(key: str, text: str, value: 
 
 def test_they_are_those_of_the_upstream_that_the_default_index_prefers(tmp_path: Path) -> None:
     found = by_name(given({"PYPIPROXY_UPSTREAM__MAX_QUEUE": "3"}, CORP + INDEXES, tmp_path))
-    assert (found["corp"].max_queue, found["pypi"].max_queue) == (3, 1000)
+    assert (found["corp"].max_queue, found["pypi"].max_queue) == (3, 3000)
     assert (found["corp"].username, found["corp"].password) == ("ci", "secret")
 
 

@@ -30,6 +30,7 @@ from proxy.mechanism.spool.spooling import Spool
 from proxy.mechanism.spool.steps import Later
 from proxy.mechanism.spool.writer import UNKNOWN_SIZE, no_room
 from proxy.mechanism.waiters import Waiters
+from proxy.mechanism.waiting import UNCOUNTED, waiting
 from proxy.model import FileFacts, Wanted
 from proxy.statistics.recorders import UNRECORDED
 
@@ -183,6 +184,7 @@ class FileCache:
         download = self._downloads[key] = _Download()
         context = copy_context()
         context.run(anybody_waits.set, download.is_wanted)
+        context.run(waiting.set, UNCOUNTED)
         download.run = context.run(Deferred.fromCoroutine, self._run(key, download, wanted, upstreams, committed))
         download.run.addErrback(
             lambda failure: self.log.failure("what is left of {name} cannot be removed", failure, name=wanted.name)

@@ -25,6 +25,7 @@ from proxy.core.freshness import Action, Decision, decide
 from proxy.errors import NotFound, NotHere, ProxyError, UpstreamFailed
 from proxy.interfaces import Clock, IRecorder, IUpstreams
 from proxy.mechanism.flight import Flights, swallow
+from proxy.mechanism.waiting import waiting
 from proxy.model import Condition, Head
 from proxy.settings import MIB, PageLimits
 from proxy.statistics.recorders import UNRECORDED
@@ -157,7 +158,11 @@ class Refreshed:
         fwd = "miss" if entry.head is None else "request" if decision.ttl > 0 else "stale"
         before = entry.head
         if action is Action.FETCH:
-            head = await self._refresh(key, entry)
+            with waiting.get():
+                head = await self._refresh(key, entry)
+        elif waiting.get().crowded:
+            swallow(self._refresh(key, entry), ProxyError)
+            return self._hit(key, entry, decision, detail="overloaded")
         else:
             try:
                 refreshed = await self._within_soft_deadline(self._refresh(key, entry))

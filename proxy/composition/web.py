@@ -24,6 +24,7 @@ from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
 from proxy.interfaces import IExchange, IOwnership
 from proxy.mechanism.patience import within
+from proxy.mechanism.waiting import WaitingRoom
 from proxy.settings import ReverseProxySettings, Settings
 from proxy.statistics.book import StatisticsBook
 from proxy.upstream.http.identity import Identity
@@ -84,6 +85,7 @@ class Web:
         lists: ProjectLists,
         readiness: Readiness,
         means: Means,
+        room: WaitingRoom,
         *,
         serving: bool,
     ) -> None:
@@ -99,6 +101,8 @@ class Web:
         self._descriptors = raise_descriptor_limit()
         limit = affordable(server.max_connections, self._descriptors, sum(each.max_connections for each in settings.upstreams))
         self._lowered = limit < server.max_connections
+        # Whoever asks for what is cached has a place, however many wait for upstream.
+        room.limit_to(min(server.max_waiting, limit - limit // 4))
         self._site = site = BoundedSite(front, means.reactor, limit, server.idle_timeout, self._full)
         listen = server.listen if serving else ()
         self.listenings = tuple(Listening(each, site, means.reactor, site.make_room, means.observing) for each in listen)
@@ -160,6 +164,7 @@ def build_web(
     exchange: IExchange | None,
     claims: IOwnership,
     statistics: StatisticsBook,
+    room: WaitingRoom,
     *,
     serving: bool,
 ) -> Web:
@@ -167,6 +172,7 @@ def build_web(
 
     *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
     where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to; *statistics* count what clients ask for.
+    In *room* requests wait for upstream.
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
@@ -209,9 +215,10 @@ def build_web(
         space=UrlSpace(ROUTES, indexes.built, indexes.default),
         recorder=means.metrics,
         visits=statistics,
+        room=room,
     )
     scraped = Scraped(scraping, callers, server if serving else None, identity.via, means)
-    built = Web(settings, front, scraped, uploads, lists, readiness, means, serving=serving)
+    built = Web(settings, front, scraped, uploads, lists, readiness, means, room, serving=serving)
     means.metrics.watch(WebFigures(front, built.listenings))
     return built
 

@@ -204,6 +204,7 @@ def _server(table: ConfigTable, here: read.Here) -> ServerSettings:
         contact=table.take("contact", read.contact, known.contact),
         drain_time=table.take("drain_time", read.time_span(zero=True), known.drain_time),
         max_connections=table.take("max_connections", read.whole_number(1), known.max_connections),
+        max_waiting=table.take("max_waiting", read.whole_number(1), known.max_waiting),
         idle_timeout=table.take("idle_timeout", read.time_span(), known.idle_timeout),
         stall_timeout=table.take("stall_timeout", read.time_span(), known.stall_timeout),
         trusted_proxies=table.take("trusted_proxies", read.several(read.network), known.trusted_proxies),

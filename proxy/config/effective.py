@@ -92,6 +92,7 @@ def _server(server: ServerSettings) -> _Keys:
     yield "contact", server.contact
     yield "drain_time", _duration(server.drain_time)
     yield "max_connections", server.max_connections
+    yield "max_waiting", server.max_waiting
     yield "idle_timeout", _duration(server.idle_timeout)
     yield "stall_timeout", _duration(server.stall_timeout)
     yield "trusted_proxies", server.trusted_proxies or None

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from proxy.mechanism.waiters import Waiters
+from proxy.mechanism.waiting import UNCOUNTED, waiting
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class Flights(Generic[T]):
             flight = self._under_way[key] = _Flight()
             context = copy_context()
             context.run(wanted.set, lambda: len(flight.waiters) > 0)
+            context.run(waiting.set, UNCOUNTED)
             flight.run = context.run(Deferred.fromCoroutine, work)
             flight.run.addBoth(self._land, key, flight)
         return flight.wait()

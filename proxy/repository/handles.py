@@ -14,6 +14,7 @@ from proxy.core.views import Moment
 from proxy.errors import Attempted, UpstreamFailed
 from proxy.interfaces import IBodyReader, IBytesSource, IFileHandle, IUpstreams
 from proxy.mechanism.flight import Flights
+from proxy.mechanism.waiting import waiting
 from proxy.model import FileFacts, Wanted
 from proxy.settings import MIB
 
@@ -82,7 +83,8 @@ class RemoteFiles:
 
     async def download(self, wanted: Wanted) -> IBytesSource:
         """A reader of *wanted*, once upstream's headers are in.  Raises as :meth:`IUpstreams.fetch`."""
-        return await self._files.download(wanted, self._upstreams, self._committed)
+        with waiting.get():
+            return await self._files.download(wanted, self._upstreams, self._committed)
 
     def in_progress(self, wanted: Wanted) -> bool:
         """Whether a download of *wanted* is under way."""
@@ -99,7 +101,10 @@ class RemoteFiles:
             return wanted.size
         name = identity(wanted)
         known = self._facts.get(name)
-        return (known if known is not None else await self._asking.join(name, lambda: self._ask(name, wanted))).size
+        if known is None:
+            with waiting.get():
+                known = await self._asking.join(name, lambda: self._ask(name, wanted))
+        return known.size
 
     async def _ask(self, name: str, wanted: Wanted) -> FileFacts:
         facts = await self._upstreams.facts(wanted)
@@ -110,7 +115,8 @@ class RemoteFiles:
     async def open_range(self, wanted: Wanted, start: int, stop: int) -> IBodyReader:
         """Bytes *start* to *stop* of *wanted*.  Raises as :meth:`IUpstreams.open_range`."""
         size = await self.size(wanted)
-        reader = await self._upstreams.open_range(wanted, start, stop)
+        with waiting.get():
+            reader = await self._upstreams.open_range(wanted, start, stop)
         # Where the page does not vouch for the size, each range has to.
         if reader.facts.size != size and (reader.facts.size is not None or wanted.size is None):
             reader.close()

@@ -28,6 +28,7 @@ from proxy.core.wheels import Absent, OpenFile, SparseFile, Unreadable, read_met
 from proxy.errors import Attempted, DigestMismatch, NotFound, NotHere, ProxyError, StorageFailed, UpstreamFailed
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IRecorder
 from proxy.mechanism.flight import Flights, Routine
+from proxy.mechanism.waiting import waiting
 from proxy.model import NO_BYTES, Digest, LedgerEntry, body_digest
 from proxy.names import is_wheel, metadata_name
 from proxy.repository.gathered import FEW_BYTES, matching
@@ -151,7 +152,8 @@ class Sidecars:
         Raises NotFound when there is none, UpstreamFailed when it cannot be had now.
         """
         key = _Key(holder.name, project, asked, filename)
-        data, sha256 = await self._searches.join(key, lambda: self._find(key, holder))
+        with waiting.get():
+            data, sha256 = await self._searches.join(key, lambda: self._find(key, holder))
         stored = None if len(data) <= FEW_BYTES else await self._files.stored(sha256)
         return stored if stored is not None else anonymous(data, sha256)
 

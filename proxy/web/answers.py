@@ -109,6 +109,8 @@ class Answer:
     word: str = "-"
     #: Gives the answer to the same request again; ``None`` when each one has to be routed.
     again: AnswerSource | None = field(default=None, repr=False)
+    #: Whether the connection ends with it.
+    closes: bool = False
 
     @property
     def length(self) -> int | None:

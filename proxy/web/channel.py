@@ -20,7 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.core.amounts import duration
-from proxy.errors import Overloaded, ProxyError, SlowRequest
+from proxy.core.events import ShedReason
+from proxy.core.shedding import LoadShed
+from proxy.errors import ProxyError, SlowRequest
 from proxy.web import connection as table
 from proxy.web import heads
 from proxy.web.bodies import RequestBody
@@ -204,8 +206,9 @@ class Channel(Protocol):
         try:
             head = heads.read(raw)
             if not self.site.has_room and head.target not in PROBES:
-                raise Overloaded(
-                    f"this proxy answers {self.site.limit} requests at once (server.max_connections), and there are as many"
+                raise LoadShed(
+                    ShedReason.CONNECTIONS,
+                    f"this proxy answers {self.site.limit} requests at once (server.max_connections), and there are as many",
                 )
         except ProxyError as error:
             self._refuse(error, head)

@@ -103,7 +103,7 @@ class Response:
         bodiless = self._to_head or answer.status in BODILESS
         unsized = not bodiless and answer.length is None
         self._chunked = unsized and self._minor > 0
-        last = channel.must_end(self) or (unsized and not self._chunked)
+        last = channel.must_end(self) or answer.closes or (unsized and not self._chunked)
         try:
             if encoded is not None and not (self._chunked or last):
                 head = encoded

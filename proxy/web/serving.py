@@ -7,6 +7,7 @@ answered, or sees the connection end.
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import NamedTuple
@@ -17,13 +18,15 @@ from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
-from proxy.core.events import Answered, RequestPlace, RouteLabel
+from proxy.core.events import Answered, RequestPlace, RouteLabel, Shed
+from proxy.core.shedding import LoadShed
 from proxy.core.visits import Subject
 from proxy.core.warming import AGENT, WORD, is_warming
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder, IVisits
 from proxy.mechanism.flight import Routine
 from proxy.mechanism.waiters import Waiters
+from proxy.mechanism.waiting import WaitingRequest, WaitingRoom, waiting
 from proxy.statistics.recorders import UNRECORDED
 from proxy.web.answers import Answer, Ask, agent_of, printable
 from proxy.web.bodies import RequestBody
@@ -66,7 +69,7 @@ class Front:
     """The whole site: *answer* answers every request that *hot* does not know an answer to.
 
     *space* says where paths lead; *recorder* is told of each response that has ended, *visits* of those of clients that are
-    about something of an index.
+    about something of an index.  In *room* requests wait for upstream (``None``: as many as there are).
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Front:
         space: UrlSpace = _NOWHERE,
         recorder: IRecorder = UNRECORDED,
         visits: IVisits = UNRECORDED,
+        room: WaitingRoom | None = None,
     ) -> None:
         self.patience = patience
+        self._room = room or WaitingRoom(sys.maxsize, reactor)
         self._answer = answer
         self._space = space
         self.hot = hot
@@ -150,10 +155,18 @@ class Front:
         self, leader: Leader, head: RequestHead, caller: Caller, deadline: float, response: Response, *, secure: bool
     ) -> None:
         """Answer *head* as *leader* is answered; if that is not for others, by a route."""
+        request = self._room.request(caller.address)
         try:
-            told = await leader.wait()
-        except CancelledError:
-            return  # the client has left
+            with request.behind(leader.request):
+                waiter = leader.wait()
+                request.on_shed(waiter.cancel)
+                told = await waiter
+        except (CancelledError, LoadShed):
+            if response.channel is None:
+                return  # the client has left
+            ask = asked(head, caller, self._leads(head), deadline, secure=secure, body=None)
+            await response.send(self._told(ask, request.refusal()), self._via)
+            return
         answer = told.answer.to_one() if told is not None and self.hot.lets_in(leader.route, head, caller) else None
         if told is None or answer is None:
             await self._respond(asked(head, caller, self._leads(head), deadline, secure=secure, body=None), response)
@@ -184,8 +197,9 @@ class Front:
 
     async def _respond(self, ask: Ask, response: Response, name: Hashable | None = None) -> None:
         """Answer *ask* by its route; those whose requests are called *name* too may follow."""
+        request = self._room.request(ask.caller.address)
         try:
-            answer = await self.sharing.leading(name, ask, self._in_time)
+            answer = await self.sharing.leading(name, ask, request, self._in_time)
             if answer.again is not None:
                 self.hot.remember(ask, answer.again)
         except ProxyError as error:
@@ -205,19 +219,25 @@ class Front:
     def _told(self, ask: Ask, error: ProxyError) -> Answer:
         """The answer for *error*, which is logged if it is not the client's."""
         answer = _presented(ask, error)
-        if answer.status >= 500:
+        if isinstance(error, LoadShed):
+            self._recorder.record(Shed(error.reason))
+            answer.closes = True  # a retry behind a balancer may reach another node
+        elif answer.status >= 500:
             _errors.error("{path}: {status} {error}", path=ask.path, status=answer.status, error=error)
         return answer
 
-    async def _in_time(self, ask: Ask) -> Answer:
+    async def _in_time(self, ask: Ask, request: WaitingRequest) -> Answer:
         """The route's answer.  Raises SlowUpstream when it takes too long; nothing that others share is cancelled by that.
+
+        Raises LoadShed when *request* has to give way to others.
 
         A body that is still coming is given the same time again from its last byte.  Raises SlowRequest when it stops coming.
         What is done with the bytes that have come may take longer.
         """
         late = awaited = False
         deadline: IDelayedCall
-        routed = Deferred.fromCoroutine(_started(self._answer(ask)))
+        routed = Deferred.fromCoroutine(_started(self._answer(ask), request))
+        request.on_shed(routed.cancel)
         body = ask.body
 
         def look() -> None:
@@ -235,6 +255,8 @@ class Front:
         try:
             return await routed
         except CancelledError:
+            if not late and request.shed:
+                raise request.refusal() from None
             if not late:
                 raise
             if awaited:
@@ -247,6 +269,7 @@ class Front:
                 f"{ask.path} is still on its way after {duration(self.patience.answer_within)}: upstream is slow, ask again"
             ) from None
         finally:
+            request.end()
             if deadline.active():
                 deadline.cancel()
 
@@ -279,6 +302,8 @@ class Front:
 
     def refusal(self, error: ProxyError, *, bodiless: bool = False) -> bytes:
         """*error* as a whole answer that says that the connection ends with it; without its body when *bodiless*."""
+        if isinstance(error, LoadShed):
+            self._recorder.record(Shed(error.reason))
         answer = problem(error)
         assert isinstance(answer.body, bytes)
         return encoded_head(answer, self._via, close=True) + (b"" if bodiless else answer.body)
@@ -361,5 +386,6 @@ def _logged(head: RequestHead) -> tuple[str, str, str]:
     return printable(head.method), printable(head.target), agent_of(head.raw)
 
 
-async def _started(route: Awaitable[Answer]) -> Answer:
+async def _started(route: Awaitable[Answer], request: WaitingRequest) -> Answer:
+    waiting.set(request)
     return await route

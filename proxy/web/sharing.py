@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from proxy.core.cache_status import collapsed
 from proxy.mechanism.waiters import Waiters
+from proxy.mechanism.waiting import WaitingRequest
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody
 from proxy.web.encoding import Encoded, encoded_head
 from proxy.web.heads import RequestHead
@@ -29,10 +30,14 @@ _OF_FILES = (b"/files/", b"/packages/")
 
 @frozen(slots=True)
 class Leader:
-    """The request *head* that goes the long way, to *route*; who waits gets its answer, or ``None`` if it is not for others."""
+    """The request *head* that goes the long way, to *route*; who waits gets its answer, or ``None`` if it is not for others.
+
+    *request* is that request among those that wait for upstream.
+    """
 
     head: RequestHead
     route: Route
+    request: WaitingRequest
     followers: Waiters[Encoded | None]
 
     def wait(self) -> Deferred[Encoded | None]:
@@ -73,19 +78,25 @@ class Sharing:
         """Whom a request called *name* follows, if anybody."""
         return None if name is None else self._leaders.get(name)
 
-    async def leading(self, name: Hashable | None, ask: Ask, route: Callable[[Ask], Awaitable[Answer]]) -> Answer:
-        """The answer that *route* gives to *ask*, which all who follow are told too.
+    async def leading(
+        self,
+        name: Hashable | None,
+        ask: Ask,
+        request: WaitingRequest,
+        route: Callable[[Ask, WaitingRequest], Awaitable[Answer]],
+    ) -> Answer:
+        """The answer that *route* gives to *ask*, which all who follow are told too; *request* is that of *ask*.
 
         Raises what *route* raises: they are told that they need their own.
         """
         if name is None or name in self._leaders:
-            return await route(ask)
-        leader = self._leaders[name] = Leader(ask.head, ask.route, Waiters())
+            return await route(ask, request)
+        leader = self._leaders[name] = Leader(ask.head, ask.route, request, Waiters())
         same = ask.head.raw
         self._by_bytes[same] = leader
         answer: Answer | None = None
         try:
-            answer = await route(ask)
+            answer = await route(ask, request)
         finally:
             del self._leaders[name], self._by_bytes[same]
             leader.followers.wake(_for_others(answer, self._via) if len(leader.followers) else None)
