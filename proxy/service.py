@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from proxy.access.principals import WARM
 from proxy.access.rights import Rights
@@ -22,6 +24,7 @@ from proxy.composition.group import GroupKind
 from proxy.composition.hosted import HostedKind
 from proxy.composition.indexes import IndexKind, build_indexes
 from proxy.composition.means import build_means
+from proxy.composition.probing import Probing
 from proxy.composition.process import calm_collector
 from proxy.composition.proxied import ProxyKind
 from proxy.composition.statistics import build_statistics
@@ -29,10 +32,11 @@ from proxy.composition.storage import open_storage, read_storage
 from proxy.composition.upstreams import build_clients
 from proxy.composition.watching import build_watch
 from proxy.composition.web import build_web
+from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
 from proxy.host.lag import LagMeter
 from proxy.host.rotation import Rotation
-from proxy.host.supervisor import tell_ready
+from proxy.host.supervisor import tell_ready, tell_stopping
 from proxy.interfaces import Clock
 from proxy.mechanism.clocks import steady
 from proxy.mechanism.rotating import Rotating
@@ -51,6 +55,8 @@ class ProxyService(MultiService):
     Unless it is *serving*, nothing listens, nothing is evicted and nobody watches: it is for who works on its data directory.
     When it is *reading*, it listens and works on a copy of what there is, beside the proxy whose data directory it is.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -133,6 +139,12 @@ class ProxyService(MultiService):
             serving=serving,
         )
         self.front = self._web.front
+        self.probing = Probing(
+            settings.server.probe_listen if self._serving else (),
+            reactor,
+            lambda: self._web.readiness.phase,
+            lambda: self._watch.troubles,
+        )
         self._cleaning: Deferred[None] = succeed(None)
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
         lag = LagMeter(reactor, self._means.metrics)
@@ -162,6 +174,7 @@ class ProxyService(MultiService):
             self._cleaning = self.caches.tidy()
             self._indexes.start()
         super().startService()
+        self.probing.start()
         if self._serving:
             self._reactor.callWhenRunning(tell_ready)
 
@@ -169,7 +182,7 @@ class ProxyService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._web.readiness.end()
+        await self._take_leave()
         try:
             closed = super().stopService()
             if closed is not None:
@@ -194,6 +207,18 @@ class ProxyService(MultiService):
             self._means.stop()
             self._statistics.stop()
             self.storage.stop()
+            await self.probing.stop()
+
+    async def _take_leave(self) -> None:
+        """Let balancers and the service manager know that it stops, and go on until balancers have noticed."""
+        self._web.readiness.end()
+        self.probing.report()
+        server = self._settings.server
+        if self._serving:
+            tell_stopping(server.stop_pause + server.drain_time)
+            if server.stop_pause:
+                self.log.info("not ready any more: stopping in {time}", time=duration(server.stop_pause))
+                await deferLater(self._reactor, server.stop_pause)
 
     def _rotating(self) -> Sequence[Rotating[Any]]:
         """The files that may be replaced while this runs."""

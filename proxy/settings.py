@@ -158,9 +158,13 @@ class ServerSettings:
     metrics_listen: tuple[str, ...] = ()
     #: Who may read the metrics, as grants name principals; nobody named: everybody may.
     metrics_for: tuple[str, ...] = ()
+    #: Where ``/-/live`` and ``/-/ready`` are answered besides, by a thread of their own.
+    probe_listen: tuple[str, ...] = ()
     #: Said in the ``User-Agent`` towards upstream, as PyPI asks: a mail address or URL.
     contact: str | None = None
-    #: How long running responses may go on after SIGTERM.
+    #: How long everything goes on as before after SIGTERM, but for ``/-/ready``: balancers have to notice.
+    stop_pause: float = 0.0
+    #: How long running responses may go on after that.
     drain_time: float = 30.0
     #: Client connections at once; more wait in the kernel's queue.
     max_connections: int = 4096

@@ -154,6 +154,10 @@ def makeService(options: Options) -> IService:
                 for each in settings.server.metrics_listen:
                     endpoint(each, reactor)
                     refuse_unusable(each)
+            with _naming(file, "server.probe_listen", "probe_listen", given=False):
+                for each in settings.server.probe_listen:
+                    endpoint(each, reactor)
+                    refuse_unusable(each, another="")
         # With --uid twistd becomes that user later on, who has to own what is created before.
         as_user = partial(acting_as, twistd.get("uid"), twistd.get("gid"))
         with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
@@ -172,6 +176,8 @@ def makeService(options: Options) -> IService:
             with _naming(file, "server.metrics_listen", "metrics_listen", given=False):
                 for listening in service.metrics_listenings:
                     listening.open()
+            with _naming(file, "server.probe_listen", "probe_listen", given=False):
+                service.probing.open()
             with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
                 for admin in service.admin_sockets:
                     admin.open()

@@ -389,10 +389,12 @@ def test_every_value_arrives(file: Path) -> None:
         """
         [server]
         listen = ["tcp:1", "tcp:2"]
+        probe_listen = ["127.0.0.1:3"]
         data_dir = "data"
         metrics_listen = ["tcp:3", "tcp:4"]
         metrics_for = ["user:prometheus"]
         contact = "ci@corp.example"
+        stop_pause = "5s"
         drain_time = "1m30s"
         max_connections = 7
         max_waiting = 6
@@ -439,6 +441,8 @@ def test_every_value_arrives(file: Path) -> None:
         metrics_listen=("tcp:3", "tcp:4"),
         metrics_for=("user:prometheus",),
         contact="ci@corp.example",
+        probe_listen=("127.0.0.1:3",),
+        stop_pause=5,
         drain_time=90,
         max_connections=7,
         max_waiting=6,
@@ -515,6 +519,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ('[server]\ntrusted_proxies = ["::1", "nginx"]', ["server.trusted_proxies", "IP addresses", '"nginx" is neither']),
         ("[server]\nidle_timeout = 10", ["server.idle_timeout = 10", '"10s"']),
         ('[server]\nidle_timeout = "0s"', ['server.idle_timeout = "0s"', "above 0"]),
+        ('[server]\nprobe_listen = ["unix:/run/a"]', ['server.probe_listen = ["unix:/run/a"]', "a port of TCP without TLS"]),
+        ('[server]\nprobe_listen = ["::1"]', ['server.probe_listen = ["::1"]', '"[::1]:3144"']),
         ("[server]\nmax_waiting = 0", ["server.max_waiting = 0", "at least 1"]),
         ("[server]\nmax_connections = true", ["server.max_connections = true", "at least 1"]),
         ('[server]\nmax_connections = "9"', ['server.max_connections = "9"', "without quotes"]),

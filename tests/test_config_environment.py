@@ -26,6 +26,8 @@ SERVER: dict[str, tuple[str, Any]] = {
     "metrics_listen": ("3145, [::1]:3146", ("3145", "[::1]:3146")),
     "metrics_for": ("user:prometheus, user:alice", ("user:prometheus", "user:alice")),
     "contact": ("build-team@corp.example", "build-team@corp.example"),
+    "probe_listen": ("127.0.0.1:3144,[::1]:3144", ("127.0.0.1:3144", "[::1]:3144")),
+    "stop_pause": ("1s", 1.0),
     "drain_time": ("5s", 5.0),
     "max_connections": ("100", 100),
     "max_waiting": ("50", 50),

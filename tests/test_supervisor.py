@@ -24,18 +24,19 @@ MakeProxy = Callable[..., ProxyProcess]
 
 
 class Manager(DatagramProtocol):
-    """A service manager: ``told`` is the first thing it hears."""
+    """A service manager: ``told`` is the first thing it hears, and ``last`` the second."""
 
     def __init__(self) -> None:
         self.told: Deferred[bytes] = Deferred()
+        self.last: Deferred[bytes] = Deferred()
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:
-        self.told.callback(datagram)
+        (self.last if self.told.called else self.told).callback(datagram)
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["in the file system", "abstract"])
 @pytest_twisted.ensureDeferred
-async def test_the_manager_is_told_when_the_proxy_serves(
+async def test_the_manager_is_told_when_the_proxy_serves_and_when_it_stops(
     abstract: bool, make_proxy: MakeProxy, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
     name = str(tmp_path / "notify")
@@ -47,6 +48,9 @@ async def test_the_manager_is_told_when_the_proxy_serves(
         await proxy.started()
         assert await manager.told.addTimeout(60.0, reactor) == b"READY=1"
         assert (await wire.fetch(proxy.port, "/-/ready")).status == 200
+        await proxy.stop()
+        # 30 s of responses that may end, and some to close the databases.
+        assert await manager.last.addTimeout(10.0, reactor) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=50000000"
     finally:
         await port.stopListening()
 

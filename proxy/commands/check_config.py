@@ -74,7 +74,11 @@ def _listens(settings: Settings, file: Path | None) -> list[tuple[str, str]]:
     """Each endpoint that *settings* of *file* listen at, and where it is set."""
     return [
         (config.where(key, file) or f"defaults: server.{key}", each)
-        for key, endpoints in (("listen", settings.server.listen), ("metrics_listen", settings.server.metrics_listen))
+        for key, endpoints in (
+            ("listen", settings.server.listen),
+            ("metrics_listen", settings.server.metrics_listen),
+            ("probe_listen", settings.server.probe_listen),
+        )
         for each in endpoints
     ]
 
@@ -101,6 +105,8 @@ def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
     lines = [f"  listens on {', '.join(settings.server.listen)}", f"  keeps data in {settings.server.data_dir}"]
     if settings.server.metrics_listen:
         lines.insert(1, f"  serves metrics on {', '.join(settings.server.metrics_listen)}")
+    if settings.server.probe_listen:
+        lines.insert(1, f"  answers probes on {', '.join(settings.server.probe_listen)} too")
     if settings.server.trusted_proxies:
         believed = ", ".join(settings.server.trusted_proxies)
         lines.append(f"  believes {believed} about the addresses of clients (trusted_proxies)")

@@ -20,6 +20,7 @@ from proxy.composition.process import affordable, raise_descriptor_limit
 from proxy.composition.scraped import Scraped
 from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
+from proxy.core.health import Phase
 from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
 from proxy.interfaces import IExchange, IOwnership
@@ -63,8 +64,9 @@ class Readiness:
     def __init__(self) -> None:
         self._stopping = False
 
-    def lasts(self) -> bool:
-        return not self._stopping
+    @property
+    def phase(self) -> Phase:
+        return Phase.STOPPING if self._stopping else Phase.SERVING
 
     def end(self) -> None:
         """Nothing new should come from now on."""
@@ -176,7 +178,7 @@ def build_web(
     """
     server, readiness = settings.server, Readiness()
     memory = server.page_memory
-    health = Health(readiness.lasts, look)
+    health = Health(lambda: readiness.phase, look)
     scrapers = Scrapers(server.metrics_for, settings.access.groups) if server.metrics_for else None
     door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS, claims.ready, means.metrics, scrapers)
     scraping = Scraping(means.metrics, look, door, means.work)

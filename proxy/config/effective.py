@@ -89,7 +89,9 @@ def _server(server: ServerSettings) -> _Keys:
     yield "listen", server.listen
     yield "metrics_listen", server.metrics_listen or None
     yield "metrics_for", server.metrics_for or None
+    yield "probe_listen", server.probe_listen or None
     yield "contact", server.contact
+    yield "stop_pause", _duration(server.stop_pause)
     yield "drain_time", _duration(server.drain_time)
     yield "max_connections", server.max_connections
     yield "max_waiting", server.max_waiting

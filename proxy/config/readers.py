@@ -19,7 +19,7 @@ from proxy.access.principals import AUTHENTICATED, EVERYBODY, PARTS, is_user_nam
 from proxy.access.roles import is_pattern
 from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Spelled, Unacceptable
-from proxy.core.endpoint import escaped
+from proxy.core.endpoint import endpoint_of, escaped
 from proxy.mechanism import secret_files
 from proxy.simple.links import shown
 
@@ -380,6 +380,23 @@ def path(here: Here) -> Reader[Path]:
 def listen(here: Here) -> Reader[str]:
     """Where to listen, as a Twisted endpoint."""
     return lambda value: here.expanded(text(value), escaped)
+
+
+def probe_listen(here: Here) -> Reader[str]:
+    """Where to listen for probes: a port of TCP without TLS, or one that the service manager has opened."""
+    read_endpoint = listen(here)
+
+    def read(value: Any) -> str:
+        found = read_endpoint(value)
+        try:
+            kind = endpoint_of(found).partition(":")[0]
+        except ValueError:
+            kind = ""
+        if kind not in ("tcp", "tcp4", "tcp6", "systemd"):
+            raise Unacceptable('a port of TCP without TLS, such as "127.0.0.1:3144" or "[::1]:3144"')
+        return found
+
+    return read
 
 
 def readable_file(here: Here) -> Reader[Path]:

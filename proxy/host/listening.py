@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from proxy.core.endpoint import endpoint_of
 from proxy.errors import ConfigError
 from proxy.host.accepting import Accepting
-from proxy.host.ports import TCP, cannot_listen, endpoint_kind, reason_of
+from proxy.host.ports import TCP, another_port, cannot_listen, endpoint_kind, reason_of
 from proxy.mechanism.rotating import Observing, Rotating
 
 if TYPE_CHECKING:
@@ -76,6 +76,23 @@ def _endpoint(description: str, reactor: Any, presented: Presented | None) -> IS
     return found
 
 
+def bound(description: str, chosen: IStreamServerEndpoint, factory: Any, another: str = "") -> IListeningPort:
+    """The port of *chosen*, the endpoint *description*, bound now; *another* says how another one is named.
+
+    Raises ConfigError.
+    """
+    opened: list[IListeningPort] = []
+    failures: list[Exception] = []
+    waiting = chosen.listen(factory)
+    waiting.addCallbacks(opened.append, lambda failure: failures.append(failure.value))
+    if failures:
+        raise cannot_listen(description, failures[0], another) from failures[0]
+    if not opened:
+        waiting.cancel()
+        raise ConfigError(f'"{description}": does not listen at once; expected {_EXPECTED}')
+    return opened[0]
+
+
 class Listening(Service):
     """Serves *factory* at the endpoint *description* from `open` (or the start of the service) until it is stopped.
 
@@ -121,7 +138,7 @@ class Listening(Service):
     @property
     def urls(self) -> tuple[str, ...]:
         """Where it listens, of each port that is open."""
-        return tuple(_url(self.description, port) for port in self.ports)
+        return tuple(url_of(self.description, port) for port in self.ports)
 
     def local_url(self) -> str:
         """Where this process finds itself, once the port is open."""
@@ -135,17 +152,9 @@ class Listening(Service):
         if self.ports:
             return
         self._factory.noisy = False
-        opened: list[IListeningPort] = []
-        failures: list[Exception] = []
         self._presented = presented(self.description, self._observing)
-        waiting = _endpoint(self.description, self._reactor, self._presented).listen(self._factory)
-        waiting.addCallbacks(opened.append, lambda failure: failures.append(failure.value))
-        if failures:
-            raise cannot_listen(self.description, failures[0]) from failures[0]
-        if not opened:
-            waiting.cancel()
-            raise ConfigError(f'"{self.description}": does not listen at once; expected {_EXPECTED}')
-        self.ports = tuple(opened)
+        chosen = _endpoint(self.description, self._reactor, self._presented)
+        self.ports = (bound(self.description, chosen, self._factory, another=another_port(self.description)),)
         for port in self.ports:
             if "backlog=" not in self.description:
                 _deepen(port)
@@ -189,7 +198,7 @@ def _deepen(port: Any) -> None:
         listening.listen(_BACKLOG)
 
 
-def _url(description: str, port: IListeningPort) -> str:
+def url_of(description: str, port: IListeningPort) -> str:
     """Where clients find *port*."""
     address = port.getHost()
     if isinstance(address, UNIXAddress):

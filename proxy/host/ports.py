@@ -74,15 +74,15 @@ def reached_at(description: str) -> tuple[str, int] | None:
     return everywhere.get(host, host), int(port)
 
 
-def refuse_unusable(description: str) -> None:
+def refuse_unusable(description: str, another: str | None = None) -> None:
     """Raise ConfigError, as `Listening.open` does, if a trial shows that nothing can listen at *description*.
 
-    Nothing is left listening: it is for who has something to do before.
+    Nothing is left listening: it is for who has something to do before.  *another* says how another port is named.
     """
     try:
         _try(*_arguments(description))
     except OSError as error:
-        raise cannot_listen(description, error) from error
+        raise cannot_listen(description, error, another_port(description) if another is None else another) from error
     except (OverflowError, UnicodeError):
         pass  # who listens there has better words for it
 
@@ -104,20 +104,20 @@ def _try(kind: str, values: Mapping[str, str]) -> None:
         trial.listen(1)
 
 
-def cannot_listen(description: str, error: Exception) -> ConfigError:
-    """The message for who starts, when listening at *description* has ended with *error*."""
+def cannot_listen(description: str, error: Exception, another: str = "") -> ConfigError:
+    """The message for who starts, when listening at *description* has ended with *error*; *another* ends it."""
     cause = _cause(error)
     _, values = _arguments(description)
     advice = _REFUSED.get(cause.errno or 0) if isinstance(cause, OSError) else None
     told = "" if advice is None else f": {advice.format(port=values.get('port', ''), host=values.get('interface', ''))}"
     return ConfigError(
         f'"{description}": cannot listen there: {reason_of(error)}{told or ";"} name an address of this machine that is free'
-        f"{_another(description)}"
+        f"{another}"
     )
 
 
-def _another(description: str) -> str:
-    """An option for another port, if *description* names a port."""
+def another_port(description: str) -> str:
+    """The option for another port to listen on, if *description* names a port."""
     return ", for example --port 3144" if endpoint_kind(description) in TCP and ":3144" not in endpoint_of(description) else ""
 
 

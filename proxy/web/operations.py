@@ -1,7 +1,6 @@
 """What operations ask: is it alive, is it ready, what does it count (``/-/…``).
 
-Ready means that builds are served.  What is wrong beside that stands in the body, one trouble per line: a balancer that drops a
-node for it would drop all of them at once.
+The answers are those of :mod:`proxy.core.health`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import msgspec
 from attrs import frozen
 from twisted.web.template import tags
 
+from proxy.core.health import Phase, readiness
 from proxy.core.troubles import Trouble
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload
@@ -38,10 +38,14 @@ def as_json(members: Mapping[str, object]) -> Answer:
 
 @frozen
 class Health:
-    """*ready*: whether requests are taken (not while draining); *look* finds out what is wrong, and has it counted."""
+    """*phase*: whether requests are taken (not while draining); *look* finds out what is wrong, and has it counted."""
 
-    ready: Callable[[], bool]
+    phase: Callable[[], Phase]
     look: Callable[[], Awaitable[Sequence[Trouble]]]
+
+    def is_ready(self) -> bool:
+        """Whether builds are served."""
+        return self.phase() is Phase.SERVING
 
 
 class Operations:
@@ -58,10 +62,11 @@ class Operations:
             case ("live",):
                 return Answer(200, _PLAIN, b"alive\n")
             case ("ready",):
-                if not self._health.ready():
-                    return Answer(503, [*_PLAIN, ("Retry-After", "1")], b"stopping\n")
-                lines = [f"degraded: {each.words}\n" for each in await self._health.look()]
-                return Answer(200, _PLAIN, ("".join(lines) or "ready\n").encode())
+                phase = self._health.phase()
+                troubles = await self._health.look() if phase is Phase.SERVING else ()
+                found = readiness(phase, (each.words for each in troubles))
+                again = [] if found.status < 500 else [("Retry-After", "1")]
+                return Answer(found.status, [*_PLAIN, *again], found.text.encode())
             case ("metrics",):
                 if self._scraping is None:
                     raise NotFound("the metrics are served by a listener of their own: server.metrics_listen")

@@ -85,7 +85,7 @@ class Overview:
         body = {
             "service": "pypiproxy",
             "version": __version__,
-            "ready": self._health.ready(),
+            "ready": self._health.is_ready(),
             "degraded": [each.reason.value for each in troubles],
             "indexes": indexes,
         }
@@ -96,7 +96,7 @@ class Overview:
         return None if index == self._default else index
 
     def _in_words(self, troubles: Sequence[Trouble]) -> Tag:
-        if not self._health.ready():
+        if not self._health.is_ready():
             return tags.p("Stopping: no new requests should be sent here.", class_="bad")
         if not troubles:
             return tags.p("Ready: everything works.", class_="good")

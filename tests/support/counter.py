@@ -14,6 +14,7 @@ from twisted.internet.defer import maybeDeferred
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import Principal
 from proxy.access.rights import Access, Permission, Rights
+from proxy.core.health import Phase
 from proxy.interfaces import IAccounts, IExchange
 from proxy.mechanism.offload import Inline
 from proxy.statistics.book import StatisticsBook
@@ -92,7 +93,7 @@ class Counter:
         self.shops = {each.name: each for each in shops}
         here = wheel("here")
         repositories = {each.name: each for each in (*(Shelf(shop.name, here) for shop in shops), *shelves)}
-        offload, identity, health = Inline(), Identity("pypiproxy/test", "pypiproxy-test"), Health(lambda: True, _well)
+        offload, identity, health = Inline(), Identity("pypiproxy/test", "pypiproxy-test"), Health(lambda: Phase.SERVING, _well)
         door = Door(granted or self.rights, accounts or NoAccounts(), repositories=repositories, permissions=PERMISSIONS)
         self.uploads = Uploads(self.shops, default, door)
         routes = Routes(

@@ -22,6 +22,7 @@ from proxy.accounts.failures import FailedLogins
 from proxy.accounts.tokens import IssuedScope, Tokens
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited
+from proxy.core.health import Phase
 from proxy.errors import NotFound
 from proxy.interfaces import IAuditLog, IExchange, IFileHandle
 from proxy.mechanism.offload import Inline
@@ -115,7 +116,7 @@ class Guarded:
     ) -> None:
         by_name = {each.name: each for each in repositories}
         self.repositories = repositories
-        offload, identity, health = Inline(), Identity("pypiproxy/test", "pypiproxy-test"), Health(lambda: True, _well)
+        offload, identity, health = Inline(), Identity("pypiproxy/test", "pypiproxy-test"), Health(lambda: Phase.SERVING, _well)
         self.audit = AuditBook()
         self.users = UsersFile(
             folder / "users",
