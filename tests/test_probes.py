@@ -48,7 +48,7 @@ def accepts(port: int) -> bool:
     """Whether anybody listens at *port*."""
     try:
         socket.create_connection(("127.0.0.1", port), 20).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return False
     return True
 
@@ -62,7 +62,8 @@ class Place:
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         self.port: int = listening.getsockname()[1]
-        self.server = ProbeServer(lambda: self.report, lambda: self.now)
+        self.failures: list[Exception] = []
+        self.server = ProbeServer(lambda: self.report, lambda: self.now, self.failures.append)
         self.server.start([listening])
 
 
@@ -72,6 +73,7 @@ def place() -> Iterator[Place]:
     yield made
     made.server.stop()
     assert not accepts(made.port)
+    assert made.failures == []
 
 
 # -- what is answered ---------------------------------------------------------------------------------------------------------

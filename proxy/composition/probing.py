@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from proxy.core.health import HealthReport, Phase
 from proxy.core.troubles import Trouble
@@ -47,7 +48,7 @@ class Probing:
         # The steady clock of the reactor may be asked by any thread.
         self._clock: Callable[[], float] = reactor.seconds
         self._report = HealthReport(self._clock(), Phase.STARTING)
-        self._server = ProbeServer(lambda: self._report, self._clock)
+        self._server = ProbeServer(lambda: self._report, self._clock, lambda error: reactor.callFromThread(self._tell, error))
         self._loop = LoopingCall(self.report)
         self._loop.clock = reactor
 
@@ -60,6 +61,9 @@ class Probing:
         """Pass on what is true now."""
         if self._descriptions:
             self._report = HealthReport(self._clock(), self._phase(), tuple(each.words for each in self._troubles()))
+
+    def _tell(self, error: Exception) -> None:
+        self.log.failure("bug: a probe was not answered", Failure(error))
 
     def open(self) -> None:
         """Bind now, unless that is done.  Raises ConfigError."""

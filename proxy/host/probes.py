@@ -55,12 +55,16 @@ class _Connection:
 class ProbeServer:
     """Answers at listening sockets from a thread, from `start` to `stop`.
 
-    *report* returns the last report; it is called in that thread, as *clock* is (seconds of a steady clock).
+    *report* returns the last report; it is called in that thread, as *clock* is (seconds of a steady clock).  So is *failed*,
+    which is told of a fault of this module: it costs one connection.
     """
 
-    def __init__(self, report: Callable[[], HealthReport], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, report: Callable[[], HealthReport], clock: Callable[[], float], failed: Callable[[Exception], None]
+    ) -> None:
         self._report = report
         self._clock = clock
+        self._failed = failed
         self._connections: dict[_Connection, None] = {}
         self._thread: threading.Thread | None = None
         self._stops, self._wakes = -1, -1
@@ -98,10 +102,16 @@ class ProbeServer:
                     if key.fileobj == self._stops:
                         self._end(selector, ports, spare)
                         return
-                    if isinstance(key.data, _Connection):
-                        self._receive(selector, key.data)
-                    elif isinstance(key.fileobj, socket.socket):
-                        self._accept(selector, key.fileobj, spare)
+                    try:
+                        if isinstance(key.data, _Connection):
+                            if key.data in self._connections:  # it may have had to go for one that has come in the same turn
+                                self._receive(selector, key.data)
+                        elif isinstance(key.fileobj, socket.socket):
+                            self._accept(selector, key.fileobj, spare)
+                    except Exception as error:  # noqa: BLE001  # the next probe is answered all the same
+                        self._failed(error)
+                        if key.data in self._connections:
+                            self._close(selector, key.data)
                 self._close_late(selector)
 
     def _until_the_next(self) -> float | None:
@@ -146,11 +156,13 @@ class ProbeServer:
             self._answer_one(port)
             self._hold(spare)
             return
-        # It is answered now if it has asked, as a probe has.
+        # Who has asked, as a probe has, is answered now: every call of the system may have to wait for the interpreter's lock.
         connection = _Connection(client, self._clock() + WITHIN)
-        self._connections[connection] = None
-        selector.register(client, selectors.EVENT_READ, connection)
-        self._receive(selector, connection)
+        if self._is_over(connection):
+            client.close()
+        else:
+            self._connections[connection] = None
+            selector.register(client, selectors.EVENT_READ, connection)
 
     def _answer_one(self, port: socket.socket) -> None:
         """Answer one client at *port* if it has asked, and keep nothing of it."""
@@ -167,25 +179,30 @@ class ProbeServer:
             spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def _receive(self, selector: selectors.BaseSelector, connection: _Connection) -> None:
+        if self._is_over(connection):
+            self._close(selector, connection)
+
+    def _is_over(self, connection: _Connection) -> bool:
+        """Receive what has come, and answer it if that is a whole request; whether the connection is to be closed."""
         try:
             received = connection.socket.recv(LONGEST + 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return False
         except OSError:
-            received = b""
+            return True
         connection.received += received
-        whole = END in connection.received or len(connection.received) > LONGEST
-        if received and not whole:
-            return
-        if len(connection.received) > LONGEST:
+        too_long = len(connection.received) > LONGEST
+        if received and not too_long and END not in connection.received:
+            return False
+        if too_long:
             # What is left unread would have the system reset the connection, and the answer would be lost.
             with suppress(OSError):
                 connection.socket.recv(_DISCARDED, socket.MSG_DONTWAIT)
-        if received:
-            # What the buffer of the socket does not take is lost with a client that takes nothing.
-            with suppress(OSError):
+        with suppress(OSError):
+            if received:
+                # What the buffer of the socket does not take is lost with a client that takes nothing.
                 connection.socket.send(self._answer(bytes(connection.received)), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        self._close(selector, connection)
+        return True
 
     def _answer(self, received: bytes) -> bytes:
         """The whole answer to the request that *received* begins with."""
