@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.cold import COLD
 from bench.peers import Devpi, Proxpi, Pypiron
+from bench.probing import PROBING
 from bench.process import ORIGINAL, cores
 from bench.resolving import RESOLVING
 from bench.rounds import measure
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
     scenarios = [
         each
-        for each in (*SCENARIOS, *COLD, STAMPEDE, *RESOLVING, STARTING)
+        for each in (*SCENARIOS, *COLD, STAMPEDE, *RESOLVING, STARTING, *PROBING)
         if any(part in each.name for part in asked.only or [""])
     ]
     if asked.quick and not asked.only:
@@ -100,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compared(scenario: Scenario, direct: Server, bare: Server, servers: Sequence[Server]) -> Sequence[Server]:
     """The servers that *scenario* is about, its reference first."""
+    if scenario.alone:
+        return [server for server in servers if isinstance(server, Pypiproxy)]
     if scenario.against_bare:
         return [bare, *(server for server in servers if isinstance(server, Pypiproxy))]
     return [direct, *servers] if scenario.against_direct else servers

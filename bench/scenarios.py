@@ -75,6 +75,8 @@ class Scenario:
     against_direct: bool = False
     #: The reference is twisted.web without anything on it, and only this project is compared with it.
     against_bare: bool = False
+    #: Only this project is measured: others have nothing of the kind.
+    alone: bool = False
 
 
 # -- hot --------------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class Server(ABC):
         self.upstream = upstream
         self.place = place
         self._core = core
+        self._given: Mapping[str, str] = {}
         self._process: Pinned | None = None
 
     @classmethod
@@ -45,8 +46,9 @@ class Server(ABC):
     def version(cls) -> str:
         """What is measured."""
 
-    def start(self) -> None:
-        """Start it with nothing in its cache."""
+    def start(self, **settings: str) -> None:
+        """Start it with nothing in its cache, and *settings* of its own in its environment."""
+        self._given = settings
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir(parents=True)
         self._start()
@@ -94,6 +96,11 @@ class Server(ABC):
         """The URL of a project page."""
         return f"{self.index}{project}/"
 
+    @property
+    def probes(self) -> str:
+        """What answers probes, as ``scheme://host:port``."""
+        return self.base
+
     def guarded_page(self, project: str) -> str:
         """The URL of a project page that needs `LOGIN`, where the server has such; others do not look at it."""
         return self.page(project)
@@ -138,6 +145,8 @@ class TwistedWeb(Server):
 _USER, _PASSWORD = "bench", "correct horse battery"
 LOGIN = f"Basic {base64.b64encode(f'{_USER}:{_PASSWORD}'.encode()).decode()}"
 _CONFIG = """\
+[server]
+probe_listen = ["127.0.0.1:0"]
 [upstream.up]
 url = "{upstream}/simple/"
 [[index]]
@@ -168,6 +177,10 @@ class Pypiproxy(Server):
         described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         return described.stdout.strip() or __version__
 
+    @property
+    def probes(self) -> str:
+        return self._said(re.compile(r"answering probes on (http://127\.0\.0\.1:\d+)/"))
+
     def guarded_page(self, project: str) -> str:
         return f"{self.base}/index/guarded/simple/{project}/"
 
@@ -180,7 +193,7 @@ class Pypiproxy(Server):
                 *(sys.executable, "-c", "from proxy.cli import main; main()", "serve", "--listen", LOOPBACK),
                 *("--data-dir", str(self.place / "data"), "--config", str(config)),
             ],
-            {**_environment(self.place), "PYTHONPATH": str(ROOT)},
+            {**_environment(self.place), "PYTHONPATH": str(ROOT), **self._given},
         )
         self.base = self._said(re.compile(r"serving on (http://127\.0\.0\.1:\d+)/"))
 

@@ -37,7 +37,7 @@ class Named(Server):
     def runs(self) -> bool:
         return self.did[-1:] == ["start"]
 
-    def start(self) -> None:
+    def start(self, **settings: str) -> None:
         self.did.append("start")
 
     def stop(self) -> None:
