@@ -98,7 +98,7 @@ class ProxyService(MultiService):
         self.first_uploader = self._indexes.first_uploader
         self._access = build_access(settings, self.storage, self._means, self.first_uploader, reading=reading)
         self._exchange = self._built_exchange()
-        self._rotation = Rotation(self._rotating, reactor)
+        self._rotation = Rotation(self._rotating, reactor, clock)
         issuers = () if self._exchange is None else (self._exchange.look,)
         space = SpaceFigures(self.storage, self.caches)
         self.waiting = WaitingRoom(settings.server.max_waiting, reactor)

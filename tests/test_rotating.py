@@ -212,7 +212,7 @@ def test_all_that_is_wrong_is_a_trouble(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("other")
     watched = [Watched(file), Watched(other), Watched(file, other)]
-    rotation = Rotation(lambda: [each.rotating for each in watched], Clock())
+    rotation = Rotation(lambda: [each.rotating for each in watched], Clock(), time.time)
     assert completed(rotation.look()) == []
     other.unlink()
     troubles = completed(rotation.look())
@@ -236,7 +236,7 @@ class Hanging(Inline):
 def test_a_file_system_that_does_not_answer_is_told_and_holds_nobody_up(file: Path, logged: list[LogEvent]) -> None:
     thread, clock = Hanging(), Clock()
     rotating = Rotating({KEY: file}, text_of, Observing(thread, MemoryRecorder(), time.time))
-    rotation = Rotation(lambda: [rotating], clock)
+    rotation = Rotation(lambda: [rotating], clock, time.time)
     thread.gate = Deferred()
     found: list[str] = []
     for _ in range(2):

@@ -20,6 +20,7 @@ class Reason(enum.Enum):
     UPSTREAM = "upstream-down"
     ISSUER = "issuer-down"
     ROTATION = "secret-not-usable"
+    CERTIFICATE = "certificate-expires"
     OVERLOADED = "overloaded"
 
 

@@ -23,6 +23,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from proxy.core.endpoint import escaped
+from proxy.mechanism.certificates import Validity, validity_of
 from proxy.mechanism.expiry import earliest_expiry
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile, pem_files
@@ -90,22 +91,25 @@ class Presented:
         #: When the first of the certificates expires, in seconds since 1970.
         self.expires: float | None = None
         named = {f"{arguments.name} {key}": path for key, path in arguments.files.items()}
-        self.rotating: Rotating[Any] = Rotating(named, self._load, observing)
+        self.rotating: Rotating[_Loaded] = Rotating(named, self._load, observing)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """What a handshake begins with."""
-        connection: SSL.Connection = self.rotating.value.serverConnectionForTLS(protocol)
+        connection: SSL.Connection = self.rotating.value.made.serverConnectionForTLS(protocol)
         return connection
 
     def endpoint(self, reactor: Any) -> IStreamServerEndpoint:
         """The endpoint, which presents what there is at the time of each handshake."""
         if self._arguments.kind == "ssl":
-            taken = self.rotating.value
+            taken = self.rotating.value.made
             return endpoints.SSL4ServerEndpoint(reactor, taken.port, self, taken.backlog, taken.interface)
         found: Any = endpoints.serverFromString(reactor, str(self._arguments))
         return _Wrapped(found.endpoint, self)
 
-    def _load(self, contents: Mapping[str, bytes]) -> Any:
+    def _load(self, contents: Mapping[str, bytes]) -> _Loaded:
+        return _Loaded(self._made(contents), validity_of(self._arguments.name, b"\n".join(contents.values())))
+
+    def _made(self, contents: Mapping[str, bytes]) -> Any:
         name = self._arguments.name
         if any(needs_passphrase(each) for each in contents.values()):
             raise UnusableFile(f"{name}: its key is encrypted; expected one without a pass phrase")
@@ -139,6 +143,14 @@ class Presented:
         self._had = _Had(strays if had is None else had.strays, len(pairs), files)
         found: Any = endpoints.serverFromString(None, str(self._arguments))
         return found.connectionCreator
+
+
+@frozen
+class _Loaded:
+    """What was *made* of the files, and how long their certificates are valid."""
+
+    made: Any
+    validity: Validity | None
 
 
 @frozen

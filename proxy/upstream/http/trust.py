@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.errors import ConfigError
+from proxy.mechanism.certificates import Validity, validity_of
 from proxy.mechanism.expiry import expiry_of
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
 from proxy.mechanism.secret_files import needs_passphrase
@@ -29,10 +30,11 @@ _REFUSALS = (SSL.Error, crypto.Error, VerifyError, ValueError, TypeError)
 
 @frozen(eq=False)
 class _Material:
-    """Authorities to trust, and a client certificate with its key."""
+    """Authorities to trust, and a client certificate with its key and its validity."""
 
     authorities: Any
     client: ssl.PrivateCertificate | None
+    validity: Validity | None
 
 
 @implementer(IPolicyForHTTPS)
@@ -96,6 +98,7 @@ class _Keys:
         return _Material(
             ssl.platformTrust() if authorities is None else self._authorities(authorities),
             None if certificate is None or key is None else self._client(certificate, key),
+            None if certificate is None else validity_of(f"{self.table}.client_cert", certificate),
         )
 
     def _authorities(self, pem: bytes) -> Any:
