@@ -137,8 +137,8 @@ TROUBLES: Mapping[Reason, tuple[Cause, str]] = {
 }
 
 #: What is tested with what it takes to cause it: another process that holds a database (test_damaged_records.py), files of
-#: secrets and of users (test_rotating.py, test_upstream_rotation.py), no socket for commands.
-ELSEWHERE = {Reason.DATABASE, Reason.COMMANDS, Reason.ROTATION}
+#: secrets and of users (test_rotating.py, test_upstream_rotation.py), no socket for commands, an issuer of ID tokens.
+ELSEWHERE = {Reason.DATABASE, Reason.COMMANDS, Reason.ROTATION, Reason.ISSUER}
 
 
 def test_every_trouble_is_tested() -> None:

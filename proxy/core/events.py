@@ -159,6 +159,7 @@ class StaleReason(Labelled):
     FAILED = "upstream-failed", "The last request for this page, document or list failed."
     SUSPECT = "upstream-suspect", "The upstreams of the index failed lately, and were not waited for."
     DOWN = "upstream-down", "All upstreams of the index are down."
+    OVERLOADED = "overloaded", "As many requests wait for upstream as may, and this one had an answer at hand."
 
 
 @frozen(slots=True)
