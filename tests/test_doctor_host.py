@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 
 from proxy.cli import main
-from proxy.commands.doctor import printable
+from proxy.commands.doctor import without_controls
 from proxy.doctor.directory import directory_findings
 from proxy.doctor.disk import FileSystem, disk_findings, file_system_of
 from proxy.doctor.findings import Diagnosis, Grade
@@ -219,7 +219,7 @@ async def test_the_command_examines_a_running_proxy_and_ends_with_a_status_for_s
 
 
 def test_a_finding_has_no_control_characters_on_a_terminal() -> None:
-    assert printable("a\x1b[31mb\nc\u202e é") == "a\\x1b[31mb\\nc\\u202e é"
+    assert without_controls("a\x1b[31mb\nc\u202e é") == "a\\x1b[31mb\\nc\\u202e é"
 
 
 @pytest.mark.parametrize(

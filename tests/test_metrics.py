@@ -233,15 +233,27 @@ async def test_nothing_that_clients_or_upstreams_say_becomes_a_label(upstream: F
     assert not [each for each in after if "evil" in each.lower()]
 
 
+async def taking(upstream: FakeUpstream, proxy: Running) -> wire.Client:
+    """A client that has received the head of a large file and takes no more: its request stays in progress."""
+    upstream.add_file("big", "big-1.0.tar.gz", bytes(64_000_000))
+    client = await proxy.connect(await proxy.link("big", "big-1.0.tar.gz"))
+    await client.got(1)
+    client.transport.pauseProducing()
+    return client
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_scrape_is_answered_when_there_is_room_for_nothing_else(upstream: FakeUpstream, run: Start) -> None:
     proxy = await run(upstream, max_connections=4)
+    taker = await taking(upstream, proxy)
     held = upstream.hold("*/held-*")
-    waiting = [await proxy.connect(f"/simple/held-{number}/") for number in range(4)]
-    await upstream.arrived("*/held-*", 4)
+    waiting = [await proxy.connect(f"/simple/held-{number}/") for number in range(3)]
+    await upstream.arrived("*/held-*", 3)
     assert (await proxy.get("/simple/other/")).status == 503
     found = await figures(proxy)
-    assert (found["responses_in_progress"], found["flights page"], found["waiters page"]) == (5, 4, 4)
+    assert (found["responses_in_progress"], found["flights page"], found["waiters page"]) == (5, 3, 3)
+    assert found["shed_total max-connections"] == 1
+    await taker.close()
     held.release()
     for each in waiting:
         await each.reply()
@@ -258,12 +270,13 @@ async def test_metrics_may_have_a_listener_of_their_own(upstream: FakeUpstream, 
     number = port.getHost().port  # type: ignore[attr-defined]  # a TCP port's address has one
     # All that the other listener may have is taken.
     held = upstream.hold("*/held-*")
-    waiting = [await proxy.connect(f"/simple/held-{number}/") for number in range(16)]
-    await upstream.arrived("*/held-*", 16)
+    takers = [await taking(upstream, proxy) for _ in range(4)]
+    waiting = [await proxy.connect(f"/simple/held-{number}/") for number in range(12)]
+    await upstream.arrived("*/held-*", 12)
     assert (await proxy.get("/simple/other/")).status == 503
     reply = await wire.fetch(number, "/-/metrics", Accept="application/openmetrics-text;version=1.0.0,*/*;q=0.1")
     assert (reply.status, reply.headers["content-type"].split(";")[0]) == (200, "application/openmetrics-text")
-    assert b'pypiproxy_requests_total{cache="miss",index="pypi",route="page",status="200"} 1.0' in reply.body
+    assert b'pypiproxy_requests_total{cache="miss",index="pypi",route="page",status="200"} 2.0' in reply.body
     for method, path, status in (
         ("GET", "/simple/six/", 404),
         ("GET", "/-/ready", 404),
@@ -275,6 +288,8 @@ async def test_metrics_may_have_a_listener_of_their_own(upstream: FakeUpstream, 
     held.release()
     for each in waiting:
         await each.reply()
+    for each in takers:
+        await each.close()
 
 
 @pytest_twisted.ensureDeferred

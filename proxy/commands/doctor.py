@@ -92,7 +92,7 @@ def doctor(
 def _refuse_unknown(place: ProxyPlace, upstreams: Sequence[str]) -> None:
     """Raise UsageError for a configuration that does not exist, or for one of *upstreams* that it has not."""
     if place.config is not None and not os.path.exists(place.config):  # pathlib's own fails for a name that is too long
-        raise click.UsageError(f"--config {printable(str(place.config))}: there is no such file")
+        raise click.UsageError(f"--config {without_controls(str(place.config))}: there is no such file")
     if not upstreams:
         return
     try:
@@ -102,10 +102,10 @@ def _refuse_unknown(place: ProxyPlace, upstreams: Sequence[str]) -> None:
     for each in upstreams:
         if each not in names:
             known = f"expected one of: {', '.join(names)}" if names else "the configuration has none"
-            raise click.UsageError(f"--upstream {printable(each)}: {known}")
+            raise click.UsageError(f"--upstream {without_controls(each)}: {known}")
 
 
-def printable(text: str) -> str:
+def without_controls(text: str) -> str:
     """*text*, of which a part may come from anybody's files, without what a terminal would obey."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
@@ -127,9 +127,9 @@ async def _examine(reactor: Any, work: _Work, timeout: float, *, as_json: bool, 
         if as_json:
             say({**asdict(finding), "grade": finding.grade.value})
         elif finding.grade is not Grade.OK or not quiet():
-            click.echo(f"{finding.grade.value:7}  {finding.subject}: {printable(finding.seen)}")
+            click.echo(f"{finding.grade.value:7}  {finding.subject}: {without_controls(finding.seen)}")
             if finding.advice is not None:
-                click.echo(f"         -> {printable(finding.advice)}")
+                click.echo(f"         -> {without_controls(finding.advice)}")
 
     means = build_means(reactor, time.time)
     identity = Identity(user_agent=f"pypiproxy/{proxy.__version__} (doctor)", via="pypiproxy-doctor")

@@ -24,7 +24,6 @@ from zope.interface import implementer
 
 from proxy.core.endpoint import escaped
 from proxy.mechanism.certificates import Validity, validity_of
-from proxy.mechanism.expiry import earliest_expiry
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile, pem_files
 from proxy.mechanism.secret_files import needs_passphrase
@@ -88,10 +87,14 @@ class Presented:
         self._arguments = arguments
         #: What the directory of a ``tls:`` endpoint had when it was last used.
         self._had: _Had | None = None
-        #: When the first of the certificates expires, in seconds since 1970.
-        self.expires: float | None = None
         named = {f"{arguments.name} {key}": path for key, path in arguments.files.items()}
         self.rotating: Rotating[_Loaded] = Rotating(named, self._load, observing)
+
+    @property
+    def expires(self) -> float | None:
+        """When the first of the certificates expires, in seconds since 1970."""
+        validity = self.rotating.value.validity
+        return None if validity is None else validity.ends
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """What a handshake begins with."""
@@ -118,7 +121,6 @@ class Presented:
             found = self._directory(pem) if self._arguments.kind == "tls" else self._taken()
         except _REFUSALS:
             raise UnusableFile(f"{name}: expected PEM files: a certificate and the key that belongs to it") from None
-        self.expires = earliest_expiry(pem)
         return found
 
     def _taken(self) -> _Taken:

@@ -15,7 +15,6 @@ from zope.interface import implementer
 from proxy.core.bounded import BoundedTable
 from proxy.errors import ConfigError
 from proxy.mechanism.certificates import Validity, validity_of
-from proxy.mechanism.expiry import expiry_of
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
 from proxy.mechanism.secret_files import needs_passphrase
 from proxy.settings import UpstreamSettings
@@ -64,8 +63,8 @@ class Trust:
     @property
     def expires(self) -> float | None:
         """When the client certificate expires, in seconds since 1970; ``None`` without one."""
-        client = self.rotating.value.client
-        return None if client is None else expiry_of(client.original)
+        validity = self.rotating.value.validity
+        return None if validity is None else validity.ends
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
         name = hostname.decode("ascii").lower()
