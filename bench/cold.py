@@ -6,7 +6,7 @@ import http.client
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from bench.herd import herd
@@ -24,9 +24,18 @@ _ARRIVAL = 30_000_000
 
 def _pages(settings: Settings, server: Server) -> Sequence[float]:
     """Pages of projects that nobody has asked for, each once, with what the server fetches ahead of its clients."""
-    get(server.page(SMALL_PAGE[0]), PAGE_HEADERS)
+    return _once(settings, server, server.page)
+
+
+def _pages_alone(settings: Settings, server: Server) -> Sequence[float]:
+    """The same without what servers fetch ahead."""
+    return _once(settings, server, server.asked_page)
+
+
+def _once(settings: Settings, server: Server, page: Callable[[str], str]) -> Sequence[float]:
+    get(page(SMALL_PAGE[0]), PAGE_HEADERS)
     settings.upstream.forget()
-    urls = deque(server.page(project) for project, _ in COLD_PAGES)
+    urls = deque(page(project) for project, _ in COLD_PAGES)
     wrong: list[str] = []
     used = server.process.processor()
     began = time.perf_counter()
@@ -74,20 +83,17 @@ def _beside(settings: Settings, server: Server) -> Sequence[float]:
     return outcome.done or float("inf"), load.p99 * 1e3, load.rate
 
 
+_OF_PAGES = (
+    Metric("rate", "pages/s", more_is_better=True),
+    Metric("processor time a page", "ms"),
+    Metric("upstream requests", ""),
+    Metric("wrong answers", ""),
+)
+_NAME = f"cold small pages, {len(COLD_PAGES)} of them"
+
 COLD = (
-    Scenario(
-        f"cold small pages, {len(COLD_PAGES)} of them",
-        (
-            Metric("rate", "pages/s", more_is_better=True),
-            Metric("processor time a page", "ms"),
-            Metric("upstream requests", ""),
-            Metric("wrong answers", ""),
-        ),
-        _pages,
-        cold=True,
-        needs_wrk=False,
-        long=True,
-    ),
+    Scenario(_NAME, _OF_PAGES, _pages, cold=True, needs_wrk=False, long=True),
+    Scenario(f"{_NAME}, nothing in advance", _OF_PAGES, _pages_alone, cold=True, needs_wrk=False, long=True),
     Scenario(
         "hot small page beside an arriving file of 100 MB",
         (

@@ -105,6 +105,10 @@ class Server(ABC):
         """The URL of a project page that needs `LOGIN`, where the server has such; others do not look at it."""
         return self.page(project)
 
+    def asked_page(self, project: str) -> str:
+        """The URL of a project page for which a server fetches nothing but what it is asked for."""
+        return self.page(project)
+
 
 def _environment(home: Path) -> dict[str, str]:
     """This process's, with *home*; modules are compiled once, as they are where something is installed."""
@@ -156,6 +160,10 @@ default = true
 [[index]]
 name = "guarded"
 upstreams = ["up"]
+[[index]]
+name = "asked"
+upstreams = ["up"]
+prefetch = false
 [access]
 users_file = "users"
 [[grant]]
@@ -166,7 +174,10 @@ principals = ["authenticated"]
 
 
 class Pypiproxy(Server):
-    """This project, as ``pypiproxy serve`` runs it with its defaults, and with one more index that is for users only."""
+    """This project, as ``pypiproxy serve`` runs it with its defaults.
+
+    Besides the default index it has one for users only, and one that fetches nothing in advance.
+    """
 
     name = "pypiproxy"
 
@@ -183,6 +194,9 @@ class Pypiproxy(Server):
 
     def guarded_page(self, project: str) -> str:
         return f"{self.base}/index/guarded/simple/{project}/"
+
+    def asked_page(self, project: str) -> str:
+        return f"{self.base}/index/asked/simple/{project}/"
 
     def _start(self) -> None:
         config, users = self.place / "pypiproxy.toml", self.place / "users"
