@@ -112,6 +112,22 @@ async def test_a_rule_that_lets_jobs_read_restricts_what_they_read(
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_issuer_that_is_down_is_reported_and_changes_nothing_else(
+    run: Start, stocked: FakeUpstream, issuer: FakeIssuer
+) -> None:
+    service = await run(stocked, ci=jobs_of(issuer), grants=(GrantSettings(role="reader", principals=("anonymous",)),))
+    id_token = issuer.token()
+    issuer.stop()
+    reply = await post(service.port, "/_/oidc/mint-token", json.dumps({"token": id_token}).encode(), JSON)
+    assert reply.status == 503, reply
+    ready = await service.get("/-/ready")
+    words = f"degraded: the issuer github ({issuer.url}) connection refused"
+    assert (ready.status, words in ready.body.decode()) == (200, True), ready
+    assert 'pypiproxy_degraded{reason="issuer-down"} 1.0' in (await service.get("/-/metrics")).body.decode()
+    assert await status(service) == 200
+
+
+@pytest_twisted.ensureDeferred
 async def test_without_the_table_there_is_no_exchange(run: Start, stocked: FakeUpstream) -> None:
     service = await run(stocked)
     assert (await service.get("/_/oidc/audience")).status == 404

@@ -137,7 +137,8 @@ TROUBLES: Mapping[Reason, tuple[Cause, str]] = {
 }
 
 #: What is tested with what it takes to cause it: another process that holds a database (test_damaged_records.py), files of
-#: secrets and of users (test_rotating.py, test_upstream_rotation.py), no socket for commands, an issuer of ID tokens.
+#: secrets and of users (test_rotating.py, test_upstream_rotation.py), no socket for commands, an issuer of ID tokens
+#: (test_service_identity.py).
 ELSEWHERE = {Reason.DATABASE, Reason.COMMANDS, Reason.ROTATION, Reason.ISSUER}
 
 
