@@ -1,52 +1,55 @@
-"""The running proxy: in which order its rooms are built, started and stopped.  Each is built by :mod:`proxy.composition`."""
+"""The running proxy: in which order its rooms are built, started and stopped.  Each is built by :mod:`proxy.composition`.
+
+What the configuration says is in a *generation* (:mod:`proxy.composition.generation`).  `ProxyService.succeed` puts another one
+in its place: requests that come from then on are answered by that one, and what is under way ends with the one that began it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxy.access.principals import WARM
 from proxy.access.rights import Rights
-from proxy.composition.accounts import build_access, has_own_readers
-from proxy.composition.caches import build_caches, sweep
-from proxy.composition.claims import build_claims, carried_claims
-from proxy.composition.commands import build_commands
+from proxy.administration.evaluating import Evaluating
+from proxy.administration.operations import Administration
+from proxy.administration.parts import IndexParts, Observed, Proxied
+from proxy.composition.caches import sweep
+from proxy.composition.commands import Commands, build_commands
 from proxy.composition.exposed import tell_exposed
 from proxy.composition.figures import ServiceFigures, SpaceFigures
-from proxy.composition.group import GroupKind
-from proxy.composition.hosted import HostedKind
-from proxy.composition.indexes import IndexKind, build_indexes
-from proxy.composition.means import build_means
+from proxy.composition.generation import Founded, Generation, PresentOperations, build_generation
+from proxy.composition.indexes import IndexKind
+from proxy.composition.lasting import build_lasting
 from proxy.composition.probing import Probing
 from proxy.composition.process import calm_collector
-from proxy.composition.proxied import ProxyKind
-from proxy.composition.statistics import build_statistics
-from proxy.composition.storage import open_storage, read_storage
-from proxy.composition.upstreams import build_clients
 from proxy.composition.watching import build_watch
-from proxy.composition.web import build_web
+from proxy.composition.web import Readiness, Web
 from proxy.core.amounts import duration
 from proxy.core.troubles import Trouble
 from proxy.host.lag import LagMeter
 from proxy.host.rotation import Rotation
 from proxy.host.supervisor import tell_ready, tell_stopping
-from proxy.interfaces import Clock
+from proxy.interfaces import Clock, IReceiving, Operation
 from proxy.mechanism.clocks import steady
+from proxy.mechanism.flight import swallow
 from proxy.mechanism.rotating import Rotating
 from proxy.mechanism.waiting import WaitingRoom
 from proxy.model import EMPTY
 from proxy.policy.policy import STANDARD, Policy
 from proxy.settings import Settings, WarmSettings
+from proxy.statistics.metrics import Figure
+from proxy.web.operations import Health
+from proxy.web.serving import Front
 
 if TYPE_CHECKING:
-    from proxy.composition.ci import BuiltExchange
+    from proxy.host.following import Following
 
 
 class ProxyService(MultiService):
@@ -69,100 +72,169 @@ class ProxyService(MultiService):
         serving: bool = True,
         reading: bool = False,
         kinds: Mapping[str, IndexKind] = EMPTY,
+        others: Mapping[str, Operation] = EMPTY,
     ) -> None:
         super().__init__()
         self._reactor = reactor
-        self._settings = settings
         self._serving = serving and not reading
-        self._means = build_means(reactor, clock)
-        self.storage = (read_storage if reading else open_storage)(settings.server, self._means)
-        self.caches = build_caches(
-            settings.server, settings.indexes, self.storage, self._means, divided=has_own_readers(settings)
-        )
-        self._statistics = build_statistics(self.storage, self._means, reading=reading)
-        self._clients = build_clients(settings, self.storage.place.name, self._means)
-        proxied = ProxyKind(settings, self.storage, self.caches, self._clients, policy, self._means)
-        self.claims = build_claims(
-            settings,
-            self.caches.claims,
-            self.caches.records,
-            lambda index: self.storage.lists(index, self._means.work),
-            self._means.work,
-            clock,
-        )
-        hosted = HostedKind(settings, self.storage, self.caches, policy, self._means, self.claims, reading=reading)
-        groups = GroupKind(settings, self.storage, self.claims, self._means)
-        built_in = {"proxy": proxied.build, "hosted": hosted.build, "group": groups.build}
-        self._indexes = build_indexes(settings.indexes, {**built_in, **kinds})
-        self.indexes, self.proxied, self.receiving = self._indexes.parts, self._indexes.proxied, self._indexes.receiving
-        self.first_uploader = self._indexes.first_uploader
-        self._access = build_access(settings, self.storage, self._means, self.first_uploader, reading=reading)
-        self._exchange = self._built_exchange()
+        self._lasting = build_lasting(settings, reactor, clock, reading=reading)
+        self.storage, self.caches, self.claims = self._lasting.storage, self._lasting.caches, self._lasting.claims
+        means = self._lasting.means
         self._rotation = Rotation(self._rotating, reactor, clock)
-        issuers = () if self._exchange is None else (self._exchange.look,)
-        space = SpaceFigures(self.storage, self.caches)
+        statistics, space = self._lasting.statistics, SpaceFigures(self.storage, self.caches)
+        evaluating = Evaluating(statistics.book, clock)
         self.waiting = WaitingRoom(settings.server.max_waiting, reactor)
-        others = (self._look_at_commands, self._rotation.look, self.waiting.look, self._statistics.look, space.look, *issuers)
-        self._watch = build_watch(self.storage, self.caches, self._indexes, self._means, *others)
-        self._means.metrics.watch(space)
-        self._means.metrics.watch(ServiceFigures(self._indexes, self.caches, self._clients, self._access, self._means))
-        look = self._watch.look
-        carried = partial(carried_claims, settings, self.caches.claims, self.claims)
-        self._commands = build_commands(
-            self._indexes,
-            self.storage,
-            self.caches,
-            carried,
-            self._access,
-            self._means,
-            self._clients,
-            self.claims,
-            self._statistics.book,
-            look,
-            serving=self._serving,
+        of_present = (self._look_at_indexes, self._look_at_issuers)
+        looks = (self._look_at_commands, self._rotation.look, self.waiting.look, statistics.look, space.look, *of_present)
+        self._watch = build_watch(self.storage, self.caches, means, *looks)
+        readiness = Readiness()
+        self._commands: Commands = build_commands(
+            PresentOperations(lambda: self.present), self.storage, means, serving=self._serving
         )
-        self.administration = self._commands.administration
-        self._web = build_web(
-            settings,
-            self._indexes,
-            self.caches,
-            self._clients.identity,
-            self._means,
-            look,
-            self._access,
-            rights or self._access.rights,
-            self.storage,
-            None if self._exchange is None else self._exchange.exchange,
-            self.claims,
-            self._statistics.book,
-            self.waiting,
-            serving=serving,
+        self._founded = Founded(
+            policy=policy,
+            rights=rights,
+            kinds=kinds,
+            observed=Observed(
+                look=self._watch.look,
+                answered=lambda: means.metrics.answers() if self._serving else None,
+                saved=means.metrics.saved,
+                statistics=evaluating.overview,
+                since=means.clock() if self._serving else None,
+            ),
+            health=Health(lambda: readiness.phase, self._watch.look),
+            carrying=self._commands.carrying,
+            room=self.waiting,
+            reading=reading,
+            others={"statistics": evaluating.statistics, **others},
         )
-        self.front = self._web.front
+        self.present = build_generation(settings, self._lasting, self._founded)
+        #: Generations that end what they have begun, each with what fires when it has; and what is being closed after that.
+        self._quiet: dict[Generation, Deferred[None]] = {}
+        self._closing: set[Deferred[None]] = set()
+        listen = settings.server.listen if serving else ()
+        self._web = Web(settings, self.present.serving, readiness, means, self.waiting, listen=listen)
         self.probing = Probing(
             settings.server.probe_listen if self._serving else (),
             reactor,
-            lambda: self._web.readiness.phase,
+            lambda: readiness.phase,
             lambda: self._watch.troubles,
         )
+        means.metrics.watch(space)
+        means.metrics.watch(self._figures)
         self._cleaning: Deferred[None] = succeed(None)
+        self._follows = False
+        self._following: Following | None = None
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
-        lag = LagMeter(reactor, self._means.metrics)
-        regular = (self._watch, self._statistics.counting, lag) if self._serving else ()
         self.metrics_listenings = self._web.scraped.listenings
+        regular = (self._watch, statistics.counting, LagMeter(reactor, means.metrics)) if self._serving else ()
         for each in (*self.listenings, *self.metrics_listenings, *self.admin_sockets, *regular):
             each.setServiceParent(self)
 
-    def follow(self, settings: WarmSettings) -> None:
-        """Keep ready what *settings* name.  Raises ConfigError when this service listens nowhere it could be asked."""
-        # Few services do, and a resolver's modules take a while to load.
-        from proxy.composition.warming import build_following
+    # -- what holds at present -----------------------------------------------------------------------------------------------
 
-        build_following(settings, self.listenings, self._access, self.administration, self._reactor).setServiceParent(self)
+    @property
+    def settings(self) -> Settings:
+        """The present settings."""
+        return self.present.settings
+
+    @property
+    def front(self) -> Front:
+        """What answers requests."""
+        return self._web.front
+
+    @property
+    def administration(self) -> Administration:
+        """What operators may ask for."""
+        return self.present.administration
+
+    @property
+    def indexes(self) -> Mapping[str, IndexParts]:
+        """The indexes, by name."""
+        return self.present.indexes.parts
+
+    @property
+    def proxied(self) -> Mapping[str, Proxied]:
+        """Those that ask upstreams themselves."""
+        return self.present.indexes.proxied
+
+    @property
+    def receiving(self) -> Mapping[str, IReceiving]:
+        """What takes uploads."""
+        return self.present.indexes.receiving
+
+    def first_uploader(self, index: str, project: str) -> str | None:
+        """Who uploaded first to *project* of *index*."""
+        return self.present.indexes.first_uploader(index, project)
 
     def own_index_url(self) -> str:
         """The default index at the first listener, with a password by which this process may read everything."""
-        return self._access.entrusted(self.listenings[0].local_url(), WARM)
+        return self.present.access.entrusted(self.listenings[0].local_url(), WARM)
+
+    # -- another configuration -----------------------------------------------------------------------------------------------
+
+    def follow(self, settings: WarmSettings | None) -> None:
+        """Keep ready what *settings* name, and what settings that succeed them name.
+
+        Raises ConfigError when this service listens nowhere it could be asked.
+        """
+        self._follows = True
+        self._replace_following(self._built_following(settings))
+
+    def _built_following(self, settings: WarmSettings | None) -> Following | None:
+        if settings is None:
+            return None
+        # Few services do, and a resolver's modules take a while to load.
+        from proxy.composition.warming import build_following
+
+        async def perform(operation: str, **arguments: Any) -> Any:
+            return await self.administration.perform(operation, **arguments)
+
+        return build_following(settings, self.listenings, lambda: self.present.access, perform, self._reactor)
+
+    def _replace_following(self, following: Following | None) -> None:
+        before, self._following = self._following, following
+        if before is not None:
+            swallow(maybeDeferred(before.disownServiceParent))
+        if following is not None:
+            following.setServiceParent(self)
+
+    def succeed(self, settings: Settings) -> Deferred[None]:
+        """Have *settings* hold from the next request on.  Fires when all that was begun before has ended.
+
+        What needs a new process, such as ``listen`` and ``data_dir``, has to be in *settings* as it is.  Raises ConfigError;
+        then everything is as before.
+        """
+        before = self.present
+        warms_anew = self._follows and settings.warm != before.settings.warm
+        warming = self._built_following(settings.warm) if warms_anew else None
+        self.present = build_generation(settings, self._lasting, self._founded)
+        self.present.hold()
+        self._web.serve(settings, self.present.serving)
+        if self.running and self._serving:
+            self.present.start()
+            tell_exposed(settings)
+        if warms_anew:
+            self._replace_following(warming)
+        self._quiet[before] = Deferred.fromCoroutine(before.quiet())
+        return Deferred.fromCoroutine(self._end(before, self._quiet[before]))
+
+    async def _end(self, generation: Generation, quiet: Deferred[None]) -> None:
+        """Close what only *generation* holds, when it is *quiet*."""
+        try:
+            await quiet
+        except CancelledError:
+            return  # the service stops, and closes everything
+        del self._quiet[generation]
+        self._web.forget(generation.serving)
+        left = generation.holdings.leave()
+        left.stop()
+        closing = Deferred.fromCoroutine(left.close())
+        self._closing.add(closing)
+        await closing
+        self._closing.discard(closing)
+
+    # -- start and stop ------------------------------------------------------------------------------------------------------
 
     def startService(self) -> None:
         calm_collector()
@@ -170,9 +242,9 @@ class ProxyService(MultiService):
         if self._serving:
             self.caches.begin()
             self._web.tell_limit()
-            tell_exposed(self._settings)
+            tell_exposed(self.settings)
             self._cleaning = self.caches.tidy()
-            self._indexes.start()
+            self.present.start()
         super().startService()
         self.probing.start()
         if self._serving:
@@ -191,56 +263,56 @@ class ProxyService(MultiService):
             self._commands.close()
             self._cleaning.cancel()
             self._watch.close()
-            self._indexes.stop()
-            await self.caches.files.close()
-            await self._indexes.close()
-            await self._clients.close()
-            await self.caches.close()
-            if self._exchange is not None:
-                await self._exchange.close()
-            await self._access.close()
-            await self._statistics.close()
-            await self.storage.close()
+            await self._close_generations()
+            await self._lasting.close()
         finally:
-            self._access.stop()
             self._commands.stop()
-            self._means.stop()
-            self._statistics.stop()
-            self.storage.stop()
+            self._lasting.stop()
             await self.probing.stop()
 
     async def _take_leave(self) -> None:
         """Let balancers and the service manager know that it stops, and go on until balancers have noticed."""
         self._web.readiness.end()
         self.probing.report()
-        server = self._settings.server
+        server = self.settings.server
         if self._serving:
             tell_stopping(server.stop_pause + server.drain_time)
             if server.stop_pause:
                 self.log.info("not ready any more: stopping in {time}", time=duration(server.stop_pause))
                 await deferLater(self._reactor, server.stop_pause)
 
+    async def _close_generations(self) -> None:
+        ending = list(self._quiet)
+        for quiet in self._quiet.values():
+            quiet.cancel()
+        left = [each.holdings.leave() for each in (*ending, self.present)]
+        for each in left:
+            each.stop()
+        await self.caches.files.close()
+        for each in left:
+            await each.close()
+        for closing in list(self._closing):
+            await closing
+
+    # -- what is looked at regularly -----------------------------------------------------------------------------------------
+
     def _rotating(self) -> Sequence[Rotating[Any]]:
         """The files that may be replaced while this runs."""
-        of_listeners = (file for each in (*self.listenings, *self.metrics_listenings) for file in each.rotating)
-        return [
-            *self._clients.rotating,
-            *of_listeners,
-            *self._access.rotating,
-            *([] if self._exchange is None else self._exchange.rotating),
-        ]
+        listenings = (*self.listenings, *self.metrics_listenings)
+        return [*self.present.rotating, *(file for each in listenings for file in each.rotating)]
 
-    def _built_exchange(self) -> BuiltExchange | None:
-        if self._settings.ci is None:
-            return None
-        # Few services have one, and what verifies signatures takes a while to load.
-        from proxy.composition.ci import build_exchange
-
-        access = self._access
-        return build_exchange(self._settings.ci, self._clients.identity, access.jobs, access.audit, self._means)
+    def _figures(self) -> Iterator[Figure]:
+        present = self.present
+        return ServiceFigures(present.indexes, self.caches, present.clients, present.access, self._lasting.means)()
 
     async def _look_at_commands(self) -> Sequence[Trouble]:
         return await self._commands.look()
+
+    async def _look_at_issuers(self) -> Sequence[Trouble]:
+        return () if self.present.exchange is None else await self.present.exchange.look()
+
+    async def _look_at_indexes(self) -> Sequence[Trouble]:
+        return await self.present.indexes.look()
 
 
 def build(
@@ -253,14 +325,17 @@ def build(
     serving: bool = True,
     reading: bool = False,
     kinds: Mapping[str, IndexKind] = EMPTY,
+    others: Mapping[str, Operation] = EMPTY,
 ) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
 
     With *reading* it listens beside the proxy that works on the data directory, and changes nothing there.
 
     *policy* says what clients may see, *rights* what each of them may do, *kinds* how indexes of other kinds are built, or of
-    the same ones.  *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what can
-    never be right.
+    the same ones; *others* are operations besides those on indexes.  *clock* tells the wall time; *reactor* goes by a steady
+    one from now on.  Raises ConfigError for what can never be right.
     """
     steady(reactor)
-    return ProxyService(settings, reactor, clock, policy=policy, rights=rights, serving=serving, reading=reading, kinds=kinds)
+    return ProxyService(
+        settings, reactor, clock, policy=policy, rights=rights, serving=serving, reading=reading, kinds=kinds, others=others
+    )

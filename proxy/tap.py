@@ -168,8 +168,7 @@ def makeService(options: Options) -> IService:
             with as_user():
                 service = build(settings, reactor)
             service.setServiceParent(instance)
-            if settings.warm is not None:
-                service.follow(settings.warm)
+            service.follow(settings.warm)
             with _naming(file, "--listen", "listen", given=bool(options["listen"])):
                 for listening in service.listenings:
                     listening.open()

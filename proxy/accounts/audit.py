@@ -106,6 +106,10 @@ class AuditLog:
         self._writing: Deferred[None] = succeed(None)
         self._failing = False
 
+    def configure(self, size: int, files: int) -> None:
+        """Rotate the file when it has *size* bytes from now on, and keep *files* parts in all."""
+        self._file = evolve(self._file, size=size, files=files)
+
     def note(self, entry: Audited) -> None:
         if entry.outcome is AuditOutcome.DONE or entry.outcome is AuditOutcome.FAILED:
             self._add(entry)

@@ -48,14 +48,25 @@ class ClaimBook:
 
     def __init__(self, records: IVersionedRecords, owns: Mapping[str, Collection[str]]) -> None:
         self._records = records
-        self.stated = owns
-        self._owns = {index: Patterns(patterns) for index, patterns in owns.items()}
+        self.stated: Mapping[str, Collection[str]] = {}
+        self._owns: dict[str, Patterns] = {}
         #: By project, then by index; ``None`` until they have been read.  What is in it is replaced and never changed.
         self._claims: dict[str, Mapping[str, NameClaim]] | None = None
         self._reads: Flights[None] = Flights()
         self._changing = DeferredLock()
         self._told = False
         self.generation = 0
+        self.configure(owns)
+
+    def configure(self, owns: Mapping[str, Collection[str]]) -> None:
+        """From now on *owns* has the patterns of each hosted index that is configured, by its name."""
+        if owns == self.stated and owns.keys() == self._owns.keys():
+            return
+        self.stated = owns
+        self._owns = {index: Patterns(patterns) for index, patterns in owns.items()}
+        self.generation += 1
+        if self._told and self._claims is not None:
+            self._tell()
 
     # -- what there is -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -44,6 +44,7 @@ Committed = Callable[[Wanted, str, int], Awaitable[None]]
 class _Download:
     """One download under way, from before its partial file is open."""
 
+    upstreams: IUpstreams
     opened: Waiters[None] = field(factory=Waiters)
     spool: Spool | None = None
     #: Ends when nothing is left to be done; never cancelled.
@@ -172,6 +173,11 @@ class FileCache:
         # On a full disk the window may have moved on already.
         return spool.reader() if spool.joinable else await self.download(wanted, upstreams, committed)
 
+    def done_with(self, upstreams: Sequence[IUpstreams]) -> Deferred[None]:
+        """Wait until no download from any of *upstreams* is under way."""
+        downloads = [each.run for each in self._downloads.values() if each.upstreams in upstreams]
+        return DeferredList([_end_of(run) for run in downloads if run is not None]).addCallback(lambda results: None)
+
     def close(self) -> Deferred[None]:
         """Cancel every download; what has arrived stays for the next start."""
         downloads = list(self._downloads.values())
@@ -181,7 +187,7 @@ class FileCache:
         return ended.addCallback(lambda results: None)
 
     def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
-        download = self._downloads[key] = _Download()
+        download = self._downloads[key] = _Download(upstreams)
         context = copy_context()
         context.run(anybody_waits.set, download.is_wanted)
         context.run(waiting.set, UNCOUNTED)
@@ -283,6 +289,18 @@ class FileCache:
     def _forget(self, key: str, download: _Download) -> None:
         if self._downloads.get(key) is download:
             del self._downloads[key]
+
+
+def _end_of(run: Deferred[None]) -> Deferred[None]:
+    """Fires when *run* has ended, whatever came of it; cancelling it changes nothing about *run*."""
+    ended: Deferred[None] = Deferred()
+
+    def told(outcome: T) -> T:
+        ended.callback(None)
+        return outcome
+
+    run.addBoth(told)
+    return ended
 
 
 def _commit(partial: IPartialFile, data: bytes, sha256: str) -> None:

@@ -69,6 +69,10 @@ class PinnedBook:
         #: Held while a file is evicted and while the book changes: what is reported as pinned has not just gone.
         self.lock = DeferredLock()
 
+    def configure(self, hosted: Collection[str]) -> None:
+        """From now on the files of the indexes named *hosted* never go."""
+        self._hosted = hosted
+
     async def pin(self, index: str, project: str, which: str | None = None) -> list[str]:
         """Pin files of *project* (normalised) that are stored now: all of them, or those of the version or name *which*.
 

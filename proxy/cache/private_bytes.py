@@ -27,6 +27,13 @@ class PrivateBytes:
         self._is_read = False
         self._reads: Flights[None] = Flights()
 
+    def configure(self, proxies: Collection[str], *, divided: bool) -> None:
+        """From now on the *proxies* are these, with different readers or not.  What was for others stays so."""
+        if frozenset(proxies) != self._proxies:
+            self._proxies = frozenset(proxies)
+            self._is_read = False
+        self._divided = divided
+
     def add(self, sha256: str) -> None:
         """Told of bytes that are about to be stored for a hosted index."""
         self._digests.add(sha256)

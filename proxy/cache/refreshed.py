@@ -100,9 +100,9 @@ class Source(Protocol):
         """What to tell a client when upstream definitely has nothing under *key*."""
 
 
-@frozen
+@define
 class Terms:
-    """The terms on which everything of one index is refreshed.
+    """The terms on which everything of one index is refreshed; *limits* may be replaced at any time.
 
     *limits* say how stale it may be; *recorder* is told what is worth counting.  *reactor* has the steady clock and the timers.
     The age of what was confirmed in an earlier run is told by *clock*; from then on nobody's setting a clock makes it older or
@@ -132,7 +132,7 @@ class Refreshed:
         self._source = source
         self._upstreams = upstreams
         self._reactor = terms.reactor
-        self._limits = terms.limits
+        self._terms = terms
         self._recorder = terms.recorder
         self._entries: DividedTable[str, _Entry] = DividedTable(_entries(_FOUND), _entries(_MISSING), lambda entry: entry.found)
         self._refreshes: Flights[Head] = Flights()
@@ -217,7 +217,7 @@ class Refreshed:
     def _decide(self, entry: _Entry, no_cache: bool) -> Decision:
         age = self._reactor.seconds() - entry.confirmed
         condition = self._upstreams.condition()
-        return decide(entry.head, age, self._limits, condition, resting=entry.failures > 0, no_cache=no_cache)
+        return decide(entry.head, age, self._terms.limits, condition, resting=entry.failures > 0, no_cache=no_cache)
 
     def _at_once(self, key: str, entry: _Entry, decision: Decision) -> Served:
         if (
@@ -266,14 +266,14 @@ class Refreshed:
                 first.callback(outcome)
 
         refresh.addBoth(arrived)
-        deadline = self._reactor.callLater(self._limits.soft_deadline, first.callback, None)
+        deadline = self._reactor.callLater(self._terms.limits.soft_deadline, first.callback, None)
         try:
             head = await first
         finally:
             if deadline.active():
                 deadline.cancel()
         if head is None:
-            self._slow(self._limits.soft_deadline)
+            self._slow(self._terms.limits.soft_deadline)
         return head
 
     async def _ask(self, key: str, entry: _Entry, *, forced: bool = False) -> Head:

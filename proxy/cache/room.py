@@ -109,6 +109,14 @@ class Room:
         self._loop = LoopingCall(self._regularly)
         self._loop.clock = reactor
 
+    def configure(self, max_size: int | None, min_free: int | None) -> None:
+        """Keep within these limits from now on."""
+        if (max_size, min_free) != (self._max_size, self._min_free):
+            self._max_size, self._min_free = max_size, min_free
+            self._rest_until = 0.0
+            if self._loop.running:
+                self._look()
+
     @property
     def max_size(self) -> int | None:
         """Bytes that all files may have together, ``None``: any number."""

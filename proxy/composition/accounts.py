@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from proxy.access.principals import Principal
 from proxy.access.rights import FirstUploader, Grant, GrantedRights
@@ -18,29 +18,43 @@ from proxy.accounts.jobs import JobTokens
 from proxy.accounts.tokens import Tokens
 from proxy.accounts.users import UsersFile
 from proxy.composition.means import Means
+from proxy.composition.shared import HeldParts
 from proxy.composition.storage import Storage
 from proxy.core.warming import AGENT
 from proxy.mechanism.offload import Offload
 from proxy.mechanism.rotating import Rotating
-from proxy.settings import CiSettings, GrantSettings, LdapSettings, Settings
+from proxy.settings import AccessSettings, CiSettings, GrantSettings, LdapSettings, Settings
 
 if TYPE_CHECKING:
     from proxy.identity.ldap import LdapDirectory
 
 
 @frozen(kw_only=True)
-class AccessRoom:
-    """All of it.  *hashing* is the thread for passwords: hashes take long, and memory, so there is one at a time.
-
-    *directory* knows users who are not in the file, if there is one.
+class AccountStores:
+    """What lasts as long as the service.  *hashing* is the thread for passwords: hashes take long, and memory, so there is one
+    at a time.
     """
 
-    rights: GrantedRights
-    accounts: Accounts
-    users: UsersFile
     tokens: Tokens
     audit: AuditLog | Unaudited
     hashing: Offload
+
+    def configure(self, access: AccessSettings) -> None:
+        """Keep the audit log within the limits of *access* from now on."""
+        if isinstance(self.audit, AuditLog):
+            self.audit.configure(access.audit_size, access.audit_files)
+
+    async def close(self) -> None:
+        """Write what is in memory only."""
+        await self.audit.close()
+
+
+@frozen(kw_only=True)
+class LoginRoom:
+    """Who can log in, and what is remembered of it.  *directory* knows users who are not in the file, if there is one."""
+
+    accounts: Accounts
+    users: UsersFile
     directory: LdapDirectory | None = None
 
     @property
@@ -48,27 +62,44 @@ class AccessRoom:
         """The files that have to be looked at regularly."""
         return [*self.users.rotating, *(() if self.directory is None else self.directory.rotating)]
 
+    def close(self) -> None:
+        """Give up what is being verified."""
+        self.accounts.close()
+
+    def stop(self) -> None:
+        """End the threads."""
+        if self.directory is not None:
+            self.directory.stop()
+
+
+@frozen(kw_only=True)
+class AccessRoom:
+    """All of it, as one configuration has it."""
+
+    rights: GrantedRights
+    stores: AccountStores
+    logins: LoginRoom
+
+    @property
+    def accounts(self) -> Accounts:
+        """Who stands behind a credential."""
+        return self.logins.accounts
+
+    @property
+    def audit(self) -> AuditLog | Unaudited:
+        """The record of who did what."""
+        return self.stores.audit
+
     @property
     def jobs(self) -> JobTokens:
         """What makes tokens for CI jobs."""
-        return JobTokens(self.tokens, self.accounts)
+        return JobTokens(self.stores.tokens, self.accounts)
 
     def entrusted(self, url: str, principal: Principal) -> str:
         """The default index of this proxy, which is at *url*, with a password for *principal*, a part of this process."""
         parts = urlsplit(url)
         netloc = f"{AGENT}:{self.accounts.entrust(principal)}@{parts.netloc}"
         return urlunsplit(parts._replace(netloc=netloc, path="/simple/"))
-
-    async def close(self) -> None:
-        """Write what is in memory only."""
-        self.accounts.close()
-        await self.audit.close()
-
-    def stop(self) -> None:
-        """End the threads."""
-        self.hashing.stop()
-        if self.directory is not None:
-            self.directory.stop()
 
 
 def grant_of(settings: GrantSettings) -> Grant:
@@ -77,30 +108,48 @@ def grant_of(settings: GrantSettings) -> Grant:
     return Grant(Scope(Role(settings.role), extent), settings.principals)
 
 
-def build_access(
-    settings: Settings, storage: Storage, means: Means, first_uploader: FirstUploader, *, reading: bool
-) -> AccessRoom:
-    """The users, tokens and rights of *settings*; *first_uploader* tells who began a project of a hosted index.
+def build_account_stores(access: AccessSettings, storage: Storage, means: Means, *, reading: bool) -> AccountStores:
+    """The tokens and the audit log of *storage*.  Who is only *reading* writes nothing."""
+    book = AuditFile(storage.directory / audit.NAME, access.audit_size, access.audit_files, storage.place.is_ours)
+    log = Unaudited() if reading else AuditLog(book, means.disk, means.reactor, means.clock)
+    return AccountStores(tokens=Tokens(storage.ledger, means.clock), audit=log, hashing=Offload(means.reactor, 1, "passwords"))
 
-    Who is only *reading* writes nothing.
+
+def build_access(
+    settings: Settings,
+    stores: AccountStores,
+    holding: HeldParts[LoginRoom],
+    storage: Storage,
+    means: Means,
+    first_uploader: FirstUploader,
+) -> AccessRoom:
+    """The users and rights of *settings*, with what is in *stores*.
+
+    *first_uploader* tells who began a project of a hosted index.  LoginRoom stay as they are while the same users may log in.
     """
-    access, hashing = settings.access, Offload(means.reactor, 1, "passwords")
+    access = settings.access
+    ldap = access.ldap and _without_secrets_of_files(access.ldap)
+    logins = holding.take((access.users_file, ldap), lambda: _logins(access, stores, storage, means))
+    rights = GrantedRights(map(grant_of, settings.grants), access.groups, first_uploader, _read_by_jobs(settings.ci))
+    return AccessRoom(rights=rights, stores=stores, logins=logins)
+
+
+def _without_secrets_of_files(ldap: LdapSettings) -> LdapSettings:
+    """*ldap* without what is read again from its file when that changes."""
+    return ldap if ldap.bind_password_file is None else evolve(ldap, bind_password=None)
+
+
+def _logins(access: AccessSettings, stores: AccountStores, storage: Storage, means: Means) -> LoginRoom:
     file = UsersFile(
         access.users_file or storage.directory / users.NAME,
         expected=access.users_file is not None,
         observing=means.observing,
-        hashing=hashing,
+        hashing=stores.hashing,
         changed=lambda: accounts.forget(),
     )
-    book = AuditFile(storage.directory / audit.NAME, access.audit_size, access.audit_files, storage.place.is_ours)
-    log = Unaudited() if reading else AuditLog(book, means.disk, means.reactor, means.clock)
-    tokens = Tokens(storage.ledger, means.clock)
     directory = _directory(access.ldap, means)
-    accounts = Accounts(file, tokens, means.reactor, means.clock, log, directory=directory)
-    rights = GrantedRights(map(grant_of, settings.grants), access.groups, first_uploader, _read_by_jobs(settings.ci))
-    return AccessRoom(
-        rights=rights, accounts=accounts, users=file, tokens=tokens, audit=log, hashing=hashing, directory=directory
-    )
+    accounts = Accounts(file, stores.tokens, means.reactor, means.clock, stores.audit, directory=directory)
+    return LoginRoom(accounts=accounts, users=file, directory=directory)
 
 
 def has_own_readers(settings: Settings) -> bool:

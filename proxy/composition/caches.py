@@ -46,6 +46,7 @@ class Caches:
     claims: ClaimBook
     usage: UsageBook
     pinned: PinnedBook
+    private: PrivateBytes
     room: Room
     files: FileCache
 
@@ -109,6 +110,7 @@ def build_caches(
         claims=build_book(indexes, storage.ledger),
         usage=usage,
         pinned=pinned,
+        private=private,
         room=room,
         files=FileCache(storage.files, means.disk, means.recorder, usage.used, room, means.reactor.callLater, private),
     )

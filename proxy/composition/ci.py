@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredList
 
 from proxy.composition.means import Means
@@ -38,6 +38,12 @@ class BuiltExchange:
     async def close(self) -> None:
         """Close the connections to issuers."""
         await DeferredList([Deferred.fromCoroutine(each.close()) for each in self.issuers], consumeErrors=True)
+
+
+def exchange_key(settings: CiSettings, logins: Hashable, identity: Identity) -> Hashable:
+    """What an exchange is made of: the same exchange goes on while that is the same."""
+    issuers = tuple(each if each.token_file is None else evolve(each, token=None) for each in settings.issuers)
+    return evolve(settings, issuers=issuers), logins, identity.user_agent
 
 
 def build_exchange(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from proxy.bundle.cache import CarriedClaims
 from proxy.cache.claims import ClaimBook
 from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
 from proxy.interfaces import Clock, IOffload, IOwnership, IRecordStore, IVersionedRecords
-from proxy.repository.claiming import Claims, Kept, Neighbours, neighbourhood
+from proxy.repository.claiming import Beside, Claims, Kept, Neighbours, neighbourhood
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.lists import ListFiles
 
@@ -31,9 +31,19 @@ def reserving(settings: Settings, index: str) -> frozenset[str]:
     return hosted_names(settings) & {*settings.leaves(index), *beside}
 
 
+def owned_patterns(indexes: Iterable[IndexSettings]) -> Mapping[str, Collection[str]]:
+    """The patterns of names that each hosted one of *indexes* owns."""
+    return {each.name: each.owns for each in indexes if each.kind == "hosted"}
+
+
+def neighbours_of(settings: Settings) -> Mapping[str, Sequence[Beside]]:
+    """The proxy indexes beside each hosted one, in the groups of *settings*."""
+    return neighbourhood(_groups(settings), hosted_names(settings))
+
+
 def build_book(indexes: Iterable[IndexSettings], records: IVersionedRecords) -> ClaimBook:
     """The claims in *records*, with what the hosted ones of *indexes* own."""
-    return ClaimBook(records, {each.name: each.owns for each in indexes if each.kind == "hosted"})
+    return ClaimBook(records, owned_patterns(indexes))
 
 
 def carried_claims(settings: Settings, book: ClaimBook, claims: IOwnership, index: str) -> CarriedClaims:
@@ -55,4 +65,4 @@ def build_claims(
         pages, projects = (HeadedRecords(kind, index, records, offload) for kind in (PAGES, PROJECTS))
         return Kept(pages, projects, lists(index))
 
-    return Claims(book, Neighbours(neighbourhood(_groups(settings), hosted_names(settings)), kept, offload), clock)
+    return Claims(book, Neighbours(neighbours_of(settings), kept, offload), clock)

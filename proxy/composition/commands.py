@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from attrs import frozen
 
 from proxy.administration.accounting import Accounting
 from proxy.administration.claiming import Claiming
-from proxy.administration.evaluating import Evaluating
 from proxy.administration.hosting import Hosting
 from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed, Stores, Working, chosen_hosted
@@ -23,6 +22,7 @@ from proxy.bundle.targets import Targets
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
+from proxy.composition.claims import carried_claims
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.moving import opening
@@ -30,21 +30,21 @@ from proxy.composition.storage import Storage
 from proxy.composition.upstreams import Clients
 from proxy.core.troubles import Trouble
 from proxy.host.adminsocket import AdminSocket
-from proxy.interfaces import IOwnership
+from proxy.interfaces import IOwnership, Operation
 from proxy.mechanism.offload import Offload
+from proxy.model import EMPTY
 from proxy.moving.operation import Importer
-from proxy.statistics.book import StatisticsBook
+from proxy.settings import Settings
 from proxy.web.admin import Admin, site
 
 
 @frozen
 class Commands:
-    """The operations, and the *sockets* that they are served at: none in a service that serves nobody."""
+    """The *sockets* that operations are served at, none in a service that serves nobody; *carrying* is a thread for bundles."""
 
-    administration: Administration
     admin: Admin
     sockets: tuple[AdminSocket, ...]
-    _carrying: Offload
+    carrying: Offload
 
     async def look(self) -> Sequence[Trouble]:
         """What is wrong with the sockets."""
@@ -56,30 +56,35 @@ class Commands:
 
     def stop(self) -> None:
         """End the thread."""
-        self._carrying.stop()
+        self.carrying.stop()
 
 
-def build_commands(
+def build_commands(operations: Mapping[str, Operation], storage: Storage, means: Means, *, serving: bool) -> Commands:
+    """The socket at which *operations* are served, if there are clients at all."""
+    admin = Admin(operations)
+    socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)
+    return Commands(admin, (socket,) if serving else (), Offload(means.reactor, 1, "bundle"))
+
+
+def build_administration(
+    settings: Settings,
     indexes: Indexes,
     storage: Storage,
     caches: Caches,
-    carried: Callable[[str], CarriedClaims],
     access: AccessRoom,
     means: Means,
     clients: Clients,
     claims: IOwnership,
-    statistics: StatisticsBook,
-    look: Callable[[], Awaitable[Sequence[Trouble]]],
-    *,
-    serving: bool,
-) -> Commands:
-    """The operations on *indexes*; *look* finds what is wrong with the service, *serving* is whether it has clients.
+    observed: Observed,
+    carrying: Offload,
+    others: Mapping[str, Operation] = EMPTY,
+) -> Administration:
+    """The operations on *indexes*, and *others*; *observed* is what is known of the running service.
 
-    *carried* gives the claims that matter to an index; *access* has users and tokens.
+    *access* has users and tokens, *carrying* is a thread for bundles.
     """
-    carrying = Offload(means.reactor, 1, "bundle")
-    evaluating = Evaluating(statistics, means.clock)
-    administration = Administration(
+    carried = partial(carried_claims, settings, caches.claims, claims)
+    return Administration(
         indexes.parts,
         Stores(
             files=storage.files,
@@ -87,33 +92,24 @@ def build_commands(
             ledger=caches.ledger,
             pinned=caches.pinned,
             usage=caches.usage,
-            evicting=caches.room.limited,
+            evicting=settings.server.max_size is not None or settings.server.min_free is not None,
             directory=storage.directory,
-            max_size=caches.room.max_size,
+            max_size=settings.server.max_size,
         ),
         Working(disk=means.disk, work=means.work, reactor=means.reactor, clock=means.clock),
-        Observed(
-            look=look,
-            answered=lambda: means.metrics.answers() if serving else None,
-            saved=means.metrics.saved,
-            statistics=evaluating.overview,
-            since=means.clock() if serving else None,
-        ),
+        observed,
         {
             "import": _taking(indexes, storage, caches, carried, carrying, means).take,
-            "statistics": evaluating.statistics,
             "backup": _saving(storage, caches, carrying, means).backup,
             "hosted_import": Importer(partial(chosen_hosted, indexes.parts), opening(clients, means), claims).run,
             **Hosting(indexes.parts).operations,
             **Claiming(indexes.parts, caches.claims, means.clock).operations,
-            **Accounting(indexes.parts, access.users, access.tokens, access.accounts, means.clock).operations,
+            **Accounting(indexes.parts, access.logins.users, access.stores.tokens, access.accounts, means.clock).operations,
+            **others,
         },
         indexes.default,
         access.audit,
     )
-    admin = Admin(administration.operations)
-    socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)
-    return Commands(administration, admin, (socket,) if serving else (), carrying)
 
 
 def _saving(storage: Storage, caches: Caches, carrying: Offload, means: Means) -> Saving:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from proxy.composition.accounts import AccessRoom
@@ -57,7 +57,7 @@ class ServiceFigures:
             d.ThreadPool.WORK: means.work,
             d.ThreadPool.CHECKING: means.checking,
             d.ThreadPool.ROTATION: means.rotation,
-            d.ThreadPool.PASSWORDS: access.hashing,
+            d.ThreadPool.PASSWORDS: access.stores.hashing,
         }
 
     def __call__(self) -> Iterator[Figure]:
@@ -87,14 +87,15 @@ class ServiceFigures:
 class WebFigures:
     """Clients, and the certificates that they are presented."""
 
-    def __init__(self, front: Front, listenings: Sequence[Listening]) -> None:
-        self._front = front
+    def __init__(self, fronts: Callable[[], Sequence[Front]], listenings: Sequence[Listening]) -> None:
+        self._fronts = fronts
         self._listenings = listenings
 
     def __call__(self) -> Iterator[Figure]:
-        yield d.IN_PROGRESS, (), self._front.in_progress
-        yield d.FLIGHTS, (d.FlightKind.REQUEST.value,), self._front.sharing.under_way
-        yield d.WAITERS, (d.FlightKind.REQUEST.value,), self._front.sharing.waiting
+        fronts = self._fronts()
+        yield d.IN_PROGRESS, (), sum(each.in_progress for each in fronts)
+        yield d.FLIGHTS, (d.FlightKind.REQUEST.value,), sum(each.sharing.under_way for each in fronts)
+        yield d.WAITERS, (d.FlightKind.REQUEST.value,), sum(each.sharing.waiting for each in fronts)
         for number, each in enumerate(self._listenings, 1):
             if each.expires is not None:
                 yield d.CERTIFICATE_EXPIRY, (f"listen {number}",), each.expires

@@ -25,16 +25,13 @@ class GroupKind:
         self._storage = storage
         self._claims = claims
         self._means = means
-        #: What each group that is built consists of.
-        self._leaves: dict[str, Mapping[str, IndexParts]] = {}
 
     def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
         """The group that *index* describes."""
         leaves: dict[str, IndexParts] = {}
         for name, member in members.items():
-            for leaf, parts in self._leaves.get(name, {name: member.parts}).items():
+            for leaf, parts in member.leaves or ((name, member.parts),):
                 leaves.setdefault(leaf, parts)
-        self._leaves[index.name] = leaves
         merge = frozenset(index.group.merge) if index.group is not None else frozenset()
         membership = Membership(
             index.name,
@@ -50,4 +47,4 @@ class GroupKind:
 
         offered = group({name: each.repository for name, each in leaves.items()})
         everything = group({name: each.everything for name, each in leaves.items()})
-        return BuiltIndex(IndexParts(offered, everything), closing=(projects,))
+        return BuiltIndex(IndexParts(offered, everything), closing=(projects,), leaves=tuple(leaves.items()))

@@ -65,8 +65,6 @@ class HostedKind:
         self._means = means
         self._claims = claims
         hosted = [each for each in settings.indexes if each.hosted is not None]
-        #: Those outside of the data directory.
-        self._directories = {each.name: each.hosted.path for each in hosted if each.hosted is not None and each.hosted.path}
         self._memory = int(settings.server.page_memory * _FOR_PROJECTS / max(1, len(hosted)))
 
     def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
@@ -74,8 +72,7 @@ class HostedKind:
         means, caches, storage = self._means, self._caches, self._storage
         hosted = index.hosted or HostedSettings()
         folder = folder_of(self._settings, index.name, storage.place.prepare)
-        elsewhere = (storage.directory, *(path for name, path in self._directories.items() if name != index.name))
-        bounds = LinkBounds(folder.root, elsewhere)
+        bounds = self._bounds(self._settings, index.name, folder)
         intake = Intake(storage.files, caches.room, caches.pinned, means.disk, means.checking, bounds)
         settling: Settles = NotedFiles(index.name, caches.ledger, means.disk)
         if not self._reading:
@@ -109,6 +106,11 @@ class HostedKind:
             why = f"the directory of index {index.name} cannot be read ({catalogue.trouble}): what is known is served"
             return Trouble(Reason.NOT_READABLE, f"{why}; check that it is there, its owner and its mode")
 
+        def configure(settings: Settings) -> None:
+            following = next((each.hosted for each in settings.indexes if each.name == index.name), None)
+            receiving.configure(following or HostedSettings(), settings.server.min_free)
+            intake.configure(self._bounds(settings, index.name, folder))
+
         offered, everything = repository(self._policy), repository(Policy())
         drop = DropDirectory(catalogue, means.reactor, means.disk)
         return BuiltIndex(
@@ -118,7 +120,13 @@ class HostedKind:
             starting=(drop,),
             look=look,
             first_uploader=lambda project: _claimant(caches.claims.of(project).get(index.name)),
+            configure=configure,
         )
+
+    def _bounds(self, settings: Settings, name: str, folder: Folder) -> LinkBounds:
+        """Where the files of *folder*, the directory of the index *name*, may not be: in the directories of others."""
+        directories = [each.hosted.path for each in settings.indexes if each.name != name and each.hosted is not None]
+        return LinkBounds(folder.root, (self._storage.directory, *(path for path in directories if path is not None)))
 
 
 def _claimant(claim: NameClaim | None) -> str | None:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred, DeferredList
 
 from proxy.administration.parts import IndexParts, Proxied, proxied
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IReceiving, IRepository
 from proxy.mechanism.flight import Flights
 from proxy.model import Condition
-from proxy.settings import IndexSettings
+from proxy.settings import IndexSettings, Settings
 from proxy.statistics.definitions import FlightKind
 
 #: Indexes that are named in one line.
@@ -34,7 +33,7 @@ class Starting(Protocol):
         """Begin."""
 
 
-@frozen
+@frozen(eq=False)
 class BuiltIndex:
     """One index, and what of it has to be stopped, in this order.  *receiving* takes uploads; ``None``: none are taken.
 
@@ -50,6 +49,15 @@ class BuiltIndex:
     look: Callable[[], Trouble | None] = lambda: None
     first_uploader: Callable[[str], str | None] = lambda project: None
     under_way: Mapping[FlightKind, Sequence[Flights[Any]]] = field(factory=dict)
+    #: Told of settings that follow and need no other index.
+    configure: Callable[[Settings], None] = lambda settings: None
+    #: What a group consists of.
+    leaves: tuple[tuple[str, IndexParts], ...] = ()
+
+    def stop(self) -> None:
+        """Stop what is under way."""
+        for each in self.closing:
+            each.close()
 
 
 #: Builds an index of one kind; the indexes that it consists of are built before and given, by name, in their order.
@@ -97,22 +105,10 @@ class Indexes:
         words = f"no upstream answers for {names}: what is cached is served; pypiproxy upstreams says why"
         return [Trouble(Reason.UPSTREAM, words), *others]
 
-    def start(self) -> None:
-        """Begin what works by itself."""
-        for index in self.built.values():
-            for each in index.starting:
-                each.start()
-
     def stop(self) -> None:
         """Stop what is under way."""
         for index in self.built.values():
-            for each in index.closing:
-                each.close()
-
-    async def close(self) -> None:
-        """End what is asked of upstream."""
-        pools = [Deferred.fromCoroutine(each.upstreams.close()) for each in self.proxied.values()]
-        await DeferredList(pools, consumeErrors=True)
+            index.stop()
 
 
 def build_indexes(wanted: Iterable[IndexSettings], kinds: Mapping[str, IndexKind]) -> Indexes:

@@ -62,6 +62,9 @@ class ProxyKind:
         def repository(offering: Offering) -> ProxyRepository:
             return ProxyRepository(sources, offering, metadata, documents, means.work, means.clock, means.recorder)
 
+        def configure(settings: Settings) -> None:
+            terms.limits = next((each.limits for each in settings.indexes if each.name == index.name), index.limits)
+
         offered = repository(self._offering(index, self._policy, prefetch=index.prefetch and not index.offline))
         everything = repository(self._offering(index, Policy(), prefetch=False))
         return BuiltIndex(
@@ -73,6 +76,7 @@ class ProxyKind:
                 FlightKind.LIST: [documents.lists_under_way],
                 FlightKind.METADATA: [metadata.under_way],
             },
+            configure=configure,
         )
 
     def _offering(self, index: IndexSettings, policy: Policy, *, prefetch: bool) -> Offering:

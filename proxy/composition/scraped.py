@@ -20,13 +20,22 @@ _HOT = 0
 
 
 class Scraped:
-    """The listeners ``metrics_listen`` of *settings*, at which *scraping* answers; none without *settings*."""
+    """The listeners ``metrics_listen`` of *settings*, which answer once there is something to :meth:`serve`.
 
-    def __init__(self, scraping: Scraping, callers: Callers, settings: ServerSettings | None, via: str, means: Means) -> None:
+    There are none without *settings*.
+    """
+
+    def __init__(self, settings: ServerSettings | None, means: Means) -> None:
         self._site: BoundedSite | None = None
+        self._means = means
+        self._listen = () if settings is None else settings.metrics_listen
         self.listenings: tuple[Listening, ...] = ()
-        if settings is None or not settings.metrics_listen:
+
+    def serve(self, settings: ServerSettings, scraping: Scraping, callers: Callers, via: str) -> None:
+        """Have *scraping* answer from the next request on."""
+        if not self._listen:
             return
+        means = self._means
         front = Front(
             scraping,
             HotRequests(means.clock, via, _HOT),
@@ -38,11 +47,11 @@ class Scraped:
             space=UrlSpace((), (), None),
             recorder=means.metrics,
         )
-        site = BoundedSite(front, means.reactor, _MOST, settings.idle_timeout, self._full)
-        self._site = site
-        self.listenings = tuple(
-            Listening(each, site, means.reactor, site.make_room, means.observing) for each in settings.metrics_listen
-        )
+        if self._site is not None:
+            self._site.serve(front, _MOST, settings.idle_timeout)
+            return
+        self._site = site = BoundedSite(front, means.reactor, _MOST, settings.idle_timeout, self._full)
+        self.listenings = tuple(Listening(each, site, means.reactor, site.make_room, means.observing) for each in self._listen)
 
     def _full(self, full: bool) -> None:
         """Accept nothing more, or go on accepting."""

@@ -102,13 +102,21 @@ def open_storage(server: ServerSettings, means: Means) -> Storage:
         directory=directory,
         threads=threads,
     )
+    try:
+        refuse_unmeetable(server, storage)
+    except ConfigError:
+        place.close()
+        raise
+    return storage
+
+
+def refuse_unmeetable(server: ServerSettings, storage: Storage) -> None:
+    """Raise ConfigError if *server* has limits that the file system of *storage* can never meet."""
     there = storage.files.capacity()
     if server.min_free is not None and there is not None and server.min_free > there:
-        place.close()
         raise ConfigError(
-            f"server.min_free = {server.min_free:,} bytes: the file system of {directory} has {there:,} bytes in all"
+            f"server.min_free = {server.min_free:,} bytes: the file system of {storage.directory} has {there:,} bytes in all"
         )
-    return storage
 
 
 def read_storage(server: ServerSettings, means: Means) -> Storage:

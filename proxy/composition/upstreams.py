@@ -6,11 +6,11 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList
+from attrs import evolve, frozen
 
 import proxy
 from proxy.composition.means import Means
+from proxy.composition.shared import HeldParts
 from proxy.mechanism.rotating import Rotating
 from proxy.settings import IndexSettings, Settings, UpstreamSettings
 from proxy.upstream.http.identity import Identity
@@ -31,15 +31,29 @@ class Clients:
         """The files that have to be looked at regularly."""
         return [each for client in self.by_name.values() for each in client.rotating]
 
-    async def close(self) -> None:
-        """End what is under way, and close the connections."""
-        await DeferredList([Deferred.fromCoroutine(each.close()) for each in self.by_name.values()], consumeErrors=True)
+
+def build_identity(contact: str | None, instance: str) -> Identity:
+    """How clients introduce themselves; *instance* is the name of this instance of the proxy."""
+    return Identity(user_agent=_user_agent(contact), via=f"pypiproxy-{instance}")
 
 
-def build_clients(settings: Settings, instance: str, means: Means) -> Clients:
-    """A client for each upstream of *settings*; *instance* is the name of this instance of the proxy."""
-    identity = Identity(user_agent=_user_agent(settings.server.contact), via=f"pypiproxy-{instance}")
-    return Clients(identity, {each.name: build_client(each, identity, means) for each in settings.upstreams})
+def build_clients(settings: Settings, identity: Identity, holding: HeldParts[Upstream], means: Means) -> Clients:
+    """A client for each upstream of *settings*.  One whose settings are the same as before is the same."""
+
+    def client(upstream: UpstreamSettings) -> Upstream:
+        key = (_without_secrets_of_files(upstream), identity.user_agent)
+        return holding.take(key, lambda: build_client(upstream, identity, means))
+
+    return Clients(identity, {each.name: client(each) for each in settings.upstreams})
+
+
+def _without_secrets_of_files(upstream: UpstreamSettings) -> UpstreamSettings:
+    """*upstream* without what is read again from its file when that changes."""
+    if upstream.netrc is not None:
+        return evolve(upstream, username=None, password=None)
+    if upstream.password_file is not None:
+        return evolve(upstream, password=None)
+    return upstream if upstream.token_file is None else evolve(upstream, token=None)
 
 
 def build_client(upstream: UpstreamSettings, identity: Identity, means: Means) -> Upstream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.composition.caches import Caches
-from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
 from proxy.core.troubles import Trouble
@@ -15,7 +14,6 @@ from proxy.host.watch import Look, Watch
 def build_watch(
     storage: Storage,
     caches: Caches,
-    indexes: Indexes,
     means: Means,
     *others: Look,
 ) -> Watch:
@@ -28,4 +26,4 @@ def build_watch(
         troubles = await storage.look() or await caches.mend()
         return [*troubles, *await means.disk.run(storage.place.news)]
 
-    return Watch([place, databases, *others, indexes.look], means.reactor, means.metrics.degraded)
+    return Watch([place, databases, *others], means.reactor, means.metrics.degraded)

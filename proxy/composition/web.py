@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-
+from attrs import frozen
+from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
 from proxy.access.forwarded import TrustedProxies
@@ -21,7 +21,6 @@ from proxy.composition.scraped import Scraped
 from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
 from proxy.core.health import Phase
-from proxy.core.troubles import Trouble
 from proxy.host.listening import Listening
 from proxy.interfaces import IExchange, IOwnership
 from proxy.mechanism.patience import within
@@ -73,41 +72,91 @@ class Readiness:
         self._stopping = True
 
 
+@frozen(eq=False)
+class Serving:
+    """What answers, as one configuration has it: *front* answers for the whole site."""
+
+    front: Front
+    scraping: Scraping
+    callers: Callers
+    identity: Identity
+    uploads: Uploads
+    lists: ProjectLists
+
+    async def quiet(self) -> None:
+        """Wait until no response is in progress, and no upload is being stored."""
+        await self.front.quiet()
+        await self.uploads.settled()
+
+    def close(self) -> None:
+        """Give back what is kept."""
+        self.lists.close()
+
+
 class Web:
-    """The site that *front* answers for, with the listeners of *settings* if it is *serving*."""
+    """The site that the front of *serving* answers for, with the listeners of *settings* if there is any *listen*."""
 
     log = Logger()
 
     def __init__(
         self,
         settings: Settings,
-        front: Front,
-        scraped: Scraped,
-        uploads: Uploads,
-        lists: ProjectLists,
+        serving: Serving,
         readiness: Readiness,
         means: Means,
         room: WaitingRoom,
         *,
-        serving: bool,
+        listen: tuple[str, ...],
     ) -> None:
-        server = settings.server
-        self.front = front
-        self.scraped = scraped
-        self._lists = lists
-        self._uploads = uploads
+        self._room = room
         self.readiness = readiness
+        self._present = serving
+        #: All that still answers, the present one among it.
+        self._serving = {serving}
         self._reactor = means.reactor
-        self._drain_time = server.drain_time
+        self._drain_time = settings.server.drain_time
         self._told_full: float | None = None
         self._descriptors = raise_descriptor_limit()
-        limit = affordable(server.max_connections, self._descriptors, sum(each.max_connections for each in settings.upstreams))
-        self._lowered = limit < server.max_connections
-        # Whoever asks for what is cached has a place, however many wait for upstream.
-        room.limit_to(min(server.max_waiting, limit - limit // 4))
-        self._site = site = BoundedSite(front, means.reactor, limit, server.idle_timeout, self._full)
-        listen = server.listen if serving else ()
+        self._wanted = settings.server.max_connections
+        limit, idle = self._limit(settings), settings.server.idle_timeout
+        self._site = site = BoundedSite(serving.front, means.reactor, limit, idle, self._full)
         self.listenings = tuple(Listening(each, site, means.reactor, site.make_room, means.observing) for each in listen)
+        self.scraped = Scraped(settings.server if listen else None, means)
+        self.scraped.serve(settings.server, serving.scraping, serving.callers, serving.identity.via)
+        means.metrics.watch(WebFigures(lambda: [each.front for each in self._serving], self.listenings))
+
+    @property
+    def front(self) -> Front:
+        """What answers requests that come now."""
+        return self._present.front
+
+    @property
+    def in_progress(self) -> int:
+        """How many responses are in progress."""
+        return sum(each.front.in_progress for each in self._serving)
+
+    def _limit(self, settings: Settings) -> int:
+        """How many requests may be answered at once; as many as there may wait for upstream do so from now on."""
+        upstream = sum(each.max_connections for each in settings.upstreams)
+        limit = affordable(settings.server.max_connections, self._descriptors, upstream)
+        # Whoever asks for what is cached has a place, however many wait for upstream.
+        self._room.limit_to(min(settings.server.max_waiting, limit - limit // 4))
+        return limit
+
+    def serve(self, settings: Settings, serving: Serving) -> None:
+        """Have *serving* answer from the next request on; responses in progress are not touched."""
+        self._present = serving
+        self._serving.add(serving)
+        self._drain_time = settings.server.drain_time
+        self._wanted = settings.server.max_connections
+        self._site.serve(serving.front, self._limit(settings), settings.server.idle_timeout)
+        self.scraped.serve(settings.server, serving.scraping, serving.callers, serving.identity.via)
+        self.tell_limit()
+
+    def forget(self, serving: Serving) -> None:
+        """Told that *serving* answers nothing any more."""
+        self._serving.discard(serving)
+        serving.close()
 
     def _full(self, full: bool) -> None:
         """Accept nothing more, or go on accepting."""
@@ -126,7 +175,7 @@ class Web:
 
     def tell_limit(self) -> None:
         """Log how many clients there may be, if they are fewer than is configured."""
-        if self._lowered:
+        if self._site.limit < self._wanted:
             self.log.warn(
                 "server.max_connections is lowered to {limit}: this process may have {descriptors} open files (LimitNOFILE)",
                 limit=self._site.limit,
@@ -141,25 +190,27 @@ class Web:
         await self._drain()
         await self._site.close(max(0.0, until - self._reactor.seconds()))
         await self.scraped.close()
-        await self._uploads.settled()
-        self._lists.close()
+        for each in list(self._serving):
+            await each.uploads.settled()
+            self.forget(each)
 
     async def _drain(self) -> None:
-        left = self.front.in_progress
+        left = self.in_progress
         if not left:
             return
         self.log.info("stopping: {left} responses may go on for {time}", left=left, time=duration(self._drain_time))
-        if not await within(self._drain_time, self.front.quiet(), self._reactor):
-            self.log.warn("stopping: {left} responses are cut off", left=self.front.in_progress)
+        quiet = DeferredList([each.front.quiet() for each in self._serving])
+        if not await within(self._drain_time, quiet, self._reactor):
+            self.log.warn("stopping: {left} responses are cut off", left=self.in_progress)
 
 
-def build_web(
+def build_serving(
     settings: Settings,
     indexes: Indexes,
     caches: Caches,
     identity: Identity,
     means: Means,
-    look: Callable[[], Awaitable[Sequence[Trouble]]],
+    health: Health,
     access: AccessRoom,
     rights: Rights,
     storage: Storage,
@@ -167,21 +218,18 @@ def build_web(
     claims: IOwnership,
     statistics: StatisticsBook,
     room: WaitingRoom,
-    *,
-    serving: bool,
-) -> Web:
-    """What answers for *indexes*, as *rights* permit; *look* finds what is wrong with the service, for those who probe it.
+) -> Serving:
+    """What answers for *indexes*, as *rights* permit; *health* is what those who probe the service are told.
 
     *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
     where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to; *statistics* count what clients ask for.
     In *room* requests wait for upstream.
     """
-    server, readiness = settings.server, Readiness()
+    server = settings.server
     memory = server.page_memory
-    health = Health(lambda: readiness.phase, look)
     scrapers = Scrapers(server.metrics_for, settings.access.groups) if server.metrics_for else None
     door = Door(rights, access.accounts, access.audit, indexes.repositories, PERMISSIONS, claims.ready, means.metrics, scrapers)
-    scraping = Scraping(means.metrics, look, door, means.work)
+    scraping = Scraping(means.metrics, health.look, door, means.work)
     callers = Callers(
         TrustedProxies(server.trusted_proxies),
         plaintext=settings.access.allow_plaintext_auth,
@@ -201,7 +249,7 @@ def build_web(
         uploads,
         Changes(door, indexes.repositories, _hosted(indexes), Hosting(indexes.parts).operations),
         lists,
-        Exchanging(exchange, [name for name, each in indexes.receiving.items() if each.takes_uploads], indexes.default),
+        Exchanging(exchange, _taking_uploads(settings, indexes), indexes.default),
         LocalStats(statistics, means.work, means.clock),
         identity,
         door,
@@ -219,15 +267,18 @@ def build_web(
         visits=statistics,
         room=room,
     )
-    scraped = Scraped(scraping, callers, server if serving else None, identity.via, means)
-    built = Web(settings, front, scraped, uploads, lists, readiness, means, room, serving=serving)
-    means.metrics.watch(WebFigures(front, built.listenings))
-    return built
+    return Serving(front, scraping, callers, identity, uploads, lists)
 
 
 def _hosted(indexes: Indexes) -> frozenset[str]:
     """The indexes with files of their own."""
     return frozenset(name for name, each in indexes.parts.items() if each.hosted is not None)
+
+
+def _taking_uploads(settings: Settings, indexes: Indexes) -> list[str]:
+    """The indexes that take uploads under *settings*, which may not hold yet."""
+    stated = {each.name: each.hosted.uploads for each in settings.indexes if each.hosted is not None}
+    return [name for name, each in indexes.receiving.items() if stated.get(name, each.takes_uploads)]
 
 
 def _stated(settings: ReverseProxySettings | None) -> StatedUsers | None:

@@ -173,6 +173,10 @@ class Intake:
         self.checking = checking
         self._bounds = bounds
 
+    def configure(self, bounds: LinkBounds) -> None:
+        """Take files of the directory as *bounds* say from now on."""
+        self._bounds = bounds
+
     async def begin(self, size: int) -> IncomingFile:
         """Begin a file of about *size* bytes.  Raises StorageFailed."""
         key = f"incoming.{secrets.token_hex(16)}"

@@ -69,7 +69,6 @@ class Receiving:
         clock: Clock,
     ) -> None:
         self.name = catalogue.name
-        self.takes_uploads = settings.uploads
         self.settings = settings
         self.catalogue = catalogue
         self.intake = intake
@@ -79,6 +78,16 @@ class Receiving:
         self._clock = clock
         #: Files, and their bytes, that are being added.
         self._adding = (0, 0)
+
+    def configure(self, settings: HostedSettings, min_free: int | None) -> None:
+        """Take uploads within *settings* from now on, and leave *min_free* bytes free."""
+        self.settings = settings
+        self._min_free = min_free
+
+    @property
+    def takes_uploads(self) -> bool:
+        """Whether files may be uploaded at all."""
+        return self.settings.uploads
 
     async def begin(self, filename: str | None, length: int | None) -> IIncoming:
         if filename is not None:

@@ -61,6 +61,10 @@ class Neighbours:
         self._kept = kept
         self._offload = offload
 
+    def configure(self, beside: Mapping[str, Sequence[Beside]]) -> None:
+        """From now on the proxy indexes in *beside* are those beside each hosted one."""
+        self._beside = beside
+
     async def serving(self, index: str, projects: Collection[str]) -> Mapping[str, str]:
         """Those of *projects* (normalised) that another member of a group is known to serve, each with its name.
 
@@ -104,6 +108,10 @@ class Claims:
         self.abandoned = book.abandoned
         self.reserved = book.reserved
         self.reservation = book.reservation
+
+    def configure(self, beside: Mapping[str, Sequence[Beside]]) -> None:
+        """From now on the proxy indexes in *beside* are those beside each hosted one."""
+        self._neighbours.configure(beside)
 
     @property
     def generation(self) -> int:

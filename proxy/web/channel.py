@@ -78,11 +78,17 @@ class Channel(Protocol):
         transport = self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        peer, own = (getattr(end, "host", None) or "-" for end in (transport.getPeer(), transport.getHost()))
-        self._connected = self._caller = self.site.front.callers.at(peer, own, secure=ISSLTransport.providedBy(transport))
+        self.introduce()
+        self._caller = self._connected
         transport.registerProducer(self, True)  # type: ignore[attr-defined]  # every stream transport is a consumer
         self._deadline.set(self.site.limits[table.LIMITS[ConnectionState.IDLE]])
         self.site.joined(self)
+
+    def introduce(self) -> None:
+        """Find out anew who the client is, as far as the connection tells."""
+        transport = self.transport
+        peer, own = (getattr(end, "host", None) or "-" for end in (transport.getPeer(), transport.getHost()))
+        self._connected = self.site.front.callers.at(peer, own, secure=ISSLTransport.providedBy(transport))
 
     # -- the states
 

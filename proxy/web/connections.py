@@ -30,6 +30,16 @@ _WAITING = ConnectionStanding.WAITING
 _log = Logger(namespace="proxy.web")
 
 
+def _limits(front: Front, idle_timeout: float) -> Mapping[Limit, float | None]:
+    return {
+        Limit.NONE: None,
+        Limit.IDLE: idle_timeout,
+        Limit.HEAD: min(HEAD_WITHIN, idle_timeout),
+        Limit.STALL: front.patience.stall_timeout,
+        Limit.LINGER: LINGERS_WITHIN,
+    }
+
+
 @implementer(IProtocolNegotiationFactory)
 class BoundedSite(Factory):
     """A site that answers at most *limit* requests at once, and holds as many connections and a few more.
@@ -48,13 +58,7 @@ class BoundedSite(Factory):
         self.clock = clock
         self.limit = limit
         #: How long a state may last (seconds); ``None``: as long as it takes.
-        self.limits: Mapping[Limit, float | None] = {
-            Limit.NONE: None,
-            Limit.IDLE: idle_timeout,
-            Limit.HEAD: min(HEAD_WITHIN, idle_timeout),
-            Limit.STALL: front.patience.stall_timeout,
-            Limit.LINGER: LINGERS_WITHIN,
-        }
+        self.limits = _limits(front, idle_timeout)
         #: Whether one more request may be answered.
         self.has_room = True
         #: Whether each connection ends with its present answer.
@@ -72,6 +76,16 @@ class BoundedSite(Factory):
         self._gone: Waiters[None] = Waiters()
         #: Clients whose wrong idea of TLS has been logged.
         self._told = Told()
+
+    def serve(self, front: Front, limit: int, idle_timeout: float) -> None:
+        """Have *front* answer all requests that come from now on, at most *limit* at once, also on present connections."""
+        self.front = front
+        self.limit = limit
+        self.limits = _limits(front, idle_timeout)
+        self._count_busy()
+        for channel in [*self._busy, *self._idle, *self._leaving]:
+            channel.introduce()
+        self._make_room()
 
     def buildProtocol(self, addr: IAddress | None) -> Channel:
         return Channel(self)

@@ -1,0 +1,86 @@
+"""What of a service lasts as long as its process, whatever its configuration becomes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from proxy.composition.accounts import AccountStores, LoginRoom, build_account_stores, has_own_readers
+from proxy.composition.caches import Caches, build_caches
+from proxy.composition.claims import build_claims, hosted_names, neighbours_of, owned_patterns
+from proxy.composition.indexes import BuiltIndex
+from proxy.composition.means import Means, build_means
+from proxy.composition.shared import SharedParts
+from proxy.composition.statistics import StatisticsRoom, build_statistics
+from proxy.composition.storage import Storage, open_storage, read_storage
+from proxy.interfaces import Clock
+from proxy.repository.claiming import Claims
+from proxy.settings import Settings
+from proxy.upstream.http.identity import Identity
+from proxy.upstream.pool.upstream import Upstream
+
+if TYPE_CHECKING:
+    from proxy.composition.ci import BuiltExchange
+
+
+@frozen(kw_only=True)
+class SharedRooms:
+    """What generations share as long as their configurations agree about it."""
+
+    identities: SharedParts[Identity] = field(factory=SharedParts)
+    clients: SharedParts[Upstream] = field(factory=SharedParts)
+    indexes: SharedParts[BuiltIndex] = field(factory=SharedParts)
+    logins: SharedParts[LoginRoom] = field(factory=SharedParts)
+    exchanges: SharedParts[BuiltExchange] = field(factory=SharedParts)
+
+
+@frozen(kw_only=True)
+class Lasting:
+    """All of it.  *shared* are the parts that one generation takes over from another."""
+
+    means: Means
+    storage: Storage
+    caches: Caches
+    claims: Claims
+    stores: AccountStores
+    statistics: StatisticsRoom
+    shared: SharedRooms = field(factory=SharedRooms)
+
+    def configure(self, settings: Settings) -> None:
+        """Work within *settings* from now on."""
+        caches, server = self.caches, settings.server
+        caches.claims.configure(owned_patterns(settings.indexes))
+        self.claims.configure(neighbours_of(settings))
+        caches.pinned.configure(hosted_names(settings))
+        proxies = [each.name for each in settings.indexes if each.kind == "proxy"]
+        caches.private.configure(proxies, divided=has_own_readers(settings) and len(proxies) > 1)
+        caches.room.configure(server.max_size, server.min_free)
+        self.stores.configure(settings.access)
+
+    async def close(self) -> None:
+        """Write what is in memory only, and close files and databases."""
+        await self.caches.close()
+        await self.stores.close()
+        await self.statistics.close()
+        await self.storage.close()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self.stores.hashing.stop()
+        self.means.stop()
+        self.statistics.stop()
+        self.storage.stop()
+
+
+def build_lasting(settings: Settings, reactor: Any, clock: Clock, *, reading: bool) -> Lasting:
+    """What lasts of a service that begins with *settings*.  Raises ConfigError."""
+    means = build_means(reactor, clock)
+    storage = (read_storage if reading else open_storage)(settings.server, means)
+    caches = build_caches(settings.server, settings.indexes, storage, means, divided=has_own_readers(settings))
+    statistics = build_statistics(storage, means, reading=reading)
+    claims = build_claims(
+        settings, caches.claims, caches.records, lambda index: storage.lists(index, means.work), means.work, clock
+    )
+    stores = build_account_stores(settings.access, storage, means, reading=reading)
+    return Lasting(means=means, storage=storage, caches=caches, claims=claims, stores=stores, statistics=statistics)
