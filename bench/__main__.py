@@ -19,6 +19,7 @@ from bench.cold import COLD
 from bench.peers import Devpi, Proxpi, Pypiron
 from bench.probing import PROBING
 from bench.process import ORIGINAL, cores
+from bench.reloading import RELOADING
 from bench.resolving import RESOLVING
 from bench.rounds import measure
 from bench.scenarios import SCENARIOS, Scenario, Settings
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
     scenarios = [
         each
-        for each in (*SCENARIOS, *COLD, STAMPEDE, *RESOLVING, STARTING, *PROBING)
+        for each in (*SCENARIOS, *COLD, STAMPEDE, RELOADING, *RESOLVING, STARTING, *PROBING)
         if any(part in each.name for part in asked.only or [""])
     ]
     if asked.quick and not asked.only:

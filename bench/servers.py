@@ -18,6 +18,7 @@ from bench.process import Pinned
 from bench.upstream import ROOT
 from proxy import __version__
 from proxy.accounts.passwords import hashed
+from proxy.commands import asking
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 _SITE = re.compile(r"Site starting on (\d+)")
@@ -86,6 +87,10 @@ class Server(ABC):
 
     def _launch(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._process = Pinned(command, self._core, self.place / "log", self.place, env)
+
+    def reload(self, number: int) -> None:
+        """Have it read its configuration again, which has changed for the time that is *number*.  Raises RuntimeError."""
+        raise RuntimeError(f"{self.name} is not asked to read its configuration again")
 
     @property
     def index(self) -> str:
@@ -157,6 +162,7 @@ url = "{upstream}/simple/"
 name = "pypi"
 upstreams = ["up"]
 default = true
+{changed}
 [[index]]
 name = "guarded"
 upstreams = ["up"]
@@ -198,14 +204,31 @@ class Pypiproxy(Server):
     def asked_page(self, project: str) -> str:
         return f"{self.base}/index/asked/simple/{project}/"
 
+    @property
+    def _config(self) -> Path:
+        return self.place / "pypiproxy.toml"
+
+    def _configure(self, changed: str = "") -> None:
+        self._config.write_text(_CONFIG.format(upstream=self.upstream, changed=changed), "utf-8")
+
+    def reload(self, number: int) -> None:
+        # In turn: another time limit, another index for all requests, and one index more.
+        changes = (
+            f'ttl = "{600 + number}s"',
+            f'hedge_after = "{1 + number}s"',
+            f'[[index]]\nname = "more-{number}"\nupstreams = ["up"]',
+        )
+        self._configure(changes[number % len(changes)])
+        asking.ask(self.place / "data", "reload", {}, lambda said: None)
+
     def _start(self) -> None:
-        config, users = self.place / "pypiproxy.toml", self.place / "users"
-        config.write_text(_CONFIG.format(upstream=self.upstream), "utf-8")
+        users = self.place / "users"
+        self._configure()
         users.write_text(f"{_USER}:{hashed(_PASSWORD.encode())}\n", "utf-8")
         self._launch(
             [
                 *(sys.executable, "-c", "from proxy.cli import main; main()", "serve", "--listen", LOOPBACK),
-                *("--data-dir", str(self.place / "data"), "--config", str(config)),
+                *("--data-dir", str(self.place / "data"), "--config", str(self._config)),
             ],
             {**_environment(self.place), "PYTHONPATH": str(ROOT), **self._given},
         )

@@ -29,6 +29,8 @@ from proxy.composition.indexes import IndexKind
 from proxy.composition.lasting import build_lasting
 from proxy.composition.probing import Probing
 from proxy.composition.process import calm_collector
+from proxy.composition.reloading import Reloading
+from proxy.composition.starting import ConfigSource
 from proxy.composition.watching import build_watch
 from proxy.composition.web import Readiness, Web
 from proxy.core.amounts import duration
@@ -36,7 +38,7 @@ from proxy.core.troubles import Trouble
 from proxy.host.lag import LagMeter
 from proxy.host.rotation import Rotation
 from proxy.host.supervisor import tell_ready, tell_stopping
-from proxy.interfaces import Clock, IReceiving, Operation
+from proxy.interfaces import Clock, IReceiving
 from proxy.mechanism.clocks import steady
 from proxy.mechanism.flight import swallow
 from proxy.mechanism.rotating import Rotating
@@ -72,7 +74,7 @@ class ProxyService(MultiService):
         serving: bool = True,
         reading: bool = False,
         kinds: Mapping[str, IndexKind] = EMPTY,
-        others: Mapping[str, Operation] = EMPTY,
+        source: ConfigSource | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -88,6 +90,8 @@ class ProxyService(MultiService):
         looks = (self._look_at_commands, self._rotation.look, self.waiting.look, statistics.look, space.look, *of_present)
         self._watch = build_watch(self.storage, self.caches, means, *looks)
         readiness = Readiness()
+        audit = self._lasting.stores.audit
+        self.reloading = None if source is None else Reloading(source, self, audit, means.rotation, reactor)
         self._commands: Commands = build_commands(
             PresentOperations(lambda: self.present), self.storage, means, serving=self._serving
         )
@@ -106,7 +110,7 @@ class ProxyService(MultiService):
             carrying=self._commands.carrying,
             room=self.waiting,
             reading=reading,
-            others={"statistics": evaluating.statistics, **others},
+            others={"statistics": evaluating.statistics, **(EMPTY if self.reloading is None else self.reloading.operations)},
         )
         self.present = build_generation(settings, self._lasting, self._founded)
         #: Generations that end what they have begun, each with what fires when it has; and what is being closed after that.
@@ -234,6 +238,11 @@ class ProxyService(MultiService):
         await closing
         self._closing.discard(closing)
 
+    def hung_up(self) -> None:
+        """Read the configuration again, as is wanted by who sends SIGHUP."""
+        if self.reloading is not None:
+            self.reloading.on_signal()
+
     # -- start and stop ------------------------------------------------------------------------------------------------------
 
     def startService(self) -> None:
@@ -283,7 +292,7 @@ class ProxyService(MultiService):
 
     async def _close_generations(self) -> None:
         ending = list(self._quiet)
-        for quiet in self._quiet.values():
+        for quiet in list(self._quiet.values()):
             quiet.cancel()
         left = [each.holdings.leave() for each in (*ending, self.present)]
         for each in left:
@@ -325,17 +334,17 @@ def build(
     serving: bool = True,
     reading: bool = False,
     kinds: Mapping[str, IndexKind] = EMPTY,
-    others: Mapping[str, Operation] = EMPTY,
+    source: ConfigSource | None = None,
 ) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
 
     With *reading* it listens beside the proxy that works on the data directory, and changes nothing there.
 
     *policy* says what clients may see, *rights* what each of them may do, *kinds* how indexes of other kinds are built, or of
-    the same ones; *others* are operations besides those on indexes.  *clock* tells the wall time; *reactor* goes by a steady
-    one from now on.  Raises ConfigError for what can never be right.
+    the same ones; *source* is where the settings were read from, if they may be read again.  *clock* tells the wall time;
+    *reactor* goes by a steady one from now on.  Raises ConfigError for what can never be right.
     """
     steady(reactor)
     return ProxyService(
-        settings, reactor, clock, policy=policy, rights=rights, serving=serving, reading=reading, kinds=kinds, others=others
+        settings, reactor, clock, policy=policy, rights=rights, serving=serving, reading=reading, kinds=kinds, source=source
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -86,8 +86,17 @@ class Instance(MultiService):
     The log begins with a line that says what was started, unless that has been *announced* there.
     """
 
-    def __init__(self, claim: datadir.Claim, observer: object | None, reactor: Any, *, announced: bool) -> None:
+    def __init__(
+        self,
+        claim: datadir.Claim,
+        observer: object | None,
+        reactor: Any,
+        *,
+        announced: bool,
+        reload: Callable[[], None],
+    ) -> None:
         super().__init__()
+        self._reload = reload
         self._reactor = reactor
         self._claim = claim
         self._observer = observer
@@ -103,7 +112,7 @@ class Instance(MultiService):
         if not self._announced:
             _log.info("pypiproxy {version} starts on {data_dir}", version=proxy.__version__, data_dir=str(self._claim.path))
         self._claim.sign()  # the daemon's process id is not that of the process that claimed
-        self._reactor.callWhenRunning(heed_signals, self._reactor)
+        self._reactor.callWhenRunning(heed_signals, self._reactor, self._reload)
         super().privilegedStartService()
 
     def stopService(self) -> defer.Deferred[None]:
@@ -121,14 +130,14 @@ def makeService(options: Options) -> IService:
     # Importing the reactor installs one, which is twistd's choice to make; and what serves need not load for --help.
     from twisted.internet import reactor
 
-    from proxy.composition.starting import refuse_start
+    from proxy.composition.starting import ConfigSource
     from proxy.service import build
 
     try:
         file = Path(options["config"]) if options["config"] else None
         wanted = logs.WantedLog(form=options["log-format"], access=options["access-log"], level=options["log-level"])
         wanted.check()
-        settings = config.load(
+        source = ConfigSource(
             file,
             config.CommandLine(
                 listen=tuple(options["listen"]),
@@ -136,7 +145,7 @@ def makeService(options: Options) -> IService:
                 upstreams=tuple(options["upstream"]),
             ),
         )
-        refuse_start(settings, file)
+        settings = source.load()
         twistd: Any = options.parent or {}
         if twistd.get("syslog") and wanted != logs.WantedLog():
             raise ConfigError(
@@ -163,10 +172,10 @@ def makeService(options: Options) -> IService:
         with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
             claim = datadir.claim(settings.server.data_dir)
         announced = log is None and wanted.form == "text"
-        instance = Instance(claim, observer, reactor, announced=announced)
         try:
             with as_user():
-                service = build(settings, reactor)
+                service = build(settings, reactor, source=source.absolute)
+            instance = Instance(claim, observer, reactor, announced=announced, reload=service.hung_up)
             service.setServiceParent(instance)
             service.follow(settings.warm)
             with _naming(file, "--listen", "listen", given=bool(options["listen"])):

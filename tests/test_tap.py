@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import termios
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -220,16 +221,71 @@ def test_a_second_signal_ends_it_at_once(elsewhere: Path, upstream: socket.socke
         assert client.recv(1) == b""
 
 
-def test_without_a_terminal_sighup_is_logged_and_nothing_more(elsewhere: Path) -> None:
-    with running(elsewhere, "--data-dir", "data", "--listen", LOOPBACK, start_new_session=True) as process:
+def pypiproxy(place: Path, *arguments: str) -> tuple[int, str]:
+    """The exit status of a command, and all that it printed."""
+    code = "from proxy.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=place, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_the_configuration_is_read_again_on_sighup_and_by_command(elsewhere: Path) -> None:
+    file = elsewhere / "pypiproxy.toml"
+
+    def write(server: str = "", more: str = "") -> None:
+        file.write_text(f'[server]\n{server}\n[[index]]\nname = "pypi"\nupstreams = ["pypi"]\ndefault = true\n{more}')
+
+    write()
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.settimeout(30)
+    told.bind(str(elsewhere / "notify"))
+    env = {**environment(), "NOTIFY_SOCKET": str(elsewhere / "notify"), "PYPIPROXY_SERVER__IDLE_TIMEOUT": "30s"}
+    options = ("--config", "pypiproxy.toml", "--data-dir", "data", "--listen", LOOPBACK)
+    with told, running(elsewhere, *options, env=env, start_new_session=True) as process:
         assert process.stdout is not None
         port = port_in(iter(process.stdout.readline, ""))
-        for _ in range(2):
-            process.send_signal(signal.SIGHUP)
-            read_until(process.stdout, "SIGHUP is ignored")
+        assert told.recv(200) == b"READY=1"
+        write('drain_time = "5s"', '[[index]]\nname = "own"\nkind = "hosted"\n')
+        process.send_signal(signal.SIGHUP)
+        read_until(process.stdout, "SIGHUP: the configuration was read again: index.own.default: none -> false")
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", told.recv(200))
+        assert told.recv(200) == b"READY=1"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index/own/simple/", timeout=30) as answer:
+            assert answer.status == 200
+
+        # The variable of the process goes on to override the file, and the command is no other one's.
+        write('drain_time = "6s"\nidle_timeout = "20s"\nlisten = ["tcp:1"]\npage_memory = "64MiB"')
+        asked = ("--data-dir", "data")
+        expected = [
+            "index.own.",
+            'server.drain_time: "5s" -> "6s"\n',
+            'server.page_memory: "128MiB" -> "64MiB" (would take effect when the proxy is restarted)\n',
+            "index own is removed: its files stay in ",
+        ]
+        status, diff = pypiproxy(elsewhere, "config", "diff", "pypiproxy.toml", *asked)
+        assert status == 1
+        assert all(each in diff for each in expected), diff
+        assert "idle_timeout" not in diff
+        status, answer_to = pypiproxy(elsewhere, "reload", *asked)
+        assert (status, answer_to) == (0, diff.replace("would take effect", "takes effect"))
+        assert told.recv(200).startswith(b"RELOADING=1")
+        assert told.recv(200) == b"READY=1"
+        write('drain_time = "6s"')
+        assert pypiproxy(elsewhere, "config", "diff", *asked) == (0, "")
+        write('colour = "red"')
+        mistake = "there is no such key"
+        for command, expected_status in ((("reload",), 1), (("config", "diff"), 2), (("config", "diff", "pypiproxy.toml"), 2)):
+            status, said = pypiproxy(elsewhere, *command, *asked)
+            assert status == expected_status, said
+            assert mistake in said, said
+        process.send_signal(signal.SIGHUP)
+        read_until(process.stdout, "SIGHUP: the configuration is wrong, and stays as it was")
         assert is_live(port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == -signal.SIGTERM
+    missing = f"no proxy runs on {elsewhere / 'data'}: start it, and it reads its configuration\n"
+    assert pypiproxy(elsewhere, "reload", *asked) == (1, missing)
 
 
 @contextmanager

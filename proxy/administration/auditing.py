@@ -11,8 +11,10 @@ from proxy.core.audited import Audited, AuditOutcome
 from proxy.errors import ProxyError
 from proxy.interfaces import IAuditLog, Operation
 
-#: Operations that change nothing, and give out no file.
-READING = frozenset({"claims", "ls", "pins", "recent", "stats", "tokens", "upstreams", "users", "verify"})
+#: Operations that change nothing, and give out no file, and one that is recorded by who performs it.
+READING = frozenset(
+    {"claims", "config_diff", "ls", "pins", "recent", "reload", "stats", "tokens", "upstreams", "users", "verify"}
+)
 #: What is recorded of their arguments, and of what they return; never a secret.
 _RECORDED = ("which", "version", "source", "target", "user", "role", "id", "tokens")
 

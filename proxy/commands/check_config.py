@@ -8,14 +8,12 @@ from typing import Any
 
 import click
 
-from proxy import config
 from proxy.commands import asking
 from proxy.commands.speaking import fail, note
 from proxy.composition.exposed import exposed
-from proxy.composition.starting import refuse_start
+from proxy.composition.starting import ConfigSource
 from proxy.config.effective import effective
 from proxy.errors import ConfigError
-from proxy.host import listening
 from proxy.host.banner import served
 from proxy.host.ports import port_trouble
 from proxy.settings import Settings
@@ -45,19 +43,13 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
         raise click.UsageError("expected either FILE or --config FILE, not both")
     file = file or option
     try:
-        settings = config.load(file)
-        for where, description in _listens(settings, file):
-            try:
-                listening.endpoint(description, reactor)
-            except ConfigError as error:
-                raise ConfigError(f"{where} = {error}") from error
-        refuse_start(settings, file)
+        settings = ConfigSource(file).read(reactor)
     except ConfigError as error:
         fail(str(error))
     states = _states(settings)
     # A port of the running proxy itself is in use, as it should be.
     if states is None and not skip_ports:
-        troubles = [(where, each, port_trouble(each)) for where, each in _listens(settings, file)]
+        troubles = [(where, each, port_trouble(each)) for where, each in ConfigSource(file).listens(settings)]
         if problems := [f'{where} = "{each}": {why}' for where, each, why in troubles if why]:
             fail("\n".join(problems))
     if show:
@@ -68,19 +60,6 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
         note(line)
     for line in exposed(settings):
         note(f"  warning: {line}")
-
-
-def _listens(settings: Settings, file: Path | None) -> list[tuple[str, str]]:
-    """Each endpoint that *settings* of *file* listen at, and where it is set."""
-    return [
-        (config.where(key, file) or f"defaults: server.{key}", each)
-        for key, endpoints in (
-            ("listen", settings.server.listen),
-            ("metrics_listen", settings.server.metrics_listen),
-            ("probe_listen", settings.server.probe_listen),
-        )
-        for each in endpoints
-    ]
 
 
 def _states(settings: Settings) -> list[dict[str, Any]] | None:

@@ -8,18 +8,76 @@ import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
 
 from proxy import config
 from proxy.access.principals import EVERYBODY, PrincipalKind, subject
 from proxy.accounts import users
 from proxy.core.endpoint import endpoint_of
 from proxy.errors import ConfigError
-from proxy.host.listening import speaks_tls
+from proxy.host.listening import endpoint, speaks_tls
 from proxy.mechanism.twisted_internals import parsed_endpoint
 from proxy.settings import Settings
 
+_NOTHING_GIVEN = config.CommandLine()
 #: Where a value is set that no file sets.
 _DEFAULT = "defaults: server.listen"
+
+
+@frozen
+class ConfigSource:
+    """Where a service has its configuration from: a *file*, if there is one, the environment and the *command_line*.
+
+    What it reads is right as a whole, at the start as when it is read again.
+    """
+
+    file: Path | None
+    command_line: config.CommandLine = _NOTHING_GIVEN
+
+    @property
+    def absolute(self) -> ConfigSource:
+        """The same, wherever the process goes."""
+        data_dir = self.command_line.data_dir
+        return ConfigSource(
+            None if self.file is None else self.file.absolute(),
+            evolve(self.command_line, data_dir=None if data_dir is None else data_dir.absolute()),
+        )
+
+    def instead(self, file: Path | None) -> ConfigSource:
+        """The same with *file*, unless that is ``None``."""
+        return self if file is None else evolve(self, file=file)
+
+    def load(self) -> Settings:
+        """The settings, for who listens right after that.  Raises ConfigError.  Blocks."""
+        settings = config.load(self.file, self.command_line)
+        refuse_start(settings, self.file)
+        return settings
+
+    def read(self, reactor: Any) -> Settings:
+        """The settings.  Raises ConfigError with all that would keep a proxy from starting.  Blocks."""
+        settings = config.load(self.file, self.command_line)
+        for where, description in self.listens(settings):
+            try:
+                endpoint(description, reactor)
+            except ConfigError as error:
+                raise ConfigError(f"{where} = {error}") from error
+        refuse_start(settings, self.file)
+        return settings
+
+    def listens(self, settings: Settings) -> list[tuple[str, str]]:
+        """Each endpoint that *settings* listen at, and where it is set."""
+        given = "--listen" if self.command_line.listen else None
+        return [
+            (option or config.where(key, self.file) or f"defaults: server.{key}", each)
+            for option, key, endpoints in (
+                (given, "listen", settings.server.listen),
+                (None, "metrics_listen", settings.server.metrics_listen),
+                (None, "probe_listen", settings.server.probe_listen),
+            )
+            for each in endpoints
+        ]
 
 
 def refuse_start(settings: Settings, file: Path | None) -> None:

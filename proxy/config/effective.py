@@ -34,9 +34,18 @@ _SIZES += [("kB", SIZE_UNITS["kb"]), ("KiB", SIZE_UNITS["kib"]), ("B", 1)]
 _Keys = Iterator[tuple[str, Any]]
 
 
+#: A table: its heading, its keys with their values (``None``: left out), and comments for secrets that come from no file.
+EffectiveTable = tuple[str, list[tuple[str, Any]], str]
+
+
 def effective(settings: Settings) -> str:
     """*settings* as TOML.  A secret is the name of its file, or a comment that says that there is one."""
-    tables = [("[server]", [*_server(settings.server)], "")]
+    return "\n".join(f"{heading}\n{_lines(keys)}{secrets}" for heading, keys, secrets in effective_tables(settings))
+
+
+def effective_tables(settings: Settings) -> list[EffectiveTable]:
+    """The tables of *settings*, with every key."""
+    tables: list[EffectiveTable] = [("[server]", [*_server(settings.server)], "")]
     tables += [(f"[upstream.{json.dumps(each.name)}]", [*_upstream(each)], _secrets(each)) for each in settings.upstreams]
     tables += [("[[index]]", [*_index(index)], "") for index in settings.indexes]
     if settings.warm is not None:
@@ -51,11 +60,11 @@ def effective(settings: Settings) -> str:
     tables += [("[[grant]]", [*_grant(each)], "") for each in settings.grants]
     if settings.ci is not None:
         tables += _ci(settings.ci)
-    return "\n".join(f"{heading}\n{_lines(keys)}{secrets}" for heading, keys, secrets in tables)
+    return tables
 
 
 def _lines(keys: list[tuple[str, Any]]) -> str:
-    return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in keys if value is not None)
+    return "".join(f"{_key(key)} = {toml_value(value)}\n" for key, value in keys if value is not None)
 
 
 def _key(key: str) -> str:
@@ -63,11 +72,12 @@ def _key(key: str) -> str:
     return json.dumps(key) if "." in key else key
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """*value* as TOML has it."""
     if isinstance(value, tuple):
-        return f"[{', '.join(_value(each) for each in value)}]"
+        return f"[{', '.join(toml_value(each) for each in value)}]"
     if isinstance(value, dict):
-        return f"{{ {', '.join(f'{json.dumps(key)} = {_value(each)}' for key, each in value.items())} }}"
+        return f"{{ {', '.join(f'{json.dumps(key)} = {toml_value(each)}' for key, each in value.items())} }}"
     if isinstance(value, Path):
         return json.dumps(str(value), ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False)

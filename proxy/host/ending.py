@@ -2,13 +2,14 @@
 
 SIGTERM and SIGINT stop the service, which lets responses end first; a second one ends the process at once, whatever it is
 doing.  SIGHUP means that the terminal is gone: it stops the service too where there is one.  A process without a terminal, such
-as a daemon or one in a container, is sent it by those who expect that it reads its configuration again: that is logged.
+as a daemon or one in a container, is sent it by those who expect that it reads its configuration again, which it does.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -17,8 +18,11 @@ from twisted.logger import Logger
 _log = Logger(namespace="proxy.service")
 
 
-def heed_signals(reactor: Any) -> None:
-    """Let signals do what this module says, once *reactor* runs (and has set its own handlers, which these go on to)."""
+def heed_signals(reactor: Any, reload: Callable[[], None]) -> None:
+    """Let signals do what this module says, once *reactor* runs (and has set its own handlers, which these go on to).
+
+    *reload* reads the configuration again.
+    """
     terminal = _has_terminal()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -36,14 +40,12 @@ def heed_signals(reactor: Any) -> None:
             if callable(then):
                 then(number, frame)
 
-    def ignore(number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(
-            _log.warn, "SIGHUP is ignored: the configuration is read at the start only; restart the proxy to have it read again"
-        )
+    def read_again(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(reload)
 
     after = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup(1) has it ignored
-        signal.signal(signal.SIGHUP, stop if terminal else ignore)
+        signal.signal(signal.SIGHUP, stop if terminal else read_again)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -1,11 +1,11 @@
-"""Telling the service manager that the proxy serves, so that what is ordered after it finds it there, and that it stops.
-
-See sd_notify(3)."""
+"""Telling the service manager that the proxy serves, so that what is ordered after it finds it there, that it reads its
+configuration again, and that it stops.  See sd_notify(3)."""
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 
 from twisted.logger import Logger
 
@@ -28,6 +28,13 @@ def tell_ready() -> None:
             name=os.environ["NOTIFY_SOCKET"],
             reason=error.strerror or error,
         )
+
+
+def tell_reloading() -> None:
+    """Send ``RELOADING=1``: the proxy reads its configuration again, which `tell_ready` ends."""
+    error = _sent(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+    if error is not None:
+        _log.debug("the service manager cannot be told of a reload: {reason}", reason=error.strerror or error)
 
 
 def tell_stopping(within: float) -> None:
