@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ from proxy.composition.starting import ConfigSource
 from proxy.config import CommandLine
 from proxy.config.changes import NEED_RESTART
 from proxy.errors import ConfigError
+from proxy.host.following import Following
 from proxy.service import build
-from proxy.settings import GrantSettings, GroupSettings, HostedSettings, IndexSettings, PageLimits, Settings
+from proxy.settings import GrantSettings, GroupSettings, HostedSettings, IndexSettings, PageLimits, Settings, WarmSettings
 from tests.hosting import drop, hosted, listed
 from tests.inprocess import JSON, LOOPBACK, Running, Start, upstream_settings
 from tests.support import wire
@@ -190,6 +193,43 @@ async def test_what_fails_while_it_is_built_changes_nothing(upstream: FakeUpstre
     assert (await proxy.get("/index/beside/simple/")).status == 404
     await proxy.service.succeed(with_indexes(proxy, *wanted[:-1]))
     assert (await proxy.get("/index/beside/simple/")).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_a_generation_that_has_ended(upstream: FakeUpstream, run: Start) -> None:
+    upstream.add_file("six", SIX, b"x")
+    proxy = await run(upstream)
+    (index,) = proxy.service.settings.indexes
+    left: list[weakref.ref[Any]] = []
+    for number in range(3):
+        assert (await proxy.get("/simple/six/")).status == 200
+        present = proxy.service.present
+        if number:  # of what there was at the start no garbage is collected
+            index_parts = present.indexes.built["pypi"].parts
+            left += [weakref.ref(each) for each in (present, present.serving.front, index_parts.repository)]
+            del index_parts
+        del present
+        await proxy.service.succeed(with_indexes(proxy, evolve(index, hedge_after=3.0 + number)))
+    gc.collect()
+    assert [each() for each in left] == [None] * len(left)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_kept_ready_follows_the_new_settings(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream)
+    service = proxy.service
+
+    def following() -> list[Following]:
+        return [each for each in service if isinstance(each, Following)]
+
+    service.follow(None)
+    warm = WarmSettings(recent=60.0)
+    await service.succeed(evolve(service.settings, warm=warm))
+    (first,) = following()
+    await service.succeed(evolve(service.settings, grants=(GrantSettings(role="reader", principals=("user:a",)),)))
+    assert following() == [first]
+    await service.succeed(evolve(service.settings, warm=None))
+    assert following() == []
 
 
 @pytest_twisted.ensureDeferred

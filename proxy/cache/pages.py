@@ -60,12 +60,16 @@ class PageCache:
         self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
         self._parses: Flights[Page] = Flights()
         self.under_way = self._refreshed.under_way
-        self.close = self._refreshed.close
         self.get = self._refreshed.get
         self.ready = self._refreshed.ready
         self.at_hand = self._refreshed.at_hand
         self.remembered = self._refreshed.remembered
         self.refresh = self._refreshed.refresh
+
+    def close(self) -> None:
+        """Stop what is under way, and forget what is in memory."""
+        self._refreshed.close()
+        self._parsed.clear()
 
     async def parsed(self, project: str, head: Head) -> Page:
         """The page that *head* is the head of, parsed.  Raises as `get` when it has to be fetched anew."""

@@ -139,8 +139,9 @@ class Refreshed:
         self._loads: Flights[_Entry] = Flights()
 
     def close(self) -> None:
-        """Stop what is under way."""
+        """Stop what is under way, and forget what is in memory: what was there at the start is no garbage for the collector."""
         self._refreshes.close()
+        self._entries.clear()
 
     async def get(self, key: str, *, no_cache: bool = False) -> Served:
         """What is under *key*, as fresh as the limits ask.

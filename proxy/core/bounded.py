@@ -50,6 +50,11 @@ class BoundedTable(Generic[K, V]):
         if entry is not None:
             self.weight -= entry[1]
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+        self.weight = 0
+
 
 class DividedTable(Generic[K, V]):
     """Two tables that are used as one: *kept* for values that *counts* says yes to, *others* for the rest.
@@ -80,6 +85,11 @@ class DividedTable(Generic[K, V]):
     def discard(self, key: K) -> None:
         self._kept.discard(key)
         self._others.discard(key)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+        self._others.clear()
 
 
 class Told:
