@@ -315,14 +315,16 @@ async def test_what_has_changed_is_told_and_what_needs_a_restart_is_named(from_f
         server='page_memory = "64MiB"\nmax_connections = 100\nlisten = ["tcp:1:interface=127.0.0.1"]\ndata_dir = "elsewhere"',
     )
     expected = [
-        {"key": "index.internal.kind", "old": None, "new": '"hosted"', "needs_restart": False},
         {"key": "index.pypi.ttl", "old": '"10m"', "new": '"5m"', "needs_restart": False},
         {"key": "server.max_connections", "old": "4096", "new": "100", "needs_restart": False},
         {"key": "server.page_memory", "old": '"128MiB"', "new": '"64MiB"', "needs_restart": True},
     ]
     diff = await from_file.ask("config_diff")
     assert [each for each in diff["changes"] if each in expected] == expected
-    assert {each["key"].rpartition(".")[0] for each in diff["changes"]} == {"server", "index.pypi", "index.internal"}
+    (added,) = [each for each in diff["changes"] if each["key"] == "index.internal"]
+    assert added["old"] is None
+    assert added["new"].startswith('{ name = "internal", kind = "hosted", ')
+    assert {each["key"].rpartition(".")[0] for each in diff["changes"]} == {"server", "index.pypi", "index"}
     assert (await from_file.proxy.get("/index/internal/simple/")).status == 404
     assert await from_file.ask("reload") == diff
     assert diff["notes"] == ["index internal is added: /index/internal/simple/"]

@@ -248,7 +248,9 @@ def test_the_configuration_is_read_again_on_sighup_and_by_command(elsewhere: Pat
         assert told.recv(200) == b"READY=1"
         write('drain_time = "5s"', '[[index]]\nname = "own"\nkind = "hosted"\n')
         process.send_signal(signal.SIGHUP)
-        read_until(process.stdout, "SIGHUP: the configuration was read again: index.own.default: none -> false")
+        read_until(
+            process.stdout, 'SIGHUP: the configuration was read again: index.own: none -> { name = "own", kind = "hosted", '
+        )
         assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", told.recv(200))
         assert told.recv(200) == b"READY=1"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/index/own/simple/", timeout=30) as answer:
@@ -258,7 +260,7 @@ def test_the_configuration_is_read_again_on_sighup_and_by_command(elsewhere: Pat
         write('drain_time = "6s"\nidle_timeout = "20s"\nlisten = ["tcp:1"]\npage_memory = "64MiB"')
         asked = ("--data-dir", "data")
         expected = [
-            "index.own.",
+            "index.own: { name = ",
             'server.drain_time: "5s" -> "6s"\n',
             'server.page_memory: "128MiB" -> "64MiB" (would take effect when the proxy is restarted)\n',
             "index own is removed: its files stay in ",

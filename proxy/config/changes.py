@@ -6,7 +6,7 @@ A secret is never part of what is returned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -71,7 +71,9 @@ def _as_before(index: IndexSettings, before: Mapping[str, object]) -> IndexSetti
 
 def changes(running: Settings, wanted: Settings) -> list[ConfigChange]:
     """What *wanted* changes of *running*, sorted by table and key.  Secrets that are read from files are not compared."""
-    old, new = _keys(running), _keys(wanted)
+    before, after = _tables(running), _tables(wanted)
+    both = before.keys() & after.keys()
+    old, new = _keys(before, both), _keys(after, both)
     fixed = _fixed(running, wanted)
     found = [
         ConfigChange(key, old.get(key), new.get(key), key in fixed)
@@ -96,9 +98,20 @@ def _order(running: Settings, wanted: Settings) -> ConfigChange | None:
     return None if before == after else ConfigChange("index", toml_value(tuple(before)), toml_value(tuple(after)))
 
 
-def _keys(settings: Settings) -> dict[str, str]:
-    """Each key of *settings* with its value."""
+def _keys(tables: Mapping[str, Mapping[str, str]], apart: Collection[str]) -> dict[str, str]:
+    """Each key of the tables that are named in *apart* with its value; others are one value each."""
     found: dict[str, str] = {}
+    for name, keys in tables.items():
+        if name in apart:
+            found.update({f"{name}.{key}": value for key, value in keys.items()})
+        else:
+            found[name] = f"{{ {', '.join(f'{key} = {value}' for key, value in keys.items())} }}"
+    return found
+
+
+def _tables(settings: Settings) -> dict[str, dict[str, str]]:
+    """Each table of *settings*: its keys with their values."""
+    found: dict[str, dict[str, str]] = {}
     numbers: dict[str, int] = {}
     for heading, keys, _ in effective_tables(settings):
         name = _HEADING.sub(r"\1", heading).replace('"', "")
@@ -106,7 +119,7 @@ def _keys(settings: Settings) -> dict[str, str]:
             named = dict(keys).get("name")
             numbers[name] = number = numbers.get(name, -1) + 1
             name = f"{name}[{number}]" if named is None else f"{name}.{named}"
-        found.update({f"{name}.{key}": toml_value(value) for key, value in keys if value is not None})
+        found[name] = {key: toml_value(value) for key, value in keys if value is not None}
     return found
 
 
@@ -197,5 +210,5 @@ def _renamed(index: IndexSettings, new: str, data_dir: Path) -> str:
         return f"{words}{files}; the claims of {old} stay with {old} until pypiproxy claims add {new} --from {old}"
     return (
         f"{words}pages, first-seen digests and pins stay with {old}; {new} uses the stored files, without a download, if "
-        f"upstream states the same digests (docs/upgrade.md has the way to take all of it over)"
+        f"upstream states the same digests and no index has readers of its own (docs/upgrade.md: taking all of it over)"
     )
