@@ -245,7 +245,7 @@ class Wanted:
     digest: Digest | None = None
     size: int | None = None
     companion: str = ""
-    listed: File | None = field(default=None, eq=False, repr=False)
+    listed: File | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

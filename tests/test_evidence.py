@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,15 +38,12 @@ def page(project: str | int) -> str:
     return f"https://packages.example/simple/{project}/"
 
 
-@define
 class Case:
     """An upstream's evidence, and the time."""
 
-    now: float = 1000.0
-    changes: list[tuple[State, State]] = field(factory=list)
-    evidence: Evidence = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.changes: list[tuple[State, State]] = []
         self.evidence = Evidence(HOME, seeded(1), lambda old, new, why: self.changes.append((old, new)))
 
     def admit(self, url: str, origin: Origin = HOME) -> Admission | Refusal:

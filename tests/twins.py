@@ -50,16 +50,13 @@ def _record(url: str, body: bytes, now: float, content_type: str, **head: Any) -
 
 
 @implementer(IBodyReader)
-@define
 class Part:
     """A part of what a twin has in memory, in pieces."""
 
-    facts: FileFacts
-    left: bytes
-    length: int = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.length = len(self.left)
+    def __init__(self, facts: FileFacts, left: bytes) -> None:
+        self.facts = facts
+        self.left = left
+        self.length = len(left)
 
     async def read(self) -> bytes:
         piece, self.left = self.left[:KIB], self.left[KIB:]

@@ -20,16 +20,13 @@ from tests.support.wheels import Distribution, sdist, seeded, wheel
 _SIZES = (0, 0, 300, 3_000, 20_000, 60_000, 70_000, 200_000, 1_000_000, 3_000_000)
 
 
-@define
 class Version:
     """The bytes of a file at one time, and of a wheel its METADATA."""
 
-    data: bytes = field(repr=False)
-    metadata: bytes | None = field(repr=False)
-    sha256: str = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.sha256 = hashlib.sha256(self.data).hexdigest()
+    def __init__(self, data: bytes, metadata: bytes | None) -> None:
+        self.data = data
+        self.metadata = metadata
+        self.sha256 = hashlib.sha256(data).hexdigest()
 
     def stated(self, algorithm: str) -> str:
         """Its digest in hex."""

@@ -34,16 +34,24 @@ _PIECE = 1 * MIB
 
 
 @implementer(IProjectsView)
-@frozen
 class ProjectsView:
     """The list as it may be seen now."""
 
-    state: str
-    status: CacheStatus
-    serial: int | None
-    max_age: int
-    _open: Callable[[MediaType, str], Awaitable[IBytesSource]]
-    _lines: Callable[[], Awaitable[IBytesSource]]
+    def __init__(
+        self,
+        state: str,
+        status: CacheStatus,
+        serial: int | None,
+        max_age: int,
+        opened: Callable[[MediaType, str], Awaitable[IBytesSource]],
+        lines: Callable[[], Awaitable[IBytesSource]],
+    ) -> None:
+        self.state = state
+        self.status = status
+        self.serial = serial
+        self.max_age = max_age
+        self._open = opened
+        self._lines = lines
 
     async def lines(self) -> IBytesSource:
         return await self._lines()

@@ -23,8 +23,6 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import define, field
-
 from proxy.cache.migration import Migration
 from proxy.errors import FOR_NOW, ConfigError, InUse
 from proxy.host.owner import refuse_root
@@ -44,13 +42,13 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 _CREDENTIALS = struct.Struct("3i")
 
 
-@define
 class Claim:
     """The right to use a data directory, until :meth:`release` or the end of the process."""
 
-    path: Path
-    _fd: int = field(repr=False)
-    _name: socket.socket | None = field(repr=False)
+    def __init__(self, path: Path, fd: int, name: socket.socket | None) -> None:
+        self.path = path
+        self._fd = fd
+        self._name = name
 
     def sign(self) -> None:
         """Write this process's id into the lock file; again after a fork, for the child has another."""

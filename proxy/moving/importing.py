@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, FirstError
 
 from proxy.core.uploads import Uploaded, UploadForm
@@ -50,22 +50,32 @@ class Tally:
     collisions: int = 0
 
 
-@define
 class Importing:
     """One run: takes what *source* has into the index of *receiving*, *jobs* files at a time; *report* hears of everything."""
 
-    source: ProjectSource
-    receiving: Receiving
-    editing: Editing
-    claims: IOwnership | None
-    report: Report
-    jobs: int
-    dry: bool
-    tally: Tally = field(factory=Tally)
-    _names: list[str] = field(factory=list)
-    _files: list[tuple[_Project, OfferedFile]] = field(factory=list)
-    _feeding: DeferredLock = field(factory=DeferredLock)
-    _untold: int = 0
+    def __init__(
+        self,
+        source: ProjectSource,
+        receiving: Receiving,
+        editing: Editing,
+        claims: IOwnership | None,
+        report: Report,
+        jobs: int,
+        *,
+        dry: bool,
+    ) -> None:
+        self.source = source
+        self.receiving = receiving
+        self.editing = editing
+        self.claims = claims
+        self.report = report
+        self.jobs = jobs
+        self.dry = dry
+        self.tally = Tally()
+        self._names: list[str] = []
+        self._files: list[tuple[_Project, OfferedFile]] = []
+        self._feeding = DeferredLock()
+        self._untold = 0
 
     async def run(self, wanted: Sequence[str]) -> Tally:
         """Take over the projects *wanted* (normalised), or all.  Raises ProxyError where it cannot go on."""

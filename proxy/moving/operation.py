@@ -69,7 +69,7 @@ class Importer:
         wanted = [normalize(each) for each in projects]
         opened = self._opened(_place_of(source, username, password, token))
         try:
-            run = Importing(opened, hosted.receiving, hosted.editing, self._claims, report, jobs, dry)
+            run = Importing(opened, hosted.receiving, hosted.editing, self._claims, report, jobs, dry=dry)
             return asdict(await run.run(wanted))
         finally:
             await opened.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
 from zope.interface import implementer
 
 from proxy.cache.files import Committed, FileCache, identity
@@ -128,22 +127,27 @@ class RemoteFiles:
 
 
 @implementer(IFileHandle)
-@frozen
 class RemoteFile:
     """A file that upstream has, and that may be on its way.
 
     *unchanged* tells whether it is still listed as it was, and nothing is stored under its name.
     """
 
-    etag: str | None
-    seen: Moment
-    _wanted: Wanted
-    _remote: RemoteFiles
-    _unchanged: Callable[[], bool] = lambda: False
+    stored = False
 
-    @property
-    def stored(self) -> bool:
-        return False
+    def __init__(
+        self,
+        etag: str | None,
+        seen: Moment,
+        wanted: Wanted,
+        remote: RemoteFiles,
+        unchanged: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.etag = etag
+        self.seen = seen
+        self._wanted = wanted
+        self._remote = remote
+        self._unchanged = unchanged
 
     @property
     def size(self) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import Factory, define, field
+from attrs import define
 
 from proxy.errors import StorageFailed
 from proxy.storage import table
@@ -29,14 +29,14 @@ class BrokenHalf(Exception):
         self.half = half
 
 
-@define
 class Half:
     """One of the two files, in *directory*.  Its methods raise BrokenHalf, and sqlite3.Error and OSError for the machine."""
 
-    directory: Path
-    table: Table | None = None
-    _identity: tuple[int, int] | None = None
-    _file: str = field(init=False, default=Factory(lambda self: str(self.directory / FILE), takes_self=True))
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.table: Table | None = None
+        self._identity: tuple[int, int] | None = None
+        self._file = str(directory / FILE)
 
     @property
     def in_place(self) -> bool:

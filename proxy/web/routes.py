@@ -7,9 +7,10 @@ put its values into URLs, keys and paths.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import ClassVar
 from urllib.parse import quote, unquote_to_bytes
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from proxy.core.days import is_day
 from proxy.core.events import RequestPlace, RouteLabel
@@ -106,7 +107,7 @@ class DiscoveryRoute:
     """Where the endpoints are for the upload URL with this *key* (PEP 807)."""
 
     key: str
-    place: RequestPlace = field(default=RequestPlace(None, None, RouteLabel.EXCHANGE), init=False)
+    place: ClassVar[RequestPlace] = RequestPlace(None, None, RouteLabel.EXCHANGE)
 
 
 @frozen(slots=True)
@@ -114,7 +115,7 @@ class TopLevel:
     """Something beside all indexes: ``/index/``, ``/favicon.ico``, and ``/`` where no index is at the root."""
 
     path: str
-    place: RequestPlace = field(default=RequestPlace(None, None, RouteLabel.OVERVIEW), init=False)
+    place: ClassVar[RequestPlace] = RequestPlace(None, None, RouteLabel.OVERVIEW)
 
 
 @frozen(slots=True)

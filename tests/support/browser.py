@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from urllib.parse import urljoin, urlsplit
 
-from attrs import define, field
+from attrs import define
 
 from tests.support.wire import Reply
 
@@ -28,17 +28,15 @@ class Element:
     text: str = ""
 
 
-@define
 class Page(HTMLParser):
     """The page that *reply* is, at the path *path*."""
 
-    reply: Reply
-    path: str
-    elements: list[Element] = field(factory=list)
-    _open: list[Element] = field(factory=list)
-
-    def __attrs_post_init__(self) -> None:
-        HTMLParser.__init__(self, convert_charrefs=True)
+    def __init__(self, reply: Reply, path: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.reply = reply
+        self.path = path
+        self.elements: list[Element] = []
+        self._open: list[Element] = []
         self.feed(self.reply.body.decode("utf-8"))
         self.close()
         assert self._open == []

@@ -9,8 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from attrs import define, field
-
 from tests.support import certs
 
 SLAPD = shutil.which("slapd", path="/usr/sbin:/usr/local/sbin:/usr/lib/openldap")
@@ -119,14 +117,14 @@ def free_port() -> int:
         return number
 
 
-@define
 class Slapd:
     """A directory in *folder*, which is empty."""
 
-    folder: Path
-    port: int = field(factory=free_port)
-    tls_port: int = field(factory=free_port)
-    _process: subprocess.Popen[bytes] | None = None
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.tls_port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import TimeoutError
@@ -221,23 +220,23 @@ def _host(uri: URI) -> str:
 
 
 @implementer(IAgentEndpointFactory)
-@define
 class _ForOneRequest:
-    _endpoints: Endpoints
-    _line: Line
+    def __init__(self, endpoints: Endpoints, line: Line) -> None:
+        self._endpoints = endpoints
+        self._line = line
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         return self._endpoints.endpoint(uri, self._line)
 
 
 @implementer(IStreamClientEndpoint)
-@define
 class _Limited:
     """An endpoint whose whole way, a tunnel included, takes at most so many seconds."""
 
-    _endpoint: Any
-    _reactor: IReactorTime
-    _timeout: float
+    def __init__(self, endpoint: Any, reactor: IReactorTime, timeout: float) -> None:
+        self._endpoint = endpoint
+        self._reactor = reactor
+        self._timeout = timeout
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)

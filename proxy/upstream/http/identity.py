@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from attrs import field, frozen
-
 #: The entries of other instances in the ``Via`` of the request that the present work was begun for.
 passed_through: ContextVar[tuple[str, ...]] = ContextVar("passed_through", default=())
 
@@ -33,15 +31,15 @@ def entries(via: str) -> tuple[str, ...]:
     return tuple(each for each in stated if _ENTRY.fullmatch(each))[-_MOST:]
 
 
-@frozen
 class Identity:
     """``User-Agent`` (the public index asks for one with a contact) and the pseudonym for ``Via`` (RFC 9110 section 7.6.3)."""
 
-    user_agent: str
-    via: str
-    _draw: Callable[[], str] = field(default=lambda: secrets.token_hex(8), repr=False)
-    #: The numbers of requests that wait for their answer.
-    _waiting: set[str] = field(factory=set, init=False, repr=False)
+    def __init__(self, user_agent: str, via: str, draw: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+        self.user_agent = user_agent
+        self.via = via
+        self._draw = draw
+        #: The numbers of requests that wait for their answer.
+        self._waiting: set[str] = set()
 
     @contextmanager
     def asking(self, upstream: str) -> Iterator[str]:

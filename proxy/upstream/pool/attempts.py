@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
-
 from proxy.errors import Attempted, DigestMismatch, LoopDetected, NotFound, ProxyError, UpstreamDenied, UpstreamFailed
 from proxy.upstream.http.failures import Denied, Looped, Missing, Refused
 from proxy.upstream.pool.upstream import Upstream
 
 
-@define
 class Attempts:
     """The attempts at *what*.  Of one upstream the last word counts, so that the sentence stays short."""
 
-    what: str
-    clock: Callable[[], float]
-    _last: dict[str, tuple[Attempted, Exception]] = field(factory=dict)
-    #: Upstreams of which other URLs work.
-    _working: set[str] = field(factory=set)
+    def __init__(self, what: str, clock: Callable[[], float]) -> None:
+        self.what = what
+        self.clock = clock
+        self._last: dict[str, tuple[Attempted, Exception]] = {}
+        #: Upstreams of which other URLs work.
+        self._working: set[str] = set()
 
     def failed(self, client: Upstream, error: Exception, began: float) -> None:
         if client.name in self._last and isinstance(error, Refused):
