@@ -50,6 +50,9 @@ class CommandLine:
     upstreams: tuple[str, ...] = ()
 
 
+_NOTHING = CommandLine()
+
+
 def default_data_dir() -> Path:
     """The user's data directory."""
     import platformdirs
@@ -57,7 +60,7 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("pypiproxy", appauthor=False))
 
 
-def load(path: Path | None, command_line: CommandLine = CommandLine(), environ: Mapping[str, str] = os.environ) -> Settings:
+def load(path: Path | None, command_line: CommandLine = _NOTHING, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of the file at *path* (``None``: no file, so the public index alone), of *environ* and of *command_line*.
 
     The command line overrides the environment (see :mod:`proxy.config.environment`), which overrides the file.
