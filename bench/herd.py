@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from attrs import define, frozen
+from msgspec import Struct
 
 from bench.reply import Reply
 
@@ -17,8 +17,7 @@ _PIECE = 1 << 20
 _DEADLINE = 120.0
 
 
-@frozen
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one client saw; times in seconds since it asked, ``None`` for what did not happen."""
 
     status: int
@@ -28,8 +27,7 @@ class Outcome:
     right: bool
 
 
-@define
-class _Client:
+class _Client(Struct):
     connection: socket.socket
     reply: Reply
     first_byte: float | None = None

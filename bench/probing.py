@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
-from attrs import define, field
+from msgspec import Struct, field
 
 from bench.herd import request
 from bench.process import cores
@@ -42,11 +42,10 @@ _DEADLINE = 60.0
 _PAUSE = 0.002
 
 
-@define
-class Probes:
+class Probes(Struct):
     """What a prober has seen: the milliseconds of each check, and how many answers were not true."""
 
-    taken: list[float] = field(factory=list)
+    taken: list[float] = field(default_factory=list)
     wrong: int = 0
 
     def figures(self) -> Sequence[float]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from attrs import define, field
+from msgspec import Struct, field
 
 
-@define
-class Reply:
+class Reply(Struct):
     """An answer whose body must be *expected*, and state its length then; ``None``: the body is kept to be looked at."""
 
     expected: bytes | None
@@ -22,7 +21,7 @@ class Reply:
     done: bool = False
     right: bool = True
     #: The body, kept only when there is nothing to compare it with.
-    body: bytearray = field(factory=bytearray)
+    body: bytearray = field(default_factory=bytearray)
 
     def take(self, data: memoryview) -> None:
         """More of it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from bench.herd import Outcome, herd
 from bench.servers import LOGIN, Server
@@ -36,8 +36,7 @@ FILE_HEADERS = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "ident
 _LOGGED_IN = {"Authorization": LOGIN}
 
 
-@frozen
-class Metric:
+class Metric(Struct, frozen=True):
     """One figure.  *goal* is the ratio to the reference's figure that the project wants to reach."""
 
     name: str
@@ -46,8 +45,7 @@ class Metric:
     goal: float | None = None
 
 
-@frozen
-class Settings:
+class Settings(Struct, frozen=True):
     """How long, and with what, to measure."""
 
     upstream: Upstream
@@ -57,11 +55,10 @@ class Settings:
     #: A folder for what clients need.
     place: Path
     #: What each resolving scenario's first resolution came to.
-    resolved: dict[str, frozenset[str]] = field(factory=dict)
+    resolved: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
-@frozen
-class Scenario:
+class Scenario(Struct, frozen=True):
     """*measure* yields one figure for each of *metrics*; a *cold* one is given a server that has just been started, empty."""
 
     name: str

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from attrs import frozen
+from msgspec import Struct
 
 from bench.process import Pinned, cores
 from bench.upstream import ROOT
@@ -73,8 +73,7 @@ _BROKEN = (
 _ELSEWHERE = (("on-a-dead-host", f"{_DEAD}:9", 1), ("on-no-host", _NOWHERE, 1))
 
 
-@frozen
-class Got:
+class Got(Struct, frozen=True):
     """A response that is whole."""
 
     status: int

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from urllib.parse import urljoin, urlsplit
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from bench.herd import request
 from bench.reply import Reply
@@ -36,8 +36,7 @@ _PIECE = 1 << 20
 _DEADLINE = 120.0
 
 
-@frozen
-class _Release:
+class _Release(Struct, frozen=True):
     """What an agent wants of one project."""
 
     filename: str
@@ -51,18 +50,16 @@ def _releases() -> Mapping[str, _Release]:
     return {project: _Release(each.filename, each.data, each.metadata) for project, each in made.items()}
 
 
-@define(eq=False)
-class _Agent:
+class _Agent(Struct, eq=False):
     """One agent: the URLs that it will ask for next, and how many metadata it waits for before it asks for files."""
 
     todo: deque[tuple[str, str]]
     missing: int
-    files: list[tuple[str, str]] = field(factory=list)
-    connections: list[_Connection] = field(factory=list)
+    files: list[tuple[str, str]] = field(default_factory=list)
+    connections: list[_Connection] = field(default_factory=list)
 
 
-@define(eq=False)
-class _Connection:
+class _Connection(Struct, eq=False):
     """One connection of an agent; *asked* is what it waits for: the kind (page, metadata, file) and the project."""
 
     socket: socket.socket

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from bench.scenarios import Metric
 
@@ -15,8 +15,7 @@ from bench.scenarios import Metric
 NOISE = 0.25
 
 
-@frozen
-class Row:
+class Row(Struct, frozen=True):
     """One metric of one scenario: what each repetition measured, by server.  Ratios are to the *reference*."""
 
     scenario: str

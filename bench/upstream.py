@@ -8,7 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from bench.process import Pinned
 
@@ -31,8 +31,7 @@ INSTALL_PAGE = 300
 RATE = 200_000_000
 
 
-@frozen
-class Sized:
+class Sized(Struct, frozen=True):
     """A file of noise on a page of its own."""
 
     project: str

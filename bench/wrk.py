@@ -9,13 +9,12 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 _REPORT = Path(__file__).parent / "report.lua"
 
 
-@frozen
-class Load:
+class Load(Struct, frozen=True):
     """What one run of wrk measured: rates per second, latencies in seconds."""
 
     requests: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class ProxyError(Exception):
@@ -222,8 +222,7 @@ class Overloaded(ProxyError):
     passing = True
 
 
-@frozen
-class Attempted:
+class Attempted(Struct, frozen=True):
     """One try at one upstream: what was asked, what came of it, and after how long (seconds)."""
 
     upstream: str

@@ -13,7 +13,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
-from attrs import field, frozen
+from msgspec import Struct
+
+from proxy.representing import repr_without
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -31,8 +33,7 @@ DIGEST_LENGTHS = {name: 2 * hashlib.new(name, usedforsecurity=False).digest_size
 IMPOSSIBLE: Mapping[str, str] = MappingProxyType({})
 
 
-@frozen(slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """One named digest, ``hex`` in lower case."""
 
     algorithm: str
@@ -69,8 +70,7 @@ class File(msgspec.Struct, frozen=True):
         return strongest(self.hashes)
 
 
-@frozen(slots=True)
-class Page:
+class Page(Struct, frozen=True, dict=True):
     """A project page in terms of PEP 691, whatever it was written in.
 
     ``project`` is normalised.  ``versions`` is ``None`` on a page of version 1.0 (PEP 700 made it mandatory from 1.1 on).
@@ -103,8 +103,7 @@ def strongest(hashes: Mapping[str, str]) -> Digest | None:
     return None
 
 
-@frozen(slots=True)
-class Validators:
+class Validators(Struct, frozen=True):
     """What a conditional request for *url* at *upstream* sends (RFC 9110 section 13); meaningless to any other URL."""
 
     upstream: str
@@ -113,8 +112,7 @@ class Validators:
     last_modified: str | None = None
 
 
-@frozen(slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """A record without its body: all that the freshness decision and a conditional request need.
 
     ``found`` is false for a remembered 404.  ``checked_at`` is when upstream last confirmed it.  ``max_age`` is upstream's own
@@ -159,27 +157,28 @@ def body_digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-@frozen(slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """What the cache keeps of one upstream page: its head and the body in identity coding, exactly as upstream sent it."""
 
     head: Head
-    body: bytes = field(repr=False)
+    body: bytes
+
+    __repr__ = repr_without("body")
 
 
 # -- what an upstream answers when it is asked for a page -----------------------------------------------------------------
 
 
-@frozen(slots=True)
-class PageFound:
+class PageFound(Struct, frozen=True):
     """A new page: the record to keep, and the page it parses to (parsed already, to know that it does)."""
 
     record: Record
-    page: Page = field(repr=False)
+    page: Page
+
+    __repr__ = repr_without("page")
 
 
-@frozen(slots=True)
-class PageUnchanged:
+class PageUnchanged(Struct, frozen=True):
     """304: the record with these validators still holds; ``max_age`` and ``serial`` are the newest upstream said."""
 
     upstream: str
@@ -188,8 +187,7 @@ class PageUnchanged:
     serial: int | None
 
 
-@frozen(slots=True)
-class PageMissing:
+class PageMissing(Struct, frozen=True):
     """A definite 404 or 410."""
 
     upstream: str
@@ -200,8 +198,7 @@ class PageMissing:
 PageReply = PageFound | PageUnchanged | PageMissing
 
 
-@frozen(slots=True)
-class DocumentFound:
+class DocumentFound(Struct, frozen=True):
     """Something that is kept beside pages, as it came.  The body is empty where it went to disk while it came."""
 
     record: Record
@@ -227,8 +224,7 @@ class Condition(enum.Enum):
 # -- files ------------------------------------------------------------------------------------------------------------------
 
 
-@frozen(slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A file to be fetched: where its page says it is and what its bytes must be.
 
     ``digest`` is ``None`` when the page states none.  ``upstream`` is the one whose page named it; other mirrors may be asked
@@ -245,15 +241,16 @@ class Wanted:
     digest: Digest | None = None
     size: int | None = None
     companion: str = ""
-    listed: File | None = field(default=None, repr=False)
+    listed: File | None = None
+
+    __repr__ = repr_without("listed")
 
     @property
     def name(self) -> str:
         return self.filename + self.companion
 
 
-@frozen(slots=True)
-class FileFacts:
+class FileFacts(Struct, frozen=True):
     """What upstream's headers say of a file: its size (``None``: unknown), validator and whether ranges work there."""
 
     size: int | None
@@ -308,8 +305,7 @@ class Versioned(NamedTuple):
     version: int
 
 
-@frozen(slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A record to be written, or with ``value`` ``None`` removed.
 
     ``expects`` is the version that it must have now (0: it must not be there), or ``None`` when that does not matter.  Until

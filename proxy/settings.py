@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import field, frozen
+from msgspec import Struct, field
+
+from proxy.representing import repr_without
 
 KIB = 1024
 MIB = 1024 * KIB
 
 
-@frozen(kw_only=True)
-class UpstreamSettings:
+class UpstreamSettings(Struct, frozen=True, kw_only=True):
     """``[upstream.NAME]``: one remote index and how to behave towards it."""
 
     name: str
@@ -23,8 +24,8 @@ class UpstreamSettings:
     url: str
     #: Basic credentials, or a bearer token; sent to ``url``'s origin only.
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
+    password: str | None = None
+    token: str | None = None
     #: The file that these were read from, and are read from again when it changes; ``None``: another source.
     password_file: Path | None = None
     token_file: Path | None = None
@@ -65,6 +66,8 @@ class UpstreamSettings:
     #: The table that configures it, if that is no ``[upstream.NAME]``.
     other_table: str | None = None
 
+    __repr__ = repr_without("password", "token")
+
     @property
     def table(self) -> str:
         """The table that an operator changes to change anything of it."""
@@ -76,8 +79,7 @@ class UpstreamSettings:
         return "--upstream" if self.of_command_line else f"upstream.{self.name}.url"
 
 
-@frozen(kw_only=True)
-class PageLimits:
+class PageLimits(Struct, frozen=True, kw_only=True):
     """The freshness limits of one index (see ``docs/design.md``)."""
 
     ttl: float = 600.0
@@ -87,8 +89,7 @@ class PageLimits:
     negative_ttl: float = 60.0
 
 
-@frozen(kw_only=True)
-class HostedSettings:
+class HostedSettings(Struct, frozen=True, kw_only=True):
     """What an ``[[index]]`` of the kind ``hosted`` has besides."""
 
     #: The directory with its files; ``None``: ``hosted/<index>`` in the data directory.
@@ -106,8 +107,7 @@ class HostedSettings:
     max_size: int | None = None
 
 
-@frozen(kw_only=True)
-class GroupSettings:
+class GroupSettings(Struct, frozen=True, kw_only=True):
     """What an ``[[index]]`` of the kind ``group`` has besides."""
 
     #: The names of the indexes that it consists of, the one that is asked first comes first.
@@ -116,8 +116,7 @@ class GroupSettings:
     merge: tuple[str, ...] = ()
 
 
-@frozen(kw_only=True)
-class IndexSettings:
+class IndexSettings(Struct, frozen=True, kw_only=True):
     """``[[index]]``: something served under ``/index/NAME/simple/``."""
 
     name: str
@@ -148,8 +147,7 @@ class IndexSettings:
         return () if self.group is None else self.group.members
 
 
-@frozen(kw_only=True)
-class ServerSettings:
+class ServerSettings(Struct, frozen=True, kw_only=True):
     """``[server]``: where to listen, where to keep data, and the bounds of the service."""
 
     data_dir: Path
@@ -184,8 +182,7 @@ class ServerSettings:
     page_memory: int = 128 * MIB
 
 
-@frozen(kw_only=True)
-class IssuerSettings:
+class IssuerSettings(Struct, frozen=True, kw_only=True):
     """``[ci.issuer.NAME]``: who vouches for CI jobs with ID tokens (OpenID Connect)."""
 
     name: str
@@ -196,14 +193,15 @@ class IssuerSettings:
     #: PEM file: authorities to trust instead of the system's.
     ca_file: Path | None = None
     #: A bearer token that it wants to see before it shows its keys, and the file that this was read from.
-    token: str | None = field(default=None, repr=False)
+    token: str | None = None
     token_file: Path | None = None
     #: ``http://[user:password@]host:port`` of a proxy to go out through; ``None``: straight.
     outbound_proxy: str | None = None
 
+    __repr__ = repr_without("token")
 
-@frozen(kw_only=True)
-class CiRule:
+
+class CiRule(Struct, frozen=True, kw_only=True):
     """``[[ci.rule]]``: which jobs get a token, and what it is good for."""
 
     #: The job's name among principals, after ``ci:``.
@@ -220,8 +218,7 @@ class CiRule:
     lifetime: float = 900.0
 
 
-@frozen(kw_only=True)
-class CiSettings:
+class CiSettings(Struct, frozen=True, kw_only=True):
     """``[ci]``: tokens for CI jobs in exchange for ID tokens."""
 
     #: What ID tokens have to be issued for.
@@ -234,8 +231,7 @@ class CiSettings:
 LEAST_INTERVAL = 60.0
 
 
-@frozen(kw_only=True)
-class WarmSettings:
+class WarmSettings(Struct, frozen=True, kw_only=True):
     """``[warm]``: what the running proxy keeps ready by itself."""
 
     #: Requirement and lock files, and requirements (PEP 508).
@@ -252,8 +248,7 @@ class WarmSettings:
     pin: bool = False
 
 
-@frozen(kw_only=True)
-class GrantSettings:
+class GrantSettings(Struct, frozen=True, kw_only=True):
     """``[[grant]]``: a *role* on some projects of some indexes for some *principals*, each as :mod:`proxy.access` has it."""
 
     role: str
@@ -262,8 +257,7 @@ class GrantSettings:
     projects: tuple[str, ...] = ("*",)
 
 
-@frozen(kw_only=True)
-class LdapSettings:
+class LdapSettings(Struct, frozen=True, kw_only=True):
     """``[access.ldap]``: a directory that knows users, their passwords and their groups."""
 
     #: ``ldap://host[:port]`` or ``ldaps://host[:port]``.
@@ -274,7 +268,7 @@ class LdapSettings:
     ca_file: Path | None = None
     #: Who searches, with a password, and the file that this was read from; ``None``: nobody in particular.
     bind_dn: str | None = None
-    bind_password: str | None = field(default=None, repr=False)
+    bind_password: str | None = None
     bind_password_file: Path | None = None
     #: Where users are, the attribute with their names, and what else has to be true of them.
     base: str = ""
@@ -287,9 +281,10 @@ class LdapSettings:
     #: How long one step may take (seconds).
     timeout: float = 5.0
 
+    __repr__ = repr_without("bind_password")
 
-@frozen(kw_only=True)
-class ReverseProxySettings:
+
+class ReverseProxySettings(Struct, frozen=True, kw_only=True):
     """``[access.reverse_proxy]``: headers in which trusted proxies state who has logged in."""
 
     user_header: str
@@ -297,8 +292,7 @@ class ReverseProxySettings:
     groups_header: str | None = None
 
 
-@frozen(kw_only=True)
-class AccessSettings:
+class AccessSettings(Struct, frozen=True, kw_only=True):
     """``[access]``: who may log in, and how."""
 
     #: Users with hashes of their passwords; ``None``: ``users`` in the data directory, which need not be there.
@@ -309,13 +303,12 @@ class AccessSettings:
     audit_size: int = 10_000_000
     audit_files: int = 5
     #: The users in each group, and ``group:NAME`` for those whom a directory or a reverse proxy has in the group NAME.
-    groups: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ldap: LdapSettings | None = None
     reverse_proxy: ReverseProxySettings | None = None
 
 
-@frozen(kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """All of it."""
 
     server: ServerSettings

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cache.claims import ClaimBook
 from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
@@ -20,8 +20,7 @@ from proxy.storage.lists import ListFiles
 from tests.inprocess import Running
 
 
-@frozen
-class Grouped:
+class Grouped(Struct, frozen=True):
     """A group, and what says which names belong to its hosted members."""
 
     repository: GroupRepository

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 
 from proxy.access.rights import Rights
@@ -85,7 +85,7 @@ def upstream_settings(url: str, name: str = "pypi", **settings: Any) -> Upstream
     quick = UpstreamSettings(
         name=name, url=url, connect_timeout=2.0, first_byte_timeout=1.0, body_idle_timeout=5.0, allow_private_addresses=True
     )
-    return evolve(quick, **settings)
+    return replace(quick, **settings)
 
 
 _UNTOLD = AccessSettings()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import bcrypt
 import pytest
-from attrs import field, frozen
+from msgspec import Struct, field
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -72,11 +72,10 @@ class Later:
 
 
 @implementer(IAuditLog)
-@frozen
-class Noted:
+class Noted(Struct, frozen=True):
     """An audit log in memory."""
 
-    entries: list[Audited] = field(factory=list)
+    entries: list[Audited] = field(default_factory=list)
 
     def note(self, entry: Audited) -> None:
         self.entries.append(entry)

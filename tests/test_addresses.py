@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct, field
 from twisted.internet import reactor as default_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -26,13 +26,12 @@ reactor: Any = default_reactor
 HOST = "packages.example"
 
 
-@define
-class Resolver:
+class Resolver(Struct):
     """A reactor's clock and name resolver; *answers* holds addresses by name."""
 
     answers: dict[str, list[str]]
-    clock: Clock = field(factory=Clock)
-    asked: list[str] = field(factory=list)
+    clock: Clock = field(default_factory=Clock)
+    asked: list[str] = field(default_factory=list)
 
     @property
     def nameResolver(self) -> Resolver:

@@ -18,10 +18,10 @@ from urllib.parse import urljoin
 import pytest
 import pytest_twisted
 import zstandard
-from attrs import evolve
 from click.testing import CliRunner, Result
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -563,7 +563,7 @@ def test_an_export_of_all_names_no_project_that_nothing_is_stored_of() -> None:
 
 def test_what_a_rule_hides_stays_where_it_is_and_is_told() -> None:
     there, out = filled(), io.BytesIO()
-    hidden = evolve(there, policy=Policy((LargerThan(0),)))
+    hidden = replace(there, policy=Policy((LargerThan(0),)))
     exported = completed(write_bundle(hidden, {"app": {"app-0.0.tar.gz"}}, out, lambda: 0.0))
     assert (exported.pages, exported.files) == (0, 0)
     assert exported.problems == ["app-0.0.tar.gz: it is larger than 0 bytes, it stays here"]
@@ -571,7 +571,7 @@ def test_what_a_rule_hides_stays_where_it_is_and_is_told() -> None:
 
 def test_nothing_of_a_hidden_project_leaves_not_even_its_page() -> None:
     there, out = filled(), io.BytesIO()
-    hidden = evolve(there, policy=Policy((NotNamed("app", 0.0),)))
+    hidden = replace(there, policy=Policy((NotNamed("app", 0.0),)))
     exported = completed(write_bundle(hidden, {"app": None}, out, lambda: 0.0))
     assert (exported.pages, exported.files) == (0, 0)
     assert exported.problems == ["app: it is not for sale, it stays here"]
@@ -777,14 +777,14 @@ class Full(MemoryFiles):
 
 
 def test_on_a_full_disk_what_was_taken_stays_and_the_rest_comes_later() -> None:
-    other = evolve(cache(), files=Full())
+    other = replace(cache(), files=Full())
     importing = completed(open_bundle(io.BytesIO(bundle_of(filled())), other))
     with pytest.raises(StorageFailed, match=r"No space left on device \(/data/partial\); make room and import again"):
         completed(importing.run())
     assert (importing.imported.pages, importing.imported.files) == (1, 1)
     roomy = MemoryFiles()
     roomy.files = files(other)
-    assert take(bundle_of(filled()), evolve(other, files=roomy)).files_there == 1
+    assert take(bundle_of(filled()), replace(other, files=roomy)).files_there == 1
     assert len(roomy.files) == 2
 
 
@@ -1010,7 +1010,7 @@ def test_an_older_page_never_replaces_a_newer_one(there: dict[str, Any], came: d
 def test_a_404_of_another_time_is_replaced_and_a_later_one_stays() -> None:
     for checked_at, taken in ((500.0, 1), (2000.0, 0)):
         other = cache()
-        missing = evolve(head(b"", checked_at=checked_at), found=False)
+        missing = replace(head(b"", checked_at=checked_at), found=False)
         completed(other.pages.keep("app", Record(missing, b""), None))
         assert take(bundle_of(filled()), other).pages == taken
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import frozen
 from click.testing import CliRunner, Result
+from msgspec import Struct
 from twisted.internet.threads import deferToThread
 
 from proxy.accounts import passwords
@@ -32,8 +32,7 @@ GRANTS = (
 )
 
 
-@frozen
-class Site:
+class Site(Struct, frozen=True):
     """A proxy whose index ``dev`` has acme-app of Alice and other of somebody else; Alice may publish to ``stable`` too."""
 
     proxy: Running

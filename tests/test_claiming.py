@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 
 from proxy.administration.claiming import Claiming
 from proxy.administration.parts import IndexParts
@@ -87,7 +87,7 @@ async def test_all_names_of_an_index_that_is_not_configured_any_more_can_be_take
 async def test_a_name_that_an_earlier_index_held_is_held_for_the_one_that_takes_over_and_claimed_if_it_is_named(
     asked: Asked,
 ) -> None:
-    await asked.book.enter([evolve(HELD, index="earlier", project=each) for each in ("scipy", "six")])
+    await asked.book.enter([replace(HELD, index="earlier", project=each) for each in ("scipy", "six")])
     added = await asked("claim_add", index="internal", source="earlier", projects=["six"])
     assert [(each["project"], each["state"], each["before"]) for each in added] == [
         ("acme-old", "claimed", "claimed by earlier"),
@@ -118,7 +118,7 @@ async def test_a_name_that_matches_a_pattern_stays_owned_when_its_claim_is_relea
     (released,) = await asked("claim_release", index="internal", projects=["tool-x"])
     assert released["state"] == "owned"
     assert asked.book.claimed("internal", "tool-x")
-    await asked.book.enter([evolve(HELD, project="tool-y")])
+    await asked.book.enter([replace(HELD, project="tool-y")])
     listed = {each["project"]: (each["state"], each["why"]) for each in await asked("claims", index="internal")}
     assert (listed["tool-y"], listed["numpy"]) == (("owned", None), ("held", HELD.why))
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.cache.claims import ClaimBook
@@ -125,7 +125,7 @@ def test_the_claims_of_an_index_that_is_not_configured_still_reserve_names_until
 
 
 def test_a_start_reports_what_is_held_and_not_what_a_pattern_decides(ledger: Ledger, logged: list[LogEvent]) -> None:
-    now(ledger.book().enter([HELD, evolve(HELD, project="tool-x")]))
+    now(ledger.book().enter([HELD, replace(HELD, project="tool-x")]))
     now(ledger.book().begin())
     (told,) = [formatEvent(each) for each in logged]
     assert "numpy (internal)" in told
@@ -143,7 +143,7 @@ def test_what_was_held_for_an_index_that_is_not_configured_any_more_keeps_nobody
     assert "numpy" not in book.reservation(["renamed"]).names
     assert logged == []
     now(book.hand_over([HELD], "renamed"))
-    assert book.all() == [evolve(HELD, index="renamed")]
+    assert book.all() == [replace(HELD, index="renamed")]
     now(book.assign("renamed", ["numpy"], "an operator", 5000.0))
     assert book.claimed("renamed", "numpy")
 

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from attrs import fields
 from distlib.index import DEFAULT_INDEX
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
 from proxy.config import CommandLine, default_data_dir, load, quantities
 from proxy.errors import ConfigError

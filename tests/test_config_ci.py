@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from proxy.config import load
 from proxy.config.effective import effective
@@ -111,8 +111,8 @@ def test_the_file_in_effect_leads_to_the_same_and_has_no_secret(tmp_path: Path) 
     again = tmp_path / "again.toml"
     again.write_text(shown, "utf-8")
     github, cluster = settings.ci.issuers
-    cluster = evolve(cluster, outbound_proxy="http://***@proxy.example:3128")
-    assert load(again, environ={}).ci == evolve(settings.ci, issuers=(github, cluster))
+    cluster = replace(cluster, outbound_proxy="http://***@proxy.example:3128")
+    assert load(again, environ={}).ci == replace(settings.ci, issuers=(github, cluster))
 
 
 @pytest.mark.parametrize(

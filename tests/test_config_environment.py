@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import asdict, fields
+from msgspec.structs import asdict, fields
 
 from proxy.config import CommandLine, load
 from proxy.errors import ConfigError

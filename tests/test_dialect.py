@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent
@@ -292,7 +292,7 @@ def pair(make_upstream: Callable[..., FakeUpstream]) -> list[FakeUpstream]:
 
 def settings_of(pair: list[FakeUpstream], **second: Any) -> list[Any]:
     first = upstream_settings(pair[0].url, "up0")
-    return [first, evolve(upstream_settings(pair[1].url, "up1"), **second)]
+    return [first, replace(upstream_settings(pair[1].url, "up1"), **second)]
 
 
 @pytest_twisted.ensureDeferred

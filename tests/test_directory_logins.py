@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from attrs import define, field
+from msgspec import Struct, field
 from twisted.internet.defer import Deferred, DeferredList
 from zope.interface import implementer
 
@@ -31,14 +31,13 @@ HERE = "127.0.0.1"
 
 
 @implementer(IDirectory, IAuditLog)
-@define
-class Known:
+class Known(Struct):
     """A directory in memory, which takes a name in any case; and an audit log that nobody reads."""
 
-    users: dict[str, tuple[bytes, frozenset[str]]] = field(factory=dict)
+    users: dict[str, tuple[bytes, frozenset[str]]] = field(default_factory=dict)
     is_down: bool = False
     #: The names that it was asked about.
-    asked: list[str] = field(factory=list)
+    asked: list[str] = field(default_factory=list)
 
     async def login(self, user: str, password: bytes) -> DirectoryUser | None:
         self.asked.append(user)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from click.testing import CliRunner
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from proxy.cli import main
@@ -64,7 +64,7 @@ def grades(found: Sequence[Diagnosis], check: str) -> list[Grade]:
 def test_a_file_system_is_judged(
     changes: dict[str, Any], server: dict[str, Any], expected: list[tuple[str, Grade]], tmp_path: Path
 ) -> None:
-    found = disk_findings(ServerSettings(data_dir=tmp_path, **server), evolve(LARGE, **changes))
+    found = disk_findings(ServerSettings(data_dir=tmp_path, **server), replace(LARGE, **changes))
     assert bad(list(found)) == expected
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 
 from proxy.doctor.findings import Diagnosis, Grade
@@ -190,7 +190,7 @@ async def test_no_credential_is_in_what_is_found(upstream: FakeUpstream) -> None
         upstream_settings(upstream.url, username="carol", password="f00tball"),
         upstream_settings(upstream.url, token="f00tball"),
         upstream_settings(url),
-        evolve(upstream_settings(upstream.url), outbound_proxy="http://carol:f00tball@127.0.0.1:1"),
+        replace(upstream_settings(upstream.url), outbound_proxy="http://carol:f00tball@127.0.0.1:1"),
     ):
         found = await examined(settings)
         assert Grade.FAULT in {each.grade for each in found}

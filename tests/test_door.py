@@ -11,7 +11,7 @@ from typing import Any, Protocol, get_args
 
 import pytest
 import pytest_twisted
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet import reactor as default_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, gatherResults
@@ -118,8 +118,7 @@ def test_the_table_has_every_route() -> None:
 
 
 #: Kinds of principals, by how they log in, and whether they may read and upload ``acme-*`` of the restricted index.
-@frozen
-class Kind:
+class Kind(Struct, frozen=True):
     login: Callable[[Guarded], Awaitable[str | None]]
     #: ``None``: nobody knows who it is.
     may: frozenset[Permission] | None

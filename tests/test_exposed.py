@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from click.testing import CliRunner
+from msgspec.structs import replace
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.cli import main
@@ -58,7 +58,7 @@ def test_the_keys_of_listeners_are_looked_at(tmp_path: Path, endpoint: str) -> N
     server = ServerSettings(data_dir=tmp_path, listen=(LOOPBACK, endpoint.format(tmp_path)))
     settings = Settings(server=server, upstreams=(), indexes=())
     assert exposed(settings) == [told("server.listen: a key", tmp_path / "a.pem")]
-    assert exposed(evolve(settings, server=evolve(server, listen=("tls:/nonexistent:0",)))) == []
+    assert exposed(replace(settings, server=replace(server, listen=("tls:/nonexistent:0",)))) == []
 
 
 @pytest_twisted.ensureDeferred

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.core.freshness import Action, decide, lifetime
 from proxy.model import Condition, Head
@@ -13,7 +13,7 @@ from proxy.settings import PageLimits
 
 LIMITS = PageLimits(ttl=600.0, soft_deadline=2.0, stale_if_error=None, negative_ttl=60.0)
 PAGE = Head(True, "pypi", "https://pypi.example/simple/six/", checked_at=1_000_000.0)
-MISSING = evolve(PAGE, found=False)
+MISSING = replace(PAGE, found=False)
 UP, SUSPECT, DOWN, OFFLINE = Condition.UP, Condition.SUSPECT, Condition.DOWN, Condition.OFFLINE
 
 
@@ -43,9 +43,9 @@ def test_the_table(head: Head | None, age: float, condition: Condition, action: 
 
 
 def test_upstream_may_shorten_the_ttl_and_never_lengthen_it() -> None:
-    assert lifetime(evolve(PAGE, max_age=30.0), LIMITS) == 30.0
-    assert lifetime(evolve(PAGE, max_age=99_999.0), LIMITS) == 600.0
-    assert lifetime(evolve(PAGE, max_age=-5.0), LIMITS) == 10.0  # and never below ten seconds
+    assert lifetime(replace(PAGE, max_age=30.0), LIMITS) == 30.0
+    assert lifetime(replace(PAGE, max_age=99_999.0), LIMITS) == 600.0
+    assert lifetime(replace(PAGE, max_age=-5.0), LIMITS) == 10.0  # and never below ten seconds
 
 
 def test_a_page_whose_refresh_just_failed_is_served_without_waiting() -> None:
@@ -53,7 +53,7 @@ def test_a_page_whose_refresh_just_failed_is_served_without_waiting() -> None:
 
 
 def test_a_page_beyond_stale_if_error_is_not_served() -> None:
-    limits = evolve(LIMITS, stale_if_error=3600.0)
+    limits = replace(LIMITS, stale_if_error=3600.0)
     assert decide(PAGE, 600 + 3600, limits, DOWN).action is Action.SERVE_AND_REFRESH
     assert decide(PAGE, 600 + 3601, limits, DOWN).action is Action.FETCH
 

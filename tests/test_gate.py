@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 import pytest_twisted
-from attrs import define, field, frozen
+from msgspec import Struct, field
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -20,6 +20,7 @@ from proxy.policy.policy import Policy
 from proxy.policy.quarantine import Quarantine
 from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict
+from proxy.representing import repr_without
 from proxy.settings import IndexSettings, PageLimits
 from proxy.web.changing import CHANGES
 from proxy.web.site import ROUTES
@@ -40,8 +41,7 @@ LARGE, SMALL = wheel("my-app", "2.0", size=200_000), sdist("my-app", "1.0")
 THEN = 1_800_000_000.0
 
 
-@define
-class Wall:
+class Wall(Struct):
     """A wall clock that tests set."""
 
     now: float = THEN - 100.0
@@ -50,8 +50,7 @@ class Wall:
         return self.now
 
 
-@frozen
-class NotNamed(Rule):
+class NotNamed(Rule, frozen=True):
     """Hides the project *project* from *since* on."""
 
     name = "not-named"
@@ -65,8 +64,7 @@ class NotNamed(Rule):
         return Verdict(until=self.since) if now < self.since else self.hides("not for sale")
 
 
-@frozen
-class Yanked(Rule):
+class Yanked(Rule, frozen=True):
     """Hides files that are yanked from *since* on."""
 
     name = "yanked"
@@ -79,8 +77,7 @@ class Yanked(Rule):
         return Verdict(until=self.since) if now < self.since else self.hides("yanked")
 
 
-@frozen
-class Kept(Rule):
+class Kept(Rule, frozen=True):
     """Hides files of more than *size* bytes that are stored."""
 
     name = "kept"
@@ -91,15 +88,16 @@ class Kept(Rule):
         return VISIBLE if facts is None or facts.size <= self.size else self.hides("stored")
 
 
-@frozen
-class Held(Rule):
+class Held(Rule, frozen=True):
     """Hides nothing, and keeps whoever asks about *subject*, a file or a project, until it is let go."""
 
     name = "held"
 
     subject: str
-    asked: list[str] = field(factory=list, repr=False)
-    go: Event = field(factory=Event, repr=False)
+    asked: list[str] = field(default_factory=list)
+    go: Event = field(default_factory=Event)
+
+    __repr__ = repr_without("asked", "go")
 
     def _seen(self, name: str) -> Verdict:
         if name == self.subject:
@@ -108,21 +106,21 @@ class Held(Rule):
         return VISIBLE
 
 
-class HeldFile(Held):
+class HeldFile(Held, frozen=True):
     """For one that goes through pages."""
 
     def file(self, file: File, project: Project, facts: LedgerEntry | None, now: float, view: Viewpoint) -> Verdict:
         return self._seen(file.filename)
 
 
-class HeldFiles(Held):
+class HeldFiles(Held, frozen=True):
     """For one that asks about all files of a project."""
 
     def files(self, project: Project, now: float, view: Viewpoint) -> Verdict:
         return self._seen(project.name)
 
 
-class HeldProject(Held):
+class HeldProject(Held, frozen=True):
     """For one that goes through the list."""
 
     def project(self, name: str, now: float, view: Viewpoint) -> Verdict:
@@ -133,8 +131,7 @@ OF_FILES = Policy((Quarantine(), LargerThan(100_000, THEN)))
 OF_PROJECTS = Policy((Quarantine(), NotNamed(NAME, THEN)))
 
 
-@frozen
-class Asked:
+class Asked(Struct, frozen=True):
     """One row: a path, and what is answered there.
 
     *visible* looks at the answer while nothing is hidden, *hidden* while the file is.  While its project is hidden the answer

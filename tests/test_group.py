@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import define
+from msgspec import Struct
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.core.claims import ClaimState, NameClaim
@@ -38,8 +38,7 @@ OWNS: Mapping[str, Collection[str]] = {"internal": ("acme-t*",)}
 Ask = Callable[[IRepository, Distribution], Awaitable[object]]
 
 
-@define
-class World:
+class World(Struct):
     """A group of the shelf *internal* and the proxy index of *service*."""
 
     group: Grouped

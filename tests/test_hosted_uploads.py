@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
@@ -119,16 +119,16 @@ async def test_another_spelling_of_the_file_name_does_not_bring_other_bytes(
     receiving = proxy.service.receiving[INDEX]
     await upload(receiving, APP)
     with pytest.raises(FileExists, match=re.escape(f"{APP.filename} is, or was, on index internal with sha256-{APP.sha256}")):
-        await upload(receiving, evolve(OTHER, filename=spelled))
+        await upload(receiving, replace(OTHER, filename=spelled))
     assert (await listed(proxy, "app")).keys() == {APP.filename}
     assert partial_files(tmp_path) == []
     (folder / "app" / APP.filename).unlink()
     with pytest.raises(FileExists):
-        await upload(receiving, evolve(OTHER, filename=spelled))
+        await upload(receiving, replace(OTHER, filename=spelled))
     another = wheel("app", "2.0.post1")
     assert await upload(receiving, another) is Uploaded.NEW
     assert await upload(receiving, sdist("app", "2.0")) is Uploaded.NEW
-    assert await upload(receiving, evolve(OTHER, filename="app-2.0-1-py3-none-any.whl")) is Uploaded.NEW
+    assert await upload(receiving, replace(OTHER, filename="app-2.0-1-py3-none-any.whl")) is Uploaded.NEW
 
 
 @pytest_twisted.ensureDeferred

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from joserfc.jwk import Key
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import LogEvent, formatEvent
@@ -39,7 +39,7 @@ def make(_clean_reactor: None, ahead: Ahead) -> Iterator[Make]:
     made: list[Issuer] = []
 
     def make(fake: FakeIssuer, **settings: Any) -> Issuer:
-        made.append(asking(evolve(IssuerSettings(name="ci", url=fake.url), **settings), ahead))
+        made.append(asking(replace(IssuerSettings(name="ci", url=fake.url), **settings), ahead))
         return made[-1]
 
     yield make

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import LogEvent, formatEvent
@@ -65,7 +65,7 @@ def make(_clean_reactor: None) -> Iterator[Make]:
             group_base=f"ou=groups,{BASE}",
             timeout=2.0,
         )
-        made.append(LdapDirectory(evolve(known, **settings), reactor, Observing(Inline(), UNRECORDED, time.time)))
+        made.append(LdapDirectory(replace(known, **settings), reactor, Observing(Inline(), UNRECORDED, time.time)))
         return made[-1]
 
     yield make

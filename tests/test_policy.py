@@ -6,7 +6,6 @@ import math
 from itertools import pairwise
 
 import pytest
-from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,8 +49,7 @@ def test_what_one_rule_hides_is_hidden_until_the_last_lets_it_go(verdicts: list[
     assert united(verdicts) == together
 
 
-@frozen
-class Between(Rule):
+class Between(Rule, frozen=True):
     """Hides everything from *start* to *stop*, as *level* says: projects, all files of one, or single files."""
 
     name = "between"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.model import File, Page
@@ -179,7 +179,7 @@ async def test_when_upstream_fails_no_more_is_asked_ahead(upstream: FakeUpstream
 async def test_while_requests_wait_for_their_turn_nothing_is_asked_ahead(upstream: FakeUpstream, run: Start) -> None:
     """One request in a hundred seconds, and the first has been."""
     add(upstream, "app")
-    proxy = await run(upstream_settings(upstream.url, "up0", max_rate=0.01), indexes=(evolve(AHEAD[0], prefetch=False),))
+    proxy = await run(upstream_settings(upstream.url, "up0", max_rate=0.01), indexes=(replace(AHEAD[0], prefetch=False),))
     upstreams = proxy.service.proxied["pypi"].upstreams
     await proxy.page("app")
     assert upstreams.spare()

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urljoin
 
 import pytest
 import pytest_twisted
-from attrs import define
+from msgspec import Struct
 from twisted.internet import reactor as default_reactor
 
 from proxy.administration.parts import IndexParts
@@ -61,8 +61,7 @@ HEADERS: tuple[Mapping[str, str], ...] = (
 STATES = ("there", "emptied", "removed", "failing")
 
 
-@define
-class World:
+class World(Struct):
     """The group ``all``, which is the default index, of the shelf *internal* and the proxy index ``pypi``."""
 
     proxy: Running

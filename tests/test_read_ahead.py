@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import evolve
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -134,7 +133,7 @@ class PageCacheTests(SynchronousTestCase):
     def of_mirror(self, *files: File) -> Any:
         """A page as the upstream ``mirror`` would deliver it."""
         page = self.found(*files)
-        return evolve(page, record=evolve(page.record, head=evolve(page.record.head, upstream="mirror")))
+        return replace(page, record=replace(page.record, head=replace(page.record.head, upstream="mirror")))
 
     def test_a_mirror_that_states_other_digests_does_not_replace_the_page(self) -> None:
         self.warm(age=700)
@@ -282,7 +281,7 @@ class PageCacheTests(SynchronousTestCase):
         """What an earlier version took for an empty project."""
         body = b"<title>Index of /simple/six/</title><a href='../'>../</a>"
         page = self.found()
-        head = evolve(page.record.head, digest=body_digest(body), content_type="text/html")
+        head = replace(page.record.head, digest=body_digest(body), content_type="text/html")
         return PageFound(Record(head, body), page.page)
 
     def test_a_body_that_is_no_page_to_this_version_is_fetched_again(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -45,7 +45,7 @@ def of(*upstreams: str, name: str = "pypi", **settings: Any) -> IndexSettings:
 
 
 def with_indexes(proxy: Running, *indexes: IndexSettings, **changes: Any) -> Settings:
-    return evolve(proxy.service.settings, indexes=indexes, **changes)
+    return replace(proxy.service.settings, indexes=indexes, **changes)
 
 
 async def ask_again(client: wire.Client, path: str) -> wire.Reply:
@@ -67,7 +67,7 @@ async def test_a_connection_and_a_download_go_on_and_are_shared(upstream: FakeUp
 
     # The index is another one: what it prefers has changed.  Its upstream is the same.
     (index,) = proxy.service.settings.indexes
-    ended = proxy.service.succeed(with_indexes(proxy, evolve(index, hedge_after=3.0)))
+    ended = proxy.service.succeed(with_indexes(proxy, replace(index, hedge_after=3.0)))
     assert (await ask_again(before, "/simple/six/")).status == 200
     await before.close()
     second = await proxy.connect(path)
@@ -91,7 +91,7 @@ async def test_what_is_asked_of_upstream_is_joined_by_requests_after_a_reload(up
     first = await proxy.connect("/simple/six/", Accept=JSON)
     await upstream.arrived("/simple/six/")
     (index,) = proxy.service.settings.indexes
-    later = evolve(index, limits=evolve(index.limits, ttl=1.0))
+    later = replace(index, limits=replace(index.limits, ttl=1.0))
     ended = proxy.service.succeed(with_indexes(proxy, later, of("up0", name="other")))
     second = await proxy.connect("/simple/six/", Accept=JSON)
     gate.release()
@@ -116,7 +116,7 @@ async def test_indexes_are_added_and_removed(
     await proxy.service.succeed(with_indexes(proxy, of("vendor", name="vendor"), index, upstreams=both))
     assert (await proxy.page("seven", "/index/vendor"))["files"]
     assert (await proxy.page("six"))["files"]
-    await proxy.service.succeed(with_indexes(proxy, evolve(index, default=False)))
+    await proxy.service.succeed(with_indexes(proxy, replace(index, default=False)))
     gone = await proxy.get("/index/vendor/simple/seven/")
     assert gone.status == 404
     assert "there is no index named 'vendor' here; there is pypi" in gone.json["detail"]
@@ -132,9 +132,9 @@ async def test_rights_hold_for_the_next_request_also_where_the_answer_is_remembe
     for _ in range(2):
         assert (await ask_again(client, "/simple/six/")).status == 200
     reader = GrantSettings(role="reader", principals=("user:alice",))
-    await proxy.service.succeed(evolve(proxy.service.settings, grants=(reader,)))
+    await proxy.service.succeed(replace(proxy.service.settings, grants=(reader,)))
     assert (await ask_again(client, "/simple/six/")).status == 401
-    await proxy.service.succeed(evolve(proxy.service.settings, grants=()))
+    await proxy.service.succeed(replace(proxy.service.settings, grants=()))
     assert (await ask_again(client, "/simple/six/")).status == 200
     assert upstream.count("/simple/six/") == 1
     await client.close()
@@ -159,7 +159,7 @@ async def test_a_hosted_index_goes_on_under_new_limits(run: Start, tmp_path: Pat
 @pytest_twisted.ensureDeferred
 async def test_names_of_a_removed_hosted_index_stay_claimed(upstream: FakeUpstream, run: Start, tmp_path: Path) -> None:
     upstream.add_file("acme-app", "acme_app-9.0-py3-none-any.whl", b"somebody else's")
-    public = evolve(of("up0"), default=False)
+    public = replace(of("up0"), default=False)
 
     def group(*members: str) -> IndexSettings:
         return IndexSettings(name="all", kind="group", group=GroupSettings(members=members), default=True)
@@ -209,7 +209,7 @@ async def test_nothing_is_left_of_a_generation_that_has_ended(upstream: FakeUpst
             left += [weakref.ref(each) for each in (present, present.serving.front, index_parts.repository)]
             del index_parts
         del present
-        await proxy.service.succeed(with_indexes(proxy, evolve(index, hedge_after=3.0 + number)))
+        await proxy.service.succeed(with_indexes(proxy, replace(index, hedge_after=3.0 + number)))
     gc.collect()
     assert [each() for each in left] == [None] * len(left)
 
@@ -224,11 +224,11 @@ async def test_what_is_kept_ready_follows_the_new_settings(upstream: FakeUpstrea
 
     service.follow(None)
     warm = WarmSettings(recent=60.0)
-    await service.succeed(evolve(service.settings, warm=warm))
+    await service.succeed(replace(service.settings, warm=warm))
     (first,) = following()
-    await service.succeed(evolve(service.settings, grants=(GrantSettings(role="reader", principals=("user:a",)),)))
+    await service.succeed(replace(service.settings, grants=(GrantSettings(role="reader", principals=("user:a",)),)))
     assert following() == [first]
-    await service.succeed(evolve(service.settings, warm=None))
+    await service.succeed(replace(service.settings, warm=None))
     assert following() == []
 
 
@@ -240,7 +240,7 @@ async def test_the_service_stops_while_a_generation_ends(upstream: FakeUpstream,
     upstream.hold("/packages/*", after=1_000_000)
     client = await proxy.connect(path)
     await client.got_body(500_000)
-    ended = proxy.service.succeed(with_indexes(proxy, evolve(proxy.service.settings.indexes[0], hedge_after=3.0)))
+    ended = proxy.service.succeed(with_indexes(proxy, replace(proxy.service.settings.indexes[0], hedge_after=3.0)))
     await proxy.stop()
     await ended
     await client.close()

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.access.principals import ANONYMOUS, OPERATOR, PARTS, PREFETCH, WARM, Principal, PrincipalKind
 from proxy.access.rights import Access, Grant, GrantedRights, OpenReading
@@ -106,10 +106,10 @@ def test_the_documentation_has_every_role_with_what_it_permits() -> None:
         (CI, READ, "internal", "other", HIDDEN),
         (CI, UPLOAD, "public", "acme-web", HIDDEN),
         (CI, MAINTAIN, "internal", "acme-ci", HIDDEN),
-        (evolve(ALICES, narrowed=(Extent(projects=("acme-web",)),)), READ, "internal", "acme-web", ALLOWED),
-        (evolve(ALICES, narrowed=(Extent(projects=("acme-web",)),)), READ, "internal", "acme-ci", HIDDEN),
-        (evolve(ALICES, narrowed=(Extent(("public",)),)), READ, "internal", "acme-web", HIDDEN),
-        (evolve(ALICES, narrowed=(Extent(("public",)),)), READ, "internal", "open-1", ALLOWED),
+        (replace(ALICES, narrowed=(Extent(projects=("acme-web",)),)), READ, "internal", "acme-web", ALLOWED),
+        (replace(ALICES, narrowed=(Extent(projects=("acme-web",)),)), READ, "internal", "acme-ci", HIDDEN),
+        (replace(ALICES, narrowed=(Extent(("public",)),)), READ, "internal", "acme-web", HIDDEN),
+        (replace(ALICES, narrowed=(Extent(("public",)),)), READ, "internal", "open-1", ALLOWED),
         # the proxy's own parts
         (WARM, READ, "internal", "acme-web", ALLOWED),
         (WARM, UPLOAD, "internal", "acme-web", HIDDEN),
@@ -133,8 +133,8 @@ def test_what_becomes_of_a_request(
         (BOB, "internal", False),
         (CI, "internal", False),
         (ALICES, "internal", True),
-        (evolve(ALICES, narrowed=(Extent(projects=("acme-*",)),)), "internal", False),
-        (evolve(ALICES, narrowed=(Extent(projects=("acme-*",)),)), "public", True),
+        (replace(ALICES, narrowed=(Extent(projects=("acme-*",)),)), "internal", False),
+        (replace(ALICES, narrowed=(Extent(projects=("acme-*",)),)), "public", True),
         (OPERATOR, "internal", True),
     ],
 )
@@ -192,8 +192,8 @@ grants = st.builds(
 narrowed = st.lists(extents, max_size=3).map(tuple)
 principals = st.one_of(
     st.sampled_from([ANONYMOUS, ALICE, BOB, DAVE, ALICES, CI, *PARTS]),
-    st.builds(lambda own, narrowed: evolve(CI, own=tuple(own), narrowed=narrowed), st.lists(scopes, max_size=3), narrowed),
-    st.builds(lambda narrowed: evolve(ALICES, narrowed=narrowed), narrowed),
+    st.builds(lambda own, narrowed: replace(CI, own=tuple(own), narrowed=narrowed), st.lists(scopes, max_size=3), narrowed),
+    st.builds(lambda narrowed: replace(ALICES, narrowed=narrowed), narrowed),
 )
 questions = st.tuples(st.sampled_from(Permission), st.sampled_from(INDEXES), st.sampled_from([*PROJECTS, None]))
 every_grant = st.lists(grants, max_size=5)
@@ -236,7 +236,7 @@ def test_a_credential_takes_nothing_away_and_who_has_one_is_not_asked_for_it(
 @given(every_grant, principals, st.lists(extents, min_size=1, max_size=3), questions)
 def test_narrowing_never_widens(there: list[Grant], who: Principal, further: list[Extent], question: Question) -> None:
     rights = rights_of(there)
-    narrower = evolve(who, narrowed=(*who.narrowed, *further))
+    narrower = replace(who, narrowed=(*who.narrowed, *further))
     if rights.may(narrower, *question) is ALLOWED:
         assert rights.may(who, *question) is ALLOWED
     if rights.reads_all(narrower, question[1]):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 import zstandard
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from proxy.settings import IndexSettings, PageLimits
@@ -336,7 +336,7 @@ async def test_each_index_has_documents_of_its_own(make_upstream: Any, run: Star
     first.add_file("six", SIX[0].filename, SIX[0].data)
     second.add_file("six", SIX[1].filename, SIX[1].data)
     one = IndexSettings(name="one", upstreams=("up0",), default=True)
-    proxy = await run(first, second, indexes=(one, evolve(one, name="two", upstreams=("up1",), default=False)))
+    proxy = await run(first, second, indexes=(one, replace(one, name="two", upstreams=("up1",), default=False)))
     first_one = (await proxy.get("/pypi/six/json")).json
     second_one = (await proxy.get("/index/two/pypi/six/json")).json
     assert [list(first_one["releases"]), list(second_one["releases"])] == [["1.0"], ["2.0"]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet import ssl
 from twisted.internet.defer import ensureDeferred, gatherResults
@@ -453,11 +453,11 @@ async def test_what_takes_too_long_is_a_503_and_is_there_when_it_is_asked_for_ag
     path = "/simple/big/" if what.startswith("/simple") else await proxy.link("big", WHEEL)
     gate = big.hold(what)
     front = proxy.service.front
-    front.patience = evolve(front.patience, answer_within=0.1)
+    front.patience = replace(front.patience, answer_within=0.1)
     reply = await proxy.get(path)
     assert (reply.status, reply.headers["retry-after"] in ("1", "2"), reply.json["code"]) == (503, True, "upstream-slow")
     gate.release()
-    front.patience = evolve(front.patience, answer_within=10.0)
+    front.patience = replace(front.patience, answer_within=10.0)
     assert (await proxy.get(path)).status == 200
     assert big.count(what) == 1
 
@@ -470,12 +470,12 @@ async def test_a_body_that_upstream_leaves_hanging_is_cut_off_and_goes_on_for_wh
     path = await proxy.link("big", WHEEL)
     gate = big.hold("/packages/*", after=1_000_000)
     front = proxy.service.front
-    front.patience = evolve(front.patience, silence_within=0.1)
+    front.patience = replace(front.patience, silence_within=0.1)
     reply = await proxy.get(path)
     assert (reply.status, reply.complete) == (200, False)
     assert BIG.startswith(reply.body)
     gate.release()
-    front.patience = evolve(front.patience, silence_within=10.0)
+    front.patience = replace(front.patience, silence_within=10.0)
     assert (await proxy.get(path)).body == BIG
     assert big.count("/packages/*") == 1
 

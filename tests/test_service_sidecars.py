@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, ensureDeferred, gatherResults
 from twisted.internet.task import Clock
@@ -235,7 +235,7 @@ async def test_who_leaves_while_stored_metadata_is_looked_into_leaves_no_open_fi
 @pytest.mark.parametrize("length", [255, 250])
 async def test_names_as_long_as_a_file_system_takes_have_companions(upstream: FakeUpstream, run: Start, length: int) -> None:
     tail = "-1.0-py3-none-any.whl"
-    made = evolve(wheel("demo"), filename="demo" + "_" * (length - 4 - len(tail)) + tail)
+    made = replace(wheel("demo"), filename="demo" + "_" * (length - 4 - len(tail)) + tail)
     upstream.add_path("/provenance", b'{"version": 1}', "application/json")
     publish(upstream, made, None)
     proxy = await run(upstream)
@@ -301,7 +301,7 @@ async def test_provenance_that_was_served_is_served_when_upstream_fails(
     proxy = await run(upstream_settings(upstream.url, "pypi", ca_file=ca_file), limits=PageLimits(ttl=0.0, soft_deadline=0.1))
     there = await proxy.link("demo", MADE.filename) + ".provenance"
     assert (await proxy.get(there)).body == b'{"version":1}'
-    fault = Fault(silent=True) if name == "silent" else evolve(FAULTS[name], cut_after=5 if name == "cut" else None)
+    fault = Fault(silent=True) if name == "silent" else replace(FAULTS[name], cut_after=5 if name == "cut" else None)
     upstream.script(path if where == "provenance" else "*", fault)
     reply = await proxy.get(there)
     assert (reply.status, reply.body) == (200, b'{"version":1}')

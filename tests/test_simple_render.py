@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -48,7 +47,7 @@ def test_a_json_page_in_full() -> None:
         provenance="https://index.example/p",
         extra={"future": [1]},
     )
-    page = evolve(PAGE, files=(file,), status={"status": "archived"}, extra={"news": 1}, meta_extra={"_last-serial": 7})
+    page = replace(PAGE, files=(file,), status={"status": "archived"}, extra={"news": 1}, meta_extra={"_last-serial": 7})
     assert as_json(page) == {
         "meta": {"api-version": "1.4", "_last-serial": 7},
         "name": "foo",
@@ -82,12 +81,12 @@ def test_what_is_unknown_is_absent_but_hashes_and_yanked_are_always_there() -> N
     ("page", "version"),
     [
         (PAGE, "1.4"),
-        (evolve(PAGE, api_version=(1, 1)), "1.1"),
-        (evolve(PAGE, api_version=(1, 9)), "1.4"),
-        (evolve(PAGE, api_version=(1, 0)), "1.0"),
-        (evolve(PAGE, versions=None), "1.0"),
-        (evolve(PAGE, files=(FILE, replace(FILE, size=None))), "1.0"),
-        (evolve(PAGE, files=()), "1.4"),
+        (replace(PAGE, api_version=(1, 1)), "1.1"),
+        (replace(PAGE, api_version=(1, 9)), "1.4"),
+        (replace(PAGE, api_version=(1, 0)), "1.0"),
+        (replace(PAGE, versions=None), "1.0"),
+        (replace(PAGE, files=(FILE, replace(FILE, size=None))), "1.0"),
+        (replace(PAGE, files=()), "1.4"),
     ],
 )
 def test_no_page_promises_more_than_it_keeps(page: Page, version: str) -> None:
@@ -97,7 +96,7 @@ def test_no_page_promises_more_than_it_keeps(page: Page, version: str) -> None:
 
 
 def test_a_quarantined_project_offers_no_file() -> None:
-    page = seen(STANDARD, evolve(PAGE, status={"status": "quarantined", "reason": "malware"}), {}, 0.0, Viewpoint("pypi")).page
+    page = seen(STANDARD, replace(PAGE, status={"status": "quarantined", "reason": "malware"}), {}, 0.0, Viewpoint("pypi")).page
     assert as_json(page)["files"] == []
     assert "<a " not in as_html(page)
     assert '<meta name="pypi:project-status-reason" content="malware">' in as_html(page)
@@ -105,14 +104,14 @@ def test_a_quarantined_project_offers_no_file() -> None:
 
 def test_rejected_and_promised_keys_are_never_emitted() -> None:
     keys = {"tracks": [], "alternate-locations": [], "namespaces": [], "kept": 1}
-    document = as_json(evolve(PAGE, extra=keys, meta_extra=keys, files=(replace(FILE, extra=keys),)))
+    document = as_json(replace(PAGE, extra=keys, meta_extra=keys, files=(replace(FILE, extra=keys),)))
     for mapping in (document, document["meta"], document["files"][0]):
         assert mapping.keys() & keys.keys() == {"kept"}
 
 
 def test_no_extra_key_overrides_a_known_one() -> None:
     keys = {"name": "bar", "files": [], "api-version": "9.9", "url": "https://evil.example/", "hashes": {}}
-    page = evolve(PAGE, extra={"name": "bar"}, meta_extra=keys, files=(replace(FILE, extra=keys),))
+    page = replace(PAGE, extra={"name": "bar"}, meta_extra=keys, files=(replace(FILE, extra=keys),))
     assert as_json(page)["name"] == "foo"
     assert as_json(page)["meta"]["api-version"] == "1.4"
     assert as_json(page)["files"][0]["url"] == link(FILE)
@@ -128,7 +127,7 @@ def test_html_says_what_html_can_say() -> None:
         upload_time="2024-01-02T03:04:05Z",
         extra={"data-news": '"', "data-yanked": "no", "data-a b": "no", "data-n": 1, "onclick": "no", "data-long": "x" * 9999},
     )
-    text = as_html(evolve(PAGE, files=(file,), meta_extra={"_last-serial": 7}))
+    text = as_html(replace(PAGE, files=(file,), meta_extra={"_last-serial": 7}))
     assert (
         f'<a href="../../files/foo/foo-1.0.zip#sha256={SHA}" data-requires-python="&gt;=3.8,&lt;4"'
         f' data-yanked="&quot;&gt;&lt;script&gt;" data-core-metadata="sha256={SHA}" data-dist-info-metadata="sha256={SHA}"'
@@ -140,25 +139,25 @@ def test_html_says_what_html_can_say() -> None:
 
 
 def test_a_yank_without_a_reason_and_metadata_without_a_digest_are_said_in_html() -> None:
-    text = as_html(evolve(PAGE, files=(replace(FILE, yanked=True, core_metadata=True),)))
+    text = as_html(replace(PAGE, files=(replace(FILE, yanked=True, core_metadata=True),)))
     assert 'data-yanked="" data-core-metadata="true" data-dist-info-metadata="true"' in text
-    assert "metadata" not in as_html(evolve(PAGE, files=(replace(FILE, core_metadata=False),)))
+    assert "metadata" not in as_html(replace(PAGE, files=(replace(FILE, core_metadata=False),)))
 
 
 def test_what_only_html_says_is_said_in_json_under_the_same_name() -> None:
-    [entry] = as_json(evolve(PAGE, files=(replace(FILE, extra={"data-news": "x"}),)))["files"]
+    [entry] = as_json(replace(PAGE, files=(replace(FILE, extra={"data-news": "x"}),)))["files"]
     assert entry["data-news"] == "x"
 
 
 def test_the_text_of_an_anchor_is_the_file_name_unquoted() -> None:
-    page = evolve(PAGE, files=(File("foo-1.0+ü.zip", "https://files.example/x"),))
+    page = replace(PAGE, files=(File("foo-1.0+ü.zip", "https://files.example/x"),))
     assert '<a href="../../files/foo/foo-1.0+%C3%BC.zip">foo-1.0+ü.zip</a>' in as_html(page)
 
 
 def test_a_page_of_many_files_is_whole() -> None:
     files = tuple(replace(FILE, filename=f"foo-{number}.zip") for number in range(1501))
     for count in (0, 1, 500, 501, 1500, 1501):
-        names = [each["filename"] for each in as_json(evolve(PAGE, files=files[:count]))["files"]]
+        names = [each["filename"] for each in as_json(replace(PAGE, files=files[:count]))["files"]]
         assert names == [file.filename for file in files[:count]]
 
 
@@ -203,7 +202,7 @@ pages = st.builds(
 def test_a_page_comes_back_from_json_as_it_was(page: Page) -> None:
     old = page.versions is None or any(file.size is None for file in page.files)
     version = (1, 0) if old else min(page.api_version, (1, 4))
-    expected = evolve(page, api_version=version, versions=page.versions if version >= (1, 1) else None)
+    expected = replace(page, api_version=version, versions=page.versions if version >= (1, 1) else None)
     assert parse_page(render(page, MediaType.JSON, link), MediaType.JSON.value, URL, "foo") == expected
 
 

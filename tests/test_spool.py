@@ -9,9 +9,9 @@ import os
 from typing import Any
 
 import pytest
-from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -67,12 +67,11 @@ class HeldDisk(Inline):
             self.gates.pop(0).callback(None)
 
 
-@define
-class Transport:
+class Transport(Struct):
     """What delivers: notes whether it was asked to pause."""
 
     paused: bool = False
-    calls: list[str] = field(factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def pauseProducing(self) -> None:
         self.paused = True

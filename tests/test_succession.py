@@ -8,9 +8,9 @@ from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.core import succession
@@ -47,13 +47,13 @@ KEPT = Head(True, "a", "https://a.example/simple/six/", 0.0, serial=10, asked="h
 def test_a_page_is_doubted_for_one_reason_or_taken(
     changes: dict[str, Any], candidate: dict[str, bool], expected: Doubt | None
 ) -> None:
-    assert doubt(KEPT, evolve(KEPT, **changes), Candidate(**candidate)) is expected
+    assert doubt(KEPT, replace(KEPT, **changes), Candidate(**candidate)) is expected
 
 
-@pytest.mark.parametrize("kept", [None, evolve(KEPT, found=False)])
+@pytest.mark.parametrize("kept", [None, replace(KEPT, found=False)])
 def test_what_is_not_kept_is_not_defended(kept: Head | None) -> None:
     candidate = Candidate(stands_in=True, other_bytes=True, lacks_files=True, emptied=True)
-    assert doubt(kept, evolve(KEPT, serial=1, upstream="b"), candidate) is None
+    assert doubt(kept, replace(KEPT, serial=1, upstream="b"), candidate) is None
 
 
 def test_what_may_be_true_is_believed_when_the_same_upstream_says_it_for_long_enough() -> None:

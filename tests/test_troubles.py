@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 
@@ -28,8 +29,7 @@ reactor: Any = default_reactor
 BODY = data_of(3000)
 
 
-@frozen
-class Scene:
+class Scene(Struct, frozen=True):
     """A running service, its upstream, and the folder with all that it has."""
 
     proxy: Running
@@ -181,7 +181,7 @@ async def _scene(upstream: FakeUpstream, serve: Start, tmp_path: Path) -> Scene:
         listen=(LOOPBACK, f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"),
         indexes=(
             IndexSettings(name="main", upstreams=("pypi",), default=True, prefetch=False),
-            evolve(hosted(path=tmp_path / "volume"), name="internal", default=False),
+            replace(hosted(path=tmp_path / "volume"), name="internal", default=False),
         ),
         access=AccessSettings(users_file=tmp_path / "users"),
         grants=(GrantSettings(role="reader", principals=("anonymous",), indexes=("main",)),),

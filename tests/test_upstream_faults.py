@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 
@@ -74,7 +74,7 @@ async def within(proxy: Running, path: str) -> Reply:
 
 
 def fault_at(fault: Fault, size: int) -> Fault:
-    return evolve(fault, cut_after=size - 1) if fault.cut_after == -1 else fault
+    return replace(fault, cut_after=size - 1) if fault.cut_after == -1 else fault
 
 
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.logger import LogEvent, formatEvent
 from twisted.web.http import datetimeToString
@@ -39,7 +39,7 @@ def mirrors(make_upstream: Callable[..., FakeUpstream]) -> list[FakeUpstream]:
 
 def index(*names: str, **settings: Any) -> tuple[IndexSettings, ...]:
     limits = PageLimits(soft_deadline=0.1)
-    return (evolve(IndexSettings(name="pypi", upstreams=names, default=True, limits=limits), **settings),)
+    return (replace(IndexSettings(name="pypi", upstreams=names, default=True, limits=limits), **settings),)
 
 
 def states(proxy: Running) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 
 from tests.inprocess import Running, Start
 from tests.support import wire
@@ -57,7 +57,7 @@ RESTS: dict[str, Rest] = {
     "a coding": lambda start: part(start, SIZE, Content_Encoding="gzip"),
     "another start": lambda start: part(start + 10, SIZE),
     "the beginning": lambda start: part(0, SIZE),
-    "a body that is shorter than its range": lambda start: evolve(part(start, SIZE), body=OTHER[start + 9 :]),
+    "a body that is shorter than its range": lambda start: replace(part(start, SIZE), body=OTHER[start + 9 :]),
     "several parts": lambda start: Answer(
         206, {"Content-Type": "multipart/byteranges; boundary=x"}, b"--x\r\n\r\n" + OTHER[start:]
     ),
@@ -66,7 +66,7 @@ RESTS: dict[str, Rest] = {
     "a range without a total in another unit": lambda start: Answer(
         206, {"Content-Range": f"items {start}-9/*"}, OTHER[start:]
     ),
-    "200 for a part": lambda start: evolve(part(start, SIZE), status=200),
+    "200 for a part": lambda start: replace(part(start, SIZE), status=200),
     "416": lambda start: Answer(416, {"Content-Range": f"bytes */{SIZE}"}),
     "416 without a length": lambda start: Answer(416),
     "416 with an absurd length": lambda start: Answer(416, {"Content-Range": "bytes */" + "9" * 5000}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,7 +23,7 @@ class SlotsTests(SynchronousTestCase):
         self.clock.advance(1_000_000)
 
     def slots(self, **settings: Any) -> Slots:
-        return Slots(evolve(SETTINGS, **settings), self.clock)
+        return Slots(replace(SETTINGS, **settings), self.clock)
 
     def take(self, slots: Slots, *, file: bool = False) -> Deferred[Slot]:
         return Deferred.fromCoroutine(slots.take(file=file))

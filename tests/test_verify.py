@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import evolve
 from click.testing import CliRunner
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
@@ -230,7 +230,7 @@ async def test_what_comes_while_the_tree_is_read_is_not_missing(stocked: FakeUps
     clock = Clock()
     clock.rightNow = reactor.seconds()
     operations = proxy.service.administration
-    working = evolve(operations.working, reactor=clock)
+    working = replace(operations.working, reactor=clock)
     verifying = Verifying(operations.indexes, operations.stores, working)
     problems: list[Any] = []
     verification = Deferred.fromCoroutine(verifying.verify(problems.append, rate=1_000))

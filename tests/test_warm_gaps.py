@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from attrs import evolve
+from msgspec.structs import replace
 
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ROOT, ProxyProcess, Running, environment
@@ -38,7 +38,7 @@ MISSHAPEN = (
 def for_windows_alone(stocked: FakeUpstream, lock: str) -> str:
     """A lock of the format *lock* with APP and a project that has nothing but a wheel for Windows."""
     made = wheel("winonly")
-    other = evolve(made, filename="winonly-1.0-cp312-cp312-win_amd64.whl")
+    other = replace(made, filename="winonly-1.0-cp312-cp312-win_amd64.whl")
     stocked.add_file("winonly", other.filename, made.data, metadata=made.metadata)
     if lock == "uv.lock":
         return uv_lock(APP, other)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cli import COMMANDS, main
 from tests.support.forked import Forking, Outcome, Run
@@ -34,8 +34,7 @@ BROKEN = {
 }
 
 
-@frozen
-class Subject:
+class Subject(Struct, frozen=True):
     """A command with what it takes."""
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from attrs import define, field
+from msgspec import Struct, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -67,8 +67,7 @@ class Part:
 
 
 @implementer(IUpstreams)
-@define
-class ScriptedUpstreams:
+class ScriptedUpstreams(Struct):
     """Upstreams whose every answer the test gives: each page request and fetch waits in a list until it is answered.
 
     What needs no waiting has its answers beforehand: *stock* are the bytes of files by name, *documents* are JSON objects by
@@ -78,13 +77,13 @@ class ScriptedUpstreams:
     state: Condition = Condition.UP
     pause: float = 0.0
     told_slow: int = 0
-    pages: list[tuple[str, Validators | None, Deferred[PageReply]]] = field(factory=list)
-    fetches: list[tuple[Wanted, ISink, Deferred[None]]] = field(factory=list)
-    stock: dict[str, bytes] = field(factory=dict)
-    documents: dict[str, bytes] = field(factory=dict)
+    pages: list[tuple[str, Validators | None, Deferred[PageReply]]] = field(default_factory=list)
+    fetches: list[tuple[Wanted, ISink, Deferred[None]]] = field(default_factory=list)
+    stock: dict[str, bytes] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
     names: bytes = b""
-    distrusted: list[tuple[str, str]] = field(factory=list)
-    preferred: set[str] = field(factory=set)
+    distrusted: list[tuple[str, str]] = field(default_factory=list)
+    preferred: set[str] = field(default_factory=set)
 
     def condition(self) -> Condition:
         return self.state

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
@@ -22,8 +22,8 @@ async def _main(asked: argparse.Namespace) -> int:
     journal = Journal(loud=True)
     plan = Plan(seed=asked.seed, answers=asked.answers)
     if asked.chapter:
-        chapters = [evolve(each, share=1.0) for each in plan.chapters if each.name in asked.chapter]
-        plan = evolve(plan, chapters=tuple(evolve(each, share=1.0 / len(chapters)) for each in chapters))
+        chapters = [replace(each, share=1.0) for each in plan.chapters if each.name in asked.chapter]
+        plan = replace(plan, chapters=tuple(replace(each, share=1.0 / len(chapters)) for each in chapters))
     began = time.monotonic()
 
     def tell(line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict, deque
 
-from attrs import frozen
+from msgspec import Struct
 
 #: Events that are kept for each subject, and for what concerns all of them.
 _TRAIL = 25
@@ -16,8 +16,7 @@ _MOST, _EACH = 300, 3
 WORLD = "world"
 
 
-@frozen
-class Violation:
+class Violation(Struct, frozen=True):
     """One broken promise: what was promised, of what, and what had happened before."""
 
     kind: str

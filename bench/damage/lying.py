@@ -14,7 +14,7 @@ from collections.abc import Callable
 from random import Random
 from urllib.parse import unquote
 
-from attrs import frozen
+from msgspec import Struct
 
 from bench.damage.journal import WORLD, Journal
 from bench.damage.truth import TrueFile, World
@@ -41,8 +41,7 @@ def _bomb(size: int) -> bytes:
     return b"".join([*(packer.compress(zeros) for _ in range(size // len(zeros))), packer.flush()])
 
 
-@frozen
-class Subject:
+class Subject(Struct, frozen=True):
     """What a request is for: a file or its METADATA, a page (of a project in HTML or not), or another document."""
 
     kind: str

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from msgspec import Struct, field
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError
@@ -61,8 +61,7 @@ body_idle_timeout = "{patience}"
 """
 
 
-@frozen
-class Chapter:
+class Chapter(Struct, frozen=True):
     """One proxy from its first start to its end, on a data directory of its own, for this share of the answers."""
 
     name: str
@@ -80,8 +79,7 @@ CHAPTERS = (
 )
 
 
-@frozen(kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """How large a run is."""
 
     seed: int = 0
@@ -101,7 +99,7 @@ class Plan:
     #: How long upstream may be silent (a duration of the configuration file).
     patience: str = "700ms"
     #: How often the proxy is killed, stopped, its database damaged, upstream down: chances in each round.
-    chances: dict[str, float] = field(factory=lambda: {"kill": 0.35, "restart": 0.12, "database": 0.3, "down": 0.08})
+    chances: dict[str, float] = field(default_factory=lambda: {"kill": 0.35, "restart": 0.12, "database": 0.3, "down": 0.08})
 
 
 async def run(plan: Plan, place: Path, journal: Journal, tell: Callable[[str], None] = lambda line: None) -> None:

@@ -10,7 +10,7 @@ import random
 from typing import Any
 from urllib.parse import quote
 
-from attrs import define, field
+from msgspec import Struct, field
 
 from tests.support.content import Content, normalize
 from tests.support.fake_upstream import FakeUpstream
@@ -33,8 +33,7 @@ class Version:
         return hashlib.new(algorithm, self.data, usedforsecurity=False).hexdigest()
 
 
-@define
-class TrueFile:
+class TrueFile(Struct):
     """One file: its versions, the latest last, and what the page says of it.
 
     *algorithm* is that of the digest on the page, ``None`` when there is none.  *sidecar*: its METADATA is advertised with its
@@ -54,7 +53,7 @@ class TrueFile:
     #: The round in which it came onto the page.
     since: int = -9
     #: Where upstream has it, by the version's sha256.
-    paths: dict[str, str] = field(factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_wheel(self) -> bool:
@@ -82,18 +81,17 @@ class TrueFile:
         return [each for each in self.versions if self.segment(each) == segment]
 
 
-@define
-class TrueProject:
+class TrueProject(Struct):
     """One project, and how its page is."""
 
     name: str
     kind: str
     html: bool
-    files: dict[str, TrueFile] = field(factory=dict)
+    files: dict[str, TrueFile] = field(default_factory=dict)
     #: Every set of file names that its page ever offered.
-    listings: list[frozenset[str]] = field(factory=list)
+    listings: list[frozenset[str]] = field(default_factory=list)
     #: Files that the page does not list yet.
-    coming: list[TrueFile] = field(factory=list)
+    coming: list[TrueFile] = field(default_factory=list)
 
     def list_now(self) -> None:
         """Remember what its page offers from now on."""

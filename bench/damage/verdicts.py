@@ -16,15 +16,14 @@ from typing import Any
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
 import zstandard
-from attrs import frozen
+from msgspec import Struct
 
 from bench.damage.journal import Journal
 from bench.damage.truth import TrueFile, TrueProject, Version, World
 from tests.support.wire import Reply
 
 
-@frozen
-class Listed:
+class Listed(Struct, frozen=True):
     """A file as a page of the proxy lists it; ``size`` and ``metadata`` are ``None`` where the page says nothing."""
 
     filename: str
@@ -393,8 +392,7 @@ def _path_of(url: str) -> str:
     return f"{folder}/{quote(unquote(name))}"
 
 
-@frozen
-class _Anchor:
+class _Anchor(Struct, frozen=True):
     attributes: Mapping[str, str]
     text: str
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import binascii
 import re
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.access.tokens import is_token
+from proxy.representing import repr_without
 
 #: A scheme, and what RFC 9110 section 11.2 has for a single value after it.
 _VALUE = re.compile(rb"([A-Za-z]+) +([A-Za-z0-9._~+/-]+=*) *", re.ASCII)
@@ -15,19 +16,21 @@ _VALUE = re.compile(rb"([A-Za-z]+) +([A-Za-z0-9._~+/-]+=*) *", re.ASCII)
 _LONGEST = 1024
 
 
-@frozen(slots=True)
-class PasswordLogin:
+class PasswordLogin(Struct, frozen=True):
     """A *user* with a *password*, as bytes of UTF-8."""
 
     user: str
-    password: bytes = field(repr=False)
+    password: bytes
+
+    __repr__ = repr_without("password")
 
 
-@frozen(slots=True)
-class TokenLogin:
+class TokenLogin(Struct, frozen=True):
     """The *text* of a token; its checksum is right."""
 
-    text: str = field(repr=False)
+    text: str
+
+    __repr__ = repr_without("text")
 
 
 Login = PasswordLogin | TokenLogin

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.access.roles import Scope
+from proxy.representing import repr_without
 
 
-@frozen(slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A job that an ID token was issued for.
 
     *name* is what the rule that it fits calls it, *issuer* the name of who vouches for it, *subject* what that one calls it.
@@ -26,9 +26,10 @@ class Job:
         return f"{self.issuer}: {self.subject}"
 
 
-@frozen(slots=True)
-class Minted:
+class Minted(Struct, frozen=True):
     """A *token*, and when it *expires* (seconds since 1970)."""
 
-    token: str = field(repr=False)
+    token: str
     expires: int
+
+    __repr__ = repr_without("token")

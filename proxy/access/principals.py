@@ -6,9 +6,10 @@ import enum
 import re
 from collections.abc import Mapping
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.access.roles import Extent, Role, Scope
+from proxy.representing import repr_without
 
 _USER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]*[A-Za-z0-9])?")
 #: The longest name of a user.
@@ -32,8 +33,7 @@ class PrincipalKind(enum.Enum):
     PART = "part"
 
 
-@frozen(slots=True, cache_hash=True)
-class Principal:
+class Principal(Struct, frozen=True, cache_hash=True):
     """Someone who asks: the user called *name*, the token with that id, a part of the proxy, or a client that says nothing.
 
     *user* is whose token it is; *job* is the CI job that it was minted for.  *groups* are those that it brings along, besides
@@ -44,10 +44,12 @@ class Principal:
     kind: PrincipalKind
     name: str
     user: str | None = None
-    groups: frozenset[str] = field(default=_NOBODY, repr=False)
+    groups: frozenset[str] = _NOBODY
     own: tuple[Scope, ...] | None = None
     narrowed: tuple[Extent, ...] = ()
     job: str | None = None
+
+    __repr__ = repr_without("groups")
 
     def __str__(self) -> str:
         """How the audit log names it."""
@@ -100,8 +102,7 @@ def is_user_name(name: str) -> bool:
     return len(name) <= _LONGEST_USER and _USER.fullmatch(name) is not None
 
 
-@frozen(slots=True)
-class DirectoryUser:
+class DirectoryUser(Struct, frozen=True):
     """A user as a directory knows it: the *name* in its spelling, and its *groups*."""
 
     name: str

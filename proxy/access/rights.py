@@ -9,7 +9,7 @@ import enum
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Protocol
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.access.principals import ANONYMOUS, OF_PARTS, Principal
 from proxy.access.roles import PERMITS, Extent, Permission, Role, Scope
@@ -56,8 +56,7 @@ class Rights(Protocol):
 _READ, _ALLOWED = Permission.READ, Access.ALLOWED
 
 
-@frozen(slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """*principals*, as grants name them (``user:alice``, ``group:web``, ``authenticated`` …), have a role in *scope*."""
 
     scope: Scope

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fnmatch import translate
 from functools import lru_cache
 
-from attrs import frozen
+from msgspec import Struct
 
 #: A dash at an end of it is one inside of the names that it stands for.
 _PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,246}", re.ASCII)
@@ -51,8 +51,7 @@ PERMITS: Mapping[Role, frozenset[Permission]] = {
 }
 
 
-@frozen(slots=True)
-class Extent:
+class Extent(Struct, frozen=True):
     """Some *projects* of some *indexes*: patterns of normalised names (``*`` and ``?``), and names of indexes."""
 
     indexes: tuple[str, ...] = (ALL,)
@@ -71,8 +70,7 @@ class Extent:
         return self.includes_index(index) and ALL in self.projects
 
 
-@frozen(slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """A *role* and where it is held."""
 
     role: Role

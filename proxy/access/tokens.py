@@ -20,9 +20,10 @@ import zlib
 from collections.abc import Sequence
 
 import msgspec
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.access.roles import ALL, Extent
+from proxy.representing import repr_without
 
 #: How each token begins.
 PREFIX = "ppx_"
@@ -53,12 +54,13 @@ class Confinement(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
         return Extent(self.indexes, self.projects)
 
 
-@frozen(slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """One block: what was signed, and the signature."""
 
     signed: bytes
-    signature: bytes = field(repr=False)
+    signature: bytes
+
+    __repr__ = repr_without("signature")
 
     @property
     def key(self) -> bytes:
@@ -74,13 +76,14 @@ class Block:
             raise BadToken("what it is confined to cannot be understood") from None
 
 
-@frozen(slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """A token as its holder has it."""
 
     id: str
-    private: bytes = field(repr=False)
+    private: bytes
     blocks: tuple[Block, ...] = ()
+
+    __repr__ = repr_without("private")
 
     def __str__(self) -> str:
         """Its text: a secret."""

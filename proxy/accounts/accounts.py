@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
@@ -35,8 +35,7 @@ _MEMORY, _WEIGHT = 4 << 20, 600
 _LOGIN = "log in"
 
 
-@frozen
-class _Verified:
+class _Verified(Struct, frozen=True):
     """Who it was, and until when that holds: by the reactor's clock, and by the wall clock where a token expires."""
 
     principal: Principal

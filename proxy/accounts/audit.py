@@ -18,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -39,8 +40,7 @@ _MOST_KINDS = 1000
 _LONGEST = 1000
 
 
-@frozen
-class AuditFile:
+class AuditFile(Struct, frozen=True):
     """The file at *path*, which is rotated when it has *size* bytes, and has *files* parts in all.
 
     It is only written while *ours* says that its directory is the right one.  Everything here blocks.
@@ -108,14 +108,14 @@ class AuditLog:
 
     def configure(self, size: int, files: int) -> None:
         """Rotate the file when it has *size* bytes from now on, and keep *files* parts in all."""
-        self._file = evolve(self._file, size=size, files=files)
+        self._file = replace(self._file, size=size, files=files)
 
     def note(self, entry: Audited) -> None:
         if entry.outcome is AuditOutcome.DONE or entry.outcome is AuditOutcome.FAILED:
             self._add(entry)
             return
         if entry.outcome is AuditOutcome.LOGIN:
-            entry = evolve(entry, origin="-", project=None)
+            entry = replace(entry, origin="-", project=None)
         if entry not in self._refused and len(self._refused) >= _MOST_KINDS:
             entry = Audited("others", "-", entry.action, entry.outcome)
         if entry not in self._refused and entry.outcome is not AuditOutcome.LOGIN:

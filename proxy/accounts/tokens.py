@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.access.principals import Principal, PrincipalKind
 from proxy.access.roles import Extent, Role, Scope
@@ -53,8 +53,7 @@ class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
     bound: bool = False
 
 
-@frozen(slots=True)
-class ValidToken:
+class ValidToken(Struct, frozen=True):
     """Whose a token is, and until when it is valid (seconds since 1970).
 
     ``until_removed`` is the user who has to be in the file of users for that, ``None``: nobody.

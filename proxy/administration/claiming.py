@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from proxy.administration.parts import IndexParts, chosen, project_name
 from proxy.cache.claims import ClaimBook
@@ -91,7 +91,7 @@ class Claiming:
         if unknown or not wanted:
             raise NotFound(f"{index} has not claimed {', '.join(unknown) or 'anything'}: pypiproxy claims list has all claims")
         held = [each for each in wanted if await self._has_files(index, each)]
-        await self._book.put(evolve(of_index[each], state=ClaimState.HELD, why=_RELEASED) for each in held)
+        await self._book.put(replace(of_index[each], state=ClaimState.HELD, why=_RELEASED) for each in held)
         await self._book.release(of_index[each] for each in wanted if each not in held)
         return [{"index": index, "project": each, "state": self._after(index, each, each in held)} for each in wanted]
 

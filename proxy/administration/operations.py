@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import asdict
+from msgspec.structs import asdict
 
 from proxy.administration.auditing import audited
 from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen_proxied

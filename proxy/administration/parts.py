@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
@@ -34,8 +34,7 @@ def project_name(asked: str) -> str:
     return normalize(asked)
 
 
-@frozen
-class Proxied:
+class Proxied(Struct, frozen=True):
     """What a proxy index has besides: what it keeps of its upstreams, and these."""
 
     pages: PageCache
@@ -46,8 +45,7 @@ class Proxied:
     reserved: Callable[[str], Awaitable[bool]]
 
 
-@frozen
-class Hosted:
+class Hosted(Struct, frozen=True):
     """What a hosted index has besides."""
 
     editing: Editing
@@ -61,8 +59,7 @@ class Hosted:
         return self.editing.catalogue
 
 
-@frozen
-class IndexParts:
+class IndexParts(Struct, frozen=True):
     """One index.  *everything* is it without anything hidden: operators see it all.
 
     *proxied* is ``None`` for an index that asks no upstream itself, *hosted* for one without files of its own.
@@ -108,8 +105,7 @@ def chosen_hosted(indexes: Mapping[str, IndexParts], index: str) -> Hosted:
     return found
 
 
-@frozen(kw_only=True)
-class Stores:
+class Stores(Struct, frozen=True, kw_only=True):
     """What a data directory holds."""
 
     files: IFileStore
@@ -124,8 +120,7 @@ class Stores:
     max_size: int | None
 
 
-@frozen(kw_only=True)
-class Working:
+class Working(Struct, frozen=True, kw_only=True):
     """The threads and clocks that operations work with: *disk* is for what waits for the disk, *work* for what takes long."""
 
     disk: IOffload
@@ -134,8 +129,7 @@ class Working:
     clock: Clock
 
 
-@frozen(kw_only=True)
-class Observed:
+class Observed(Struct, frozen=True, kw_only=True):
     """What is observed of the running service."""
 
     #: Finds out what is wrong now.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from proxy.administration.parts import IndexParts, Proxied, Stores, chosen_proxied, project_name
 from proxy.administration.stock import Named, by_project, recorded_by_project
@@ -248,8 +248,7 @@ class Purging:
         return deleted
 
 
-@frozen
-class _Plan:
+class _Plan(Struct, frozen=True):
     """Names that go, names that are *pinned* and stay, and the bytes that go: their sizes, by sha256."""
 
     going: Sequence[Named]
@@ -257,12 +256,11 @@ class _Plan:
     sizes: Mapping[str, int]
 
 
-@frozen
-class _Deleted:
+class _Deleted(Struct, frozen=True):
     """The sizes of the files that went, and those that cannot be removed, with the reason."""
 
-    freed: list[int] = field(factory=list)
-    left: list[dict[str, Any]] = field(factory=list)
+    freed: list[int] = field(default_factory=list)
+    left: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _summed(removed: Iterable[Named], pinned: Iterable[Named], deleted: _Deleted) -> dict[str, Any]:

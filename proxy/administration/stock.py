@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from attrs import define, frozen
+from msgspec import Struct
 
 from proxy import __version__
 from proxy.administration.parts import IndexParts, Observed, Stores, Working, chosen, project_name
@@ -21,8 +21,7 @@ from proxy.model import NO_BYTES, CommittedFile, LedgerEntry
 from proxy.names import filename_of, version_of
 
 
-@frozen(slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """A name, and what is known of its bytes."""
 
     index: str
@@ -71,8 +70,7 @@ async def recorded_by_project(
             yield [Named(*place, name, entry) for name, entry in entries.items()]
 
 
-@define
-class _Moments:
+class _Moments(Struct):
     """The first and the last of some points in time."""
 
     first: float | None = None

@@ -11,7 +11,8 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from attrs import asdict, define
+from msgspec import Struct
+from msgspec.structs import asdict
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -32,8 +33,7 @@ _PIECE = 4 * MIB
 _SAY_EVERY = 1.0
 
 
-@define
-class _Tally:
+class _Tally(Struct):
     """What was found so far; ``left`` problems are not solved."""
 
     files: int = 0

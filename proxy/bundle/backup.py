@@ -18,7 +18,7 @@ import enum
 import re
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.errors import BadBundle
 from proxy.storage.marker import FORMAT as _DATA_FORMAT
@@ -42,8 +42,7 @@ class BackupKind(enum.Enum):
     END = "end"
 
 
-@frozen
-class BackupManifest:
+class BackupManifest(Struct, frozen=True):
     """What a backup says of itself: ``data_format`` is that of the data directory, ``created`` in seconds since the epoch."""
 
     format: str
@@ -52,8 +51,7 @@ class BackupManifest:
     created: float
 
 
-@frozen
-class BackupEnd:
+class BackupEnd(Struct, frozen=True):
     """How many members of records and of files came before, and the sha256 of files that were damaged already."""
 
     records: int

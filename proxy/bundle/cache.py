@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cache.claims import ClaimBook
 from proxy.cache.ledger import Ledger
@@ -15,8 +15,7 @@ from proxy.interfaces import IFileStore, IOffload, IOwnership
 from proxy.policy.policy import STANDARD, Policy
 
 
-@frozen
-class CarriedClaims:
+class CarriedClaims(Struct, frozen=True):
     """The claims that go into a bundle, and that one out of a bundle is entered beside.
 
     Those of the hosted *indexes* matter to the index of the bundle.
@@ -32,8 +31,7 @@ class CarriedClaims:
         return [each for each in self.book.all() if each.index in self.indexes]
 
 
-@frozen
-class IndexCache:
+class IndexCache(Struct, frozen=True):
     """What is kept of the index *name*.
 
     *offload* is where the bundle itself is read and written.  *policy* says what may leave in one.

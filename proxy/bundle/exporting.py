@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import BinaryIO
 
-from attrs import define, evolve, field, frozen
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from proxy.bundle.cache import IndexCache
@@ -24,8 +24,7 @@ from proxy.simple.parse import Malformed, parse_page
 Selection = Mapping[str, Collection[str] | None]
 
 
-@define
-class Exported:
+class Exported(Struct):
     """What became of it.  ``problems`` are sentences: what was asked for and is not in the bundle.
 
     ``absent`` are the names of files that are recorded of whole projects and not stored, so that they are not in it either.
@@ -35,12 +34,11 @@ class Exported:
     files: int = 0
     size: int = 0
     claims: int = 0
-    problems: list[str] = field(factory=list)
-    absent: list[str] = field(factory=list)
+    problems: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
 
-@frozen
-class _Choice:
+class _Choice(Struct, frozen=True):
     """What goes into the bundle of one project: files by digest, and ledger entries by name."""
 
     files: Mapping[str, str]
@@ -180,7 +178,7 @@ class _Export:
         else:
             choice = _NOTHING
             self._problem(f"{project}: it is {withheld.why}, its files stay here")
-        await self._cache.offload.run(writer.head, project, encode(evolve(head, url=bare(head.url))), record.body)
+        await self._cache.offload.run(writer.head, project, encode(replace(head, url=bare(head.url))), record.body)
         if choice.entries:
             entries = {name: replace(entry, url=bare(entry.url)) for name, entry in choice.entries.items()}
             await self._cache.offload.run(writer.entries, project, encode(entries))

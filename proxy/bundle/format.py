@@ -24,7 +24,7 @@ import enum
 import re
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.claims import NameClaim
 from proxy.errors import BadBundle
@@ -60,8 +60,7 @@ class Kind(enum.Enum):
     END = "end"
 
 
-@frozen(slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """The name of a member.  ``project`` is normalised; claims, files and the end have none."""
 
     kind: Kind
@@ -82,8 +81,7 @@ def entry_of(name: str) -> Entry:
     return Entry(Kind(found[1] or found[3]), found[2] or "", found[4])
 
 
-@frozen
-class Section:
+class Section(Struct, frozen=True):
     """What follows belongs to the index *index*, which is of this *kind*: ``proxy`` or ``hosted``."""
 
     index: str
@@ -103,16 +101,14 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     sections: tuple[Section, ...] = ()
 
 
-@frozen
-class HostedFile:
+class HostedFile(Struct, frozen=True):
     """A file of a hosted index, with what is noted of it."""
 
     filename: str
     note: Note
 
 
-@frozen
-class End:
+class End(Struct, frozen=True):
     """How many pages and files came before."""
 
     pages: int

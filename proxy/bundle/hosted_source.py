@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attrs import frozen
+from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.bundle.exporting import Exported, Selection
@@ -22,8 +22,7 @@ from proxy.policy.rules import Project, Viewpoint
 from proxy.storage.whole import open_regular
 
 
-@frozen
-class HostedSource:
+class HostedSource(Struct, frozen=True):
     """The hosted index *name* in *folder*; *on_the_way* is told what was written so far."""
 
     name: str

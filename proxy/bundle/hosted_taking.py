@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.bundle.format import Entry, HostedFile, read_hosted_file, read_project_status
 from proxy.bundle.reading import BundleReader
@@ -20,8 +20,7 @@ from proxy.mechanism.flight import uninterrupted
 _BY = "import"
 
 
-@frozen
-class HostedTaken:
+class HostedTaken(Struct, frozen=True):
     """What became of a file: *new* here or not; *why* it was not taken, if it was not."""
 
     new: bool = False
@@ -29,8 +28,7 @@ class HostedTaken:
     why: str | None = None
 
 
-@frozen
-class HostedTaking:
+class HostedTaking(Struct, frozen=True):
     """Puts files of the bundle behind *reader* into *target*; *run* has a function called where the bundle is read."""
 
     target: HostedTarget

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from attrs import define, evolve, field
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import Entry, Kind, read_claims, read_end, read_entries, read_head, read_section
@@ -25,8 +26,7 @@ from proxy.interfaces import IPartialFile
 from proxy.model import Head, Record
 
 
-@define
-class Imported:
+class Imported(Struct):
     """What became of it.  ``problems`` are sentences: what is in the bundle and was not taken.
 
     ``claims`` are those that were not known here; ``size`` is of the ``files`` that were taken; ``read`` are bytes of files so
@@ -41,7 +41,7 @@ class Imported:
     size: int = 0
     read: int = 0
     claims: int = 0
-    problems: list[str] = field(factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 class Import:
@@ -149,7 +149,7 @@ class Import:
         if data is None or carried is None:
             return
         renamed = {name: target.name for name, target in self._into.items() if target.kind == "hosted" and target.why is None}
-        claims = [evolve(each, index=renamed.get(each.index, each.index)) for each in read_claims(entry, data)]
+        claims = [replace(each, index=renamed.get(each.index, each.index)) for each in read_claims(entry, data)]
         await carried.book.read()
         for index in sorted({each.index for each in claims}):
             of_index = [each for each in claims if each.index == index]
@@ -288,7 +288,7 @@ async def open_bundle(
 
 def _held(claim: NameClaim, why: str | None) -> NameClaim:
     """*claim* as it is entered here: held, if there is a reason *why*."""
-    return claim if why is None else evolve(claim, state=ClaimState.HELD, why=why)
+    return claim if why is None else replace(claim, state=ClaimState.HELD, why=why)
 
 
 def _newer(head: Head, known: Head) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import define
+from msgspec import Struct
 
 from proxy.bundle.backup import MANIFEST, BackupKind, backup_entry_of, read_backup_end, read_backup_manifest, read_records
 from proxy.bundle.hosted_tree import HOSTED, put_file, put_texts, read_hosted
@@ -35,8 +35,7 @@ _LARGEST_PART = 2 * LARGEST
 _UNFINISHED = ".restoring"
 
 
-@define
-class Restored:
+class Restored(Struct):
     """What was restored so far; ``read`` are bytes, ``damaged`` files are left out, as the backup itself calls them so."""
 
     records: int = 0

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from attrs import asdict, define, field, frozen
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from proxy.bundle.backup import (
     FORMAT,
@@ -50,18 +51,16 @@ class ILedgerCopies(Protocol):
         """Copy it as it is now into *directory*, which is made.  Raises StorageFailed."""
 
 
-@define
-class Saved:
+class Saved(Struct):
     """What is in the backup so far; ``damaged`` are the sha256 of stored files that are not what they should be."""
 
     records: int = 0
     files: int = 0
     read: int = 0
-    damaged: list[str] = field(factory=list)
+    damaged: list[str] = field(default_factory=list)
 
 
-@frozen(kw_only=True)
-class Saving:
+class Saving(Struct, frozen=True, kw_only=True):
     """Makes backups.  *offload* is where they are written, *scratch* makes an empty directory for a copy of the ledger.
 
     *hosted* is the directory of hosted indexes.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
-from attrs import asdict, frozen
+from msgspec import Struct
+from msgspec.structs import asdict
 from twisted.internet.interfaces import IReactorTime
 
 from proxy.bundle.handed import Handed, saying, until_cancelled
@@ -21,8 +22,7 @@ from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import Report
 
 
-@frozen(kw_only=True)
-class Taking:
+class Taking(Struct, frozen=True, kw_only=True):
     """Imports into *targets*, by the name of the index; without a name into the *default* one.
 
     *replaced* is told the index and project of each page that was replaced, *stored* sha256 and size of each file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.bundle.cache import CarriedClaims, IndexCache
 from proxy.bundle.format import Manifest, Section
@@ -26,8 +26,7 @@ class HostedTarget(Protocol):
         """What changes its files."""
 
 
-@frozen
-class Targets:
+class Targets(Struct, frozen=True):
     """The index *name* that a bundle is imported into, and what it consists of: the proxy indexes and the hosted ones.
 
     *offload* is where the bundle is read; claims out of it are entered beside *claims*.
@@ -40,8 +39,7 @@ class Targets:
     claims: CarriedClaims | None
 
 
-@frozen
-class SectionTarget:
+class SectionTarget(Struct, frozen=True):
     """The index *name* of the *kind* that a part of a bundle goes into; *why* it goes nowhere, if it does not."""
 
     name: str

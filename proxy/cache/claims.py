@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
@@ -165,7 +165,7 @@ class ClaimBook:
             for each in held:
                 changes[_place(each)] = None
                 if index not in self.of(each.project):
-                    changes[index, each.project] = evolve(each, index=index)
+                    changes[index, each.project] = replace(each, index=index)
             await self._change(changes)
 
     async def release(self, claims: Iterable[NameClaim]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from typing import TypeVar
 
-from attrs import define, field
+from msgspec import Struct, field
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -40,12 +40,11 @@ T = TypeVar("T")
 Committed = Callable[[Wanted, str, int], Awaitable[None]]
 
 
-@define
-class _Download:
+class _Download(Struct):
     """One download under way, from before its partial file is open."""
 
     upstreams: IUpstreams
-    opened: Waiters[None] = field(factory=Waiters)
+    opened: Waiters[None] = field(default_factory=Waiters)
     spool: Spool | None = None
     #: Ends when nothing is left to be done; never cancelled.
     run: Deferred[None] | None = None

@@ -13,8 +13,8 @@ from functools import partial
 from typing import BinaryIO
 
 import zstandard
-from attrs import frozen
 from isal import igzip
+from msgspec import Struct
 from zope.interface import implementer
 
 from proxy.core.cache_status import CacheStatus
@@ -60,8 +60,7 @@ class ProjectsView:
         return await self._open(media, coding)
 
 
-@frozen(slots=True)
-class _Shown:
+class _Shown(Struct, frozen=True):
     """The list of this *digest* as it may be seen from *since* until *until*; files of its renderings begin with *start*."""
 
     digest: str

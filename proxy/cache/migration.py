@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from attrs import define, field
+from msgspec import Struct, field
 from twisted.logger import Logger
 
 from proxy.cache.ledger import Ledger
@@ -58,27 +58,25 @@ _raw_pinned = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _pinned = msgspec.msgpack.Decoder(PinnedFile)
 
 
-@define
-class _Value:
+class _Value(Struct):
     """The value of a key in one database, as far as it can be decoded; *lost* says what cannot."""
 
     data: bytes
-    entries: dict[str, LedgerEntry] = field(factory=dict)
-    pinned: list[PinnedFile] = field(factory=list)
-    lost: list[str] = field(factory=list)
+    entries: dict[str, LedgerEntry] = field(default_factory=dict)
+    pinned: list[PinnedFile] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
     whole: bool = True
 
 
-@define
-class _Found:
+class _Found(Struct):
     """What the two databases of format 0 say: *values* as they are, the rest as far as it can be read."""
 
-    values: dict[str, bytes] = field(factory=dict)
-    entries: dict[tuple[str, str], Mapping[str, LedgerEntry]] = field(factory=dict)
-    pinned: list[PinnedFile] = field(factory=list)
+    values: dict[str, bytes] = field(default_factory=dict)
+    entries: dict[tuple[str, str], Mapping[str, LedgerEntry]] = field(default_factory=dict)
+    pinned: list[PinnedFile] = field(default_factory=list)
     #: Keys without a value that can be read, and by key what is lost of others.
-    unread: list[str] = field(factory=list)
-    lost: dict[str, list[str]] = field(factory=dict)
+    unread: list[str] = field(default_factory=list)
+    lost: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Migration:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from proxy.cache.records import PAGES, HeadedRecords
@@ -23,8 +24,7 @@ from proxy.simple.parse import Malformed, parse_page, weight
 _NAMED = 10
 
 
-@frozen
-class _Parsed:
+class _Parsed(Struct, frozen=True):
     page: Page
     weight: int
 
@@ -120,11 +120,11 @@ class PageCache:
                 await self._check(project, known, record.head, page, forced)
                 if page.unverifiable and (known is None or known.digest != record.head.digest):
                     self._tell_of(page)
-                head = evolve(record.head, status=(page.status or {}).get("status"))
+                head = replace(record.head, status=(page.status or {}).get("status"))
                 self._note_files(project, page, head, known)
                 self._keep_parsed(head, record.body, page)
                 adopt(head)
-                await self._keep(project, self._records.keep(project, evolve(record, head=head), known))
+                await self._keep(project, self._records.keep(project, replace(record, head=head), known))
 
     async def _check(self, project: str, known: Head | None, new: Head, page: Page, forced: bool) -> None:
         """Raise OlderThanKept when *page* is not to take the place of the one with the head *known*."""
@@ -249,4 +249,4 @@ def renewed(known: Head, reply: PageUnchanged) -> Head:
     """The head *known* after a 304, which replaces the stored fields that it states and no others (RFC 9111 section 4.3.4)."""
     serial = known.serial if reply.serial is None else max(reply.serial, known.serial or 0)
     max_age = known.max_age if reply.max_age is None else reply.max_age
-    return evolve(known, checked_at=reply.checked_at, max_age=max_age, serial=serial)
+    return replace(known, checked_at=reply.checked_at, max_age=max_age, serial=serial)

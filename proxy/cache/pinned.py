@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
@@ -27,8 +27,7 @@ _FOLDER = "pinned"
 _PROJECTS = "pinned-project"
 
 
-@frozen(slots=True, order=True)
-class PinnedFile:
+class PinnedFile(Struct, frozen=True, order=True):
     """One pinned name, and the bytes it stands for.  A file and its companions are pinned under the file's name."""
 
     index: str

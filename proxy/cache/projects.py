@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import BinaryIO
 
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from proxy.cache.listing import ShownList, lines_behind, lines_file
@@ -119,7 +119,7 @@ class ProjectList:
         if await self._has(head.digest):
             return head
         # It has no validators and is soon stale, so that one which is right takes its place when upstream answers.
-        earlier = evolve(head, digest=f"earlier-{head.digest}", etag=None, last_modified=None, max_age=0)
+        earlier = replace(head, digest=f"earlier-{head.digest}", etag=None, last_modified=None, max_age=0)
         if await self._has(earlier.digest) or await self._take_over(head.digest, earlier.digest):
             return earlier
         return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from attrs import define, frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -43,8 +43,7 @@ _DOUBLINGS = 4
 _STALE: Mapping[str | None, StaleReason] = {None: StaleReason.FAILED, **{each.value: each for each in StaleReason}}
 
 
-@frozen(slots=True)
-class Served:
+class Served(Struct, frozen=True):
     """What a client gets: the head of a record with something in it, and how the cache came by it."""
 
     head: Head
@@ -55,8 +54,7 @@ class OlderThanKept(Exception):
     """Upstream's answer is older than what is kept: a mirror that lags."""
 
 
-@define
-class _Entry:
+class _Entry(Struct):
     """What is in memory about one key."""
 
     head: Head | None
@@ -100,8 +98,7 @@ class Source(Protocol):
         """What to tell a client when upstream definitely has nothing under *key*."""
 
 
-@define
-class Terms:
+class Terms(Struct):
     """The terms on which everything of one index is refreshed; *limits* may be replaced at any time.
 
     *limits* say how stale it may be; *recorder* is told what is worth counting.  *reactor* has the steady clock and the timers.

@@ -12,7 +12,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Iterator
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import CancelledError, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -43,8 +43,7 @@ _LOW_FREE = 1.25
 _PIECE = 5_000
 
 
-@frozen
-class Counted:
+class Counted(Struct, frozen=True):
     """The stored files: their number, and their bytes together."""
 
     files: int
@@ -55,8 +54,7 @@ class Counted:
         return Counted(self.files + 1, self.size + size)
 
 
-@frozen
-class _Choice:
+class _Choice(Struct, frozen=True):
     """What goes, oldest first, out of what is *stored*; *missing* bytes more should go and nothing is left that may.
 
     *instead* are those that may go in place of what cannot be removed, in this order.

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -47,8 +47,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[str])
 
 
-@frozen
-class _Noted:
+class _Noted(Struct, frozen=True):
     """The names on a page that was taken over at *moment*; *before* is when another page was confirmed, *earlier* its names."""
 
     place: _Place

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy import config
 from proxy.bundle.cache import IndexCache
@@ -35,8 +35,7 @@ from proxy.storage.records import CopiedRecords, DiskRecords
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 
-@frozen
-class OpenDirectory:
+class OpenDirectory(Struct, frozen=True):
     """An open data directory, and the settings of the proxy that it is of."""
 
     settings: Settings

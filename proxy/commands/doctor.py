@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import asdict
+from msgspec.structs import asdict
 from twisted.internet.defer import CancelledError
 
 import proxy

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
@@ -102,8 +102,7 @@ def _selected(place: _Place, installed: Installed) -> Selected:
     return outcome[0]
 
 
-@frozen
-class _Place:
+class _Place(Struct, frozen=True):
     """The source and the target of an export."""
 
     output: Path

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.warm.targets import BadTarget, Target, targets
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@frozen
-class Installed:
+class Installed(Struct, frozen=True):
     """An installation, as the options of a command name it."""
 
     files: tuple[Path, ...]

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Any
 
 import click
-from attrs import frozen
 from click.shell_completion import CompletionItem
+from msgspec import Struct
 
 from proxy.commands.speaking import interrupted, quiet_option
 from proxy.core.near import suggested
@@ -19,8 +19,7 @@ from proxy.core.near import suggested
 _QUIET = "--quiet"
 
 
-@frozen
-class Command:
+class Command(Struct, frozen=True):
     """Where a command is defined, as ``module:name``, and what the list of commands says of it (at most 45 characters)."""
 
     place: str

@@ -8,23 +8,24 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import click
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.commands.speaking import fail
 from proxy.mechanism.secret_files import netrc_entry
+from proxy.representing import repr_without
 
 
-@frozen
-class ServerLogin:
+class ServerLogin(Struct, frozen=True):
     """A user name with a password, a token, or nothing."""
 
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
+    password: str | None = None
+    token: str | None = None
+
+    __repr__ = repr_without("password", "token")
 
 
-@frozen
-class Logins:
+class Logins(Struct, frozen=True):
     """Where the credential for a URL is that is given with *option*: environment variables called *password* and *token*."""
 
     option: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from attrs import frozen
+from msgspec import Struct
 
 from proxy import config
 from proxy.commands import asking
@@ -20,8 +20,7 @@ from proxy.settings import Settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@frozen
-class ProxyPlace:
+class ProxyPlace(Struct, frozen=True):
     """A data directory, as the options of a command name it."""
 
     config: Path | None

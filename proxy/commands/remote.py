@@ -10,12 +10,13 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import click
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy import __version__
 from proxy.commands.logins import Logins, ServerLogin
 from proxy.commands.place import ProxyPlace
 from proxy.commands.speaking import fail
+from proxy.representing import repr_without
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,13 +38,14 @@ class Performs(Protocol):
         """What *operation* answers.  Exits with status 1 and a message when it fails."""
 
 
-@frozen
-class RemotePlace:
+class RemotePlace(Struct, frozen=True):
     """The proxy at *url*, which somebody logs in to with *login*."""
 
     url: str
     as_json: bool
-    login: ServerLogin = field(repr=False)
+    login: ServerLogin
+
+    __repr__ = repr_without("login")
 
     def ask(self, operation: str, **arguments: Any) -> Any:
         """What *operation* answers.  Exits with status 1 and a message when it fails."""

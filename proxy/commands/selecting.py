@@ -10,7 +10,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from rich.console import Console
 
 from proxy.commands.directory import LOOPBACK, unclaimed
@@ -21,8 +22,7 @@ from proxy.warm.progress import Lines
 from proxy.warm.report import WarmReport
 
 
-@frozen
-class Selected:
+class Selected(Struct, frozen=True):
     """The names of the files by project, and what could not be had, a sentence each."""
 
     files: dict[str, set[str]]
@@ -34,9 +34,9 @@ async def select(reactor: Any, settings: Settings, index: IndexSettings, goal: G
     # Nothing but a resolver needs the whole service.
     from proxy.service import build
 
-    alone = evolve(
+    alone = replace(
         settings,
-        server=evolve(settings.server, listen=(LOOPBACK,)),
+        server=replace(settings.server, listen=(LOOPBACK,)),
         upstreams=(),
         indexes=tuple(_alone(each, index.name) for each in settings.indexes if each.name in _parts(settings, index.name)),
     )
@@ -62,7 +62,7 @@ def _parts(settings: Settings, index: str) -> frozenset[str]:
 
 def _alone(index: IndexSettings, chosen: str) -> IndexSettings:
     """*index* as it is served without upstreams, with *chosen* as the default one."""
-    return evolve(index, offline=index.kind == "proxy", default=index.name == chosen)
+    return replace(index, offline=index.kind == "proxy", default=index.name == chosen)
 
 
 def _selected(report: WarmReport) -> Selected:

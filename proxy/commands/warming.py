@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import frozen
+from msgspec import Struct
 from rich.console import Console
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
@@ -30,8 +30,7 @@ from proxy.warm.progress import Bar, Lines, Quiet
 from proxy.warm.report import WarmReport
 
 
-@frozen
-class Where:
+class Where(Struct, frozen=True):
     """Which proxy: the one at *url*; or, if nobody is there and it was not named, one of our own over the data directory."""
 
     url: str
@@ -58,8 +57,7 @@ class Where:
             ) from error
 
 
-@frozen
-class Asked:
+class Asked(Struct, frozen=True):
     """What the options say."""
 
     goal: Goal

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.access.principals import Principal
 from proxy.access.rights import FirstUploader, Grant, GrantedRights
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from proxy.identity.ldap import LdapDirectory
 
 
-@frozen(kw_only=True)
-class AccountStores:
+class AccountStores(Struct, frozen=True, kw_only=True):
     """What lasts as long as the service.  *hashing* is the thread for passwords: hashes take long, and memory, so there is one
     at a time.
     """
@@ -49,8 +49,7 @@ class AccountStores:
         await self.audit.close()
 
 
-@frozen(kw_only=True)
-class LoginRoom:
+class LoginRoom(Struct, frozen=True, kw_only=True):
     """Who can log in, and what is remembered of it.  *directory* knows users who are not in the file, if there is one."""
 
     accounts: Accounts
@@ -72,8 +71,7 @@ class LoginRoom:
             self.directory.stop()
 
 
-@frozen(kw_only=True)
-class AccessRoom:
+class AccessRoom(Struct, frozen=True, kw_only=True):
     """All of it, as one configuration has it."""
 
     rights: GrantedRights
@@ -136,7 +134,7 @@ def build_access(
 
 def _without_secrets_of_files(ldap: LdapSettings) -> LdapSettings:
     """*ldap* without what is read again from its file when that changes."""
-    return ldap if ldap.bind_password_file is None else evolve(ldap, bind_password=None)
+    return ldap if ldap.bind_password_file is None else replace(ldap, bind_password=None)
 
 
 def _logins(access: AccessSettings, stores: AccountStores, storage: Storage, means: Means) -> LoginRoom:

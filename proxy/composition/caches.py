@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
@@ -37,8 +37,7 @@ _FOR_ENTRIES = 0.1
 _log = Logger()
 
 
-@frozen(kw_only=True)
-class Caches:
+class Caches(Struct, frozen=True, kw_only=True):
     """The caches over one data directory."""
 
     records: IRecordStore

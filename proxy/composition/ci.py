@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList
 
 from proxy.composition.means import Means
@@ -19,8 +20,7 @@ from proxy.upstream.http.fetching import SiteFetcher
 from proxy.upstream.http.identity import Identity
 
 
-@frozen
-class BuiltExchange:
+class BuiltExchange(Struct, frozen=True):
     """The *exchange*, and who vouches for its jobs."""
 
     exchange: TokenExchange
@@ -42,8 +42,8 @@ class BuiltExchange:
 
 def exchange_key(settings: CiSettings, logins: Hashable, identity: Identity) -> Hashable:
     """What an exchange is made of: the same exchange goes on while that is the same."""
-    issuers = tuple(each if each.token_file is None else evolve(each, token=None) for each in settings.issuers)
-    return evolve(settings, issuers=issuers), logins, identity.user_agent
+    issuers = tuple(each if each.token_file is None else replace(each, token=None) for each in settings.issuers)
+    return replace(settings, issuers=issuers), logins, identity.user_agent
 
 
 def build_exchange(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.administration.accounting import Accounting
 from proxy.administration.claiming import Claiming
@@ -38,8 +38,7 @@ from proxy.settings import Settings
 from proxy.web.admin import Admin, site
 
 
-@frozen
-class Commands:
+class Commands(Struct, frozen=True):
     """The *sockets* that operations are served at, none in a service that serves nobody; *carrying* is a thread for bundles."""
 
     admin: Admin

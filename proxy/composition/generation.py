@@ -12,7 +12,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from proxy.access.rights import Rights
@@ -46,8 +47,7 @@ if TYPE_CHECKING:
     from proxy.composition.ci import BuiltExchange
 
 
-@frozen(kw_only=True)
-class Founded:
+class Founded(Struct, frozen=True, kw_only=True):
     """What generations are built on, besides what lasts: the same for all of one service.
 
     *rights* is what clients may do, if that is not what the configuration says; *kinds* builds indexes of other kinds, or of
@@ -65,8 +65,7 @@ class Founded:
     others: Mapping[str, Operation] = EMPTY
 
 
-@frozen
-class Holdings:
+class Holdings(Struct, frozen=True):
     """What one generation holds of *shared*."""
 
     identities: HeldParts[Identity]
@@ -92,8 +91,7 @@ class Holdings:
         return Left(self.indexes.leave(), self.clients.leave(), self.exchanges.leave(), self.logins.leave())
 
 
-@frozen
-class Left:
+class Left(Struct, frozen=True):
     """Parts that nobody holds any more, to be closed in this order."""
 
     indexes: Sequence[BuiltIndex]
@@ -122,22 +120,34 @@ async def _all(closing: Sequence[Any]) -> None:
     await DeferredList([Deferred.fromCoroutine(each) for each in closing], consumeErrors=True)
 
 
-@frozen(kw_only=True, eq=False)
 class Generation:
     """All of it."""
 
-    settings: Settings
-    clients: Clients
-    indexes: Indexes
-    access: AccessRoom
-    exchange: BuiltExchange | None
-    administration: Administration
-    serving: Serving
-    holdings: Holdings
-    _lasting: Lasting
-    #: Operations under way, in a list of one number, and who waits for their end.
-    _performing: list[int] = field(factory=lambda: [0])
-    _done: Waiters[None] = field(factory=Waiters)
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clients: Clients,
+        indexes: Indexes,
+        access: AccessRoom,
+        exchange: BuiltExchange | None,
+        administration: Administration,
+        serving: Serving,
+        holdings: Holdings,
+        lasting: Lasting,
+    ) -> None:
+        self.settings = settings
+        self.clients = clients
+        self.indexes = indexes
+        self.access = access
+        self.exchange = exchange
+        self.administration = administration
+        self.serving = serving
+        self.holdings = holdings
+        self._lasting = lasting
+        #: How many operations are under way, and who waits for their end.
+        self._performing = 0
+        self._done: Waiters[None] = Waiters()
 
     @property
     def rotating(self) -> Sequence[Rotating[Any]]:
@@ -151,12 +161,12 @@ class Generation:
 
         @wraps(operation)
         async def performed(*args: Any, **arguments: Any) -> object:
-            self._performing[0] += 1
+            self._performing += 1
             try:
                 return await operation(*args, **arguments)
             finally:
-                self._performing[0] -= 1
-                if not self._performing[0]:
+                self._performing -= 1
+                if not self._performing:
                     self._done.wake(None)
 
         return performed
@@ -176,7 +186,7 @@ class Generation:
     async def quiet(self) -> None:
         """Wait until nothing of this generation is under way that would end with it."""
         await self.serving.quiet()
-        await (self._done.wait() if self._performing[0] else succeed(None))
+        await (self._done.wait() if self._performing else succeed(None))
         alone = [each.parts.proxied.upstreams for each in self.holdings.indexes.alone if each.parts.proxied is not None]
         await self._lasting.caches.files.done_with(alone)
 
@@ -264,14 +274,14 @@ def _kinds(
 
     def of_proxy(index: IndexSettings, members: Sequence[BuiltIndex]) -> Hashable:
         asked = tuple(clients.by_name[name] for name in index.upstreams if not index.offline)
-        return evolve(index, limits=PageLimits(), default=False), asked, reserving(settings, index.name), limited
+        return replace(index, limits=PageLimits(), default=False), asked, reserving(settings, index.name), limited
 
     def of_hosted(index: IndexSettings, members: Sequence[BuiltIndex]) -> Hashable:
         own = index.hosted or HostedSettings()
         return index.name, own.path, own.layout, own.overwrite
 
     def of_group(index: IndexSettings, members: Sequence[BuiltIndex]) -> Hashable:
-        return evolve(index, default=False), tuple(members)
+        return replace(index, default=False), tuple(members)
 
     def shared(kind: str, build: IndexKind, made_of: Callable[[IndexSettings, Sequence[BuiltIndex]], Hashable]) -> IndexKind:
         def take(index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:

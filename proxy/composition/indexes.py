@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from proxy.administration.parts import IndexParts, Proxied, proxied
 from proxy.core.troubles import Reason, Trouble
@@ -33,8 +33,7 @@ class Starting(Protocol):
         """Begin."""
 
 
-@frozen(eq=False)
-class BuiltIndex:
+class BuiltIndex(Struct, frozen=True, eq=False):
     """One index, and what of it has to be stopped, in this order.  *receiving* takes uploads; ``None``: none are taken.
 
     *starting* works by itself while clients are served; *look* says what is wrong with the index, if anything is.
@@ -48,7 +47,7 @@ class BuiltIndex:
     starting: tuple[Starting, ...] = ()
     look: Callable[[], Trouble | None] = lambda: None
     first_uploader: Callable[[str], str | None] = lambda project: None
-    under_way: Mapping[FlightKind, Sequence[Flights[Any]]] = field(factory=dict)
+    under_way: Mapping[FlightKind, Sequence[Flights[Any]]] = field(default_factory=dict)
     #: Told of settings that follow and need no other index.
     configure: Callable[[Settings], None] = lambda settings: None
     #: What a group consists of.
@@ -64,8 +63,7 @@ class BuiltIndex:
 IndexKind = Callable[[IndexSettings, Mapping[str, BuiltIndex]], BuiltIndex]
 
 
-@frozen
-class Indexes:
+class Indexes(Struct, frozen=True):
     """All indexes, by name; the *default* one is also served under ``/simple/``."""
 
     built: Mapping[str, BuiltIndex]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
 from proxy.composition.accounts import AccountStores, LoginRoom, build_account_stores, has_own_readers
 from proxy.composition.caches import Caches, build_caches
@@ -24,19 +24,17 @@ if TYPE_CHECKING:
     from proxy.composition.ci import BuiltExchange
 
 
-@frozen(kw_only=True)
-class SharedRooms:
+class SharedRooms(Struct, frozen=True, kw_only=True):
     """What generations share as long as their configurations agree about it."""
 
-    identities: SharedParts[Identity] = field(factory=SharedParts)
-    clients: SharedParts[Upstream] = field(factory=SharedParts)
-    indexes: SharedParts[BuiltIndex] = field(factory=SharedParts)
-    logins: SharedParts[LoginRoom] = field(factory=SharedParts)
-    exchanges: SharedParts[BuiltExchange] = field(factory=SharedParts)
+    identities: SharedParts[Identity] = field(default_factory=SharedParts)
+    clients: SharedParts[Upstream] = field(default_factory=SharedParts)
+    indexes: SharedParts[BuiltIndex] = field(default_factory=SharedParts)
+    logins: SharedParts[LoginRoom] = field(default_factory=SharedParts)
+    exchanges: SharedParts[BuiltExchange] = field(default_factory=SharedParts)
 
 
-@frozen(kw_only=True)
-class Lasting:
+class Lasting(Struct, frozen=True, kw_only=True):
     """All of it.  *shared* are the parts that one generation takes over from another."""
 
     means: Means
@@ -45,7 +43,7 @@ class Lasting:
     claims: Claims
     stores: AccountStores
     statistics: StatisticsRoom
-    shared: SharedRooms = field(factory=SharedRooms)
+    shared: SharedRooms = field(default_factory=SharedRooms)
 
     def configure(self, settings: Settings) -> None:
         """Work within *settings* from now on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.interfaces import Clock
 from proxy.mechanism.offload import Expendable, Offload
@@ -18,8 +18,7 @@ _WORK_THREADS = 2
 _CHECKING_THREADS = 2
 
 
-@frozen
-class Means:
+class Means(Struct, frozen=True):
     """Builders hand out what a room needs of it; no room receives all of it.
 
     *reactor* goes by a steady clock, *clock* tells the wall time (seconds since 1970).  *disk* is for what waits for the disk,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
@@ -38,8 +38,7 @@ class Reloadable(Protocol):
     def succeed(self, settings: Settings) -> Deferred[None]: ...
 
 
-@frozen
-class Reload:
+class Reload(Struct, frozen=True):
     """What a reload changes, or would change; *notes* say what happens to indexes."""
 
     changes: Sequence[ConfigChange]

@@ -10,7 +10,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy import config
 from proxy.access.principals import EVERYBODY, PrincipalKind, subject
@@ -26,8 +27,7 @@ _NOTHING_GIVEN = config.CommandLine()
 _DEFAULT = "defaults: server.listen"
 
 
-@frozen
-class ConfigSource:
+class ConfigSource(Struct, frozen=True):
     """Where a service has its configuration from: a *file*, if there is one, the environment and the *command_line*.
 
     What it reads is right as a whole, at the start as when it is read again.
@@ -42,12 +42,12 @@ class ConfigSource:
         data_dir = self.command_line.data_dir
         return ConfigSource(
             None if self.file is None else self.file.absolute(),
-            evolve(self.command_line, data_dir=None if data_dir is None else data_dir.absolute()),
+            replace(self.command_line, data_dir=None if data_dir is None else data_dir.absolute()),
         )
 
     def instead(self, file: Path | None) -> ConfigSource:
         """The same with *file*, unless that is ``None``."""
-        return self if file is None else evolve(self, file=file)
+        return self if file is None else replace(self, file=file)
 
     def load(self) -> Settings:
         """The settings, for who listens right after that.  Raises ConfigError.  Blocks."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
@@ -40,13 +39,13 @@ class RegularCounting(Service):
             self._loop.stop()
 
 
-@frozen
 class StatisticsRoom:
     """The *book*, what has it *counting*, and the thread of its database."""
 
-    book: StatisticsBook
-    counting: RegularCounting
-    _thread: Offload
+    def __init__(self, book: StatisticsBook, counting: RegularCounting, thread: Offload) -> None:
+        self.book = book
+        self.counting = counting
+        self._thread = thread
 
     async def look(self) -> Sequence[Trouble]:
         """What is wrong with the database: figures are lost after an hour of that, and nothing else."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 from proxy.cache.migration import LEDGER, LEDGER_COPY
@@ -32,8 +32,7 @@ class _Database(Protocol):
     async def look(self) -> str | None: ...
 
 
-@frozen(kw_only=True)
-class Storage:
+class Storage(Struct, frozen=True, kw_only=True):
     """An open data directory.  *threads* belong to its databases: SQLite wants one thread for each."""
 
     place: Place

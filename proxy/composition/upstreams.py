@@ -6,7 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 import proxy
 from proxy.composition.means import Means
@@ -19,8 +20,7 @@ from proxy.upstream.pool.upstream import Upstream
 from proxy.upstream.pool.upstreams import Upstreams
 
 
-@frozen
-class Clients:
+class Clients(Struct, frozen=True):
     """The clients of all upstreams, by name; *identity* is how they introduce themselves."""
 
     identity: Identity
@@ -50,10 +50,10 @@ def build_clients(settings: Settings, identity: Identity, holding: HeldParts[Ups
 def _without_secrets_of_files(upstream: UpstreamSettings) -> UpstreamSettings:
     """*upstream* without what is read again from its file when that changes."""
     if upstream.netrc is not None:
-        return evolve(upstream, username=None, password=None)
+        return replace(upstream, username=None, password=None)
     if upstream.password_file is not None:
-        return evolve(upstream, password=None)
-    return upstream if upstream.token_file is None else evolve(upstream, token=None)
+        return replace(upstream, password=None)
+    return upstream if upstream.token_file is None else replace(upstream, token=None)
 
 
 def build_client(upstream: UpstreamSettings, identity: Identity, means: Means) -> Upstream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
@@ -72,8 +72,7 @@ class Readiness:
         self._stopping = True
 
 
-@frozen(eq=False)
-class Serving:
+class Serving(Struct, frozen=True, eq=False):
     """What answers, as one configuration has it: *front* answers for the whole site."""
 
     front: Front

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.config import environment
 from proxy.config import readers as read
@@ -40,8 +41,7 @@ from proxy.settings import (
 __all__ = ["CommandLine", "data_directory", "default_data_dir", "load", "where"]
 
 
-@frozen(kw_only=True)
-class CommandLine:
+class CommandLine(Struct, frozen=True, kw_only=True):
     """What the command line says; it overrides the environment and the file.  Empty means unsaid."""
 
     listen: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ def load(path: Path | None, command_line: CommandLine = _NOTHING, environ: Mappi
     if "index" not in values:
         indexes = [IndexSettings(name=read.PUBLIC, upstreams=(read.PUBLIC,))]
     if len(indexes) == 1:
-        indexes = [evolve(indexes[0], default=True)]
+        indexes = [replace(indexes[0], default=True)]
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
     mistakes += _contradictions(source, indexes, upstreams)
     mistakes += wrong_access(source, access, server.trusted_proxies)
@@ -120,10 +120,10 @@ def load(path: Path | None, command_line: CommandLine = _NOTHING, environ: Mappi
     if mistakes:
         raise ConfigError(_message(mistakes))
 
-    indexes = [evolve(index, upstreams=chosen) if chosen and index.default else index for index in indexes]
+    indexes = [replace(index, upstreams=chosen) if chosen and index.default else index for index in indexes]
     used = {name for index in indexes if not index.offline for name in index.upstreams}
     return Settings(
-        server=evolve(server, listen=listen, data_dir=_absolute(command_line.data_dir or server.data_dir)),
+        server=replace(server, listen=listen, data_dir=_absolute(command_line.data_dir or server.data_dir)),
         upstreams=tuple(upstream for name, upstream in upstreams.items() if name in used),
         indexes=tuple(indexes),
         warm=warm,

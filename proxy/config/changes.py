@@ -9,7 +9,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.config.effective import effective_tables, toml_value
 from proxy.core.roots import index_root
@@ -32,8 +33,7 @@ _HEADING = re.compile(r"\[+(.+?)\]+\Z")
 _SECRET, _OTHER_SECRET = "a secret, which is not shown", "another secret, which is not shown"
 
 
-@frozen
-class ConfigChange:
+class ConfigChange(Struct, frozen=True):
     """The value of *key* was *old* and becomes *new*, as TOML; ``None``: there is none."""
 
     key: str
@@ -50,7 +50,7 @@ class ConfigChange:
 def in_effect(running: Settings, wanted: Settings) -> Settings:
     """*wanted*, with what needs a restart as *running* has it."""
     old, new = running.server, wanted.server
-    server = evolve(
+    server = replace(
         new,
         data_dir=old.data_dir,
         listen=old.listen,
@@ -59,14 +59,14 @@ def in_effect(running: Settings, wanted: Settings) -> Settings:
         page_memory=old.page_memory,
     )
     before = {each.name: each.hosted for each in running.indexes}
-    return evolve(wanted, server=server, indexes=tuple(_as_before(each, before) for each in wanted.indexes))
+    return replace(wanted, server=server, indexes=tuple(_as_before(each, before) for each in wanted.indexes))
 
 
 def _as_before(index: IndexSettings, before: Mapping[str, object]) -> IndexSettings:
     hosted, known = index.hosted, before.get(index.name)
     if hosted is None or not isinstance(known, type(hosted)):
         return index
-    return evolve(index, hosted=evolve(hosted, path=known.path, layout=known.layout, overwrite=known.overwrite))
+    return replace(index, hosted=replace(hosted, path=known.path, layout=known.layout, overwrite=known.overwrite))
 
 
 def changes(running: Settings, wanted: Settings) -> list[ConfigChange]:
@@ -172,7 +172,7 @@ def index_notes(running: Settings, wanted: Settings) -> list[str]:
 
 
 def _without_name(index: IndexSettings) -> IndexSettings:
-    return evolve(index, name="", default=False)
+    return replace(index, name="", default=False)
 
 
 def _directory(index: IndexSettings, data_dir: Path) -> Path:

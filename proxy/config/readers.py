@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.access import forwarded
 from proxy.access.principals import AUTHENTICATED, EVERYBODY, PARTS, is_user_name
@@ -340,8 +340,7 @@ def _check_url(url: str, expected: str, *, schemes: Sequence[str]) -> None:
 # -- files --------------------------------------------------------------------------------------------------------------------
 
 
-@frozen
-class Here:
+class Here(Struct, frozen=True):
     """Where paths begin: relative ones at *base*, the directory of the configuration file.
 
     *credentials* is the directory that the service manager has put this service's credentials in, as ``CREDENTIALS_DIRECTORY``

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 
 #: What stands for a client, a version, a Python or an address that is not stated, or not in a way that anybody reads.
 NOT_STATED = "-"
@@ -25,8 +25,7 @@ _PYTHON_VERSION = re.compile(r"(\d{1,2}\.\d{1,3})(?!\d)", re.ASCII)
 _LAST = re.compile(r" (setuptools|zc\.buildout)/([0-9][A-Za-z0-9.+!_-]{0,31})(?= |$)", re.ASCII)
 
 
-@frozen(slots=True)
-class Agent:
+class Agent(Struct, frozen=True):
     """A client: ``pip``, ``26.3``, on Python ``3.11``.  *ci* is ``None`` where the client does not say."""
 
     client: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class AuditOutcome(enum.Enum):
@@ -22,8 +22,7 @@ class AuditOutcome(enum.Enum):
     FAILED = "failed"
 
 
-@frozen(slots=True)
-class Audited:
+class Audited(Struct, frozen=True):
     """*who* (a principal) at *origin* (an address) did *action*; *index*, *project* and *what* as far as it had any."""
 
     who: str

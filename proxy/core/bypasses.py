@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen
-class Family:
+class Family(Struct, frozen=True):
     """Clients that read the same settings; *files* is what their configuration files are called.
 
     A name is that of a setting, as in a configuration file; a variable has it in upper case behind *prefix*.
@@ -57,8 +56,7 @@ _EXTERNALLY_MANAGED = (
 )
 
 
-@frozen
-class OtherSources:
+class OtherSources(Struct, frozen=True):
     """*setting*, which stands *where*, names *urls* or folders; ``instead``: one that takes the place of the index."""
 
     where: str

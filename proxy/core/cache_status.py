@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from msgspec import Struct
 
 #: The words of answers that did not wait for upstream.
 FROM_CACHE = frozenset({"hit", "stale"})
 
 
-@frozen(slots=True)
-class CacheStatus:
+class CacheStatus(Struct, frozen=True):
     """One answer's cache status.
 
     ``hit``: served without waiting for upstream.  ``fwd``: why upstream was asked (``miss``, ``stale``, ``request``), ``None``

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class ClaimState(enum.Enum):
@@ -19,8 +19,7 @@ class ClaimState(enum.Enum):
     HELD = "held"
 
 
-@frozen(slots=True, order=True)
-class NameClaim:
+class NameClaim(Struct, frozen=True, order=True):
     """The claim of *index* to *project* (normalised).
 
     ``since`` is in seconds since the epoch, ``by`` names the principal that caused it.  ``why`` is the reason why it is held.
@@ -47,8 +46,7 @@ class Patterns:
         return self._pattern is not None and self._pattern.fullmatch(project) is not None
 
 
-@frozen
-class Reservation:
+class Reservation(Struct, frozen=True):
     """All names that belong to certain hosted indexes, or to ones that are not configured any more."""
 
     names: frozenset[str]

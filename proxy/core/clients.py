@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.bypasses import cautions
 from proxy.core.roots import index_root
@@ -23,8 +23,7 @@ ENVIRONMENT = "environment"
 COMMAND = "command"
 
 
-@frozen
-class Address:
+class Address(Struct, frozen=True):
     """Where clients find the proxy."""
 
     #: ``scheme://host[:port][/prefix]``, without a slash at its end.
@@ -70,8 +69,7 @@ class Address:
             return name != "localhost"
 
 
-@frozen
-class Setting:
+class Setting(Struct, frozen=True):
     """One way to configure a client, or a part of it."""
 
     #: `ENVIRONMENT`, `COMMAND`, or the name of the file to put the text into.

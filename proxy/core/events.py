@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple, Self
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class Labelled(enum.Enum):
@@ -128,8 +128,7 @@ class Answered(NamedTuple):
     first_byte: float | None = 0.0
 
 
-@frozen(slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """An *incident*, and what it is about as far as that is known: names of an index, a project (normalised), a file."""
 
     incident: Incident
@@ -138,15 +137,13 @@ class Notice:
     filename: str | None = None
 
 
-@frozen(slots=True)
-class Evicted:
+class Evicted(Struct, frozen=True):
     """A file of *size* bytes was evicted."""
 
     size: int
 
 
-@frozen(slots=True)
-class Shed:
+class Shed(Struct, frozen=True):
     """A request was refused on purpose, because of an overload (503)."""
 
     reason: ShedReason
@@ -162,8 +159,7 @@ class StaleReason(Labelled):
     OVERLOADED = "overloaded", "As many requests wait for upstream as may, and this one had an answer at hand."
 
 
-@frozen(slots=True)
-class StaleAnswered:
+class StaleAnswered(Struct, frozen=True):
     """What was given is past its lifetime, for this *reason*."""
 
     reason: StaleReason
@@ -178,8 +174,7 @@ class RefusalReason(Labelled):
     PLAINTEXT = "plaintext", "A credential came over plain http and was not examined."
 
 
-@frozen(slots=True)
-class AccessRefused:
+class AccessRefused(Struct, frozen=True):
     """A request was refused for want of a right."""
 
     reason: RefusalReason
@@ -253,8 +248,7 @@ Event = (
 )
 
 
-@frozen(slots=True)
-class Refreshing:
+class Refreshing(Struct, frozen=True):
     """The incidents of one kind of thing that is kept and refreshed."""
 
     served_stale: Incident

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 
 #: What the row of everything that has no row of its own is called.
 OTHERS = "(others)"
@@ -220,8 +220,7 @@ def bucket_of(resolution: Resolution, data: bytes) -> Bucket:
 Stretch = tuple[Resolution, int]
 
 
-@frozen
-class Merging:
+class Merging(Struct, frozen=True):
     """What is to be done so that a longer stretch has a bucket: those of its *parts* are added up in that of the *whole*."""
 
     whole: Stretch

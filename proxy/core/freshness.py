@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.model import Condition, Head
 from proxy.settings import PageLimits
@@ -30,8 +30,7 @@ class Action(enum.Enum):
     MISSING = "answer 404 from memory"
 
 
-@frozen(slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """An action, and the seconds the record has left of its freshness (negative: stale for so long)."""
 
     action: Action

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.amounts import duration
 
@@ -25,8 +25,7 @@ class Phase(enum.Enum):
     STOPPING = "stopping"
 
 
-@frozen(slots=True)
-class HealthReport:
+class HealthReport(Struct, frozen=True):
     """What the reactor said of the service *at* a moment (seconds of a steady clock); *troubles* are words for operators."""
 
     at: float
@@ -34,8 +33,7 @@ class HealthReport:
     troubles: tuple[str, ...] = ()
 
 
-@frozen(slots=True)
-class ProbeAnswer:
+class ProbeAnswer(Struct, frozen=True):
     """A status and a text."""
 
     status: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.clients import ENVIRONMENT, NAME, Address, Setting
 
@@ -17,8 +17,7 @@ from proxy.core.clients import ENVIRONMENT, NAME, Address, Setting
 _TOKEN = "__token__"  # noqa: S105  # it is none
 
 
-@frozen
-class _Publisher:
+class _Publisher(Struct, frozen=True):
     """A tool: the variables of its URL, its user, its password and its authority, and the command that publishes."""
 
     url: str

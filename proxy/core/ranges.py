@@ -5,11 +5,10 @@ from __future__ import annotations
 import enum
 import re
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen(slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """Bytes from *start* to *stop*, the latter exclusive."""
 
     start: int
@@ -30,8 +29,7 @@ class Unsatisfiable(enum.Enum):
 UNSATISFIABLE = Unsatisfiable.RANGE
 
 
-@frozen(slots=True)
-class AskedRange:
+class AskedRange(Struct, frozen=True):
     """A range before the size is known.
 
     With *first* ``None`` it is the last *last* bytes; else *last* is inclusive, as in the header, or ``None`` for all from

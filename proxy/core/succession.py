@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.bounded import BoundedTable
 from proxy.model import Head
@@ -36,8 +36,7 @@ class Doubt(enum.Enum):
         return self in (Doubt.OLDER, Doubt.EMPTIED)
 
 
-@frozen(slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """What is known of the new page beside its head.
 
     ``preferred``: its upstream is preferred to that of the page that is kept, or that one is configured no more.

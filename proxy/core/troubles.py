@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class Reason(enum.Enum):
@@ -24,8 +24,7 @@ class Reason(enum.Enum):
     OVERLOADED = "overloaded"
 
 
-@frozen
-class Trouble:
+class Trouble(Struct, frozen=True):
     """One thing that is wrong.  *words* tell an operator what happened, to what, and what to do; any client may read them."""
 
     reason: Reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.model import EMPTY
 
@@ -13,8 +13,7 @@ from proxy.model import EMPTY
 BLAKE2B_256 = "blake2b_256"
 
 
-@frozen(slots=True)
-class UploadForm:
+class UploadForm(Struct, frozen=True):
     """The fields of one upload (the upload API of Warehouse), each checked for its form, not yet against the file.
 
     ``project`` is normalised; ``name`` and ``version`` are as sent.  ``digests`` are those that were sent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.cache_status import CacheStatus
 from proxy.model import Page
@@ -13,8 +13,7 @@ from proxy.model import Page
 C = TypeVar("C")
 
 
-@frozen(slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """When something is looked at: at ``now``, after which no verdict on it changes before ``until`` (``None``: never).
 
     Both are seconds since the epoch.  ``mark`` is the same as long as all verdicts are.
@@ -29,8 +28,7 @@ class Moment:
         return seconds if self.until is None else int(min(seconds, max(0.0, self.until - self.now)))
 
 
-@frozen(slots=True)
-class View(Generic[C]):
+class View(Struct, Generic[C], frozen=True):
     """Something as it may be seen now.  ``state`` names this very content; ``load`` gives it: a page parsed and filtered.
 
     ``serial`` is upstream's ``X-PyPI-Last-Serial``.  ``seen`` is when it was looked at, and until when that holds.
@@ -55,16 +53,14 @@ class View(Generic[C]):
 PageView = View[Page]
 
 
-@frozen(slots=True)
-class LegacyName:
+class LegacyName(Struct, frozen=True):
     """The legacy JSON document of ``project`` (normalised), or of one ``version`` of it."""
 
     project: str
     version: str | None = None
 
 
-@frozen(slots=True)
-class ProvenanceName:
+class ProvenanceName(Struct, frozen=True):
     """The provenance (PEP 740) of the file ``filename`` of ``project``; ``digest`` is the segment of its URL."""
 
     project: str
@@ -75,8 +71,7 @@ class ProvenanceName:
 DocumentName = LegacyName | ProvenanceName
 
 
-@frozen(slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A JSON document beside pages: ``body`` as its source has it, ``None`` where it has none and it is made of the page.
 
     ``page`` is what the index offers of the files that it names; ``None`` for a document that names none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.agents import Agent
 from proxy.core.cache_status import FROM_CACHE
@@ -17,8 +17,7 @@ PAGES, FILES = "pages", "files"
 _AREAS = {"simple": PAGES, "files": FILES, "packages": FILES}
 
 
-@frozen(cache_hash=True)
-class Subject:
+class Subject(Struct, frozen=True, cache_hash=True):
     """What a request is for: a page or a file of *project* (normalised), or something of the whole index; ``""`` for none.
 
     *area* is the first segment of its path below the index.  It is hashed for each request, so its hash is remembered.

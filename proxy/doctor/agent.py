@@ -9,7 +9,7 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from proxy.core.bypasses import PIP
 from proxy.core.clients import Address
@@ -85,7 +85,7 @@ def _clients(machine: Machine) -> list[Client]:
 def _without_login(address: Address) -> Address:
     parts = urlsplit(address.base)
     base = urlunsplit(parts._replace(netloc=address.host))
-    return evolve(address, base=base, index=f"{base}/{address.index.removeprefix(address.base).lstrip('/')}")
+    return replace(address, base=base, index=f"{base}/{address.index.removeprefix(address.base).lstrip('/')}")
 
 
 def _login(machine: Machine, address: Address) -> tuple[str, str] | None:
@@ -204,7 +204,7 @@ async def _trusted(address: Address, found: Iterable[Authority], present: list[s
             findings.append(fault(each.client, "tls", seen, "correct the path, or remove the setting"))
         else:
             by = "the authorities of the system" if each.file is None else f"{each.setting} = {each.file}"
-            findings.append(evolve(outcome, subject=each.client, seen=f"with {by}: {outcome.seen}"))
+            findings.append(replace(outcome, subject=each.client, seen=f"with {by}: {outcome.seen}"))
     return findings
 
 

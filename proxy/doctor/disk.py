@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.amounts import size
 from proxy.doctor.findings import Diagnosis, fault, fine, warning
@@ -26,8 +26,7 @@ _VOLATILE = frozenset({"tmpfs", "ramfs"})
 _OF_A_CONTAINER = frozenset({"overlay", "aufs"})
 
 
-@frozen
-class FileSystem:
+class FileSystem(Struct, frozen=True):
     """What the kernel says of one file system; sizes in bytes.  ``inodes``: all of them, 0 where they are not counted."""
 
     kind: str

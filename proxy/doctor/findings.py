@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
-from attrs import frozen
+from msgspec import Struct
 
 
 class Grade(enum.Enum):
@@ -18,8 +18,7 @@ class Grade(enum.Enum):
     FAULT = "fault"
 
 
-@frozen
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     """One thing that was examined.
 
     *subject* is what it is about ("upstream pypi"), *check* the kind of examination, a stable word for scripts.  *seen* is a

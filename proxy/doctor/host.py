@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.error import TimeoutError
 
 from proxy import config
@@ -35,8 +35,7 @@ from proxy.host import listening
 from proxy.settings import Settings, UpstreamSettings
 
 
-@frozen
-class ExaminedHost:
+class ExaminedHost(Struct, frozen=True):
     """What to examine: the configuration *file* (``None``: the defaults) and a data directory that takes the place of its own.
 
     *ask* has the proxy that runs on a data directory say what it knows of its upstreams.  Raises ProxyError.

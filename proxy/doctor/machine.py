@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.bypasses import PIP, UV, OtherSources, in_environment, other_sources
 from proxy.core.client_files import READERS
@@ -20,8 +20,7 @@ from proxy.host.clients import configuration_files
 _LONGEST = 16 * 1024 * 1024
 
 
-@frozen
-class NotRead:
+class NotRead(Struct, frozen=True):
     """A file that was not read: *why*, the rest of a sentence."""
 
     file: Path
@@ -32,8 +31,7 @@ class NotRead:
 Stated = OtherSources | NotRead
 
 
-@frozen
-class Machine:
+class Machine(Struct, frozen=True):
     """The environment, the present directory, and the files below *root*."""
 
     environ: Mapping[str, str]

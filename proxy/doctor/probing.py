@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, field, frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import TimeoutError as ConnectTimeout
 
@@ -38,8 +38,7 @@ T = TypeVar("T")
 _LARGEST = 4 * 1024 * 1024
 
 
-@frozen
-class ProbeMeans:
+class ProbeMeans(Struct, frozen=True):
     """What probes are made with; *limit*: seconds that each of them may take.
 
     *files* is for looks at files and processes of this machine, which may never end.
@@ -54,8 +53,7 @@ class ProbeMeans:
     limit: float = 10.0
 
 
-@frozen
-class SeenHead:
+class SeenHead(Struct, frozen=True):
     """The head of one answer: its ``Date`` and ``Age`` as they came, and when (seconds since the epoch)."""
 
     date: str | None
@@ -64,8 +62,7 @@ class SeenHead:
     seconds: float
 
 
-@frozen
-class AtAddress:
+class AtAddress(Struct, frozen=True):
     """What came of asking one *address*: a page (or that there is none), or the *failure*.
 
     *certificate* is what it shows, or why it shows none; ``None`` without TLS.
@@ -78,8 +75,7 @@ class AtAddress:
     certificate: ShownCertificate | str | None
 
 
-@frozen
-class FileProbe:
+class FileProbe(Struct, frozen=True):
     """What came of asking for a byte of *file*, and for its metadata if the page announces that; failures are texts."""
 
     file: File
@@ -87,8 +83,7 @@ class FileProbe:
     metadata: bool | str | None
 
 
-@frozen
-class Probed:
+class Probed(Struct, frozen=True):
     """What is known of one upstream.  *unresolved*: why its host has no address that may be asked."""
 
     settings: UpstreamSettings
@@ -99,8 +94,7 @@ class Probed:
     file: FileProbe | None = None
 
 
-@frozen
-class _Towards:
+class _Towards(Struct, frozen=True):
     """A permit to ask the host of *home* at *address*, and other hosts anywhere; nothing is learned from it."""
 
     home: Origin | None
@@ -131,14 +125,14 @@ class _Towards:
         """Nothing is kept of it."""
 
 
-@define
 class _Noting:
     """Sends the requests of one attempt by *client*, and notes the head of the last answer."""
 
-    client: HttpClient
-    clock: Clock
-    seconds: Callable[[], float]
-    answered: SeenHead | None = field(default=None, init=False)
+    def __init__(self, client: HttpClient, clock: Clock, seconds: Callable[[], float]) -> None:
+        self.client = client
+        self.clock = clock
+        self.seconds = seconds
+        self.answered: SeenHead | None = None
 
     @property
     def slots(self) -> Slots:

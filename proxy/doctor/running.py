@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.endpoints import HostnameEndpoint
 
 from proxy.composition.process import affordable
@@ -31,8 +31,7 @@ _CREDENTIALS = struct.Struct("3i")
 _MOST_USED = 0.9
 
 
-@frozen
-class Running:
+class Running(Struct, frozen=True):
     """What is known of the process: its number, its limit of descriptors and how many it has open, as far as may be seen."""
 
     pid: int
@@ -156,8 +155,7 @@ async def _tls_listener(description: str, host: str, port: int, means: ProbeMean
     return certificate_finding("listen", f"{description}: its certificate", own, means.clock(), "renew it")
 
 
-@frozen
-class Identified:
+class Identified(Struct, frozen=True):
     """What the root of a pypiproxy says: its version, whether it is ready, what is degraded, and which indexes are public."""
 
     version: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.bypasses import OtherSources
 from proxy.core.clients import ENVIRONMENT, Address, settings
@@ -34,8 +34,7 @@ def is_remote(source: str) -> bool:
     return "://" in source and not source.startswith("file:")
 
 
-@frozen
-class Client:
+class Client(Struct, frozen=True):
     """A client and what it is told.  *present*: whether it is used here, so that it has to be told something."""
 
     name: str

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.clients import Address
 from proxy.doctor.findings import Diagnosis, fault, fine, warning
@@ -24,8 +24,7 @@ AUTHORITIES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@frozen
-class Authority:
+class Authority(Struct, frozen=True):
     """The file with the authorities that *client* trusts, and what names it; ``None``: those that it has by itself."""
 
     client: str

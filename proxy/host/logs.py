@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent, formatEventAsClassicLogText, formatTime
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
@@ -216,8 +216,7 @@ def _is_internal(event: LogEvent) -> bool:
     return event.get("log_format") in _STARTING
 
 
-@frozen(kw_only=True)
-class WantedLog:
+class WantedLog(Struct, frozen=True, kw_only=True):
     """What the log is to have in it, as options name it: one of `FORMATS`, of `ACCESS_LOGS` and of `LEVELS`."""
 
     form: str = "text"

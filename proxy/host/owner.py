@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.errors import ConfigError
 
@@ -30,8 +30,7 @@ _ALL_USERS = "0 0 4294967295"
 _OVERFLOW = 65534
 
 
-@frozen
-class Users:
+class Users(Struct, frozen=True):
     """The users that this process can tell apart."""
 
     #: Whether these are all users of the machine.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from OpenSSL import SSL, crypto
 from twisted.internet import endpoints, ssl
 from twisted.internet.defer import Deferred
@@ -147,16 +147,14 @@ class Presented:
         return found.connectionCreator
 
 
-@frozen
-class _Loaded:
+class _Loaded(Struct, frozen=True):
     """What was *made* of the files, and how long their certificates are valid."""
 
     made: Any
     validity: Validity | None
 
 
-@frozen
-class _Had:
+class _Had(Struct, frozen=True):
     """The directory of a ``tls:`` endpoint as it was used: keys without a certificate, whole pairs, and files."""
 
     strays: int

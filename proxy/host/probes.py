@@ -19,7 +19,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TypeAlias
 
-from attrs import define, field
+from msgspec import Struct, field
 
 from proxy.core.health import HealthReport, ProbeAnswer, reported_liveness, reported_readiness
 from proxy.errors import FieldsTooLarge, MethodNotAllowed, NotFound, ProxyError
@@ -43,13 +43,12 @@ _PATHS: Mapping[bytes, Callable[[HealthReport, float], ProbeAnswer]] = {
 _Ports: TypeAlias = Sequence[socket.socket]
 
 
-@define(eq=False)
-class _Connection:
+class _Connection(Struct, eq=False):
     """One client, which has until *until* to send its request."""
 
     socket: socket.socket
     until: float
-    received: bytearray = field(factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
 
 
 class ProbeServer:

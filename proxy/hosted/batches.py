@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.hosted.folder import Folder, copied_file
 from proxy.hosted.notes import NOTE, Note, written_note
@@ -23,8 +24,7 @@ from proxy.hosted.placing import appear, sync_folder, unlink
 _DECIDED = ".pypiproxy.decided-"
 
 
-@frozen
-class Batch:
+class Batch(Struct, frozen=True):
     """Files of *project* in the hidden directory *path*, with what is noted of each."""
 
     path: Path
@@ -64,7 +64,7 @@ class Batches:
         moved: list[Path] = []
         try:
             os.rename(batch.path, decided)
-            batch = evolve(batch, path=decided)
+            batch = replace(batch, path=decided)
             sync_folder(self._folder.root)
             for filename in sorted(batch.notes):
                 moved.append(self._move(batch.path / batch.project / filename, batch.project))  # noqa: PERF401  # may fail

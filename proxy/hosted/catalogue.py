@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -35,8 +35,7 @@ T = TypeVar("T")
 _READERS = 4
 
 
-@frozen(slots=True)
-class ProjectNames:
+class ProjectNames(Struct, frozen=True):
     """The projects that have files, sorted; another *number*, another list."""
 
     number: int

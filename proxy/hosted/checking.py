@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.errors import StorageFailed
 from proxy.hosted.catalogue import Catalogue
@@ -29,8 +29,7 @@ from proxy.names import is_distribution, is_project_name, normalize
 from proxy.settings import MIB
 
 
-@frozen
-class Finding:
+class Finding(Struct, frozen=True):
     """Something that is wrong: its *kind*, its place below the directory, and the reason."""
 
     kind: str

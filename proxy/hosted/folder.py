@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.errors import BadUpload
 from proxy.hosted.inspection import distribution_name
@@ -31,8 +31,7 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _STATUS = "project.json"
 
 
-@frozen(slots=True)
-class StandingFile:
+class StandingFile(Struct, frozen=True):
     """A file as it stands in the directory."""
 
     filename: str
@@ -48,8 +47,7 @@ class StandingFile:
         return self.inode, self.size, self.mtime_ns
 
 
-@frozen(slots=True)
-class Outline:
+class Outline(Struct, frozen=True):
     """How much a project has, by the directory alone: another *state*, other files."""
 
     state: int
@@ -59,8 +57,7 @@ class Outline:
     names: tuple[str, ...]
 
 
-@frozen
-class Survey:
+class Survey(Struct, frozen=True):
     """What stands in the whole directory: the projects that have files, what belongs to none with the reason, and the names
     of all directories of projects.
     """
@@ -70,14 +67,13 @@ class Survey:
     directories: frozenset[str] = frozenset()
 
 
-@frozen
-class Contents:
+class Contents(Struct, frozen=True):
     """What stands in the directory for a project, with what is noted of it; *faults* are notes that cannot be read."""
 
     files: tuple[StandingFile, ...] = ()
     notes: Mapping[str, Note] = EMPTY
     status: ProjectStatus | None = None
-    faults: Mapping[str, str] = field(default=EMPTY)
+    faults: Mapping[str, str] = EMPTY
 
 
 def project_in(filename: str) -> str | None:

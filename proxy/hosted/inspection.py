@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from email.errors import MessageError
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from msgspec import Struct
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -38,8 +38,7 @@ _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 _METADATA_MAJOR, _WHEEL_MAJOR = 2, 1
 
 
-@frozen(slots=True)
-class DistributionName:
+class DistributionName(Struct, frozen=True):
     """What the name of a distribution says: the normalised *project*, the *version*, and whether it is a wheel."""
 
     project: str
@@ -47,8 +46,7 @@ class DistributionName:
     wheel: bool
 
 
-@frozen(slots=True)
-class Inspected:
+class Inspected(Struct, frozen=True):
     """A distribution that was checked, and what it says of itself.
 
     *name* is as its metadata spell it.  *metadata* are the bytes of METADATA or PKG-INFO.

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import DeferredLock, ensureDeferred
 
 from proxy.errors import FULL, BadUpload, StorageFailed
@@ -32,8 +32,7 @@ class BeingWritten(Exception):
     """Somebody is writing to the file; it is looked at again later."""
 
 
-@frozen
-class Arrived:
+class Arrived(Struct, frozen=True):
     """All bytes of a file, checked: *digests* are others than sha256."""
 
     inspected: Inspected
@@ -134,8 +133,7 @@ class IncomingFile:
         self._partial.close()
 
 
-@frozen
-class LinkBounds:
+class LinkBounds(Struct, frozen=True):
     """Which files are taken from the directory *root*: none that stands below one of the *others*.
 
     Whoever may put links into *root* need not be one who may read what this proxy keeps there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.errors import BadUpload
 from proxy.settings import KIB, MIB
@@ -17,8 +17,7 @@ _SHOWN = 100
 LONGEST_TEXT = 16 * MIB
 
 
-@frozen
-class ArchiveLimits:
+class ArchiveLimits(Struct, frozen=True):
     """What an archive may have: *entries*, bytes that these unpack to, and *names*, the bytes of all their names.
 
     An archive that unpacks to more than *harmless* bytes may unpack to *ratio* times its size.

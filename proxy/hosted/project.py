@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 from packaging.version import Version
 
 from proxy.hosted.notes import Note, ProjectStatus, moment_of, written_note
@@ -21,8 +21,7 @@ _API = (1, 4)
 _encode = msgspec.json.Encoder().encode
 
 
-@frozen(slots=False, eq=False)
-class HostedProject:
+class HostedProject(Struct, frozen=True, eq=False, dict=True):
     """The files of the project *name* of *index* by their names, with what is noted of each."""
 
     index: str

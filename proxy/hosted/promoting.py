@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import field, frozen
+from msgspec import Struct, field
 from msgspec.structs import replace
 from twisted.logger import Logger
 
@@ -27,8 +27,7 @@ from proxy.mechanism.flight import uninterrupted
 from proxy.model import LedgerEntry
 
 
-@frozen
-class Promoted:
+class Promoted(Struct, frozen=True):
     """What is *new*, and the names of the files that were there before.
 
     *held* says why the name of the project does not belong to the index, if it does not.
@@ -39,11 +38,10 @@ class Promoted:
     held: str | None = None
 
 
-@frozen
-class _Plan:
-    new: dict[str, Note] = field(factory=dict)
-    there: list[str] = field(factory=list)
-    problems: list[str] = field(factory=list)
+class _Plan(Struct, frozen=True):
+    new: dict[str, Note] = field(default_factory=dict)
+    there: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 class Promoting:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from msgspec.structs import replace
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -38,8 +38,7 @@ _COPIES = 2
 _STEP = 32 * MIB
 
 
-@frozen
-class Past:
+class Past(Struct, frozen=True):
     """What is known of a file from where it was before; *upload_time* as in a note, ``None``: it is uploaded now.
 
     *others* are keys of its note that nobody here knows.

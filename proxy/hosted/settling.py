@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol, TypeVar
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 from msgspec.structs import replace
 from twisted.logger import Logger
 
@@ -49,8 +49,7 @@ class Alone(Protocol):
     async def __call__(self, project: str, work: Callable[[], Awaitable[T]]) -> T: ...
 
 
-@frozen
-class Settled:
+class Settled(Struct, frozen=True):
     """A project as it is now, ``None`` without files; it has to be looked at again after *again* seconds (``None``: never).
 
     *failure* is why a file that may be right cannot be served.
@@ -61,20 +60,18 @@ class Settled:
     failure: StorageFailed | None = None
 
 
-@frozen
-class _Refusal:
+class _Refusal(Struct, frozen=True):
     mark: _Mark | None
     why: str
 
 
-@define
-class _Found:
+class _Found(Struct):
     """What was found so far of one project."""
 
     contents: Contents
     #: ``None`` while the ledger cannot be read.
     entries: Mapping[str, LedgerEntry] | None
-    notes: dict[str, Note] = field(factory=dict)
+    notes: dict[str, Note] = field(default_factory=dict)
     again: float | None = None
     failure: StorageFailed | None = None
 

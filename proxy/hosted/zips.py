@@ -15,8 +15,8 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator
 
-from attrs import frozen
 from isal import isal_zlib
+from msgspec import Struct
 
 from proxy.errors import BadUpload
 from proxy.hosted.members import (
@@ -51,8 +51,7 @@ _UNIX = 3
 _LARGEST_DIRECTORY = 64 * MIB
 
 
-@frozen(slots=True)
-class ZipEntry:
+class ZipEntry(Struct, frozen=True):
     """One entry as the directory has it; *start* is where its header stands."""
 
     name: str

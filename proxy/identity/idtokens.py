@@ -13,11 +13,11 @@ import re
 from collections.abc import Mapping
 
 import msgspec
-from attrs import frozen
 from joserfc import jwt
 from joserfc.errors import ClaimError, ExpiredTokenError, JoseError, MissingClaimError
 from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
+from msgspec import Struct
 
 from proxy.identity.keys import ALGORITHMS
 from proxy.settings import KIB
@@ -38,8 +38,7 @@ class BadIdToken(Exception):
         self.code = code
 
 
-@frozen
-class Statement:
+class Statement(Struct, frozen=True):
     """What a token says of itself: unproven."""
 
     issuer: str

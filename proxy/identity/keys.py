@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from attrs import frozen
 from joserfc.jwk import JWKRegistry, Key, RSAKey
+from msgspec import Struct
 
 #: Keys of one issuer that are looked at.
 _MOST = 100
@@ -34,8 +34,7 @@ class _KeySet(msgspec.Struct):
     keys: list[dict[str, Any]]
 
 
-@frozen
-class Keys:
+class Keys(Struct, frozen=True):
     """The keys of an issuer that signatures can be verified with, in its order."""
 
     usable: Sequence[Key]

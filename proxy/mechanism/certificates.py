@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.amounts import duration
 
@@ -13,8 +13,7 @@ from proxy.core.amounts import duration
 _EARLY, _LAST_PART = 14 * 86400.0, 0.25
 
 
-@frozen(slots=True)
-class Validity:
+class Validity(Struct, frozen=True):
     """*what* is valid from *begins* to *ends* (seconds since 1970)."""
 
     what: str

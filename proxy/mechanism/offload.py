@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar, cast
 
-from attrs import define, field
+from msgspec import Struct, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
@@ -31,14 +31,13 @@ MEMORY = 32 * MIB
 SMALL = 256 * KIB
 
 
-@define(eq=False)
-class _Task:
+class _Task(Struct, eq=False):
     """One call, and who waits for it."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     #: Fired with the result, in the reactor's thread; cancelled by who does not wait any more.
-    done: Deferred[Any] = field(factory=Deferred)
+    done: Deferred[Any] = field(default_factory=Deferred)
 
 
 @implementer(IMemory)

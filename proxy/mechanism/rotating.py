@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.logger import Logger
 
 from proxy.core.events import Incident, Notice
@@ -34,8 +34,7 @@ class UnusableFile(Exception):
     """The contents of a file cannot be used; ``str()`` states its key in the configuration and the reason, no contents."""
 
 
-@frozen
-class Observing:
+class Observing(Struct, frozen=True):
     """What looks at files are made with: the thread that waits for the disk, who is told, and the time by the wall clock."""
 
     thread: IOffload
@@ -54,8 +53,7 @@ class _Stamp(NamedTuple):
     changed: int
 
 
-@frozen
-class _Found(Generic[T]):
+class _Found(Struct, Generic[T], frozen=True):
     """What a look found: *stamps* (``None``: not to be relied on) and a *digest* of the contents; a *value* if they are new."""
 
     stamps: tuple[_Stamp, ...] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import define
+from msgspec import Struct
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, FirstError
 
 from proxy.core.uploads import Uploaded, UploadForm
@@ -30,16 +30,14 @@ _TELL = 4 * 1024 * 1024
 _BY = "import"
 
 
-@define
-class _Project:
+class _Project(Struct):
     """A project that is being taken over; *left* are the files that are not done."""
 
     offered: OfferedProject
     left: int = 0
 
 
-@define
-class Tally:
+class Tally(Struct):
     """What came of a run: numbers of files, and bytes that were fetched."""
 
     projects: int = 0

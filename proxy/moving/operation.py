@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from attrs import asdict
+from msgspec.structs import asdict
 
 from proxy.errors import BadRequest
 from proxy.hosted.editing import Editing

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.hosted.intake import IncomingFile, Intake
 from proxy.hosted.notes import ProjectStatus
 from proxy.model import EMPTY
+from proxy.representing import repr_without
 
 #: Told of bytes that have arrived.
 BytesTold = Callable[[int], None]
 
 
-@frozen
-class OfferedFile:
+class OfferedFile(Struct, frozen=True):
     """A file as its source states it.  *place* means something to the source alone.
 
     *digests* are hex, by algorithm; *upload_time* is that of PEP 700, ``None`` where it is not known.
@@ -24,7 +24,7 @@ class OfferedFile:
 
     project: str
     filename: str
-    place: Any = field(repr=False)
+    place: Any
     size: int | None = None
     digests: Mapping[str, str] = EMPTY
     upload_time: str | None = None
@@ -32,9 +32,10 @@ class OfferedFile:
     uploader: str | None = None
     attestations: tuple[Any, ...] = ()
 
+    __repr__ = repr_without("place")
 
-@frozen
-class OfferedProject:
+
+class OfferedProject(Struct, frozen=True):
     """A project (normalised *name*) of a source; *problems* are sentences about files that cannot be taken."""
 
     name: str

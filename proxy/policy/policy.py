@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.model import File, LedgerEntry
 from proxy.policy.quarantine import Quarantine
@@ -22,8 +22,7 @@ from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict, united
 
 
-@frozen(slots=False)
-class Policy:
+class Policy(Struct, frozen=True, dict=True):
     """Some *rules*, and what they say together.  *now* is the wall time in seconds since the epoch."""
 
     rules: tuple[Rule, ...] = ()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict
 
 
-@frozen
-class Quarantine(Rule):
+class Quarantine(Rule, frozen=True):
     """Hides all files of a project whose page states the status ``quarantined``.  The project itself stays visible."""
 
     name = "quarantine"

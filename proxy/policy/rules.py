@@ -6,35 +6,35 @@ to :class:`Rule`, which hides nothing.  Rules are pure: they read no clock and p
 
 from __future__ import annotations
 
-from attrs import frozen
+from typing import ClassVar
+
+from msgspec import Struct
 
 from proxy.model import File, LedgerEntry
 from proxy.policy.verdicts import VISIBLE, Verdict
 
 
-@frozen(slots=True)
-class Viewpoint:
+class Viewpoint(Struct, frozen=True):
     """Where the question comes from: ``index`` is the name of the index that is looked at."""
 
     index: str
 
 
-@frozen(slots=True)
-class Project:
+class Project(Struct, frozen=True):
     """A project: its normalised name, and the status that its page states (PEP 792), if it is kept and states any."""
 
     name: str
     status: str | None = None
 
 
-class Rule:
+class Rule(Struct, frozen=True):
     """A rule that hides nothing.
 
     ``repr()`` of a rule names it together with its parameters: rules with the same one decide alike.
     """
 
     #: What verdicts and operators call it.
-    name: str
+    name: ClassVar[str]
 
     def project(self, name: str, now: float, view: Viewpoint) -> Verdict:
         """Whether the project *name* exists for clients.  It is asked for each entry of the list, without any page at hand."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen(slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What the rules say of one project or one file.
 
     ``hidden_by`` is the name of the rule that hides it, ``None`` when it is visible.  ``why`` completes the sentence "it is …".

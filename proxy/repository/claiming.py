@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -25,16 +25,14 @@ from proxy.storage.lists import ListFiles
 _FEW = 20
 
 
-@frozen
-class Beside:
+class Beside(Struct, frozen=True):
     """A proxy index that is a member of a group beside a hosted one; *merged* are the names that each such group unites."""
 
     name: str
     merged: frozenset[str] = frozenset()
 
 
-@frozen
-class Kept:
+class Kept(Struct, frozen=True):
     """What is kept of a proxy index: the records of its pages and of its list of projects, and the files of that list."""
 
     pages: HeadedRecords

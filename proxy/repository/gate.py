@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from weakref import ref
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.cache.entries import Entries
 from proxy.cache.ledger import Ledger
@@ -52,8 +53,7 @@ class KnownPages(Protocol):
         """The page of *head*.  Raises ProxyError."""
 
 
-@frozen(slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """A page without what is hidden; ``until`` is the next moment at which it may change, ``None``: never.
 
     ``hidden`` is the same where the same files of a page are hidden.
@@ -69,7 +69,7 @@ def seen(policy: Policy, page: Page, entries: Mapping[str, LedgerEntry], now: fl
     project = _project(page.project, (page.status or {}).get("status"))
     of_all = policy.files(project, now, view)
     if not of_all.visible:
-        return Seen(evolve(page, files=(), unverifiable=()), of_all.until, "all")
+        return Seen(replace(page, files=(), unverifiable=()), of_all.until, "all")
     if not policy.judges_files:
         return Seen(page, of_all.until)
     until, hidden = of_all.until, set[str]()
@@ -86,12 +86,11 @@ def seen(policy: Policy, page: Page, entries: Mapping[str, LedgerEntry], now: fl
     left = {version_of(file.filename) for file in (*files, *unverifiable)}
     withheld = frozenset(str(version) for name in hidden if (version := version_of(name)) is not None and version not in left)
     versions = page.versions and tuple(each for each in page.versions if normal_version(each) not in withheld)
-    page = evolve(page, files=files, unverifiable=unverifiable, versions=versions, withheld=withheld)
+    page = replace(page, files=files, unverifiable=unverifiable, versions=versions, withheld=withheld)
     return Seen(page, until, hashlib.sha256("\n".join(sorted(hidden)).encode()).hexdigest()[:16])
 
 
-@frozen(slots=True)
-class _ProjectVerdict:
+class _ProjectVerdict(Struct, frozen=True):
     """What was said at *moment* of the project whose page has this *head*: whether it exists, and what of all its files.
 
     ``lasting`` is whether they may be seen and that will not change.
@@ -104,8 +103,7 @@ class _ProjectVerdict:
     moment: Moment
 
 
-@frozen(slots=True)
-class _PageVerdict:
+class _PageVerdict(Struct, frozen=True):
     """From *since* until *until*, nothing changed or changes on the page *digest* beside these *entries*: *hidden* is."""
 
     digest: str
@@ -115,8 +113,7 @@ class _PageVerdict:
     hidden: str
 
 
-@frozen(slots=True)
-class _FileVerdict:
+class _FileVerdict(Struct, frozen=True):
     """What was said at *since* of a file on the page *digest*, whose bytes are those of *entry*."""
 
     digest: str

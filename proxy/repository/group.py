@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from attrs import evolve
+from msgspec.structs import replace
 from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.cache_status import CacheStatus
-from proxy.core.views import DocumentName, DocumentView, LegacyName, PageView, View
+from proxy.core.views import DocumentName, DocumentView, LegacyName, PageView
 from proxy.errors import NotFound, ProxyError
 from proxy.interfaces import IFileHandle, IOffload, IProjectsView, IRepository
 from proxy.model import Page
@@ -99,7 +99,7 @@ class GroupRepository:
             page = await view.load()
             known = state, bool(page.files)
             self._full.put(view.project, known)
-            view = evolve(view, load=partial(_given, page))
+            view = replace(view, load=partial(_given, page))
         if not known[1]:
             raise self._without_files(member, view.project)
         return _named(view, state)
@@ -138,7 +138,7 @@ class GroupRepository:
         else:
             asked = await self._asked_for_file(name.project, name.digest, name.filename)
             member, document = await self._first(asked, name.project, lambda each: each.document(name))
-        return evolve(document, state=f"{document.state}/{member}")
+        return replace(document, state=f"{document.state}/{member}")
 
     async def _asked_for_file(self, project: str, digest: str, name: str) -> Sequence[str]:
         """The members that are asked for a file, or for what is beside one.
@@ -281,8 +281,8 @@ class GroupFile:
 
 
 def _named(view: PageView, state: str) -> PageView:
-    """*view* with another *state*: hot requests have no time for :func:`attrs.evolve`."""
-    return View(view.project, state, view.status, view.serial, view.seen, view.load, view.relative)
+    """*view* with another *state*."""
+    return replace(view, state=state)
 
 
 async def _given(page: Page) -> Page:

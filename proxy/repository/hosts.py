@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.model import Page
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.origin import host_allowed
 
 
-@frozen
-class Reachable:
+class Reachable(Struct, frozen=True):
     """A page without the files on hosts that are refused, and these hosts, sorted."""
 
     page: Page
@@ -45,4 +45,4 @@ class FileHosts:
             return verdicts[start]
 
         files = tuple(file for file in page.files if not refused(file.url))
-        return Reachable(evolve(page, files=files), tuple(sorted({host for host in verdicts.values() if host})))
+        return Reachable(replace(page, files=files), tuple(sorted({host for host in verdicts.values() if host})))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cache.entries import Entries
 from proxy.core.events import Incident, Notice
@@ -25,8 +25,7 @@ _LARGEST_METADATA = 16 * MIB
 _SIGNATURE = ".asc"
 
 
-@frozen(slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """A file that may be seen as the page of ``upstream`` lists it, with its recorded bytes; ``seen`` says until when.
 
     ``metadata`` is the ledger entry of its metadata, if there is one that goes with what the page states; ``page`` is the

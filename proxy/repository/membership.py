@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.claims import Patterns, Reservation
 from proxy.errors import NameAbandoned
@@ -13,16 +13,14 @@ from proxy.interfaces import IOwnership
 _NOTHING = Reservation(frozenset(), Patterns(()))
 
 
-@frozen
-class Course:
+class Course(Struct, frozen=True):
     """The *members* that are asked for a project, in this order: the first that has it counts, or all of them *united*."""
 
     members: Sequence[str]
     united: bool = False
 
 
-@frozen
-class Membership:
+class Membership(Struct, frozen=True):
     """The members of the group *name*, groups among them replaced by what they consist of: *hosted* ones and *proxies*.
 
     Projects in *merge* come from all of them.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -54,8 +54,7 @@ _RANGES_WITHIN = 2.5
 _LOOKED_INTO = 50_000
 
 
-@frozen
-class _Key:
+class _Key(Struct, frozen=True):
     """Whose metadata is sought."""
 
     index: str
@@ -67,15 +66,14 @@ class _Key:
         return Notice(incident, self.index, self.project, self.filename)
 
 
-@define
-class _Search:
+class _Search(Struct):
     """What is known on the way to the metadata of one file."""
 
     key: _Key
     holder: ListedFiles
     listed: Listed | None
     #: Why what was found is not it.
-    rejected: list[str] = field(factory=list)
+    rejected: list[str] = field(default_factory=list)
     #: The file itself has been looked into.
     read: bool = False
     #: The file itself, all of it and verified, has other metadata than is stated: nobody can be served what is stated.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from attrs import evolve, frozen
+from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.model import NO_BYTES, Digest, File, LedgerEntry, Page, strongest
@@ -43,8 +43,7 @@ def changed(file: File, entry: LedgerEntry) -> Digest | None:
     return digest
 
 
-@frozen(slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """A page as clients may see it, and which of its files state another digest than the ledger records."""
 
     page: Page
@@ -66,7 +65,7 @@ def offered(page: Page, entries: Mapping[str, LedgerEntry], there: Collection[st
         for file in (page.files if entries else ())
         if (entry := entries.get(file.filename)) is not None and (digest := changed(file, entry)) is not None
     )
-    page = evolve(
+    page = replace(
         page,
         status=without_secrets(page.status),
         extra=without_secrets(page.extra),
@@ -76,7 +75,7 @@ def offered(page: Page, entries: Mapping[str, LedgerEntry], there: Collection[st
     if there is not None:
         files = tuple(_from_store(file, entries, there) for file in files if bytes_of(file, entries) in there)
     files = tuple([_offered(file, entries) if entries or not _goes_as_it_is(file) else file for file in files])
-    return Offer(_upgraded(evolve(page, files=files)), changes)
+    return Offer(_upgraded(replace(page, files=files)), changes)
 
 
 def may_be_there(page: Page, entries: Mapping[str, LedgerEntry]) -> frozenset[str]:
@@ -188,7 +187,7 @@ def _upgraded(page: Page) -> Page:
     if page.versions is not None or not page.files or any(file.size is None for file in page.files):
         return page
     versions = {version for file in page.files if (version := version_of(file.filename)) is not None}
-    return evolve(page, api_version=max(page.api_version, (1, 1)), versions=tuple(map(str, sorted(versions))))
+    return replace(page, api_version=max(page.api_version, (1, 1)), versions=tuple(map(str, sorted(versions))))
 
 
 def as_recorded(file: File, entry: LedgerEntry | None) -> File:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
-from attrs import define
+from msgspec import Struct
 from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -58,8 +58,7 @@ _TRACKS_MEMORY = 16 * MIB
 _PLACE = 400
 
 
-@define
-class _Track:
+class _Track(Struct):
     """How clients go through the wheels of one project that have the same tags."""
 
     last: str

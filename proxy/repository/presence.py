@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cache.entries import Entries
 from proxy.core.bounded import BoundedTable
@@ -18,16 +18,14 @@ from proxy.settings import MIB
 _MEMORY, _DIGEST, _ENTRY = 16 * MIB, 180, 1000
 
 
-@frozen(slots=True)
-class There:
+class There(Struct, frozen=True):
     """The sha256 of what is there; ``state`` names this very set."""
 
     digests: frozenset[str]
     state: str
 
 
-@frozen(slots=True)
-class _Known:
+class _Known(Struct, frozen=True):
     """What was there when the store, the page and the ledger entries stood like this."""
 
     changes: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
@@ -15,8 +15,7 @@ from proxy.repository.hosts import FileHosts
 from proxy.repository.presence import Presence
 
 
-@frozen(kw_only=True)
-class Sources:
+class Sources(Struct, frozen=True, kw_only=True):
     """Where the index *name* finds pages and files: upstream, and what is cached of it."""
 
     name: str
@@ -26,8 +25,7 @@ class Sources:
     ledger: Ledger
 
 
-@frozen(kw_only=True)
-class Offering:
+class Offering(Struct, frozen=True, kw_only=True):
     """What clients of an index are offered."""
 
     #: What may be seen.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from packaging.version import InvalidVersion, Version
 
 from proxy.core.bounded import BoundedTable
@@ -22,8 +23,7 @@ from proxy.settings import MIB
 _MEMORY, _FILE = 8 * MIB, 1000
 
 
-@frozen(slots=True)
-class _Made:
+class _Made(Struct, frozen=True):
     """The united page of this *state*, and the member that each of its files comes from, by file name."""
 
     state: str
@@ -86,7 +86,7 @@ def _status(statuses: Sequence[CacheStatus]) -> CacheStatus:
     waited = [each for each in statuses if not each.hit]
     ttls = [each.ttl for each in statuses]
     ttl = None if None in ttls else min(each for each in ttls if each is not None)
-    return evolve((waited or statuses)[0], ttl=ttl, own=any(each.own for each in statuses))
+    return replace((waited or statuses)[0], ttl=ttl, own=any(each.own for each in statuses))
 
 
 def _seen(moments: Sequence[Moment]) -> Moment:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attrs import define, field
-
 #: Addresses of one upstream that are told apart.
 MOST = 32
 #: Seconds after which an address that was not used gives its place to another one.
@@ -11,11 +9,11 @@ _FORGOTTEN_AFTER = 86_400.0
 UNKNOWN, OTHER = "-", "other"
 
 
-@define
 class AddressLabels:
     """The labels of the addresses of one upstream."""
 
-    _used: dict[str, float] = field(factory=dict)
+    def __init__(self) -> None:
+        self._used: dict[str, float] = {}
 
     def label(self, address: str | None, now: float) -> tuple[str, str | None]:
         """The label of *address*, which is used *now* (seconds), and the address whose label it has taken over, if any.

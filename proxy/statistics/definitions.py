@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Literal
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.events import Incident, Labelled, RefusalReason, RouteLabel, ShedReason, StaleReason, UpstreamResult
 from proxy.core.troubles import Reason
@@ -19,8 +19,7 @@ from proxy.core.troubles import Reason
 BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-@frozen(eq=False)
-class Definition:
+class Definition(Struct, frozen=True, eq=False):
     """A metric called ``pypiproxy_`` and *name*, without the ``_total`` of counters; *meaning* may have several lines.
 
     *values*: those of its first label that there are from the start, so that a rate over them is never empty.

@@ -12,7 +12,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 
-from attrs import frozen
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -73,8 +73,7 @@ _WRONG: Mapping[Incident, d.DigestKind] = {
 }
 
 
-@frozen(eq=False)
-class Snapshot(Collector):
+class Snapshot(Struct, Collector, frozen=True, eq=False):
     """All figures at one moment."""
 
     answered: AnswerTally

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.agents import NOT_STATED
 from proxy.core.figures import OTHERS, Bucket, Dimension, RowKey, Sums
@@ -29,8 +29,7 @@ _MANY_PAGES = 20
 _NAMING = frozenset({Dimension.PROJECTS, Dimension.VERSIONS, Dimension.DOWNLOADS})
 
 
-@frozen
-class FigureReport:
+class FigureReport(Struct, frozen=True):
     """The figures of *bucket*, for who may see the names that *may_name* says."""
 
     bucket: Bucket

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.python.failure import Failure
 
 from proxy.core.bounded import BoundedTable
@@ -64,8 +64,7 @@ def settled(descriptor: int) -> Mark:
     return mark_of(facts)
 
 
-@frozen
-class Damage:
+class Damage(Struct, frozen=True):
     """What is wrong with the file of *mark* (``None``: it could not even be looked at), as the rest of a sentence."""
 
     what: str

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import define
+from msgspec import Struct
 
 from proxy.errors import StorageFailed
 from proxy.storage import table
@@ -107,8 +107,7 @@ def level(one: Half, other: Half) -> None:
         behind.ask(lambda there: there.take(ahead.newer(0), last))
 
 
-@define
-class Copy:
+class Copy(Struct):
     """A copy of a file, for reading alone."""
 
     table: Table

@@ -12,7 +12,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.storage.whole import open_regular
 
@@ -27,8 +27,7 @@ FORMAT = 1
 _FORMAT = re.compile(r"format ([0-9]{1,9})\n", re.ASCII)
 
 
-@frozen
-class Marker:
+class Marker(Struct, frozen=True):
     """What the marker of a data directory says: the name of the instance, and the format of what is in the directory."""
 
     name: str

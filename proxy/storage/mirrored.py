@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import define
+from msgspec import Struct
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -43,8 +43,7 @@ _PAUSE = 2.0
 _COPY_PAUSE = 60.0
 
 
-@define(eq=False)
-class _Asked:
+class _Asked(Struct, eq=False):
     """Changes that somebody waits for, and what became of them: their version, or a failure."""
 
     changes: Sequence[Change]

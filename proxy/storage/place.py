@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import define
+from msgspec import Struct
 from twisted.logger import Logger
 
 from proxy.core.troubles import Reason, Trouble
@@ -48,8 +48,7 @@ _THROUGH = "pass through to clients and are not stored"
 _AFTERWARDS = "what upstream has is fetched again; remove what was set aside when you have looked at it"
 
 
-@define
-class _Failure:
+class _Failure(Struct):
     """One thing that the disk did not do: with what *error*, at what *moment* (steady), for *needed* bytes."""
 
     error: int

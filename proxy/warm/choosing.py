@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -17,8 +17,7 @@ from proxy.warm.targets import Target
 PageEntry = Mapping[str, Any]
 
 
-@frozen
-class Choice:
+class Choice(Struct, frozen=True):
     """What is taken of a version."""
 
     only_binary: bool = False

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 import treq
-from attrs import define, frozen
+from msgspec import Struct
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, DeferredSemaphore
 from twisted.internet.task import deferLater
@@ -62,8 +62,7 @@ class NoTls(Unreachable):
     """The URL of the proxy begins with https, and http is spoken there."""
 
 
-@frozen
-class Fetched:
+class Fetched(Struct, frozen=True):
     """One file that is in the proxy's cache now; ``there``: it was before.
 
     ``builds_with``: what a source archive needs to be built (PEP 508).
@@ -75,8 +74,7 @@ class Fetched:
     builds_with: tuple[str, ...] = ()
 
 
-@define
-class Traffic:
+class Traffic(Struct):
     """What was asked for so far: answers of the proxy, those of them that it had to ask upstream for, and bytes."""
 
     requests: int = 0

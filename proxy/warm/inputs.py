@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 from packaging.dependency_groups import resolve_dependency_groups
 from packaging.pylock import Pylock, PylockUnsupportedVersionError, PylockValidationError
 from packaging.requirements import InvalidRequirement, Requirement
@@ -35,8 +35,7 @@ _AGAIN = "write it again with the tool that made it"
 _UV, _POETRY, _PDM, _PIPENV = (1,), ("1", "2"), ("4",), (6,)
 
 
-@frozen
-class Problem:
+class Problem(Struct, frozen=True):
     """Something that could not be done, where, and why."""
 
     where: str
@@ -46,8 +45,7 @@ class Problem:
         return f"{self.where}: {self.why}"
 
 
-@frozen
-class Locked:
+class Locked(Struct, frozen=True):
     """One version of one project; ``hashes`` (``algorithm:hex``) are all that may be taken, any if there are none."""
 
     name: str
@@ -55,25 +53,24 @@ class Locked:
     hashes: frozenset[str] = frozenset()
 
 
-@define
-class Group:
+class Group(Struct):
     """What one file, or the command line, asks for."""
 
     where: str
     #: To be resolved (PEP 508), and what bounds the resolution.
-    requirements: list[str] = field(factory=list)
-    constraints: list[str] = field(factory=list)
+    requirements: list[str] = field(default_factory=list)
+    constraints: list[str] = field(default_factory=list)
     #: A ``pyproject.toml`` to be resolved.
     project: Path | None = None
-    locked: list[Locked] = field(factory=list)
+    locked: list[Locked] = field(default_factory=list)
     #: By normalised name.
-    hashes: dict[str, frozenset[str]] = field(factory=dict)
+    hashes: dict[str, frozenset[str]] = field(default_factory=dict)
     prereleases: bool = False
     #: Whether what is asked for comes with what it needs.
     deps: bool = True
-    problems: list[Problem] = field(factory=list)
+    problems: list[Problem] = field(default_factory=list)
     #: What was left out on purpose.
-    notes: list[str] = field(factory=list)
+    notes: list[str] = field(default_factory=list)
     #: Whether *where* is the path of a file.
     is_file: bool = False
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from msgspec import Struct, field
 from twisted.internet.threads import deferToThread
 
 from proxy.errors import ProxyError
@@ -26,8 +26,7 @@ from proxy.warm.targets import Target
 Perform = Callable[..., Awaitable[Any]]
 
 
-@frozen(kw_only=True)
-class Goal:
+class Goal(Struct, frozen=True, kw_only=True):
     """What to have, and how."""
 
     #: Requirements (PEP 508), as arguments of a command.
@@ -38,8 +37,8 @@ class Goal:
     recent: float | None = None
     #: None: all platforms.
     targets: tuple[Target, ...]
-    choice: Choice = field(factory=Choice)
-    wishes: Wishes = field(factory=Wishes)
+    choice: Choice = field(default_factory=Choice)
+    wishes: Wishes = field(default_factory=Wishes)
     #: So many of the newest versions of every named project as well.
     latest: int = 0
     dry: bool = False
@@ -48,8 +47,7 @@ class Goal:
     jobs: int = 4
 
 
-@frozen
-class Warmed:
+class Warmed(Struct, frozen=True):
     """The proxy that is looked at: the URL of its index, with a slash at its end, and how to have operations performed."""
 
     url: str

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from proxy.core.amounts import counted, duration, size
 from proxy.warm.fetching import Traffic
 from proxy.warm.inputs import Problem
 
 
-@frozen
-class Outcome:
+class Outcome(Struct, frozen=True):
     """One file.  ``state`` is ``there``, ``fetched``, ``wanted`` (a dry run) or ``failed``; then ``why`` says it."""
 
     project: str
@@ -23,15 +22,14 @@ class Outcome:
     why: str | None = None
 
 
-@define
-class WarmReport:
+class WarmReport(Struct):
     """One run."""
 
-    outcomes: list[Outcome] = field(factory=list)
-    problems: list[Problem] = field(factory=list)
-    notes: list[str] = field(factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    traffic: Traffic = field(factory=Traffic)
+    traffic: Traffic = field(default_factory=Traffic)
     stopped: bool = False
 
     def count(self, state: str) -> int:

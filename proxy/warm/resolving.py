@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uv
-from attrs import frozen
+from msgspec import Struct
 from packaging.requirements import Requirement
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
@@ -34,8 +34,7 @@ class Unresolved(Exception):
     """The resolver found no versions; ``str()`` are its own words, in one line."""
 
 
-@frozen
-class Wishes:
+class Wishes(Struct, frozen=True):
     """How to resolve."""
 
     deps: bool = True

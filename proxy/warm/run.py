@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from packaging.requirements import InvalidRequirement, Requirement
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
 
@@ -24,8 +24,7 @@ from proxy.warm.targets import Target
 _DEPTH = 3
 
 
-@frozen
-class Plan:
+class Plan(Struct, frozen=True):
     """What to have and how.  ``latest``: so many of the newest versions of every named project as well."""
 
     groups: Sequence[Group]

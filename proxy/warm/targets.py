@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from attrs import frozen
+from msgspec import Struct
 from packaging import tags
 
 _MANYLINUX = re.compile(r"manylinux_2_(\d+)_(\w+)")
@@ -30,8 +30,7 @@ class BadTarget(Exception):
     """A target that is none; ``str()`` says what was expected."""
 
 
-@frozen
-class Target:
+class Target(Struct, frozen=True):
     """One kind of machine.  ``platform`` is a wheel's platform tag, ``None``: this machine's."""
 
     python: tuple[int, int]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Sequence
 
-from attrs import define, evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.access.principals import Principal
 from proxy.core.ranges import Span
 from proxy.interfaces import IBodyReader, IBytesSource
+from proxy.representing import repr_without
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller
 from proxy.web.heads import RequestHead
@@ -22,17 +24,16 @@ _AGENT = re.compile(rb"\r\n[Uu][Ss][Ee][Rr]-[Aa][Gg][Ee][Nn][Tt]:[\t ]*+([^\r\n]
 Headers = Sequence[tuple[str, str]]
 
 
-@frozen(slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One request: method, where its path leads, raw query, and its headers (names in lower case, values joined)."""
 
     method: str
     route: Route
     path: str
     query: str
-    headers: dict[str, str] = field(repr=False)
+    headers: dict[str, str]
     #: The head that came, for those who remember requests.
-    head: RequestHead = field(repr=False)
+    head: RequestHead
     #: Who asks, and from where.
     caller: Caller
     #: When its answer has to have begun, in seconds of the reactor's clock; a body that is still coming defers it.
@@ -40,7 +41,9 @@ class Ask:
     #: Whether it came over TLS.
     secure: bool = False
     #: What follows the head, for a route to read; ``None`` when nothing does.
-    body: RequestBody | None = field(default=None, repr=False)
+    body: RequestBody | None = None
+
+    __repr__ = repr_without("headers", "head", "body")
 
     @property
     def target(self) -> str:
@@ -52,7 +55,7 @@ class Ask:
 
     def by(self, principal: Principal) -> Ask:
         """The same, known to be sent by *principal*."""
-        return evolve(self, caller=evolve(self.caller, principal=principal))
+        return replace(self, caller=replace(self.caller, principal=principal))
 
     @property
     def no_cache(self) -> bool:
@@ -60,31 +63,34 @@ class Ask:
         return "no-cache" in self.headers.get("cache-control", "")
 
 
-@frozen(slots=True)
-class FileBody:
+class FileBody(Struct, frozen=True):
     """Bytes of a file, whole or still arriving: *span*, or all when ``None``."""
 
-    source: IBytesSource = field(repr=False)
+    source: IBytesSource
     span: Span | None
 
+    __repr__ = repr_without("source")
 
-@frozen(slots=True)
-class StreamBody:
+
+class StreamBody(Struct, frozen=True):
     """Bytes that come from upstream and are not kept: *length* of them."""
 
-    reader: IBodyReader = field(repr=False)
+    reader: IBodyReader
     length: int
 
+    __repr__ = repr_without("reader")
 
-@frozen(slots=True)
-class SharedFile:
+
+class SharedFile(Struct, frozen=True):
     """All *size* bytes of a file that each of those who get the answer opens for itself.
 
     *another* is as that of :class:`~proxy.interfaces.IBytesSource`.
     """
 
-    another: Callable[[], IBytesSource | None] = field(repr=False)
+    another: Callable[[], IBytesSource | None]
     size: int
+
+    __repr__ = repr_without("another")
 
 
 Body = bytes | FileBody | StreamBody | SharedFile
@@ -98,8 +104,7 @@ def close_body(body: Body) -> None:
         body.reader.close()
 
 
-@define(slots=True)
-class Answer:
+class Answer(Struct):
     """Status, headers and body.  ``Content-Length`` follows from the body; ``word`` is the cache status for the log."""
 
     status: int
@@ -108,9 +113,11 @@ class Answer:
     reason: str | None = None
     word: str = "-"
     #: Gives the answer to the same request again; ``None`` when each one has to be routed.
-    again: AnswerSource | None = field(default=None, repr=False)
+    again: AnswerSource | None = None
     #: Whether the connection ends with it.
     closes: bool = False
+
+    __repr__ = repr_without("again")
 
     @property
     def length(self) -> int | None:

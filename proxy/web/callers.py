@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import ANONYMOUS, Principal
@@ -26,8 +26,7 @@ _CREDENTIAL_LINES = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
 _IN_A_CREDENTIAL = bytes(range(0x20, 0x7F))
 
 
-@frozen(slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """*address* is the client's as far as it is known; *by_proxy*: whether it is that of a proxy which may name another.
 
     *vouched_for*: whether a trusted proxy passed the request on, and has its say about the URL that the client used.  *local*:

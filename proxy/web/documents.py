@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from urllib.parse import quote
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.ranges import none_match
@@ -26,8 +26,7 @@ from proxy.web.representing import represented, unchanged
 _VARY = "Accept-Encoding, Host, X-Forwarded-Host, X-Forwarded-Proto"
 
 
-@frozen(slots=True)
-class _Made:
+class _Made(Struct, frozen=True):
     """A document in one coding, for one host."""
 
     state: str

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from zope.interface import implementer
 
 from proxy.access.principals import ANONYMOUS, Principal
@@ -48,8 +49,7 @@ _UNENCRYPTED = (
 )
 
 
-@frozen(slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """Whether somebody may use *permission* on *project* (normalised) of the index *repository*, ``None``: on the index."""
 
     permission: Permission
@@ -57,8 +57,7 @@ class Question:
     project: str | None
 
 
-@frozen(slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """*principal* may have the answer; *private*: not everybody may, or not everybody gets the same.
 
     That goes by the rights on *owners*, from which the project may come.
@@ -69,8 +68,7 @@ class Admitted:
     owners: tuple[str, ...] = ()
 
 
-@frozen(slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What somebody may see of an index: *visible* says so of names of projects (normalised), in any thread.
 
     *standing* is the same for all who may see the same.
@@ -352,4 +350,4 @@ def _confined(name: str, value: str) -> str:
 
 
 def _made_private(answer: Answer) -> Answer:
-    return evolve(answer, headers=private(answer.headers))
+    return replace(answer, headers=private(answer.headers))

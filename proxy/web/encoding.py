@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
-from attrs import field, frozen
+from msgspec import Struct
 from twisted.web.http import datetimeToString
 
+from proxy.representing import repr_without
 from proxy.web.answers import Answer
 
 #: Answers that have no body, whatever their headers say (RFC 9110 section 6.4.1).
@@ -16,12 +17,13 @@ BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _BREAKS = re.compile(r"[\r\n\0]+")
 
 
-@frozen(slots=True)
-class Encoded:
+class Encoded(Struct, frozen=True):
     """An *answer* that many get, and its *head* for connections that go on."""
 
     answer: Answer
-    head: bytes = field(repr=False)
+    head: bytes
+
+    __repr__ = repr_without("head")
 
 
 def encoded_head(answer: Answer, via: str, *, chunked: bool = False, close: bool = False) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.errors import (
     BadRequest,
@@ -20,6 +20,7 @@ from proxy.errors import (
     TargetTooLong,
     UnsupportedVersion,
 )
+from proxy.representing import repr_without
 
 Bytes = bytes | bytearray
 
@@ -51,8 +52,7 @@ _LENGTH = re.compile(rb"[0-9]{1,20}")
 _TLS_RECORD = b"\x16\x03"
 
 
-@frozen(slots=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True):
     """The head of one request: *target* is path and query, *fields* have names in lower case and values without blanks."""
 
     method: bytes
@@ -61,7 +61,7 @@ class RequestHead:
     minor: int
     fields: Sequence[tuple[bytes, bytes]]
     #: The bytes that came.
-    raw: bytes = field(repr=False)
+    raw: bytes
     #: Whether a body follows, of which nothing is known but this if it has neither a length nor comes in chunks.
     has_body: bool = False
     #: Bytes of the body.
@@ -70,6 +70,8 @@ class RequestHead:
     chunked: bool = False
     #: The host in the target, which goes before the field ``Host`` (RFC 9112 section 3.2.2).
     host: bytes | None = None
+
+    __repr__ = repr_without("raw")
 
     @property
     def closes(self) -> bool:

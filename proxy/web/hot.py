@@ -20,13 +20,14 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 
-from attrs import define, field, frozen
+from msgspec import Struct
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
 from proxy.core.visits import Subject
 from proxy.core.warming import marks
 from proxy.interfaces import Clock
+from proxy.representing import repr_without
 from proxy.web.answers import PLAIN, Answer, AnswerSource, Ask, agent_of, printable, quoted
 from proxy.web.callers import Caller, separated
 from proxy.web.door import Door, Question
@@ -41,8 +42,7 @@ _LONGEST = 4096
 _NOTICED = 4096
 
 
-@define
-class _Known:
+class _Known(Struct):
     """How to answer a request, and its last answer, whose head is good for one second."""
 
     source: AnswerSource
@@ -55,8 +55,7 @@ class _Known:
     hit: Hit | None = None
 
 
-@frozen(slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A finished answer: ``head`` ends with the empty line, ``body`` is ``None`` for a file.
 
     *path* is for the log, *event* is recorded if it is sent with one write, and counted by *subject*.
@@ -66,8 +65,10 @@ class Hit:
     event: Answered
     subject: Subject | None
     answer: Answer
-    head: bytes = field(repr=False)
-    body: bytes | None = field(repr=False)
+    head: bytes
+    body: bytes | None
+
+    __repr__ = repr_without("head", "body")
 
 
 #: Target, ``Accept``, ``Accept-Encoding`` and ``If-None-Match`` of a request.

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Hashable
 from urllib.parse import quote
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.ranges import none_match
@@ -34,8 +34,7 @@ _MEMORY = 16 * MIB
 _ENTRY = 1000
 
 
-@frozen(slots=True)
-class _FlatPage:
+class _FlatPage(Struct, frozen=True):
     """The page, what names it, and the *state* of what it was made of."""
 
     body: bytes

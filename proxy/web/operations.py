@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
-from attrs import frozen
+from msgspec import Struct
 from twisted.web.template import tags
 
 from proxy.core.health import Phase, readiness
@@ -36,8 +36,7 @@ def as_json(members: Mapping[str, object]) -> Answer:
     return Answer(200, headers, msgspec.json.encode(members) + b"\n")
 
 
-@frozen
-class Health:
+class Health(Struct, frozen=True):
     """*phase*: whether requests are taken (not while draining); *look* finds out what is wrong, and has it counted."""
 
     phase: Callable[[], Phase]

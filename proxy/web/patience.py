@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from msgspec import Struct
 
 
-@frozen(kw_only=True)
-class Patience:
+class Patience(Struct, frozen=True, kw_only=True):
     """The time limits of an answer (seconds)."""
 
     #: A client that takes no byte for this long is dropped: ``server.stall_timeout``.

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import BinaryIO
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.access.principals import Principal
 from proxy.cache.listing import lines_behind, write_list
@@ -34,8 +34,7 @@ from proxy.web.representing import represented, unchanged
 _KEPT = 16
 
 
-@frozen
-class _Partial:
+class _Partial(Struct, frozen=True):
     """A list for some, in *file*, which is open as long as it is kept."""
 
     file: BinaryIO

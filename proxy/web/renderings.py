@@ -7,8 +7,8 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import zstandard
-from attrs import evolve, field, frozen
 from isal import igzip
+from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.core.bounded import BoundedTable
@@ -18,6 +18,7 @@ from proxy.mechanism.flight import Flights
 from proxy.model import File, Page
 from proxy.names import is_plain
 from proxy.repository.offered import segment
+from proxy.representing import repr_without
 from proxy.simple.media import MediaType
 from proxy.simple.render import render
 
@@ -25,13 +26,14 @@ from proxy.simple.render import render
 CODINGS = ("zstd", "gzip")
 
 
-@frozen(slots=True)
-class Rendering:
+class Rendering(Struct, frozen=True):
     """The final bytes of a page with their strong ETag (RFC 9110 section 8.8.3: another coding is another representation)."""
 
     state: str
-    body: bytes = field(repr=False)
+    body: bytes
     etag: str
+
+    __repr__ = repr_without("body")
 
 
 #: Index, project, media type, coding, and the URL of the index that absolute URLs begin with, where a page has some.
@@ -88,7 +90,7 @@ def _rooted(page: Page, root: str | None) -> Page:
             return file
         return replace(file, provenance=None if root is None else f"{root}{quote(file.provenance, safe='/+!~')}")
 
-    return evolve(page, files=tuple(map(rooted, page.files)))
+    return replace(page, files=tuple(map(rooted, page.files)))
 
 
 def link(project: str, file: File) -> str:

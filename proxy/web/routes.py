@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import quote, unquote_to_bytes
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.core.days import is_day
 from proxy.core.events import RequestPlace, RouteLabel
@@ -63,8 +64,7 @@ _COUNTED_AS_NONE = RequestPlace(None, None, RouteLabel.NONE)
 _SIMPLE = frozenset({"simple", "+simple"})
 
 
-@frozen(slots=True)
-class Below:
+class Below(Struct, frozen=True):
     """Something below an index: *values* are those of the segments in braces of *pattern*, each one what :data:`CLAIMS` says.
 
     *root* is the path that the index is at; *place* is what an answer is counted by.
@@ -77,8 +77,7 @@ class Below:
     place: RequestPlace
 
 
-@frozen(slots=True)
-class OperationsRoute:
+class OperationsRoute(Struct, frozen=True):
     """Something that operations ask for, below ``/-/``."""
 
     segments: tuple[str, ...]
@@ -89,8 +88,7 @@ class OperationsRoute:
         return RequestPlace(None, None, _OPERATIONS.get(self.segments, RouteLabel.OPERATIONS))
 
 
-@frozen(slots=True)
-class ExchangeRoute:
+class ExchangeRoute(Struct, frozen=True):
     """What CI jobs exchange ID tokens at: *verb* says which endpoint, *index* for which index alone, if that is said."""
 
     verb: str
@@ -102,24 +100,21 @@ class ExchangeRoute:
         return RequestPlace(self.index, None, RouteLabel.EXCHANGE)
 
 
-@frozen(slots=True)
-class DiscoveryRoute:
+class DiscoveryRoute(Struct, frozen=True):
     """Where the endpoints are for the upload URL with this *key* (PEP 807)."""
 
     key: str
     place: ClassVar[RequestPlace] = RequestPlace(None, None, RouteLabel.EXCHANGE)
 
 
-@frozen(slots=True)
-class TopLevel:
+class TopLevel(Struct, frozen=True):
     """Something beside all indexes: ``/index/``, ``/favicon.ico``, and ``/`` where no index is at the root."""
 
     path: str
     place: ClassVar[RequestPlace] = RequestPlace(None, None, RouteLabel.OVERVIEW)
 
 
-@frozen(slots=True)
-class Slashless:
+class Slashless(Struct, frozen=True):
     """A folder of ours without the slash at its end; *location* is the relative URL with it, *index* the one that is there."""
 
     location: str
@@ -131,8 +126,7 @@ class Slashless:
         return RequestPlace(self.index, None, RouteLabel.REDIRECT)
 
 
-@frozen(slots=True)
-class Elsewhere:
+class Elsewhere(Struct, frozen=True):
     """The page of a project is asked for at *asked*, where no index is; the one that is meant is at *meant*.
 
     Both are paths of index URLs.  Where several may be meant, *meant* has the word ``NAME`` and lists their names.
@@ -142,8 +136,7 @@ class Elsewhere:
     meant: str
 
 
-@frozen(slots=True)
-class NoRoute:
+class NoRoute(Struct, frozen=True):
     """There is nothing; *why* is for the client.  *elsewhere* is for installers that take it for the page of a project."""
 
     why: str
@@ -173,7 +166,7 @@ class UrlSpace:
             match segments:
                 case (*before, simple, project, "") if simple in _SIMPLE and is_project_name(project):
                     asked = shown.rsplit("/", 2)[0]
-                    return evolve(route, elsewhere=Elsewhere(f"{asked[:SHOWN]}/", self._meant(before)))
+                    return replace(route, elsewhere=Elsewhere(f"{asked[:SHOWN]}/", self._meant(before)))
         return route
 
     def _meant(self, before: Sequence[str]) -> str:

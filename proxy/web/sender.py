@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
@@ -24,8 +24,7 @@ from proxy.web.read_ahead import is_cached, read_in
 COPY = 64 * KIB
 
 
-@frozen(slots=True)
-class Transfer:
+class Transfer(Struct, frozen=True):
     """Bytes *start* to *stop* (``None``: to the end) of *source* on their way out.  *moved* is called after each progress."""
 
     source: IBytesSource

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from proxy.core.cache_status import collapsed
@@ -28,8 +29,7 @@ from proxy.web.routes import Route
 _OF_FILES = (b"/files/", b"/packages/")
 
 
-@frozen(slots=True)
-class Leader:
+class Leader(Struct, frozen=True):
     """The request *head* that goes the long way, to *route*; who waits gets its answer, or ``None`` if it is not for others.
 
     *request* is that request among those that wait for upstream.
@@ -115,5 +115,5 @@ def _for_others(answer: Answer | None, via: str) -> Encoded | None:
         return None
     status = next((collapsed(value) for name, value in answer.headers if name == "Cache-Status"), None)
     headers = [(name, status if name == "Cache-Status" and status is not None else value) for name, value in now.headers]
-    told = evolve(now, headers=headers, word="collapsed" if answer.word in ("miss", "refreshed") else answer.word)
+    told = replace(now, headers=headers, word="collapsed" if answer.word in ("miss", "refreshed") else answer.word)
     return Encoded(told, encoded_head(told, via))

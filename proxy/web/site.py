@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.access.principals import ANONYMOUS, Principal
 from proxy.access.roles import Permission
@@ -59,8 +60,7 @@ def is_upload(ask: Ask) -> bool:
     return posted or (ask.header("content-type") or "").lower().startswith(_FORM)
 
 
-@frozen(slots=True)
-class At:
+class At(Struct, frozen=True):
     """A request for something below the *root* of an index, of *principal*, who may have it."""
 
     repository: IRepository
@@ -145,7 +145,7 @@ class Routes:
         if question is None or _is_misspelt(below):
             return await answer(self, at, *below.values)
         admission = await self._door.admit(ask, question)
-        at = evolve(at, ask=ask.by(admission.principal), principal=admission.principal)
+        at = replace(at, ask=ask.by(admission.principal), principal=admission.principal)
         try:
             found = await answer(self, at, *below.values)
         except (NotFound, NotAcceptable) as error:
@@ -278,8 +278,7 @@ class Routes:
         passed_through.set(received)
 
 
-@frozen
-class Handling:
+class Handling(Struct, frozen=True):
     """What gives the answer, and the permission that it needs; ``None``: everybody may have it.
 
     What is uploaded has a project that its form names, so whoever reads that asks the door itself.

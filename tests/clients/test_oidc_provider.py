@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from attrs import define
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 from proxy.settings import CiRule
@@ -23,8 +23,7 @@ AUDIENCE, SECRET = "https://packages.example", "the-runner-s-own"
 _SCRIPT = Path(__file__).parent / "provider.mjs"
 
 
-@define
-class Provider:
+class Provider(Struct):
     """A provider at *url*."""
 
     url: str

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 from proxy.access.rights import Access
@@ -41,8 +41,7 @@ PYPIRC = (
 )
 
 
-@frozen
-class Workshop:
+class Workshop(Struct, frozen=True):
     """A *folder* with a project, and the URL that it is uploaded to."""
 
     folder: Path

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from urllib.parse import urljoin, urlsplit
 
-from attrs import define
+from msgspec import Struct
 
 from tests.support.wire import Reply
 
@@ -19,8 +19,7 @@ BROWSER = {"Accept": ACCEPT, "User_Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:1
 _VOID = frozenset({"meta", "input", "br", "link", "img", "hr"})
 
 
-@define
-class Element:
+class Element(Struct):
     """One element with its attributes; *text* is what it and all in it says."""
 
     tag: str

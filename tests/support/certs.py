@@ -9,12 +9,12 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from msgspec import Struct
 from OpenSSL import crypto
 from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
 
@@ -24,8 +24,7 @@ _START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _END = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
 
 
-@frozen
-class Identity:
+class Identity(Struct, frozen=True):
     """A certificate and its key."""
 
     certificate: x509.Certificate

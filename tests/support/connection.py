@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -234,13 +234,13 @@ def _faulty(answer: Answer, fault: Fault) -> Answer:
     if fault.redirect is not None:
         return Answer(fault.status or 302, {"Location": fault.redirect}, fault.body or b"")
     if fault.body is not None:
-        answer = evolve(answer, body=fault.body, status=fault.status or 200)
+        answer = replace(answer, body=fault.body, status=fault.status or 200)
     elif fault.status is not None:
         answer = Answer(fault.status, {"Content-Type": "text/plain"}, b"" if fault.status == 304 else b"as the script says\n")
     if fault.corrupt_at is not None and answer.body:
         wrong = bytearray(answer.body)
         wrong[fault.corrupt_at] ^= 0xFF
-        answer = evolve(answer, body=bytes(wrong))
+        answer = replace(answer, body=bytes(wrong))
     return answer
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from attrs import define, field
+from msgspec import Struct, field
 
 from tests.support.faults import Answer, Request
 
@@ -36,13 +36,12 @@ def version_of(filename: str) -> str:
     return re.sub(r"\.(tar\.\w+|tgz|zip)$", "", filename).rpartition("-")[2]
 
 
-@define
-class Project:
+class Project(Struct):
     """One project: its files' JSON entries by name, and what its page says beside them."""
 
     name: str
-    files: dict[str, dict[str, Any]] = field(factory=dict)
-    keys: dict[str, Any] = field(factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
     serial: int = 1
     #: (Content-Type, body): served as the page instead of what is made from the files.
     raw: tuple[str, bytes] | None = None

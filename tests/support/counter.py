@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Hashable
 from typing import Any
 
-from attrs import define, field
+from msgspec import Struct, field
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import maybeDeferred
 
@@ -52,14 +52,13 @@ from tests.support.wheels import wheel
 reactor: Any = default_reactor
 
 
-@define
-class Doorkeeper:
+class Doorkeeper(Struct):
     """Rights that a test gives: uploads are answered by *uploads*, those of a project by *of_project*; all may read."""
 
     uploads: Access = Access.ALLOWED
-    of_project: dict[str, Access] = field(factory=dict)
+    of_project: dict[str, Access] = field(default_factory=dict)
     #: What was asked, in order.
-    asked: list[tuple[str, str | None]] = field(factory=list)
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def may(self, principal: Principal, permission: Permission, index: str, project: str | None) -> Access:
         if permission is Permission.READ:

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attrs import define, evolve, field
+from msgspec import Struct, field
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from zope.interface import implementer
 
@@ -60,7 +61,7 @@ class Ahead:
 
 def asking(settings: IssuerSettings, ahead: Ahead) -> Issuer:
     """What asks the issuer of *settings*, and goes by the clock of *ahead*; it does not wait long."""
-    site = evolve(site_of(settings), connect_timeout=2.0, first_byte_timeout=0.5)
+    site = replace(site_of(settings), connect_timeout=2.0, first_byte_timeout=0.5)
     observing = Observing(Inline(), UNRECORDED, time.time)
     who = Identity("tests", "tests", lambda: f"{random.getrandbits(64):016x}")  # no secret
     fetcher = SiteFetcher(site, reactor=reactor, identity=who, clock=time.time, observing=observing)
@@ -68,11 +69,10 @@ def asking(settings: IssuerSettings, ahead: Ahead) -> Issuer:
 
 
 @implementer(IAuditLog)
-@define
-class Written:
+class Written(Struct):
     """What was written down."""
 
-    entries: list[Audited] = field(factory=list)
+    entries: list[Audited] = field(default_factory=list)
 
     def note(self, entry: Audited) -> None:
         self.entries.append(entry)

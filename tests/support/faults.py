@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from attrs import field, frozen
+from msgspec import Struct, field
 from twisted.internet.defer import Deferred
 
 
@@ -30,12 +30,11 @@ def matches(match: Match, request: Request) -> bool:
     return (not space or method == request.method) and fnmatch.fnmatchcase(request.path, glob)
 
 
-@frozen
-class Answer:
+class Answer(Struct, frozen=True):
     """A response before any fault is applied to it.  ``body`` is whole, also in the answer to a HEAD."""
 
     status: int
-    headers: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | memoryview = b""
     #: Ranges are honoured on files, not on pages.
     ranges: bool = False
@@ -66,8 +65,7 @@ class Gate:
         await waiting
 
 
-@frozen(kw_only=True)
-class Fault:
+class Fault(Struct, frozen=True, kw_only=True):
     """What goes wrong with one response.  Times are seconds, positions bytes of the body that is sent.
 
     Options combine: ``Fault(body=b"<html>", headers={"Content-Type": "text/html"})`` is an error page that claims success.
@@ -78,7 +76,7 @@ class Fault:
     reason: str | None = None
     body: bytes | None = None
     #: Headers to set, or (``None``) to remove.
-    headers: Mapping[str, str | None] = field(factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
     #: ``Location``; the status is then 302 unless ``status`` says otherwise.
     redirect: str | None = None
     #: Never answer; or answer with these bytes instead of HTTP; or with nothing but an end (FIN) or a reset of the connection.

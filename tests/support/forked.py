@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-from attrs import asdict, frozen
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from tests.support.preloaded import Leaving, preload
 
@@ -25,8 +26,7 @@ _LONGEST = 60
 _NOBODY = 65534
 
 
-@frozen
-class Run:
+class Run(Struct, frozen=True):
     """One command line.  *closed*: nobody reads its standard output; *nobody*: it is run by a user without rights."""
 
     arguments: list[str]
@@ -34,8 +34,7 @@ class Run:
     nobody: bool = False
 
 
-@frozen
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How a run ended: its exit status (a signal's number with a minus), and what it printed."""
 
     status: int

@@ -6,7 +6,8 @@ import base64
 import hashlib
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 
 from tests.support.wheels import Distribution
 
@@ -19,8 +20,7 @@ def text(name: str, value: str) -> Field:
     return (name, None, value.encode())
 
 
-@frozen
-class Form:
+class Form(Struct, frozen=True):
     """A form with *fields* in their order, between lines of *boundary*."""
 
     fields: tuple[Field, ...]
@@ -41,14 +41,14 @@ class Form:
         return [name for name, _, _ in self.fields]
 
     def without(self, *names: str) -> Form:
-        return evolve(self, fields=tuple(each for each in self.fields if each[0] not in names))
+        return replace(self, fields=tuple(each for each in self.fields if each[0] not in names))
 
     def replaced(self, **values: str) -> Form:
         """With other values; one underscore at the beginning of a name stands for a colon."""
         named = {f":{name[1:]}" if name.startswith("_") else name: value for name, value in values.items()}
         missing = tuple(text(name, value) for name, value in named.items() if name not in self.names)
         kept = tuple((each[0], each[1], named[each[0]].encode()) if each[0] in named else each for each in self.fields)
-        return evolve(self, fields=(*missing, *kept))
+        return replace(self, fields=(*missing, *kept))
 
     def with_file(self, filename: str | None = None, data: bytes | None = None) -> Form:
         """With another name of the file, or other bytes in it."""
@@ -58,10 +58,10 @@ class Form:
                 return each
             return (each[0], each[1] if filename is None else filename, each[2] if data is None else data)
 
-        return evolve(self, fields=tuple(map(changed, self.fields)))
+        return replace(self, fields=tuple(map(changed, self.fields)))
 
     def in_order(self, order: Sequence[int]) -> Form:
-        return evolve(self, fields=tuple(self.fields[place] for place in order))
+        return replace(self, fields=tuple(self.fields[place] for place in order))
 
 
 def _head(each: Field) -> bytes:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 
-from attrs import frozen
-
 from proxy.model import File, LedgerEntry
 from proxy.policy.rules import Project, Rule, Viewpoint
 from proxy.policy.verdicts import VISIBLE, Verdict
 
 
-@frozen
-class LargerThan(Rule):
+class LargerThan(Rule, frozen=True):
     """Hides files of more than *size* bytes, from *since* on (seconds since the epoch), and none whose size is unknown."""
 
     name = "larger-than"

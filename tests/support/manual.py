@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from attrs import frozen
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from msgspec import Struct
 
 from tests.support.process import ROOT
 
@@ -19,16 +19,14 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 _MARKER = re.compile(r"<!-- (not run: .+|(?:while no proxy runs)?(?:; )?(?:exit status (\d+))?) -->\s*")
 
 
-@frozen
-class Command:
+class Command(Struct, frozen=True):
     """What is typed at a prompt, and the lines that the page shows below it."""
 
     text: str
     shown: tuple[str, ...]
 
 
-@frozen
-class Block:
+class Block(Struct, frozen=True):
     """A console block of *page*, and what the comment before it says of it."""
 
     page: Path

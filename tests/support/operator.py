@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from tests.support.preloaded import COMMAND
 from tests.support.process import THIS_PYTHON, Ended, Python, Running, environment
 
 
-@frozen
-class Operator:
+class Operator(Struct, frozen=True):
     """Runs commands on *data_dir*, from the directory *home*, with *options* after each command's name.
 
     *before* is a command that runs them in place of itself, *python* the interpreter, by default this one.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet import reactor as default_reactor
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
@@ -50,8 +50,7 @@ def can_mount() -> bool:
         return False
 
 
-@frozen
-class Python:
+class Python(Struct, frozen=True):
     """A Python interpreter, and the ``PYTHONPATH`` with which it finds the proxy and what that needs."""
 
     program: str
@@ -61,8 +60,7 @@ class Python:
 THIS_PYTHON = Python(sys.executable, str(ROOT))
 
 
-@frozen
-class Ended:
+class Ended(Struct, frozen=True):
     """How a command ended: its exit status (negative: the signal) and all it wrote, standard error included."""
 
     status: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from attrs import define, field
+from msgspec import Struct, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -21,8 +21,7 @@ _HASHES: dict[str, Callable[[bytes], str]] = {
 
 
 @implementer(IReceiving)
-@define
-class Shop:
+class Shop(Struct):
     """Takes files into memory.  *largest* are the bytes that it may have, *room* those that its disk takes in all."""
 
     name: str = "internal"
@@ -30,15 +29,15 @@ class Shop:
     largest: int | None = None
     room: int | None = None
     #: What was taken, who sent it, and its form, by file name.
-    files: dict[str, bytes] = field(factory=dict)
-    sent_by: dict[str, str] = field(factory=dict)
-    forms: dict[str, UploadForm] = field(factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    sent_by: dict[str, str] = field(default_factory=dict)
+    forms: dict[str, UploadForm] = field(default_factory=dict)
     #: What the uploader of a project should know.
-    remarks: dict[str, str] = field(factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     #: What was begun and has not ended.
-    under_way: list[Arriving] = field(factory=list)
+    under_way: list[Arriving] = field(default_factory=list)
     #: The requests that were begun, by what is known of them then.
-    begun: list[tuple[str | None, int | None]] = field(factory=list)
+    begun: list[tuple[str | None, int | None]] = field(default_factory=list)
     #: What a write, and what a file that is complete, waits for.
     writing: Deferred[None] | None = None
     adding: Deferred[None] | None = None
@@ -55,12 +54,11 @@ class Shop:
 
 
 @implementer(IIncoming)
-@define(eq=False)
-class Arriving:
+class Arriving(Struct, eq=False):
     """One file on its way into *shop*."""
 
     shop: Shop
-    data: bytearray = field(factory=bytearray)
+    data: bytearray = field(default_factory=bytearray)
     #: The longest piece that was written at once.
     longest: int = 0
     busy: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
@@ -15,8 +15,7 @@ from tests.support.hosts import Hosts
 
 
 @implementer(IHostResolution)
-@frozen
-class _Resolution:
+class _Resolution(Struct, frozen=True):
     name: str
 
     def cancel(self) -> None:
@@ -24,8 +23,7 @@ class _Resolution:
 
 
 @implementer(IHostnameResolver)
-@frozen
-class Resolver:
+class Resolver(Struct, frozen=True):
     """Resolves the names that *hosts* knows, at once, and leaves all others to *others*."""
 
     hosts: Hosts

@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 _THEN = (2024, 1, 2, 3, 4, 6)
 
@@ -53,8 +53,7 @@ def _digest(data):
 '''
 
 
-@frozen
-class Distribution:
+class Distribution(Struct, frozen=True):
     """A distribution file: its name, its bytes, and its METADATA (or PKG-INFO)."""
 
     project: str

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import field, frozen
+from msgspec import Struct
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
@@ -16,18 +16,21 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from proxy.representing import repr_without
+
 reactor: Any = default_reactor
 
 
-@frozen
-class Reply:
+class Reply(Struct, frozen=True):
     """A response as it stood on the wire; ``complete`` is whether as many bytes came as were promised."""
 
     status: int
     reason: str
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
     complete: bool
+
+    __repr__ = repr_without("body")
 
     @property
     def json(self) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -51,8 +51,7 @@ def interleaved(addresses: Sequence[str]) -> list[str]:
     return [each for pair in zip_longest(one, other) for each in pair if each is not None]
 
 
-@frozen
-class _Known:
+class _Known(Struct, frozen=True):
     addresses: tuple[str, ...]
     until: float
 

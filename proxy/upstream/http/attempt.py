@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from attrs import define
+from msgspec import Struct
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -55,8 +55,7 @@ class IPermit(Protocol):
         """The attempt has ended, with *error* or well; *overtaken*: cancelled, for another upstream was first.  Called once."""
 
 
-@define
-class Manner:
+class Manner(Struct):
     """How one upstream is asked.
 
     ``silence``: a bound on pauses in the body that is tighter than the settings' (seconds).  ``answering`` is told when the

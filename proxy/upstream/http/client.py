@@ -14,7 +14,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from attrs import evolve, field, frozen
+from msgspec import Struct, field
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import DNSLookupError
 from twisted.web.http_headers import Headers
@@ -55,8 +56,7 @@ _LONGEST_DATE = 64
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
-@frozen
-class _Answered:
+class _Answered(Struct, frozen=True):
     """A response to one request at one address, redirects not followed, which was sent at the time *began* (seconds)."""
 
     response: Any
@@ -64,8 +64,7 @@ class _Answered:
     began: float
 
 
-@frozen
-class _Asked:
+class _Asked(Struct, frozen=True):
     """One request, whatever address it goes to."""
 
     attempt: Attempt
@@ -75,7 +74,7 @@ class _Asked:
     origin: Origin
     headers: Mapping[str, str]
     #: Addresses that have been asked, or could not be connected to.
-    tried: set[str] = field(factory=set)
+    tried: set[str] = field(default_factory=set)
 
 
 class Latency:
@@ -168,7 +167,7 @@ class HttpClient:
         exchange.close()
         if not await self._credentials.renewed(asked.url, sent):
             return exchange
-        again = evolve(asked, tried=set())
+        again = replace(asked, tried=set())
         return self._exchange(again, await self._anywhere(again))
 
     def _exchange(self, asked: _Asked, answered: _Answered) -> Exchange:

@@ -6,11 +6,12 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import field, frozen
+from msgspec import Struct
 
 from proxy.mechanism.patience import within
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
 from proxy.mechanism.secret_files import netrc_entry, one_line
+from proxy.representing import repr_without
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.origin import origin_of
 
@@ -18,13 +19,14 @@ from proxy.upstream.http.origin import origin_of
 _PATIENCE = 1.0
 
 
-@frozen
-class _Login:
+class _Login(Struct, frozen=True):
     """A user name with a password, or a token."""
 
     username: str | None
-    password: str | None = field(repr=False)
-    token: str | None = field(repr=False)
+    password: str | None
+    token: str | None
+
+    __repr__ = repr_without("password", "token")
 
     @property
     def header(self) -> str | None:

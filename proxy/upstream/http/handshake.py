@@ -10,8 +10,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
 from cryptography import x509
+from msgspec import Struct
+from msgspec.structs import replace
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
@@ -44,8 +45,7 @@ _WRONG = {
 UNTRUSTED = frozenset({18, 19, 20, 21})
 
 
-@frozen
-class ShownCertificate:
+class ShownCertificate(Struct, frozen=True):
     """The certificate of a server.  Times are seconds since the epoch."""
 
     names: tuple[str, ...]
@@ -68,11 +68,10 @@ class ShownCertificate:
     @property
     def about_itself(self) -> ShownCertificate:
         """The same for who looks at it from where it is served: with no doubt about its signer and its host."""
-        return evolve(self, errors=tuple(each for each in self.errors if each not in UNTRUSTED), fits=True)
+        return replace(self, errors=tuple(each for each in self.errors if each not in UNTRUSTED), fits=True)
 
 
-@frozen
-class TlsClient:
+class TlsClient(Struct, frozen=True):
     """What a client of *host* takes part in a handshake with: authorities (``None``: the system's) and its own certificate."""
 
     host: str

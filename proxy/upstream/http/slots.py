@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define
+from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
@@ -56,8 +56,7 @@ class Slot:
             self._leave(self)
 
 
-@define(eq=False)
-class _Waiting:
+class _Waiting(Struct, eq=False):
     turn: Deferred[Slot]
     file: bool
     wanted: Callable[[], bool]

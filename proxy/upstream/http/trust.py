@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 from OpenSSL import SSL, crypto
 from twisted.internet import ssl
 from twisted.internet.error import VerifyError
@@ -27,8 +27,7 @@ _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _REFUSALS = (SSL.Error, crypto.Error, VerifyError, ValueError, TypeError)
 
 
-@frozen(eq=False)
-class _Material:
+class _Material(Struct, frozen=True, eq=False):
     """Authorities to trust, and a client certificate with its key and its validity."""
 
     authorities: Any
@@ -84,8 +83,7 @@ class Trust:
         return BoundedTable(_HOSTS, lambda creator: 1)
 
 
-@frozen
-class _Keys:
+class _Keys(Struct, frozen=True):
     """Reads the files that keys of *table* name."""
 
     table: str

@@ -13,7 +13,8 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from attrs import evolve, frozen
+from msgspec import Struct
+from msgspec.structs import replace
 from zope.interface import implementer
 
 from proxy.errors import Attempted, DigestMismatch, UpstreamFailed
@@ -32,16 +33,14 @@ _UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,18})", re.IGNORECASE)
 _LONG_AGO = 60.0
 
 
-@frozen
-class FilePlace:
+class FilePlace(Struct, frozen=True):
     """Where one upstream has a file: its URL, and the page that says so."""
 
     url: str
     page_url: str
 
 
-@frozen
-class Said:
+class Said(Struct, frozen=True):
     """What an upstream said of a file when it began to send it.
 
     ``layers``: the content codings that were undone, outermost first.
@@ -72,8 +71,7 @@ class Said:
         return self.last_modified is not None and other.last_modified not in (None, self.last_modified)
 
 
-@frozen
-class Opened:
+class Opened(Struct, frozen=True):
     """A file whose body is about to come.  ``skip`` bytes come first that the sink has already.
 
     ``restart``: what comes begins at byte 0 and is not known to be the same bytes.  ``complete``: nothing more will come, the
@@ -122,7 +120,7 @@ async def _rest(attempt: Attempt, place: FilePlace, wanted: Wanted, offset: int,
     answered = _said(exchange)
     if _is_part(exchange, offset, None, said.size or _known_size(wanted)) and not said.contradicts(answered):
         await exchange.body.ready()
-        return Opened(attempt, place, exchange, evolve(answered, size=said.size or answered.size))
+        return Opened(attempt, place, exchange, replace(answered, size=said.size or answered.size))
     whole = _UNSATISFIED.fullmatch(exchange.header("content-range") or "")
     if exchange.status == 416 and whole is not None and int(whole[1]) == offset and wanted.digest is not None:
         return Opened(attempt, place, exchange, answered, complete=True)
@@ -142,7 +140,7 @@ async def _from_start(
     if exchange.codings:
         beginning = await exchange.body.beginning(BEGINNING)
         likely, *others = _readings(exchange, wanted, beginning)
-        answered = evolve(answered, layers=likely, size=_known_size(wanted) if likely else answered.size)
+        answered = replace(answered, layers=likely, size=_known_size(wanted) if likely else answered.size)
     _check_length(exchange, wanted, answered)
     if not offset:
         return Opened(attempt, place, exchange, answered, others=others)
@@ -253,7 +251,7 @@ async def _read_otherwise(opened: Opened, wanted: Wanted) -> Opened:
     if not _is_whole(exchange):
         raise Failed(f"answered {exchange.status} to a second request for {wanted.name}")
     likely, *others = opened.others
-    said = evolve(_said(exchange), layers=likely, size=_known_size(wanted) if likely else _size(exchange))
+    said = replace(_said(exchange), layers=likely, size=_known_size(wanted) if likely else _size(exchange))
     return Opened(opened.attempt, opened.place, exchange, said, others=others)
 
 

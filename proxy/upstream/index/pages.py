@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from urllib.parse import quote
 
-from attrs import evolve
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from proxy.interfaces import IOffload
@@ -155,7 +155,7 @@ async def _ask(
                 coding = (exchange.header("content-encoding") or "")[:100]
                 raise Failed(f"sent no project page{f' (Content-Encoding: {coding})' if coding else ''}: {error}") from error
         head = head_of(upstream.name, url, exchange, now, digest, page.meta_extra.get("_last-serial"), len(body))
-        return PageFound(Record(evolve(head, content_type=content_type), body), page)
+        return PageFound(Record(replace(head, content_type=content_type), body), page)
 
     return await ask_conditionally(attempt, upstream.name, url, accept, known, found, now)
 

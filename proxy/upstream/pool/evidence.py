@@ -25,7 +25,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from proxy.core.amounts import duration
 from proxy.core.bounded import BoundedTable
@@ -71,23 +71,20 @@ class State(enum.Enum):
 _UP, _ALL_WELL = State.UP, Condition.UP
 
 
-@frozen(slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why a request may not go out now, and for how many seconds."""
 
     reason: str
     seconds: float
 
 
-@frozen(slots=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """Leave to send one request.  ``probe``: its outcome decides whether the origin is up again."""
 
     probe: bool = False
 
 
-@define(slots=True)
-class _Url:
+class _Url(Struct):
     failures: int = 0
     rest_until: float = 0.0
     #: When it may be asked all the same by who insists.
@@ -95,27 +92,25 @@ class _Url:
     reason: str = ""
 
 
-@define(slots=True)
-class _Address:
+class _Address(Struct):
     failures: int = 0
     rest_until: float = 0.0
     #: Whether it accepted no connection.
     unreachable: bool = False
 
 
-@define(slots=True)
-class _Origin:
+class _Origin(Struct):
     """The breaker of one origin."""
 
     state: State = State.UP
     #: The last different URLs, oldest first: when, and whether it worked.
-    outcomes: OrderedDict[str, tuple[float, bool]] = field(factory=OrderedDict)
+    outcomes: OrderedDict[str, tuple[float, bool]] = field(default_factory=OrderedDict)
     #: Different URLs that got no answer at all since the last answer.
-    unanswered: set[str] = field(factory=set)
+    unanswered: set[str] = field(default_factory=set)
     #: Different URLs that another upstream answered first, since the last answer.
-    overtaken: set[str] = field(factory=set)
+    overtaken: set[str] = field(default_factory=set)
     #: URLs that answered 429, and when.
-    throttled: OrderedDict[str, float] = field(factory=OrderedDict)
+    throttled: OrderedDict[str, float] = field(default_factory=OrderedDict)
     #: The known addresses of its host.
     addresses: tuple[str, ...] = ()
     pauses: int = 0
@@ -123,8 +118,8 @@ class _Origin:
     #: A majority of failures that is to be confirmed by a page that is known to work.
     doubted: bool = False
     #: URLs that were probes in vain since it is down, and those that were refused meanwhile.
-    probed: set[str] = field(factory=set)
-    refused: OrderedDict[str, float] = field(factory=OrderedDict)
+    probed: set[str] = field(default_factory=set)
+    refused: OrderedDict[str, float] = field(default_factory=OrderedDict)
     last_failure: str | None = None
     last_failure_at: float | None = None
     last_answer_at: float | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from msgspec import Struct, field
 
 from proxy.errors import DigestMismatch
 from proxy.model import Wanted
@@ -28,20 +28,19 @@ PROGRESS = 4096
 MOST_BEGINNINGS = 3
 
 
-@define
-class _Download:
+class _Download(Struct):
     """One file on its way: where it can still be had, and what came from where."""
 
     wanted: Wanted
     sink: Any
-    left: list[Upstream] = field(factory=list)
-    breaks: dict[str, int] = field(factory=dict)
+    left: list[Upstream] = field(default_factory=list)
+    breaks: dict[str, int] = field(default_factory=dict)
     #: What each upstream said of the file that it began to send.
-    said: dict[str, Said] = field(factory=dict)
+    said: dict[str, Said] = field(default_factory=dict)
     #: Whose bytes the sink has; "" are those of an earlier run.
-    sources: set[str] = field(factory=set)
+    sources: set[str] = field(default_factory=set)
     #: Those who cannot go on with what is here, and may have the file all the same.
-    unfit: list[Upstream] = field(factory=list)
+    unfit: list[Upstream] = field(default_factory=list)
     beginnings: int = 0
     #: Bytes have left behind which nobody can go on.
     spent: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.bounded import BoundedTable
 from proxy.interfaces import IOffload
@@ -24,8 +24,7 @@ _REMEMBERED_FOR = 300.0
 _MEMORY, _ENTRY = 64 * MIB, 500
 
 
-@frozen
-class _Listed:
+class _Listed(Struct, frozen=True):
     """One upstream's page: its files by name."""
 
     url: str

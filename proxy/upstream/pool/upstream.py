@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 
@@ -46,8 +46,7 @@ TOO_LONG = 4.0
 _PROBE_WAIT = 2.0
 
 
-@frozen
-class UpstreamState:
+class UpstreamState(Struct, frozen=True):
     """What operators see of one upstream.  Times are seconds (since the epoch where they are points in time)."""
 
     name: str
