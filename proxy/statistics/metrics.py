@@ -12,7 +12,6 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 
-from msgspec import Struct
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
@@ -73,13 +72,20 @@ _WRONG: Mapping[Incident, d.DigestKind] = {
 }
 
 
-class Snapshot(Struct, Collector, frozen=True, eq=False):
+class Snapshot(Collector):
     """All figures at one moment."""
 
-    answered: AnswerTally
-    figures: Mapping[d.Definition, Mapping[Labels, float]]
-    times: Mapping[d.Definition, Mapping[Labels, Buckets]]
-    of_the_process: CollectorRegistry
+    def __init__(
+        self,
+        answered: AnswerTally,
+        figures: Mapping[d.Definition, Mapping[Labels, float]],
+        times: Mapping[d.Definition, Mapping[Labels, Buckets]],
+        of_the_process: CollectorRegistry,
+    ) -> None:
+        self.answered = answered
+        self.figures = figures
+        self.times = times
+        self.of_the_process = of_the_process
 
     def collect(self) -> Iterator[Metric]:
         """All families: those of our own, and those of the process as it is by then."""
