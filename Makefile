@@ -2,6 +2,7 @@
 # make test   lint, types and tests; make suite: the tests alone; make suite-on-newest: a share of them on the newest Python of this machine
 # make docs   build the documentation as a site, into build/site
 # make bench  measure beside nginx and other proxies, which are put into build/bench-environments first
+# make drills   fire and clear each alert with a real Prometheus, and restore lost data directories, in about five minutes
 # make test-clients   install through the proxy with pip, uv, poetry and all others known, which are put into .venv-clients first
 #
 # PYTHON=python3.12 make test   uses another Python (3.11 or later); VENV=dir puts the virtual environment elsewhere.
@@ -23,7 +24,7 @@ ON_NEWEST = habits floors names ranges freshness policy wheels sdists completene
     simple_render simple_projects heads hot lanes channel connection routes bounded flight offload evidence spool spool_states stores versioned ledger \
     twisted_internals service_pages service_files
 
-.PHONY: run test suite suite-on-newest test-clients lint types docs bench system-packages clean
+.PHONY: run test suite suite-on-newest test-clients drills lint types docs bench system-packages clean
 
 run: $(VENV)/installed
 	exec $(BIN)/pypiproxy serve $(ARGS)
@@ -45,6 +46,10 @@ suite-on-newest:
 
 test-clients: $(VENV)/installed-test
 	$(BIN)/python -m pytest --durations=10 tests/clients $(ARGS)
+
+# Most of the time is spent waiting, so several run at once.
+drills: $(VENV)/installed-test system-packages
+	$(BIN)/python -m pytest --numprocesses 3 --dist load tests/drills $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -77,7 +82,7 @@ system-packages: $(BIN)/python
 	            slapd ldap-utils libldap2-dev libsasl2-dev; \
 	    else false; fi; \
 	} || echo "slapd or the headers of OpenLDAP are not here and could not be installed (Debian: apt install slapd libldap2-dev libsasl2-dev)"
-	@command -v promtool >/dev/null || { \
+	@command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; \
 	    else false; fi; \

@@ -58,14 +58,8 @@ _EVENTS = """
 _FOOT = """
 ## Alerts
 
-| expression | meaning |
-|---|---|
-| `pypiproxy_degraded > 0` | Something is wrong while builds are served ([reasons](disk.md#when-the-disk-fails)). |
-| `pypiproxy_upstream_up == 0` | No address of an upstream answers. What is cached is served. |
-| `increase(pypiproxy_digest_mismatches_total{kind="stored"}[1d]) > 0` | The disk damages files. |
-| `increase(pypiproxy_digest_mismatches_total{kind="page"}[1d]) > 0` | An upstream replaced a file. |
-| `rate(pypiproxy_requests_total{status="503"}[5m]) > 0` | Clients requested what is not cached and cannot be fetched. |
-| `pypiproxy_certificate_expiry_timestamp_seconds - time() < 14 * 86400` | A certificate expires within two weeks. |
+[conf/prometheus/alerts.yml](../conf/prometheus/alerts.yml) has alert rules, and the [runbook](runbook.md) describes for each
+what it means and what to do. A dashboard is in `conf/grafana/` ([Monitoring](operations.md#monitoring)).
 
 This page is generated from the definitions in the code (`python -m tests.support.metrics_page`).
 """
