@@ -14,7 +14,7 @@ project = "pypiproxy"
 author = "pypiproxy maintainers"
 extensions = ["myst_parser"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md"]
+include_patterns = ["*.md", "docs/*.md", "docs/*/*.md"]
 exclude_patterns = [".*", "bench", "build", "conf", "dist", "proxy", "tests", "twisted"]
 nitpicky = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -14,7 +15,7 @@ from msgspec import Struct
 
 from tests.support.process import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 _MARKER = re.compile(r"<!-- (not run: .+|(?:while no proxy runs)?(?:; )?(?:exit status (\d+))?) -->\s*")
 
@@ -50,15 +51,33 @@ def tokens(page: Path) -> list[Token]:
 
 def anchors(page: Path) -> set[str]:
     """The names of its headings, as hosting sites and the site's builder make them."""
+    return set(sections(page))
+
+
+def sections(page: Path) -> dict[str, tuple[int, int]]:
+    """The lines of each section, from its heading to the next one of its level, by the name of the heading.
+
+    That of a page's title ends at the next heading.
+    """
     seen: Counter[str] = Counter()
-    found = set()
-    for opening, inline in zip(tokens(page), tokens(page)[1:], strict=False):
-        if opening.type == "heading_open":
-            text = "".join(each.content for each in inline.children or ())
-            name = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
-            found.add(name if not seen[name] else f"{name}-{seen[name]}")
-            seen[name] += 1
+    found: dict[str, tuple[int, int]] = {}
+    headings = [
+        (opening.tag, (opening.map or [0])[0], "".join(each.content for each in inline.children or ()))
+        for opening, inline in zip(tokens(page), tokens(page)[1:], strict=False)
+        if opening.type == "heading_open"
+    ]
+    for number, (level, line, text) in enumerate(headings):
+        name = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        later = (start for other, start, _ in headings[number + 1 :] if other <= level or level == "h1")
+        found[name if not seen[name] else f"{name}-{seen[name]}"] = line, next(later, sys.maxsize)
+        seen[name] += 1
     return found
+
+
+def section(page: Path, anchor: str) -> str:
+    """The text below the heading named *anchor*, with it."""
+    start, end = sections(page)[anchor]
+    return "\n".join(page.read_text("utf-8").splitlines()[start:end])
 
 
 def links(page: Path) -> Iterator[str]:
