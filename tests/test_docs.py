@@ -168,7 +168,7 @@ name = "pypi"
 upstreams = ["pypi"]
 """
 #: Pages that begin with the configuration that they are about.
-CONFIGURED = ("docs/private-projects.md", "docs/hosted-indexes.md")
+CONFIGURED = ("docs/private-projects.md", "docs/hosted-indexes.md", "docs/tutorial.md")
 
 
 def configuration(page: Path, url: str) -> str:
