@@ -88,15 +88,23 @@ class Scratch:
 
     async def perform(self, block: Block) -> None:
         """Run the commands of *block*; fails when one of them ends in another way, or prints other things, than it shows."""
-        if block.without_proxy == self._running:
-            await (self._proxy.stop() if self._running else self._proxy.started())
-            self._running = not self._running
+        if not block.without_proxy:
+            await self.serve()
+        elif self._running:
+            await self._proxy.stop()
+            self._running = False
         for command in block.commands:
-            ended = await self._run(self._here(command.text))
+            ended = await self.ended(command.text)
             wanted = block.status if command is block.commands[-1] else 0
             assert ended.status == wanted, f"{block}: {command.text}\n{ended.output}"
             missing = differs(tuple(self._here(line) for line in command.shown), ended.output)
             assert missing is None, f"{block}: {command.text}\nshows: {missing}\nprints:\n{ended.output}"
+
+    async def serve(self) -> None:
+        """Start the proxy, unless it runs."""
+        if not self._running:
+            await self._proxy.started()
+            self._running = True
 
     def _here(self, text: str) -> str:
         """*text* with the ports of this test, and the proxy that `warm` would find at its own port without being told."""
@@ -106,8 +114,9 @@ class Scratch:
             text = re.sub(r"pypiproxy warm (?!.*--(proxy|config|data-dir))", rf"\g<0>--proxy {self._proxy.base} ", text)
         return text
 
-    async def _run(self, text: str) -> Ended:
-        return await run(["/bin/sh", "-c", text], self._env, self.place)
+    async def ended(self, text: str) -> Ended:
+        """How the command *text* ends."""
+        return await run(["/bin/sh", "-c", self._here(text)], self._env, self.place)
 
     def end(self) -> None:
         """End what a page has started and, because its block failed, not ended."""
