@@ -82,6 +82,11 @@ system-packages: $(BIN)/python
 	            slapd ldap-utils libldap2-dev libsasl2-dev; \
 	    else false; fi; \
 	} || echo "slapd or the headers of OpenLDAP are not here and could not be installed (Debian: apt install slapd libldap2-dev libsasl2-dev)"
+	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends haproxy; \
+	    else false; fi; \
+	} || echo "haproxy is not here and could not be installed (Debian: apt install haproxy): what needs it is skipped"
 	@command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; \
