@@ -20,15 +20,19 @@ from proxy.cli import COMMANDS, main
 from tests.support import certs, wire
 from tests.support.clients import Scratch
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.preloaded import TWISTD
 from tests.support.process import ROOT, ProxyProcess, Running, environment
 from tests.support.wheels import wheel
 
 CONF = ROOT / "conf"
 UNITS = sorted((CONF / "systemd").iterdir())
+#: What lets systemd hold the port: a unit, and an addition to that of the service.
+SOCKET, DROP_IN = CONF / "systemd-socket" / "pypiproxy.socket", CONF / "systemd-socket" / "socket.conf"
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 ANALYZE = shutil.which("systemd-analyze")
+ACTIVATE = shutil.which("systemd-socket-activate")
 
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not here (Debian: apt install systemd)")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not here (Debian: apt install nginx)")
@@ -75,6 +79,45 @@ def test_systemd_has_nothing_to_say_about_the_units(installed: Path) -> None:
 
 
 @needs_systemd
+def test_systemd_has_nothing_to_say_when_it_holds_the_port(installed: Path) -> None:
+    folder = installed / "pypiproxy.service.d"
+    folder.mkdir()
+    shutil.copy(SOCKET, installed)
+    text = DROP_IN.read_text("utf-8").replace("/opt/pypiproxy/bin/", f"{installed}/")
+    paths = [str(installed / name) for name in ("pypiproxy.service", "pypiproxy.socket")]
+    command = [str(ANALYZE), "verify", "--man=no", *paths]
+    for written, said in ((text.replace("After=", "Afterwards="), "Unknown key 'Afterwards'"), (text, "")):
+        (folder / "socket.conf").write_text(written, "utf-8")
+        verified = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (verified.returncode, verified.stdout) == (0, "")
+        assert verified.stderr == "" if said == "" else said in verified.stderr  # so the addition is read
+
+
+@pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not here (Debian: apt install systemd)")
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_comes_before_the_proxy_is_answered_when_systemd_holds_the_port(tmp_path: Path) -> None:
+    """With the command line of the drop-in, started by the connection."""
+    (line,) = re.findall(r"^ExecStart=/opt/pypiproxy/bin/twistd (.*)$", DROP_IN.read_text("utf-8"), re.MULTILINE)
+    unit = (CONF / "systemd" / "pypiproxy.service").read_text("utf-8")
+    assert f"ExecStart=/opt/pypiproxy/bin/twistd {line.partition(' --listen ')[0]}\n" in unit
+    (tmp_path / "pypiproxy.toml").write_text('[server]\nlisten = ["127.0.0.1:1"]\n', "utf-8")
+    line = line.replace("/etc/pypiproxy/", f"{tmp_path}/").replace("/var/lib/pypiproxy", str(tmp_path / "data"))
+    port = free_port()
+    activate = [str(ACTIVATE), f"--listen=127.0.0.1:{port}", "--fdname=pypiproxy.socket", f"--setenv=PYTHONPATH={ROOT}"]
+    service = Running().spawn([*activate, sys.executable, *TWISTD, *line.split()], environment(tmp_path), tmp_path)
+    try:
+        await service.until(lambda: "Listening on" in service.output, 60.0)
+        assert "serving on" not in service.output
+        assert (await wire.fetch(port, "/-/live")).status == 200
+        await service.until(lambda: f"serving on http://127.0.0.1:{port}/" in service.output, 60.0)
+        service.signal(signal.SIGTERM)
+        await service.end()
+    finally:
+        service.signal(signal.SIGKILL)
+        await service.end()
+
+
+@needs_systemd
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
 def test_the_services_are_exposed_to_little(unit: Path) -> None:
     command = [str(ANALYZE), "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]
@@ -82,7 +125,7 @@ def test_the_services_are_exposed_to_little(unit: Path) -> None:
     assert rated.returncode == 0, rated.stdout[-300:] + rated.stderr
 
 
-@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [*SERVICES, DROP_IN], ids=lambda unit: unit.name)
 def test_the_services_call_commands_that_exist(unit: Path) -> None:
     found = list(commands_in(unit.read_text("utf-8")))
     assert found
