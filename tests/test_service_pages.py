@@ -172,7 +172,7 @@ async def test_a_refused_connection_and_a_restart_cost_no_warm_page(six: FakeUps
 
 @pytest_twisted.ensureDeferred
 async def test_two_hundred_askers_of_a_cold_page_cause_one_upstream_request(six: FakeUpstream, run: Start) -> None:
-    proxy = await run(six)
+    proxy = await run(upstream_settings(six.url, "up0", first_byte_timeout=60.0))  # two hundred connections take their time
     gate = six.hold("/simple/six/")
     clients = [await proxy.connect("/simple/six/", Accept=JSON) for _ in range(200)]
     await six.arrived("/simple/six/")
