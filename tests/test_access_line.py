@@ -28,13 +28,21 @@ def line(**changes: Any) -> str:
         "cache": "hit",
         "agent": PIP,
         "cut": "",
+        "request_id": "0a1b2c3d-000001",
     }
     return short(**fields | changes)
 
 
 def test_it_has_one_field_each_and_the_agent_last() -> None:
     assert line() == "2026-11-26T20:11:38+0000 10.20.30.40 GET /simple/six/ 200 12.3kB 3.4ms hit pip/26.3 py3.11"
-    assert line(cut=" cut off").endswith(" hit cut off pip/26.3 py3.11")
+    assert line(cut=" cut off").endswith(" hit cut off pip/26.3 py3.11 id=0a1b2c3d-000001")
+
+
+def test_an_error_has_the_id_of_its_request() -> None:
+    assert line(status=404, cache="not-found").endswith(" not-found pip/26.3 py3.11 id=0a1b2c3d-000001")
+    longest = line(status=503, cache="upstream-failed", target="/simple/" + "x" * 200 + "/")
+    assert longest.endswith(" upstream-failed pip/26.3 py3.11 id=0a1b2c3d-000001")
+    assert len(longest) <= WIDTH + 16
 
 
 @given(

@@ -66,7 +66,7 @@ async def test_programs_get_the_same_problem_as_ever(upstream: FakeUpstream, run
     assert reply.body == (
         b'{"type":"urn:pypiproxy:problem:not-found","title":"Not found","status":404,'
         b'"detail":"/nothing: there is nothing at this path; indexes are at /simple/ and /index/NAME/simple/",'
-        b'"code":"not-found"}'
+        b'"code":"not-found","request_id":"%b"}' % reply.headers["x-request-id"].encode()
     )
     assert {"vary", "content-security-policy"}.isdisjoint(reply.headers)
 

@@ -146,7 +146,7 @@ def test_what_is_no_request_is_refused_by_either_way_to_an_answer(expected: int,
 def test_the_host_of_an_absolute_target_goes_before_the_field(target: bytes, seen: bytes, host: bytes | None) -> None:
     head = heads.read(with_start(b"GET " + target + b" HTTP/1.1"))
     assert (head.target, head.host) == (seen, host)
-    ask = asked(head, Caller("192.0.2.1", ANONYMOUS), NoRoute(""), 0.0, secure=False, body=None)
+    ask = asked(head, Caller("192.0.2.1", ANONYMOUS), NoRoute(""), "id", 0.0, secure=False, body=None)
     assert ask.target.encode() == seen
     assert ask.headers == {"host": (host or b"proxy.example").decode()}
     assert "secret" not in repr(ask)
@@ -192,8 +192,9 @@ def answered(farm: Farm, raw: bytes) -> bytes:
 
 
 def same(answer: bytes) -> list[bytes]:
-    """The lines of *answer* but the time, in no order."""
-    return sorted(line for line in answer.split(b"\r\n") if not line.startswith(b"Date: "))
+    """The lines of *answer* but the time and the id, in no order."""
+    lines = re.sub(rb'(?<="request_id":")[^"]*', b"", answer).split(b"\r\n")
+    return sorted(line for line in lines if not line.startswith((b"Date: ", b"X-Request-ID: ")))
 
 
 @given(requests())

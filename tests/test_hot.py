@@ -120,6 +120,8 @@ class HotRequestsTests(SynchronousTestCase):
             self.transport.clear()
             self.send(request("/hot/a"))
             answers.append(sorted(self.transport.value().split(b"\r\n")))
+        (own,) = [each for each in answers[0] if each.startswith(b"X-Request-ID: ")]
+        answers[0].remove(own)  # the routed one has an id, which is not that of others
         self.assertEqual(self.farm.routed, ["/hot/a"])
         self.assertEqual(answers[0], answers[1])
         self.assertEqual(answers[1], answers[2])

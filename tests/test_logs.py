@@ -41,7 +41,7 @@ REQUEST = {
     "log_namespace": logs.ACCESS,
     "log_level": LogLevel.info,
     "log_time": 0.0,
-    "log_format": '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}',
+    "log_format": '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut} {request_id}',
     "client": "127.0.0.1",
     "method": "GET",
     "path": "/simple/six/",
@@ -51,6 +51,7 @@ REQUEST = {
     "cache": "hit",
     "agent": r"pip/26.3 {\x22python\x22:\x223.11.7\x22}",
     "cut": "",
+    "request_id": "0a1b2c3d-000001",
 }
 
 
@@ -274,7 +275,9 @@ def test_by_default_a_request_is_a_short_line_and_twisted_keeps_its_insides_to_i
 
 def test_a_request_in_full_keeps_everything(capsys: pytest.CaptureFixture[str]) -> None:
     request = written(capsys, access="full").splitlines()[0]
-    assert request.endswith(r'127.0.0.1 GET /simple/six/ 200 12 0.012 hit "pip/26.3 {\x22python\x22:\x223.11.7\x22}"')
+    assert request.endswith(
+        r'127.0.0.1 GET /simple/six/ 200 12 0.012 hit "pip/26.3 {\x22python\x22:\x223.11.7\x22}" 0a1b2c3d-000001'
+    )
 
 
 @pytest.mark.parametrize("access", ["short", "full"])
@@ -282,6 +285,7 @@ def test_json_keeps_everything_as_the_client_sent_it(capsys: pytest.CaptureFixtu
     request = json.loads(written(capsys, form="json", access=access).splitlines()[0])
     assert request["agent"] == 'pip/26.3 {"python":"3.11.7"}'
     assert (request["path"], request["bytes"], request["seconds"]) == ("/simple/six/", 12, 0.0123)
+    assert request["request_id"] == "0a1b2c3d-000001"
 
 
 def test_the_message_of_a_request_in_json_is_the_line_that_text_has(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The short form of a line in the access log: one request on some 120 characters.
 
-``TIME CLIENT METHOD PATH STATUS SIZE DURATION CACHE [cut off] AGENT``.  Fields contain no space.  Text from clients is
+``TIME CLIENT METHOD PATH STATUS SIZE DURATION CACHE [cut off] AGENT [id=ID]``.  Fields contain no space.  The id of a request
+is shown where its client has reason to complain.  Text from clients is
 printable ASCII when it arrives here; spaces in it are escaped, so that it cannot pass itself off as other fields.
 
 What requests have in common is remembered: such a line is written for each of some ten thousand requests per second.
@@ -13,10 +14,12 @@ from functools import lru_cache
 
 from proxy.core.amounts import duration, size
 
-#: Characters on a line, unless the address of the client is a long one.
+#: Characters on a line, unless the address of the client is a long one, or the line has an id.
 WIDTH = 120
 #: The shortest a path is made, and the longest an agent and a method may be.
 _LEAST_PATH, _MOST_AGENT, _MOST_METHOD = 24, 24, 8
+#: The statuses from which on an answer is an error.
+_ERRORS = 400
 #: What is read of an agent, and the longest target that is remembered (characters).
 _MOST_READ = 1024
 
@@ -30,7 +33,17 @@ _PYTHON_AS_PRODUCT = re.compile(r"\b[CcPp][Pp]?y[Tt]hon/(\d+\.\d+)", re.ASCII)
 
 
 def short(
-    time: str, client: str, method: str, target: str, status: int, sent: int, seconds: float, cache: str, agent: str, cut: str
+    time: str,
+    client: str,
+    method: str,
+    target: str,
+    status: int,
+    sent: int,
+    seconds: float,
+    cache: str,
+    agent: str,
+    cut: str,
+    request_id: str,
 ) -> str:
     """The line, without its end.  *cut* is empty, or `` cut off`` for an answer whose client did not get all of it."""
     if len(method) > _MOST_METHOD:
@@ -39,6 +52,8 @@ def short(
         method = method.replace(" ", "_")
     before = f"{time} {client} {method} "
     after = f" {status} {_size(sent)} {_duration(round(seconds, 4))} {cache}{cut} {short_agent(agent[:_MOST_READ])}"
+    if cut or status >= _ERRORS:
+        after = f"{after} id={request_id}"
     room = max(_LEAST_PATH, WIDTH - len(before) - len(after))
     # What is longer would make what is remembered large.
     path = short_path(target, room) if len(target) <= _MOST_READ else short_path.__wrapped__(target, room)

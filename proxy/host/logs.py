@@ -26,6 +26,7 @@ from zope.interface import implementer
 from proxy.core.access_line import short
 from proxy.errors import ConfigError
 from proxy.host.logfile import LogFile
+from proxy.mechanism.request_ids import current_request_id
 
 _log = Logger()
 
@@ -109,6 +110,7 @@ def _short(event: LogEvent, time: str) -> str:
         event["cache"],
         event["agent"],
         event["cut"],
+        event["request_id"],
     )
 
 
@@ -117,9 +119,14 @@ def text_line(event: LogEvent) -> str:
     if event.get("log_namespace") == ACCESS:
         return (
             f"{_timestamp(int(event['log_time']))} [{ACCESS}#info] {event['client']} {event['method']} {event['path']} "
-            f'{event["status"]} {event["bytes"]} {event["seconds"]:.3f} {event["cache"]} "{event["agent"]}"{event["cut"]}\n'
+            f'{event["status"]} {event["bytes"]} {event["seconds"]:.3f} {event["cache"]} "{event["agent"]}"{event["cut"]} '
+            f"{event['request_id']}\n"
         )
-    return (formatEventAsClassicLogText(event) or "").translate(_ESCAPED)
+    text = formatEventAsClassicLogText(event) or ""
+    if (request_id := event.get("request_id")) is not None:
+        message, end, traceback = text.partition("\n")
+        text = f"{message} (request {request_id}){end}{traceback}"
+    return text.translate(_ESCAPED)
 
 
 @lru_cache(maxsize=2)
@@ -154,8 +161,8 @@ class Out(Protocol):
 class LogLines:
     """Writes events of *level* and above to *out* as lines made by *line*, many with one system call while the reactor runs.
 
-    Requests are written if *access* says so, whatever the level.  Lines that cannot be written (the disk is full) are dropped;
-    the first one that can be says how many.
+    Requests are written if *access* says so, whatever the level.  What is logged by work for a request has the id of that.
+    Lines that cannot be written (the disk is full) are dropped; the first one that can be says how many.
     """
 
     def __init__(
@@ -177,6 +184,8 @@ class LogLines:
                 return
         elif level in self._below or (self._level is not LogLevel.debug and _is_internal(event)):
             return
+        elif (request_id := current_request_id.get()) and "request_id" not in event:
+            event = {**event, "request_id": request_id}
         self._waiting.append(self._line(event))
         if level in _SOON or not self._reactor.running or not isInIOThread():
             self.flush()

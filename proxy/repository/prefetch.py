@@ -14,6 +14,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from functools import partial
 from itertools import islice
 
@@ -97,7 +98,7 @@ class Prefetch:
         self._willing = willing
         self._reserved = reserved
         self._running: dict[object, Deferred[None]] = {}
-        self._waiting: deque[tuple[object, Callable[[], Awaitable[None]]]] = deque()
+        self._waiting: deque[tuple[object, Context, Callable[[], Awaitable[None]]]] = deque()
         self._filling = False
         self._at_once = _AT_ONCE
         self._tracks: BoundedTable[tuple[str, str], _Track] = BoundedTable(
@@ -191,7 +192,7 @@ class Prefetch:
 
     def _start(self, key: object, run: Callable[[], Awaitable[None]]) -> None:
         if len(self._waiting) < _MOST_WAITING:
-            self._waiting.append((key, run))
+            self._waiting.append((key, copy_context(), run))
             self._fill()
 
     def _fill(self) -> None:
@@ -204,9 +205,9 @@ class Prefetch:
                 if not self._running:
                     self._waiting.clear()  # nothing would come back to it
                 break
-            key, run = self._waiting.popleft()
+            key, context, run = self._waiting.popleft()
             if key not in self._running:
-                running = self._running[key] = Deferred.fromCoroutine(self._quietly(run))
+                running = self._running[key] = context.run(Deferred.fromCoroutine, self._quietly(run))
                 running.addBoth(self._ended, key)
                 swallow(running)
         self._filling = False

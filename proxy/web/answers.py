@@ -36,6 +36,8 @@ class Ask(Struct, frozen=True):
     head: RequestHead
     #: Who asks, and from where.
     caller: Caller
+    #: What it is called in the log, in its answer, and upstream (:mod:`proxy.mechanism.request_ids`).
+    request_id: str
     #: When its answer has to have begun, in seconds of the reactor's clock; a body that is still coming defers it.
     deadline: float
     #: Whether it came over TLS.

@@ -233,7 +233,7 @@ class Channel(Protocol):
         """Let *answer* give a response to the request *head*, which takes more than one write."""
         self._closes = head.closes
         self._happened(ConnectionEvent.ASKED)
-        self._response = response = self.site.front.response(head, self)
+        self._response = response = self.site.front.response(head, self._caller, self)
         work = answer(response)
         if self._response is response:  # it is not complete yet
             self._work = work
@@ -242,7 +242,7 @@ class Channel(Protocol):
         """Answer *error* and end the connection.  Without a *head* nobody knows who asks."""
         if head is None:
             self._caller = self._connected
-        self.write(self.site.front.turn_away(error, head, self._caller.address))
+        self.write(self.site.front.turn_away(error, head, self._caller))
         self._happened(ConnectionEvent.CUT_SHORT)
 
     # -- answers

@@ -26,6 +26,11 @@ class Encoded(Struct, frozen=True):
     __repr__ = repr_without("head")
 
 
+def with_request_id(head: bytes, request_id: str) -> bytes:
+    """*head*, made by `encoded_head`, with the id of the request that it answers."""
+    return b"%bX-Request-ID: %b\r\n\r\n" % (head[:-2], request_id.encode("ascii"))
+
+
 def encoded_head(answer: Answer, via: str, *, chunked: bool = False, close: bool = False) -> bytes:
     """The head of *answer* with the empty line.  *via* is this instance's pseudonym.
 

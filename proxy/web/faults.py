@@ -63,7 +63,11 @@ def error_page(error: ProxyError, plain: Answer, ask: Ask) -> Answer:
         ),
         main_element(tags.h2("What happened"), *_happened(error), tags.h2("What to do"), tags.p(advice)),
         tags.footer(
-            f"pypiproxy {__version__} · ", hyperlink(up, "start page"), " · ", hyperlink(f"{up}-/", "health and metrics")
+            f"pypiproxy {__version__} · ",
+            hyperlink(up, "start page"),
+            " · ",
+            hyperlink(f"{up}-/", "health and metrics"),
+            f" · request {ask.request_id}",
         ),
     )
 

@@ -32,8 +32,8 @@ def soon() -> int:
     return random.choice((1, 2))  # noqa: S311  # spreads clients, no secret
 
 
-def problem(error: ProxyError, retry_after: Callable[[], int] = soon) -> Answer:
-    """The answer for *error*; *retry_after* draws the seconds in ``Retry-After``.
+def problem(error: ProxyError, request_id: str = "", retry_after: Callable[[], int] = soon) -> Answer:
+    """The answer for *error*, which the request *request_id* has met; *retry_after* draws the seconds in ``Retry-After``.
 
     It is never to be cached: an outage must not outlive itself.
     """
@@ -45,6 +45,8 @@ def problem(error: ProxyError, retry_after: Callable[[], int] = soon) -> Answer:
         "detail": detail,
         "code": error.code,
     }
+    if request_id:
+        members["request_id"] = request_id
     if isinstance(error, UpstreamFailed):
         members["attempts"] = [
             {"upstream": attempt.upstream, "reason": attempt.reason, "seconds": round(attempt.elapsed, 3)}

@@ -20,7 +20,7 @@ from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Body, FileBody, StreamBody, close_body
-from proxy.web.encoding import BODILESS, encoded_head
+from proxy.web.encoding import BODILESS, encoded_head, with_request_id
 from proxy.web.patience import Patience
 from proxy.web.sender import Transfer
 from proxy.web.sending import CopySender, Displaced, SendfileSender
@@ -53,7 +53,7 @@ class Outlet(Displaced, Protocol):
 
 @implementer(IConsumer)
 class Response:
-    """The answer to one request.  *path* is for the log; *minor* is the client's version, ``1.``\\ *minor*."""
+    """The answer to the request *request_id*.  *path* is for the log; *minor* is the client's version, ``1.``\\ *minor*."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Response:
         reactor: IReactorTime,
         offload: IOffload,
         *,
+        request_id: str,
         path: str,
         to_head: bool,
         minor: int,
@@ -80,6 +81,7 @@ class Response:
         self._chunked = False
         #: Whether nothing more is sent: the client has left, or its connection is aborted.
         self._aborted = False
+        self.request_id = request_id
         self.began = reactor.seconds()
         #: When the first byte was sent, in seconds after the request; ``None``: none was.
         self.first_byte: float | None = None
@@ -109,6 +111,7 @@ class Response:
                 head = encoded
             else:
                 head = encoded_head(answer, via, chunked=self._chunked, close=last)
+            head = with_request_id(head, self.request_id)
             self.first_byte = self._reactor.seconds() - self.began
             if bodiless:
                 channel.write(head)
@@ -205,7 +208,10 @@ class Response:
     def _stalled(self) -> None:
         self._stall = None
         _errors.info(
-            "{path}: client took no byte for {patience} and is dropped", path=self._path, patience=duration(self._stall_timeout)
+            "{path}: client took no byte for {patience} and is dropped",
+            path=self._path,
+            patience=duration(self._stall_timeout),
+            request_id=self.request_id,
         )
         self.abort()
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import sys
-import time
 from collections.abc import Awaitable, Callable, Hashable
+from contextvars import copy_context
 from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel, globalLogPublisher
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
@@ -25,13 +25,15 @@ from proxy.core.warming import AGENT, WORD, is_warming
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder, IVisits
 from proxy.mechanism.flight import Routine
+from proxy.mechanism.request_ids import RequestIds, current_request_id
 from proxy.mechanism.waiters import Waiters
 from proxy.mechanism.waiting import WaitingRequest, WaitingRoom, waiting
 from proxy.statistics.recorders import UNRECORDED
+from proxy.web.access_log import log_request
 from proxy.web.answers import Answer, Ask, agent_of, printable
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller, Callers, is_from_here
-from proxy.web.encoding import encoded_head
+from proxy.web.encoding import encoded_head, with_request_id
 from proxy.web.faults import error_page
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit, HotRequests
@@ -43,9 +45,6 @@ from proxy.web.sharing import Leader, Sharing
 from proxy.web.subjects import subject_of
 from proxy.web.visitors import wants_html
 
-#: The access log is published without a Logger, which spends more on each line than all else does (on checking its level).
-_ACCESS, _INFO = "proxy.access", LogLevel.info
-_LINE = '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut}'
 _errors = Logger(namespace="proxy.web")
 
 #: Answers a request.  Raises ProxyError.
@@ -69,7 +68,8 @@ class Front:
     """The whole site: *answer* answers every request that *hot* does not know an answer to.
 
     *space* says where paths lead; *recorder* is told of each response that has ended, *visits* of those of clients that are
-    about something of an index.  In *room* requests wait for upstream (``None``: as many as there are).
+    about something of an index.  In *room* requests wait for upstream (``None``: as many as there are).  *ids* are those of its
+    requests, *access_log* is whether each of them is logged.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class Front:
         recorder: IRecorder = UNRECORDED,
         visits: IVisits = UNRECORDED,
         room: WaitingRoom | None = None,
+        ids: RequestIds | None = None,
+        access_log: bool = True,
     ) -> None:
         self.patience = patience
         self._room = room or WaitingRoom(sys.maxsize, reactor)
@@ -98,6 +100,8 @@ class Front:
         self._via = via
         self._recorder = recorder
         self._visits = visits
+        self._ids = ids or RequestIds()
+        self._access_log = access_log
         self.sharing = Sharing(via)
         self.in_progress = 0
         self._quiet: Waiters[None] = Waiters()
@@ -108,12 +112,13 @@ class Front:
 
     # -- the long way to an answer: a route
 
-    def response(self, head: RequestHead, outlet: Outlet) -> Response:
-        """What will answer *head* on *outlet*."""
+    def response(self, head: RequestHead, caller: Caller, outlet: Outlet) -> Response:
+        """What will answer *head*, which *caller* sends, on *outlet*."""
         return Response(
             outlet,
             self.reactor,
             self._offload,
+            request_id=self._ids.of(head.raw, trusted=caller.vouched_for),
             path=printable(head.target),
             to_head=head.method == b"HEAD",
             minor=head.minor,
@@ -135,12 +140,24 @@ class Front:
         leader = self.sharing.leader(name)
         if leader is not None:
             return self.follow(leader, head, caller, response, secure=secure)
-        ask = asked(head, caller, self._leads(head), self._deadline(), secure=secure, body=body)
+        ask = self._asked(head, caller, response, self._deadline(), secure=secure, body=body)
         if name is not None and ask.header("authorization") is not None and not self.hot.lets_in(ask.route, head, caller):
             name = None  # a wrong credential is answered late, and nobody waits for that but who sent it
         place = ask.route.place._replace(route=RouteLabel.UPLOAD) if head.method == b"POST" else ask.route.place
         about = About(place, subject_of(ask.route))
         return self._begin(self._respond(ask, response, name), head, about, caller, response)
+
+    def _asked(
+        self,
+        head: RequestHead,
+        caller: Caller,
+        response: Response,
+        deadline: float,
+        *,
+        secure: bool,
+        body: RequestBody | None = None,
+    ) -> Ask:
+        return asked(head, caller, self._leads(head), response.request_id, deadline, secure=secure, body=body)
 
     def follow(self, leader: Leader, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
         """Answer *head*, which asks the same as *leader*, if *caller* may have that answer; else as :meth:`serve`."""
@@ -164,12 +181,12 @@ class Front:
         except (CancelledError, LoadShed):
             if response.channel is None:
                 return  # the client has left
-            ask = asked(head, caller, self._leads(head), deadline, secure=secure, body=None)
+            ask = self._asked(head, caller, response, deadline, secure=secure)
             await response.send(self._told(ask, request.refusal()), self._via)
             return
         answer = told.answer.to_one() if told is not None and self.hot.lets_in(leader.route, head, caller) else None
         if told is None or answer is None:
-            await self._respond(asked(head, caller, self._leads(head), deadline, secure=secure, body=None), response)
+            await self._respond(self._asked(head, caller, response, deadline, secure=secure), response)
         else:
             await response.send(answer, self._via, told.head)
 
@@ -185,14 +202,16 @@ class Front:
         self, work: Routine[None], head: RequestHead, about: About, caller: Caller, response: Response
     ) -> Deferred[None]:
         self.in_progress += 1
-        begun = Deferred.fromCoroutine(work)
+        context = copy_context()
+        context.run(current_request_id.set, response.request_id)
+        begun = context.run(Deferred.fromCoroutine, work)
         begun.addErrback(self._failed, response)
         begun.addBoth(self._ended, head, about, caller, response)
         return begun
 
     def _failed(self, failure: Failure, response: Response) -> None:
         """Nobody knows how far *response* has come, so nothing may follow it."""
-        _errors.failure("a response failed", failure)
+        _errors.failure("a response failed", failure, request_id=response.request_id)
         response.abort()
 
     async def _respond(self, ask: Ask, response: Response, name: Hashable | None = None) -> None:
@@ -278,7 +297,9 @@ class Front:
         method, path, agent = _logged(head)
         event = Answered(method, response.status, response.sent, seconds, response.word, about.place, response.first_byte)
         warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
-        self._account(event, about.subject, caller.address, path, agent, cut=response.cut_off, warm=warm)
+        self._account(event, about.subject, caller.address, agent, warm=warm)
+        if self._access_log:
+            log_request(event, caller.address, path, agent, response.request_id, cut=response.cut_off)
         self.in_progress -= 1
         if not self.in_progress:
             self._quiet.wake(None)
@@ -288,38 +309,46 @@ class Front:
     def answered_at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
         """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
         warm = agent == AGENT and is_from_here(caller, raw)
-        self._account(hit.event, hit.subject, caller.address, hit.path, agent, warm=warm)
+        self._account(hit.event, hit.subject, caller.address, agent, warm=warm)
+        if self._access_log:
+            log_request(hit.event, caller.address, hit.path, agent, self._ids.of(raw, trusted=caller.vouched_for))
 
-    def turn_away(self, error: ProxyError, head: RequestHead | None, client: str) -> bytes:
+    def turn_away(self, error: ProxyError, head: RequestHead | None, caller: Caller) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
 
         *head* is ``None`` when there is none that can be read.
         """
         method, path, agent = ("-", "-", "-") if head is None else _logged(head)
         place = None if head is None else self._leads(head).place
-        self._account(Answered(method, error.status, 0, 0.0, error.code, place), None, client, path, agent)
-        return self.refusal(error, bodiless=method == "HEAD")
+        event = Answered(method, error.status, 0, 0.0, error.code, place)
+        request_id = self._ids.of(b"" if head is None else head.raw, trusted=caller.vouched_for)
+        self._account(event, None, caller.address, agent)
+        if self._access_log:
+            log_request(event, caller.address, path, agent, request_id)
+        return self.refusal(error, request_id, bodiless=method == "HEAD")
 
-    def refusal(self, error: ProxyError, *, bodiless: bool = False) -> bytes:
-        """*error* as a whole answer that says that the connection ends with it; without its body when *bodiless*."""
+    def refusal(self, error: ProxyError, request_id: str = "", *, bodiless: bool = False) -> bytes:
+        """*error* as a whole answer that says that the connection ends with it; without its body when *bodiless*.
+
+        Without *request_id* what came is no request.
+        """
         if isinstance(error, LoadShed):
             self._recorder.record(Shed(error.reason))
-        answer = problem(error)
+        answer = problem(error, request_id)
         assert isinstance(answer.body, bytes)
-        return encoded_head(answer, self._via, close=True) + (b"" if bodiless else answer.body)
+        head = encoded_head(answer, self._via, close=True)
+        return (with_request_id(head, request_id) if request_id else head) + (b"" if bodiless else answer.body)
 
     def _account(
         self,
         event: Answered,
         subject: Subject | None,
         client: str,
-        path: str,
         agent: str,
         *,
-        cut: bool = False,
         warm: bool = False,
     ) -> None:
-        """One response has ended: have it recorded, and write its line in the access log.
+        """One response has ended: have it recorded.
 
         A request of *warm* is not one of a client: it is counted as such, whatever its cache status.
         """
@@ -330,28 +359,11 @@ class Front:
         self._recorder.record(counted)
         if subject is not None and not warm:
             self._visits.note(event, subject, client, agent)
-        globalLogPublisher(
-            {
-                "log_namespace": _ACCESS,
-                "log_level": _INFO,
-                "log_time": time.time(),
-                "log_format": _LINE,
-                "client": client,
-                "method": event.method,
-                "path": path,
-                "status": event.status,
-                "bytes": event.size,
-                "seconds": event.seconds,
-                "cache": event.word,
-                "agent": agent,
-                "cut": " cut off" if cut else "",
-            }
-        )
 
 
 def _presented(ask: Ask, error: ProxyError) -> Answer:
     """The answer for *error* in the form that whoever sent *ask* reads: a page for people, else problem JSON."""
-    answer = problem(error)
+    answer = problem(error, ask.request_id)
     return error_page(error, answer, ask) if wants_html(ask) else answer
 
 
@@ -366,8 +378,17 @@ def _shortage(error: Exception) -> Overloaded | None:
     return None
 
 
-def asked(head: RequestHead, caller: Caller, route: Route, deadline: float, *, secure: bool, body: RequestBody | None) -> Ask:
-    """The request with the head *head*, whose path leads to *route*; *deadline* as in `Ask`."""
+def asked(
+    head: RequestHead,
+    caller: Caller,
+    route: Route,
+    request_id: str,
+    deadline: float,
+    *,
+    secure: bool,
+    body: RequestBody | None,
+) -> Ask:
+    """The request with the head *head*, whose path leads to *route*; *request_id* and *deadline* as in `Ask`."""
     raw, _, query = head.target.partition(b"?")
     headers: dict[str, str] = {}
     for each, value in head.fields:
@@ -378,7 +399,7 @@ def asked(head: RequestHead, caller: Caller, route: Route, deadline: float, *, s
     if head.host is not None:
         headers.setdefault("host", head.host.decode("latin-1"))
     method, path = printable(head.method), printable(raw)
-    return Ask(method, route, path, printable(query), headers, head, caller, deadline, secure, body)
+    return Ask(method, route, path, printable(query), headers, head, caller, request_id, deadline, secure, body)
 
 
 def _logged(head: RequestHead) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ from twisted.web.http_headers import Headers
 from proxy.core.amounts import duration
 from proxy.interfaces import Clock
 from proxy.mechanism.flight import swallow
+from proxy.mechanism.request_ids import current_request_id
 from proxy.mechanism.rotating import Observing, Rotating
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
@@ -309,6 +310,8 @@ class HttpClient:
             sent = Headers({name.encode("ascii"): [_on_the_wire(value)] for name, value in fields.items()})
             with self._identity.asking(self._settings.name) as via:
                 sent.setRawHeaders("Via", [via])
+                if request_id := current_request_id.get():
+                    sent.setRawHeaders("X-Request-ID", [request_id])
                 request = agent.request(asked.method.encode("ascii"), target, sent)
 
                 def take_away(why: Failed) -> None:
