@@ -18,8 +18,6 @@ from proxy.core.amounts import duration, size
 WIDTH = 120
 #: The shortest a path is made, and the longest an agent and a method may be.
 _LEAST_PATH, _MOST_AGENT, _MOST_METHOD = 24, 24, 8
-#: The statuses from which on an answer is an error.
-_ERRORS = 400
 #: What is read of an agent, and the longest target that is remembered (characters).
 _MOST_READ = 1024
 
@@ -52,7 +50,7 @@ def short(
         method = method.replace(" ", "_")
     before = f"{time} {client} {method} "
     after = f" {status} {_size(sent)} {_duration(round(seconds, 4))} {cache}{cut} {short_agent(agent[:_MOST_READ])}"
-    if cut or status >= _ERRORS:
+    if status >= 400 or cut:
         after = f"{after} id={request_id}"
     room = max(_LEAST_PATH, WIDTH - len(before) - len(after))
     # What is longer would make what is remembered large.

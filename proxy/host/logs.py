@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -29,6 +30,10 @@ from proxy.host.logfile import LogFile
 from proxy.mechanism.request_ids import current_request_id
 
 _log = Logger()
+
+#: What is logged of a request (:mod:`proxy.web.access_log`).
+_OF_A_REQUEST = ("client", "method", "path", "status", "bytes", "seconds", "cache", "agent", "cut", "request_id")
+_of_a_request = itemgetter(*_OF_A_REQUEST)
 
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -57,12 +62,14 @@ def _json(event: LogEvent, message: str) -> str:
     }
     if (failure := event.get("log_failure")) is not None:
         fields["traceback"] = failure.getTraceback()
-    if "isError" not in event:  # what twisted.python.log adds of its own is in the message already
+    if event.get("log_namespace") == ACCESS:
+        fields.update(zip(_OF_A_REQUEST, _of_a_request(event), strict=True))
+        if "\\" in (agent := event["agent"]):
+            fields["agent"] = _unescaped(agent) if len(agent) <= _REMEMBERED else _unescaped.__wrapped__(agent)
+    elif "isError" not in event:  # what twisted.python.log adds of its own is in the message already
         for key, value in event.items():
             if isinstance(value, _SCALARS) and not key.startswith("log_"):
                 fields.setdefault(key, value)
-    if event.get("log_namespace") == ACCESS and "\\" in (agent := event["agent"]):
-        fields["agent"] = _unescaped(agent) if len(agent) <= _REMEMBERED else _unescaped.__wrapped__(agent)
     try:
         encoded = msgspec.json.encode(fields)
     except (UnicodeEncodeError, OverflowError):

@@ -13,8 +13,9 @@ _ACCESS, _INFO = "proxy.access", LogLevel.info
 _LINE = '{client} {method} {path} {status} {bytes} {seconds:.3f} {cache} "{agent}"{cut} {request_id}'
 
 
-def log_request(event: Answered, client: str, path: str, agent: str, request_id: str, *, cut: bool = False) -> None:
-    """Log the response *event* to *client*.  *path* and *agent* are fit for a log; *cut*: the client did not get all of it."""
+def log_request(event: Answered, client: str, path: str, agent: str, request_id: str, cut: str) -> None:
+    """Log the response *event* to *client*.  *path* and *agent* are fit for a log; *cut* says that the client lacks a part."""
+    method, status, size, seconds, word, _, _ = event
     globalLogPublisher(
         {
             "log_namespace": _ACCESS,
@@ -22,14 +23,14 @@ def log_request(event: Answered, client: str, path: str, agent: str, request_id:
             "log_time": time.time(),
             "log_format": _LINE,
             "client": client,
-            "method": event.method,
+            "method": method,
             "path": path,
-            "status": event.status,
-            "bytes": event.size,
-            "seconds": event.seconds,
-            "cache": event.word,
+            "status": status,
+            "bytes": size,
+            "seconds": seconds,
+            "cache": word,
             "agent": agent,
-            "cut": " cut off" if cut else "",
+            "cut": cut,
             "request_id": request_id,
         }
     )

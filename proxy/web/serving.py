@@ -299,7 +299,7 @@ class Front:
         warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
         self._account(event, about.subject, caller.address, agent, warm=warm)
         if self._access_log:
-            log_request(event, caller.address, path, agent, response.request_id, cut=response.cut_off)
+            log_request(event, caller.address, path, agent, response.request_id, " cut off" if response.cut_off else "")
         self.in_progress -= 1
         if not self.in_progress:
             self._quiet.wake(None)
@@ -308,10 +308,16 @@ class Front:
 
     def answered_at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
         """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
-        warm = agent == AGENT and is_from_here(caller, raw)
-        self._account(hit.event, hit.subject, caller.address, agent, warm=warm)
+        event, subject, address = hit.event, hit.subject, caller.address
+        if agent == AGENT and is_from_here(caller, raw):
+            self._account(event, subject, address, agent, warm=True)
+        else:  # what `_account` does, without the call
+            self._recorder.record(event)
+            if subject is not None:
+                self._visits.note(event, subject, address, agent)
         if self._access_log:
-            log_request(hit.event, caller.address, hit.path, agent, self._ids.of(raw, trusted=caller.vouched_for))
+            request_id = self._ids.of(raw, trusted=True) if caller.vouched_for else self._ids.new()
+            log_request(event, address, hit.path, agent, request_id, "")
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, caller: Caller) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
@@ -324,7 +330,7 @@ class Front:
         request_id = self._ids.of(b"" if head is None else head.raw, trusted=caller.vouched_for)
         self._account(event, None, caller.address, agent)
         if self._access_log:
-            log_request(event, caller.address, path, agent, request_id)
+            log_request(event, caller.address, path, agent, request_id, "")
         return self.refusal(error, request_id, bodiless=method == "HEAD")
 
     def refusal(self, error: ProxyError, request_id: str = "", *, bodiless: bool = False) -> bytes:
