@@ -137,6 +137,8 @@ class Watched:
         first = target.removeprefix(data).lstrip("/").partition("/")[0]
         if target.startswith("/memfd:held"):
             return "list in memory"  # what the disk did not take, bounded by storage.lists
+        if first == "statistics":
+            return "statistics"  # a database that is opened when its first minute is over
         if first in _STORED or target.startswith("/memfd:"):
             return "stored"
         return "records" if first == "records" else "data" if target.startswith(data) else "other"
