@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent
 
+from proxy.administration.evaluating import Evaluating
+from proxy.composition.statistics import RegularCounting
 from proxy.core.agents import identified
 from proxy.core.events import Answered, Incident, Notice
 from proxy.core.figures import Dimension
@@ -21,6 +27,8 @@ from proxy.statistics.report import FigureReport
 from proxy.storage.memory import MemoryRecords
 from proxy.storage.records import DiskRecords
 from tests.test_damaged_records import garbage, halved
+
+T = TypeVar("T")
 
 HOUR, DAY = 3600.0, 86400.0
 START = 20_000 * DAY
@@ -240,6 +248,60 @@ def test_more_than_can_wait_is_counted_as_left_out(farm: Farm) -> None:
     assert farm.report().summary()["requests"] == 50_000
 
 
+class Faulty(MemoryRecords):
+    """Has a bug as often as `faults` says."""
+
+    faults = 0
+
+    async def set(self, key: str, value: bytes) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise RuntimeError("a bug")
+        await super().set(key, value)
+
+
+def test_counting_goes_on_after_a_bug(logged: list[LogEvent]) -> None:
+    records, clock = Faulty(), Clock()
+    farm = Farm(records)
+    counting = RegularCounting(farm.book, clock)
+    counting.startService()
+    records.faults = 1
+    for _ in range(3):
+        farm.ask(PAGE)
+        farm.now += 60
+        clock.advance(60)
+    (said,) = [each["log_failure"] for each in logged if "log_failure" in each]
+    assert str(said.value) == "a bug"
+    assert f"minute/{int(START) + 120}" in completed(records.keys(""))
+    counting.stopService()
+    assert farm.book.trouble is None
+    assert farm.report().summary()["requests"] == 3
+
+
+class Held(Inline):
+    """Begins nothing before its turn, and never what nobody waits for any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn: Deferred[None] = Deferred()
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        await self.turn
+        return function(*args)
+
+
+def test_who_leaves_before_figures_are_there_takes_none_with_them() -> None:
+    held = Held()
+    book = StatisticsBook(MemoryRecords(), held, lambda: START)
+    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", PIP)
+    evaluating = Evaluating(book, lambda: START)
+    asked = Deferred.fromCoroutine(evaluating.overview(DAY, 10))
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    asked.cancel()
+    held.turn.callback(None)
+    assert completed(evaluating.overview(DAY, 10))["summary"]["requests"] == 1
+
+
 # -- what clients say of themselves ------------------------------------------------------------------------------------------
 
 AGENTS = {
@@ -258,6 +320,7 @@ AGENTS = {
     "<script>alert(1)</script>/1.0": ("-", "-", "-", None),
     "a" * 5000: ("-", "-", "-", None),
     "evil/1\\x0a2": ("-", "-", "-", None),
+    'pip/26.3 {"a":' + "[" * 3000 + "}": ("pip", "26.3", "-", False),
 }
 
 

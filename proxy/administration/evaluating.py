@@ -9,6 +9,7 @@ import msgspec
 from proxy.core.figures import Dimension, Resolution
 from proxy.errors import BadRequest
 from proxy.interfaces import Clock, Report
+from proxy.mechanism.flight import uninterrupted
 from proxy.statistics.book import StatisticsBook
 from proxy.statistics.report import FigureReport
 
@@ -39,7 +40,7 @@ class Evaluating:
             "wheels_worth_building": figures.wheels_worth_building(top),
             "repeated_requests": figures.repeated_requests(top),
             "pages_without_files": figures.pages_without_files(top),
-            "problems": [msgspec.to_builtins(each) for each in (await self._book.problems())[:top]],
+            "problems": [msgspec.to_builtins(each) for each in (await uninterrupted(self._book.problems()))[:top]],
             "left_out": self._book.left_out,
         }
 
@@ -48,5 +49,5 @@ class Evaluating:
             raise BadRequest(f"statistics are kept for {_FARTHEST // 86400} days: {seconds:g} seconds are not within them")
         now = self._clock()
         # Further than now: the present minute is not over.
-        figures = FigureReport(await self._book.figures(now - seconds, now + Resolution.MINUTE.seconds))
+        figures = FigureReport(await uninterrupted(self._book.figures(now - seconds, now + Resolution.MINUTE.seconds)))
         return figures, {"since": now - seconds, "until": now, "summary": figures.summary()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage, database_trouble
@@ -25,9 +26,18 @@ _INTERVAL = 5.0
 class RegularCounting(Service):
     """Counts what *book* has been told every few seconds; nobody counts while it does not run."""
 
+    log = Logger()
+
     def __init__(self, book: StatisticsBook, reactor: Any) -> None:
-        self._loop = LoopingCall(book.settle)
+        self._book = book
+        self._loop = LoopingCall(self._settle)
         self._loop.clock = reactor
+
+    async def _settle(self) -> None:
+        try:
+            await self._book.settle()
+        except Exception:  # noqa: BLE001  # a loop that fails once would never run again
+            self.log.failure("bug: statistics were not counted or written this time; counting goes on")
 
     def startService(self) -> None:
         super().startService()

@@ -54,7 +54,7 @@ def identified(agent: str) -> Agent:
     if 0 <= start < end:
         try:
             said = _linehaul.decode(agent[start : end + 1].replace("\\x22", '"'))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = _Linehaul()
         stated = _PYTHON_VERSION.match(said.python or "")
         # pip sends ``"ci": true`` or ``null``: where it says nothing, it has looked and found none.

@@ -122,7 +122,7 @@ class StatisticsBook:
     async def figures(self, since: float, until: float) -> Bucket:
         """What was counted between *since* and *until* (seconds since 1970), as exactly as it is known.
 
-        What cannot be read is left out.
+        What cannot be read is left out.  Not to be cancelled: what has come since the last time is counted first.
         """
         async with self._alone:
             await self._count()
@@ -142,7 +142,7 @@ class StatisticsBook:
             return found
 
     async def problems(self) -> list[RecentProblem]:
-        """What went wrong lately; what happened last comes first."""
+        """What went wrong lately; what happened last comes first.  Not to be cancelled, as `figures`."""
         async with self._alone:
             await self._count()
             with suppress(StorageFailed):

@@ -10,6 +10,7 @@ from proxy.core.days import day_start
 from proxy.core.figures import Resolution
 from proxy.errors import NotFound
 from proxy.interfaces import Clock, IOffload, IRepository
+from proxy.mechanism.flight import uninterrupted
 from proxy.statistics.book import StatisticsBook
 from proxy.statistics.report import FigureReport
 from proxy.web.answers import Answer
@@ -35,7 +36,7 @@ class LocalStats:
             raise NotFound(f"{name}: that day is not over (in UTC); its downloads are published when it is")
         if end + Resolution.DAY.kept <= now:
             raise NotFound(f"{name}: downloads are kept for {Resolution.DAY.kept // Resolution.DAY.seconds} days")
-        bucket = await self._book.figures(start, end)
+        bucket = await uninterrupted(self._book.figures(start, end))
 
         def may_name(index: str, project: str) -> bool:
             return index == repository.name and (reading is None or reading.visible(project))
