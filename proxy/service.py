@@ -34,7 +34,9 @@ from proxy.composition.starting import ConfigSource
 from proxy.composition.watching import build_watch
 from proxy.composition.web import Readiness, Web
 from proxy.core.amounts import duration
+from proxy.core.health import Phase
 from proxy.core.troubles import Trouble
+from proxy.errors import ConfigError
 from proxy.host.lag import LagMeter
 from proxy.host.rotation import Rotation
 from proxy.host.supervisor import tell_ready, tell_stopping
@@ -207,8 +209,10 @@ class ProxyService(MultiService):
         """Have *settings* hold from the next request on.  Fires when all that was begun before has ended.
 
         What needs a new process, such as ``listen`` and ``data_dir``, has to be in *settings* as it is.  Raises ConfigError;
-        then everything is as before.
+        then everything is as before, as it is while this service stops.
         """
+        if self._web.readiness.phase is Phase.STOPPING:
+            raise ConfigError("this proxy is stopping: its next start reads the configuration")
         before = self.present
         warms_anew = self._follows and settings.warm != before.settings.warm
         warming = self._built_following(settings.warm) if warms_anew else None

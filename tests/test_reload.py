@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from proxy.commands import asking
 from proxy.composition.starting import ConfigSource
@@ -233,7 +233,7 @@ async def test_what_is_kept_ready_follows_the_new_settings(upstream: FakeUpstrea
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_service_stops_while_a_generation_ends(upstream: FakeUpstream, run: Start) -> None:
+async def test_the_service_stops_while_a_generation_ends(upstream: FakeUpstream, run: Start, logged: list[LogEvent]) -> None:
     upstream.add_file("six", SIX, data_of(3_000_000, 1))
     proxy = await run(upstream)
     path = await proxy.link("six", SIX)
@@ -241,9 +241,16 @@ async def test_the_service_stops_while_a_generation_ends(upstream: FakeUpstream,
     client = await proxy.connect(path)
     await client.got_body(500_000)
     ended = proxy.service.succeed(with_indexes(proxy, replace(proxy.service.settings.indexes[0], hedge_after=3.0)))
-    await proxy.stop()
+    with_more = with_indexes(proxy, *proxy.service.settings.indexes, of("up0", name="more"))
+    stopping = Deferred.fromCoroutine(proxy.stop())
+    with pytest.raises(ConfigError, match="is stopping"):
+        proxy.service.succeed(with_more)
+    await stopping
     await ended
     await client.close()
+    gc.collect()
+    assert [each for each in logged if each["log_level"] is LogLevel.critical] == []
+    assert "stopping: 1 responses are cut off" in [formatEvent(each) for each in logged]
 
 
 # -- from a file --------------------------------------------------------------------------------------------------------------

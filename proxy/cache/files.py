@@ -175,7 +175,8 @@ class FileCache:
     def done_with(self, upstreams: Sequence[IUpstreams]) -> Deferred[None]:
         """Wait until no download from any of *upstreams* is under way."""
         downloads = [each.run for each in self._downloads.values() if each.upstreams in upstreams]
-        return DeferredList([_end_of(run) for run in downloads if run is not None]).addCallback(lambda results: None)
+        ends = [_end_of(run) for run in downloads if run is not None]
+        return DeferredList(ends, consumeErrors=True).addCallback(lambda results: None)
 
     def close(self) -> Deferred[None]:
         """Cancel every download; what has arrived stays for the next start."""

@@ -198,8 +198,9 @@ class Web:
         if not left:
             return
         self.log.info("stopping: {left} responses may go on for {time}", left=left, time=duration(self._drain_time))
-        quiet = DeferredList([each.front.quiet() for each in self._serving])
-        if not await within(self._drain_time, quiet, self._reactor):
+        quiet = DeferredList([each.front.quiet() for each in self._serving], consumeErrors=True)
+        await within(self._drain_time, quiet, self._reactor)
+        if self.in_progress:
             self.log.warn("stopping: {left} responses are cut off", left=self.in_progress)
 
 
