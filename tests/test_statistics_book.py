@@ -248,6 +248,13 @@ def test_more_than_can_wait_is_counted_as_left_out(farm: Farm) -> None:
     assert farm.report().summary()["requests"] == 50_000
 
 
+def test_long_texts_of_clients_are_not_kept_until_they_are_counted(farm: Farm) -> None:
+    for number in range(60_000):
+        farm.ask(PAGE, agent=f"{PIP} {'a' * 3000}{number}")
+    assert (farm.book.left_out, farm.report().summary()["requests"]) == (0, 60_000)
+    assert farm.rows(Dimension.CLIENTS) == {("pip", "26.3"): 60_000}
+
+
 class Faulty(MemoryRecords):
     """Has a bug as often as `faults` says."""
 

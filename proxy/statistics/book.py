@@ -37,6 +37,8 @@ from proxy.statistics.problems import RecentProblem, RecentProblems
 
 #: How many sums may wait to be counted; what comes beyond is not counted by what it is about (they are counted within seconds).
 _MOST_WAITING = 50_000
+#: What is kept of an agent (characters): pip sends some 600.
+_LONGEST_AGENT = 2048
 #: How many minutes may wait to be written.
 _MOST_UNWRITTEN = 60
 _PROBLEMS = "problems"
@@ -85,7 +87,7 @@ class StatisticsBook:
 
     def note(self, event: Answered, subject: Subject, client: str, agent: str) -> None:
         """A request of *agent* (fit for a log) at the address *client* for *subject* has been answered as *event* says."""
-        visit = Visit(subject, event.method, event.status, event.word, client, agent)
+        visit = Visit(subject, event.method, event.status, event.word, client, agent[:_LONGEST_AGENT])
         amount = self._waiting.get(visit)
         if amount is None:
             if len(self._waiting) >= _MOST_WAITING:
