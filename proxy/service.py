@@ -111,6 +111,7 @@ class ProxyService(MultiService):
             health=Health(lambda: readiness.phase, self._watch.look),
             carrying=self._commands.carrying,
             room=self.waiting,
+            space=space.state,
             reading=reading,
             others={"statistics": evaluating.statistics, **(EMPTY if self.reloading is None else self.reloading.operations)},
         )

@@ -158,6 +158,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     metrics_for: tuple[str, ...] = ()
     #: Where ``/-/live`` and ``/-/ready`` are answered besides, by a thread of their own.
     probe_listen: tuple[str, ...] = ()
+    #: Whether people are shown the dashboard at ``/``.
+    dashboard: bool = True
     #: Said in the ``User-Agent`` towards upstream, as PyPI asks: a mail address or URL.
     contact: str | None = None
     #: How long everything goes on as before after SIGTERM, but for ``/-/ready``: balancers have to notice.

@@ -393,6 +393,7 @@ def test_every_value_arrives(file: Path) -> None:
         data_dir = "data"
         metrics_listen = ["tcp:3", "tcp:4"]
         metrics_for = ["user:prometheus"]
+        dashboard = false
         contact = "ci@corp.example"
         stop_pause = "5s"
         drain_time = "1m30s"
@@ -440,6 +441,7 @@ def test_every_value_arrives(file: Path) -> None:
         listen=("tcp:1", "tcp:2"),
         metrics_listen=("tcp:3", "tcp:4"),
         metrics_for=("user:prometheus",),
+        dashboard=False,
         contact="ci@corp.example",
         probe_listen=("127.0.0.1:3",),
         stop_pause=5,

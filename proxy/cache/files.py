@@ -43,6 +43,7 @@ Committed = Callable[[Wanted, str, int], Awaitable[None]]
 class _Download(Struct):
     """One download under way, from before its partial file is open."""
 
+    wanted: Wanted
     upstreams: IUpstreams
     opened: Waiters[None] = field(default_factory=Waiters)
     spool: Spool | None = None
@@ -94,6 +95,15 @@ class FileCache:
     def downloads(self) -> int:
         """Files that are being downloaded."""
         return len(self._downloads)
+
+    def under_way(self) -> list[tuple[Wanted, int, int | None]]:
+        """What is being downloaded, how many bytes of it have arrived, and its size, ``None`` while that is not known."""
+        return [
+            (each.wanted, 0, each.wanted.size)
+            if each.spool is None
+            else (each.wanted, each.spool.offset, each.spool.total or each.wanted.size)
+            for each in self._downloads.values()
+        ]
 
     async def stored(self, sha256: str, size: int | None = None) -> IBytesSource | None:
         """A committed file (of *size* bytes, if given), open for reading; ``None`` if it is not there, or damaged.
@@ -187,7 +197,7 @@ class FileCache:
         return ended.addCallback(lambda results: None)
 
     def _start(self, key: str, wanted: Wanted, upstreams: IUpstreams, committed: Committed) -> _Download:
-        download = self._downloads[key] = _Download(upstreams)
+        download = self._downloads[key] = _Download(wanted, upstreams)
         context = copy_context()
         context.run(anybody_waits.set, download.is_wanted)
         context.run(waiting.set, UNCOUNTED)

@@ -17,6 +17,7 @@ from proxy.host.listening import Listening
 from proxy.statistics import definitions as d
 from proxy.statistics.addresses import OTHER
 from proxy.statistics.metrics import Figure, Metrics
+from proxy.web.dashboard.state import SpaceState
 from proxy.web.serving import Front
 
 
@@ -34,6 +35,12 @@ class SpaceFigures:
         with suppress(StorageFailed):
             self._free = await self._files.free()
         return ()
+
+    def state(self) -> SpaceState:
+        """What is known of it now, without a look."""
+        counted = self._room.counted
+        stored, files = (None, None) if counted is None else (counted.size, counted.files)
+        return SpaceState(stored, files, self._room.max_size, self._free)
 
     def __call__(self) -> Iterator[Figure]:
         if self._free is not None:

@@ -41,6 +41,7 @@ from proxy.policy.policy import Policy
 from proxy.settings import HostedSettings, IndexSettings, PageLimits, Settings
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.pool.upstream import Upstream
+from proxy.web.dashboard.state import SpaceState
 from proxy.web.operations import Health
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Founded(Struct, frozen=True, kw_only=True):
     carrying: Offload
     room: WaitingRoom
     reading: bool
+    #: What is known of the store and its disk.
+    space: Callable[[], SpaceState]
     others: Mapping[str, Operation] = EMPTY
 
 
@@ -248,6 +251,7 @@ def _built(settings: Settings, lasting: Lasting, founded: Founded, holdings: Hol
         claims,
         lasting.statistics.book,
         founded.room,
+        founded.space,
     )
     return Generation(
         settings=settings,

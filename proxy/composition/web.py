@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
@@ -13,6 +15,7 @@ from proxy.access.stated import StatedUsers
 from proxy.administration.hosting import Hosting
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
+from proxy.composition.dashboard import build_dashboard
 from proxy.composition.figures import WebFigures
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
@@ -32,6 +35,8 @@ from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
 from proxy.web.changing import Changes
 from proxy.web.connections import BoundedSite
+from proxy.web.dashboard.home import Dashboard
+from proxy.web.dashboard.state import SpaceState
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door
 from proxy.web.exchanging import Exchanging
@@ -81,9 +86,16 @@ class Serving(Struct, frozen=True, eq=False):
     identity: Identity
     uploads: Uploads
     lists: ProjectLists
+    dashboard: Dashboard | None
+
+    def end_streams(self) -> None:
+        """End what would be kept live for long; browsers ask again."""
+        if self.dashboard is not None:
+            self.dashboard.close()
 
     async def quiet(self) -> None:
         """Wait until no response is in progress, and no upload is being stored."""
+        self.end_streams()
         await self.front.quiet()
         await self.uploads.settled()
 
@@ -183,6 +195,8 @@ class Web:
 
     async def close(self) -> None:
         """Let responses in progress go on until the deadline, then end every connection."""
+        for each in self._serving:
+            each.end_streams()
         self._site.wind_down()
         self.scraped.wind_down()
         until = self._reactor.seconds() + self._drain_time
@@ -218,12 +232,13 @@ def build_serving(
     claims: IOwnership,
     statistics: StatisticsBook,
     room: WaitingRoom,
+    space: Callable[[], SpaceState],
 ) -> Serving:
     """What answers for *indexes*, as *rights* permit; *health* is what those who probe the service are told.
 
     *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
     where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to; *statistics* count what clients ask for.
-    In *room* requests wait for upstream.
+    In *room* requests wait for upstream.  *space* is what is known of the store and its disk.
     """
     server = settings.server
     memory = server.page_memory
@@ -237,13 +252,17 @@ def build_serving(
     )
     uploads = Uploads(indexes.receiving, indexes.default, door)
     lists = ProjectLists(door, storage.scratch, means.work)
+    overview = Overview({each.name: each.kind for each in settings.indexes}, indexes.default, health, means.work)
+    dashboard = (
+        build_dashboard(server, indexes, caches, means, health, door, overview, statistics, space) if server.dashboard else None
+    )
     routes = Routes(
         indexes.repositories,
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),
         Files(int(memory * _FOR_SMALL_FILES), caches.usage.used),
         JsonDocuments(means.work, int(memory * _FOR_DOCUMENTS)),
         Operations(health, None if server.metrics_listen else scraping, means.work),
-        Overview({each.name: each.kind for each in settings.indexes}, indexes.default, health, means.work),
+        overview,
         Browsing(means.work),
         FlatPages(means.work),
         uploads,
@@ -253,6 +272,7 @@ def build_serving(
         LocalStats(statistics, means.work, means.clock),
         identity,
         door,
+        dashboard,
     )
     front = Front(
         routes,
@@ -267,7 +287,7 @@ def build_serving(
         visits=statistics,
         room=room,
     )
-    return Serving(front, scraping, callers, identity, uploads, lists)
+    return Serving(front, scraping, callers, identity, uploads, lists, dashboard)
 
 
 def _hosted(indexes: Indexes) -> frozenset[str]:

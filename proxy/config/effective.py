@@ -100,6 +100,7 @@ def _server(server: ServerSettings) -> _Keys:
     yield "metrics_listen", server.metrics_listen or None
     yield "metrics_for", server.metrics_for or None
     yield "probe_listen", server.probe_listen or None
+    yield "dashboard", server.dashboard
     yield "contact", server.contact
     yield "stop_pause", _duration(server.stop_pause)
     yield "drain_time", _duration(server.drain_time)

@@ -75,10 +75,10 @@ class FileBody(Struct, frozen=True):
 
 
 class StreamBody(Struct, frozen=True):
-    """Bytes that come from upstream and are not kept: *length* of them."""
+    """Bytes that are not kept: *length* of them, from upstream; ``None``: as many as there will be, of events."""
 
     reader: IBodyReader
-    length: int
+    length: int | None
 
     __repr__ = repr_without("reader")
 

@@ -42,11 +42,11 @@ class Browsing:
 
         *reading* is what may be shown, ``None``: all.
         """
-        wanted = _wanted(ask)
+        wanted = search_text(ask)
         cached = await repository.cached()
         if reading is not None:
             cached = await self._offload.run(list, filter(reading.visible, cached))
-        found = await self._offload.run(_matching, cached, wanted)
+        found = await self._offload.run(matching_names, cached, wanted)
         everything = "?" + urlencode({"format": MediaType.TEXT_HTML.value})
         title = f"Projects of {repository.name}"
         return await html(
@@ -54,7 +54,7 @@ class Browsing:
             title,
             tags.header(tags.h1(title), tags.p("Index URL: ", tags.code(f"{origin(ask)}{root}simple/"))),
             main_element(
-                _form(wanted),
+                search_form("Search the cached projects", wanted),
                 tags.p(_counted(len(found), len(cached), wanted), role="status"),
                 *_listed(found[:_SHOWN]),
                 *_others(wanted, found),
@@ -68,13 +68,13 @@ class Browsing:
         )
 
 
-def _wanted(ask: Ask) -> str:
+def search_text(ask: Ask) -> str:
     """What is searched for: a line of visible text, perhaps empty."""
     text = parse_qs(ask.query).get("q", [""])[0]
     return "".join(each for each in text[:_LONGEST] if each.isprintable()).strip()
 
 
-def _matching(projects: Sequence[str], wanted: str) -> Sequence[str]:
+def matching_names(projects: Sequence[str], wanted: str) -> Sequence[str]:
     """Those of *projects* (normalised, sorted) with *wanted* in their names: what is called so first, then what begins so."""
     part = normalize(wanted)
     if not part:
@@ -83,11 +83,11 @@ def _matching(projects: Sequence[str], wanted: str) -> Sequence[str]:
     return sorted(found, key=lambda name: (name != part, not name.startswith(part), name))
 
 
-def _form(wanted: str) -> Tag:
+def search_form(label: str, wanted: str, action: str = "") -> Tag:
+    """A form that searches for *wanted* at *action*, a relative URL; empty: at the page that it is on."""
     field = tags.input(type="search", name="q", id="q", value=wanted, maxlength=str(_LONGEST), autocomplete="off")
-    return tags.form(
-        tags.label("Search the cached projects", for_="q"), field, " ", tags.button("Search", type="submit"), role="search"
-    )
+    where = {"action": action} if action else {}
+    return tags.form(tags.label(label, for_="q"), field, " ", tags.button("Search", type="submit"), role="search", **where)
 
 
 def _counted(found: int, cached: int, wanted: str) -> str:

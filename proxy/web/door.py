@@ -202,6 +202,28 @@ class Door:
             answer.again = self._again(answer.again, question)
         return answer
 
+    async def viewer(self, ask: Ask) -> Principal:
+        """Who sends *ask*, to be shown what they may see of everything; without a credential, what everybody may see.
+
+        Raises LoginRequired, SentUnencrypted, RightsUnknown, Overloaded.
+        """
+        return await self._known(ask) or ANONYMOUS
+
+    def may(self, principal: Principal, permission: Permission, repository: IRepository, project: str | None) -> bool:
+        """Whether *principal* may use *permission* on *project* (normalised) of *repository*; not while that cannot be told."""
+        try:
+            return self._access(principal, Question(permission, repository, project)) is Access.ALLOWED
+        except (RightsUnknown, StorageFailed):
+            return False
+
+    def standing(self, principal: Principal) -> Hashable:
+        """The same value for all who may read the same."""
+        return self._rights.standing(principal)
+
+    def reads_metrics(self, principal: Principal) -> bool:
+        """Whether *principal* may read the metrics."""
+        return self._scrapers is None or self._scrapers.includes(ANONYMOUS) or self._scrapers.includes(principal)
+
     def reading(self, principal: Principal, repository: IRepository) -> Reading | None:
         """What *principal* may see in lists of *repository*; ``None``: everything."""
         if self._sees_all(principal, repository):

@@ -66,7 +66,7 @@ _HEADERS: Headers = [
 
 async def html(offload: IOffload, title: str, *content: Tag) -> Answer:
     """The answer with a page that is called *title* and has this *content*."""
-    return Answer(200, _HEADERS, await offload.run(_written, _document(title, content)))
+    return Answer(200, _HEADERS, await offload.run(document_bytes, _document(title, content)))
 
 
 def instead_of(plain: Answer, title: str, *content: Tag) -> Answer:
@@ -76,7 +76,7 @@ def instead_of(plain: Answer, title: str, *content: Tag) -> Answer:
     """
     replaced = {name for name, _ in _HEADERS}
     headers = [*_HEADERS, *(each for each in plain.headers if each[0] not in replaced)]
-    return Answer(plain.status, headers, _written(_document(title, content)), plain.reason, plain.word)
+    return Answer(plain.status, headers, document_bytes(_document(title, content)), plain.reason, plain.word)
 
 
 def hyperlink(target: str, text: str) -> Tag:
@@ -100,6 +100,11 @@ def _document(title: str, content: tuple[Tag, ...]) -> Tag:
     return tags.html(head, tags.body(*content), lang="en")
 
 
-def _written(document: Tag) -> bytes:
+def document_bytes(document: Tag) -> bytes:
     """*document* as bytes.  Nothing in it has to be waited for."""
-    return b"<!DOCTYPE html>\n" + completed(flattenString(None, document))
+    return b"<!DOCTYPE html>\n" + markup_bytes(document)
+
+
+def markup_bytes(*content: Tag | str) -> bytes:
+    """*content* as a part of a page."""
+    return completed(flattenString(None, list(content)))

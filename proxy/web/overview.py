@@ -37,7 +37,6 @@ class Overview:
     async def of(self, index: str | None, root: str, ask: Ask) -> Answer:
         """Answer a request for *root*, the path of *index*; ``None`` is a host without an index at its root."""
         troubles = await self._health.look()
-        address = None if index is None else _address(ask, None if root == "/" else index)
         if not wants_html(ask):
             return self._as_json(ask, troubles)
         up = "" if root == "/" else "../../"
@@ -54,12 +53,20 @@ class Overview:
                 self._in_words(troubles),
             ),
             main_element(
-                *self._settings(address),
+                *self.client_setup(index, root, ask),
                 tags.h2("Indexes"),
-                tags.ul([self._entry(name, f"{up}{index_root(name)[1:]}") for name in self._indexes]),
+                self.listed(up),
             ),
             tags.footer(f"pypiproxy {__version__} · ", hyperlink(f"{up}-/", "health and metrics")),
         )
+
+    def listed(self, up: str) -> Tag:
+        """The list of indexes; *up* is the relative URL of ``/``."""
+        return tags.ul([self._entry(name, f"{up}{index_root(name)[1:]}") for name in self._indexes])
+
+    def client_setup(self, index: str | None, root: str, ask: Ask) -> list[Tag]:
+        """The exact settings of each client for *index* at *root*, for the host that *ask* names."""
+        return self._settings(None if index is None else _address(ask, None if root == "/" else index))
 
     async def indexes(self, ask: Ask) -> Answer:
         """Answer a request for the list of indexes at ``/index/``."""
@@ -114,7 +121,7 @@ class Overview:
             return [tags.p("No index is served at the root of this host: select one below for its URL and the settings.")]
         return [
             tags.h2("Index URL"),
-            tags.pre(address.index),
+            _block(address.index),
             tags.h2("Set up a client"),
             tags.p("Where several forms are shown (environment, file), use one of them."),
             *[_client(name, address) for name in CLIENTS],
@@ -132,11 +139,15 @@ def _address(ask: Ask, index: str | None) -> Address:
     return Address.of(origin(ask), index)
 
 
+def _block(text: str) -> Tag:
+    """*text* to be copied.  It may be wider than a narrow screen, and then scrolls, with the keyboard too."""
+    return tags.pre(text, tabindex="0")
+
+
 def _client(name: str, address: Address) -> Tag:
     try:
         blocks = [
-            [tags.p(tags.strong(each.where), f": {each.about}"), tags.pre(each.text.rstrip())]
-            for each in settings(name, address)
+            [tags.p(tags.strong(each.where), f": {each.about}"), _block(each.text.rstrip())] for each in settings(name, address)
         ]
     except ValueError as error:
         blocks = [[tags.p(f"{error}.")]]

@@ -270,12 +270,16 @@ class Response:
         flow = _Flow(self)
         left = body.length
         try:
-            while left and self._is_there():
+            while left != 0 and self._is_there():
                 data = await body.reader.read()
-                if not data:
+                if left is None:
+                    if not data:
+                        return
+                elif not data:
                     raise ProxyError(f"upstream's range ended {left:,} bytes early")
-                data = data[:left]
-                left -= len(data)
+                else:
+                    data = data[:left]
+                    left -= len(data)
                 self.sent += len(data)
                 self.write(data)
                 self._moved()

@@ -21,6 +21,7 @@ from proxy.web.answers import Answer, Ask, close_body
 from proxy.web.astray import Astray
 from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.changing import CHANGES, Changes
+from proxy.web.dashboard.home import PLACES, Dashboard
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.door import Door
 from proxy.web.exchanging import Exchanging
@@ -33,7 +34,7 @@ from proxy.web.pages import Pages, redirect
 from proxy.web.projects import ProjectLists
 from proxy.web.routes import SHOWN, Below, DiscoveryRoute, ExchangeRoute, NoRoute, OperationsRoute, Route, Slashless, TopLevel
 from proxy.web.upload import Uploads
-from proxy.web.visitors import installer
+from proxy.web.visitors import installer, wants_html
 
 _FORM = "multipart/form-data"
 
@@ -72,7 +73,8 @@ class At(Struct, frozen=True):
 class Routes:
     """Answers requests for the indexes in *repositories*, to whom *door* admits.
 
-    *identity* knows the requests that this instance has sent upstream: one that comes back is refused.
+    *identity* knows the requests that this instance has sent upstream: one that comes back is refused.  *dashboard* is what
+    people see, ``None`` where it is switched off, or at other listeners.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class Routes:
         local_stats: LocalStats,
         identity: Identity,
         door: Door,
+        dashboard: Dashboard | None = None,
     ) -> None:
+        self._dashboard = dashboard
         self._repositories = repositories
         self._pages = pages
         self._files = files
@@ -126,6 +130,8 @@ class Routes:
         self._refuse_loop(ask)
         match ask.route:
             case OperationsRoute(segments=segments):
+                if self._dashboard is not None and segments[0] in PLACES:
+                    return await self._dashboard.answer(segments, ask)
                 return await self._operations.answer(segments, ask)
             case Below() as below:
                 return await self._below(below, ask)
@@ -194,13 +200,18 @@ class Routes:
             return Answer(204, [("Cache-Control", "max-age=86400")])
         if path == INDEXES:
             return await self._overview.indexes(ask)
-        return await self._overview.of(None, "/", ask)
+        return await self._start_page(None, "/", ask)
 
     # -- what answers at the routes ----------------------------------------------------------------------------------------
 
     async def _index(self, at: At) -> Answer:
         self._astray.refuse(at.root, at.ask)
-        return await self._overview.of(at.repository.name, at.root, at.ask)
+        return await self._start_page(at.repository.name, at.root, at.ask)
+
+    async def _start_page(self, index: str | None, root: str, ask: Ask) -> Answer:
+        if self._dashboard is not None and root == "/" and wants_html(ask):
+            return await self._dashboard.home(ask)
+        return await self._overview.of(index, root, ask)
 
     async def _receive(self, at: At) -> Answer:
         return await self._uploads.answer(at.repository, at.ask)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 from msgspec import Struct
 
@@ -68,7 +68,12 @@ class Page(HTMLParser):
     @property
     def links(self) -> dict[str, str]:
         """The path that each link leads to, by its text."""
-        return {each.text: urljoin(self.path, each.attributes["href"]) for each in self.all("a")}
+        return {each.text: urldefrag(urljoin(self.path, each.attributes["href"])).url for each in self.all("a")}
+
+    def _is_own_asset(self, element: Element) -> bool:
+        """Whether *element* loads the stylesheet or the script of the dashboard."""
+        where = element.attributes.get("href" if element.tag == "link" else "src", "")
+        return element.tag in ("link", "script") and urljoin(self.path, where).startswith("/-/static/")
 
     def faults(self) -> Iterator[str]:
         """What is wrong with a page that everybody can read, and that nothing else can be smuggled into."""
@@ -76,15 +81,26 @@ class Page(HTMLParser):
         if headers["content-type"] != "text/html; charset=utf-8" or not self.reply.body.startswith(b"<!DOCTYPE html>"):
             yield "it does not say that it is HTML"
         policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
-        (style,) = self.all("style")
-        digest = base64.b64encode(hashlib.sha256(style.text.encode()).digest()).decode()
-        if policy.get("default-src") != "'none'" or policy.get("style-src") != f"'sha256-{digest}'" or "script-src" in policy:
+        own = [each for each in self.elements if self._is_own_asset(each)]
+        if own:
+            expected = {"style-src": "'self'", "script-src": "'self'", "connect-src": "'self'"}
+            if self.all("style"):
+                yield "it has a stylesheet of its own and one inside"
+        else:
+            (style,) = self.all("style")
+            digest = base64.b64encode(hashlib.sha256(style.text.encode()).digest()).decode()
+            expected = {"style-src": f"'sha256-{digest}'"}
+        expected |= {"default-src": "'none'", "base-uri": "'none'", "frame-ancestors": "'none'", "form-action": "'self'"}
+        if policy != {**expected, "img-src": "'self'"}:
             yield f"its policy is {policy}"
         if headers.get("x-content-type-options") != "nosniff":
             yield "its type is guessed"
-        if [each.tag for each in self.elements if each.tag in ("script", "img", "link", "iframe", "object", "base")]:
+        foreign = [each for each in self.elements if each not in own]
+        if [each.tag for each in foreign if each.tag in ("script", "img", "link", "iframe", "object", "base")]:
             yield "it needs more than itself"
-        for each in self.elements:
+        if [each for each in self.all("script") if each.text]:
+            yield "a script is inside"
+        for each in foreign:
             if [name for name in each.attributes if name.startswith("on") or name in ("style", "src", "srcset")]:
                 yield f"{each} brings something along"
             for name in ("href", "action"):

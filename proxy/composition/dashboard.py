@@ -1,0 +1,64 @@
+"""The dashboard: what it reads of the service, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.composition.caches import Caches
+from proxy.composition.indexes import Indexes
+from proxy.composition.means import Means
+from proxy.settings import ServerSettings
+from proxy.statistics.book import StatisticsBook
+from proxy.upstream.pool.upstream import UpstreamState
+from proxy.web.dashboard.assets import Assets
+from proxy.web.dashboard.gathering import StateGatherer
+from proxy.web.dashboard.home import Dashboard
+from proxy.web.dashboard.projects import ProjectPages
+from proxy.web.dashboard.shell import Shell
+from proxy.web.dashboard.state import DownloadState, SpaceState, StateSources
+from proxy.web.dashboard.stored import CachedFiles
+from proxy.web.dashboard.streams import EventStreams
+from proxy.web.dashboard.viewers import Viewers
+from proxy.web.door import Door
+from proxy.web.operations import Health
+from proxy.web.overview import Overview
+
+
+def build_dashboard(
+    server: ServerSettings,
+    indexes: Indexes,
+    caches: Caches,
+    means: Means,
+    health: Health,
+    door: Door,
+    overview: Overview,
+    statistics: StatisticsBook,
+    space: Callable[[], SpaceState],
+) -> Dashboard:
+    """The dashboard over *indexes*, as *door* admits to them."""
+
+    def upstreams() -> list[tuple[str, UpstreamState]]:
+        return [(name, state) for name, each in indexes.proxied.items() for state in each.upstreams.states()]
+
+    def downloads() -> list[DownloadState]:
+        return [
+            DownloadState(wanted.index, wanted.project, wanted.name, arrived, size)
+            for wanted, arrived, size in caches.files.under_way()
+        ]
+
+    gatherer = StateGatherer(StateSources(upstreams, downloads, space), health, statistics, means.reactor, means.clock)
+    assets = Assets()
+    # What is kept live must not keep clients out.
+    streams = EventStreams(gatherer, means.work, means.reactor, server.stall_timeout, server.max_connections // 4)
+    return Dashboard(
+        Viewers(door, indexes.repositories),
+        gatherer,
+        streams,
+        Shell(means.work, assets),
+        assets,
+        overview,
+        ProjectPages(indexes.repositories, CachedFiles(caches.ledger, caches.usage, caches.pinned), means.work),
+        door,
+        indexes.repositories,
+        indexes.default,
+    )

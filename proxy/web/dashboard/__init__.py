@@ -1,0 +1,1 @@
+"""The dashboard: what the proxy is doing, for people, at ``/`` and below ``/-/``."""

@@ -1,0 +1,146 @@
+"""The pages of the dashboard, and which of them a path leads to.
+
+Who may see what is decided here alone: the viewer of a request is found first, and a project is asked for at the door as its
+page for installers is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from twisted.web.template import Tag, tags
+
+from proxy.access.roles import Permission
+from proxy.core.amounts import clock_time
+from proxy.errors import NotFound
+from proxy.interfaces import IRepository
+from proxy.names import is_project_name, normalize
+from proxy.web.answers import Answer, Ask
+from proxy.web.browsing import search_form
+from proxy.web.dashboard.assets import Assets
+from proxy.web.dashboard.gathering import StateGatherer
+from proxy.web.dashboard.markup import element
+from proxy.web.dashboard.parts import parts
+from proxy.web.dashboard.projects import ProjectPages
+from proxy.web.dashboard.shell import Frame, Shell
+from proxy.web.dashboard.streams import EventStreams
+from proxy.web.dashboard.viewers import Viewer, Viewers
+from proxy.web.door import Door, Question
+from proxy.web.overview import Overview
+
+#: What is below ``/-/``, by its first segment.
+PLACES = frozenset({"static", "events", "setup", "search", "project"})
+
+#: The parts of the page in their order, with their headings; health has none.
+_HEADINGS: Mapping[str, str] = {
+    "savings": "The last 24 hours",
+    "downloads": "Downloads in progress",
+    "upstreams": "Upstreams",
+    "disk": "Disk",
+    "problems": "Recent problems",
+    "busy": "Projects",
+}
+
+
+class Dashboard:
+    """Answers for *repositories*, of which the one named *default* is at the root."""
+
+    def __init__(
+        self,
+        viewers: Viewers,
+        gatherer: StateGatherer,
+        streams: EventStreams,
+        shell: Shell,
+        assets: Assets,
+        overview: Overview,
+        projects: ProjectPages,
+        door: Door,
+        repositories: Mapping[str, IRepository],
+        default: str | None,
+    ) -> None:
+        self._viewers = viewers
+        self._gatherer = gatherer
+        self._streams = streams
+        self._shell = shell
+        self._assets = assets
+        self._overview = overview
+        self._projects = projects
+        self._door = door
+        self._repositories = repositories
+        self._default = default
+
+    def close(self) -> None:
+        """End what is kept live."""
+        self._streams.close()
+        self._gatherer.close()
+
+    async def home(self, ask: Ask) -> Answer:
+        """Answer a browser's request for ``/``.  Raises ProxyError."""
+        viewer, ask = await self._viewers.of(ask)
+        state = await self._gatherer.newest()
+        contents = parts(state, viewer)
+        sections = [_section(name, heading, contents[name]) for name, heading in _HEADINGS.items() if name in contents]
+        live = f"As of {clock_time(state.taken)}. Reload the page for newer figures."
+        return await self._shell.page(
+            "pypiproxy",
+            self._frame("", viewer, "-/events"),
+            tags.p(
+                "A caching proxy for Python package indexes. It fetches pages and files from the index behind it once, and "
+                "serves them from its cache while that index is slow or down."
+            ),
+            tags.div(*contents["health"], id="health", role="status"),
+            search_form("Search projects", "", "-/search"),
+            *sections,
+            tags.p(live, id="live", class_="dim"),
+            *self._overview.client_setup(self._default, "/", ask),
+            tags.h2("Indexes"),
+            self._overview.listed(""),
+        )
+
+    async def answer(self, segments: tuple[str, ...], ask: Ask) -> Answer:
+        """Answer *ask* for what is below ``/-/`` at *segments*.  Raises ProxyError."""
+        match segments:
+            case ("static", digest, name):
+                return self._assets.answer(digest, name, ask)
+            case ("events",):
+                viewer, _ = await self._viewers.of(ask)
+                return self._streams.answer(viewer)
+            case ("setup",):
+                return await self._setup(ask)
+            case ("search",):
+                viewer, ask = await self._viewers.of(ask)
+                content = await self._projects.search(viewer, ask)
+                return await self._shell.page("Projects", self._frame("../", viewer), *content)
+            case ("project", index, project) if index in self._repositories and is_project_name(project):
+                return await self._project(self._repositories[index], normalize(project), ask)
+        raise NotFound("the pages of the dashboard are at /, /-/search and /-/setup")
+
+    async def _setup(self, ask: Ask) -> Answer:
+        viewer, ask = await self._viewers.of(ask)
+        return await self._shell.page(
+            "Set up a client",
+            self._frame("../", viewer),
+            *self._overview.client_setup(self._default, "/", ask),
+            tags.h2("Other indexes"),
+            tags.p("The page of each index has the settings for it."),
+            self._overview.listed("../"),
+        )
+
+    async def _project(self, repository: IRepository, project: str, ask: Ask) -> Answer:
+        viewer, ask = await self._viewers.of(ask)
+        question = Question(Permission.READ, repository, project)
+        admission = await self._door.admit(ask, question)
+        try:
+            content = await self._projects.project(repository, project)
+        except NotFound as error:
+            raise await self._door.missing(ask, admission, question, error) from error
+        await self._door.confirmed(ask, admission, question)
+        return await self._shell.page(project, self._frame("../../../", viewer), *content)
+
+    def _frame(self, up: str, viewer: Viewer, events: str | None = None) -> Frame:
+        return Frame(up, events)
+
+
+def _section(name: str, heading: str, content: Sequence[Tag]) -> Tag:
+    body = tags.div(*content, id=name)
+    return element("section", tags.h2(heading, id=f"{name}-heading"), body, **{"aria-labelledby": f"{name}-heading"})

@@ -1,0 +1,73 @@
+"""What the dashboard shows of the service: plain values, gathered once for all who look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+
+from proxy.core.figures import Bucket, Resolution, Sums
+from proxy.core.troubles import Trouble
+from proxy.statistics.problems import RecentProblem
+from proxy.upstream.pool.upstream import UpstreamState
+
+
+@frozen(slots=True)
+class DownloadState:
+    """A file that is being downloaded: *arrived* bytes of *size*, ``None`` while that is not known."""
+
+    index: str
+    project: str
+    filename: str
+    arrived: int
+    size: int | None
+
+
+@frozen(slots=True)
+class SpaceState:
+    """The store (bytes, and the number of its files) and its file system; ``None`` is what is not known or not limited."""
+
+    stored: int | None = None
+    files: int | None = None
+    limit: int | None = None
+    free: int | None = None
+
+
+@frozen(slots=True)
+class HourFigures:
+    """What was answered in the hour that began at *start* (seconds since 1970)."""
+
+    start: int
+    total: Sums
+
+
+@frozen(slots=True)
+class DashboardState:
+    """Everything at one moment, *taken* then (seconds since 1970).
+
+    *hours* are the last ones, the present one last; *day* has the figures of all of them together.  *upstreams* are given with
+    the name of their index.
+    """
+
+    taken: float
+    ready: bool
+    troubles: Sequence[Trouble]
+    upstreams: Sequence[tuple[str, UpstreamState]]
+    downloads: Sequence[DownloadState]
+    space: SpaceState
+    hours: Sequence[HourFigures]
+    day: Bucket
+    problems: Sequence[RecentProblem]
+
+
+@frozen
+class StateSources:
+    """Where the parts of a :class:`DashboardState` are read, from memory and without waiting."""
+
+    upstreams: Callable[[], Sequence[tuple[str, UpstreamState]]]
+    downloads: Callable[[], Sequence[DownloadState]]
+    space: Callable[[], SpaceState]
+
+
+#: Of a service that has nothing to show yet.
+NO_FIGURES = Bucket(Resolution.DAY)

@@ -1,0 +1,56 @@
+"""Who looks at the dashboard, and what may be shown to them: every name is asked for at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+
+from attrs import frozen
+
+from proxy.access.principals import Principal
+from proxy.access.roles import Permission
+from proxy.interfaces import IRepository
+from proxy.web.answers import Ask
+from proxy.web.door import Door
+
+
+@frozen(slots=True)
+class Viewer:
+    """*principal*, who may be shown what *may_name* says of (index, normalised project).
+
+    *operational*: also how the service itself stands, as whoever reads the metrics; *administers*: also what may name parts of
+    this host, and addresses of clients.  *standing* is the same for all who may see the same.
+    """
+
+    principal: Principal
+    may_name: Callable[[str, str], bool]
+    operational: bool
+    administers: bool
+    standing: Hashable
+
+
+class Viewers:
+    """Tells viewers of *repositories* by what *door* says."""
+
+    def __init__(self, door: Door, repositories: Mapping[str, IRepository]) -> None:
+        self._door = door
+        self._repositories = repositories
+
+    async def of(self, ask: Ask) -> tuple[Viewer, Ask]:
+        """Who sends *ask*, and *ask* known to be sent by them.  Raises as :meth:`Door.viewer`."""
+        principal = await self._door.viewer(ask)
+        return self.viewer(principal), ask.by(principal)
+
+    def viewer(self, principal: Principal) -> Viewer:
+        """What *principal* may be shown."""
+        administers = any(self.may(principal, Permission.ADMINISTER, index, None) for index in self._repositories)
+        operational = administers or self._door.reads_metrics(principal)
+
+        def may_name(index: str, project: str) -> bool:
+            return self.may(principal, Permission.READ, index, project)
+
+        return Viewer(principal, may_name, operational, administers, (self._door.standing(principal), operational, administers))
+
+    def may(self, principal: Principal, permission: Permission, index: str, project: str | None) -> bool:
+        """Whether *principal* may use *permission* there; not in an index that does not exist (any more)."""
+        repository = self._repositories.get(index)
+        return repository is not None and self._door.may(principal, permission, repository, project)

@@ -1,0 +1,264 @@
+"""The dashboard as a browser gets it without JavaScript, its stream of events, and what it shows to whom."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.accounts import passwords
+from proxy.core.uploads import Uploaded
+from proxy.settings import AccessSettings, GrantSettings, IndexSettings
+from proxy.web.dashboard.descriptions import described
+from proxy.web.dashboard.plots import PlotBar, plot
+from proxy.web.hypertext import markup_bytes
+from tests.hosting import hosted, upload
+from tests.inprocess import JSON, Running, Start
+from tests.support.browser import BROWSER, Page
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.faults import Fault
+from tests.support.logins import basic
+from tests.support.wheels import Distribution, wheel
+
+SIX = wheel("six", "1.0")
+PAGES = ["/", "/-/setup", "/-/search", "/-/search?q=six", "/-/project/pypi/six"]
+
+
+def add(upstream: FakeUpstream, *wheels: Distribution) -> None:
+    """Have *wheels* at *upstream*."""
+    for each in wheels:
+        upstream.add_file(each.project, each.filename, each.data)
+
+
+async def seen(proxy: Running, path: str, status: int = 200, **headers: str) -> Page:
+    reply = await proxy.get(path, **{**BROWSER, **headers})
+    assert reply.status == status, reply
+    return Page(reply, path)
+
+
+async def events(proxy: Running, count: int, **headers: str) -> dict[str, str]:
+    """The parts that a new stream sends first, *count* of them."""
+    client = await proxy.connect("/-/events", **headers)
+    try:
+        await client.until(lambda: client.body.count(b"event: part") >= count and client.body.endswith(b"\n\n\r\n"))
+        assert b"\r\nContent-Type: text/event-stream; charset=utf-8\r\n" in client.received
+        said = [json.loads(each) for each in re.findall(rb"data: (\{.*\})\n\n", client.body)]
+        return {each["id"]: each["html"] for each in said}
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest_twisted.ensureDeferred
+async def test_each_page_is_complete_without_javascript_and_its_links_lead_somewhere(
+    upstream: FakeUpstream, run: Start, path: str
+) -> None:
+    add(upstream, SIX)
+    proxy = await run(upstream)
+    await proxy.page("six")
+    page = await seen(proxy, path)
+    assert list(page.faults()) == []
+    for text, target in page.links.items():
+        assert (await proxy.get(target.partition("#")[0], **BROWSER)).status == 200, text
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_stylesheet_and_the_script_are_kept_by_browsers_and_change_their_names(
+    upstream: FakeUpstream, run: Start
+) -> None:
+    proxy = await run(upstream)
+    page = await seen(proxy, "/")
+    (script,) = page.all("script")
+    (style,) = page.all("link")
+    for path, media in ((script.attributes["src"], "text/javascript"), (style.attributes["href"], "text/css")):
+        reply = await proxy.get(f"/{path}")
+        assert reply.headers["content-type"].startswith(media)
+        assert "immutable" in reply.headers["cache-control"]
+        again = await proxy.get(f"/{path}", If_None_Match=reply.headers["etag"])
+        assert (again.status, again.body) == (304, b"")
+    assert (await proxy.get("/-/static/0000/dashboard.css")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_happens_is_on_the_page_and_on_the_stream(upstream: FakeUpstream, run: Start) -> None:
+    add(upstream, SIX)
+    proxy = await run(upstream, max_size=10_000_000)
+    for _ in range(4):
+        await proxy.page("six")
+    assert (await proxy.get(await proxy.link("six", SIX.filename))).status == 200
+    page = await seen(proxy, "/")
+    for words in ("Ready: everything works.", "No file is being downloaded.", "127.0.0.1", "Nothing went wrong", "10.0 MB"):
+        assert words in page.text, words
+    assert page.links["six"] == "/-/project/pypi/six"
+    assert "Hit rate66.7%" in page.text
+    parts = await events(proxy, 7)
+    assert {"health", "savings", "busy", "problems", "downloads", "upstreams", "disk"} == parts.keys()
+    for name, html in parts.items():
+        assert f'id="{name}"' in page.reply.body.decode()
+        assert "<script" not in html
+    assert "six" in parts["busy"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_download_is_shown_with_its_progress_while_it_lasts(upstream: FakeUpstream, run: Start) -> None:
+    big = wheel("big", "1.0", size=300_000)
+    add(upstream, big)
+    proxy = await run(upstream)
+    link = await proxy.link("big", big.filename)
+    upstream.script(f"GET */{big.filename}", Fault(stall_after=100_000), times=1)
+    client = await proxy.connect(link)
+    await client.got_body(50_000)
+    page = await seen(proxy, "/")
+    (progress,) = page.all("progress")
+    assert progress.attributes["aria-label"] == big.filename
+    assert 0 < int(progress.attributes["value"]) <= int(progress.attributes["max"]) == len(big.data)
+    await client.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_project_has_its_files_and_what_is_cached_of_them(upstream: FakeUpstream, run: Start) -> None:
+    newer = wheel("six", "2.0")
+    add(upstream, SIX, newer)
+    proxy = await run(upstream)
+    assert (await proxy.get(await proxy.link("six", SIX.filename))).status == 200
+    await proxy.service.administration.perform("pin", project="six")
+    page = await seen(proxy, "/-/project/pypi/Six")
+    assert "2 versions with 2 files" in page.text
+    assert "1 of them cached" in page.text
+    assert page.text.index(newer.filename) < page.text.index(SIX.filename)
+    assert page.text.count("not cached") == 1
+    assert "pinned" in page.text
+    assert (await proxy.get("/-/project/pypi/nowhere", **BROWSER)).status == 404
+    assert (await proxy.get("/-/project/nowhere/six", **BROWSER)).status == 404
+    assert (await proxy.get("/-/project/pypi/..%2F..", **BROWSER)).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_private_name_is_shown_to_those_alone_who_may_read_it(
+    upstream: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "users"
+    file.write_text("".join(f"{name}:{passwords.hashed(f'{name}!'.encode())}\n" for name in ("alice", "bob")))
+    indexes = (
+        IndexSettings(name="pypi", upstreams=("up0",), default=True, prefetch=False),
+        hosted("corp", default=False),
+    )
+    grants = (GrantSettings(role="reader", principals=("user:alice",), indexes=("corp",)),)
+    proxy = await run(upstream, indexes=indexes, access=AccessSettings(users_file=file), grants=grants)
+    secret = wheel("secret-lib", "1.0", description="About the secret.")
+    assert await upload(proxy.service.receiving["corp"], secret, by="user:alice") is Uploaded.NEW
+    alice, bob = basic("alice", "alice!"), basic("bob", "bob!")
+    assert (await proxy.get("/index/corp/simple/secret-lib/", Accept=JSON, Authorization=alice)).status == 200
+    hidden = "/-/project/corp/secret-lib"
+    page = await seen(proxy, hidden, Authorization=alice)
+    assert {"About the secret.", secret.filename} <= {each.text for each in page.elements}
+    assert "secret-lib" in (await seen(proxy, "/-/search?q=secret", Authorization=alice)).links
+    assert "secret-lib" in (await events(proxy, 7, Authorization=alice))["busy"]
+    for headers, status in (({}, 401), ({"Authorization": bob}, 404)):
+        for path in ("/", "/-/search", "/-/search?q=lib"):
+            assert b"secret-lib" not in (await proxy.get(path, **BROWSER, **headers)).body
+        assert "secret-lib" not in str(await events(proxy, 7, **headers))
+        there, elsewhere = [await proxy.get(path, **BROWSER, **headers) for path in (hidden, "/-/project/corp/nowhere")]
+        assert there.status == elsewhere.status == status
+        assert there.body.replace(b"secret-lib", b"nowhere") == elsewhere.body
+    assert (await proxy.get("/", **BROWSER, Authorization=basic("alice", "wrong"))).status == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_how_the_service_stands_is_for_those_who_may_read_its_metrics(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream, metrics_for=("authenticated",))
+    page = await seen(proxy, "/")
+    headings = {each.attributes["id"] for each in page.all("h2") if "id" in each.attributes}
+    assert headings == {"savings-heading", "busy-heading", "problems-heading"}
+    assert "127.0.0.1" not in str(await events(proxy, 4))
+
+
+@pytest_twisted.ensureDeferred
+async def test_streams_are_limited_and_end_when_the_service_stops(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream, max_connections=16)  # a quarter of them may be streams
+    clients = [await proxy.connect("/-/events") for _ in range(4)]
+    for each in clients:
+        await each.until(lambda each=each: b"event: part" in each.received)  # type: ignore[misc]  # it waits here
+    refused = await proxy.get("/-/events")
+    assert (refused.status, "4 dashboards are kept live already" in refused.json["detail"]) == (503, True)
+    await clients.pop().close()
+    again = await proxy.connect("/-/events")
+    await again.until(lambda: b"event: part" in again.received)
+    await proxy.stop()
+    for each in (*clients, again):
+        assert each.body.endswith(b"0\r\n\r\n")  # it has ended as a whole answer does
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_can_be_switched_off(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream, dashboard=False)
+    page = await seen(proxy, "/")
+    assert list(page.faults()) == []
+    assert (page.all("script"), page.all("pre")[0].text) == ([], "http://proxy.example/simple/")
+    for path in ("events", "search", "setup", "project/pypi/six"):
+        assert (await proxy.get(f"/-/{path}", **BROWSER)).status == 404
+
+
+# -- descriptions -------------------------------------------------------------------------------------------------------------
+
+
+def shown(text: str, kind: str) -> str:
+    metadata = f"Metadata-Version: 2.1\nName: x\nVersion: 1\nDescription-Content-Type: {kind}\n\n{text}"
+    return markup_bytes(*described(metadata.encode())).decode()
+
+
+def test_a_description_is_shown_as_the_public_index_shows_it() -> None:
+    markdown = shown("# Title\n\n| a | b |\n|---|---|\n| 1 | [x](https://x.example/) |\n", "text/markdown")
+    assert "<h3>Title" in markdown
+    assert '<a href="https://x.example/" rel="nofollow noopener noreferrer">x</a>' in markdown
+    assert "<table>" in markdown
+    assert "<strong>bold</strong>" in shown("some **bold** words", "text/x-rst")
+    assert shown("1 < 2", "text/plain") == "<pre>1 &lt; 2</pre>"
+    assert shown("`unclosed\n====", "text/x-rst").startswith("<pre>")
+
+
+@pytest.mark.parametrize("kind", ["text/markdown", "text/x-rst", "text/plain", "nonsense/x"])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>",
+        '<img src="https://x.example/a.png" onerror="alert(1)">',
+        '<a href="javascript:alert(1)" onclick="alert(1)">x</a>',
+        "[x](javascript:alert(1))",
+        "`x <javascript:alert(1)>`_",
+        "![x](https://x.example/a.png)",
+        '<p style="position: fixed" id="live">x</p>',
+        "<form action=/-/act><button>x</button></form>",
+        ".. raw:: html\n\n   <script>alert(1)</script>",
+        ".. include:: /etc/passwd",
+    ],
+)
+def test_nothing_in_a_description_acts_or_is_loaded(hostile: str, kind: str) -> None:
+    html = shown(hostile, kind)
+    for tag in re.findall(r"<[^>]*>", html):
+        assert not re.search(r"(?i)<(script|img|form|button|iframe|style)|javascript:| on\w+=| style=| id=| src=", tag), tag
+    assert "root:" not in html
+
+
+@given(st.text(), st.sampled_from(["text/markdown", "text/plain"]))
+def test_any_description_becomes_well_formed_markup(text: str, kind: str) -> None:
+    html = markup_bytes(*described(f"Name: x\nDescription-Content-Type: {kind}\n\n".encode() + text.encode("utf-8", "ignore")))
+    opened: list[str] = []
+    for end, name, empty in re.findall(r"<(/?)([a-z0-9]+)[^>]*?(/?)>", html.decode()):
+        if end:
+            assert opened.pop() == name
+        elif not empty:
+            opened.append(name)
+    assert opened == []
+
+
+@given(st.lists(st.none() | st.floats(allow_nan=False), max_size=30))
+def test_every_bar_is_inside_of_its_plot(shares: list[float | None]) -> None:
+    html = markup_bytes(plot("T", "s", [PlotBar(str(place), share, "w") for place, share in enumerate(shares)])).decode()
+    heights = [(float(y), float(h)) for y, h in re.findall(r'<rect[^>]* y="([^"]+)"[^>]* height="([^"]+)"', html)]
+    assert all(y >= 0 and y + h <= 120.1 for y, h in heights)
