@@ -49,6 +49,7 @@ from proxy.model import EMPTY
 from proxy.policy.policy import STANDARD, Policy
 from proxy.settings import Settings, WarmSettings
 from proxy.statistics.metrics import Figure
+from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.operations import Health
 from proxy.web.serving import Front
 
@@ -112,6 +113,7 @@ class ProxyService(MultiService):
             carrying=self._commands.carrying,
             room=self.waiting,
             space=space.state,
+            sessions=BrowserSessions(reactor),
             reading=reading,
             others={"statistics": evaluating.statistics, **(EMPTY if self.reloading is None else self.reloading.operations)},
         )

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from proxy.administration.hosting import Hosting
+from proxy.administration.operations import Administration
+from proxy.administration.pinning import Pinning
+from proxy.administration.purging import Purging
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
+from proxy.interfaces import Operation
 from proxy.settings import ServerSettings
 from proxy.statistics.book import StatisticsBook
 from proxy.upstream.pool.upstream import UpstreamState
+from proxy.web.dashboard.actions import ProjectActions
 from proxy.web.dashboard.assets import Assets
 from proxy.web.dashboard.gathering import StateGatherer
 from proxy.web.dashboard.home import Dashboard
+from proxy.web.dashboard.logins import BrowserLogins
 from proxy.web.dashboard.projects import ProjectPages
+from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.dashboard.shell import Shell
 from proxy.web.dashboard.state import DownloadState, SpaceState, StateSources
 from proxy.web.dashboard.stored import CachedFiles
@@ -34,8 +42,10 @@ def build_dashboard(
     overview: Overview,
     statistics: StatisticsBook,
     space: Callable[[], SpaceState],
+    administration: Administration,
+    sessions: BrowserSessions,
 ) -> Dashboard:
-    """The dashboard over *indexes*, as *door* admits to them."""
+    """The dashboard over *indexes*, as *door* admits to them; its buttons work on what *administration* works on."""
 
     def upstreams() -> list[tuple[str, UpstreamState]]:
         return [(name, state) for name, each in indexes.proxied.items() for state in each.upstreams.states()]
@@ -50,14 +60,27 @@ def build_dashboard(
     assets = Assets()
     # What is kept live must not keep clients out.
     streams = EventStreams(gatherer, means.work, means.reactor, server.stall_timeout, server.max_connections // 4)
+    viewers, shell = Viewers(door, sessions, indexes.repositories), Shell(means.work, assets)
+    parts, stores = administration.indexes, administration.stores
+    purging = Purging(parts, stores, means.clock)
+    # Those of the admin socket would be recorded as performed by whoever may connect to that.
+    operations: dict[str, Operation] = {
+        "refresh": purging.refresh,
+        "purge": purging.purge,
+        **Pinning(parts, stores).operations,
+        **Hosting(parts).operations,
+    }
+    hosted = frozenset(name for name, each in parts.items() if each.hosted is not None)
     return Dashboard(
-        Viewers(door, indexes.repositories),
+        viewers,
         gatherer,
         streams,
-        Shell(means.work, assets),
+        shell,
         assets,
         overview,
         ProjectPages(indexes.repositories, CachedFiles(caches.ledger, caches.usage, caches.pinned), means.work),
+        BrowserLogins(door, sessions, shell),
+        ProjectActions(viewers, door, sessions, indexes.repositories, hosted, operations),
         door,
         indexes.repositories,
         indexes.default,

@@ -41,6 +41,7 @@ from proxy.policy.policy import Policy
 from proxy.settings import HostedSettings, IndexSettings, PageLimits, Settings
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.pool.upstream import Upstream
+from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.dashboard.state import SpaceState
 from proxy.web.operations import Health
 
@@ -65,6 +66,7 @@ class Founded(Struct, frozen=True, kw_only=True):
     reading: bool
     #: What is known of the store and its disk.
     space: Callable[[], SpaceState]
+    sessions: BrowserSessions
     others: Mapping[str, Operation] = EMPTY
 
 
@@ -252,6 +254,8 @@ def _built(settings: Settings, lasting: Lasting, founded: Founded, holdings: Hol
         lasting.statistics.book,
         founded.room,
         founded.space,
+        administration,
+        founded.sessions,
     )
     return Generation(
         settings=settings,

@@ -13,6 +13,7 @@ from proxy.access.rights import Rights
 from proxy.access.scrapers import Scrapers
 from proxy.access.stated import StatedUsers
 from proxy.administration.hosting import Hosting
+from proxy.administration.operations import Administration
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
 from proxy.composition.dashboard import build_dashboard
@@ -36,6 +37,7 @@ from proxy.web.callers import Callers
 from proxy.web.changing import Changes
 from proxy.web.connections import BoundedSite
 from proxy.web.dashboard.home import Dashboard
+from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.dashboard.state import SpaceState
 from proxy.web.documents import JsonDocuments
 from proxy.web.door import Door
@@ -233,12 +235,15 @@ def build_serving(
     statistics: StatisticsBook,
     room: WaitingRoom,
     space: Callable[[], SpaceState],
+    administration: Administration,
+    sessions: BrowserSessions,
 ) -> Serving:
     """What answers for *indexes*, as *rights* permit; *health* is what those who probe the service are told.
 
     *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
     where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to; *statistics* count what clients ask for.
     In *room* requests wait for upstream.  *space* is what is known of the store and its disk.
+    *administration* has what operators do; *sessions* are those of browsers, which last.
     """
     server = settings.server
     memory = server.page_memory
@@ -253,9 +258,11 @@ def build_serving(
     uploads = Uploads(indexes.receiving, indexes.default, door)
     lists = ProjectLists(door, storage.scratch, means.work)
     overview = Overview({each.name: each.kind for each in settings.indexes}, indexes.default, health, means.work)
-    dashboard = (
-        build_dashboard(server, indexes, caches, means, health, door, overview, statistics, space) if server.dashboard else None
-    )
+    dashboard = None
+    if server.dashboard:
+        dashboard = build_dashboard(
+            server, indexes, caches, means, health, door, overview, statistics, space, administration, sessions
+        )
     routes = Routes(
         indexes.repositories,
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),

@@ -209,6 +209,13 @@ class Door:
         """
         return await self._known(ask) or ANONYMOUS
 
+    async def login(self, ask: Ask, credential: bytes) -> Principal:
+        """Who stands behind *credential*, which *ask* has brought in another way than others do.
+
+        Raises as :meth:`viewer`.
+        """
+        return await self._principal(ask, credential)
+
     def may(self, principal: Principal, permission: Permission, repository: IRepository, project: str | None) -> bool:
         """Whether *principal* may use *permission* on *project* (normalised) of *repository*; not while that cannot be told."""
         try:

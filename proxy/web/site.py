@@ -21,7 +21,7 @@ from proxy.web.answers import Answer, Ask, close_body
 from proxy.web.astray import Astray
 from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.changing import CHANGES, Changes
-from proxy.web.dashboard.home import PLACES, Dashboard
+from proxy.web.dashboard.home import PLACES, POSTED, Dashboard
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.door import Door
 from proxy.web.exchanging import Exchanging
@@ -123,6 +123,10 @@ class Routes:
             return await self._upload(ask)
         if ask.method == "POST" and isinstance(ask.route, Below) and ask.route.pattern in CHANGING:
             return await self._change(ask.route, ask)
+        if ask.method == "POST" and self._dashboard is not None and isinstance(ask.route, OperationsRoute):
+            self._refuse_loop(ask)
+            if ask.route.segments in POSTED:
+                return await self._dashboard.posted(ask.route.segments, ask)
         refuse_body(ask)
         if ask.method not in ("GET", "HEAD"):
             allow = self._allowed(ask.route)

@@ -111,5 +111,6 @@ class Page(HTMLParser):
         if len(self.all("h1")) != 1 or len(self.all("main")) != 1 or "viewport" not in str(self.all("meta")):
             yield "its structure is not plain"
         labels = {each.attributes["for"] for each in self.all("label")}
-        if {each.attributes.get("id") for each in self.all("input")} - labels:
+        fields = [each.attributes for each in self.all("input") if each.attributes.get("type") != "hidden"]
+        if {each.get("id") for each in fields} - labels:
             yield "a field has no label"

@@ -12,13 +12,15 @@ from twisted.web.template import Tag, tags
 
 from proxy.access.roles import Permission
 from proxy.core.amounts import clock_time
-from proxy.errors import NotFound
+from proxy.errors import MethodNotAllowed, NotFound
 from proxy.interfaces import IRepository
 from proxy.names import is_project_name, normalize
 from proxy.web.answers import Answer, Ask
 from proxy.web.browsing import search_form
+from proxy.web.dashboard.actions import ProjectActions
 from proxy.web.dashboard.assets import Assets
 from proxy.web.dashboard.gathering import StateGatherer
+from proxy.web.dashboard.logins import BrowserLogins
 from proxy.web.dashboard.markup import element
 from proxy.web.dashboard.parts import parts
 from proxy.web.dashboard.projects import ProjectPages
@@ -27,9 +29,12 @@ from proxy.web.dashboard.streams import EventStreams
 from proxy.web.dashboard.viewers import Viewer, Viewers
 from proxy.web.door import Door, Question
 from proxy.web.overview import Overview
+from proxy.web.routes import SHOWN
 
 #: What is below ``/-/``, by its first segment.
-PLACES = frozenset({"static", "events", "setup", "search", "project"})
+PLACES = frozenset({"static", "events", "setup", "search", "project", "login", "logout", "act"})
+#: What forms are sent to.
+POSTED = frozenset({("login",), ("logout",), ("act",)})
 
 #: The parts of the page in their order, with their headings; health has none.
 _HEADINGS: Mapping[str, str] = {
@@ -54,6 +59,8 @@ class Dashboard:
         assets: Assets,
         overview: Overview,
         projects: ProjectPages,
+        logins: BrowserLogins,
+        actions: ProjectActions,
         door: Door,
         repositories: Mapping[str, IRepository],
         default: str | None,
@@ -65,6 +72,8 @@ class Dashboard:
         self._assets = assets
         self._overview = overview
         self._projects = projects
+        self._logins = logins
+        self._actions = actions
         self._door = door
         self._repositories = repositories
         self._default = default
@@ -105,6 +114,10 @@ class Dashboard:
             case ("events",):
                 viewer, _ = await self._viewers.of(ask)
                 return self._streams.answer(viewer)
+            case ("login",):
+                return await self._logins.page()
+            case ("logout",) | ("act",):
+                raise MethodNotAllowed(f"{ask.path[:SHOWN]} takes forms: only POST is answered here", allow="POST")
             case ("setup",):
                 return await self._setup(ask)
             case ("search",):
@@ -114,6 +127,15 @@ class Dashboard:
             case ("project", index, project) if index in self._repositories and is_project_name(project):
                 return await self._project(self._repositories[index], normalize(project), ask)
         raise NotFound("the pages of the dashboard are at /, /-/search and /-/setup")
+
+    async def posted(self, segments: tuple[str, ...], ask: Ask) -> Answer:
+        """Answer *ask*, which sends a form to one of :data:`POSTED`.  Raises ProxyError."""
+        match segments:
+            case ("login",):
+                return await self._logins.begin(ask)
+            case ("logout",):
+                return await self._logins.end(ask)
+        return await self._actions.perform(ask)
 
     async def _setup(self, ask: Ask) -> Answer:
         viewer, ask = await self._viewers.of(ask)
@@ -131,14 +153,14 @@ class Dashboard:
         question = Question(Permission.READ, repository, project)
         admission = await self._door.admit(ask, question)
         try:
-            content = await self._projects.project(repository, project)
+            content = await self._projects.project(repository, project, self._actions.buttons(viewer, ask, repository, project))
         except NotFound as error:
             raise await self._door.missing(ask, admission, question, error) from error
         await self._door.confirmed(ask, admission, question)
         return await self._shell.page(project, self._frame("../../../", viewer), *content)
 
     def _frame(self, up: str, viewer: Viewer, events: str | None = None) -> Frame:
-        return Frame(up, events)
+        return Frame(up, events, self._logins.stated(viewer, up))
 
 
 def _section(name: str, heading: str, content: Sequence[Tag]) -> Tag:

@@ -46,7 +46,7 @@ class Frame:
 
     up: str
     events: str | None = None
-    who: tuple[Tag, ...] = ()
+    who: tuple[Tag | str, ...] = ()
 
 
 class Shell:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Hashable, Mapping
 
 from attrs import frozen
 
-from proxy.access.principals import Principal
+from proxy.access.principals import ANONYMOUS, Principal
 from proxy.access.roles import Permission
+from proxy.errors import LoginRequired
 from proxy.interfaces import IRepository
 from proxy.web.answers import Ask
+from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.door import Door
 
 
@@ -29,16 +31,27 @@ class Viewer:
 
 
 class Viewers:
-    """Tells viewers of *repositories* by what *door* says."""
+    """Tells viewers of *repositories* by what *door* says, and those who have logged in by *sessions*."""
 
-    def __init__(self, door: Door, repositories: Mapping[str, IRepository]) -> None:
+    def __init__(self, door: Door, sessions: BrowserSessions, repositories: Mapping[str, IRepository]) -> None:
         self._door = door
+        self._sessions = sessions
         self._repositories = repositories
 
     async def of(self, ask: Ask) -> tuple[Viewer, Ask]:
         """Who sends *ask*, and *ask* known to be sent by them.  Raises as :meth:`Door.viewer`."""
-        principal = await self._door.viewer(ask)
+        credential = None if ask.header("authorization") is not None else self._sessions.credential(ask)
+        principal = await self._door.viewer(ask) if credential is None else await self._of_session(ask, credential)
         return self.viewer(principal), ask.by(principal)
+
+    async def _of_session(self, ask: Ask, credential: bytes) -> Principal:
+        if not ask.caller.principal.is_anonymous:
+            return ask.caller.principal
+        try:
+            return await self._door.login(ask, credential)
+        except LoginRequired:
+            self._sessions.end(ask)  # it was right once
+            return ANONYMOUS
 
     def viewer(self, principal: Principal) -> Viewer:
         """What *principal* may be shown."""

@@ -1,0 +1,194 @@
+"""Logging in with a browser, the buttons of those who may change something, and what no other page can have a browser do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+import pytest_twisted
+from attrs import frozen
+
+from proxy.accounts import passwords
+from proxy.core.uploads import Uploaded
+from proxy.settings import AccessSettings, GrantSettings, IndexSettings
+from tests.hosting import hosted, upload
+from tests.inprocess import Running, Start
+from tests.support.browser import BROWSER, Page
+from tests.support.counter import post
+from tests.support.fake_upstream import FakeUpstream
+from tests.support.wheels import wheel
+from tests.support.wire import Reply
+
+SIX, LIB = wheel("six", "1.0"), wheel("corp-lib", "1.0")
+FORM = "application/x-www-form-urlencoded"
+
+
+@frozen
+class Browser:
+    """A browser at *proxy*, with what it sends of itself; *cookie* is empty while nobody has logged in."""
+
+    proxy: Running
+    cookie: str = ""
+
+    async def get(self, path: str) -> Page:
+        reply = await self.proxy.get(path, **BROWSER, **self._cookies())
+        assert reply.status == 200, reply
+        return Page(reply, path)
+
+    async def send(self, path: str, fields: dict[str, str], origin: str | None = None, **headers: str) -> Reply:
+        headers = {"Origin": origin or self.proxy.base, **BROWSER, **self._cookies(), **headers}
+        host = {"Host": self.proxy.base.removeprefix("http://")}
+        return await post(self.proxy.port, path, urlencode(fields).encode(), FORM, **{**host, **headers})
+
+    async def login(self, user: str) -> Browser:
+        reply = await self.send("/-/login", {"user": user, "password": f"{user}!"})
+        assert (reply.status, reply.headers["location"]) == (303, "../"), reply
+        said = reply.headers["set-cookie"]
+        assert said.endswith("; HttpOnly; SameSite=Strict")  # and Secure over https
+        return Browser(self.proxy, said.partition(";")[0])
+
+    async def press(self, path: str, action: str, **fields: str) -> Reply:
+        """Send the form of *action* on the page at *path*."""
+        return await self.send("/-/act", {**hidden(await self.get(path), action), **fields})
+
+    def _cookies(self) -> dict[str, str]:
+        return {"Cookie": self.cookie} if self.cookie else {}
+
+
+def hidden(page: Page, action: str) -> dict[str, str]:
+    """The hidden fields of the form of *action*."""
+    fields = [
+        (each.attributes["name"], each.attributes["value"])
+        for each in page.all("input")
+        if each.attributes.get("type") == "hidden"
+    ]
+    start = fields.index(("action", action))
+    return dict(fields[start : start + 5])
+
+
+@pytest.fixture
+def access(tmp_path: Path) -> AccessSettings:
+    file = tmp_path / "users"
+    file.write_text("".join(f"{name}:{passwords.hashed(f'{name}!'.encode())}\n" for name in ("alice", "bob")))
+    return AccessSettings(users_file=file)
+
+
+async def started(upstream: FakeUpstream, run: Start, access: AccessSettings) -> Browser:
+    upstream.add_file("six", SIX.filename, SIX.data)
+    indexes = (IndexSettings(name="pypi", upstreams=("up0",), default=True, prefetch=False), hosted("corp", default=False))
+    grants = (
+        GrantSettings(role="admin", principals=("user:alice",)),
+        GrantSettings(role="reader", principals=("user:bob",), indexes=("corp",)),
+    )
+    proxy = await run(upstream, indexes=indexes, access=access, grants=grants)
+    assert await upload(proxy.service.receiving["corp"], LIB, by="user:carol") is Uploaded.NEW
+    return Browser(proxy)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_has_logged_in_sees_what_is_theirs_until_they_log_out(
+    upstream: FakeUpstream, run: Start, access: AccessSettings
+) -> None:
+    anybody = await started(upstream, run, access)
+    page = await anybody.get("/-/login")
+    assert list(page.faults()) == []
+    wrong = await anybody.send("/-/login", {"user": "alice", "password": "wrong<b>"})
+    assert (wrong.status, "set-cookie" in wrong.headers, b"is wrong, or no longer valid" in wrong.body) == (403, False, True)
+    bob = await anybody.login("bob")
+    page = await bob.get("/-/project/corp/corp-lib")
+    assert "user:bob" in page.text
+    assert "Change corp-lib" not in page.text
+    assert (await anybody.proxy.get("/-/project/corp/corp-lib", **BROWSER)).status == 401
+    # The cookie is for the dashboard: an installer's pages and changes know credentials alone.
+    assert (await anybody.proxy.get("/index/corp/simple/corp-lib/", Cookie=bob.cookie)).status == 401
+    reply = await bob.send("/-/logout", {})
+    assert (reply.status, "Max-Age=0" in reply.headers["set-cookie"]) == (303, True)
+    assert (await anybody.proxy.get("/-/project/corp/corp-lib", Cookie=bob.cookie, **BROWSER)).status == 401
+    # A session ends with the password that it began with.
+    again = await anybody.login("bob")
+    await anybody.proxy.service.administration.perform("user_passwd", user="bob", password="another")  # a test's
+    assert "Log in" in (await again.get("/")).links
+
+
+@pytest_twisted.ensureDeferred
+async def test_administrators_have_buttons_and_each_leaves_a_line_in_the_audit_log(
+    upstream: FakeUpstream, run: Start, access: AccessSettings, tmp_path: Path
+) -> None:
+    anybody = await started(upstream, run, access)
+    proxy = anybody.proxy
+    assert (await proxy.get(await proxy.link("six", SIX.filename))).status == 200
+    alice = await anybody.login("alice")
+    six, lib = "/-/project/pypi/six", "/-/project/corp/corp-lib"
+    page = await alice.get(six)
+    assert list(page.faults()) == []
+    asked = upstream.count()
+    reply = await alice.press(six, "refresh")
+    assert (reply.status, reply.headers["location"]) == (303, "project/pypi/six?done=refresh"), reply
+    assert upstream.count() == asked + 1
+    assert "The page was requested from upstream." in (await alice.get(f"{six}?done=refresh")).text
+    assert (await alice.press(six, "pin")).status == 303
+    assert "pinned" in (await alice.get(six)).text
+    assert (await alice.press(six, "unpin")).status == 303
+    assert (await alice.press(six, "purge", which="1.0")).status == 303
+    assert "not cached" in (await alice.get(six)).text
+    assert (await alice.press(lib, "yank", which="1.0", reason="loses <data>")).status == 303
+    assert "yanked: loses <data>" in (await alice.get(lib)).text
+    assert (await alice.press(lib, "yank", which="9.0")).status == 404
+    assert (await alice.press(lib, "unyank", which="1.0")).status == 303
+    await proxy.stop()
+    lines = [json.loads(each) for each in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()]
+    found = [(each["action"], each["outcome"]) for each in lines if each["who"] == "user:alice" and each.get("project")]
+    done = [(each, "done") for each in ("refresh", "pin", "unpin", "purge", "yank")]
+    assert found == [*done, ("yank", "failed"), ("unyank", "done")]
+    assert lines[[each["action"] for each in lines].index("yank")]["what"] == "which=1.0 reason=loses <data>"
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_changed_by_who_may_not_and_by_no_page_of_another_site(
+    upstream: FakeUpstream, run: Start, access: AccessSettings
+) -> None:
+    anybody = await started(upstream, run, access)
+    proxy = anybody.proxy
+    assert (await proxy.get(await proxy.link("six", SIX.filename))).status == 200
+    alice, bob = await anybody.login("alice"), await anybody.login("bob")
+    fields = hidden(await alice.get("/-/project/pypi/six"), "purge")
+    for browser, sent, headers, status in (
+        (anybody, fields, {}, 401),
+        (bob, fields, {}, 404),
+        (alice, {**fields, "token": "0" * 64}, {}, 400),
+        (alice, {**fields, "token": ""}, {}, 400),
+        (alice, {**fields, "token": "é"}, {}, 400),
+        (alice, {**fields, "index": "nowhere"}, {}, 400),
+        (alice, {**fields, "project": "../six"}, {}, 400),
+        (alice, {**fields, "action": "delete"}, {}, 400),
+        (alice, {**fields, "shown": "//evil.example"}, {}, 404),
+        (alice, fields, {"Origin": "https://evil.example"}, 400),
+        (alice, fields, {"Origin": "null"}, 400),
+        (alice, fields, {"Sec_Fetch_Site": "cross-site"}, 400),
+        (alice, fields, {"Sec_Fetch_Site": "same-site"}, 400),
+        (alice, {**fields, "which": "x" * 9000}, {}, 413),
+    ):
+        reply = await browser.send("/-/act", sent, **headers)
+        assert reply.status == status, (sent, headers, reply)
+    assert (await post(proxy.port, "/-/act", urlencode(fields).encode(), FORM, Cookie=alice.cookie)).status == 400
+    assert (
+        await post(proxy.port, "/-/act", json.dumps(fields).encode(), "application/json", Cookie=alice.cookie)
+    ).status == 400
+    assert (await proxy.get("/-/act", Cookie=alice.cookie)).status == 405
+    assert "1 of them cached" in (await alice.get("/-/project/pypi/six")).text
+    assert (await alice.send("/-/act", fields)).status == 303
+    assert "0 of them cached" in (await alice.get("/-/project/pypi/six")).text
+
+
+@pytest.mark.parametrize("trusted", [(), ("127.0.0.1",)])
+@pytest_twisted.ensureDeferred
+async def test_over_https_the_cookie_is_sent_over_https_alone(
+    upstream: FakeUpstream, run: Start, access: AccessSettings, trusted: tuple[str, ...]
+) -> None:
+    proxy = await run(upstream, access=access, trusted_proxies=trusted)
+    sent = {"user": "alice", "password": "alice!"}
+    reply = await Browser(proxy).send("/-/login", sent, X_Forwarded_Proto="https", X_Forwarded_For="192.0.2.1")
+    said = reply.headers["set-cookie"]
+    assert (said.startswith("__Host-pypiproxy="), said.endswith("; Secure")) == (bool(trusted), bool(trusted))
