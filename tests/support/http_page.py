@@ -129,6 +129,8 @@ def page() -> str:
             _BESIDE,
             *(f"| `/-/{name}` | GET, HEAD | - | {what} |\n" for name, what in ANSWERED.items()),
             "| `/-/` | GET, HEAD | - | a list of these |\n",
+            "| `/-/search`, `/-/setup`, `/-/project/INDEX/PROJECT`, `/-/events` | GET, HEAD | read | the dashboard |\n",
+            "| `/-/login`, `/-/logout`, `/-/act` | POST | that of the button | its forms |\n",
             "| `/index/` | GET, HEAD | - | the indexes |\n",
             "| `/` | GET, HEAD | - | what this is and how clients use it, if no index is the default one |\n",
             "| `/favicon.ico` | GET, HEAD | - | nothing |\n",
