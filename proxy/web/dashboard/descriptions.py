@@ -10,7 +10,6 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
-from packaging.metadata import parse_email
 from twisted.web.template import Tag, tags
 
 #: Bytes of metadata that are looked at, and characters of a description that are rendered.
@@ -75,12 +74,17 @@ _LOWERED = {f"h{level}": f"h{min(6, level + 2)}" for level in range(1, 7)}
 
 def summary_of(metadata: bytes) -> str:
     """The summary in core *metadata*, perhaps empty."""
+    from packaging.metadata import parse_email
+
     raw, _ = parse_email(metadata)
     return raw.get("summary", "")
 
 
 def described(metadata: bytes) -> list[Tag | str]:
     """The description in core *metadata*, as content of a page; empty when there is none.  Takes long: not in the reactor."""
+    # Few who look at the dashboard look at a description, and its modules take a while to load.
+    from packaging.metadata import parse_email
+
     raw, _ = parse_email(metadata)
     text = raw.get("description", "").strip()[:_LONGEST]
     if not text:
@@ -91,7 +95,7 @@ def described(metadata: bytes) -> list[Tag | str]:
 
 def _html(text: str, content_type: str) -> str | None:
     """*text* as HTML; ``None`` if it is plain, or is not what it says."""
-    # They take most of a second to load, and few who look at the dashboard look at a description.
+    # They take most of a second to load.
     media = content_type.partition(";")[0].strip().lower()
     if media == _MARKDOWN:
         from readme_renderer import markdown
