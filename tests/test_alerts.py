@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.troubles import Reason
 from proxy.statistics.definitions import DEFINITIONS
@@ -34,8 +34,7 @@ def promtool(*arguments: str | Path) -> str:
 # -- when they fire -----------------------------------------------------------------------------------------------------------
 
 
-@frozen
-class Case:
+class Case(Struct, frozen=True):
     """Series with a value per minute, and the minutes at which *alert* fires and does not."""
 
     alert: str

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 import pytest_twisted
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
@@ -25,8 +25,7 @@ SIX, LIB = wheel("six", "1.0"), wheel("corp-lib", "1.0")
 FORM = "application/x-www-form-urlencoded"
 
 
-@frozen
-class Browser:
+class Browser(Struct, frozen=True):
     """A browser at *proxy*, with what it sends of itself; *cookie* is empty while nobody has logged in."""
 
     proxy: Running

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
@@ -29,8 +29,7 @@ PROMETHEUS = shutil.which("prometheus")
 _PATIENCE = 120.0
 
 
-@frozen
-class Notification:
+class Notification(Struct, frozen=True):
     """The state of one alert, as last heard."""
 
     firing: bool

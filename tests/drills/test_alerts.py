@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
-from attrs import define, field, frozen
+from msgspec import Struct
 from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 
@@ -34,14 +34,13 @@ reactor: Any = default_reactor
 MEGABYTE = 1_000_000
 
 
-@define
-class Scene:
+class Scene(Struct):
     """A proxy, its upstream, and what happens there until the alert is noticed; *shown* is what a first look has to show."""
 
     proxy: ProxyProcess
     upstream: FakeUpstream
     shown: str = ""
-    also: Callable[[], Awaitable[None]] | None = field(default=None)
+    also: Callable[[], Awaitable[None]] | None = None
 
     @property
     def data(self) -> Path:
@@ -215,8 +214,7 @@ async def a_certificate_is_overwritten_with_something_else(scene: Scene) -> Asyn
     certificate.write_bytes(good)
 
 
-@frozen
-class Drill:
+class Drill(Struct, frozen=True):
     """What causes an alert, on a proxy with these settings and a disk of its own of so many bytes.
 
     Durations of the rules are divided by *factor*.

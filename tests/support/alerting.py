@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from tests.support.process import ROOT
 
@@ -21,8 +21,7 @@ _DURATION = re.compile(r"(?<=\[)(\d+)([smhd])(?=\])|(?<=for: )(\d+)([smhd])$", r
 _SHORTEST_RANGE = 4.0
 
 
-@frozen
-class AlertRule:
+class AlertRule(Struct, frozen=True):
     """One alert: its name, its expression, where its section of the runbook is, and whom it wakes."""
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.errors import NotFound
 from proxy.web.answers import Answer, Ask
@@ -14,8 +14,7 @@ _DIRECTORY = Path(__file__).with_name("static")
 _TYPES = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript; charset=utf-8"}
 
 
-@frozen(slots=True)
-class Asset:
+class Asset(Struct, frozen=True):
     """A file with its media type and a digest of its bytes."""
 
     media: str

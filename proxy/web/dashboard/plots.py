@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.web.template import Tag, tags
 
 from proxy.web.dashboard.markup import element
@@ -12,8 +12,7 @@ from proxy.web.dashboard.markup import element
 _WIDTH, _HEIGHT, _GAP = 480, 120, 3
 
 
-@frozen(slots=True)
-class PlotBar:
+class PlotBar(Struct, frozen=True):
     """One bar: when it begins, its height as a share of the plot (0 to 1, ``None`` without any figure), and it in words."""
 
     label: str

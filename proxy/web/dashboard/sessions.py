@@ -14,10 +14,11 @@ import os
 import re
 from collections import OrderedDict
 
-from attrs import field, frozen
+from msgspec import Struct
 from twisted.internet.interfaces import IReactorTime
 
 from proxy.access.principals import Principal
+from proxy.representing import repr_without
 from proxy.web.answers import Ask
 from proxy.web.origin import origin
 
@@ -29,10 +30,11 @@ _VALUE = re.compile(r"[0-9a-f]{64}")
 _NONCE = b"\0" * 12  # each key encrypts one message
 
 
-@frozen(slots=True)
-class _Session:
-    sealed: bytes = field(repr=False)
+class _Session(Struct, frozen=True):
+    sealed: bytes
     until: float
+
+    __repr__ = repr_without("sealed")
 
 
 class BrowserSessions:

@@ -5,7 +5,7 @@ They load a stylesheet and a script from this host and nothing else; the script 
 
 from __future__ import annotations
 
-from attrs import frozen
+from msgspec import Struct
 from twisted.web.template import Tag, tags
 
 from proxy import __version__
@@ -37,8 +37,7 @@ HEADERS: Headers = [
 ]
 
 
-@frozen
-class Frame:
+class Frame(Struct, frozen=True):
     """Where a page is: *up* is the relative URL of ``/``; *events* is that of its stream, ``None`` for a page that has none.
 
     *who* is what stands for the viewer at its end.

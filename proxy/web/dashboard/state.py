@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.core.figures import Bucket, Resolution, Sums
 from proxy.core.troubles import Trouble
@@ -12,8 +12,7 @@ from proxy.statistics.problems import RecentProblem
 from proxy.upstream.pool.upstream import UpstreamState
 
 
-@frozen(slots=True)
-class DownloadState:
+class DownloadState(Struct, frozen=True):
     """A file that is being downloaded: *arrived* bytes of *size*, ``None`` while that is not known."""
 
     index: str
@@ -23,8 +22,7 @@ class DownloadState:
     size: int | None
 
 
-@frozen(slots=True)
-class SpaceState:
+class SpaceState(Struct, frozen=True):
     """The store (bytes, and the number of its files) and its file system; ``None`` is what is not known or not limited."""
 
     stored: int | None = None
@@ -33,16 +31,14 @@ class SpaceState:
     free: int | None = None
 
 
-@frozen(slots=True)
-class HourFigures:
+class HourFigures(Struct, frozen=True):
     """What was answered in the hour that began at *start* (seconds since 1970)."""
 
     start: int
     total: Sums
 
 
-@frozen(slots=True)
-class DashboardState:
+class DashboardState(Struct, frozen=True):
     """Everything at one moment, *taken* then (seconds since 1970).
 
     *hours* are the last ones, the present one last; *day* has the figures of all of them together.  *upstreams* are given with
@@ -60,8 +56,7 @@ class DashboardState:
     problems: Sequence[RecentProblem]
 
 
-@frozen
-class StateSources:
+class StateSources(Struct, frozen=True):
     """Where the parts of a :class:`DashboardState` are read, from memory and without waiting."""
 
     upstreams: Callable[[], Sequence[tuple[str, UpstreamState]]]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.usage import UsageBook
 
 
-@frozen(slots=True)
-class CachedFile:
+class CachedFile(Struct, frozen=True):
     """A file whose bytes are stored: its *size* (bytes), *since* when and last *used* when (seconds since 1970)."""
 
     size: int

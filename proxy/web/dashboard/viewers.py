@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 
-from attrs import frozen
+from msgspec import Struct
 
 from proxy.access.principals import ANONYMOUS, Principal
 from proxy.access.roles import Permission
@@ -15,8 +15,7 @@ from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.door import Door
 
 
-@frozen(slots=True)
-class Viewer:
+class Viewer(Struct, frozen=True):
     """*principal*, who may be shown what *may_name* says of (index, normalised project).
 
     *operational*: also how the service itself stands, as whoever reads the metrics; *administers*: also what may name parts of
