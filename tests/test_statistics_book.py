@@ -17,7 +17,7 @@ from proxy.administration.evaluating import Evaluating
 from proxy.composition.statistics import RegularCounting
 from proxy.core.agents import identified
 from proxy.core.events import Answered, Incident, Notice
-from proxy.core.figures import Dimension
+from proxy.core.figures import Bucket, Dimension, Resolution
 from proxy.core.visits import Subject
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
@@ -26,6 +26,8 @@ from proxy.statistics.book import StatisticsBook
 from proxy.statistics.report import FigureReport
 from proxy.storage.memory import MemoryRecords
 from proxy.storage.records import DiskRecords
+from proxy.web.local_stats import LocalStats
+from tests.shelf import Shelf
 from tests.test_damaged_records import garbage, halved
 
 T = TypeVar("T")
@@ -307,6 +309,34 @@ def test_who_leaves_before_figures_are_there_takes_none_with_them() -> None:
     asked.cancel()
     held.turn.callback(None)
     assert completed(evaluating.overview(DAY, 10))["summary"]["requests"] == 1
+
+
+class Watched(MemoryRecords):
+    """Knows which keys were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    async def get(self, key: str) -> bytes | None:
+        self.read.append(key)
+        return await super().get(key)
+
+
+def test_a_day_is_read_once_however_many_ask_for_it_and_leave() -> None:
+    records, held, key = Watched(), Held(), f"day/{int(START)}"
+    completed(records.set(key, Bucket(Resolution.DAY).encoded()))
+    book = StatisticsBook(records, held, lambda: START + 2 * DAY)
+    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", PIP)
+    stats = LocalStats(book, Inline(), lambda: START + 2 * DAY)
+    index = Shelf("pypi")
+    asked = [Deferred.fromCoroutine(stats.day(index, None, "2024-10-04.bz2")) for _ in range(5)]
+    for each in asked[1:]:
+        each.addErrback(lambda failure: failure.trap(CancelledError))
+        each.cancel()
+    held.turn.callback(None)
+    assert completed(asked[0]).status == 200
+    assert records.read.count(key) == 1
 
 
 # -- what clients say of themselves ------------------------------------------------------------------------------------------

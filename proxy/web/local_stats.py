@@ -7,10 +7,10 @@ import csv
 import io
 
 from proxy.core.days import day_start
-from proxy.core.figures import Resolution
+from proxy.core.figures import Bucket, Resolution
 from proxy.errors import NotFound
 from proxy.interfaces import Clock, IOffload, IRepository
-from proxy.mechanism.flight import uninterrupted
+from proxy.mechanism.flight import Flights
 from proxy.statistics.book import StatisticsBook
 from proxy.statistics.report import FigureReport
 from proxy.web.answers import Answer
@@ -24,6 +24,8 @@ class LocalStats:
         self._book = book
         self._offload = offload
         self._clock = clock
+        #: The days that are being read, by when they began: each once, however many ask, and to its end.
+        self._reading: Flights[Bucket] = Flights()
 
     async def day(self, repository: IRepository, reading: Reading | None, name: str) -> Answer:
         """Answer a request for the file *name* of a day (``YYYY-MM-DD.bz2``, in UTC).
@@ -36,7 +38,7 @@ class LocalStats:
             raise NotFound(f"{name}: that day is not over (in UTC); its downloads are published when it is")
         if end + Resolution.DAY.kept <= now:
             raise NotFound(f"{name}: downloads are kept for {Resolution.DAY.kept // Resolution.DAY.seconds} days")
-        bucket = await uninterrupted(self._book.figures(start, end))
+        bucket = await self._reading.join(start, lambda: self._book.figures(start, end))
 
         def may_name(index: str, project: str) -> bool:
             return index == repository.name and (reading is None or reading.visible(project))
