@@ -18,6 +18,7 @@ from proxy.composition.statistics import RegularCounting
 from proxy.core.agents import identified
 from proxy.core.events import Answered, Incident, Notice
 from proxy.core.figures import Bucket, Dimension, Resolution
+from proxy.core.health import Phase
 from proxy.core.visits import Subject
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
@@ -26,7 +27,10 @@ from proxy.statistics.book import StatisticsBook
 from proxy.statistics.report import FigureReport
 from proxy.storage.memory import MemoryRecords
 from proxy.storage.records import DiskRecords
+from proxy.web.dashboard.gathering import StateGatherer
+from proxy.web.dashboard.state import SpaceState, StateSources
 from proxy.web.local_stats import LocalStats
+from proxy.web.operations import Health
 from tests.shelf import Shelf
 from tests.test_damaged_records import garbage, halved
 
@@ -309,6 +313,22 @@ def test_who_leaves_before_figures_are_there_takes_none_with_them() -> None:
     asked.cancel()
     held.turn.callback(None)
     assert completed(evaluating.overview(DAY, 10))["summary"]["requests"] == 1
+
+
+def test_a_dashboard_that_is_closed_takes_no_figures_with_it() -> None:
+    async def nothing() -> tuple[()]:
+        return ()
+
+    held = Held()
+    book = StatisticsBook(MemoryRecords(), held, lambda: START)
+    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", PIP)
+    health, sources = Health(lambda: Phase.SERVING, nothing), StateSources(tuple, tuple, SpaceState)
+    gatherer = StateGatherer(sources, health, book, Clock(), lambda: START)
+    asked = Deferred.fromCoroutine(gatherer.state())
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    gatherer.close()
+    held.turn.callback(None)
+    assert completed(Evaluating(book, lambda: START).overview(DAY, 10))["summary"]["requests"] == 1
 
 
 class Watched(MemoryRecords):

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from proxy.core.figures import Bucket, Resolution, Sums
 from proxy.core.troubles import Trouble
 from proxy.interfaces import Clock
-from proxy.mechanism.flight import Flights
+from proxy.mechanism.flight import Flights, uninterrupted
 from proxy.mechanism.patience import within
 from proxy.statistics.book import StatisticsBook
 from proxy.statistics.problems import RecentProblem
@@ -100,10 +100,10 @@ class StateGatherer:
     async def _add_up(self, now: float) -> None:
         if self._is_older("figures", _FIGURES_FOR):
             self._hours = await self._read_hours(now)
-            self._problems = await self._book.problems()
+            self._problems = await uninterrupted(self._book.problems())
             self._was_read("figures")
         if self._is_older("day", _DAY_FOR):
-            self._day = await self._book.figures(now - HOURS * Resolution.HOUR.seconds, now)
+            self._day = await uninterrupted(self._book.figures(now - HOURS * Resolution.HOUR.seconds, now))
             self._was_read("day")
 
     async def _read_hours(self, now: float) -> Sequence[HourFigures]:
@@ -114,7 +114,7 @@ class StateGatherer:
         for start in starts:
             total = self._settled.get(start)
             if total is None:
-                total = FigureReport(await self._book.figures(start, start + length)).total()
+                total = FigureReport(await uninterrupted(self._book.figures(start, start + length))).total()
                 if start + length + _SETTLED_AFTER <= now:
                     self._settled[start] = total
             found.append(HourFigures(start, total))
