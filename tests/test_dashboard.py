@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
-from proxy.web.dashboard.descriptions import described
+from proxy.web.dashboard.descriptions import described, rendered
 from proxy.web.dashboard.plots import PlotBar, plot
+from proxy.web.dashboard.rendering import html_of
 from proxy.web.hypertext import markup_bytes
 from tests.hosting import hosted, upload
 from tests.inprocess import JSON, Running, Start
@@ -210,7 +211,7 @@ async def test_it_can_be_switched_off(upstream: FakeUpstream, run: Start) -> Non
 
 def shown(text: str, kind: str) -> str:
     metadata = f"Metadata-Version: 2.1\nName: x\nVersion: 1\nDescription-Content-Type: {kind}\n\n{text}"
-    return markup_bytes(*described(metadata.encode())).decode()
+    return markup_bytes(*described(metadata.encode(), rendered(metadata.encode()))).decode()
 
 
 def test_a_description_is_shown_as_the_public_index_shows_it() -> None:
@@ -246,9 +247,27 @@ def test_nothing_in_a_description_acts_or_is_loaded(hostile: str, kind: str) -> 
     assert "root:" not in html
 
 
+def test_a_description_that_takes_too_long_or_is_too_much_is_shown_as_it_is_written() -> None:
+    def made(text: str, kind: str, head: str = "") -> tuple[bytes, str]:
+        metadata = f"Name: x\n{head}Description-Content-Type: {kind}\n\n{text}".encode()
+        html = html_of(metadata, computes=2)
+        return html, markup_bytes(*described(metadata, html)).decode()
+
+    assert made("*a*", "text/markdown")[1].strip() == "<p><em>a</em></p>"
+    html, page = made(">" * 200_000, "text/markdown")
+    assert (html, page.startswith("<pre>")) == (b"", True)
+    deep = "\n".join(" " * level + "a\n" for level in range(600))
+    assert made(deep, "text/x-rst")[0] == b""  # too deep for the renderer
+    html, page = made("> " * 150 + "a", "text/markdown")
+    assert (html != b"", page.startswith("<pre>")) == (True, True)
+    parts = "--x\n\na part\n--x--\n"
+    assert made(parts, "text/markdown", "Content-Type: multipart/mixed; boundary=x\n") == (b"", "")
+
+
 @given(st.text(), st.sampled_from(["text/markdown", "text/plain"]))
 def test_any_description_becomes_well_formed_markup(text: str, kind: str) -> None:
-    html = markup_bytes(*described(f"Name: x\nDescription-Content-Type: {kind}\n\n".encode() + text.encode("utf-8", "ignore")))
+    metadata = f"Name: x\nDescription-Content-Type: {kind}\n\n".encode() + text.encode("utf-8", "ignore")
+    html = markup_bytes(*described(metadata, rendered(metadata)))
     opened: list[str] = []
     for end, name, empty in re.findall(r"<(/?)([a-z0-9]+)[^>]*?(/?)>", html.decode()):
         if end:

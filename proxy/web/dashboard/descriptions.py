@@ -8,12 +8,18 @@ but the web and mail.
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from twisted.web.template import Tag, tags
 
+if TYPE_CHECKING:
+    from packaging.metadata import RawMetadata
+
 #: Bytes of metadata that are looked at, and characters of a description that are rendered.
 MOST_METADATA, _LONGEST = 1_000_000, 200_000
+#: Elements of a description, and how many of them may be inside of one another.
+_MOST, _DEEPEST = 10_000, 100
 _MARKDOWN, _RST = "text/markdown", "text/x-rst"
 
 _ELEMENTS = frozenset(
@@ -74,23 +80,39 @@ _LOWERED = {f"h{level}": f"h{min(6, level + 2)}" for level in range(1, 7)}
 
 def summary_of(metadata: bytes) -> str:
     """The summary in core *metadata*, perhaps empty."""
-    from packaging.metadata import parse_email
-
-    raw, _ = parse_email(metadata)
-    return raw.get("summary", "")
+    return _fields(metadata).get("summary", "")
 
 
-def described(metadata: bytes) -> list[Tag | str]:
-    """The description in core *metadata*, as content of a page; empty when there is none.  Takes long: not in the reactor."""
-    # Few who look at the dashboard look at a description, and its modules take a while to load.
-    from packaging.metadata import parse_email
+def rendered(metadata: bytes) -> bytes:
+    """The description in core *metadata* as HTML, empty if it is plain or not what it says.
 
-    raw, _ = parse_email(metadata)
-    text = raw.get("description", "").strip()[:_LONGEST]
+    It may take any time and any memory: see :mod:`proxy.web.dashboard.rendering`.
+    """
+    raw = _fields(metadata)
+    return (_html(_text(raw), raw.get("description_content_type", "")) or "").encode()
+
+
+def described(metadata: bytes, html: bytes) -> list[Tag | str]:
+    """The description in core *metadata*, of which *html* was made, as content of a page; empty when there is none."""
+    text = _text(_fields(metadata))
     if not text:
         return []
-    html = _html(text, raw.get("description_content_type", ""))
-    return [tags.pre(text)] if html is None else _read(html)
+    found = _read(html.decode("utf-8", "replace")) if html else None
+    return [tags.pre(text)] if found is None else found
+
+
+def _text(raw: RawMetadata) -> str:
+    return raw.get("description", "").strip()[:_LONGEST]
+
+
+def _fields(metadata: bytes) -> RawMetadata:
+    # It takes long to load, and few starts come to need it.
+    from packaging.metadata import parse_email
+
+    try:
+        return parse_email(metadata)[0]
+    except Exception:  # noqa: BLE001  # a message of several parts, for example, fails an assertion in there
+        return {}
 
 
 def _html(text: str, content_type: str) -> str | None:
@@ -114,6 +136,10 @@ def _untyped(found: str | None) -> str | None:
     return found
 
 
+class _TooMuch(Exception):
+    """There are too many elements."""
+
+
 class _Reader(HTMLParser):
     """Collects the elements that may be shown; of others, what is in them."""
 
@@ -121,6 +147,7 @@ class _Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.top: list[Tag | str] = []
         self._open: list[tuple[str, Tag]] = []
+        self._count = 0
 
     def _add(self, piece: Tag | str) -> None:
         if self._open:
@@ -131,6 +158,9 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in _ELEMENTS:
             return
+        self._count += 1
+        if self._count > _MOST or len(self._open) >= _DEEPEST:
+            raise _TooMuch
         made = Tag(_LOWERED.get(tag, tag))
         for name, value in attrs:
             if name == "href" and tag == "a" and value is not None and _is_safe(value):
@@ -157,8 +187,12 @@ def _is_safe(url: str) -> bool:
         return False
 
 
-def _read(html: str) -> list[Tag | str]:
+def _read(html: str) -> list[Tag | str] | None:
+    """What may be shown of *html*; ``None`` if that is too much for a page."""
     reader = _Reader()
-    reader.feed(html)
-    reader.close()
+    try:
+        reader.feed(html)
+        reader.close()
+    except _TooMuch:
+        return None
     return reader.top

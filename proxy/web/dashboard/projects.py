@@ -17,8 +17,9 @@ from proxy.model import File, Page
 from proxy.names import is_project_name, normalize, version_of
 from proxy.web.answers import Ask
 from proxy.web.browsing import matching_names, search_form, search_text
-from proxy.web.dashboard.descriptions import MOST_METADATA, described, summary_of
+from proxy.web.dashboard.descriptions import MOST_METADATA, summary_of
 from proxy.web.dashboard.markup import nothing, table
+from proxy.web.dashboard.rendering import Descriptions
 from proxy.web.dashboard.stored import CachedFile, CachedFiles
 from proxy.web.dashboard.viewers import Viewer
 from proxy.web.hypertext import hyperlink
@@ -34,6 +35,7 @@ class ProjectPages:
         self._repositories = repositories
         self._cached = cached
         self._offload = offload
+        self._descriptions = Descriptions(offload)
 
     # -- search ----------------------------------------------------------------------------------------------------------
 
@@ -82,7 +84,8 @@ class ProjectPages:
         cached = await self._cached.of(repository.owners(project), project)
         own = await repository.own()
         metadata = await self._metadata(repository, page) if own is not None and project in own else b""
-        return await self._offload.run(_project, repository.name, page, cached, metadata, actions)
+        description = await self._descriptions.of(metadata)
+        return await self._offload.run(_project, repository.name, page, cached, metadata, description, actions)
 
     async def _metadata(self, repository: IRepository, page: Page) -> bytes:
         """The metadata of the newest wheel that has some; empty if there is none, or it cannot be read now."""
@@ -124,7 +127,14 @@ def _by_version(file: File) -> tuple[bool, object]:
     return (version is not None, version)
 
 
-def _project(index: str, page: Page, cached: Mapping[str, CachedFile], metadata: bytes, actions: Sequence[Tag]) -> list[Tag]:
+def _project(
+    index: str,
+    page: Page,
+    cached: Mapping[str, CachedFile],
+    metadata: bytes,
+    description: Sequence[Tag | str],
+    actions: Sequence[Tag],
+) -> list[Tag]:
     files = sorted(page.files, key=lambda each: each.filename)
     known = [each for each in files if version_of(each.filename) is not None]
     known.sort(key=lambda each: version_of(each.filename), reverse=True)  # type: ignore[arg-type, return-value]  # None is sorted out
@@ -155,7 +165,6 @@ def _project(index: str, page: Page, cached: Mapping[str, CachedFile], metadata:
             content.append(nothing(f"{counted(len(files) - _FILES, 'older file')} not shown."))
     else:
         content.append(nothing("It has no files."))
-    description = described(metadata) if metadata else []
     if description:
         content += [tags.h2("Description"), tags.div(*description, class_="description")]
     return content
