@@ -112,6 +112,23 @@ async def test_who_has_logged_in_sees_what_is_theirs_until_they_log_out(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_page_that_is_kept_live_does_not_outlive_its_login(
+    upstream: FakeUpstream, run: Start, access: AccessSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.web.dashboard.streams._ASKED_EVERY", 0.0)
+    anybody = await started(upstream, run, access)
+    bob = await anybody.login("bob")
+    leaving, staying = [await anybody.proxy.connect("/-/events", **cookie) for cookie in ({"Cookie": bob.cookie}, {})]
+    await leaving.until(lambda: b"event: part" in leaving.body)
+    assert not leaving.body.endswith(b"\r\n0\r\n\r\n")
+    assert (await bob.send("/-/logout", {})).status == 303
+    await leaving.until(lambda: leaving.body.endswith(b"\r\n0\r\n\r\n"))
+    assert not staying.body.endswith(b"\r\n0\r\n\r\n")
+    for each in (leaving, staying):
+        await each.close()
+
+
+@pytest_twisted.ensureDeferred
 async def test_administrators_have_buttons_and_each_leaves_a_line_in_the_audit_log(
     upstream: FakeUpstream, run: Start, access: AccessSettings, tmp_path: Path
 ) -> None:

@@ -113,7 +113,11 @@ class Dashboard:
                 return self._assets.answer(digest, name, ask)
             case ("events",):
                 viewer, _ = await self._viewers.of(ask)
-                return self._streams.answer(viewer)
+
+                async def now() -> Viewer:
+                    return (await self._viewers.of(ask))[0]
+
+                return self._streams.answer(viewer, now)
             case ("login",):
                 return await self._logins.page()
             case ("logout",) | ("act",):

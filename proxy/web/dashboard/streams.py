@@ -2,13 +2,13 @@
 
 Theory of operation.  While there are streams, one timer has the state gathered once per second.  For all viewers with the same
 standing the parts are rendered once, in a worker thread; a part whose bytes are as before is not sent again.  So 200 open
-dashboards of a quiet proxy cost one comparison per second.  A stream ends after a while, and the browser opens another: who may
-see what is asked anew then.
+dashboards of a quiet proxy cost one comparison per second.  A stream ends after a while, and the browser opens another.  Who
+looks is asked anew each minute: a stream does not outlive its login.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.errors import Overloaded
+from proxy.errors import Overloaded, ProxyError
 from proxy.interfaces import IBodyReader, IOffload
 from proxy.mechanism.waiters import Waiters
 from proxy.model import FileFacts
@@ -42,6 +42,11 @@ _HEADERS = [
 ]
 _ALIVE = b": alive\n\n"
 
+#: Finds out anew who a viewer is.  Raises ProxyError.
+AskedAgain = Callable[[], Awaitable[Viewer]]
+#: How often (seconds): a password may have to be verified for it.
+_ASKED_EVERY = 60.0
+
 #: The events of all parts, by the id of the part.
 Events = Mapping[str, bytes]
 
@@ -53,9 +58,10 @@ class EventReader:
     facts = FileFacts(None)
     length = None
 
-    def __init__(self, streams: EventStreams, viewer: Viewer, now: float) -> None:
+    def __init__(self, streams: EventStreams, viewer: Viewer, asked: AskedAgain, now: float) -> None:
         self.viewer = viewer
-        self.began = now
+        self.asked = asked
+        self.began = self.asked_at = now
         self._streams = streams
         self._moved_at = now
         self._sent: dict[str, bytes] = {}
@@ -114,11 +120,11 @@ class EventStreams:
     def __len__(self) -> int:
         return len(self._readers)
 
-    def answer(self, viewer: Viewer) -> Answer:
-        """A stream for *viewer*.  Raises Overloaded when there are too many."""
+    def answer(self, viewer: Viewer, asked: AskedAgain) -> Answer:
+        """A stream for *viewer*, who *asked* says it is now.  Raises Overloaded when there are too many."""
         if self._closed or len(self._readers) >= self._most:
             raise Overloaded(f"{self._most} dashboards are kept live already: this one is as it was when it was loaded")
-        reader = EventReader(self, viewer, self._reactor.seconds())
+        reader = EventReader(self, viewer, asked, self._reactor.seconds())
         self._readers.add(reader)
         if self._loop is None:
             # A new one each time: the last call of one that was stopped may still be under way.
@@ -156,6 +162,9 @@ class EventStreams:
         now = self._reactor.seconds()
         for each in [each for each in self._readers if now - each.began >= _LASTS]:
             each.end()
+        for each in [each for each in self._readers if now - each.asked_at >= _ASKED_EVERY]:
+            each.asked_at = now
+            Deferred.fromCoroutine(self._ask_again(each)).addErrback(self._gave_up)
         state = await self._gatherer.state()
         rendered: dict[Hashable, Events] = {}
         for each in list(self._readers):
@@ -163,6 +172,20 @@ class EventStreams:
             if standing not in rendered:
                 rendered[standing] = await self._offload.run(_rendered, state, each.viewer)
             each.offer(rendered[standing], self._reactor.seconds())
+
+    async def _ask_again(self, reader: EventReader) -> None:
+        """End the stream of *reader* if its viewer has logged out, or may see something else than before."""
+        same = False
+        try:
+            same = (await reader.asked()).standing == reader.viewer.standing
+        except ProxyError:
+            pass  # nobody can tell who it is: the browser is told why when it opens another
+        finally:
+            if not same:
+                reader.end()
+
+    def _gave_up(self, failure: Failure) -> None:
+        self.log.failure("bug: a dashboard is no longer kept live", failure)
 
     def _tell(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._told())
