@@ -105,8 +105,12 @@ async def test_who_has_logged_in_sees_what_is_theirs_until_they_log_out(
     reply = await bob.send("/-/logout", {})
     assert (reply.status, "Max-Age=0" in reply.headers["set-cookie"]) == (303, True)
     assert (await anybody.proxy.get("/-/project/corp/corp-lib", Cookie=bob.cookie, **BROWSER)).status == 401
+    first = await anybody.login("bob")
+    again = await first.login("bob")
+    assert again.cookie != first.cookie
+    assert "Log in" in (await first.get("/")).links
     # A session ends with the password that it began with.
-    again = await anybody.login("bob")
+    assert "Log in" not in (await again.get("/")).links
     await anybody.proxy.service.administration.perform("user_passwd", user="bob", password="another")  # a test's
     assert "Log in" in (await again.get("/")).links
 

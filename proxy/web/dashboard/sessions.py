@@ -47,6 +47,7 @@ class BrowserSessions:
 
     def begin(self, credential: bytes, ask: Ask) -> str:
         """Begin a session of who sent *ask* with *credential*, which is right.  Returns the header that sets its cookie."""
+        self.end(ask)  # who logs in again leaves none behind
         secret = os.urandom(32).hex()
         self._sessions[_name(secret)] = _Session(_seal(secret, credential), self._reactor.seconds() + _LASTS)
         while len(self._sessions) > _MOST:
