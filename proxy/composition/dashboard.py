@@ -84,4 +84,5 @@ def build_dashboard(
         door,
         indexes.repositories,
         indexes.default,
+        means.work,
     )

@@ -13,7 +13,7 @@ from twisted.web.template import Tag, tags
 from proxy.access.roles import Permission
 from proxy.core.amounts import clock_time
 from proxy.errors import MethodNotAllowed, NotFound
-from proxy.interfaces import IRepository
+from proxy.interfaces import IOffload, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.web.answers import Answer, Ask
 from proxy.web.browsing import search_form
@@ -64,6 +64,7 @@ class Dashboard:
         door: Door,
         repositories: Mapping[str, IRepository],
         default: str | None,
+        offload: IOffload,
     ) -> None:
         self._viewers = viewers
         self._gatherer = gatherer
@@ -77,6 +78,7 @@ class Dashboard:
         self._door = door
         self._repositories = repositories
         self._default = default
+        self._offload = offload
 
     def close(self) -> None:
         """End what is kept live."""
@@ -87,7 +89,7 @@ class Dashboard:
         """Answer a browser's request for ``/``.  Raises ProxyError."""
         viewer, ask = await self._viewers.of(ask)
         state = await self._gatherer.newest()
-        contents = parts(state, viewer)
+        contents = await self._offload.run(parts, state, viewer)
         sections = [_section(name, heading, contents[name]) for name, heading in _HEADINGS.items() if name in contents]
         live = f"As of {clock_time(state.taken)}. Reload the page for newer figures."
         return await self._shell.page(

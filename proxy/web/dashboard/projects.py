@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from urllib.parse import quote
 
+from twisted.internet.defer import DeferredLock
 from twisted.web.template import Tag, tags
 
 from proxy.core.amounts import NONE, counted, moment, size
@@ -36,6 +37,8 @@ class ProjectPages:
         self._cached = cached
         self._offload = offload
         self._descriptions = Descriptions(offload)
+        # There may be some 100,000 names: searches take one thread at the most.
+        self._one_search = DeferredLock()
 
     # -- search ----------------------------------------------------------------------------------------------------------
 
@@ -45,7 +48,9 @@ class ProjectPages:
         found: list[tuple[str, str]] = []
         total = 0
         for index, repository in self._repositories.items():
-            names = await self._offload.run(_found, viewer, index, await self._there(repository), wanted)
+            async with self._one_search:
+                cached, own = await self._there(repository)
+                names = await self._offload.run(_found, viewer, index, cached, own, wanted)
             total += len(names)
             found += [(name, index) for name in names[: _SHOWN - len(found)]]
         rows: list[list[Tag | str]] = [[hyperlink(_path(index, name), name), index] for name, index in found]
@@ -58,11 +63,12 @@ class ProjectPages:
             content.append(tags.p("No project that is cached or hosted has such a name.", role="status"))
         return [*content, *self._others(wanted, {name for name, _ in found})]
 
-    async def _there(self, repository: IRepository) -> Sequence[str]:
-        names = set(await repository.cached())
+    async def _there(self, repository: IRepository) -> tuple[Sequence[str], Sequence[str]]:
+        """The projects of *repository* that are cached, sorted, and those that are hosted."""
+        own: Sequence[str] | None = None
         with suppress(ProxyError):
-            names.update(await repository.own() or ())
-        return sorted(names)
+            own = await repository.own()
+        return await repository.cached(), own or ()
 
     def _others(self, wanted: str, found: set[str]) -> list[Tag]:
         """Links to the project that is called *wanted*, which may exist upstream."""
@@ -113,8 +119,9 @@ def _read(descriptor: int, length: int) -> bytes:
     return os.pread(descriptor, length, 0)
 
 
-def _found(viewer: Viewer, index: str, names: Sequence[str], wanted: str) -> Sequence[str]:
-    return [name for name in matching_names(names, wanted) if viewer.may_name(index, name)]
+def _found(viewer: Viewer, index: str, cached: Sequence[str], own: Sequence[str], wanted: str) -> Sequence[str]:
+    found = matching_names(sorted({*cached, *own}) if own else cached, wanted)
+    return found if viewer.reads_all(index) else [name for name in found if viewer.may_name(index, name)]
 
 
 def _path(index: str, project: str) -> str:

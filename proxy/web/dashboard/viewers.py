@@ -16,7 +16,7 @@ from proxy.web.door import Door
 
 
 class Viewer(Struct, frozen=True):
-    """*principal*, who may be shown what *may_name* says of (index, normalised project).
+    """*principal*, who may be shown what *may_name* says of (index, normalised project), and all of what *reads_all* says.
 
     *operational*: also how the service itself stands, as whoever reads the metrics; *administers*: also what may name parts of
     this host, and addresses of clients.  *standing* is the same for all who may see the same.
@@ -24,6 +24,7 @@ class Viewer(Struct, frozen=True):
 
     principal: Principal
     may_name: Callable[[str, str], bool]
+    reads_all: Callable[[str], bool]
     operational: bool
     administers: bool
     standing: Hashable
@@ -60,7 +61,11 @@ class Viewers:
         def may_name(index: str, project: str) -> bool:
             return self.may(principal, Permission.READ, index, project)
 
-        return Viewer(principal, may_name, operational, administers, (self._door.standing(principal), operational, administers))
+        def reads_all(index: str) -> bool:
+            return self._door.reading(principal, self._repositories[index]) is None
+
+        standing = (self._door.standing(principal), operational, administers)
+        return Viewer(principal, may_name, reads_all, operational, administers, standing)
 
     def may(self, principal: Principal, permission: Permission, index: str, project: str | None) -> bool:
         """Whether *principal* may use *permission* there; not in an index that does not exist (any more)."""
