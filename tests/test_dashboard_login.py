@@ -116,6 +116,18 @@ async def test_who_has_logged_in_sees_what_is_theirs_until_they_log_out(
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_logs_in_again_and_again_ends_their_own_sessions_alone(
+    upstream: FakeUpstream, run: Start, access: AccessSettings
+) -> None:
+    anybody = await started(upstream, run, access)
+    alice, first, second = await anybody.login("alice"), await anybody.login("bob"), await anybody.login("bob")
+    for _ in range(19):
+        await anybody.login("bob")
+    for browser, ended in ((alice, False), (first, True), (second, False)):
+        assert ("Log in" in (await browser.get("/")).links) is ended
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_page_that_is_kept_live_does_not_outlive_its_login(
     upstream: FakeUpstream, run: Start, access: AccessSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

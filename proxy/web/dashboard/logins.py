@@ -44,10 +44,10 @@ class BrowserLogins:
             return await self.page("Enter a user name, and a password or a token.", user[:100])
         credential = b"Basic " + base64.b64encode(f"{user}:{password}".encode())
         try:
-            await self._door.login(ask, credential)
+            principal = await self._door.login(ask, credential)
         except LoginRequired:
             return await self.page("The user name, the password or the token is wrong, or no longer valid.", user[:100])
-        return see_other("../", ("Set-Cookie", self._sessions.begin(credential, ask)))
+        return see_other("../", ("Set-Cookie", self._sessions.begin(principal, credential, ask)))
 
     async def end(self, ask: Ask) -> Answer:
         """Answer *ask*, which wants to be logged out: that harms nobody, so it needs no token.  Raises BadRequest."""

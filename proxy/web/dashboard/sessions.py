@@ -22,8 +22,8 @@ from proxy.representing import repr_without
 from proxy.web.answers import Ask
 from proxy.web.origin import origin
 
-#: Sessions at the most, and for how long one lasts (seconds).
-_MOST, _LASTS = 1000, 12 * 3600.0
+#: Sessions at the most, also of one principal, and for how long one lasts (seconds).
+_MOST, _MOST_OF_ONE, _LASTS = 1000, 20, 12 * 3600.0
 #: What the cookie is called over https, where browsers see to it that nobody else has set it, and over http.
 _SECURE, _PLAIN = "__Host-pypiproxy", "pypiproxy"
 _VALUE = re.compile(r"[0-9a-f]{64}")
@@ -33,6 +33,7 @@ _NONCE = b"\0" * 12  # each key encrypts one message
 class _Session(Struct, frozen=True):
     sealed: bytes
     until: float
+    owner: str
 
     __repr__ = repr_without("sealed")
 
@@ -45,11 +46,16 @@ class BrowserSessions:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._key = os.urandom(32)
 
-    def begin(self, credential: bytes, ask: Ask) -> str:
-        """Begin a session of who sent *ask* with *credential*, which is right.  Returns the header that sets its cookie."""
+    def begin(self, principal: Principal, credential: bytes, ask: Ask) -> str:
+        """Begin a session of *principal*, who sent *ask* with *credential*.  Returns the header that sets its cookie."""
         self.end(ask)  # who logs in again leaves none behind
         secret = os.urandom(32).hex()
-        self._sessions[_name(secret)] = _Session(_seal(secret, credential), self._reactor.seconds() + _LASTS)
+        owner = str(principal)
+        # Nobody ends the sessions of others by logging in again and again.
+        theirs = [name for name, each in self._sessions.items() if each.owner == owner]
+        if len(theirs) >= _MOST_OF_ONE:
+            del self._sessions[theirs[0]]
+        self._sessions[_name(secret)] = _Session(_seal(secret, credential), self._reactor.seconds() + _LASTS, owner)
         while len(self._sessions) > _MOST:
             self._sessions.popitem(last=False)
         return _cookie(ask, secret, int(_LASTS))
