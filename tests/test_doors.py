@@ -256,14 +256,14 @@ def test_with_every_place_taken_by_requests_probes_are_answered_and_the_rest_is_
     for each in busy:
         each.ask("/slow")
     house.connect().ask("/hot/a")
-    for path in ("/a", "/hot/a", "/-/metrics", "/-/live/", "/-/live?x"):
+    for path in ("/a", "/hot/a", "/-/metrics/", "/-/live/", "/-/live?x"):
         other = house.connect()
         other.ask(path)
         assert other.statuses == [503], path
         assert b"\r\nRetry-After: " in other.transport.value()
         assert b"\r\nConnection: close\r\n" in other.transport.value()
         assert not other.open
-    for path in ("/-/live", "/-/ready"):
+    for path in ("/-/live", "/-/ready", "/-/metrics"):
         probe = house.connect()
         for _ in range(3):
             probe.ask(path)

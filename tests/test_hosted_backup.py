@@ -91,18 +91,3 @@ async def test_nothing_of_a_hosted_index_is_purged(serve: Start) -> None:
     rows = await perform(proxy, "ls")
     assert [(each["project"], each["files"]) for each in rows] == [("app", 2), ("lib", 1)]
     assert (await perform(proxy, "stats"))["projects"] == 2
-
-
-@pytest_twisted.ensureDeferred
-async def test_bundles_of_hosted_indexes_are_refused_with_what_to_do_instead(serve: Start, tmp_path: Path) -> None:
-    proxy = await stocked(serve)
-    (tmp_path / "pypiproxy.toml").write_text(CONFIG)
-    operator = Operator(tmp_path, tmp_path / "data", ("--config", str(tmp_path / "pypiproxy.toml")))
-    words = "the index internal is a hosted index, and bundles hold what proxy indexes have"
-    (tmp_path / "bundle").write_bytes(b"")
-    for running in (True, False):
-        if not running:
-            await proxy.stop()
-        for line in (("export", "--all", "--output", str(tmp_path / "out")), ("import", str(tmp_path / "bundle"))):
-            ended = await operator.run(*line)
-            assert (ended.status, words in ended.output) == (1, True), ended

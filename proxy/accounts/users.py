@@ -200,7 +200,7 @@ def _stand_in(name: str, users: UserHashes) -> str:
 
 
 def _load(path: Path, contents: Mapping[str, bytes]) -> UserHashes:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UnusableFile(f"{KEY} is a directory, not a file of users")
     try:
         return read_users(contents[KEY])

@@ -100,7 +100,7 @@ def _users_file(settings: Settings) -> Path:
 def _no_users(settings: Settings, file: Path | None) -> Iterator[str]:
     """What is called as the file of users and is none."""
     path = _users_file(settings)
-    if path.is_dir():
+    if os.path.isdir(path):  # whatever else keeps it from being read is told by whoever opens it
         key = f"{path}" if settings.access.users_file is None else f'{file}: access.users_file = "{path}"'
         yield f"{key}: it is a directory; expected a file with a line name:hash for each user, as pypiproxy user add writes it"
 
