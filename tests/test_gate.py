@@ -148,7 +148,7 @@ def missing(reply: Reply) -> bool:
     """Whether *reply* is what anybody gets who asks for what does not exist."""
     return (
         reply.status == 404
-        and reply.json.keys() == {"type", "title", "status", "detail", "code"}
+        and reply.json.keys() == {"type", "title", "status", "detail", "code", "request_id"}
         and (reply.json["code"], reply.json["title"]) == ("not-found", "Not found")
         and reply.headers["cache-control"] == "no-store"
         and reply.headers["cache-status"] == "pypiproxy; detail=not-found"
