@@ -191,7 +191,8 @@ class LogLines:
                 return
         elif level in self._below or (self._level is not LogLevel.debug and _is_internal(event)):
             return
-        elif (request_id := current_request_id.get()) and "request_id" not in event:
+        # The handler of a signal, for one, logs in the midst of whatever request is being answered.
+        elif (request_id := current_request_id.get()) and "request_id" not in event and _is_ours(event):
             event = {**event, "request_id": request_id}
         self._waiting.append(self._line(event))
         if level in _SOON or not self._reactor.running or not isInIOThread():
@@ -223,6 +224,11 @@ def _dropped(count: int) -> LogEvent:
         "log_level": LogLevel.warn,
         "log_time": time.time(),
     }
+
+
+def _is_ours(event: LogEvent) -> bool:
+    """Whether a part of the proxy has logged *event*."""
+    return str(event.get("log_namespace", "")).startswith("proxy.")
 
 
 def _is_internal(event: LogEvent) -> bool:
