@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import get_type_hints
 
 import msgspec
@@ -19,9 +20,7 @@ from twisted.internet.interfaces import IFileDescriptorReceiver, IReactorTime, I
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, Request
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.http import HTTPChannel, HTTPFactory, Request
 from zope.interface import implementer
 
 from proxy.errors import BadRequest, NotFound, ProxyError
@@ -39,10 +38,11 @@ def error_line(error: ProxyError) -> dict[str, object]:
 
 @implementer(IFileDescriptorReceiver)
 class _Channel(HTTPChannel):
-    """A connection of one client, with the descriptors that it has handed over and nobody took yet."""
+    """A connection of one client of *admin*, with the descriptors that it has handed over and nobody took yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, admin: Admin) -> None:
         super().__init__()
+        self.requestFactory = partial(_Request, admin)  # type: ignore[assignment]  # whatever makes one will do
         self.descriptors: list[int] = []
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
@@ -54,24 +54,22 @@ class _Channel(HTTPChannel):
         super().connectionLost(reason)
 
 
-class Admin(Resource):
+class Admin:
     """The interface to *operations*, by name."""
 
-    isLeaf = True
     log = Logger()
 
     def __init__(self, operations: Mapping[str, Operation]) -> None:
-        super().__init__()
         self._operations = operations
         self._running: set[Deferred[None]] = set()
 
-    def render(self, request: Request) -> int:
+    def answer(self, request: Request) -> None:
+        """Perform the operation that *request* asks for; its answer is written as the operation goes on."""
         work = Deferred.fromCoroutine(self._perform(request))
         self._running.add(work)
         request.notifyFinish().addErrback(lambda _: work.cancel())
         swallow(work)
         work.addBoth(lambda _: self._running.discard(work))
-        return NOT_DONE_YET
 
     def close(self) -> None:
         """Cancel what is under way."""
@@ -152,10 +150,30 @@ class _Lines:
             ITCPTransport(self._request.transport).abortConnection()
 
 
-def site(admin: Admin, reactor: IReactorTime) -> Site:
-    """What listens for operators: without a limit on how long an operation may take."""
-    made = Site(admin, timeout=None, reactor=reactor)
-    made.protocol = _Channel  # type: ignore[assignment]  # annotated as the function that Twisted sets
-    made.displayTracebacks = False
-    made.log = lambda request: None  # type: ignore[method-assign]  # operators' questions are no part of the access log
-    return made
+class _Factory(HTTPFactory):
+    """Makes connections whose requests *admin* answers, and logs none: operators' questions are no part of the access log.
+
+    It is not that of twisted.web's ``Site``, which loads a tenth of what a bare twisted.web does.
+    """
+
+    def __init__(self, admin: Admin, reactor: IReactorTime) -> None:
+        # Without a limit on how long an operation may take.
+        super().__init__(timeout=None, reactor=reactor)  # type: ignore[arg-type]  # as documented; not as annotated
+        self.protocol = partial(_Channel, admin)  # type: ignore[assignment]  # annotated as the function that Twisted sets
+
+    def log(self, request: Request) -> None:
+        pass
+
+
+class _Request(Request):
+    def __init__(self, admin: Admin, channel: HTTPChannel, queued: object) -> None:
+        super().__init__(channel, queued, parsePOSTFormSubmission=False)
+        self._admin = admin
+
+    def process(self) -> None:
+        self._admin.answer(self)
+
+
+def site(admin: Admin, reactor: IReactorTime) -> HTTPFactory:
+    """What listens for operators."""
+    return _Factory(admin, reactor)
