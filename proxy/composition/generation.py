@@ -21,11 +21,11 @@ from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed
 from proxy.composition.accounts import AccessRoom, LoginRoom, build_access
 from proxy.composition.claims import reserving
-from proxy.composition.commands import build_administration
 from proxy.composition.group import GroupKind
 from proxy.composition.hosted import HostedKind
 from proxy.composition.indexes import BuiltIndex, Indexes, IndexKind, build_indexes
 from proxy.composition.lasting import Lasting, SharedRooms
+from proxy.composition.operations import build_administration
 from proxy.composition.proxied import ProxyKind
 from proxy.composition.shared import HeldParts
 from proxy.composition.storage import refuse_unmeetable
