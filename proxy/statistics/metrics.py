@@ -12,10 +12,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
+from msgspec import Struct
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -39,17 +36,15 @@ from proxy.core.events import (
 )
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRecorder
-from proxy.simple.media import names
 from proxy.statistics import definitions as d
 from proxy.statistics.addresses import AddressLabels
-from proxy.statistics.tallies import AnswerTally, Buckets, CounterSeries, Histogram, Labels, histogram, plain
+from proxy.statistics.tallies import AnswerTally, Buckets, CounterSeries, Histogram, Labels
 
 #: One figure of now.
 Figure = tuple[d.Definition, Labels, float]
 #: Reads figures of now from memory, in the reactor's thread.
 FigureSource = Callable[[], Iterable[Figure]]
 
-_OPEN_METRICS = "application/openmetrics-text"
 _COUNTERS = (
     d.UPSTREAM_REQUESTS,
     d.RECEIVED_BYTES,
@@ -72,42 +67,12 @@ _WRONG: Mapping[Incident, d.DigestKind] = {
 }
 
 
-class Snapshot(Collector):
-    """All figures at one moment."""
+class Snapshot(Struct, frozen=True):
+    """All figures at one moment, besides those of the process."""
 
-    def __init__(
-        self,
-        answered: AnswerTally,
-        figures: Mapping[d.Definition, Mapping[Labels, float]],
-        times: Mapping[d.Definition, Mapping[Labels, Buckets]],
-        of_the_process: CollectorRegistry,
-    ) -> None:
-        self.answered = answered
-        self.figures = figures
-        self.times = times
-        self.of_the_process = of_the_process
-
-    def collect(self) -> Iterator[Metric]:
-        """All families: those of our own, and those of the process as it is by then."""
-        figures = {**self.figures, d.REQUESTS: self.answered.by_outcome()}
-        whole, first = self.answered.times()
-        times = {**self.times, d.REQUEST_SECONDS: whole, d.FIRST_BYTE_SECONDS: first}
-        for definition in d.DEFINITIONS:
-            if definition in figures:
-                yield plain(definition, figures[definition])
-            elif definition in times:
-                yield histogram(definition, times[definition])
-        yield from self.of_the_process.collect()
-
-
-def exposition_of(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
-    """Content type and body: Prometheus' text format, or OpenMetrics for who names it in the header *accept*.
-
-    It takes milliseconds for some hundred series, so call it in a worker thread.
-    """
-    # No text of a client reaches the encoder, which would repeat the version that is asked for.
-    encode, media = choose_encoder(f"{_OPEN_METRICS}; version=1.0.0" if names(accept, _OPEN_METRICS) else "")
-    return media, encode(snapshot)
+    answered: AnswerTally
+    figures: Mapping[d.Definition, Mapping[Labels, float]]
+    times: Mapping[d.Definition, Mapping[Labels, Buckets]]
 
 
 @implementer(IRecorder)
@@ -125,9 +90,6 @@ class Metrics:
         self._wrong: frozenset[Reason] = frozenset()
         self._lag: float | None = None
         self._sources: list[FigureSource] = [self._own]
-        self._of_the_process = CollectorRegistry()
-        ProcessCollector(registry=self._of_the_process)
-        GCCollector(registry=self._of_the_process)
 
     def watch(self, source: FigureSource) -> None:
         """Ask *source* for its figures at each scrape."""
@@ -194,10 +156,12 @@ class Metrics:
             except Exception:  # noqa: BLE001  # whatever it is, the other figures are worth having
                 self.log.failure("figures cannot be read for /-/metrics", Failure())
         times = {each.definition: each.buckets() for each in self._histograms.values()}
-        return Snapshot(self._answered.copy(), figures, times, self._of_the_process)
+        return Snapshot(self._answered.copy(), figures, times)
 
     def exposition(self, accept: str = "") -> tuple[str, bytes]:
-        """Content type and body of an exposition, now (see :func:`exposition_of`)."""
+        """Content type and body of an exposition, now (see :func:`proxy.statistics.exposition.exposition_of`)."""
+        from proxy.statistics.exposition import exposition_of  # which is for who asks
+
         return exposition_of(self.snapshot(), accept)
 
     def _own(self) -> Iterator[Figure]:

@@ -1,42 +1,20 @@
 """What is counted between two scrapes: plain numbers, for a hot request is answered in microseconds.
 
 prometheus_client's own counters and histograms take a lock and several calls each time; here a count is a dictionary look-up
-and an addition, and families of prometheus_client are made of the numbers when somebody asks.
+and an addition, and :mod:`proxy.statistics.exposition` makes families of prometheus_client of the numbers when somebody asks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from itertools import accumulate
 from threading import Lock
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 
 from proxy.core.events import Answered, RequestPlace, RouteLabel
 from proxy.statistics.definitions import BUCKETS, Definition
 
 #: Values of the labels of one series, in the order of its definition.
 Labels = tuple[str, ...]
-
-_LIMITS = (*map(floatToGoString, BUCKETS), "+Inf")
-
-
-def family(definition: Definition) -> Metric:
-    """An empty family for *definition*."""
-    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
-    made: Metric = kinds[definition.kind](f"pypiproxy_{definition.name}", definition.meaning, labels=definition.labels)
-    return made
-
-
-def plain(definition: Definition, values: Mapping[Labels, float]) -> Metric:
-    """The family of a counter or a gauge with these *values*."""
-    made = family(definition)
-    assert isinstance(made, CounterMetricFamily | GaugeMetricFamily)
-    for labels, value in values.items():
-        made.add_metric(labels, value)
-    return made
 
 
 def _present_from_the_start(definition: Definition) -> Iterable[Labels]:
@@ -76,7 +54,7 @@ class Buckets:
 
     def __init__(self) -> None:
         #: By bucket, not added up; the last is for what is longer than all limits.
-        self.counts = [0] * len(_LIMITS)
+        self.counts = [0] * (len(BUCKETS) + 1)
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -94,15 +72,6 @@ class Buckets:
         self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         self.counts[0] += instant
         self.sum += other.sum
-
-
-def histogram(definition: Definition, buckets: Mapping[Labels, Buckets]) -> Metric:
-    """The family of a histogram."""
-    made = family(definition)
-    assert isinstance(made, HistogramMetricFamily)
-    for labels, each in buckets.items():
-        made.add_metric(labels, list(zip(_LIMITS, map(float, accumulate(each.counts)), strict=True)), each.sum)
-    return made
 
 
 class Histogram:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from proxy.errors import MethodNotAllowed, NotFound
 from proxy.interfaces import IOffload
-from proxy.statistics.metrics import Metrics, exposition_of
+from proxy.statistics.metrics import Metrics, Snapshot
 from proxy.web.answers import Answer, Ask
 from proxy.web.door import Door
 from proxy.web.routes import SHOWN, OperationsRoute
@@ -32,7 +32,7 @@ class Scraping:
         """The answer to *ask*.  Raises as :meth:`proxy.web.door.Door.admit_scraper`."""
         await self._door.admit_scraper(ask)
         await self._look()
-        media, body = await self._offload.run_first(exposition_of, self._metrics.snapshot(), ask.header("accept") or "")
+        media, body = await self._offload.run_first(_exposition, self._metrics.snapshot(), ask.header("accept") or "")
         return Answer(200, [("Content-Type", media), ("Cache-Control", "no-store"), ("Vary", "Accept")], body)
 
     async def __call__(self, ask: Ask) -> Answer:
@@ -42,3 +42,10 @@ class Scraping:
         if ask.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{ask.method[:SHOWN]}: only GET and HEAD are answered here", allow="GET, HEAD")
         return await self.answer(ask)
+
+
+def _exposition(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
+    # It takes a while to load, for the first scrape and in its thread.
+    from proxy.statistics.exposition import exposition_of
+
+    return exposition_of(snapshot, accept)
