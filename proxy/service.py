@@ -18,7 +18,6 @@ from twisted.logger import Logger
 from proxy.access.principals import WARM
 from proxy.access.rights import Rights
 from proxy.administration.evaluating import Evaluating
-from proxy.administration.operations import Administration
 from proxy.administration.parts import IndexParts, Observed, Proxied
 from proxy.composition.caches import sweep
 from proxy.composition.commands import Commands, build_commands
@@ -54,6 +53,7 @@ from proxy.web.operations import Health
 from proxy.web.serving import Front
 
 if TYPE_CHECKING:
+    from proxy.administration.operations import Administration
     from proxy.host.following import Following
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -15,16 +15,19 @@ from proxy.cache.usage import UsageBook
 from proxy.core.near import no_index
 from proxy.core.troubles import Trouble
 from proxy.errors import BadRequest, NotFound
-from proxy.hosted.catalogue import Catalogue
-from proxy.hosted.checking import Checking
-from proxy.hosted.editing import Editing
-from proxy.hosted.promoting import Promoting
-from proxy.hosted.receiving import Receiving
 from proxy.interfaces import Clock, IFileStore, IOffload, IRecordStore, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.repository.documents import Documents
 from proxy.upstream.offline import Offline
 from proxy.upstream.pool.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    # Few services have hosted indexes, and what these need takes a while to load.
+    from proxy.hosted.catalogue import Catalogue
+    from proxy.hosted.checking import Checking
+    from proxy.hosted.editing import Editing
+    from proxy.hosted.promoting import Promoting
+    from proxy.hosted.receiving import Receiving
 
 
 def project_name(asked: str) -> str:

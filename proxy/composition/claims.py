@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from proxy.bundle.cache import CarriedClaims
 from proxy.cache.claims import ClaimBook
 from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
 from proxy.interfaces import Clock, IOffload, IOwnership, IRecordStore, IVersionedRecords
 from proxy.repository.claiming import Beside, Claims, Kept, Neighbours, neighbourhood
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.lists import ListFiles
+
+if TYPE_CHECKING:
+    from proxy.bundle.cache import CarriedClaims
 
 
 def _groups(settings: Settings) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -48,6 +51,8 @@ def build_book(indexes: Iterable[IndexSettings], records: IVersionedRecords) -> 
 
 def carried_claims(settings: Settings, book: ClaimBook, claims: IOwnership, index: str) -> CarriedClaims:
     """The claims that bundles of *index* carry."""
+    from proxy.bundle.cache import CarriedClaims  # which are for commands
+
     return CarriedClaims(book, claims, reserving(settings, index))
 
 

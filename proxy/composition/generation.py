@@ -17,21 +17,18 @@ from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from proxy.access.rights import Rights
-from proxy.administration.operations import Administration
 from proxy.administration.parts import Observed
 from proxy.composition.accounts import AccessRoom, LoginRoom, build_access
 from proxy.composition.claims import reserving
-from proxy.composition.group import GroupKind
-from proxy.composition.hosted import HostedKind
 from proxy.composition.indexes import BuiltIndex, Indexes, IndexKind, build_indexes
 from proxy.composition.lasting import Lasting, SharedRooms
-from proxy.composition.operations import build_administration
 from proxy.composition.proxied import ProxyKind
 from proxy.composition.shared import HeldParts
 from proxy.composition.storage import refuse_unmeetable
 from proxy.composition.upstreams import Clients, build_clients, build_identity
 from proxy.composition.web import Serving, build_serving
 from proxy.interfaces import Operation
+from proxy.mechanism.late import Late
 from proxy.mechanism.offload import Offload
 from proxy.mechanism.rotating import Rotating
 from proxy.mechanism.waiters import Waiters
@@ -46,6 +43,7 @@ from proxy.web.dashboard.state import SpaceState
 from proxy.web.operations import Health
 
 if TYPE_CHECKING:
+    from proxy.administration.operations import Administration
     from proxy.composition.ci import BuiltExchange
 
 
@@ -136,7 +134,7 @@ class Generation:
         indexes: Indexes,
         access: AccessRoom,
         exchange: BuiltExchange | None,
-        administration: Administration,
+        administration: Late[Administration],
         serving: Serving,
         holdings: Holdings,
         lasting: Lasting,
@@ -146,13 +144,18 @@ class Generation:
         self.indexes = indexes
         self.access = access
         self.exchange = exchange
-        self.administration = administration
+        self._administration = administration
         self.serving = serving
         self.holdings = holdings
         self._lasting = lasting
         #: How many operations are under way, and who waits for their end.
         self._performing = 0
         self._done: Waiters[None] = Waiters()
+
+    @property
+    def administration(self) -> Administration:
+        """The operations, made when the first one is asked for."""
+        return self._administration()
 
     @property
     def rotating(self) -> Sequence[Rotating[Any]]:
@@ -236,9 +239,25 @@ def _built(settings: Settings, lasting: Lasting, founded: Founded, holdings: Hol
     indexes = build_indexes(settings.indexes, _kinds(settings, lasting, founded, clients, holdings.indexes))
     access = build_access(settings, lasting.stores, holdings.logins, storage, means, indexes.first_uploader)
     exchange = _exchange(settings, access, identity, holdings.exchanges, lasting)
-    administration = build_administration(
-        settings, indexes, storage, caches, access, means, clients, claims, founded.observed, founded.carrying, founded.others
-    )
+
+    def operations() -> Administration:
+        from proxy.composition.operations import build_administration
+
+        return build_administration(
+            settings,
+            indexes,
+            storage,
+            caches,
+            access,
+            means,
+            clients,
+            claims,
+            founded.observed,
+            founded.carrying,
+            founded.others,
+        )
+
+    administration = Late(operations)
     serving = build_serving(
         settings,
         indexes,
@@ -276,9 +295,19 @@ def _kinds(
     """How indexes are built; one that would be made of the same as before is the same."""
     means, storage, caches, claims = lasting.means, lasting.storage, lasting.caches, lasting.claims
     proxied = ProxyKind(settings, storage, caches, clients, founded.policy, means)
-    hosted = HostedKind(settings, storage, caches, founded.policy, means, claims, reading=founded.reading)
-    groups = GroupKind(settings, storage, claims, means)
     limited = frozenset((each.name, each.file_hosts) for each in settings.upstreams if each.file_hosts is not None)
+
+    # Many services have none of these, and what they need takes a while to load.
+    def hosted(index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
+        from proxy.composition.hosted import HostedKind
+
+        kind = HostedKind(settings, storage, caches, founded.policy, means, claims, reading=founded.reading)
+        return kind.build(index, members)
+
+    def group(index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
+        from proxy.composition.group import GroupKind
+
+        return GroupKind(settings, storage, claims, means).build(index, members)
 
     def of_proxy(index: IndexSettings, members: Sequence[BuiltIndex]) -> Hashable:
         asked = tuple(clients.by_name[name] for name in index.upstreams if not index.offline)
@@ -300,8 +329,8 @@ def _kinds(
 
     return {
         "proxy": shared("proxy", proxied.build, of_proxy),
-        "hosted": shared("hosted", hosted.build, of_hosted),
-        "group": shared("group", groups.build, of_group),
+        "hosted": shared("hosted", hosted, of_hosted),
+        "group": shared("group", group, of_group),
         **{kind: shared(kind, build, of_group) for kind, build in founded.kinds.items()},
     }
 

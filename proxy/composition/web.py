@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from twisted.internet.defer import DeferredList
@@ -12,11 +13,8 @@ from proxy.access.forwarded import TrustedProxies
 from proxy.access.rights import Rights
 from proxy.access.scrapers import Scrapers
 from proxy.access.stated import StatedUsers
-from proxy.administration.hosting import Hosting
-from proxy.administration.operations import Administration
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
-from proxy.composition.dashboard import build_dashboard
 from proxy.composition.figures import WebFigures
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
@@ -26,17 +24,16 @@ from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
 from proxy.core.health import Phase
 from proxy.host.listening import Listening
-from proxy.interfaces import IExchange, IOwnership
+from proxy.interfaces import IExchange, IOwnership, Operation
+from proxy.mechanism.late import Late
 from proxy.mechanism.patience import within
 from proxy.mechanism.waiting import WaitingRoom
 from proxy.settings import ReverseProxySettings, Settings
 from proxy.statistics.book import StatisticsBook
 from proxy.upstream.http.identity import Identity
-from proxy.web.browsing import Browsing
 from proxy.web.callers import Callers
 from proxy.web.changing import Changes
 from proxy.web.connections import BoundedSite
-from proxy.web.dashboard.home import Dashboard
 from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.dashboard.state import SpaceState
 from proxy.web.documents import JsonDocuments
@@ -44,10 +41,7 @@ from proxy.web.door import Door
 from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
 from proxy.web.hot import HotRequests
-from proxy.web.links import FlatPages
-from proxy.web.local_stats import LocalStats
 from proxy.web.operations import Health, Operations
-from proxy.web.overview import Overview
 from proxy.web.pages import Pages
 from proxy.web.patience import Patience
 from proxy.web.projects import ProjectLists
@@ -57,6 +51,14 @@ from proxy.web.scraping import Scraping
 from proxy.web.serving import Front
 from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
+
+if TYPE_CHECKING:
+    from proxy.administration.operations import Administration
+    from proxy.web.browsing import Browsing
+    from proxy.web.dashboard.home import Dashboard
+    from proxy.web.links import FlatPages
+    from proxy.web.local_stats import LocalStats
+    from proxy.web.overview import Overview
 
 #: The shares of ``page_memory`` for finished bytes.
 _FOR_RENDERINGS, _FOR_HOT, _FOR_SMALL_FILES, _FOR_DOCUMENTS = 0.35, 0.1, 0.15, 0.05
@@ -88,12 +90,12 @@ class Serving(Struct, frozen=True, eq=False):
     identity: Identity
     uploads: Uploads
     lists: ProjectLists
-    dashboard: Dashboard | None
+    dashboard: Late[Dashboard] | None
 
     def end_streams(self) -> None:
         """End what would be kept live for long; browsers ask again."""
-        if self.dashboard is not None:
-            self.dashboard.close()
+        if self.dashboard is not None and self.dashboard.made is not None:
+            self.dashboard.made.close()
 
     async def quiet(self) -> None:
         """Wait until no response is in progress, and no upload is being stored."""
@@ -235,7 +237,7 @@ def build_serving(
     statistics: StatisticsBook,
     room: WaitingRoom,
     space: Callable[[], SpaceState],
-    administration: Administration,
+    administration: Late[Administration],
     sessions: BrowserSessions,
 ) -> Serving:
     """What answers for *indexes*, as *rights* permit; *health* is what those who probe the service are told.
@@ -257,29 +259,60 @@ def build_serving(
     )
     uploads = Uploads(indexes.receiving, indexes.default, door)
     lists = ProjectLists(door, storage.scratch, means.work)
-    overview = Overview({each.name: each.kind for each in settings.indexes}, indexes.default, health, means.work)
-    dashboard = None
-    if server.dashboard:
-        dashboard = build_dashboard(
-            server, indexes, caches, means, health, door, overview, statistics, space, administration, sessions
+
+    # What few requests ask for, such as all that is for people, takes a while to load: none of it is at the start.
+    def overview() -> Overview:
+        from proxy.web.overview import Overview
+
+        return Overview({each.name: each.kind for each in settings.indexes}, indexes.default, health, means.work)
+
+    def browsing() -> Browsing:
+        from proxy.web.browsing import Browsing
+
+        return Browsing(means.work)
+
+    def flat_pages() -> FlatPages:
+        from proxy.web.links import FlatPages
+
+        return FlatPages(means.work)
+
+    def local_stats() -> LocalStats:
+        from proxy.web.local_stats import LocalStats
+
+        return LocalStats(statistics, means.work, means.clock)
+
+    def changes() -> Mapping[str, Operation]:
+        from proxy.administration.hosting import Hosting
+
+        return Hosting(indexes.parts).operations
+
+    pages = Late(overview)
+
+    def dashboard() -> Dashboard:
+        from proxy.composition.dashboard import build_dashboard
+
+        return build_dashboard(
+            server, indexes, caches, means, health, door, pages(), statistics, space, administration(), sessions
         )
+
+    shown = Late(dashboard) if server.dashboard else None
     routes = Routes(
         indexes.repositories,
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),
         Files(int(memory * _FOR_SMALL_FILES), caches.usage.used),
         JsonDocuments(means.work, int(memory * _FOR_DOCUMENTS)),
         Operations(health, None if server.metrics_listen else scraping, means.work),
-        overview,
-        Browsing(means.work),
-        FlatPages(means.work),
+        pages,
+        Late(browsing),
+        Late(flat_pages),
         uploads,
-        Changes(door, indexes.repositories, _hosted(indexes), Hosting(indexes.parts).operations),
+        Changes(door, indexes.repositories, _hosted(indexes), Late(changes)),
         lists,
         Exchanging(exchange, _taking_uploads(settings, indexes), indexes.default),
-        LocalStats(statistics, means.work, means.clock),
+        Late(local_stats),
         identity,
         door,
-        dashboard,
+        shown,
     )
     front = Front(
         routes,
@@ -294,7 +327,7 @@ def build_serving(
         visits=statistics,
         room=room,
     )
-    return Serving(front, scraping, callers, identity, uploads, lists, dashboard)
+    return Serving(front, scraping, callers, identity, uploads, lists, shown)
 
 
 def _hosted(indexes: Indexes) -> frozenset[str]:

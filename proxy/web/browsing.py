@@ -18,17 +18,11 @@ from proxy.web.answers import Answer, Ask
 from proxy.web.door import Reading
 from proxy.web.hypertext import html, hyperlink, main_element
 from proxy.web.origin import origin
-from proxy.web.visitors import is_browser
 
 #: Projects on one page.
 _SHOWN = 200
 #: Characters of a search that are looked at.
 _LONGEST = 100
-
-
-def is_browsing(ask: Ask) -> bool:
-    """Whether *ask*, for a list of projects, wants it as a page for people."""
-    return is_browser(ask) and "format" not in parse_qs(ask.query, keep_blank_values=True)
 
 
 class Browsing:

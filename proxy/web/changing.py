@@ -10,7 +10,7 @@ page (``Sec-Fetch-Site``) is believed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -80,7 +80,7 @@ class Changes:
         door: Door,
         repositories: Mapping[str, IRepository] = EMPTY,
         hosted: frozenset[str] = frozenset(),
-        operations: Mapping[str, Operation] = EMPTY,
+        operations: Callable[[], Mapping[str, Operation]] = lambda: EMPTY,
     ) -> None:
         self._door = door
         self._repositories = repositories
@@ -135,7 +135,7 @@ class Changes:
         return result
 
     async def _perform(self, operation: str, arguments: Mapping[str, object]) -> object:
-        return await self._operations[operation](lambda said: None, **arguments)
+        return await self._operations()[operation](lambda said: None, **arguments)
 
 
 async def _read(ask: Ask, kind: type[msgspec.Struct]) -> msgspec.Struct:

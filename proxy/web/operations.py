@@ -9,14 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
-from twisted.web.template import tags
 
 from proxy.core.health import Phase, readiness
 from proxy.core.troubles import Trouble
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload
 from proxy.web.answers import Answer, Ask
-from proxy.web.hypertext import html, hyperlink, main_element
 from proxy.web.scraping import METRICS, Scraping
 from proxy.web.visitors import wants_html
 
@@ -77,6 +75,11 @@ class Operations:
     async def _listed(self, ask: Ask) -> Answer:
         if not wants_html(ask):
             return as_json({f"/-/{name}": what for name, what in self._listed_here.items()})
+        # Few services see people, and their pages take a while to load.
+        from twisted.web.template import tags
+
+        from proxy.web.hypertext import html, hyperlink, main_element
+
         found = tags.ul([tags.li(hyperlink(name, f"/-/{name}"), f": {what}") for name, what in self._listed_here.items()])
         return await html(
             self._offload,

@@ -34,7 +34,6 @@ from proxy.web.answers import Answer, Ask, agent_of, printable
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller, Callers, is_from_here
 from proxy.web.encoding import encoded_head, with_request_id
-from proxy.web.faults import error_page
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit, HotRequests
 from proxy.web.patience import Patience
@@ -370,7 +369,11 @@ class Front:
 def _presented(ask: Ask, error: ProxyError) -> Answer:
     """The answer for *error* in the form that whoever sent *ask* reads: a page for people, else problem JSON."""
     answer = problem(error, ask.request_id)
-    return error_page(error, answer, ask) if wants_html(ask) else answer
+    if not wants_html(ask):
+        return answer
+    from proxy.web.faults import error_page  # few services see people
+
+    return error_page(error, answer, ask)
 
 
 def _shortage(error: Exception) -> Overloaded | None:

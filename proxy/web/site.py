@@ -6,6 +6,7 @@ Where a path leads is known by then.  The door (:mod:`proxy.web.door`) is asked 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,26 +16,30 @@ from proxy.access.roles import Permission
 from proxy.core.roots import INDEXES
 from proxy.errors import ContentTooLarge, LoopDetected, MethodNotAllowed, NotAcceptable, NotFound
 from proxy.interfaces import IRepository
+from proxy.mechanism.late import Late
 from proxy.names import PROVENANCE, companion_of, normalize
 from proxy.upstream.http.identity import Identity, entries, passed_through
 from proxy.web.answers import Answer, Ask, close_body
 from proxy.web.astray import Astray
-from proxy.web.browsing import Browsing, is_browsing
 from proxy.web.changing import CHANGES, Changes
-from proxy.web.dashboard.home import PLACES, POSTED, Dashboard
+from proxy.web.dashboard.places import PLACES, POSTED
 from proxy.web.documents import JsonDocuments, last_modified
 from proxy.web.door import Door
 from proxy.web.exchanging import Exchanging
 from proxy.web.files import Files
-from proxy.web.links import FlatPages
-from proxy.web.local_stats import LocalStats
 from proxy.web.operations import Operations
-from proxy.web.overview import Overview
 from proxy.web.pages import Pages, redirect
 from proxy.web.projects import ProjectLists
 from proxy.web.routes import SHOWN, Below, DiscoveryRoute, ExchangeRoute, NoRoute, OperationsRoute, Route, Slashless, TopLevel
 from proxy.web.upload import Uploads
-from proxy.web.visitors import installer, wants_html
+from proxy.web.visitors import installer, is_browsing, wants_html
+
+if TYPE_CHECKING:
+    from proxy.web.browsing import Browsing
+    from proxy.web.dashboard.home import Dashboard
+    from proxy.web.links import FlatPages
+    from proxy.web.local_stats import LocalStats
+    from proxy.web.overview import Overview
 
 _FORM = "multipart/form-data"
 
@@ -84,17 +89,17 @@ class Routes:
         files: Files,
         documents: JsonDocuments,
         operations: Operations,
-        overview: Overview,
-        browsing: Browsing,
-        links: FlatPages,
+        overview: Late[Overview],
+        browsing: Late[Browsing],
+        links: Late[FlatPages],
         uploads: Uploads,
         changes: Changes,
         lists: ProjectLists,
         exchanging: Exchanging,
-        local_stats: LocalStats,
+        local_stats: Late[LocalStats],
         identity: Identity,
         door: Door,
-        dashboard: Dashboard | None = None,
+        dashboard: Late[Dashboard] | None = None,
     ) -> None:
         self._dashboard = dashboard
         self._repositories = repositories
@@ -126,7 +131,7 @@ class Routes:
         if ask.method == "POST" and self._dashboard is not None and isinstance(ask.route, OperationsRoute):
             self._refuse_loop(ask)
             if ask.route.segments in POSTED:
-                return await self._dashboard.posted(ask.route.segments, ask)
+                return await self._dashboard().posted(ask.route.segments, ask)
         refuse_body(ask)
         if ask.method not in ("GET", "HEAD"):
             allow = self._allowed(ask.route)
@@ -135,7 +140,7 @@ class Routes:
         match ask.route:
             case OperationsRoute(segments=segments):
                 if self._dashboard is not None and segments[0] in PLACES:
-                    return await self._dashboard.answer(segments, ask)
+                    return await self._dashboard().answer(segments, ask)
                 return await self._operations.answer(segments, ask)
             case Below() as below:
                 return await self._below(below, ask)
@@ -203,7 +208,7 @@ class Routes:
             # Browsers ask for it by themselves.
             return Answer(204, [("Cache-Control", "max-age=86400")])
         if path == INDEXES:
-            return await self._overview.indexes(ask)
+            return await self._overview().indexes(ask)
         return await self._start_page(None, "/", ask)
 
     # -- what answers at the routes ----------------------------------------------------------------------------------------
@@ -214,8 +219,8 @@ class Routes:
 
     async def _start_page(self, index: str | None, root: str, ask: Ask) -> Answer:
         if self._dashboard is not None and root == "/" and wants_html(ask):
-            return await self._dashboard.home(ask)
-        return await self._overview.of(index, root, ask)
+            return await self._dashboard().home(ask)
+        return await self._overview().of(index, root, ask)
 
     async def _receive(self, at: At) -> Answer:
         return await self._uploads.answer(at.repository, at.ask)
@@ -226,7 +231,7 @@ class Routes:
     async def _list_with_slash(self, at: At) -> Answer:
         if is_browsing(at.ask):
             reading = self._door.reading(at.principal, at.repository)
-            return await self._browsing.projects(at.repository, at.root, reading, at.ask)
+            return await self._browsing().projects(at.repository, at.root, reading, at.ask)
         return await self._lists.answer(at.repository, at.principal, True, at.ask)
 
     async def _page(self, at: At, project: str) -> Answer:
@@ -254,7 +259,7 @@ class Routes:
         return await self._files.file(at.repository, normalize(project), digest, name, at.ask)
 
     async def _flat(self, at: At) -> Answer:
-        return await self._links.page(at.repository, self._door.reading(at.principal, at.repository), at.ask)
+        return await self._links().page(at.repository, self._door.reading(at.principal, at.repository), at.ask)
 
     async def _flat_without_slash(self, at: At) -> Answer:
         return redirect("links/")
@@ -273,7 +278,7 @@ class Routes:
         return last_modified(at.repository)
 
     async def _downloads(self, at: At, day: str) -> Answer:
-        return await self._local_stats.day(at.repository, self._door.reading(at.principal, at.repository), day)
+        return await self._local_stats().day(at.repository, self._door.reading(at.principal, at.repository), day)
 
     async def _legacy_of_pip_tools(self, at: At, project: str) -> Answer:
         """pip-tools, up to 7.6.0 and later, looks for the URLs that are on the page."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs
 
 from proxy.simple.media import names, prefers_html
 from proxy.web.answers import Ask
@@ -32,3 +33,8 @@ def is_browser(ask: Ask) -> bool:
 def wants_html(ask: Ask) -> bool:
     """Whether *ask* is for people who read HTML: of no installer, and of no program that names JSON first."""
     return installer(ask) is None and prefers_html(ask.header("accept") or "")
+
+
+def is_browsing(ask: Ask) -> bool:
+    """Whether *ask*, for a list of projects, wants it as a page for people."""
+    return is_browser(ask) and "format" not in parse_qs(ask.query, keep_blank_values=True)

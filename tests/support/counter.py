@@ -16,6 +16,7 @@ from proxy.access.principals import Principal
 from proxy.access.rights import Access, Permission, Rights
 from proxy.core.health import Phase
 from proxy.interfaces import IAccounts, IExchange
+from proxy.mechanism.late import Late
 from proxy.mechanism.offload import Inline
 from proxy.statistics.book import StatisticsBook
 from proxy.statistics.metrics import Metrics
@@ -101,14 +102,14 @@ class Counter:
             Files(1 << 20, lambda digest: None),
             JsonDocuments(offload, 1 << 20),
             Operations(health, Scraping(Metrics(), health.look, door, offload), offload),
-            Overview(dict.fromkeys(repositories, "proxy"), default, health, offload),
-            Browsing(offload),
-            FlatPages(offload),
+            Late(lambda: Overview(dict.fromkeys(repositories, "proxy"), default, health, offload)),
+            Late(lambda: Browsing(offload)),
+            Late(lambda: FlatPages(offload)),
             self.uploads,
             Changes(door),
             ProjectLists(door, tempfile.TemporaryFile, offload),
             Exchanging(exchange, [each.name for each in shops if each.takes_uploads], default),
-            LocalStats(StatisticsBook(MemoryRecords(), Inline(), time.time), offload, time.time),
+            Late(lambda: LocalStats(StatisticsBook(MemoryRecords(), Inline(), time.time), offload, time.time)),
             identity,
             door,
         )

@@ -25,6 +25,7 @@ from proxy.core.audited import Audited
 from proxy.core.health import Phase
 from proxy.errors import NotFound
 from proxy.interfaces import IAuditLog, IExchange, IFileHandle
+from proxy.mechanism.late import Late
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
 from proxy.statistics.book import StatisticsBook
@@ -138,14 +139,14 @@ class Guarded:
             Files(1 << 20, lambda digest: None),
             JsonDocuments(offload, 1 << 20),
             Operations(health, Scraping(Metrics(), health.look, door, offload), offload),
-            Overview(dict.fromkeys(by_name, "proxy"), None, health, offload),
-            Browsing(offload),
-            FlatPages(offload),
+            Late(lambda: Overview(dict.fromkeys(by_name, "proxy"), None, health, offload)),
+            Late(lambda: Browsing(offload)),
+            Late(lambda: FlatPages(offload)),
             self.uploads,
             Changes(door, by_name, frozenset(each.name for each in shops)),
             self._lists,
             Exchanging(exchange, [each.name for each in shops], None),
-            LocalStats(StatisticsBook(MemoryRecords(), Inline(), time.time), offload, time.time),
+            Late(lambda: LocalStats(StatisticsBook(MemoryRecords(), Inline(), time.time), offload, time.time)),
             identity,
             door,
         )

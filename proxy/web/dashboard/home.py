@@ -31,11 +31,6 @@ from proxy.web.door import Door, Question
 from proxy.web.overview import Overview
 from proxy.web.routes import SHOWN
 
-#: What is below ``/-/``, by its first segment.
-PLACES = frozenset({"static", "events", "setup", "search", "project", "login", "logout", "act"})
-#: What forms are sent to.
-POSTED = frozenset({("login",), ("logout",), ("act",)})
-
 #: The parts of the page in their order, with their headings; health has none.
 _HEADINGS: Mapping[str, str] = {
     "savings": "The last 24 hours",
@@ -135,7 +130,7 @@ class Dashboard:
         raise NotFound("the pages of the dashboard are at /, /-/search and /-/setup")
 
     async def posted(self, segments: tuple[str, ...], ask: Ask) -> Answer:
-        """Answer *ask*, which sends a form to one of :data:`POSTED`.  Raises ProxyError."""
+        """Answer *ask*, which sends a form to one of :data:`proxy.web.dashboard.places.POSTED`.  Raises ProxyError."""
         match segments:
             case ("login",):
                 return await self._logins.begin(ask)
