@@ -24,7 +24,7 @@ from proxy.mechanism.offload import Inline
 from proxy.web.answers import Answer, Ask
 from proxy.web.callers import Callers
 from proxy.web.connection import HEAD_WITHIN
-from proxy.web.connections import RESERVE, BoundedSite
+from proxy.web.connections import RESERVE, RESERVE_AT_ONCE, BoundedSite
 from proxy.web.hot import HotRequests
 from proxy.web.patience import Patience
 from proxy.web.serving import Front
@@ -271,6 +271,35 @@ def test_with_every_place_taken_by_requests_probes_are_answered_and_the_rest_is_
     house.gate.callback(None)
     last = house.connect()
     last.ask("/a")
+    assert last.statuses == [200]
+    assert house.full == []
+
+
+def test_with_every_place_taken_what_is_hot_is_served_as_long_as_probes_keep_their_places() -> None:
+    """A hot answer asks nobody and waits for nobody but its client, who may take it slowly."""
+    house = House(limit=2)
+    for path in ("/hot/a", "/hot/big"):
+        house.connect().ask(path)
+    for each in (house.connect(), house.connect()):
+        each.ask("/slow")
+    for path in ("/hot/a", "/hot/big", "/hot/a"):
+        other = house.connect()
+        for _ in range(3):
+            other.ask(path)
+        assert other.statuses == [200] * 3, path
+    slow = [house.connect() for _ in range(RESERVE_AT_ONCE)]
+    for each in slow:
+        each.takes_no_more()
+        each.ask("/hot/big")
+    house.wait(1)
+    for path, status in (("/hot/a", 503), ("/-/ready", 200), ("/slow", 503), ("/a", 503)):
+        other = house.connect()
+        other.ask(path)
+        assert other.statuses == [status], path
+    assert all(each.open for each in slow)
+    slow[0].takes_more()
+    last = house.connect()
+    last.ask("/hot/a")
     assert last.statuses == [200]
     assert house.full == []
 

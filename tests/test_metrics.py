@@ -243,13 +243,21 @@ async def taking(upstream: FakeUpstream, proxy: Running) -> wire.Client:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_scrape_is_answered_when_there_is_room_for_nothing_else(upstream: FakeUpstream, run: Start) -> None:
+async def test_a_scrape_and_what_is_hot_are_answered_when_there_is_room_for_nothing_else(
+    upstream: FakeUpstream, run: Start
+) -> None:
     proxy = await run(upstream, max_connections=4)
     taker = await taking(upstream, proxy)
+    client = await wire.connect(proxy.port)
+    client.ask("/simple/big/")
+    page = await client.reply()
     held = upstream.hold("*/held-*")
     waiting = [await proxy.connect(f"/simple/held-{number}/") for number in range(3)]
     await upstream.arrived("*/held-*", 3)
     assert (await proxy.get("/simple/other/")).status == 503
+    client.ask("/simple/big/")
+    assert (await client.reply()).body == page.body
+    await client.close()
     found = await figures(proxy)
     assert (found["responses_in_progress"], found["flights page"], found["waiters page"]) == (5, 3, 3)
     assert found["shed_total max-connections"] == 1

@@ -37,7 +37,7 @@ from proxy.web.transports import is_plain_socket, send_now, undelivered
 if TYPE_CHECKING:
     from proxy.web.connections import BoundedSite
 
-#: What connections beyond the limit may ask for.
+#: What connections beyond the limit may ask for in any case.
 PROBES = frozenset({b"/-/live", b"/-/ready", b"/-/metrics"})
 
 _log = Logger(namespace="proxy.web")
@@ -211,7 +211,10 @@ class Channel(Protocol):
         self._caller = caller = self.site.front.callers.of(raw, self._connected)
         try:
             head = heads.read(raw)
-            if not self.site.has_room and head.target not in PROBES:
+            front = self.site.front
+            # What a request was answered with before says that the connection goes on.
+            found = None if self.site.stopping else front.hot.answer(head, caller)
+            if not self.site.has_room and head.target not in PROBES and (found is None or not self.site.has_reserve):
                 raise LoadShed(
                     ShedReason.CONNECTIONS,
                     f"this proxy answers {self.site.limit} requests at once (server.max_connections), and there are as many",
@@ -219,9 +222,6 @@ class Channel(Protocol):
         except ProxyError as error:
             self._refuse(error, head)
             return
-        front = self.site.front
-        # What a request was answered with before says that the connection goes on.
-        found = None if self.site.stopping else front.hot.answer(head, caller)
         if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
             secure, body = ISSLTransport.providedBy(self.transport), self._body

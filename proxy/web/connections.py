@@ -17,8 +17,9 @@ from proxy.web.channel import Channel
 from proxy.web.connection import HEAD_WITHIN, LINGERS_WITHIN, ConnectionStanding, Limit
 from proxy.web.serving import Front
 
-#: Connections that are taken beyond the limit, so that probes are answered when there is no room for anything else.
-RESERVE = 16
+#: Connections that are taken beyond the limit, so that probes are answered when there is no room for anything else; and how
+#: many of them may be answered with what can be said at once.
+RESERVE, RESERVE_AT_ONCE = 16, 8
 #: A connection is not closed for another one before it is this old (seconds): its request may be on its way.
 _YOUNG = 0.1
 #: How long one that is closed for another may take to go (seconds).
@@ -45,7 +46,8 @@ class BoundedSite(Factory):
     """A site that answers at most *limit* requests at once, and holds as many connections and a few more.
 
     Beyond the limit the connections that have been idle for longest are closed.  The few beyond it are there for probes
-    (:data:`~proxy.web.channel.PROBES`): anything else is refused there while the limit is reached.  *full* is called with true
+    (:data:`~proxy.web.channel.PROBES`), and half of them also for what :class:`~proxy.web.hot.HotRequests` answers: anything
+    else is refused there while the limit is reached.  *full* is called with true
     when there is no room even for a probe, and with false when there is again: whoever listens stops accepting meanwhile.
     """
 
@@ -59,8 +61,8 @@ class BoundedSite(Factory):
         self.limit = limit
         #: How long a state may last (seconds); ``None``: as long as it takes.
         self.limits = _limits(front, idle_timeout)
-        #: Whether one more request may be answered.
-        self.has_room = True
+        #: Whether one more request may be answered, and whether one may be that is answered as it was before.
+        self.has_room = self.has_reserve = True
         #: Whether each connection ends with its present answer.
         self.stopping = False
         #: Whether requests may be answered as they were before: there is room, and connections go on.
@@ -140,6 +142,7 @@ class BoundedSite(Factory):
 
     def _count_busy(self) -> None:
         self.has_room = len(self._busy) < self.limit
+        self.has_reserve = len(self._busy) < self.limit + RESERVE_AT_ONCE
         self.as_before = self.has_room and not self.stopping
 
     # -- room
