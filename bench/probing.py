@@ -24,9 +24,9 @@ from msgspec import Struct, field
 
 from bench.herd import request
 from bench.process import cores
-from bench.scenarios import FILE_HEADERS, PAGE_HEADERS, Metric, Scenario, Settings, file_url
+from bench.scenarios import FILE_HEADERS, PAGE_HEADERS, Metric, Scenario, Settings, file_url, get
 from bench.servers import Server
-from bench.upstream import BIG_FILE, COLD_PAGES, ROOT
+from bench.upstream import BIG_FILE, BIG_PAGE, COLD_PAGES, HUGE_PAGE, ROOT, SMALL_PAGE
 from proxy.core.health import HealthReport, Phase
 from proxy.host.probes import ProbeServer
 
@@ -61,7 +61,7 @@ class Probes(Struct):
 
 
 def probe(base: str) -> None:
-    """Check *base* until standard input ends; then print what was seen."""
+    """Check *base* until standard input ends, with a line of output after the first check; then print what was seen."""
     parts, seen = urlsplit(base), Probes()
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
@@ -74,6 +74,8 @@ def probe(base: str) -> None:
                 seen.taken.append((time.perf_counter() - began) * 1000)
                 _, _, body = answer.partition(b"\r\n\r\n")
                 seen.wrong += not (answer.startswith(b"HTTP/1.1 200 ") and body.startswith(expected))
+                if len(seen.taken) == 1:
+                    print(flush=True)
     print(json.dumps([seen.taken, seen.wrong]))
 
 
@@ -106,7 +108,8 @@ def _probed(base: str) -> Iterator[Probes]:
     seen = Probes()
     command = [sys.executable, "-c", f"from bench.probing import probe; probe({base!r})"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as prober:
-        time.sleep(0.5)  # until it checks
+        assert prober.stdout is not None
+        prober.stdout.readline()
         yield seen
         out, _ = prober.communicate()
     seen.taken, seen.wrong = json.loads(out)
@@ -135,24 +138,28 @@ def _statuses(connections: Iterable[socket.socket]) -> list[bytes]:
 
 
 def _burst(settings: Settings, server: Server) -> Sequence[float]:
-    # Names that upstream does not have are asked for as those that it has.
-    names = [name for name, _ in COLD_PAGES] + [f"unknown-{number}" for number in range(CLIENTS)]
+    # Names that upstream does not have are asked for as those that it has, and pages that take long to read as others.
+    names = [name for name, _ in (HUGE_PAGE, BIG_PAGE, *COLD_PAGES)] + [f"unknown-{number}" for number in range(CLIENTS)]
     settings.upstream.delay(DELAY)
     try:
-        with _compared(server) as (seen, idle), ExitStack() as stack:
+        with ExitStack() as stack:
             connections = [stack.enter_context(each) for each in _connected(server, CLIENTS)]
-            for name, each in zip(names, connections, strict=False):
-                each.sendall(request(server.page(name), PAGE_HEADERS))
-            statuses = _statuses(connections)
+            with _compared(server) as (seen, idle):
+                began = time.perf_counter()
+                for name, each in zip(names, connections, strict=False):
+                    each.sendall(request(server.page(name), PAGE_HEADERS))
+                statuses = _statuses(connections)
+                took = time.perf_counter() - began
     finally:
         settings.upstream.delay(0)
-    return *seen.figures(), idle.within, sum(each not in (b"200", b"404") for each in statuses)
+    return *seen.figures(), idle.within, took, sum(each not in (b"200", b"404") for each in statuses)
 
 
 def _full(settings: Settings, server: Server) -> Sequence[float]:
     server.stop()
     server.start(PYPIPROXY_SERVER__MAX_CONNECTIONS=str(CONNECTIONS))
-    file = file_url(server, BIG_FILE)
+    file, hot = file_url(server, BIG_FILE), server.page(SMALL_PAGE[0])
+    get(hot, PAGE_HEADERS)
     try:
         with ExitStack() as stack:
             stalled = [stack.enter_context(each) for each in _connected(server, STALLED)]
@@ -162,19 +169,22 @@ def _full(settings: Settings, server: Server) -> Sequence[float]:
             settings.upstream.delay(SLOW)
             for number, each in enumerate(_connected(server, WAITING)):
                 stack.enter_context(each).sendall(request(server.page(f"unknown-{number}"), PAGE_HEADERS))
-            refused = 0
+            refused = served = asked = 0
             with _compared(server) as (seen, idle):
                 until = time.monotonic() + FULL_FOR
                 while time.monotonic() < until:
-                    for each in _connected(server, 8):
-                        with each:
-                            each.sendall(request(server.page("another"), PAGE_HEADERS))
-                            refused += each.recv(65536)[9:12] == b"503"
+                    first, second = _connected(server, 2)
+                    with first, second:
+                        first.sendall(request(server.page("another"), PAGE_HEADERS))
+                        second.sendall(request(hot, PAGE_HEADERS))
+                        refused += first.recv(65536)[9:12] == b"503"
+                        served += second.recv(65536)[9:12] == b"200"
+                        asked += 1
             if not refused:
                 raise RuntimeError("it was not full")
     finally:
         settings.upstream.delay(0)
-    return *seen.figures(), idle.within
+    return *seen.figures(), idle.within, served, asked - served
 
 
 _SEEN = (
@@ -188,11 +198,19 @@ _SEEN = (
 PROBING = (
     Scenario(
         f"health checks during {CLIENTS:,} cold requests",
-        (*_SEEN, Metric("requests answered 503", "")),
+        (*_SEEN, Metric("until all requests are answered", "s"), Metric("requests answered 503", "")),
         _burst,
         cold=True,
         needs_wrk=False,
         alone=True,
     ),
-    Scenario("health checks without a free connection", _SEEN, _full, cold=True, needs_wrk=False, alone=True, long=True),
+    Scenario(
+        "health checks without a free connection",
+        (*_SEEN, Metric("hot pages served meanwhile", "", more_is_better=True), Metric("hot pages refused", "")),
+        _full,
+        cold=True,
+        needs_wrk=False,
+        alone=True,
+        long=True,
+    ),
 )
