@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
@@ -18,7 +20,7 @@ from proxy.cli import main
 from proxy.core.uploads import Uploaded
 from proxy.errors import BadBundle, ProxyError
 from proxy.hosted.notes import Note
-from proxy.settings import GroupSettings, HostedSettings, IndexSettings, PageLimits
+from proxy.settings import GrantSettings, GroupSettings, HostedSettings, IndexSettings, PageLimits
 from tests.hosting import hosted, listed, upload
 from tests.inprocess import JSON, Running, Start
 from tests.support.fake_upstream import FakeUpstream
@@ -241,6 +243,46 @@ async def test_files_stay_that_may_not_be_seen_or_are_nobodys(serve: Start, tmp_
     assert "0 pages and 1 file" in said.output
     said = exported(tmp_path, "acme-none", "--index", "internal")
     assert (said.exit_code, "nothing that was asked for is stored in index internal" in said.output) == (1, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_a_hosted_index_alone_has_stay_whatever_a_public_page_states(
+    upstream: FakeUpstream, serve: Start, tmp_path: Path
+) -> None:
+    beside = {"core-metadata": {"sha256": hashlib.sha256(APP.metadata).hexdigest()}}
+    upstream.add_file("six", SIX.filename, SIX.data)
+    upstream.add_file("six", "six-2.0-py3-none-any.whl", APP.data, metadata=APP.metadata, entry=beside)
+    pypi, other = (IndexSettings(name=name, upstreams=("up0",), prefetch=False) for name in ("pypi", "other"))
+    proxy = await serve(upstream, indexes=(hosted(), pypi, other))
+    assert await upload(proxy.service.receiving["internal"], APP) is Uploaded.NEW
+    other_url = (await listed(proxy, "six", index="/index/other"))[SIX.filename]["url"]
+    assert (await proxy.get(urljoin("/index/other/simple/six/", other_url))).body == SIX.data
+    assert len((await proxy.page("six", index="/index/pypi"))["files"]) == 2
+    config = CONFIG.replace("offline = true", 'upstreams = ["up"]') + '[upstream.up]\nurl = "http://127.0.0.1:1/simple/"\n'
+    config_of(tmp_path, config)
+    line = [
+        "export",
+        "six",
+        "--index",
+        "pypi",
+        "-o",
+        tmp_path / "bundle",
+        "-d",
+        tmp_path / "data",
+        "-c",
+        tmp_path / "proxy.toml",
+    ]
+    said = CliRunner().invoke(main, [str(each) for each in line])
+    assert (said.exit_code, "1 page and 1 file with" in said.output) == (0, True), said.output
+
+    # What another proxy index had fetched is there for the one of the bundle, also where these have different readers.
+    grants = (GrantSettings(role="reader", principals=("anonymous",), indexes=("pypi",)),)
+    offline = tuple(IndexSettings(name=name, default=name == "pypi", offline=True) for name in ("pypi", "other"))
+    there = await serve(indexes=offline, grants=grants, data="there")
+    assert (await imported(there, tmp_path / "bundle", "pypi"))["files"] == 1
+    assert list(await listed(there, "six")) == [SIX.filename]
+    assert (await there.get(await there.link("six", SIX.filename))).body == SIX.data
+    assert not any(APP.data == each.read_bytes() for each in (tmp_path / "there" / "files").rglob("*") if each.is_file())
 
 
 @pytest_twisted.ensureDeferred

@@ -10,6 +10,7 @@ from urllib.parse import urljoin
 
 import pytest
 import pytest_twisted
+from msgspec.structs import replace
 from twisted.internet.threads import deferToThread
 
 from proxy.cache.ledger import Ledger
@@ -201,6 +202,32 @@ async def test_a_public_page_that_states_the_digest_of_a_private_file_does_not_l
     assert await upload(proxy.service.receiving["internal"], six) is Uploaded.NEW
     assert (await proxy.get(await proxy.link("six", six.filename))).body == six.data
     assert any(six.filename in each.path for each in upstream.asked)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_offline_page_lists_no_file_whose_bytes_a_hosted_index_alone_has(serve: Start, upstream: FakeUpstream) -> None:
+    own, forged, met = wheel("six", "1.16"), "six-2.0-py3-none-any.whl", wheel("six", "3.0")
+    upstream.add_file("six", own.filename, own.data)
+    beside = {"core-metadata": {"sha256": hashlib.sha256(SECRET.metadata).hexdigest()}}
+    upstream.add_file("six", forged, SECRET.data, metadata=SECRET.metadata, entry=beside)
+    upstream.add_file("six", met.filename, met.data)
+    pypi = IndexSettings(name="pypi", upstreams=("up0",), default=True, prefetch=False)
+    proxy = await serve(upstream, indexes=(pypi, hosted("internal", default=False)), grants=GRANTS)
+    assert (await proxy.get(await proxy.link("six", own.filename))).body == own.data
+    await proxy.stop()
+
+    offline = replace(pypi, upstreams=(), offline=True)
+    proxy = await serve(indexes=(offline, hosted("internal", default=False)), grants=GRANTS)
+    receiving = proxy.service.receiving["internal"]
+    before = await proxy.get("/simple/six/", Accept=JSON)
+    assert [each["filename"] for each in before.json["files"]] == [own.filename]
+    assert await upload(receiving, SECRET) is Uploaded.NEW
+    assert await upload(receiving, met) is Uploaded.NEW  # the same bytes as those of upstream, which were never fetched
+    assert await upload(receiving, own) is Uploaded.NEW  # they were, so both indexes have them
+    after = await proxy.get("/simple/six/", Accept=JSON)
+    assert (after.body, after.headers["etag"]) == (before.body, before.headers["etag"])
+    assert (await proxy.get(await proxy.link("six", own.filename))).body == own.data
+    await proxy.stop()
 
 
 def test_what_a_proxy_index_has_fetched_under_another_name_is_nobodys_secret() -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from proxy.cache.claims import ClaimBook
 from proxy.cache.ledger import Ledger
 from proxy.cache.pinned import PinnedBook
+from proxy.cache.private_bytes import PrivateBytes
 from proxy.cache.records import HeadedRecords
 from proxy.core.claims import NameClaim
 from proxy.interfaces import IFileStore, IOffload, IOwnership
@@ -34,7 +35,8 @@ class CarriedClaims(Struct, frozen=True):
 class IndexCache(Struct, frozen=True):
     """What is kept of the index *name*.
 
-    *offload* is where the bundle itself is read and written.  *policy* says what may leave in one.
+    *offload* is where the bundle itself is read and written.  *policy* says what may leave in one, and *private* which of the
+    files are for other indexes.
     """
 
     name: str
@@ -45,3 +47,4 @@ class IndexCache(Struct, frozen=True):
     offload: IOffload
     policy: Policy = STANDARD
     claims: CarriedClaims | None = None
+    private: PrivateBytes | None = None

@@ -12,10 +12,11 @@ from proxy.bundle.cache import IndexCache
 from proxy.bundle.format import FORMAT, WITH_CLAIMS, WITHOUT_CLAIMS, Manifest, Section, encode
 from proxy.bundle.writing import BundleWriter
 from proxy.interfaces import Clock
-from proxy.model import NO_BYTES, File, LedgerEntry, Page, Record
+from proxy.model import NO_BYTES, File, LedgerEntry, Page, Record, Wanted
 from proxy.names import filename_of
 from proxy.policy.rules import Project, Viewpoint
 from proxy.repository.gate import recorded
+from proxy.repository.listed import first_entry
 from proxy.repository.offered import as_recorded, bytes_of, metadata_of
 from proxy.simple.links import bare
 from proxy.simple.parse import Malformed, parse_page
@@ -195,7 +196,7 @@ class _Export:
         listed = {file.filename: file for file in page.files}
         known = {name: entry.sha256 for name, entry in entries.items() if "/" not in name}
         known |= {name: sha256 for name, file in listed.items() if (sha256 := bytes_of(file, entries)) is not None}
-        there = await self._cache.files.present([sha256 for sha256 in known.values() if sha256])
+        there = await self._there((sha256 for sha256 in known.values() if sha256), entries)
         chosen = {name for name, sha256 in known.items() if sha256 in there and (names is None or name in names)}
         missing = set(names or ()) - chosen
         if names is None:
@@ -213,10 +214,27 @@ class _Export:
         companions = {name: entry for name, entry in entries.items() if "/" in name and filename_of(name) in chosen}
         digests = {entry.sha256 for entry in companions.values()}
         digests |= {sha256 for name in chosen & listed.keys() if (sha256 := metadata_of(listed[name], entries)) is not None}
-        metadata = await self._cache.files.present(digests - {NO_BYTES})
-        taken = {name: entries[name] for name in chosen if name in entries}
+        metadata = await self._there(digests - {NO_BYTES}, entries)
+        taken = {name: entries.get(name) or await self._first(project, listed[name], known[name]) for name in chosen}
         taken |= {name: entry for name, entry in companions.items() if entry.sha256 in metadata or entry.sha256 == NO_BYTES}
         return _Choice({known[name]: name for name in sorted(chosen)}, metadata, dict(sorted(taken.items())))
+
+    async def _there(self, digests: Iterable[str], entries: Mapping[str, LedgerEntry]) -> frozenset[str]:
+        """Those of *digests* that are stored, and not for other indexes alone."""
+        stored = await self._cache.files.present(list(digests))
+        if self._cache.private is None:
+            return stored
+        shared = stored.difference(each.sha256 for each in entries.values())
+        return stored.difference(await self._cache.private.held_of(shared))
+
+    async def _first(self, project: str, file: File, sha256: str) -> LedgerEntry:
+        """The entry of *file*, which another index has fetched: where the bundle is imported, no other one may have it."""
+        source = await self._cache.files.unchecked(sha256)
+        size = None if source is None else source.size
+        if source is not None:
+            source.close()
+        wanted = Wanted(self._cache.name, project, file.filename, file.url, "", file.digest, listed=file)
+        return first_entry(wanted, sha256, size or 0, self._clock())
 
     def _hidden(self, files: Iterable[File], entries: Mapping[str, LedgerEntry], of: Project) -> dict[str, str]:
         """The names of those of *files* that may not be seen, and why."""

@@ -26,6 +26,8 @@ class PrivateBytes:
         self._digests: set[str] = set()
         self._is_read = False
         self._reads: Flights[None] = Flights()
+        #: Counts what may have changed an answer of :meth:`held_of`.
+        self.changes = 0
 
     def configure(self, proxies: Collection[str], *, divided: bool) -> None:
         """From now on the *proxies* are these, with different readers or not.  What was for others stays so."""
@@ -33,24 +35,31 @@ class PrivateBytes:
             self._proxies = frozenset(proxies)
             self._is_read = False
         self._divided = divided
+        self.changes += 1
 
     def add(self, sha256: str) -> None:
         """Told of bytes that are about to be stored for a hosted index."""
-        self._digests.add(sha256)
+        if sha256 not in self._digests:
+            self._digests.add(sha256)
+            self.changes += 1
 
     async def hold(self, sha256: str) -> bool:
         """Whether these bytes are for others, as long as the index that asks has not obtained them by itself.
 
         So is everything while the ledger cannot be read.
         """
+        return bool(await self.held_of({sha256}))
+
+    async def held_of(self, digests: Collection[str]) -> Collection[str]:
+        """Those of *digests* for which :meth:`hold` is true."""
         if self._divided:
-            return True
+            return digests
         if not self._is_read:
             try:
                 await self._reads.join("all", self._read)
             except StorageFailed:
-                return True
-        return sha256 in self._digests
+                return digests
+        return self._digests.intersection(digests)
 
     async def _read(self) -> None:
         for index, project in await self._ledger.places():
@@ -59,3 +68,4 @@ class PrivateBytes:
                 # What an index that is not configured any more has fetched has a URL: it was a proxy index.
                 self._digests.update(entry.sha256 for entry in entries.values() if not entry.url)
         self._is_read = True
+        self.changes += 1

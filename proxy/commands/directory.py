@@ -16,7 +16,9 @@ from proxy.cache.claims import ClaimBook
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER, LEDGER_COPY
 from proxy.cache.pinned import PinnedBook
+from proxy.cache.private_bytes import PrivateBytes
 from proxy.cache.records import PAGES, HeadedRecords
+from proxy.composition.accounts import divides_bytes
 from proxy.composition.claims import build_book, build_claims, carried_claims
 from proxy.core.near import suggested
 from proxy.errors import ConfigError, InUse, StorageFailed
@@ -42,6 +44,7 @@ class OpenDirectory(Struct, frozen=True):
     records: IRecordStore
     ledger: Ledger
     pinned: PinnedBook
+    private: PrivateBytes
     files: LocalFiles
     book: ClaimBook
     claims: Claims
@@ -51,7 +54,9 @@ class OpenDirectory(Struct, frozen=True):
         """What is kept of the proxy index *index*."""
         pages = HeadedRecords(PAGES, index, self.records, self.offload)
         carried = carried_claims(self.settings, self.book, self.claims, index)
-        return IndexCache(index, pages, self.ledger, self.pinned, self.files, self.offload, claims=carried)
+        return IndexCache(
+            index, pages, self.ledger, self.pinned, self.files, self.offload, claims=carried, private=self.private
+        )
 
 
 @contextmanager
@@ -75,7 +80,9 @@ def open_directory(settings: Settings, *, reading: bool = False) -> Iterator[Ope
             book = build_book(settings.indexes, database)
             claims = build_claims(settings, book, records, partial(_lists, directory, offload), offload, time.time)
             pinned = PinnedBook(database, ledger, files)
-            yield OpenDirectory(settings, records, ledger, pinned, files, book, claims, offload)
+            proxies = [each.name for each in settings.indexes if each.kind == "proxy"]
+            private = PrivateBytes(ledger, proxies, divided=divides_bytes(settings))
+            yield OpenDirectory(settings, records, ledger, pinned, private, files, book, claims, offload)
         finally:
             completed(database.close())
             completed(records.close())

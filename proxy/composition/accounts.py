@@ -150,7 +150,12 @@ def _logins(access: AccessSettings, stores: AccountStores, storage: Storage, mea
     return LoginRoom(accounts=accounts, users=file, directory=directory)
 
 
-def has_own_readers(settings: Settings) -> bool:
+def divides_bytes(settings: Settings) -> bool:
+    """Whether there are several proxy indexes of which some are not for everybody: none may serve what another has fetched."""
+    return sum(each.kind == "proxy" for each in settings.indexes) > 1 and _has_own_readers(settings)
+
+
+def _has_own_readers(settings: Settings) -> bool:
     """Whether some proxy index is not for everybody."""
     extents = [grant_of(each).scope.extent for each in settings.grants if each.role == Role.READER.value]
     extents += _read_by_jobs(settings.ci)

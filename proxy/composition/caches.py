@@ -85,12 +85,15 @@ def sweep(storage: Storage) -> None:
 def build_caches(
     server: ServerSettings, indexes: Sequence[IndexSettings], storage: Storage, means: Means, *, divided: bool = False
 ) -> Caches:
-    """The caches over *storage*, within the limits of *server*, for *indexes*; *divided*: some have readers of their own."""
+    """The caches over *storage*, within the limits of *server*, for *indexes*.
+
+    *divided*: no proxy index serves what another has fetched.
+    """
     hosted = frozenset(each.name for each in indexes if each.kind == "hosted")
     proxies = frozenset(each.name for each in indexes if each.kind == "proxy")
     ledger = Ledger(storage.ledger, int(server.page_memory * _FOR_ENTRIES), means.work)
     usage = UsageBook(storage.files, means.disk, means.clock)
-    private = PrivateBytes(ledger, proxies, divided=divided and len(proxies) > 1)
+    private = PrivateBytes(ledger, proxies, divided=divided)
     pinned = PinnedBook(storage.ledger, ledger, storage.files, hosted, private)
     room = Room(
         storage.files,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from proxy.composition.accounts import AccountStores, LoginRoom, build_account_stores, has_own_readers
+from proxy.composition.accounts import AccountStores, LoginRoom, build_account_stores, divides_bytes
 from proxy.composition.caches import Caches, build_caches
 from proxy.composition.claims import build_claims, hosted_names, neighbours_of, owned_patterns
 from proxy.composition.indexes import BuiltIndex
@@ -52,7 +52,7 @@ class Lasting(Struct, frozen=True, kw_only=True):
         self.claims.configure(neighbours_of(settings))
         caches.pinned.configure(hosted_names(settings))
         proxies = [each.name for each in settings.indexes if each.kind == "proxy"]
-        caches.private.configure(proxies, divided=has_own_readers(settings) and len(proxies) > 1)
+        caches.private.configure(proxies, divided=divides_bytes(settings))
         caches.room.configure(server.max_size, server.min_free)
         self.stores.configure(settings.access)
 
@@ -75,7 +75,7 @@ def build_lasting(settings: Settings, reactor: Any, clock: Clock, *, reading: bo
     """What lasts of a service that begins with *settings*.  Raises ConfigError."""
     means = build_means(reactor, clock)
     storage = (read_storage if reading else open_storage)(settings.server, means)
-    caches = build_caches(settings.server, settings.indexes, storage, means, divided=has_own_readers(settings))
+    caches = build_caches(settings.server, settings.indexes, storage, means, divided=divides_bytes(settings))
     statistics = build_statistics(storage, means, reading=reading)
     claims = build_claims(
         settings, caches.claims, caches.records, lambda index: storage.lists(index, means.work), means.work, clock

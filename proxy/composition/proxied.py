@@ -81,7 +81,7 @@ class ProxyKind:
 
     def _offering(self, index: IndexSettings, policy: Policy, *, prefetch: bool) -> Offering:
         # What is present is remembered for what one policy lets be seen.
-        presence = Presence(self._storage.files, self._means.work) if index.offline else None
+        presence = Presence(self._storage.files, self._caches.private, self._means.work) if index.offline else None
         return Offering(
             policy=policy, hosts=self._hosts, presence=presence, prefetch=prefetch, reserved=self._reserved(index.name)
         )

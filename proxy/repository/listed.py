@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.cache.entries import Entries
 from proxy.core.events import Incident, Notice
@@ -10,14 +11,14 @@ from proxy.core.views import Moment
 from proxy.errors import Attempted, DigestChanged, NotFound, UpstreamFailed
 from proxy.interfaces import IFileHandle, IOffload, IRecorder
 from proxy.model import Digest, File, Head, LedgerEntry, Wanted
-from proxy.names import METADATA
+from proxy.names import METADATA, kind_of, version_of
 from proxy.repository.gate import Gate
 from proxy.repository.gathered import Gathered
 from proxy.repository.handles import RemoteFile, RemoteFiles
 from proxy.repository.offered import entry_holds, find, metadata_entry, segment
 from proxy.repository.sources import Sources
 from proxy.settings import MIB
-from proxy.simple.links import beside
+from proxy.simple.links import bare, beside
 
 #: The largest metadata that is taken from upstream (bytes).
 _LARGEST_METADATA = 16 * MIB
@@ -156,3 +157,21 @@ def etag_of(asked: str, sha256: str | None = None) -> str | None:
     if asked.partition("-")[2]:
         return f'"{asked}"'
     return None if sha256 is None else f'"{sha256}"'
+
+
+def first_entry(wanted: Wanted, sha256: str, size: int, now: float) -> LedgerEntry:
+    """What is to be known for ever of *wanted*, which is committed *now* with these bytes."""
+    stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
+    version, file = version_of(wanted.filename), wanted.listed
+    entry = LedgerEntry(
+        sha256,
+        size,
+        stated,
+        bare(wanted.url),
+        now,
+        version=None if version is None else str(version),
+        kind=kind_of(wanted.filename),
+    )
+    if file is None:
+        return entry
+    return replace(entry, upload_time=file.upload_time, requires_python=file.requires_python, yanked=file.yanked)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from msgspec.structs import replace
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -15,18 +14,18 @@ from proxy.core.events import Incident, Notice
 from proxy.core.views import DocumentName, DocumentView, LegacyName, Moment, PageView, ProvenanceName, View
 from proxy.errors import NotFound, NotHere
 from proxy.interfaces import Clock, IBytesSource, IFileHandle, IOffload, IProjectsView, IRecorder, IRepository
-from proxy.model import NO_BYTES, Head, LedgerEntry, Page, Wanted
-from proxy.names import METADATA, PROVENANCE, companion_of, kind_of, metadata_name, version_of
+from proxy.model import NO_BYTES, Head, Page, Wanted
+from proxy.names import METADATA, PROVENANCE, companion_of, metadata_name
 from proxy.repository.documents import Documents
 from proxy.repository.gate import Gate
 from proxy.repository.handles import RemoteFile, RemoteFiles, StoredFile
-from proxy.repository.listed import ListedFiles, entry_for, etag_of
+from proxy.repository.listed import ListedFiles, entry_for, etag_of, first_entry
 from proxy.repository.metadata import Sidecars
 from proxy.repository.offered import offered
 from proxy.repository.prefetch import Prefetch
 from proxy.repository.presence import There
 from proxy.repository.sources import Offering, Sources
-from proxy.simple.links import bare, resolve
+from proxy.simple.links import resolve
 from proxy.statistics.recorders import UNRECORDED
 
 
@@ -272,22 +271,4 @@ class ProxyRepository:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     async def _committed(self, wanted: Wanted, sha256: str, size: int) -> None:
-        await self._ledger.add(self.name, wanted.project, wanted.filename, _entry(wanted, sha256, size, self._clock()))
-
-
-def _entry(wanted: Wanted, sha256: str, size: int, now: float) -> LedgerEntry:
-    """What is to be known for ever of *wanted*, which is committed *now* with these bytes."""
-    stated = {wanted.digest.algorithm: wanted.digest.hex} if wanted.digest is not None else {}
-    version, file = version_of(wanted.filename), wanted.listed
-    entry = LedgerEntry(
-        sha256,
-        size,
-        stated,
-        bare(wanted.url),
-        now,
-        version=None if version is None else str(version),
-        kind=kind_of(wanted.filename),
-    )
-    if file is None:
-        return entry
-    return replace(entry, upload_time=file.upload_time, requires_python=file.requires_python, yanked=file.yanked)
+        await self._ledger.add(self.name, wanted.project, wanted.filename, first_entry(wanted, sha256, size, self._clock()))
