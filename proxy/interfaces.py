@@ -574,6 +574,9 @@ class IReceiving(Interface):
 class IClaims(Interface):
     """Which names of projects belong to hosted indexes.  A claim survives the files, and the configuration of its index."""
 
+    async def ready() -> None:
+        """Wait until claims have been read.  Raises StorageFailed while they cannot be."""
+
     async def claim(index: str, project: str, by: str) -> None:
         """*project* (normalised) has a file on the hosted *index* now: the name belongs there from now on.
 
@@ -598,9 +601,6 @@ class IOwnership(IClaims):
     """What follows from claims for those who serve, list or ask for the projects of several indexes."""
 
     generation: int = Attribute("Another number after each change: what follows from claims holds as long as it is the same.")
-
-    async def ready() -> None:
-        """Wait until claims have been read.  Raises StorageFailed while they cannot be."""
 
     def abandoned(project: str) -> Sequence[str]:
         """The indexes that have claimed *project* and are not configured as hosted ones any more.

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest_twisted
+from msgspec.structs import replace
 
+from proxy.settings import GroupSettings, IndexSettings
 from tests.hosting import drop, hosted, listed, upload
 from tests.inprocess import Start
+from tests.support.browser import BROWSER
+from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.wheels import sdist, wheel
 
@@ -91,3 +95,41 @@ async def test_the_exit_status_says_whether_anything_is_wrong(tmp_path: Path) ->
     assert ended.output.splitlines()[-1] == f"{folder}: 2 files served, 1 problem"
     ended = await operator.without_directory("hosted", "check", "--json", *line)
     assert (ended.status, '"kind":"refused"' in ended.output) == (1, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_is_held_is_told_and_is_no_fault(upstream: FakeUpstream, serve: Start, tmp_path: Path) -> None:
+    theirs, ours = wheel("six", "1.16"), wheel("six", "1.16.post1")
+    upstream.add_file("six", theirs.filename, theirs.data)
+    config = tmp_path / "proxy.toml"
+    config.write_text(
+        f'[upstream.up0]\nurl = "{upstream.url}"\n[[index]]\nname = "internal"\nkind = "hosted"\n[[index]]\nname = "pypi"\n'
+        'upstreams = ["up0"]\n[[index]]\nname = "all"\nkind = "group"\nmembers = ["internal", "pypi"]\ndefault = true\n'
+    )
+    indexes = (
+        hosted(default=False),
+        IndexSettings(name="pypi", upstreams=("up0",), prefetch=False),
+        IndexSettings(name="all", kind="group", default=True, group=GroupSettings(members=("internal", "pypi"))),
+    )
+    proxy = await serve(upstream, indexes=indexes)
+    assert list(await listed(proxy, "six")) == [theirs.filename]
+    await upload(proxy.service.receiving["internal"], ours)
+    outcome = await proxy.service.administration.perform("hosted_check", index="internal")
+    (found,) = outcome["found"]
+    assert (found["kind"], found["place"]) == ("held", "six/")
+    assert found["why"].startswith("six is held: index pypi serves a project of that name")
+    pages = [await proxy.get(f"/-/project/{name}/six", **BROWSER) for name in ("internal", "all", "pypi")]
+    assert [found["why"].encode() in each.body for each in pages] == [True, True, False]
+    await proxy.stop()
+
+    line = ("--data-dir", str(tmp_path / "data"), "--config", str(config), "internal")
+    ended = await Operator(tmp_path, tmp_path / "data").without_directory("hosted", "check", *line)
+    assert (ended.status, "held" in ended.output) == (0, True), ended.output
+    assert ended.output.splitlines()[-1].endswith("1 file served, 0 problems")
+    # Who merges the name has decided.
+    merging = replace(indexes[2], group=GroupSettings(members=("internal", "pypi"), merge=("six",)))
+    proxy = await serve(upstream, indexes=(*indexes[:2], merging))
+    assert (await proxy.service.administration.perform("hosted_check", index="internal"))["found"] == []
+    assert proxy.service.receiving["internal"].remark("six") is None
+    (claim,) = await proxy.service.administration.perform("claims", index="internal")
+    assert (claim["state"], claim["why"]) == ("merged", None)

@@ -40,6 +40,9 @@ class NotedClaims:
         self.made: list[tuple[str, str, str, bool]] = []
         self.failing = False
 
+    async def ready(self) -> None:
+        """They are."""
+
     async def claim(self, index: str, project: str, by: str) -> None:
         if self.failing:
             raise StorageFailed("claims cannot be written")
@@ -65,7 +68,7 @@ def built(tmp_path: Path, claims: NotedClaims) -> Iterator[BuiltIndex]:
     server = ServerSettings(data_dir=tmp_path / "data")
     settings = Settings(server=server, upstreams=(), indexes=(hosted(),))
     storage = open_storage(server, means)
-    caches = build_caches(server, settings.indexes, storage, means)
+    caches = build_caches(settings, storage, means)
     index = HostedKind(settings, storage, caches, STANDARD, means, claims).build(settings.indexes[0], {})
     claims.repository = index.parts.repository
     yield index

@@ -79,6 +79,15 @@ async def test_an_upload_is_taken_at_the_root_of_the_index_and_at_legacy(
     assert shop.under_way == []
 
 
+@pytest_twisted.ensureDeferred
+async def test_what_an_uploader_should_know_is_in_the_reason_phrase_of_the_success(counter: Open, shop: Shop) -> None:
+    site = counter(shop)
+    assert (await site.send(upload_of(SDIST))).reason == "OK"
+    shop.remarks["six"] = "six is held:\nsay \N{SNOWMAN} so"
+    reply = await site.send(upload_of(SIX))
+    assert (reply.status, reply.reason, reply.json["remark"]) == (200, "OK, but six is held: say   so", shop.remarks["six"])
+
+
 @pytest.mark.parametrize("path", ["/", "/legacy/", "/legacy"])
 @pytest_twisted.ensureDeferred
 async def test_the_default_index_takes_uploads_at_the_root(counter: Open, shop: Shop, path: str) -> None:

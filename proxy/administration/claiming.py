@@ -32,8 +32,8 @@ class Claiming:
     async def claims(self, report: Report, index: str | None = None) -> list[dict[str, Any]]:
         """The claims, of one *index* or of all, and the patterns that indexes own (state ``owned``).
 
-        The state of a claim is ``claimed``, ``held``, ``abandoned`` where its index is not configured any more, or ``owned``
-        where a pattern of its index holds whatever is held.
+        The state of a claim is ``claimed``, ``held``, ``abandoned`` where its index is not configured any more, or, whatever is
+        held, ``owned`` where a pattern of its index has the name and ``merged`` where all groups with it merge the name.
         """
         await self._book.read()
         owned = [(name, pattern) for name, patterns in self._book.stated.items() for pattern in patterns]
@@ -98,16 +98,22 @@ class Claiming:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     def _row(self, claim: NameClaim) -> dict[str, Any]:
-        is_abandoned = claim.state is ClaimState.CLAIMED and claim.index not in self._book.hosted
-        is_owned = claim.state is ClaimState.HELD and self._book.owns(claim.index, claim.project)
+        state = self._state(claim)
         return {
             "index": claim.index,
             "project": claim.project,
-            "state": "abandoned" if is_abandoned else "owned" if is_owned else claim.state.value,
+            "state": state,
             "since": claim.since,
             "by": claim.by,
-            "why": None if is_owned else claim.why or None,
+            "why": None if state in ("owned", "merged") else claim.why or None,
         }
+
+    def _state(self, claim: NameClaim) -> str:
+        if claim.state is ClaimState.CLAIMED:
+            return claim.state.value if claim.index in self._book.hosted else "abandoned"
+        if self._book.owns(claim.index, claim.project):
+            return "owned"
+        return "merged" if self._book.unites(claim.index, claim.project) else claim.state.value
 
     def _of_source(self, source: str | None) -> list[NameClaim]:
         """The claims of *source*.  Raises BadRequest for an index that is configured, NotFound for one without claims."""

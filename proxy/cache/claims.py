@@ -42,13 +42,23 @@ _UNREADABLE = _Noted(ClaimState.CLAIMED.value, 0.0, "unknown", "its record canno
 
 
 class ClaimBook:
-    """All claims of a data directory.  *owns* has the patterns of each hosted index that is configured, by its name."""
+    """All claims of a data directory.
+
+    *owns* has the patterns of each hosted index that is configured, by its name, and *united* the names that every group with
+    it merges.
+    """
 
     log = Logger()
 
-    def __init__(self, records: IVersionedRecords, owns: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self,
+        records: IVersionedRecords,
+        owns: Mapping[str, Collection[str]],
+        united: Mapping[str, Collection[str]] = EMPTY,
+    ) -> None:
         self._records = records
         self.stated: Mapping[str, Collection[str]] = {}
+        self._united: Mapping[str, Collection[str]] = EMPTY
         self._owns: dict[str, Patterns] = {}
         #: By project, then by index; ``None`` until they have been read.  What is in it is replaced and never changed.
         self._claims: dict[str, Mapping[str, NameClaim]] | None = None
@@ -56,13 +66,13 @@ class ClaimBook:
         self._changing = DeferredLock()
         self._told = False
         self.generation = 0
-        self.configure(owns)
+        self.configure(owns, united)
 
-    def configure(self, owns: Mapping[str, Collection[str]]) -> None:
-        """From now on *owns* has the patterns of each hosted index that is configured, by its name."""
-        if owns == self.stated and owns.keys() == self._owns.keys():
+    def configure(self, owns: Mapping[str, Collection[str]], united: Mapping[str, Collection[str]]) -> None:
+        """From now on *owns* and *united* are what a new book is given."""
+        if owns == self.stated and owns.keys() == self._owns.keys() and united == self._united:
             return
-        self.stated = owns
+        self.stated, self._united = owns, united
         self._owns = {index: Patterns(patterns) for index, patterns in owns.items()}
         self.generation += 1
         if self._told and self._claims is not None:
@@ -102,6 +112,20 @@ class ClaimBook:
             return True
         claim = self.of(project).get(index)
         return claim is not None and claim.state is ClaimState.CLAIMED and index in self._owns
+
+    def unites(self, index: str, project: str) -> bool:
+        """Whether *project*, which nobody has abandoned, is merged by all groups with the hosted *index*.
+
+        Raises StorageFailed while claims cannot be read.
+        """
+        return project in self._united.get(index, ()) and not self.abandoned(project)
+
+    def undecided(self, index: str, project: str) -> NameClaim | None:
+        """The claim of *index* to *project* that is held until an operator decides.  Raises StorageFailed."""
+        claim = self.of(project).get(index)
+        if claim is None or claim.state is not ClaimState.HELD or index not in self._owns:
+            return None
+        return None if self.owns(index, project) or self.unites(index, project) else claim
 
     def abandoned(self, project: str) -> Sequence[str]:
         """The indexes that have claimed *project* and are not configured any more.  Raises StorageFailed."""
@@ -237,11 +261,7 @@ class ClaimBook:
                 index=index,
                 names=_named(each.project for each in claimed if each.index == index),
             )
-        held = [
-            each
-            for each in everything
-            if each.state is ClaimState.HELD and each.index in self._owns and not self.owns(each.index, each.project)
-        ]
+        held = [each for each in everything if self.undecided(each.index, each.project) is not None]
         if held:
             self.log.warn(
                 "groups do not take these names from the hosted indexes that have them, because later members serve them too: "

@@ -36,8 +36,8 @@ def list_claims(place: ProxyPlace, index: str | None) -> None:
     """List the claims.
 
     "claimed" names belong to their index, "owned" patterns too (the key owns).  "held" names do not: a proxy index in a group
-    is known to serve them as well; decide with claims add, or with the key merge of the group.  "abandoned" names were claimed
-    by an index that is not configured any more; no group with a hosted index serves them.
+    is known to serve them as well; decide with claims add, or with the key merge of the group: "merged" names are decided so.
+    "abandoned" names were claimed by an index that is not configured any more; no group with a hosted index serves them.
     """
     found = place.ask("claims", index=index)
     if place.as_json:

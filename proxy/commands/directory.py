@@ -77,7 +77,7 @@ def open_directory(settings: Settings, *, reading: bool = False) -> Iterator[Ope
             raise ConfigError(f"{directory}: {error}") from error
         try:
             ledger, files = Ledger(database, settings.server.page_memory, offload), LocalFiles(directory, offload)
-            book = build_book(settings.indexes, database)
+            book = build_book(settings, database)
             claims = build_claims(settings, book, records, partial(_lists, directory, offload), offload, time.time)
             pinned = PinnedBook(database, ledger, files)
             proxies = [each.name for each in settings.indexes if each.kind == "proxy"]

@@ -25,7 +25,7 @@ from proxy.core.troubles import Trouble
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.mechanism.flight import swallow
-from proxy.settings import MIB, IndexSettings, ServerSettings
+from proxy.settings import MIB, Settings
 from proxy.storage.memory import RecentRecords
 from proxy.storage.spare import SpareRecords
 
@@ -82,13 +82,12 @@ def sweep(storage: Storage) -> None:
     swept.addErrback(lambda failure: _log.failure("partial files could not be swept", failure))
 
 
-def build_caches(
-    server: ServerSettings, indexes: Sequence[IndexSettings], storage: Storage, means: Means, *, divided: bool = False
-) -> Caches:
-    """The caches over *storage*, within the limits of *server*, for *indexes*.
+def build_caches(settings: Settings, storage: Storage, means: Means, *, divided: bool = False) -> Caches:
+    """The caches over *storage*, for the indexes of *settings* and within its limits.
 
     *divided*: no proxy index serves what another has fetched.
     """
+    server, indexes = settings.server, settings.indexes
     hosted = frozenset(each.name for each in indexes if each.kind == "hosted")
     proxies = frozenset(each.name for each in indexes if each.kind == "proxy")
     ledger = Ledger(storage.ledger, int(server.page_memory * _FOR_ENTRIES), means.work)
@@ -109,7 +108,7 @@ def build_caches(
     return Caches(
         records=SpareRecords(storage.records, RecentRecords(_UNWRITTEN)),
         ledger=ledger,
-        claims=build_book(indexes, storage.ledger),
+        claims=build_book(settings, storage.ledger),
         usage=usage,
         pinned=pinned,
         private=private,

@@ -44,9 +44,18 @@ def neighbours_of(settings: Settings) -> Mapping[str, Sequence[Beside]]:
     return neighbourhood(_groups(settings), hosted_names(settings))
 
 
-def build_book(indexes: Iterable[IndexSettings], records: IVersionedRecords) -> ClaimBook:
-    """The claims in *records*, with what the hosted ones of *indexes* own."""
-    return ClaimBook(records, owned_patterns(indexes))
+def merged_names(settings: Settings) -> Mapping[str, Collection[str]]:
+    """The names that every group with a hosted index merges, by that index."""
+    merged: dict[str, frozenset[str]] = {}
+    for leaves, names in _groups(settings):
+        for index in hosted_names(settings).intersection(leaves):
+            merged[index] = merged.get(index, frozenset(names)).intersection(names)
+    return merged
+
+
+def build_book(settings: Settings, records: IVersionedRecords) -> ClaimBook:
+    """The claims in *records*, with what the hosted indexes of *settings* own."""
+    return ClaimBook(records, owned_patterns(settings.indexes), merged_names(settings))
 
 
 def carried_claims(settings: Settings, book: ClaimBook, claims: IOwnership, index: str) -> CarriedClaims:

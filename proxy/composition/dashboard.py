@@ -11,7 +11,7 @@ from proxy.administration.purging import Purging
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
-from proxy.interfaces import Operation
+from proxy.interfaces import IClaims, Operation
 from proxy.settings import ServerSettings
 from proxy.statistics.book import StatisticsBook
 from proxy.upstream.pool.upstream import UpstreamState
@@ -36,6 +36,7 @@ def build_dashboard(
     server: ServerSettings,
     indexes: Indexes,
     caches: Caches,
+    claims: IClaims,
     means: Means,
     health: Health,
     door: Door,
@@ -78,7 +79,7 @@ def build_dashboard(
         shell,
         assets,
         overview,
-        ProjectPages(indexes.repositories, CachedFiles(caches.ledger, caches.usage, caches.pinned), means.work),
+        ProjectPages(indexes.repositories, CachedFiles(caches.ledger, caches.usage, caches.pinned), claims, means.work),
         BrowserLogins(door, sessions, shell),
         ProjectActions(viewers, door, sessions, indexes.repositories, hosted, operations),
         door,

@@ -93,7 +93,7 @@ class HostedKind:
 
         editing = Editing(catalogue, caches.ledger, means.disk, means.clock)
         promoting = Promoting(receiving, restoring, caches.ledger, self._claims)
-        checking = Checking(catalogue, means.disk)
+        checking = Checking(catalogue, means.disk, self._claims)
         lists = storage.lists(index.name, means.work)
 
         def repository(policy: Policy) -> HostedRepository:

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from proxy.composition.accounts import AccountStores, LoginRoom, build_account_stores, divides_bytes
 from proxy.composition.caches import Caches, build_caches
-from proxy.composition.claims import build_claims, hosted_names, neighbours_of, owned_patterns
+from proxy.composition.claims import build_claims, hosted_names, merged_names, neighbours_of, owned_patterns
 from proxy.composition.indexes import BuiltIndex
 from proxy.composition.means import Means, build_means
 from proxy.composition.shared import SharedParts
@@ -48,7 +48,7 @@ class Lasting(Struct, frozen=True, kw_only=True):
     def configure(self, settings: Settings) -> None:
         """Work within *settings* from now on."""
         caches, server = self.caches, settings.server
-        caches.claims.configure(owned_patterns(settings.indexes))
+        caches.claims.configure(owned_patterns(settings.indexes), merged_names(settings))
         self.claims.configure(neighbours_of(settings))
         caches.pinned.configure(hosted_names(settings))
         proxies = [each.name for each in settings.indexes if each.kind == "proxy"]
@@ -75,7 +75,7 @@ def build_lasting(settings: Settings, reactor: Any, clock: Clock, *, reading: bo
     """What lasts of a service that begins with *settings*.  Raises ConfigError."""
     means = build_means(reactor, clock)
     storage = (read_storage if reading else open_storage)(settings.server, means)
-    caches = build_caches(settings.server, settings.indexes, storage, means, divided=divides_bytes(settings))
+    caches = build_caches(settings, storage, means, divided=divides_bytes(settings))
     statistics = build_statistics(storage, means, reading=reading)
     claims = build_claims(
         settings, caches.claims, caches.records, lambda index: storage.lists(index, means.work), means.work, clock

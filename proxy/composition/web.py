@@ -292,7 +292,7 @@ def build_serving(
         from proxy.composition.dashboard import build_dashboard
 
         return build_dashboard(
-            server, indexes, caches, means, health, door, pages(), statistics, space, administration(), sessions
+            server, indexes, caches, claims, means, health, door, pages(), statistics, space, administration(), sessions
         )
 
     shown = Late(dashboard) if server.dashboard else None

@@ -9,6 +9,7 @@
 | orphan | a JSON file without a file |
 | stranger | a folder whose name no project can have, and a file that is no distribution |
 | status | a status of a project that cannot be read |
+| held | a project whose files no group serves, because its name is held |
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from proxy.errors import StorageFailed
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.folder import Folder
 from proxy.hosted.notes import NOTE
-from proxy.interfaces import IOffload
+from proxy.interfaces import IClaims, IOffload
 from proxy.names import is_distribution, is_project_name, normalize
 from proxy.settings import MIB
 
@@ -42,9 +43,10 @@ Progress = Callable[[int, int], None]
 
 
 class Checking:
-    """Checks the directory of *catalogue*."""
+    """Checks the directory of *catalogue*; *claims* know which names are held, if there are any."""
 
-    def __init__(self, catalogue: Catalogue, disk: IOffload) -> None:
+    def __init__(self, catalogue: Catalogue, disk: IOffload, claims: IClaims | None) -> None:
+        self._claims = claims
         self._catalogue = catalogue
         self._disk = disk
 
@@ -54,6 +56,8 @@ class Checking:
         New files are taken on the way.  Raises StorageFailed.
         """
         catalogue = self._catalogue
+        if self._claims is not None:
+            await self._claims.ready()
         await catalogue.scan()
         found: list[Finding] = []
         served = size = 0
@@ -67,6 +71,8 @@ class Checking:
             refused = {name.rpartition("/")[2] for name in catalogue.refused if name.startswith(f"{project}/")}
             notes = {} if known is None else known.notes
             served += len(notes)
+            held = self._claims.held(catalogue.name, project) if self._claims is not None and notes else None
+            found += [] if held is None else [Finding("held", f"{project}/", held)]
             found += [Finding("status", project, why) for name, why in contents.faults.items() if not is_distribution(name)]
             for file in contents.files:
                 size += file.size

@@ -127,8 +127,8 @@ class Claims:
                 self.log.warn("{words}", words=self.held(index, project))
 
     def held(self, index: str, project: str) -> str | None:
-        claim = self._book.of(project).get(index)
-        if claim is None or claim.state is not ClaimState.HELD or self._book.owns(index, project):
+        claim = self._book.undecided(index, project)
+        if claim is None:
             return None
         return (
             f"{project} is held: {claim.why}; index {index} itself serves yours. "

@@ -33,6 +33,7 @@ from proxy.web.changing import refuse_foreign
 from proxy.web.door import Door, Question
 from proxy.web.multipart_form import MultipartForm
 from proxy.web.origin import origin
+from proxy.web.problems import reason_phrase
 from proxy.web.routes import SHOWN
 
 #: Bytes that are written at once, unless fewer have come.
@@ -135,7 +136,9 @@ class Uploads:
             "remark": remark,
         }
         headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-        return Answer(200, headers, msgspec.json.encode(members) + b"\n")
+        # Tools that print anything of a success print the reason phrase.
+        reason = None if remark is None else reason_phrase(f"OK, but {remark}")
+        return Answer(200, headers, msgspec.json.encode(members) + b"\n", reason)
 
     async def _read(
         self, repository: IRepository, form: MultipartForm, body: RequestBody, incoming: IIncoming, ask: Ask

@@ -154,7 +154,8 @@ class Dashboard:
         question = Question(Permission.READ, repository, project)
         admission = await self._door.admit(ask, question)
         try:
-            content = await self._projects.project(repository, project, self._actions.buttons(viewer, ask, repository, project))
+            buttons = self._actions.buttons(viewer, ask, repository, project)
+            content = await self._projects.project(repository, project, viewer, buttons)
         except NotFound as error:
             raise await self._door.missing(ask, admission, question, error) from error
         await self._door.confirmed(ask, admission, question)

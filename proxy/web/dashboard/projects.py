@@ -13,7 +13,7 @@ from twisted.web.template import Tag, tags
 from proxy.core.amounts import NONE, counted, moment, size
 from proxy.core.roots import index_root
 from proxy.errors import ProxyError
-from proxy.interfaces import IOffload, IRepository
+from proxy.interfaces import IClaims, IOffload, IRepository
 from proxy.model import File, Page
 from proxy.names import is_project_name, normalize, version_of
 from proxy.web.answers import Ask
@@ -30,9 +30,12 @@ _SHOWN, _FILES = 200, 500
 
 
 class ProjectPages:
-    """Finds and shows projects of *repositories*; *cached* has what is stored of them."""
+    """Finds and shows projects of *repositories*; *cached* has what is stored of them, *claims* whose names they are."""
 
-    def __init__(self, repositories: Mapping[str, IRepository], cached: CachedFiles, offload: IOffload) -> None:
+    def __init__(
+        self, repositories: Mapping[str, IRepository], cached: CachedFiles, claims: IClaims, offload: IOffload
+    ) -> None:
+        self._claims = claims
         self._repositories = repositories
         self._cached = cached
         self._offload = offload
@@ -80,8 +83,8 @@ class ProjectPages:
 
     # -- one project -----------------------------------------------------------------------------------------------------
 
-    async def project(self, repository: IRepository, project: str, actions: Sequence[Tag] = ()) -> list[Tag]:
-        """The page of *project* (normalised) of *repository*, which the viewer may read.
+    async def project(self, repository: IRepository, project: str, viewer: Viewer, actions: Sequence[Tag] = ()) -> list[Tag]:
+        """The page of *project* (normalised) of *repository*, which *viewer* may read.
 
         Raises NotFound, UpstreamFailed, StorageFailed.
         """
@@ -91,7 +94,9 @@ class ProjectPages:
         own = await repository.own()
         metadata = await self._metadata(repository, page) if own is not None and project in own else b""
         description = await self._descriptions.of(metadata)
-        return await self._offload.run(_project, repository.name, page, cached, metadata, description, actions)
+        remarks = [self._claims.held(leaf, project) for leaf in repository.leaves if viewer.may_name(leaf, project)]
+        above = [*(tags.p(f"{each}.", class_="bad") for each in remarks if each is not None), *actions]
+        return await self._offload.run(_project, repository.name, page, cached, metadata, description, above)
 
     async def _metadata(self, repository: IRepository, page: Page) -> bytes:
         """The metadata of the newest wheel that has some; empty if there is none, or it cannot be read now."""
