@@ -20,6 +20,7 @@ from proxy.web.dashboard.rendering import html_of
 from proxy.web.hypertext import markup_bytes
 from tests.hosting import hosted, upload
 from tests.inprocess import JSON, Running, Start
+from tests.support import wire
 from tests.support.browser import BROWSER, Page
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.faults import Fault
@@ -194,6 +195,26 @@ async def test_streams_are_limited_and_end_when_the_service_stops(upstream: Fake
     await proxy.stop()
     for each in (*clients, again):
         assert each.body.endswith(b"0\r\n\r\n")  # it has ended as a whole answer does
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_address_keeps_others_from_dashboards_that_are_kept_live(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream, max_connections=16, trusted_proxies=("127.0.0.1",))
+
+    async def begun(address: str) -> wire.Client:
+        client = await proxy.connect("/-/events", X_Forwarded_For=address)
+        await client.until(lambda: b"event: part" in client.received)
+        return client
+
+    crowd = [await begun("192.0.2.1") for _ in range(4)]
+    other = await begun("192.0.2.2")
+    await crowd[-1].until(lambda: crowd[-1].body.endswith(b"\r\n0\r\n\r\n"))
+    assert not any(each.body.endswith(b"\r\n0\r\n\r\n") for each in (*crowd[:-1], other))
+    refused = await proxy.get("/-/events", X_Forwarded_For="192.0.2.1")
+    assert (refused.status, "3 of them for your address" in refused.json["detail"]) == (503, True)
+    assert refused.headers["retry-after"]
+    for each in (*crowd, other):
+        await each.close()
 
 
 @pytest_twisted.ensureDeferred

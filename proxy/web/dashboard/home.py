@@ -114,7 +114,7 @@ class Dashboard:
                 async def now() -> Viewer:
                     return (await self._viewers.of(ask))[0]
 
-                return self._streams.answer(viewer, now)
+                return self._streams.answer(ask.caller.address, viewer, now)
             case ("login",):
                 return await self._logins.page()
             case ("logout",) | ("act",):

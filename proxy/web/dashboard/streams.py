@@ -4,6 +4,9 @@ Theory of operation.  While there are streams, one timer has the state gathered 
 standing the parts are rendered once, in a worker thread; a part whose bytes are as before is not sent again.  So 200 open
 dashboards of a quiet proxy cost one comparison per second.  A stream ends after a while, and the browser opens another.  Who
 looks is asked anew each minute: a stream does not outlive its login.
+
+When there are as many streams as there may be, the client address with the most of them gives one up for whoever comes with
+fewer (:mod:`proxy.core.shedding`): no address keeps the others from their dashboards.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxy.core.shedding import Crowd, GivingWay, giving_way
 from proxy.errors import Overloaded, ProxyError
 from proxy.interfaces import IBodyReader, IOffload
 from proxy.mechanism.waiters import Waiters
@@ -53,12 +57,13 @@ Events = Mapping[str, bytes]
 
 @implementer(IBodyReader)
 class EventReader:
-    """What one client is sent; *streams* is what it is one of."""
+    """What one client, at *address*, is sent; *streams* is what it is one of."""
 
     facts = FileFacts(None)
     length = None
 
-    def __init__(self, streams: EventStreams, viewer: Viewer, asked: AskedAgain, now: float) -> None:
+    def __init__(self, streams: EventStreams, address: str, viewer: Viewer, asked: AskedAgain, now: float) -> None:
+        self.address = address
         self.viewer = viewer
         self.asked = asked
         self.began = self.asked_at = now
@@ -114,18 +119,21 @@ class EventStreams:
         self._most = max(1, min(most, _MOST))
         self.quiet_for = min(_QUIET_FOR, stall_timeout / 3)
         self._readers: set[EventReader] = set()
+        self._of_addresses: Crowd[EventReader] = Crowd()
         self._loop: LoopingCall | None = None
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._readers)
 
-    def answer(self, viewer: Viewer, asked: AskedAgain) -> Answer:
-        """A stream for *viewer*, who *asked* says it is now.  Raises Overloaded when there are too many."""
-        if self._closed or len(self._readers) >= self._most:
-            raise Overloaded(f"{self._most} dashboards are kept live already: this one is as it was when it was loaded")
-        reader = EventReader(self, viewer, asked, self._reactor.seconds())
+    def answer(self, address: str, viewer: Viewer, asked: AskedAgain) -> Answer:
+        """A stream for *viewer* at *address*, who *asked* says it is now.  Raises Overloaded when there are too many."""
+        if self._closed:
+            raise Overloaded("no dashboard is kept live any more: this one is as it was when it was loaded")
+        self._make_room(address)
+        reader = EventReader(self, address, viewer, asked, self._reactor.seconds())
         self._readers.add(reader)
+        self._of_addresses.add(address, reader)
         if self._loop is None:
             # A new one each time: the last call of one that was stopped may still be under way.
             self._loop = LoopingCall(self._tell)
@@ -133,9 +141,25 @@ class EventStreams:
             self._loop.start(_INTERVAL).addErrback(self._failed)
         return Answer(200, _HEADERS, StreamBody(reader, None))
 
+    def _make_room(self, address: str) -> None:
+        """Have there be room for a stream of *address*.  Raises Overloaded when it has its share."""
+        crowd = self._of_addresses
+        own = crowd.count(address)
+        match giving_way(crowd.total, self._most, own, crowd.most):
+            case GivingWay.ARRIVING:
+                raise Overloaded(
+                    f"{self._most} dashboards are kept live already, {own} of them for your address: "
+                    "this one is as it was when it was loaded"
+                )
+            case GivingWay.HEAVIEST:
+                heaviest, victim = crowd.newest_of_heaviest()
+                crowd.remove(heaviest, victim)
+                victim.end()
+
     def left(self, reader: EventReader) -> None:
         """The client of *reader* is served no more."""
         self._readers.discard(reader)
+        self._of_addresses.remove(reader.address, reader)
         if not self._readers:
             self._stop()
 
