@@ -79,7 +79,7 @@ def test_what_is_not_in_chunks_is_refused(stream: bytes, step: int) -> None:
 
 
 class Taking(Farm):
-    """A farm with a route that reads bodies, one that reads one piece, and one that leaves them alone."""
+    """A farm with a route that reads bodies, one that takes them whole, one that reads one piece, and one that reads none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +91,8 @@ class Taking(Farm):
             return Answer(200, [], b"left")
         if ask.path == "/wait":
             await self.go_on
+        if ask.path == "/form":
+            self.read.append(await ask.body.whole(40, ask.deadline))
         while piece := await ask.body.read():
             self.read.append(piece)
             if ask.path == "/one":
@@ -180,3 +182,24 @@ def test_a_body_that_comes_slowly_has_all_the_time_and_one_that_stops_is_a_408()
     farm.clock.pump([1.0] * 13)
     assert transport.value().startswith(b"HTTP/1.1 408 ")
     assert transport.disconnecting
+
+
+def test_a_small_body_that_is_taken_whole_has_to_come_in_time_however_steadily_it_comes() -> None:
+    farm = Taking()
+    send, transport = farm.connect()
+    send(post("/form", "Content-Length: 40"))
+    farm.clock.advance(11)
+    send(b"x" * 40)
+    assert farm.read == [b"x" * 40]
+    assert transport.value().startswith(b"HTTP/1.1 200 ")
+    send, transport = farm.connect()
+    send(post("/form", "Content-Length: 40"))
+    for _ in range(13):
+        farm.clock.advance(1)
+        send(b"x")
+    assert transport.value().startswith(b"HTTP/1.1 408 ")
+    assert b"was not complete" in transport.value()
+    assert transport.disconnecting
+    send, transport = farm.connect()
+    send(post("/form", "Content-Length: 41") + b"x" * 41)
+    assert transport.value().startswith(b"HTTP/1.1 413 ")

@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from proxy.errors import BadRequest
+from proxy.errors import BadRequest, ContentTooLarge
 from proxy.web.heads import RequestHead
 from proxy.web.incoming import Incoming
 
@@ -142,6 +142,8 @@ class RequestBody:
         self.length = head.body_length
         #: When the last byte came, or was first waited for (seconds of *clock*).
         self.moved_at = clock.seconds()
+        #: When all of it has to have come (seconds of *clock*); ``None``: it may take as long as bytes keep coming.
+        self.due: float | None = None
         self._clock = clock
         self._incoming = incoming
         self._inlet = inlet
@@ -178,6 +180,19 @@ class RequestBody:
                 self._waiter = Deferred()
                 await self._waiter
         return b""
+
+    async def whole(self, longest: int, due: float) -> bytes:
+        """All of it, as one small value that has to come by *due*, however steadily it comes.
+
+        Raises BadRequest as `read`, and ContentTooLarge for more than *longest* bytes.
+        """
+        self.due = due
+        received = bytearray()
+        while piece := await self.read():
+            received += piece
+            if len(received) > longest:
+                raise ContentTooLarge(f"the body of this request has more than {longest:,} bytes")
+        return bytes(received)
 
     # -- told by the channel
 

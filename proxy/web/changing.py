@@ -17,7 +17,7 @@ import msgspec
 from proxy.access.principals import Principal
 from proxy.access.roles import Permission
 from proxy.core.audited import AuditOutcome
-from proxy.errors import BadRequest, ContentTooLarge, MethodNotAllowed, NotFound, ProxyError
+from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.interfaces import IRepository, Operation
 from proxy.mechanism.flight import uninterrupted
 from proxy.model import EMPTY
@@ -143,13 +143,8 @@ async def _read(ask: Ask, kind: type[msgspec.Struct]) -> msgspec.Struct:
     sent = (ask.header("content-type") or "").partition(";")[0].strip().lower()
     if sent != _JSON:
         raise BadRequest(f"expected a JSON object with Content-Type: {_JSON}, not {sent[:SHOWN] or 'a request without one'}")
-    pieces, size = [], 0
-    while ask.body is not None and (piece := await ask.body.read()):
-        size += len(piece)
-        if size > _LONGEST:
-            raise ContentTooLarge(f"the JSON object has more than {_LONGEST:,} bytes")
-        pieces.append(piece)
+    received = b"" if ask.body is None else await ask.body.whole(_LONGEST, ask.deadline)
     try:
-        return msgspec.json.decode(b"".join(pieces), type=kind)
+        return msgspec.json.decode(received, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the JSON object cannot be used: {error}") from error

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from proxy.errors import BadRequest, ContentTooLarge, MethodNotAllowed, NotFound, ProxyError, SentUnencrypted
+from proxy.errors import BadRequest, MethodNotAllowed, NotFound, ProxyError, SentUnencrypted
 from proxy.interfaces import IExchange
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Ask
@@ -88,14 +88,9 @@ class Exchanging:
 
 async def _read(ask: Ask) -> _Sent:
     """What *ask* sends.  Raises ContentTooLarge, BadRequest."""
-    pieces, size = [], 0
-    while ask.body is not None and (piece := await ask.body.read()):
-        size += len(piece)
-        if size > _LONGEST:
-            raise ContentTooLarge(f"an exchange takes no more than {_LONGEST} bytes")
-        pieces.append(piece)
+    received = b"" if ask.body is None else await ask.body.whole(_LONGEST, ask.deadline)
     try:
-        return msgspec.json.decode(b"".join(pieces), type=_Sent)
+        return msgspec.json.decode(received, type=_Sent)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise BadRequest('the body is not {"token": "…"} in JSON') from None
 

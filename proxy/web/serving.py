@@ -249,8 +249,8 @@ class Front:
 
         Raises LoadShed when *request* has to give way to others.
 
-        A body that is still coming is given the same time again from its last byte.  Raises SlowRequest when it stops coming.
-        What is done with the bytes that have come may take longer.
+        A body that is still coming is given the same time again from its last byte, unless it is due.  Raises SlowRequest when
+        it stops coming, or is late.  What is done with the bytes that have come may take longer.
         """
         late = awaited = False
         deadline: IDelayedCall
@@ -262,7 +262,10 @@ class Front:
             nonlocal late, awaited, deadline
             if body is not None:
                 limit = self.patience.answer_within if body.awaited else self.patience.work_within
-                left = body.moved_at + limit - self.reactor.seconds()
+                until = body.moved_at + limit
+                if body.awaited and body.due is not None:
+                    until = min(until, body.due)
+                left = until - self.reactor.seconds()
                 if left > 0:
                     deadline = self.reactor.callLater(min(left, self.patience.answer_within), look)
                     return
@@ -278,7 +281,11 @@ class Front:
             if not late:
                 raise
             if awaited:
-                raise SlowRequest(f"nothing of the request's body came for {duration(self.patience.answer_within)}") from None
+                within = duration(self.patience.answer_within)
+                told = f"nothing of the request's body came for {within}"
+                if body is not None and body.due is not None:
+                    told = f"the request's body was not complete {within} after its head"
+                raise SlowRequest(told) from None
             if body is not None:
                 raise Overloaded(
                     f"what was sent is not stored after {duration(self.patience.work_within)}: the disk is slow, send it again"

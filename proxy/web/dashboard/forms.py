@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-from proxy.errors import BadRequest, ContentTooLarge
+from proxy.errors import BadRequest
 from proxy.web.answers import Ask
 from proxy.web.changing import refuse_foreign
 from proxy.web.origin import origin
@@ -27,11 +27,7 @@ async def fields_of(ask: Ask) -> Mapping[str, str]:
     sent = (ask.header("content-type") or "").partition(";")[0].strip().lower()
     if sent != _TYPE:
         raise BadRequest(f"expected a form with Content-Type: {_TYPE}, not {sent[:SHOWN] or 'a request without one'}")
-    received = b""
-    while ask.body is not None and (piece := await ask.body.read()):
-        received += piece
-        if len(received) > _LONGEST:
-            raise ContentTooLarge(f"the form has more than {_LONGEST:,} bytes")
+    received = b"" if ask.body is None else await ask.body.whole(_LONGEST, ask.deadline)
     try:
         pairs = parse_qsl(received.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST, errors="strict")
     except ValueError as error:
