@@ -10,13 +10,15 @@ import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import LogEvent
 
+from proxy.access.rights import OpenReading
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 from proxy.web.dashboard.descriptions import described, rendered
 from proxy.web.dashboard.plots import PlotBar, plot
-from proxy.web.dashboard.rendering import html_of
+from proxy.web.dashboard.rendering import RendererFailed, html_of
 from proxy.web.hypertext import markup_bytes
 from tests.hosting import hosted, upload
 from tests.inprocess import JSON, Running, Start
@@ -283,6 +285,40 @@ def test_a_description_that_takes_too_long_or_is_too_much_is_shown_as_it_is_writ
     assert (html != b"", page.startswith("<pre>")) == (True, True)
     parts = "--x\n\na part\n--x--\n"
     assert made(parts, "text/markdown", "Content-Type: multipart/mixed; boundary=x\n") == (b"", "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_descriptions_are_shown_as_they_are_written_while_no_process_can_render_them(
+    serve: Start, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proxy = await serve(indexes=(hosted("corp"),), rights=OpenReading())
+    made = wheel("lib", "1.0", description="About *it* <b>.")
+    assert await upload(proxy.service.receiving["corp"], made) is Uploaded.NEW
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'no module named proxy' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    for python, why in ((tmp_path / "missing", "No such file or directory"), (broken, "no module named proxy")):
+        monkeypatch.setattr("sys.executable", str(python))
+        page = await seen(proxy, "/-/project/corp/lib")
+        assert list(page.faults()) == []
+        assert "About *it* <b>." in [each.text.strip() for each in page.all("pre")]
+        with pytest.raises(RendererFailed, match=why):
+            html_of(made.metadata)
+    # Once per minute.
+    assert len([each for each in logged if "are written" in each.get("log_format", "")]) == 1
+    monkeypatch.undo()
+    assert "it" in [each.text for each in (await seen(proxy, "/-/project/corp/lib")).all("em")]
+
+
+def test_what_renders_descriptions_knows_no_secrets_of_the_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CORP_PASSWORD", "hunter2")
+    spy = tmp_path / "python"
+    spy.write_text("#!/bin/sh\nexport\n")
+    spy.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(spy))
+    environment = html_of(b"Name: x\n")
+    assert b"PYTHONPATH" in environment
+    assert b"hunter2" not in environment
 
 
 @given(st.text(), st.sampled_from(["text/markdown", "text/plain"]))

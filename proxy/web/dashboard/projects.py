@@ -8,6 +8,7 @@ from contextlib import suppress
 from urllib.parse import quote
 
 from twisted.internet.defer import DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.template import Tag, tags
 
 from proxy.core.amounts import NONE, counted, moment, size
@@ -33,13 +34,18 @@ class ProjectPages:
     """Finds and shows projects of *repositories*; *cached* has what is stored of them, *claims* whose names they are."""
 
     def __init__(
-        self, repositories: Mapping[str, IRepository], cached: CachedFiles, claims: IClaims, offload: IOffload
+        self,
+        repositories: Mapping[str, IRepository],
+        cached: CachedFiles,
+        claims: IClaims,
+        offload: IOffload,
+        reactor: IReactorTime,
     ) -> None:
         self._claims = claims
         self._repositories = repositories
         self._cached = cached
         self._offload = offload
-        self._descriptions = Descriptions(offload)
+        self._descriptions = Descriptions(offload, reactor)
         # There may be some 100,000 names: searches take one thread at the most.
         self._one_search = DeferredLock()
 
