@@ -109,6 +109,18 @@ async def test_what_happens_is_on_the_page_and_on_the_stream(upstream: FakeUpstr
 
 
 @pytest_twisted.ensureDeferred
+async def test_problems_of_one_kind_share_a_row_however_many_names_they_are_about(upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream)
+    upstream.script("GET *", Fault(status=500))
+    for number in range(12):
+        assert (await proxy.get(f"/simple/invented-{number}/", Accept=JSON)).status == 503
+    page = await seen(proxy, "/")
+    (problems,) = [each for each in page.all("div") if each.attributes.get("aria-label", "").startswith("Problems of")]
+    assert len(re.findall(r"invented-\d+", problems.text)) <= 9  # three of each kind
+    assert "and 9 others" in problems.text
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_download_is_shown_with_its_progress_while_it_lasts(upstream: FakeUpstream, run: Start) -> None:
     big = wheel("big", "1.0", size=300_000)
     add(upstream, big)

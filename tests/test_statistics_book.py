@@ -24,6 +24,7 @@ from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.mechanism.offload import Inline, completed
 from proxy.statistics.book import StatisticsBook
+from proxy.statistics.problems import RecentProblems, by_kind, of_every_kind
 from proxy.statistics.report import FigureReport
 from proxy.storage.memory import MemoryRecords
 from proxy.storage.records import DiskRecords
@@ -171,6 +172,43 @@ def test_problems_are_remembered_with_how_often_and_over_a_restart(farm: Farm) -
         ("page refresh failed", "six", "", 1),
     ]
     assert found[0].last - found[0].first == 100
+
+
+def test_names_that_a_client_invents_displace_no_problem_of_another_kind(farm: Farm) -> None:
+    farm.book.record(Notice(Incident.PAGE_REFRESH_FAILED, "pypi", "six"))
+    farm.ask(WHEEL, "upstream-down", status=503)
+    completed(farm.book.problems())
+    for number in range(1000):
+        farm.now += 1
+        farm.ask(Subject("pypi", "simple", f"invented-{number}"), "upstream-down", status=503)
+        completed(farm.book.problems())
+    farm.restart()
+    found = completed(farm.book.problems())
+    assert len(found) <= 200
+    assert [each.project for each in found[:2]] == ["invented-999", "invented-998"]
+    assert [each.project for each in found if each.reason == "page refresh failed"] == ["six"]
+    answered = [each for each in found if each.reason != "page refresh failed"]
+    assert sum(each.times for each in answered) == 1001  # what is forgotten is summed up
+    assert min(each.first for each in answered) == farm.now - 1000
+    few = of_every_kind(found, 10)
+    assert [each.project for each in few] == [*(f"invented-{number}" for number in range(999, 990, -1)), "six"]
+    assert [(those[0].project, len(those)) for those in by_kind(found)] == [("invented-999", len(answered)), ("six", 1)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 2)), max_size=600))
+def test_of_problems_the_number_is_bounded_and_nothing_is_forgotten_but_names(noted: list[tuple[int, int]]) -> None:
+    problems = RecentProblems()
+    for moment, (name, kind) in enumerate(noted):
+        problems.note(float(moment), f"kind {kind}", "pypi", f"p{name}")
+    again = RecentProblems()
+    again.read(problems.encoded())
+    assert again.latest() == problems.latest()
+    found = problems.latest()
+    assert len(found) <= 200
+    for kind in range(3):
+        times = sum(each.times for each in found if each.reason == f"kind {kind}")
+        assert times == len([each for each in noted if each[1] == kind])
+    assert [each.last for each in found] == sorted((each.last for each in found), reverse=True)
 
 
 class Full(MemoryRecords):

@@ -11,6 +11,7 @@ from proxy.errors import BadRequest
 from proxy.interfaces import Clock, Report
 from proxy.mechanism.flight import uninterrupted
 from proxy.statistics.book import StatisticsBook
+from proxy.statistics.problems import of_every_kind
 from proxy.statistics.report import FigureReport
 
 #: How far back figures go (seconds).
@@ -40,7 +41,7 @@ class Evaluating:
             "wheels_worth_building": figures.wheels_worth_building(top),
             "repeated_requests": figures.repeated_requests(top),
             "pages_without_files": figures.pages_without_files(top),
-            "problems": [msgspec.to_builtins(each) for each in (await uninterrupted(self._book.problems()))[:top]],
+            "problems": msgspec.to_builtins(of_every_kind(await uninterrupted(self._book.problems()), top)),
             "left_out": self._book.left_out,
         }
 

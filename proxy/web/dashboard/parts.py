@@ -12,6 +12,7 @@ from twisted.web.template import Tag, tags
 
 from proxy.core.amounts import NONE, clock_time, counted, duration, moment, size
 from proxy.core.figures import OTHERS, Dimension, Sums
+from proxy.statistics.problems import RecentProblem, by_kind
 from proxy.statistics.report import FigureReport, hit_rate
 from proxy.upstream.pool.upstream import UpstreamState
 from proxy.web.dashboard.markup import element, nothing, table
@@ -21,6 +22,8 @@ from proxy.web.dashboard.viewers import Viewer
 
 #: Rows of each table.
 _ROWS = 10
+#: Names of projects and files that are listed of one kind of problem.
+_NAMED = 3
 #: Problems that happened within so many seconds are recent.
 _RECENT = 86400.0
 
@@ -225,12 +228,32 @@ def _problems(state: DashboardState, viewer: Viewer) -> Sequence[Tag]:
     ]
     if not shown:
         return [nothing("Nothing went wrong in the last 24 hours.")]
+    kinds = by_kind(shown)
     rows: list[list[Tag | str]] = [
-        [moment(each.last), each.reason, each.filename or each.project or NONE, each.index or NONE, f"{each.times:,}"]
-        for each in shown[:_ROWS]
+        [
+            moment(those[0].last),
+            those[0].reason,
+            _what_it_is_about(those),
+            those[0].index or NONE,
+            f"{sum(each.times for each in those):,}",
+        ]
+        for those in kinds[:_ROWS]
     ]
     heads = ("Last", "What happened", "To what", "Index", "Times")
     return [table("Problems of the last 24 hours, the latest first", heads, rows, (4,))]
+
+
+def _what_it_is_about(problems: Sequence[RecentProblem]) -> Tag | str:
+    """What *problems* of one kind are about, the latest first."""
+    names = [each.filename or each.project for each in problems if each.project]
+    if not names:
+        return NONE
+    more = len(names) - _NAMED
+    if len(names) < len(problems):
+        names = [*names[:_NAMED], "and others"]
+    elif more > 0:
+        names = [*names[:_NAMED], f"and {counted(more, 'other')}"]
+    return tags.ul([tags.li(each) for each in names], class_="plain")
 
 
 _PARTS: Mapping[str, PartContent] = {"health": _health, "savings": _savings, "busy": _busy, "problems": _problems}
