@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from proxy.names import normalize
 from proxy.simple.malformed import Malformed
 from proxy.simple.media import MediaType
-from proxy.simple.projects import lines_of, write_lines, write_rendering
+from proxy.simple.project_list import write_lines
+from proxy.simple.projects import lines_of, write_rendering
 
 JSON = "application/vnd.pypi.simple.v1+json"
 NAMES = st.lists(st.from_regex(r"\A[A-Za-z0-9](?:[A-Za-z0-9._-]{0,20}[A-Za-z0-9])?\Z"), unique=True, max_size=50)

@@ -23,7 +23,8 @@ from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
 from proxy.settings import MIB
 from proxy.simple.malformed import Malformed
-from proxy.simple.projects import copy_lines, write_lines
+from proxy.simple.project_list import write_lines
+from proxy.simple.projects import copy_lines
 from proxy.storage.lists import ListFiles
 
 #: There is one list.

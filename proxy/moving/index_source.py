@@ -20,7 +20,7 @@ from proxy.moving.delivery import Delivery
 from proxy.moving.sources import BytesTold, OfferedFile, OfferedProject
 from proxy.names import is_project_name, normalize
 from proxy.settings import MIB
-from proxy.simple.projects import write_lines
+from proxy.simple.project_list import write_lines
 
 #: The longest list of projects (bytes).
 _LONGEST = 64 * MIB
