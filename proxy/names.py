@@ -7,12 +7,14 @@ its project, its version, and of a wheel the tags (PEP 427, PEP 625); its compan
 from __future__ import annotations
 
 import re
-
-from packaging.tags import Tag
-from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING
 
 from proxy.model import DIGEST_LENGTHS
+
+if TYPE_CHECKING:
+    # It takes a while to load, which is for the first name that is looked into.
+    from packaging.tags import Tag
+    from packaging.version import Version
 
 _SEPARATORS = re.compile(r"[-_.]+")
 _PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
@@ -83,9 +85,11 @@ def is_version(text: str) -> bool:
 
 def normal_version(text: str) -> str:
     """The normal form (PEP 440) of a version, or *text* itself where it is none."""
+    from packaging.version import Version
+
     try:
         return str(Version(text))
-    except InvalidVersion:
+    except ValueError:
         return text
 
 
@@ -131,9 +135,11 @@ def is_wheel(filename: str) -> bool:
 
 def version_of(filename: str) -> Version | None:
     """The version that the name of a wheel (PEP 427) or sdist (PEP 625) states, ``None`` when it states none."""
+    from packaging.utils import parse_sdist_filename, parse_wheel_filename
+
     try:
         return parse_wheel_filename(filename)[1] if is_wheel(filename) else parse_sdist_filename(filename)[1]
-    except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+    except ValueError:
         return None
 
 
@@ -149,6 +155,8 @@ def tags_of(filename: str) -> str | None:
 
 def build_and_tags(filename: str) -> tuple[tuple[()] | tuple[int, str], frozenset[Tag]] | None:
     """The build number of a wheel (``()`` for none) and each of its tags (PEP 427); ``None`` for what is no wheel."""
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
     try:
         _, _, build, tags = parse_wheel_filename(filename)
     except InvalidWheelFilename:

@@ -16,7 +16,6 @@ from contextlib import suppress
 
 import msgspec
 from msgspec.structs import replace
-from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
@@ -40,9 +39,11 @@ def means(which: str | None, filename: str) -> bool:
     """Whether *which* (a version, a file name, or nothing for any) means *filename*."""
     if which is None or which == filename:
         return True
+    from packaging.version import Version  # for what operators name
+
     try:
         return is_version(which) and Version(which) == version_of(filename)
-    except InvalidVersion:
+    except ValueError:
         return False
 
 

@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import BinaryIO
 
-import zstandard
-from isal import igzip
 from msgspec import Struct
 from zope.interface import implementer
 
@@ -231,9 +229,13 @@ def _next_change(descriptor: int, policy: Policy, now: float, view: Viewpoint) -
 def write_list(lines: Iterable[bytes], media: MediaType, coding: str, out: BinaryIO) -> None:
     """Write the document of the projects in *lines* in one media type and content coding."""
     if coding == "gzip":
+        from isal import igzip  # loaded with the first one, in its thread
+
         with igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=2, mtime=0) as gzip:
             write_rendering(lines, media, gzip.write)
     elif coding == "zstd":
+        import zstandard
+
         with zstandard.ZstdCompressor(level=3).stream_writer(out, closefd=False) as zstd:
             write_rendering(lines, media, zstd.write)
     else:

@@ -23,7 +23,6 @@ from proxy.model import Condition, Head, PageMissing, PageUnchanged
 from proxy.policy.policy import Policy
 from proxy.settings import MIB
 from proxy.simple.malformed import Malformed
-from proxy.simple.project_list import write_lines
 from proxy.simple.projects import copy_lines
 from proxy.storage.lists import ListFiles
 
@@ -212,6 +211,8 @@ class ProjectList:
 
 def _lines_out_of(body: BinaryIO, content_type: str, out: BinaryIO) -> int | None:
     body.seek(0)
+    from proxy.simple.project_list import write_lines  # loaded by the first list, in its thread
+
     return write_lines(body, content_type, out.write)
 
 

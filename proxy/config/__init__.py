@@ -73,7 +73,7 @@ def load(path: Path | None, command_line: CommandLine = _NOTHING, environ: Mappi
     mistakes: list[str] = []
     root = ConfigTable(values, source, "", mistakes)
 
-    server = _server(environment.server(root.table("server"), environ), here)
+    server = _server(environment.server(root.table("server"), environ), here, command_line.data_dir)
     given = {} if command_line.upstreams else environment.values(environment.UPSTREAM, environ)
     preferred = environment.preferred(values)
     tables = dict(root.tables("upstream"))
@@ -123,7 +123,7 @@ def load(path: Path | None, command_line: CommandLine = _NOTHING, environ: Mappi
     indexes = [replace(index, upstreams=chosen) if chosen and index.default else index for index in indexes]
     used = {name for index in indexes if not index.offline for name in index.upstreams}
     return Settings(
-        server=replace(server, listen=listen, data_dir=_absolute(command_line.data_dir or server.data_dir)),
+        server=replace(server, listen=listen, data_dir=_absolute(server.data_dir)),
         upstreams=tuple(upstream for name, upstream in upstreams.items() if name in used),
         indexes=tuple(indexes),
         warm=warm,
@@ -197,10 +197,11 @@ def _message(mistakes: Sequence[str]) -> str:
     return "\n  ".join([f"{len(mistakes)} mistakes in the configuration:", *mistakes])
 
 
-def _server(table: ConfigTable, here: read.Here) -> ServerSettings:
-    known = ServerSettings(data_dir=default_data_dir())
+def _server(table: ConfigTable, here: read.Here, chosen: Path | None) -> ServerSettings:
+    stated = table.take("data_dir", read.path(here), None)
+    known = ServerSettings(data_dir=chosen or stated or default_data_dir())
     server = ServerSettings(
-        data_dir=table.take("data_dir", read.path(here), known.data_dir),
+        data_dir=known.data_dir,
         listen=table.take("listen", read.several(read.listen(here)), known.listen),
         metrics_listen=table.take("metrics_listen", read.several(read.listen(here)), known.metrics_listen),
         metrics_for=table.take("metrics_for", read.several(read.principal), known.metrics_for),

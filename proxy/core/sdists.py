@@ -14,8 +14,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
-
 from proxy.core.wheels import Unreadable
 from proxy.names import kind_of, packing_of
 from proxy.settings import MIB
@@ -25,7 +23,7 @@ _PKG_INFO = re.compile(r"(?:\./)?[^/]+/PKG-INFO")
 _LARGEST = 16 * MIB
 _MOST_UNPACKED = 256 * MIB
 #: From this version of the format on, what is not called dynamic holds for every wheel that is built of the archive (PEP 643).
-_RELIABLE = Version("2.2")
+_RELIABLE = "2.2"
 
 #: By :func:`proxy.names.packing_of`; a zip file is no stream.
 _OPENERS: Mapping[str, Callable[[Any], Any]] = {
@@ -62,14 +60,16 @@ def read_pkg_info(file: io.RawIOBase, filename: str) -> bytes:
 
 def is_reliable(pkg_info: bytes) -> bool:
     """Whether *pkg_info* holds for what is built of its archive: nothing in it is left to the build (PEP 643)."""
-    from packaging.metadata import parse_email  # loaded with the first one
+    # Loaded with the first one.
+    from packaging.metadata import parse_email
+    from packaging.version import Version
 
     raw, _ = parse_email(pkg_info)
     try:
         version = Version(raw.get("metadata_version", "0"))
-    except InvalidVersion:
+    except ValueError:
         return False
-    return version >= _RELIABLE and not raw.get("dynamic")
+    return version >= Version(_RELIABLE) and not raw.get("dynamic")
 
 
 def _from_zip(file: io.RawIOBase) -> bytes:

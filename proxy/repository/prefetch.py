@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from packaging.version import InvalidVersion, Version
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.cache.ledger import Ledger
@@ -32,6 +32,9 @@ from proxy.names import is_project_name, is_wheel, metadata_name, normalize, tag
 from proxy.repository.gate import Gate
 from proxy.repository.offered import segment
 from proxy.settings import MIB
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 #: Of larger pages the newest release is not looked for: many wheels belong to it, and which is wanted depends on the client.
 _MOST_FILES = 2000
@@ -272,8 +275,10 @@ def series(page: Page, filename: str) -> list[tuple[str, str]]:
 
 def _final(text: str) -> Version | None:
     """The version *text*; ``None`` for what is none, or a pre-release."""
+    from packaging.version import Version  # loaded by the first page that is looked through
+
     try:
         version = Version(text)
-    except InvalidVersion:
+    except ValueError:
         return None
     return None if version.is_prerelease else version

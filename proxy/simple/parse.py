@@ -5,8 +5,6 @@ from __future__ import annotations
 from proxy.model import Page
 from proxy.simple.charsets import text_of, utf8
 from proxy.simple.complete import is_closed, is_complete
-from proxy.simple.from_html import parse_html
-from proxy.simple.from_json import parse_json
 from proxy.simple.malformed import Malformed
 from proxy.simple.media import media_of
 
@@ -26,9 +24,14 @@ def parse_page(body: bytes, content_type: str, url: str, project: str) -> Page:
     if not body or body.isspace():
         raise Malformed("the page is empty")
     kind = _kind(body, content_type)
+    # Each is loaded by the first page of its kind, in the thread that parses it.
     if kind == "json":
+        from proxy.simple.from_json import parse_json
+
         return parse_json(utf8(body), url, project)
     if kind == "html":
+        from proxy.simple.from_html import parse_html
+
         return parse_html(text_of(body, content_type), url, project)
     raise Malformed(f"Content-Type {content_type[:100]!r} is no project page")
 

@@ -11,8 +11,6 @@ import html
 import re
 from functools import lru_cache
 
-from packaging.specifiers import SpecifierSet
-
 #: Values that are longer (characters) are not read: nobody writes them in earnest, and the verdicts are cached.
 LONGEST = 500
 
@@ -21,27 +19,24 @@ _END = r"(?=\s*(?:,|$))"
 
 #: Expressions and what replaces them.  Each is applied to the result of those before it, until the value is valid.  The first
 #: seven are those of uv, in its order.
-_REPAIRS = tuple(
-    (re.compile(expression, re.ASCII), replacement)
-    for expression, replacement in (
-        (r"([0-9])([<>=~^!])", r"\1,\2"),  # >=3.6<4
-        (r"!=~((?:[0-9]\.)*[0-9])", r"!=\1.*"),  # !=~3.0
-        (rf"(<=|>=|<|>)(\s*{_RELEASE})\.\*", r"\1\2"),  # >=3.6.*
-        (r"([0-9]\.[0-9])\*", r"\1.*"),  # !=3.0*
-        (r">dev", ">0.0.0dev"),
-        (r"([0-9]+(?:\.[0-9])*(?:a|b|rc|post|dev)[0-9]+)\.0", r"\1"),  # >=3.9.0a1.0
-        (r"['\"]", ""),  # >= '3.6'
-        (r"[()\[\]]", ""),  # (>=3.6)
-        (r"([<>!~=])\s+=", r"\1="),  # > = 3.6
-        (r"=([<>])(?!=)", r"\1="),  # =>3.6
-        (r"\s*;\s*(?=[<>=~!])", ","),  # >=3.6;<4
-        (r"\s*;.*", ""),  # >=3.6; extra == 'x'
-        (r"([0-9*])\s+(?=[<>=~!])", r"\1,"),  # >=3.6 <4
-        (rf"(<=|>=|<|>)(\s*{_RELEASE})\.?\*", r"\1\2"),  # >=3.6*
-        (rf"((?:==|!=)\s*{_RELEASE})\*", r"\1.*"),  # !=3.10*
-        (rf"([0-9])\.{_END}", r"\1"),  # >=3.6.
-        (rf"~=\s*([0-9]+){_END}", r"~=\1.0"),  # ~=3
-    )
+_REPAIRS = (
+    (r"([0-9])([<>=~^!])", r"\1,\2"),  # >=3.6<4
+    (r"!=~((?:[0-9]\.)*[0-9])", r"!=\1.*"),  # !=~3.0
+    (rf"(<=|>=|<|>)(\s*{_RELEASE})\.\*", r"\1\2"),  # >=3.6.*
+    (r"([0-9]\.[0-9])\*", r"\1.*"),  # !=3.0*
+    (r">dev", ">0.0.0dev"),
+    (r"([0-9]+(?:\.[0-9])*(?:a|b|rc|post|dev)[0-9]+)\.0", r"\1"),  # >=3.9.0a1.0
+    (r"['\"]", ""),  # >= '3.6'
+    (r"[()\[\]]", ""),  # (>=3.6)
+    (r"([<>!~=])\s+=", r"\1="),  # > = 3.6
+    (r"=([<>])(?!=)", r"\1="),  # =>3.6
+    (r"\s*;\s*(?=[<>=~!])", ","),  # >=3.6;<4
+    (r"\s*;.*", ""),  # >=3.6; extra == 'x'
+    (r"([0-9*])\s+(?=[<>=~!])", r"\1,"),  # >=3.6 <4
+    (rf"(<=|>=|<|>)(\s*{_RELEASE})\.?\*", r"\1\2"),  # >=3.6*
+    (rf"((?:==|!=)\s*{_RELEASE})\*", r"\1.*"),  # !=3.10*
+    (rf"([0-9])\.{_END}", r"\1"),  # >=3.6.
+    (rf"~=\s*([0-9]+){_END}", r"~=\1.0"),  # ~=3
 )
 
 
@@ -54,7 +49,7 @@ def repaired(text: str) -> str | None:
     if _is_valid(text):
         return text
     for expression, replacement in _REPAIRS:
-        changed = _without_gaps(expression.sub(replacement, text))
+        changed = _without_gaps(re.sub(expression, replacement, text, flags=re.ASCII))
         if changed != text and _is_valid(changed):
             return changed
         text = changed
@@ -68,6 +63,8 @@ def _without_gaps(text: str) -> str:
 
 
 def _is_valid(text: str) -> bool:
+    from packaging.specifiers import SpecifierSet  # loaded by the first page that states one
+
     try:
         SpecifierSet(text)
     except ValueError:

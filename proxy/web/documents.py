@@ -15,7 +15,6 @@ from proxy.errors import NotFound
 from proxy.interfaces import IOffload, IRepository
 from proxy.model import File
 from proxy.repository.offered import segment
-from proxy.simple.legacy import from_page, rewritten
 from proxy.simple.media import choose_coding
 from proxy.web.answers import Answer, Ask
 from proxy.web.origin import origin
@@ -80,6 +79,8 @@ def last_modified(repository: IRepository) -> Answer:
 
 
 def _written(document: Document, version: str | None, base: str, coding: str) -> bytes | None:
+    from proxy.simple.legacy import from_page, rewritten  # loaded by the first document, in its thread
+
     page = document.page
     assert page is not None
 

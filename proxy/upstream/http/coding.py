@@ -12,8 +12,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import zstandard
-
 from proxy.names import METADATA, packing_of
 from proxy.settings import KIB
 from proxy.upstream.http.failures import Failed
@@ -96,7 +94,7 @@ class Undo:
                     break
             try:
                 plain.append(self._decoder.decompress(data))
-            except (zlib.error, zstandard.ZstdError) as error:
+            except _unreadable() as error:
                 raise Miscoded(f"sent {self.coding} that cannot be read: {error}") from error
             data = b""
             self.complete = self._decoder.eof
@@ -128,10 +126,19 @@ def _is_magic(coding: str, data: bytes) -> bool:
     return coding == "zstd" and (b"\x28\xb5".startswith(data[:2]) or (data[0] & 0xF0 == 0x50 and b"\x2a".startswith(data[1:2])))
 
 
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What decoders raise."""
+    import zstandard
+
+    return zlib.error, zstandard.ZstdError
+
+
 def _decoder(coding: str, data: bytes) -> Any:
     if coding == "gzip":
         return zlib.decompressobj(_GZIP_WRAPPER)
     if coding == "zstd":
+        import zstandard  # loaded by the first body in it
+
         return zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW).decompressobj()
     # What HTTP calls deflate is zlib; some servers send what zip calls so.
     is_zlib = data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0

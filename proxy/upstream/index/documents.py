@@ -9,7 +9,6 @@ import msgspec
 from proxy.interfaces import IOffload
 from proxy.model import DocumentFound, DocumentReply, Record, Validators, body_digest
 from proxy.settings import MIB, UpstreamSettings
-from proxy.simple.from_json import of_few_values
 from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Failed, Fault
@@ -43,6 +42,8 @@ async def ask_document(
 
 def _checked(body: bytes) -> str:
     """The digest of *body*.  Raises Malformed, MsgspecError when it is no JSON object that can be taken in."""
+    from proxy.simple.from_json import of_few_values  # loaded by the first document, in its thread
+
     _object.decode(of_few_values(body))
     return body_digest(body)
 
