@@ -91,7 +91,7 @@ class ProxyService(MultiService):
         self.waiting = WaitingRoom(settings.server.max_waiting, reactor)
         of_present = (self._look_at_indexes, self._look_at_issuers)
         looks = (self._look_at_commands, self._rotation.look, self.waiting.look, statistics.look, space.look, *of_present)
-        self._watch = build_watch(self.storage, self.caches, means, *looks)
+        self._watch = build_watch(self.storage, self.caches, means, lambda: self.present.access, *looks)
         readiness = Readiness()
         audit = self._lasting.stores.audit
         self.reloading = None if source is None else Reloading(source, self, audit, means.rotation, reactor)

@@ -88,6 +88,7 @@ CASES = [
         for reason in ("store-not-writable", "store-not-readable", "data-directory-lost")
     ),
     Case("PypiproxyDatabaseUnavailable", degraded("database-unavailable"), [10, 24], [9, 25]),
+    Case("PypiproxyRightsUnknown", degraded("rights-unknown"), [7, 24], [6, 25]),
     Case(
         "PypiproxyUpstreamDown",
         {'pypiproxy_upstream_up{instance="a",upstream="pypi"}': steps((1, 5), (0, 10), (1, 5))},
@@ -142,7 +143,10 @@ CASES = [
         Case("PypiproxyDegraded", degraded(reason), [15, 24], [14, 25])
         for reason in ("commands-unreachable", "issuer-down", "secret-not-usable")
     ),
-    *(Case("PypiproxyDegraded", degraded(reason), [], [20]) for reason in ("disk-full", "upstream-down", "damaged-entries")),
+    *(
+        Case("PypiproxyDegraded", degraded(reason), [], [20])
+        for reason in ("disk-full", "upstream-down", "damaged-entries", "rights-unknown")
+    ),
 ]
 
 

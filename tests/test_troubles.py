@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from twisted.internet.task import deferLater
 from proxy.accounts.passwords import hashed
 from proxy.core.troubles import Reason
 from proxy.mechanism.certificates import Validity, expiry
-from proxy.settings import AccessSettings, GrantSettings, IndexSettings
+from proxy.settings import AccessSettings, CiRule, CiSettings, GrantSettings, IndexSettings, IssuerSettings
 from tests.hosting import hosted
 from tests.inprocess import LOOPBACK, Running, Start, upstream_settings
 from tests.support import certs, wire
+from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.issuer import FakeIssuer
+from tests.support.logins import basic
 from tests.support.wheels import data_of
 
 reactor: Any = default_reactor
@@ -34,6 +38,7 @@ class Scene(Struct, frozen=True):
 
     proxy: Running
     upstream: FakeUpstream
+    issuer: FakeIssuer
     folder: Path
 
     @property
@@ -44,6 +49,13 @@ class Scene(Struct, frozen=True):
         """Have the proxy ask upstream, write to its databases and to its disk."""
         for number in range(3):
             await self.proxy.get(f"/simple/new-{os.urandom(4).hex()}-{number}/")
+
+
+@pytest.fixture
+def issuer(_clean_reactor: None) -> Iterator[FakeIssuer]:
+    made = FakeIssuer().start()
+    yield made
+    made.stop()
 
 
 Cause = Callable[[Scene], AbstractAsyncContextManager[None]]
@@ -116,6 +128,72 @@ async def a_certificate_has_expired(scene: Scene) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def a_certificate_is_overwritten(scene: Scene) -> AsyncIterator[None]:
+    certificate = scene.folder / "server.crt"
+    good = certificate.read_bytes()
+    certificate.write_bytes(b"not a certificate")
+    yield
+    certificate.write_bytes(good)
+
+
+@asynccontextmanager
+async def the_record_database_is_gone(scene: Scene) -> AsyncIterator[None]:
+    async with _replaced(scene.data / "records", scene):
+        yield
+
+
+@asynccontextmanager
+async def the_ledger_is_gone(scene: Scene) -> AsyncIterator[None]:
+    made = await scene.proxy.service.administration.perform("token_create", user="alice")
+    page, bearer = "/index/internal/simple/", {"Authorization": f"Bearer {made['token']}"}
+    assert (await scene.proxy.get(page, **bearer)).status == 200
+    async with _replaced(scene.data / "ledger", scene):
+        yield
+
+
+@asynccontextmanager
+async def the_file_of_users_is_gone(scene: Scene) -> AsyncIterator[None]:
+    users, away = scene.folder / "users", scene.folder / "users.away"
+    login = {"Authorization": basic("alice", "correct horse")}
+    assert (await scene.proxy.get("/index/internal/simple/", **login)).status == 200
+    users.rename(away)
+    yield
+    assert (await scene.proxy.get("/index/internal/simple/", **login)).status == 503
+    away.rename(users)
+
+
+@asynccontextmanager
+async def a_directory_is_where_the_admin_socket_was(scene: Scene) -> AsyncIterator[None]:
+    (socket,) = (each.path for each in scene.proxy.service.admin_sockets)
+    socket.unlink()
+    socket.mkdir()
+    yield
+    socket.rmdir()
+
+
+@asynccontextmanager
+async def an_issuer_is_down(scene: Scene) -> AsyncIterator[None]:
+    issuer = scene.issuer
+    id_token = issuer.token()
+    issuer.stop()
+    reply = await post(scene.proxy.port, "/_/oidc/mint-token", json.dumps({"token": id_token}).encode(), "application/json")
+    assert reply.status == 503
+    yield
+    # It is over when a job has got its token (tests/test_issuers.py): not before a pause.
+
+
+@asynccontextmanager
+async def _replaced(folder: Path, scene: Scene) -> AsyncIterator[None]:
+    """While *folder* is a link to a volume that is not mounted."""
+    away = scene.folder / f"{folder.name}.away"
+    folder.rename(away)
+    folder.symlink_to(scene.folder / "volume-of-databases")
+    yield
+    folder.unlink()
+    away.rename(folder)
+
+
+@asynccontextmanager
 async def too_much_waits(scene: Scene) -> AsyncIterator[None]:
     room = scene.proxy.service.waiting
     room.limit_to(0)
@@ -124,54 +202,62 @@ async def too_much_waits(scene: Scene) -> AsyncIterator[None]:
     # It is over a minute after the last refusal (tests/test_overload.py).
 
 
-#: What can be wrong, by its label: what causes it, and what the words about it have.
-TROUBLES: Mapping[Reason, tuple[Cause, str]] = {
-    Reason.UPSTREAM: (upstream_is_down, "no upstream answers for main"),
-    Reason.DISK_FULL: (the_disk_is_full, "the file system of the data directory is full"),
-    Reason.NOT_WRITABLE: (files_cannot_be_written, "partial/ in the data directory cannot be written"),
-    Reason.NOT_READABLE: (the_directory_of_a_hosted_index_is_gone, "the directory of index internal cannot be read"),
-    Reason.DIRECTORY_LOST: (the_data_directory_is_gone, "the data directory was taken away or replaced"),
-    Reason.DAMAGED: (a_database_was_set_aside, "set aside within the last day: a damaged database"),
-    Reason.CERTIFICATE: (a_certificate_has_expired, "the certificate of ssl:0 has expired (2021-01-01 00:00 UTC)"),
-    Reason.OVERLOADED: (too_much_waits, "requests are refused with 503"),
-}
+class Case(Struct, frozen=True):
+    """What can be wrong: its label, what causes it, what the words about it have, and whether it ends with its cause."""
 
-#: What is tested with what it takes to cause it: another process that holds a database (test_damaged_records.py), files of
-#: secrets and of users (test_rotating.py, test_upstream_rotation.py), no socket for commands, an issuer of ID tokens
-#: (test_service_identity.py).
-ELSEWHERE = {Reason.DATABASE, Reason.COMMANDS, Reason.ROTATION, Reason.ISSUER}
+    reason: Reason
+    cause: Cause
+    words: str
+    ends: bool = True
+
+
+CASES = (
+    Case(Reason.UPSTREAM, upstream_is_down, "no upstream answers for main"),
+    Case(Reason.DISK_FULL, the_disk_is_full, "the file system of the data directory is full"),
+    Case(Reason.NOT_WRITABLE, files_cannot_be_written, "partial/ in the data directory cannot be written"),
+    Case(Reason.NOT_READABLE, the_directory_of_a_hosted_index_is_gone, "the directory of index internal cannot be read"),
+    Case(Reason.DIRECTORY_LOST, the_data_directory_is_gone, "the data directory was taken away or replaced"),
+    Case(Reason.DATABASE, the_record_database_is_gone, "the database records takes nothing"),
+    Case(Reason.RIGHTS, the_file_of_users_is_gone, "access.users_file cannot be read: No such file or directory"),
+    Case(Reason.RIGHTS, the_ledger_is_gone, "which tokens are valid cannot be read for now"),
+    Case(Reason.DAMAGED, a_database_was_set_aside, "set aside within the last day: a damaged database"),
+    Case(Reason.COMMANDS, a_directory_is_where_the_admin_socket_was, "pypiproxy commands cannot reach this proxy"),
+    Case(Reason.ROTATION, a_certificate_is_overwritten, "the last good value is still used"),
+    Case(Reason.CERTIFICATE, a_certificate_has_expired, "the certificate of ssl:0 has expired (2021-01-01 00:00 UTC)"),
+    Case(Reason.ISSUER, an_issuer_is_down, "its CI jobs get no tokens", ends=False),
+    Case(Reason.OVERLOADED, too_much_waits, "requests are refused with 503", ends=False),
+)
 
 
 def test_every_trouble_is_tested() -> None:
-    assert TROUBLES.keys() | ELSEWHERE == set(Reason)
+    assert {each.reason for each in CASES} == set(Reason)
 
 
-@pytest.mark.parametrize("reason", TROUBLES, ids=lambda reason: reason.value)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.cause.__name__)
 @pytest_twisted.ensureDeferred
 async def test_whatever_is_wrong_it_is_ready_and_says_what(
-    upstream: FakeUpstream, serve: Start, tmp_path: Path, reason: Reason
+    upstream: FakeUpstream, issuer: FakeIssuer, serve: Start, tmp_path: Path, case: Case
 ) -> None:
-    scene = await _scene(upstream, serve, tmp_path)
+    scene = await _scene(upstream, issuer, serve, tmp_path)
     path = await scene.proxy.link("six", "six-1.0.tar.gz")
     assert (await scene.proxy.get(path)).body == BODY
-    assert await told(scene, reason) == ("ready\n", 0.0)
-    cause, words = TROUBLES[reason]
-    async with cause(scene):
-        while words not in (await told(scene, reason))[0]:
+    assert await told(scene, case.reason) == ("ready\n", 0.0)
+    async with case.cause(scene):
+        while case.words not in (await told(scene, case.reason))[0]:
             await deferLater(reactor, 0.01)
-        lines, figure = await told(scene, reason)
+        lines, figure = await told(scene, case.reason)
         assert figure == 1.0
         assert [line for line in lines.splitlines() if not line.startswith("degraded: ")] == []
         assert (await scene.proxy.get("/-/live")).status == 200
         assert (await scene.proxy.get("/simple/six/")).status == 200
         assert (await scene.proxy.get(path)).body == BODY
-    if reason is not Reason.OVERLOADED:
-        while await told(scene, reason) != ("ready\n", 0.0):
+    if case.ends:
+        while await told(scene, case.reason) != ("ready\n", 0.0):
             await scene.ask_for_what_is_new()
             await deferLater(reactor, 0.01)
 
 
-async def _scene(upstream: FakeUpstream, serve: Start, tmp_path: Path) -> Scene:
+async def _scene(upstream: FakeUpstream, issuer: FakeIssuer, serve: Start, tmp_path: Path) -> Scene:
     (tmp_path / "volume").mkdir()
     (tmp_path / "users").write_text(f"alice:{hashed(b'correct horse')}\n", "utf-8")
     certificate, key = certs.server("127.0.0.1").write(tmp_path, "server")
@@ -184,9 +270,16 @@ async def _scene(upstream: FakeUpstream, serve: Start, tmp_path: Path) -> Scene:
             replace(hosted(path=tmp_path / "volume"), name="internal", default=False),
         ),
         access=AccessSettings(users_file=tmp_path / "users"),
-        grants=(GrantSettings(role="reader", principals=("anonymous",), indexes=("main",)),),
+        grants=(
+            GrantSettings(role="reader", principals=("anonymous",), indexes=("main",)),
+            GrantSettings(role="reader", principals=("user:alice",), indexes=("internal",)),
+        ),
+        ci=CiSettings(
+            issuers=(IssuerSettings(name="github", url=issuer.url),),
+            rules=(CiRule(name="builds", issuer="github", claims=((("repository_owner",), ("acme",)),)),),
+        ),
     )
-    return Scene(proxy, upstream, tmp_path)
+    return Scene(proxy, upstream, issuer, tmp_path)
 
 
 async def told(scene: Scene, reason: Reason) -> tuple[str, float]:

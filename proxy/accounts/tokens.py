@@ -68,6 +68,10 @@ _decode_issued = msgspec.json.Decoder(IssuedToken).decode
 _decode_time = msgspec.json.Decoder(float).decode
 
 
+def _unknown(error: Exception) -> RightsUnknown:
+    return RightsUnknown(f"which tokens are valid cannot be read for now: {error}")
+
+
 class Tokens:
     """The tokens in *records*."""
 
@@ -112,7 +116,7 @@ class Tokens:
         except BadToken:
             return None
         except (StorageFailed, msgspec.MsgspecError) as error:
-            raise RightsUnknown(f"which tokens are valid cannot be read for now: {error}") from error
+            raise _unknown(error) from error
         ends = [each for each in (issued.expires, *(each.expires for each in confined)) if each is not None]
         if ends and min(ends) <= self._clock():
             return None
@@ -121,6 +125,13 @@ class Tokens:
         narrowed = tuple(each.extent for each in confined)
         principal = Principal(PrincipalKind.TOKEN, token.id, issued.user, own=own, narrowed=narrowed, job=issued.job)
         return ValidToken(principal, min(ends, default=None), issued.user if issued.bound else None)
+
+    async def look(self) -> None:
+        """Find out whether it can be told which tokens are valid.  Raises RightsUnknown while it cannot."""
+        try:
+            await self._records.read(f"{_FOLDER}/")
+        except StorageFailed as error:
+            raise _unknown(error) from error
 
     async def _used(self, name: str, expires: float | None) -> None:
         """Note that a token was used just now, at most once an hour: what cannot be written is no matter."""

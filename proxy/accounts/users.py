@@ -27,7 +27,7 @@ from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
 KEY = "access.users_file"
 #: Its name in the data directory, where the configuration has no other.
 NAME = "users"
-_CONSEQUENCE = "nobody can log in with a password meanwhile"
+_CONSEQUENCE = "nobody can log in with a password meanwhile; check the file, its owner and its mode"
 
 #: Hashes by the names of users.
 UserHashes = Mapping[str, str]
@@ -89,9 +89,10 @@ class UsersFile:
         self._writing = DeferredLock()
 
     @property
-    def rotating(self) -> tuple[Rotating[UserHashes], ...]:
-        """The file, for who looks at such files regularly."""
-        return () if self._rotating is None else (self._rotating,)
+    def trouble(self) -> str | None:
+        """Why nobody is known, and what follows from it; ``None`` if the file could be read when it was looked at last."""
+        file = self._rotating
+        return None if file is None or file.trouble is None else f"{file.trouble}: {file.consequence}"
 
     @property
     def readable(self) -> bool:
@@ -103,16 +104,18 @@ class UsersFile:
         if self._rotating is None:
             if not self._expected and not await self._observing.thread.run(self.path.exists):
                 return
+            made = await self._observing.thread.run(self._read)
             if self._rotating is None:  # nobody else was faster
-                self._rotating = Rotating(
-                    {KEY: self.path},
-                    partial(_load, self.path),
-                    self._observing,
-                    changed=self._changed,
-                    value={},
-                    consequence=_CONSEQUENCE,
-                )
+                self._rotating = made
         await self._rotating.look()
+
+    def _read(self) -> Rotating[UserHashes]:
+        """What follows the file from now on; nobody is known as long as it cannot be read.  Blocks."""
+        files, load = {KEY: self.path}, partial(_load, self.path)
+        try:
+            return Rotating(files, load, self._observing, changed=self._changed, consequence=_CONSEQUENCE)
+        except (OSError, UnusableFile):
+            return Rotating(files, load, self._observing, changed=self._changed, value={}, consequence=_CONSEQUENCE)
 
     async def users(self) -> UserHashes:
         """The users as they are now.  Raises RightsUnknown while the file cannot be read."""

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
+from twisted.internet.interfaces import IReactorTime
 
 from proxy.access.principals import Principal
 from proxy.access.rights import FirstUploader, Grant, GrantedRights
@@ -21,13 +22,23 @@ from proxy.accounts.users import UsersFile
 from proxy.composition.means import Means
 from proxy.composition.shared import HeldParts
 from proxy.composition.storage import Storage
+from proxy.core.troubles import Reason, Trouble
 from proxy.core.warming import AGENT
+from proxy.errors import RightsUnknown
 from proxy.mechanism.offload import Offload
+from proxy.mechanism.patience import within
 from proxy.mechanism.rotating import Rotating
 from proxy.settings import AccessSettings, CiSettings, GrantSettings, LdapSettings, Settings
 
 if TYPE_CHECKING:
     from proxy.identity.ldap import LdapDirectory
+
+
+#: How long the file system may take that the file of users is on (seconds).
+_PATIENCE = 1.0
+_SILENT = (
+    f"{users.KEY} cannot be looked at, because its file system does not answer: nobody can log in with a password meanwhile"
+)
 
 
 class AccountStores(Struct, frozen=True, kw_only=True):
@@ -59,7 +70,7 @@ class LoginRoom(Struct, frozen=True, kw_only=True):
     @property
     def rotating(self) -> Sequence[Rotating[Any]]:
         """The files that have to be looked at regularly."""
-        return [*self.users.rotating, *(() if self.directory is None else self.directory.rotating)]
+        return () if self.directory is None else self.directory.rotating
 
     def close(self) -> None:
         """Give up what is being verified."""
@@ -87,6 +98,16 @@ class AccessRoom(Struct, frozen=True, kw_only=True):
     def audit(self) -> AuditLog | Unaudited:
         """The record of who did what."""
         return self.stores.audit
+
+    async def look(self, clock: IReactorTime) -> Sequence[Trouble]:
+        """What cannot be told of those who ask, because users or tokens cannot be read."""
+        late = not await within(_PATIENCE, self.logins.users.look(), clock)
+        found = [_SILENT if late else self.logins.users.trouble]
+        try:
+            await self.stores.tokens.look()
+        except RightsUnknown as error:
+            found.append(f"{error}: who sends one is refused with 503; check the disk")
+        return [Trouble(Reason.RIGHTS, each) for each in found if each is not None]
 
     @property
     def jobs(self) -> JobTokens:

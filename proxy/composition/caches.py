@@ -21,7 +21,7 @@ from proxy.cache.usage import UsageBook
 from proxy.composition.claims import build_book
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage, database_trouble
-from proxy.core.troubles import Trouble
+from proxy.core.troubles import Reason, Trouble
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.mechanism.flight import swallow
@@ -60,12 +60,19 @@ class Caches(Struct, frozen=True, kw_only=True):
         return cleaning.addErrback(lambda failure: failure.trap(CancelledError, StorageFailed) and None)
 
     async def mend(self) -> Sequence[Trouble]:
-        """Write what the ledger could not take before, and read claims if they could not be read; what is still wrong."""
+        """Write what the ledger could not take before; what is still wrong."""
         try:
             await self.ledger.mend()
-            await self.claims.begin()
         except StorageFailed as error:
             return [database_trouble(LEDGER, str(error))]
+        return []
+
+    async def look_at_claims(self) -> Sequence[Trouble]:
+        """Read claims if they could not be read; what is still wrong."""
+        try:
+            await self.claims.begin()
+        except StorageFailed as error:
+            return [Trouble(Reason.RIGHTS, f"{error}: groups refuse every name with 503; check the disk")]
         return []
 
     async def close(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from proxy.composition.accounts import AccessRoom
 from proxy.composition.caches import Caches
 from proxy.composition.means import Means
 from proxy.composition.storage import Storage
@@ -15,9 +16,10 @@ def build_watch(
     storage: Storage,
     caches: Caches,
     means: Means,
+    access: Callable[[], AccessRoom],
     *others: Look,
 ) -> Watch:
-    """A watch over all of these, and over what *others* look at."""
+    """A watch over all of these, over the present *access*, and over what *others* look at."""
 
     async def place() -> Sequence[Trouble]:
         return await means.disk.run(storage.place.look)
@@ -26,4 +28,7 @@ def build_watch(
         troubles = await storage.look() or await caches.mend()
         return [*troubles, *await means.disk.run(storage.place.news)]
 
-    return Watch([place, databases, *others], means.reactor, means.metrics.degraded)
+    async def rights() -> Sequence[Trouble]:
+        return [*await caches.look_at_claims(), *await access().look(means.reactor)]
+
+    return Watch([place, databases, rights, *others], means.reactor, means.metrics.degraded)

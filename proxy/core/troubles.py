@@ -15,6 +15,7 @@ class Reason(enum.Enum):
     NOT_READABLE = "store-not-readable"
     DIRECTORY_LOST = "data-directory-lost"
     DATABASE = "database-unavailable"
+    RIGHTS = "rights-unknown"
     DAMAGED = "damaged-entries"
     COMMANDS = "commands-unreachable"
     UPSTREAM = "upstream-down"

@@ -20,6 +20,7 @@ from msgspec import Struct
 from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 
+from proxy.accounts.passwords import hashed
 from tests.drills.monitoring import PROMETHEUS, Monitoring
 from tests.support import certs, wire
 from tests.support.alerting import alert_rules
@@ -139,6 +140,17 @@ async def another_program_locks_the_database(scene: Scene) -> AsyncIterator[None
 
 
 @asynccontextmanager
+async def the_file_of_users_is_taken_away(scene: Scene) -> AsyncIterator[None]:
+    users, away = scene.data / "users", scene.data / "users.away"
+    users.write_text(f"alice:{hashed(b'correct horse battery')}\n", "utf-8")
+    assert await scene.ready() == "ready\n"  # and it has been read
+    users.rename(away)
+    scene.shown = "access.users_file cannot be read"
+    yield
+    away.rename(users)
+
+
+@asynccontextmanager
 async def too_many_wait_for_upstream(scene: Scene) -> AsyncIterator[None]:
     gate = scene.upstream.hold("/simple/*")
     waits = await wire.ask(scene.proxy.port, "/simple/waits/")
@@ -236,6 +248,7 @@ DRILLS: Mapping[str, Drill] = {
     "PypiproxyReactorBlocked": Drill(the_process_is_stopped_most_of_the_time, factor=20.0),
     "PypiproxyStoreUnusable": Drill(a_directory_cannot_be_written),
     "PypiproxyDatabaseUnavailable": Drill(another_program_locks_the_database),
+    "PypiproxyRightsUnknown": Drill(the_file_of_users_is_taken_away),
     "PypiproxyUpstreamDown": Drill(upstream_refuses_connections),
     "PypiproxyServingStale": Drill(upstream_refuses_connections, index='ttl = "1s"'),
     "PypiproxyOverloaded": Drill(too_many_wait_for_upstream, server="max_waiting = 1"),
