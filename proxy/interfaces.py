@@ -643,6 +643,12 @@ class IAccounts(Interface):
 class IDirectory(Interface):
     """Users whom another program knows."""
 
+    async def find(user: str) -> DirectoryUser | None:
+        """Who *user* is there; ``None`` if there is nobody of that name.
+
+        Raises RightsUnknown while that cannot be told, Overloaded.
+        """
+
     async def login(user: str, password: bytes) -> DirectoryUser | None:
         """Who *user* is there; ``None`` if there is nobody of that name with that *password*.
 

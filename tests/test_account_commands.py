@@ -84,7 +84,8 @@ async def test_users_and_tokens_without_a_proxy(operating: Operating, tmp_path: 
     )
     (made,) = await operating.json("token", "create", "--user", "alice", "--role", "uploader", "--projects", "Acme_*")
     assert (made["user"], made["role"], made["indexes"], made["projects"]) == ("alice", "uploader", ["*"], ["acme-*"])
-    assert await operating.json("token", "list") == [{key: value for key, value in made.items() if key != "token"}]
+    expected = {key: value for key, value in made.items() if key != "token"}
+    assert await operating.json("token", "list") == [expected | {"known": True}]
     assert [each["tokens"] for each in await operating.json("user", "list")] == [1, 0]
     shown = (await operating.run("token", "list")).output
     assert made["id"] in shown

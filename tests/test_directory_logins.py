@@ -17,6 +17,7 @@ from proxy.access.roles import Role, Scope
 from proxy.accounts.accounts import Accounts
 from proxy.accounts.tokens import Tokens
 from proxy.accounts.users import UsersFile
+from proxy.administration.accounting import Accounting
 from proxy.core.audited import Audited
 from proxy.errors import RightsUnknown
 from proxy.interfaces import IAuditLog, IDirectory
@@ -38,6 +39,13 @@ class Known(Struct):
     is_down: bool = False
     #: The names that it was asked about.
     asked: list[str] = field(default_factory=list)
+
+    async def find(self, user: str) -> DirectoryUser | None:
+        self.asked.append(user)
+        if self.is_down:
+            raise RightsUnknown("the directory does not answer")
+        found = self.users.get(user.lower())
+        return None if found is None else DirectoryUser(user.lower(), found[1])
 
     async def login(self, user: str, password: bytes) -> DirectoryUser | None:
         self.asked.append(user)
@@ -62,11 +70,21 @@ class Place:
         self.users = UsersFile(
             folder / "users", expected=False, observing=observing, hashing=Inline(), changed=lambda: self.accounts.forget()
         )
-        tokens = Tokens(MemoryVersioned(self.ahead.wall), self.ahead.wall)
+        self.tokens = tokens = Tokens(MemoryVersioned(self.ahead.wall), self.ahead.wall)
         self.accounts = Accounts(self.users, tokens, self.ahead, self.ahead.wall, Known(), directory=self.directory)  # type: ignore[arg-type]
+        self.accounting = Accounting({}, self.users, tokens, self.accounts, self.ahead.wall)
+
+    async def token(self, user: str, role: str | None = None) -> str:
+        """A new token of *user*."""
+        text: str = (await self.accounting.create(unheard, user, role))["token"]
+        return text
 
     async def login(self, user: str, password: str) -> Principal | None:
         return await self.accounts.authenticate(basic(user, password).encode(), HERE)
+
+
+def unheard(said: object) -> None:
+    """Nobody is told how far it came."""
 
 
 @pytest.fixture
@@ -126,3 +144,78 @@ async def test_nobody_of_a_directory_that_is_down_is_let_in(place: Place) -> Non
     assert await place.login("bob", "of the file") is not None
     place.directory.is_down = False
     assert await place.login("alice", "alice's") is not None
+
+
+# -- tokens of users whom the directory knows --------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_is_valid_as_long_as_the_directory_knows_its_user(place: Place) -> None:
+    whole, confined = await place.token("ALICE"), await place.token("alice", "reader")
+    assert [(each["user"], each["listed"], each["known"]) for each in await place.accounting.tokens(unheard)] == [
+        ("alice", True, True)
+    ] * 2
+    found = await place.login("any", whole)
+    assert found is not None
+    assert (found.user, found.groups) == ("alice", frozenset({"Web Developers"}))  # it may do what its user may
+    mapped = GrantedRights([Grant(Scope(Role.UPLOADER), ("group:web",))], {"web": ["group:Web Developers"]})
+    assert mapped.may(found, Permission.UPLOAD, "internal", "six") is Access.ALLOWED
+    narrow = await place.login("any", confined)
+    assert narrow is not None
+    assert mapped.may(narrow, Permission.UPLOAD, "internal", "six") is Access.HIDDEN
+    del place.directory.users["alice"]
+    place.ahead.by += 60
+    assert [await place.login("any", each) for each in (whole, confined)] == [None, None]
+    assert [each["known"] for each in await place.accounting.tokens(unheard)] == [False, False]
+    # One in the file of that name is as good.
+    await place.users.add("alice", b"of the file")
+    assert await place.login("any", confined) is not None
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_directory_is_asked_once_a_minute_for_all_tokens_of_a_user(place: Place) -> None:
+    tokens = [await place.token("alice", "reader") for _ in range(20)]
+    logins = [Deferred.fromCoroutine(place.login("any", each)) for each in tokens]
+    assert all(principal is not None for _, principal in await DeferredList(logins, fireOnOneErrback=True))
+    assert place.directory.asked == ["alice"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_directory_that_does_not_answer_revokes_no_token_and_is_left_alone(place: Place) -> None:
+    token, of_bob = await place.token("alice", "reader"), await place.token("bob", "reader")
+    del place.directory.users["alice"]
+    place.directory.is_down = True
+    place.ahead.by += 60
+    before = len(place.directory.asked)
+    assert await place.login("any", token) is not None
+    place.ahead.by += 29
+    assert await place.login("other", token) is not None
+    assert await place.login("any", of_bob) is not None  # he is in the file
+    assert len(place.directory.asked) == before + 1
+    place.directory.is_down = False
+    place.ahead.by += 60
+    assert await place.login("any", token) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_a_start_whom_the_directory_never_told_of_is_not_let_in(place: Place) -> None:
+    token = await place.token("alice", "reader")
+    began = Accounts(place.users, place.tokens, place.ahead, place.ahead.wall, Known(), directory=place.directory)  # type: ignore[arg-type]
+    place.directory.is_down = True
+    with pytest.raises(RightsUnknown):
+        await began.authenticate(basic("any", token).encode(), HERE)
+    with pytest.raises(RightsUnknown):
+        await place.token("carol", "reader")
+    place.directory.is_down = False
+    place.ahead.by += 30
+    assert await began.authenticate(basic("any", token).encode(), HERE) is not None
+    began.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_of_nobody_is_valid_until_it_is_revoked(place: Place) -> None:
+    token = await place.token("ci", "reader")
+    (listed,) = await place.accounting.tokens(unheard)
+    assert (listed["bound"], listed["listed"], listed["known"]) == (False, False, False)
+    place.directory.is_down = True
+    assert await place.login("any", token) is not None

@@ -108,6 +108,14 @@ async def test_what_is_not_right_is_let_in_by_nobody(prepared: Slapd, make: Make
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_user_is_found_without_a_password(prepared: Slapd, make: Make) -> None:
+    directory = make(prepared)
+    assert await directory.find("ALICE") == ALICE
+    for nobody in ("carol", "", "*", "al*", "alice)(uid=*", "reader", "twin"):
+        assert await directory.find(nobody) is None
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_name_is_that_of_the_entry(prepared: Slapd, make: Make) -> None:
     assert await make(prepared).login("ALICE", PASSWORD) == ALICE
 

@@ -12,14 +12,16 @@ import hashlib
 import os
 
 from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from proxy.access.credentials import PasswordLogin, TokenLogin, login_of
-from proxy.access.principals import Principal, PrincipalKind
+from proxy.access.principals import DirectoryUser, Principal, PrincipalKind
 from proxy.accounts.failures import FailedLogins
-from proxy.accounts.tokens import Tokens
+from proxy.accounts.listed import ListedUsers
+from proxy.accounts.tokens import Tokens, ValidToken
 from proxy.accounts.turns import Turns, client_network
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
@@ -67,6 +69,7 @@ class Accounts:
         self._clock = clock
         self._audit = audit
         self._directory = directory
+        self._listed = None if directory is None else ListedUsers(directory, reactor)
         self._key = os.urandom(32)
         self._generation = 0
         self._right: BoundedTable[bytes, _Verified] = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
@@ -133,8 +136,8 @@ class Accounts:
         if isinstance(login, TokenLogin):
             found = await self._tokens.principal(login.text)
             named = "a token"
-            if found is not None and (found.until_removed is None or await self._users.has(found.until_removed)):
-                principal, expires = found.principal, found.expires
+            if found is not None:
+                principal, expires = await self._of_valid(found), found.expires
         elif login is not None:
             users = await self._users.users()
             # Somebody may have typed the password in the place of the name.
@@ -148,6 +151,22 @@ class Accounts:
             until = self._reactor.seconds() + _REMEMBERED
             self._right.put(self._hash(credential), _Verified(principal, until, expires))
         return principal
+
+    async def _of_valid(self, token: ValidToken) -> Principal | None:
+        """Who sends *token*, with the groups of its user; ``None`` if its user is not known any more.  Raises RightsUnknown."""
+        if token.until_unlisted is not None:
+            if await self._users.has(token.until_unlisted):
+                return token.principal
+            user = await self.listed(token.until_unlisted)
+            return None if user is None else replace(token.principal, groups=user.groups)
+        return token.principal if token.until_removed is None or await self._users.has(token.until_removed) else None
+
+    async def listed(self, user: str) -> DirectoryUser | None:
+        """Who *user* is in the directory, to the minute; ``None`` if there is nobody of that name, or no directory.
+
+        What a directory that does not answer said last holds.  Raises RightsUnknown if that was never found out.
+        """
+        return None if self._listed is None else await self._listed.find(user)
 
     async def _user(self, login: PasswordLogin, origin: str, *, local: bool) -> Principal | None:
         """The user of *login*, if the password is right; *local*: it is one of the file.  Raises RightsUnknown."""
@@ -163,6 +182,8 @@ class Accounts:
     def close(self) -> None:
         """Give up what is being verified."""
         self._verifying.close()
+        if self._listed is not None:
+            self._listed.close()
 
     def _hash(self, text: bytes) -> bytes:
         return hashlib.blake2b(text, digest_size=32, key=self._key).digest()

@@ -40,8 +40,8 @@ class IssuedScope(msgspec.Struct, frozen=True):
 class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of a token: what proves it (a public key), whose it is, and what it may do, ``None``: what its user may.
 
-    It is a user's, or a CI *job*'s.  *bound*: the user was in the file of users when it was issued, and it is valid as long
-    as that is so.
+    It is a user's, or a CI *job*'s.  *bound*: the user was in the file of users when it was issued, *listed*: in the directory;
+    it is valid as long as one of them has the user.
     """
 
     key: bytes
@@ -51,17 +51,20 @@ class IssuedToken(msgspec.Struct, frozen=True, omit_defaults=True):
     expires: float | None = None
     job: str | None = None
     bound: bool = False
+    listed: bool = False
 
 
 class ValidToken(Struct, frozen=True):
     """Whose a token is, and until when it is valid (seconds since 1970).
 
-    ``until_removed`` is the user who has to be in the file of users for that, ``None``: nobody.
+    ``until_removed`` is the user who has to be in the file of users for that, ``until_unlisted`` the one who has to be there or
+    in the directory; ``None``: nobody.
     """
 
     principal: Principal
     expires: float | None
     until_removed: str | None
+    until_unlisted: str | None
 
 
 _decode_issued = msgspec.json.Decoder(IssuedToken).decode
@@ -87,16 +90,17 @@ class Tokens:
         *,
         job: str | None = None,
         bound: bool = False,
+        listed: bool = False,
     ) -> tuple[str, str]:
         """Issue a token for *user*, or for a *job*: its id, and its text, which nobody can obtain afterwards.
 
-        A *bound* one is valid as long as *user* is in the file of users.
+        A *bound* one is valid as long as *user* is in the file of users, a *listed* one also if the directory has *user*.
 
         Raises StorageFailed.
         """
         while True:
             token, key = new_token(os.urandom(40))
-            issued = IssuedToken(key, user, self._clock(), None if own is None else tuple(own), expires, job, bound)
+            issued = IssuedToken(key, user, self._clock(), None if own is None else tuple(own), expires, job, bound, listed)
             change = Change(f"{_FOLDER}/{token.id}", msgspec.json.encode(issued), expects=0, expires=expires)
             if await self._records.apply([change]) is not None:
                 return token.id, str(token)
@@ -124,7 +128,8 @@ class Tokens:
         own = None if issued.own is None else tuple(each.scope for each in issued.own)
         narrowed = tuple(each.extent for each in confined)
         principal = Principal(PrincipalKind.TOKEN, token.id, issued.user, own=own, narrowed=narrowed, job=issued.job)
-        return ValidToken(principal, min(ends, default=None), issued.user if issued.bound else None)
+        bound, listed = issued.user if issued.bound else None, issued.user if issued.listed else None
+        return ValidToken(principal, min(ends, default=None), bound, listed)
 
     async def look(self) -> None:
         """Find out whether it can be told which tokens are valid.  Raises RightsUnknown while it cannot."""

@@ -11,7 +11,7 @@ from proxy.accounts.accounts import Accounts
 from proxy.accounts.tokens import IssuedScope, IssuedToken, Tokens
 from proxy.accounts.users import UsersFile, without_use
 from proxy.administration.parts import IndexParts, chosen
-from proxy.errors import BadRequest
+from proxy.errors import BadRequest, RightsUnknown
 from proxy.interfaces import Clock, Operation, Report
 from proxy.names import normalize
 
@@ -79,9 +79,9 @@ class Accounting:
         """Issue a token for *user*, which expires after *expires* seconds; this answer alone has it.
 
         With a *role* it may do what that permits on *indexes* with *projects*, and nothing else; without, what its user may.
-        ``bound``: *user* is in the file of users, and it is valid as long as that is so.
+        ``bound``: *user* is in the file of users, ``listed``: in the directory; it is valid as long as that is so.
 
-        Raises BadRequest, NotFound, StorageFailed.
+        Raises BadRequest, NotFound, StorageFailed, RightsUnknown while the directory does not answer.
         """
         if not is_user_name(user):
             raise BadRequest(f"{user!r} is no name of a user: expected letters, digits and, inside, any of . _ @ + -")
@@ -92,7 +92,11 @@ class Accounting:
             raise BadRequest("indexes and projects are those of a role: name one, or confine the token with token narrow")
         until = None if expires is None else self._clock() + expires
         bound = await self._users.has(user)
-        name, text = await self._tokens.issue(user, own, until, bound=bound)
+        known = None if bound else await self._accounts.listed(user)
+        if known is not None and not await self._users.has(known.name):
+            user = known.name
+        listed = known is not None and known.name == user
+        name, text = await self._tokens.issue(user, own, until, bound=bound, listed=listed)
         issued = (await self._tokens.issued())[name][0]
         return {**_shown(name, issued, None), "token": text}
 
@@ -112,10 +116,23 @@ class Accounting:
         return IssuedScope(Role(role), tuple(indexes) or (ALL,), tuple(map(normalize, projects)) or (ALL,))
 
     async def tokens(self, report: Report, user: str | None = None) -> list[dict[str, Any]]:
-        """The valid tokens, of one *user* or of all, with their last use to the hour.  Raises StorageFailed."""
+        """The tokens that were not revoked and have not expired, of one *user* or of all, with their last use to the hour.
+
+        ``known`` is whether the file of users or the directory has the user now, ``None`` where that is not known; the token is
+        refused if they have not, and it was issued for one who was there.  Raises StorageFailed.
+        """
         found = await self._tokens.issued()
-        shown = [_shown(name, issued, used) for name, (issued, used) in found.items()]
+        known = {each: await self._known(each) for each in {issued.user for issued, _ in found.values()} if each is not None}
+        shown = [
+            {**_shown(name, issued, used), "known": known.get(issued.user or "")} for name, (issued, used) in found.items()
+        ]
         return [each for each in sorted(shown, key=lambda each: each["created"]) if user in (None, each["user"])]
+
+    async def _known(self, user: str) -> bool | None:
+        try:
+            return await self._users.has(user) or await self._accounts.listed(user) is not None
+        except RightsUnknown:
+            return None
 
     async def revoke(self, report: Report, tokens: Sequence[str]) -> list[dict[str, Any]]:
         """Revoke *tokens*, by their ids; they count no more.  Raises NotFound, StorageFailed."""
@@ -136,5 +153,6 @@ def _shown(name: str, issued: IssuedToken, used: float | None) -> dict[str, Any]
         "created": issued.created,
         "expires": issued.expires,
         "bound": issued.bound,
+        "listed": issued.listed,
         "used": used,
     }

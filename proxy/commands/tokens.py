@@ -82,8 +82,8 @@ def create(
         return
     click.echo(made["token"])
     until = "" if made["expires"] is None else f", valid until {moment(made['expires'])}"
-    note(f"token {made['id']} of {user}{until}: it is not shown again", err=True)
-    if not made.get("bound", True):  # the proxy that runs may be of an earlier version
+    note(f"token {made['id']} of {made['user']}{until}: it is not shown again", err=True)
+    if not made.get("bound", True) and not made.get("listed"):  # the proxy that runs may be of an earlier version
         may = "it may do what grants to user:{0} say" if role is None else "it is valid until it is revoked or expires"
         note(f"there is no user {user} in the file of users: {may.format(user)}", err=True)
 
@@ -92,7 +92,11 @@ def create(
 @click.option("--user", help="Only those of this user.")
 @options
 def list_tokens(place: ProxyPlace, user: str | None) -> None:
-    """List the valid tokens with their last use, which is noted once an hour."""
+    """List the valid tokens with their last use, which is noted once an hour.
+
+    A token whose user is "(unknown)" was created for somebody whom neither the file of users nor the directory knows any more.
+    It is refused as long as that is so; revoke it.
+    """
     found = place.ask("tokens", user=user)
     if place.as_json:
         for each in found:
@@ -149,9 +153,10 @@ def narrow(indexes: tuple[str, ...], projects: tuple[str, ...], expires: float |
 
 
 def _row(each: dict[str, Any]) -> list[str]:
+    is_refused = (each.get("bound") or each.get("listed")) and each.get("known") is False
     return [
         each["id"],
-        each["user"],
+        f"{each['user']} (unknown)" if is_refused else each["user"],
         each["role"] or "as its user",
         NONE if each["indexes"] is None else ", ".join(each["indexes"]),
         NONE if each["projects"] is None else ", ".join(each["projects"]),

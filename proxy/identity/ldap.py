@@ -65,14 +65,20 @@ class LdapDirectory:
         """End the threads.  Blocks until what was begun has ended."""
         self._threads.stop()
 
+    async def find(self, user: str) -> DirectoryUser | None:
+        return await self._asked(user, None) if is_user_name(user) else None
+
     async def login(self, user: str, password: bytes) -> DirectoryUser | None:
         if not password or b"\0" in password or not is_user_name(user):
             return None  # to bind without a password succeeds for everybody (RFC 4513 section 5.1.2)
+        return await self._asked(user, password)
+
+    async def _asked(self, user: str, password: bytes | None) -> DirectoryUser | None:
         if self._waiting >= _MOST_WAITING:
             raise Overloaded("too many logins wait for the directory: ask again")
         self._waiting += 1
         try:
-            found = await self._threads.run(self._login, user, password, self._password.value)
+            found = await self._threads.run(self._look_up, user, password, self._password.value)
         except ldap.LDAPError as error:
             why = _words(error)
             if why != self._failing:
@@ -88,8 +94,8 @@ class LdapDirectory:
 
     # -- in a thread -------------------------------------------------------------------------------------------------------
 
-    def _login(self, user: str, password: bytes, search_password: str) -> DirectoryUser | None:
-        """Raises LDAPError."""
+    def _look_up(self, user: str, password: bytes | None, search_password: str) -> DirectoryUser | None:
+        """The user, if *password* is right; ``None``: whatever it is.  Raises LDAPError."""
         settings = self._settings
         with self._connected() as directory:
             self._bind_to_search(directory, search_password)
@@ -101,13 +107,12 @@ class LdapDirectory:
             name = next((each for each in names if each.casefold() == user.casefold()), "")
             if not is_user_name(name):
                 return None
-            try:
-                directory.simple_bind_s(dn, password)
-            except _WRONG:
+            if password is not None and not _is_right(directory, dn, password):
                 return None
             if settings.group_base is None:
                 return DirectoryUser(name)
-            self._bind_to_search(directory, search_password)
+            if password is not None:
+                self._bind_to_search(directory, search_password)
             wanted = settings.group_filter.replace("{dn}", escape_filter_chars(dn)).replace("{user}", escape_filter_chars(name))
             groups = _entries(directory, settings.group_base, wanted, settings.group_attribute, _MOST_GROUPS)
             return DirectoryUser(name, frozenset(each for _, values in groups for each in values))
@@ -138,6 +143,14 @@ class LdapDirectory:
             directory.simple_bind_s(self._settings.bind_dn or "", password)
         except ldap.INVALID_CREDENTIALS:
             raise ldap.OTHER({"desc": "the password of access.ldap.bind_dn is wrong"}) from None
+
+
+def _is_right(directory: Any, dn: str, password: bytes) -> bool:
+    try:
+        directory.simple_bind_s(dn, password)
+    except _WRONG:
+        return False
+    return True
 
 
 def _entries(directory: Any, base: str, wanted: str, attribute: str, most: int) -> list[tuple[str, list[str]]]:
