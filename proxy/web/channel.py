@@ -256,7 +256,7 @@ class Channel(Protocol):
             return
         self.write(hit.head + body)
         self._happened(_ANSWERED)
-        self.site.front.answered_at_once(hit, agent, self._caller, raw)
+        self.site.front.responses.at_once(hit, agent, self._caller, raw)
 
     def write(self, data: bytes) -> None:
         """Send *data* at once, or as soon as the transport takes it."""

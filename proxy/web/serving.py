@@ -10,27 +10,23 @@ import errno
 import sys
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import copy_context
-from typing import NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
-from proxy.core.events import Answered, RequestPlace, RouteLabel, Shed
+from proxy.core.events import Answered, RouteLabel, Shed
 from proxy.core.shedding import LoadShed
-from proxy.core.visits import Subject
-from proxy.core.warming import AGENT, WORD, is_warming
+from proxy.core.warming import is_warming
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder, IVisits
 from proxy.mechanism.flight import Routine
 from proxy.mechanism.request_ids import RequestIds, current_request_id
-from proxy.mechanism.waiters import Waiters
 from proxy.mechanism.waiting import WaitingRequest, WaitingRoom, waiting
 from proxy.statistics.recorders import UNRECORDED
-from proxy.web.access_log import log_request
-from proxy.web.answers import Answer, Ask, agent_of, printable
+from proxy.web.answers import Answer, Ask, printable
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller, Callers, is_from_here
 from proxy.web.encoding import encoded_head, with_request_id
@@ -39,6 +35,7 @@ from proxy.web.hot import Hit, HotRequests
 from proxy.web.patience import Patience
 from proxy.web.problems import problem
 from proxy.web.responding import Outlet, Response
+from proxy.web.responses import About, Responses, logged
 from proxy.web.routes import Route, UrlSpace
 from proxy.web.sharing import Leader, Sharing
 from proxy.web.subjects import subject_of
@@ -54,13 +51,6 @@ _USED_UP = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 #: No path leads anywhere.
 _NOWHERE = UrlSpace((), (), None)
-
-
-class About(NamedTuple):
-    """What a request is counted by: in metrics, and in statistics."""
-
-    place: RequestPlace | None
-    subject: Subject | None
 
 
 class Front:
@@ -98,16 +88,18 @@ class Front:
         self._offload = offload
         self._via = via
         self._recorder = recorder
-        self._visits = visits
         self._ids = ids or RequestIds()
-        self._access_log = access_log
+        self.responses = Responses(recorder, visits, self._ids, access_log=access_log)
         self.sharing = Sharing(via)
-        self.in_progress = 0
-        self._quiet: Waiters[None] = Waiters()
+
+    @property
+    def in_progress(self) -> int:
+        """How many responses are under way."""
+        return self.responses.in_progress
 
     def quiet(self) -> Deferred[None]:
         """Fires when no response is in progress."""
-        return self._quiet.wait() if self.in_progress else succeed(None)
+        return self.responses.quiet()
 
     # -- the long way to an answer: a route
 
@@ -200,7 +192,7 @@ class Front:
     def _begin(
         self, work: Routine[None], head: RequestHead, about: About, caller: Caller, response: Response
     ) -> Deferred[None]:
-        self.in_progress += 1
+        self.responses.begin()
         context = copy_context()
         context.run(current_request_id.set, response.request_id)
         begun = context.run(Deferred.fromCoroutine, work)
@@ -300,43 +292,26 @@ class Front:
 
     def _ended(self, _: object, head: RequestHead, about: About, caller: Caller, response: Response) -> None:
         seconds = self.reactor.seconds() - response.began
-        method, path, agent = _logged(head)
+        method, path, agent = logged(head)
         event = Answered(method, response.status, response.sent, seconds, response.word, about.place, response.first_byte)
         warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
-        self._account(event, about.subject, caller.address, agent, warm=warm)
-        if self._access_log:
-            log_request(event, caller.address, path, agent, response.request_id, " cut off" if response.cut_off else "")
-        self.in_progress -= 1
-        if not self.in_progress:
-            self._quiet.wake(None)
+        self.responses.ended(
+            event, about.subject, caller.address, path, agent, response.request_id, warm=warm, cut_off=response.cut_off
+        )
+        self.responses.end()
 
-    # -- the short ways: what is known already, and what is refused
-
-    def answered_at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
-        """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
-        event, subject, address = hit.event, hit.subject, caller.address
-        if agent == AGENT and is_from_here(caller, raw):
-            self._account(event, subject, address, agent, warm=True)
-        else:  # what `_account` does, without the call
-            self._recorder.record(event)
-            if subject is not None:
-                self._visits.note(event, subject, address, agent)
-        if self._access_log:
-            request_id = self._ids.of(raw, trusted=True) if caller.vouched_for else self._ids.new()
-            log_request(event, address, hit.path, agent, request_id, "")
+    # -- what is refused
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, caller: Caller) -> bytes:
         """Account for a request that no route is asked about, and return the whole answer to it (see `refusal`).
 
         *head* is ``None`` when there is none that can be read.
         """
-        method, path, agent = ("-", "-", "-") if head is None else _logged(head)
+        method, path, agent = ("-", "-", "-") if head is None else logged(head)
         place = None if head is None else self._leads(head).place
         event = Answered(method, error.status, 0, 0.0, error.code, place)
         request_id = self._ids.of(b"" if head is None else head.raw, trusted=caller.vouched_for)
-        self._account(event, None, caller.address, agent)
-        if self._access_log:
-            log_request(event, caller.address, path, agent, request_id, "")
+        self.responses.ended(event, None, caller.address, path, agent, request_id)
         return self.refusal(error, request_id, bodiless=method == "HEAD")
 
     def refusal(self, error: ProxyError, request_id: str = "", *, bodiless: bool = False) -> bytes:
@@ -350,27 +325,6 @@ class Front:
         assert isinstance(answer.body, bytes)
         head = encoded_head(answer, self._via, close=True)
         return (with_request_id(head, request_id) if request_id else head) + (b"" if bodiless else answer.body)
-
-    def _account(
-        self,
-        event: Answered,
-        subject: Subject | None,
-        client: str,
-        agent: str,
-        *,
-        warm: bool = False,
-    ) -> None:
-        """One response has ended: have it recorded.
-
-        A request of *warm* is not one of a client: it is counted as such, whatever its cache status.
-        """
-        if warm and event.place is not None:
-            counted = event._replace(word=WORD, place=event.place._replace(area=None))
-        else:
-            counted = event
-        self._recorder.record(counted)
-        if subject is not None and not warm:
-            self._visits.note(event, subject, client, agent)
 
 
 def _presented(ask: Ask, error: ProxyError) -> Answer:
@@ -416,11 +370,6 @@ def asked(
         headers.setdefault("host", head.host.decode("latin-1"))
     method, path = printable(head.method), printable(raw)
     return Ask(method, route, path, printable(query), headers, head, caller, request_id, deadline, secure, body)
-
-
-def _logged(head: RequestHead) -> tuple[str, str, str]:
-    """Method, target and agent, fit for a log."""
-    return printable(head.method), printable(head.target), agent_of(head.raw)
 
 
 async def _started(route: Awaitable[Answer], request: WaitingRequest) -> Answer:

@@ -1,0 +1,99 @@
+"""The responses of one site: how many are under way, and what is told of each that has ended: metrics, statistics, the log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred, succeed
+
+from proxy.core.events import Answered, RequestPlace
+from proxy.core.visits import Subject
+from proxy.core.warming import AGENT, WORD
+from proxy.interfaces import IRecorder, IVisits
+from proxy.mechanism.request_ids import RequestIds
+from proxy.mechanism.waiters import Waiters
+from proxy.web.access_log import log_request
+from proxy.web.answers import agent_of, printable
+from proxy.web.callers import Caller, is_from_here
+from proxy.web.heads import RequestHead
+from proxy.web.hot import Hit
+
+
+class About(NamedTuple):
+    """What a request is counted by: in metrics, and in statistics."""
+
+    place: RequestPlace | None
+    subject: Subject | None
+
+
+class Responses:
+    """What *recorder* and *visits* are told, and the access log, if there is *access_log*; *ids* are those of the requests."""
+
+    def __init__(self, recorder: IRecorder, visits: IVisits, ids: RequestIds, *, access_log: bool) -> None:
+        self._recorder = recorder
+        self._visits = visits
+        self._ids = ids
+        self._access_log = access_log
+        self.in_progress = 0
+        self._quiet: Waiters[None] = Waiters()
+
+    def quiet(self) -> Deferred[None]:
+        """Fires when no response is in progress."""
+        return self._quiet.wait() if self.in_progress else succeed(None)
+
+    def begin(self) -> None:
+        """One more is in progress, until :meth:`end`."""
+        self.in_progress += 1
+
+    def end(self) -> None:
+        """One that has begun is in progress no more."""
+        self.in_progress -= 1
+        if not self.in_progress:
+            self._quiet.wake(None)
+
+    def ended(
+        self,
+        event: Answered,
+        subject: Subject | None,
+        client: str,
+        path: str,
+        agent: str,
+        request_id: str,
+        *,
+        warm: bool = False,
+        cut_off: bool = False,
+    ) -> None:
+        """Account for the response *event* to *client*, about *subject*.
+
+        A request of *warm* is not one of a client: it is counted as such, whatever its cache status.
+        """
+        if warm and event.place is not None:
+            counted = event._replace(word=WORD, place=event.place._replace(area=None))
+        else:
+            counted = event
+        self._recorder.record(counted)
+        if subject is not None and not warm:
+            self._visits.note(event, subject, client, agent)
+        if self._access_log:
+            log_request(event, client, path, agent, request_id, " cut off" if cut_off else "")
+
+    def at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
+        """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
+        event, subject, address = hit.event, hit.subject, caller.address
+        if agent == AGENT and is_from_here(caller, raw):
+            self.ended(event, subject, address, hit.path, agent, self._id_of(raw, caller), warm=True)
+            return
+        # What `ended` does, without the call.
+        self._recorder.record(event)
+        if subject is not None:
+            self._visits.note(event, subject, address, agent)
+        if self._access_log:
+            log_request(event, address, hit.path, agent, self._id_of(raw, caller), "")
+
+    def _id_of(self, raw: bytes, caller: Caller) -> str:
+        return self._ids.of(raw, trusted=True) if caller.vouched_for else self._ids.new()
+
+
+def logged(head: RequestHead) -> tuple[str, str, str]:
+    """Method, target and agent of *head*, fit for a log."""
+    return printable(head.method), printable(head.target), agent_of(head.raw)
