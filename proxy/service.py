@@ -37,6 +37,7 @@ from proxy.core.health import Phase
 from proxy.core.troubles import Trouble
 from proxy.errors import ConfigError
 from proxy.host.lag import LagMeter
+from proxy.host.listening import Listening
 from proxy.host.rotation import Rotation
 from proxy.host.supervisor import tell_ready, tell_stopping
 from proxy.interfaces import Clock, IReceiving
@@ -135,9 +136,9 @@ class ProxyService(MultiService):
         self._follows = False
         self._following: Following | None = None
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
-        self.metrics_listenings = self._web.scraped.listenings
+        self.metrics_listenings, self.dashboard_listenings = self._web.scraped.listenings, self._web.watched.listenings
         regular = (self._watch, statistics.counting, LagMeter(reactor, means.metrics)) if self._serving else ()
-        for each in (*self.listenings, *self.metrics_listenings, *self.admin_sockets, *regular):
+        for each in (*self._all_listenings, *self.admin_sockets, *regular):
             each.setServiceParent(self)
 
     # -- what holds at present -----------------------------------------------------------------------------------------------
@@ -310,12 +311,15 @@ class ProxyService(MultiService):
         for closing in list(self._closing):
             await closing
 
+    @property
+    def _all_listenings(self) -> Sequence[Listening]:
+        return (*self.listenings, *self.metrics_listenings, *self.dashboard_listenings)
+
     # -- what is looked at regularly -----------------------------------------------------------------------------------------
 
     def _rotating(self) -> Sequence[Rotating[Any]]:
         """The files that may be replaced while this runs."""
-        listenings = (*self.listenings, *self.metrics_listenings)
-        return [*self.present.rotating, *(file for each in listenings for file in each.rotating)]
+        return [*self.present.rotating, *(file for each in self._all_listenings for file in each.rotating)]
 
     def _figures(self) -> Iterator[Figure]:
         present = self.present

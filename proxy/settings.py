@@ -160,6 +160,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     probe_listen: tuple[str, ...] = ()
     #: Whether people are shown the dashboard at ``/``.
     dashboard: bool = True
+    #: Where that is served instead, and nothing else.
+    dashboard_listen: tuple[str, ...] = ()
     #: Said in the ``User-Agent`` towards upstream, as PyPI asks: a mail address or URL.
     contact: str | None = None
     #: How long everything goes on as before after SIGTERM, but for ``/-/ready``: balancers have to notice.

@@ -163,6 +163,10 @@ def makeService(options: Options) -> IService:
                 for each in settings.server.metrics_listen:
                     endpoint(each, reactor)
                     refuse_unusable(each)
+            with _naming(file, "server.dashboard_listen", "dashboard_listen", given=False):
+                for each in settings.server.dashboard_listen:
+                    endpoint(each, reactor)
+                    refuse_unusable(each)
             with _naming(file, "server.probe_listen", "probe_listen", given=False):
                 for each in settings.server.probe_listen:
                     endpoint(each, reactor)
@@ -183,6 +187,9 @@ def makeService(options: Options) -> IService:
                     listening.open()
             with _naming(file, "server.metrics_listen", "metrics_listen", given=False):
                 for listening in service.metrics_listenings:
+                    listening.open()
+            with _naming(file, "server.dashboard_listen", "dashboard_listen", given=False):
+                for listening in service.dashboard_listenings:
                     listening.open()
             with _naming(file, "server.probe_listen", "probe_listen", given=False):
                 service.probing.open()

@@ -394,6 +394,7 @@ def test_every_value_arrives(file: Path) -> None:
         metrics_listen = ["tcp:3", "tcp:4"]
         metrics_for = ["user:prometheus"]
         dashboard = false
+        dashboard_listen = ["tcp:5"]
         contact = "ci@corp.example"
         stop_pause = "5s"
         drain_time = "1m30s"
@@ -442,6 +443,7 @@ def test_every_value_arrives(file: Path) -> None:
         metrics_listen=("tcp:3", "tcp:4"),
         metrics_for=("user:prometheus",),
         dashboard=False,
+        dashboard_listen=("tcp:5",),
         contact="ci@corp.example",
         probe_listen=("127.0.0.1:3",),
         stop_pause=5,

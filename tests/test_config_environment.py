@@ -26,6 +26,7 @@ SERVER: dict[str, tuple[str, Any]] = {
     "metrics_listen": ("3145, [::1]:3146", ("3145", "[::1]:3146")),
     "metrics_for": ("user:prometheus, user:alice", ("user:prometheus", "user:alice")),
     "dashboard": ("false", False),
+    "dashboard_listen": ("3146", ("3146",)),
     "contact": ("build-team@corp.example", "build-team@corp.example"),
     "probe_listen": ("127.0.0.1:3144,[::1]:3144", ("127.0.0.1:3144", "[::1]:3144")),
     "stop_pause": ("1s", 1.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from urllib.parse import urldefrag
 
 import pytest
 import pytest_twisted
@@ -21,9 +22,10 @@ from proxy.web.dashboard.plots import PlotBar, plot
 from proxy.web.dashboard.rendering import RendererFailed, html_of
 from proxy.web.hypertext import markup_bytes
 from tests.hosting import hosted, upload
-from tests.inprocess import JSON, Running, Start
+from tests.inprocess import JSON, LOOPBACK, Running, Start
 from tests.support import wire
 from tests.support.browser import BROWSER, Page
+from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.faults import Fault
 from tests.support.logins import basic
@@ -239,6 +241,44 @@ async def test_it_can_be_switched_off(upstream: FakeUpstream, run: Start) -> Non
     assert (page.all("script"), page.all("pre")[0].text) == ([], "http://proxy.example/simple/")
     for path in ("events", "search", "setup", "project/pypi/six"):
         assert (await proxy.get(f"/-/{path}", **BROWSER)).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_can_have_a_listener_of_its_own(upstream: FakeUpstream, run: Start) -> None:
+    add(upstream, SIX)
+    proxy = await run(upstream, dashboard_listen=(LOOPBACK,), max_connections=16)
+    await proxy.page("six")
+    front = await seen(proxy, "/")  # the settings for clients, as where there is no dashboard
+    assert (front.all("script"), front.all("pre")[0].text) == ([], "http://proxy.example/simple/")
+    for path in ("events", "search", "login", "setup", "static/x/dashboard.css", "project/pypi/six"):
+        assert (await proxy.get(f"/-/{path}", **BROWSER)).status == 404
+    assert (await post(proxy.port, "/-/act", b"action=purge", "application/x-www-form-urlencoded")).status == 413
+    ((port,),) = (each.ports for each in proxy.service.dashboard_listenings)
+    number = port.getHost().port  # type: ignore[attr-defined]  # a TCP port's address has one
+
+    async def there(path: str, status: int = 200) -> Page:
+        reply = await wire.fetch(number, path, **BROWSER)
+        assert reply.status == status, (path, reply)
+        return Page(reply, path)
+
+    for path in ("/", "/-/search?q=six", "/-/project/pypi/six", "/-/login"):
+        page = await there(path)
+        assert list(page.faults()) == []
+        for target in {urldefrag(each).url for each in page.links.values()}:
+            assert (await wire.fetch(number, target, **BROWSER)).status == 200, (path, target)
+    assert "pypi" in (await there("/")).text
+    for path in ("/simple/", "/simple/six/", "/index/pypi/", "/index/", "/-/ready", "/-/metrics", "/-/setup", "/nothing"):
+        assert "serves the dashboard and nothing else" in (await there(path, 404)).text or path == "/-/setup"
+    assert (await wire.fetch(number, "/-/", **BROWSER)).headers["location"] == "../"
+    assert (await wire.fetch(number, "/favicon.ico")).status == 204
+    assert (await wire.fetch(number, "/", "DELETE")).status == 405
+    # Its connections are not those of clients.
+    clients = [await wire.ask(number, "/-/events") for _ in range(5)]
+    for each in clients:
+        await each.until(lambda each=each: b"event: part" in each.received)  # type: ignore[misc]  # it waits here
+    await proxy.stop()
+    for each in clients:
+        assert each.body.endswith(b"0\r\n\r\n")
 
 
 # -- descriptions -------------------------------------------------------------------------------------------------------------

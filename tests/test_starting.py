@@ -94,7 +94,11 @@ def test_a_plain_listener_that_others_reach_is_refused_where_somebody_can_log_in
     assert "passwords and tokens would arrive there unencrypted from other machines; expected an ssl: or tls: endpoint" in said
     assert listen.rpartition(":")[2].strip("\\") in said
     assert refusal(file, f"{GRANT}[access]\nallow_plaintext_auth = true", listen) == ""
-    file.write_text("")
+    for key in ("dashboard_listen", "metrics_listen"):
+        aside = f'[server]\nmetrics_for = ["authenticated"]\n{key} = ["{listen}"]\n'.replace("\\", r"\\")
+        file.write_text(aside + GRANT)
+        with pytest.raises(ConfigError, match=f"server.{key} = .*unencrypted"):
+            refuse_start(load(file, CommandLine(listen=("127.0.0.1:3143",), data_dir=file.parent / "data"), {}), file)
     trusted = GRANT.replace("[[grant]]", '[server]\ntrusted_proxies = ["192.0.2.7"]\n[[grant]]')
     file.write_text(trusted)
     refuse_start(load(file, CommandLine(listen=(listen,), data_dir=file.parent / "data"), {}), file)

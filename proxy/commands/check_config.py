@@ -86,6 +86,8 @@ def summary(settings: Settings, better: Mapping[str, str]) -> list[str]:
         lines.insert(1, f"  serves metrics on {', '.join(settings.server.metrics_listen)}")
     if settings.server.probe_listen:
         lines.insert(1, f"  answers probes on {', '.join(settings.server.probe_listen)} too")
+    if settings.server.dashboard_listen:
+        lines.insert(1, f"  serves the dashboard on {', '.join(settings.server.dashboard_listen)}")
     if settings.server.trusted_proxies:
         believed = ", ".join(settings.server.trusted_proxies)
         lines.append(f"  believes {believed} about the addresses of clients (trusted_proxies)")

@@ -11,6 +11,7 @@ from proxy.administration.purging import Purging
 from proxy.composition.caches import Caches
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
+from proxy.composition.process import for_dashboards, raise_descriptor_limit
 from proxy.interfaces import IClaims, Operation
 from proxy.settings import ServerSettings
 from proxy.statistics.book import StatisticsBook
@@ -60,8 +61,11 @@ def build_dashboard(
     gatherer = StateGatherer(StateSources(upstreams, downloads, space), health, statistics, means.reactor, means.clock)
     assets = Assets()
     # What is kept live must not keep clients out.
-    streams = EventStreams(gatherer, means.work, means.reactor, server.stall_timeout, server.max_connections // 4)
-    viewers, shell = Viewers(door, sessions, indexes.repositories), Shell(means.work, assets)
+    apart = bool(server.dashboard_listen)
+    most = for_dashboards(raise_descriptor_limit()) * 4 // 5 if apart else server.max_connections // 4
+    streams = EventStreams(gatherer, means.work, means.reactor, server.stall_timeout, most)
+    viewers, shell = Viewers(door, sessions, indexes.repositories), Shell(means.work, assets, apart=apart)
+    cached = CachedFiles(caches.ledger, caches.usage, caches.pinned)
     parts, stores = administration.indexes, administration.stores
     purging = Purging(parts, stores, means.clock)
     # Those of the admin socket would be recorded as performed by whoever may connect to that.
@@ -78,14 +82,8 @@ def build_dashboard(
         streams,
         shell,
         assets,
-        overview,
-        ProjectPages(
-            indexes.repositories,
-            CachedFiles(caches.ledger, caches.usage, caches.pinned),
-            claims,
-            means.work,
-            means.reactor,
-        ),
+        None if apart else overview,
+        ProjectPages(indexes.repositories, cached, claims, means.work, means.reactor, apart=apart),
         BrowserLogins(door, sessions, shell),
         ProjectActions(viewers, door, sessions, indexes.repositories, hosted, operations),
         door,

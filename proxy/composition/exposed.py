@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from proxy.host.listening import speaks_tls
 from proxy.mechanism.secret_files import read_by_all
-from proxy.settings import Settings, UpstreamSettings
+from proxy.settings import ServerSettings, Settings, UpstreamSettings
 
 _log = Logger()
 
@@ -43,13 +43,18 @@ def _secrets(settings: Settings) -> Iterator[tuple[str, Path]]:
     ldap = settings.access.ldap
     if ldap is not None and ldap.bind_password_file is not None:
         yield "access.ldap.bind_password_file", ldap.bind_password_file
-    for description in filter(speaks_tls, (*settings.server.listen, *settings.server.metrics_listen)):
+    for description in filter(speaks_tls, _listens(settings.server)):
         # Few endpoints speak TLS, and what it needs takes a while to load.
         from proxy.host.presented import keys_of
 
         with suppress(OSError):
             for path in keys_of(description):
                 yield "server.listen: a key", path
+
+
+def _listens(server: ServerSettings) -> tuple[str, ...]:
+    """The endpoints at which TLS may be spoken."""
+    return (*server.listen, *server.metrics_listen, *server.dashboard_listen)
 
 
 def _of_upstream(upstream: UpstreamSettings) -> dict[str, Path | None]:

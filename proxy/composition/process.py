@@ -11,6 +11,8 @@ from proxy.web.connections import RESERVE
 #: Descriptors of the process itself (database, log, threads), those of a client that is sent a file, and how few clients there
 #: may be in the end.
 _OWN_DESCRIPTORS, _DESCRIPTORS_EACH, _LEAST_CONNECTIONS = 48, 2, 4
+#: Connections for dashboards, if these have listeners of their own: 256 are kept live, and some load pages.
+_DASHBOARDS = 320
 
 
 def calm_collector() -> None:
@@ -35,6 +37,11 @@ def raise_descriptor_limit() -> int:
         with suppress(OSError, ValueError):  # a sandbox may forbid it, and fewer will do
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def for_dashboards(descriptors: int) -> int:
+    """How many connections there may be at the dashboard's own listeners, in a process that may have so many *descriptors*."""
+    return min(_DASHBOARDS, max(_LEAST_CONNECTIONS, descriptors // 16))
 
 
 def affordable(wanted: int, descriptors: int, upstream: int) -> int:

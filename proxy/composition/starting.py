@@ -75,6 +75,7 @@ class ConfigSource(Struct, frozen=True):
                 (given, "listen", settings.server.listen),
                 (None, "metrics_listen", settings.server.metrics_listen),
                 (None, "probe_listen", settings.server.probe_listen),
+                (None, "dashboard_listen", settings.server.dashboard_listen),
             )
             for each in endpoints
         ]
@@ -148,6 +149,7 @@ def _exposed(settings: Settings, file: Path | None) -> Iterator[str]:
     if settings.access.allow_plaintext_auth or settings.server.trusted_proxies or not _has_credentials(settings):
         return
     listens = [(config.where("listen", file) or _DEFAULT, each) for each in settings.server.listen]
+    listens += [(config.where("dashboard_listen", file) or _DEFAULT, each) for each in settings.server.dashboard_listen]
     if settings.server.metrics_for:
         where = config.where("metrics_listen", file) or _DEFAULT
         listens += [(where, each) for each in settings.server.metrics_listen]

@@ -14,12 +14,12 @@ from proxy.access.rights import Rights
 from proxy.access.scrapers import Scrapers
 from proxy.access.stated import StatedUsers
 from proxy.composition.accounts import AccessRoom
+from proxy.composition.aside import Aside
 from proxy.composition.caches import Caches
 from proxy.composition.figures import WebFigures
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
-from proxy.composition.process import affordable, raise_descriptor_limit
-from proxy.composition.scraped import Scraped
+from proxy.composition.process import affordable, for_dashboards, raise_descriptor_limit
 from proxy.composition.storage import Storage
 from proxy.core.amounts import duration
 from proxy.core.health import Phase
@@ -31,6 +31,7 @@ from proxy.mechanism.waiting import WaitingRoom
 from proxy.settings import ReverseProxySettings, Settings
 from proxy.statistics.book import StatisticsBook
 from proxy.upstream.http.identity import Identity
+from proxy.web.apart import DashboardApart
 from proxy.web.callers import Callers
 from proxy.web.changing import Changes
 from proxy.web.connections import BoundedSite
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 
 #: The shares of ``page_memory`` for finished bytes.
 _FOR_RENDERINGS, _FOR_HOT, _FOR_SMALL_FILES, _FOR_DOCUMENTS = 0.35, 0.1, 0.15, 0.05
+#: Connections of the listeners for metrics.
+_SCRAPERS = 64
 #: Seconds between two log lines that say that there is no room for more clients.
 _TELL_EVERY = 60.0
 
@@ -91,6 +94,7 @@ class Serving(Struct, frozen=True, eq=False):
     uploads: Uploads
     lists: ProjectLists
     dashboard: Late[Dashboard] | None
+    apart: DashboardApart
 
     def end_streams(self) -> None:
         """End what would be kept live for long; browsers ask again."""
@@ -136,8 +140,9 @@ class Web:
         limit, idle = self._limit(settings), settings.server.idle_timeout
         self._site = site = BoundedSite(serving.front, means.reactor, limit, idle, self._full)
         self.listenings = tuple(Listening(each, site, means.reactor, site.make_room, means.observing) for each in listen)
-        self.scraped = Scraped(settings.server if listen else None, means)
-        self.scraped.serve(settings.server, serving.scraping, serving.callers, serving.identity.via)
+        self.scraped = Aside(settings.server.metrics_listen if listen else (), _SCRAPERS, means)
+        self.watched = Aside(settings.server.dashboard_listen if listen else (), self._watching(settings), means, room)
+        self._serve_aside(settings, serving)
         means.metrics.watch(WebFigures(lambda: [each.front for each in self._serving], self.listenings))
 
     @property
@@ -153,7 +158,7 @@ class Web:
     def _limit(self, settings: Settings) -> int:
         """How many requests may be answered at once; as many as there may wait for upstream do so from now on."""
         upstream = sum(each.max_connections for each in settings.upstreams)
-        limit = affordable(settings.server.max_connections, self._descriptors, upstream)
+        limit = affordable(settings.server.max_connections, self._descriptors, upstream + self._watching(settings))
         # Whoever asks for what is cached has a place, however many wait for upstream.
         self._room.limit_to(min(settings.server.max_waiting, limit - limit // 4))
         return limit
@@ -165,8 +170,17 @@ class Web:
         self._drain_time = settings.server.drain_time
         self._wanted = settings.server.max_connections
         self._site.serve(serving.front, self._limit(settings), settings.server.idle_timeout)
-        self.scraped.serve(settings.server, serving.scraping, serving.callers, serving.identity.via)
+        self._serve_aside(settings, serving)
         self.tell_limit()
+
+    def _serve_aside(self, settings: Settings, serving: Serving) -> None:
+        via = serving.identity.via
+        self.scraped.serve(settings.server, serving.scraping, serving.callers, via)
+        self.watched.serve(settings.server, serving.apart, serving.callers, via)
+
+    def _watching(self, settings: Settings) -> int:
+        """How many connections the listeners of the dashboard have."""
+        return for_dashboards(self._descriptors) if settings.server.dashboard_listen else 0
 
     def forget(self, serving: Serving) -> None:
         """Told that *serving* answers nothing any more."""
@@ -203,10 +217,12 @@ class Web:
             each.end_streams()
         self._site.wind_down()
         self.scraped.wind_down()
+        self.watched.wind_down()
         until = self._reactor.seconds() + self._drain_time
         await self._drain()
         await self._site.close(max(0.0, until - self._reactor.seconds()))
         await self.scraped.close()
+        await self.watched.close()
         for each in list(self._serving):
             await each.uploads.settled()
             self.forget(each)
@@ -312,7 +328,7 @@ def build_serving(
         Late(local_stats),
         identity,
         door,
-        shown,
+        None if server.dashboard_listen else shown,
     )
     front = Front(
         routes,
@@ -327,7 +343,7 @@ def build_serving(
         visits=statistics,
         room=room,
     )
-    return Serving(front, scraping, callers, identity, uploads, lists, shown)
+    return Serving(front, scraping, callers, identity, uploads, lists, shown, DashboardApart(shown))
 
 
 def _hosted(indexes: Indexes) -> frozenset[str]:

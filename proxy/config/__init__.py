@@ -207,6 +207,7 @@ def _server(table: ConfigTable, here: read.Here, chosen: Path | None) -> ServerS
         metrics_for=table.take("metrics_for", read.several(read.principal), known.metrics_for),
         probe_listen=table.take("probe_listen", read.several(read.probe_listen(here)), known.probe_listen),
         dashboard=table.take("dashboard", read.flag, known.dashboard),
+        dashboard_listen=table.take("dashboard_listen", read.several(read.listen(here)), known.dashboard_listen),
         contact=table.take("contact", read.contact, known.contact),
         stop_pause=table.take("stop_pause", read.time_span(zero=True), known.stop_pause),
         drain_time=table.take("drain_time", read.time_span(zero=True), known.drain_time),

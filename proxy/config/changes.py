@@ -22,6 +22,7 @@ NEED_RESTART: Mapping[str, str] = {
     "server.listen": "the ports are bound at the start, which may take rights that the proxy has given up since",
     "server.metrics_listen": "as for listen",
     "server.probe_listen": "as for listen",
+    "server.dashboard_listen": "as for listen",
     "server.page_memory": "the memory is divided among the caches at the start",
     "index.NAME.path": "uploads and the watch on the directory rely on one directory",
     "index.NAME.layout": "as for path",
@@ -56,6 +57,7 @@ def in_effect(running: Settings, wanted: Settings) -> Settings:
         listen=old.listen,
         metrics_listen=old.metrics_listen,
         probe_listen=old.probe_listen,
+        dashboard_listen=old.dashboard_listen,
         page_memory=old.page_memory,
     )
     before = {each.name: each.hosted for each in running.indexes}

@@ -101,6 +101,7 @@ def _server(server: ServerSettings) -> _Keys:
     yield "metrics_for", server.metrics_for or None
     yield "probe_listen", server.probe_listen or None
     yield "dashboard", server.dashboard
+    yield "dashboard_listen", server.dashboard_listen or None
     yield "contact", server.contact
     yield "stop_pause", _duration(server.stop_pause)
     yield "drain_time", _duration(server.drain_time)

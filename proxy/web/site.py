@@ -50,6 +50,11 @@ def refuse_body(ask: Ask) -> None:
         raise ContentTooLarge("only uploads have a body: GET and HEAD are answered here")
 
 
+def no_icon() -> Answer:
+    """The answer to browsers, which ask for an icon by themselves."""
+    return Answer(204, [("Cache-Control", "max-age=86400")])
+
+
 def is_upload(ask: Ask) -> bool:
     """Whether *ask* is to add a file, wherever it leads."""
     if ask.method != "POST":
@@ -205,8 +210,7 @@ class Routes:
 
     async def _at_top_level(self, path: str, ask: Ask) -> Answer:
         if path == "/favicon.ico":
-            # Browsers ask for it by themselves.
-            return Answer(204, [("Cache-Control", "max-age=86400")])
+            return no_icon()
         if path == INDEXES:
             return await self._overview().indexes(ask)
         return await self._start_page(None, "/", ask)

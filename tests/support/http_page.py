@@ -45,7 +45,8 @@ _BESIDE = """
 _PROBES = """
 The addresses in [`probe_listen`](../configuration.md#server) answer `GET` and `HEAD` at `/-/live` and `/-/ready` only, and
 those in [`metrics_listen`](../configuration.md#server) at `/-/metrics` only, which the other addresses do not serve then. With
-[`metrics_for`](../operations.md#metrics), `/-/metrics` needs a login.
+[`metrics_for`](../operations.md#metrics), `/-/metrics` needs a login. Those in [`dashboard_listen`](../configuration.md#server)
+answer at the paths of the [dashboard](../dashboard.md#at-an-address-of-its-own) only, and the other addresses no longer do.
 
 ## Success
 

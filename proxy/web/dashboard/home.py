@@ -43,7 +43,10 @@ _HEADINGS: Mapping[str, str] = {
 
 
 class Dashboard:
-    """Answers for *repositories*, of which the one named *default* is at the root."""
+    """Answers for *repositories*, of which the one named *default* is at the root.
+
+    *overview* has the settings for clients, ``None``: they are shown at other addresses, where the indexes are.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Dashboard:
         streams: EventStreams,
         shell: Shell,
         assets: Assets,
-        overview: Overview,
+        overview: Overview | None,
         projects: ProjectPages,
         logins: BrowserLogins,
         actions: ProjectActions,
@@ -98,10 +101,22 @@ class Dashboard:
             search_form("Search projects", "", "-/search"),
             *sections,
             tags.p(live, id="live", class_="dim"),
-            *self._overview.client_setup(self._default, "/", ask),
-            tags.h2("Indexes"),
-            self._overview.listed(""),
+            *self._for_clients(ask),
         )
+
+    def _for_clients(self, ask: Ask) -> list[Tag]:
+        """The settings for clients and the list of indexes; or where they are."""
+        if self._overview is not None:
+            return [*self._overview.client_setup(self._default, "/", ask), tags.h2("Indexes"), self._overview.listed("")]
+        return [
+            tags.h2("Indexes"),
+            tags.ul([tags.li(name) for name in self._repositories]),
+            tags.p(
+                "They are served at the addresses in ",
+                tags.code("server.listen"),
+                ". The page / there has the settings for each client.",
+            ),
+        ]
 
     async def answer(self, segments: tuple[str, ...], ask: Ask) -> Answer:
         """Answer *ask* for what is below ``/-/`` at *segments*.  Raises ProxyError."""
@@ -119,15 +134,16 @@ class Dashboard:
                 return await self._logins.page()
             case ("logout",) | ("act",):
                 raise MethodNotAllowed(f"{ask.path[:SHOWN]} takes forms: only POST is answered here", allow="POST")
-            case ("setup",):
-                return await self._setup(ask)
+            case ("setup",) if self._overview is not None:
+                return await self._setup(self._overview, ask)
             case ("search",):
                 viewer, ask = await self._viewers.of(ask)
                 content = await self._projects.search(viewer, ask)
                 return await self._shell.page("Projects", self._frame("../", viewer), *content)
             case ("project", index, project) if index in self._repositories and is_project_name(project):
                 return await self._project(self._repositories[index], normalize(project), ask)
-        raise NotFound("the pages of the dashboard are at /, /-/search and /-/setup")
+        setup = "" if self._overview is None else ", settings for clients at /-/setup"
+        raise NotFound(f"the pages of the dashboard are at / and /-/search{setup}")
 
     async def posted(self, segments: tuple[str, ...], ask: Ask) -> Answer:
         """Answer *ask*, which sends a form to one of :data:`proxy.web.dashboard.places.POSTED`.  Raises ProxyError."""
@@ -138,15 +154,15 @@ class Dashboard:
                 return await self._logins.end(ask)
         return await self._actions.perform(ask)
 
-    async def _setup(self, ask: Ask) -> Answer:
+    async def _setup(self, overview: Overview, ask: Ask) -> Answer:
         viewer, ask = await self._viewers.of(ask)
         return await self._shell.page(
             "Set up a client",
             self._frame("../", viewer),
-            *self._overview.client_setup(self._default, "/", ask),
+            *overview.client_setup(self._default, "/", ask),
             tags.h2("Other indexes"),
             tags.p("The page of each index has the settings for it."),
-            self._overview.listed("../"),
+            overview.listed("../"),
         )
 
     async def _project(self, repository: IRepository, project: str, ask: Ask) -> Answer:

@@ -31,7 +31,10 @@ _SHOWN, _FILES = 200, 500
 
 
 class ProjectPages:
-    """Finds and shows projects of *repositories*; *cached* has what is stored of them, *claims* whose names they are."""
+    """Finds and shows projects of *repositories*; *cached* has what is stored of them, *claims* whose names they are.
+
+    *apart*: their pages for installers are at another address, and not linked.
+    """
 
     def __init__(
         self,
@@ -40,11 +43,14 @@ class ProjectPages:
         claims: IClaims,
         offload: IOffload,
         reactor: IReactorTime,
+        *,
+        apart: bool,
     ) -> None:
         self._claims = claims
         self._repositories = repositories
         self._cached = cached
         self._offload = offload
+        self._apart = apart
         self._descriptions = Descriptions(offload, reactor)
         # There may be some 100,000 names: searches take one thread at the most.
         self._one_search = DeferredLock()
@@ -102,7 +108,8 @@ class ProjectPages:
         description = await self._descriptions.of(metadata)
         remarks = [self._claims.held(leaf, project) for leaf in repository.leaves if viewer.may_name(leaf, project)]
         above = [*(tags.p(f"{each}.", class_="bad") for each in remarks if each is not None), *actions]
-        return await self._offload.run(_project, repository.name, page, cached, metadata, description, above)
+        where = _where(repository.name, page.project, apart=self._apart)
+        return await self._offload.run(_project, where, page, cached, metadata, description, above)
 
     async def _metadata(self, repository: IRepository, page: Page) -> bytes:
         """The metadata of the newest wheel that has some; empty if there is none, or it cannot be read now."""
@@ -145,8 +152,16 @@ def _by_version(file: File) -> tuple[bool, object]:
     return (version is not None, version)
 
 
+def _where(index: str, project: str, *, apart: bool) -> tuple[Sequence[Tag | str], Sequence[Tag | str]]:
+    """What names *index*, and what leads to the page of *project* in it for installers; *apart*: that is at another address."""
+    if apart:
+        return (index,), ()
+    root = f"../../..{index_root(index)}"
+    return (hyperlink(root, index),), (" ", hyperlink(f"{root}simple/{project}/", "Page for installers"))
+
+
 def _project(
-    index: str,
+    where: tuple[Sequence[Tag | str], Sequence[Tag | str]],
     page: Page,
     cached: Mapping[str, CachedFile],
     metadata: bytes,
@@ -169,9 +184,9 @@ def _project(
     content.append(
         tags.p(
             f"{counted(len(versions), 'version')} with {counted(len(files), 'file')} in the index ",
-            hyperlink(f"../../..{index_root(index)}", index),
-            f". {cached_here}. ",
-            hyperlink(f"../../..{index_root(index)}simple/{page.project}/", "Page for installers"),
+            *where[0],
+            f". {cached_here}.",
+            *where[1],
         )
     )
     content += actions

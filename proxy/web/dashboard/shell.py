@@ -49,9 +49,13 @@ class Frame(Struct, frozen=True):
 
 
 class Shell:
-    """Makes pages, in a thread of *offload*, with the stylesheet and the script of *assets*."""
+    """Makes pages, in a thread of *offload*, with the stylesheet and the script of *assets*.
 
-    def __init__(self, offload: IOffload, assets: Assets) -> None:
+    *apart*: indexes, settings for clients and health checks are at other addresses, and not linked.
+    """
+
+    def __init__(self, offload: IOffload, assets: Assets, *, apart: bool) -> None:
+        self._apart = apart
         self._offload = offload
         self._assets = assets
 
@@ -75,11 +79,11 @@ class Shell:
             "nav",
             hyperlink(up or "./", "Dashboard"),
             hyperlink(f"{up}-/search", "Projects"),
-            hyperlink(f"{up}-/setup", "Set up a client"),
-            hyperlink(f"{up}index/", "Indexes"),
+            *([] if self._apart else [hyperlink(f"{up}-/setup", "Set up a client"), hyperlink(f"{up}index/", "Indexes")]),
             **{"aria-label": "Pages"},
         )
-        footer = tags.footer(f"pypiproxy {__version__} · ", hyperlink(f"{up}-/", "health and metrics"), *frame.who)
+        others = () if self._apart else (" · ", hyperlink(f"{up}-/", "health and metrics"))
+        footer = tags.footer(f"pypiproxy {__version__}", *others, *frame.who)
         live = {} if frame.events is None else {"data-events": f"{up}{frame.events}"}
         body = tags.body(
             tags.a("Skip to the content", href="#content", class_="skip"),

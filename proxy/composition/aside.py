@@ -1,43 +1,43 @@
-"""The listeners that serve the metrics and nothing else, with connections of their own."""
+"""Listeners that serve one thing and nothing else, such as the metrics or the dashboard, with connections of their own."""
 
 from __future__ import annotations
 
 from proxy.composition.means import Means
 from proxy.host.listening import Listening
+from proxy.mechanism.waiting import WaitingRoom
 from proxy.settings import ServerSettings
 from proxy.web.callers import Callers
 from proxy.web.connections import BoundedSite
 from proxy.web.hot import HotRequests
 from proxy.web.patience import Patience
 from proxy.web.routes import UrlSpace
-from proxy.web.scraping import Scraping
-from proxy.web.serving import Front
+from proxy.web.serving import Answerer, Front
 
-#: Connections at once.
-_MOST = 64
 #: What is remembered of requests (bytes): no answer here is given again.
 _HOT = 0
 
 
-class Scraped:
-    """The listeners ``metrics_listen`` of *settings*, which answer once there is something to :meth:`serve`.
+class Aside:
+    """The listeners at *listen*, which answer once there is something to :meth:`serve`, on *most* connections.
 
-    There are none without *settings*.
+    In *room* their requests wait for upstream.
     """
 
-    def __init__(self, settings: ServerSettings | None, means: Means) -> None:
+    def __init__(self, listen: tuple[str, ...], most: int, means: Means, room: WaitingRoom | None = None) -> None:
         self._site: BoundedSite | None = None
         self._means = means
-        self._listen = () if settings is None else settings.metrics_listen
+        self._most = most
+        self._room = room
+        self._listen = listen
         self.listenings: tuple[Listening, ...] = ()
 
-    def serve(self, settings: ServerSettings, scraping: Scraping, callers: Callers, via: str) -> None:
-        """Have *scraping* answer from the next request on."""
+    def serve(self, settings: ServerSettings, answer: Answerer, callers: Callers, via: str) -> None:
+        """Have *answer* answer from the next request on."""
         if not self._listen:
             return
         means = self._means
         front = Front(
-            scraping,
+            answer,
             HotRequests(means.clock, via, _HOT),
             callers,
             means.reactor,
@@ -46,11 +46,12 @@ class Scraped:
             patience=Patience(stall_timeout=settings.stall_timeout),
             space=UrlSpace((), (), None),
             recorder=means.metrics,
+            room=self._room,
         )
         if self._site is not None:
-            self._site.serve(front, _MOST, settings.idle_timeout)
+            self._site.serve(front, self._most, settings.idle_timeout)
             return
-        self._site = site = BoundedSite(front, means.reactor, _MOST, settings.idle_timeout, self._full)
+        self._site = site = BoundedSite(front, means.reactor, self._most, settings.idle_timeout, self._full)
         self.listenings = tuple(Listening(each, site, means.reactor, site.make_room, means.observing) for each in self._listen)
 
     def _full(self, full: bool) -> None:
