@@ -14,10 +14,11 @@ from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 from tests.hosting import hosted, upload
-from tests.inprocess import Running, Start
+from tests.inprocess import JSON, Running, Start
 from tests.support.browser import BROWSER, Page
 from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.logins import basic
 from tests.support.wheels import wheel
 from tests.support.wire import Reply
 
@@ -56,13 +57,18 @@ class Browser(Struct, frozen=True):
         return {"Cookie": self.cookie} if self.cookie else {}
 
 
-def hidden(page: Page, action: str) -> dict[str, str]:
-    """The hidden fields of the form of *action*."""
-    fields = [
+def hidden_pairs(page: Page) -> list[tuple[str, str]]:
+    """The hidden fields of all forms on *page*."""
+    return [
         (each.attributes["name"], each.attributes["value"])
         for each in page.all("input")
         if each.attributes.get("type") == "hidden"
     ]
+
+
+def hidden(page: Page, action: str) -> dict[str, str]:
+    """The hidden fields of the form of *action*."""
+    fields = hidden_pairs(page)
     start = fields.index(("action", action))
     return dict(fields[start : start + 5])
 
@@ -175,6 +181,76 @@ async def test_administrators_have_buttons_and_each_leaves_a_line_in_the_audit_l
     done = [(each, "done") for each in ("refresh", "pin", "unpin", "purge", "yank")]
     assert found == [*done, ("yank", "failed"), ("unyank", "done")]
     assert lines[[each["action"] for each in lines].index("yank")]["what"] == "which=1.0 reason=loses <data>"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access: AccessSettings, tmp_path: Path) -> None:
+    indexes = (hosted("corp"), hosted("stage", default=False), hosted("vault", default=False))
+    grants = (
+        GrantSettings(role="admin", principals=("user:alice",), indexes=("corp", "stage")),
+        GrantSettings(role="reader", principals=("user:bob",), indexes=("corp",)),
+        GrantSettings(role="maintainer", principals=("user:bob",), indexes=("corp",)),
+    )
+    proxy = await serve(indexes=indexes, access=access, grants=grants)
+    anybody = Browser(proxy)
+    newer = wheel("corp-lib", "2.0")
+    for each in (LIB, newer):
+        assert await upload(proxy.service.receiving["corp"], each, by="user:bob") is Uploaded.NEW
+    alice, bob = await anybody.login("alice"), await anybody.login("bob")
+    lib = "/-/project/corp/corp-lib"
+    page = await alice.get(lib)
+    assert [each.text for each in page.all("option")] == ["stage"]  # not vault, where she may not upload
+    # Who maintains it may upload nowhere else.
+    assert "promote" not in [each.attributes.get("value") for each in (await bob.get(lib)).all("input")]
+
+    async def asked(reply: Reply, *files: str) -> dict[str, str]:
+        assert reply.status == 200, reply
+        page = Page(reply, "/-/act")
+        assert list(page.faults()) == []
+        assert [each.text.split()[0] for each in page.all("li")] == list(files)
+        assert page.links["Cancel"] == lib
+        return dict(hidden_pairs(page))
+
+    # Promote: seen first, then done.
+    fields = await asked(await alice.press(lib, "promote", version="1.0", target="stage"), LIB.filename)
+    assert (await proxy.get("/index/stage/simple/corp-lib/", Accept=JSON, Authorization=basic("alice", "alice!"))).status == 404
+    assert (await alice.send("/-/act", {**fields, "target": "vault"})).status == 404
+    assert (await alice.send("/-/act", {**fields, "target": "nowhere"})).status == 404
+    assert (await alice.send("/-/act", {**fields, "token": "0" * 64})).status == 400
+    assert (await bob.send("/-/act", {**fields, "token": hidden(await bob.get(lib), "delete")["token"]})).status == 404
+    reply = await alice.send("/-/act", fields)
+    assert (reply.status, reply.headers["location"]) == (303, "project/stage/corp-lib?done=promote"), reply
+    page = await alice.get("/-/project/stage/corp-lib?done=promote")
+    assert "promoted to this index" in page.text
+    assert LIB.filename in page.text
+    assert (await alice.send("/-/act", fields)).status == 400  # all of it is there now
+    assert (await alice.press(lib, "promote", target="stage")).status == 400  # no version
+
+    # Delete: what was confirmed, and nothing else.
+    fields = await asked(await bob.press(lib, "delete"), LIB.filename, newer.filename)
+    late = wheel("corp-lib", "3.0")
+    assert await upload(proxy.service.receiving["corp"], late, by="user:bob") is Uploaded.NEW
+    reply = await bob.send("/-/act", fields)
+    assert b"Meanwhile, the files have changed." in reply.body
+    await asked(reply, LIB.filename, newer.filename, late.filename)
+    reply = await bob.press(lib, "delete", which="1.0")
+    reply = await bob.send("/-/act", await asked(reply, LIB.filename))
+    assert (reply.status, reply.headers["location"]) == (303, "project/corp/corp-lib?done=delete")
+    page = await bob.get(f"{lib}?done=delete")
+    assert "The files were deleted." in page.text
+    assert LIB.filename not in page.text
+    assert (await bob.press(lib, "delete", which="1.0")).status == 404
+    fields = await asked(await bob.press(lib, "delete"), newer.filename, late.filename)
+    reply = await bob.send("/-/act", fields)
+    assert (reply.status, b"has no files of corp-lib any more" in reply.body) == (200, True)
+    await proxy.stop()
+    lines = [json.loads(each) for each in (tmp_path / "data" / "audit.jsonl").read_text().splitlines()]
+    found = [(each["who"], each["action"], each.get("what")) for each in lines if each["action"] in ("promote", "delete")]
+    assert found == [
+        ("user:alice", "promote", "version=1.0 target=stage"),
+        ("user:bob", "delete", "which=1.0"),
+        ("user:bob", "delete", None),
+    ]
 
 
 @pytest_twisted.ensureDeferred

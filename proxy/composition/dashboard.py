@@ -16,11 +16,12 @@ from proxy.interfaces import IClaims, Operation
 from proxy.settings import ServerSettings
 from proxy.statistics.book import StatisticsBook
 from proxy.upstream.pool.upstream import UpstreamState
-from proxy.web.dashboard.actions import ProjectActions
+from proxy.web.changing import Changes
 from proxy.web.dashboard.assets import Assets
 from proxy.web.dashboard.gathering import StateGatherer
 from proxy.web.dashboard.home import Dashboard
 from proxy.web.dashboard.logins import BrowserLogins
+from proxy.web.dashboard.performing import ProjectActions
 from proxy.web.dashboard.projects import ProjectPages
 from proxy.web.dashboard.sessions import BrowserSessions
 from proxy.web.dashboard.shell import Shell
@@ -46,8 +47,12 @@ def build_dashboard(
     space: Callable[[], SpaceState],
     administration: Administration,
     sessions: BrowserSessions,
+    changes: Changes,
 ) -> Dashboard:
-    """The dashboard over *indexes*, as *door* admits to them; its buttons work on what *administration* works on."""
+    """The dashboard over *indexes*, as *door* admits to them; its buttons work on what *administration* works on.
+
+    *changes* tells who may promote to which index.
+    """
 
     def upstreams() -> list[tuple[str, UpstreamState]]:
         return [(name, state) for name, each in indexes.proxied.items() for state in each.upstreams.states()]
@@ -76,6 +81,7 @@ def build_dashboard(
         **Hosting(parts).operations,
     }
     hosted = frozenset(name for name, each in parts.items() if each.hosted is not None)
+    logins = BrowserLogins(door, sessions, shell)
     return Dashboard(
         viewers,
         gatherer,
@@ -84,8 +90,8 @@ def build_dashboard(
         assets,
         None if apart else overview,
         ProjectPages(indexes.repositories, cached, claims, means.work, means.reactor, apart=apart),
-        BrowserLogins(door, sessions, shell),
-        ProjectActions(viewers, door, sessions, indexes.repositories, hosted, operations),
+        logins,
+        ProjectActions(viewers, door, sessions, indexes.repositories, hosted, operations, changes, shell, logins),
         door,
         indexes.repositories,
         indexes.default,

@@ -297,18 +297,20 @@ def build_serving(
 
         return LocalStats(statistics, means.work, means.clock)
 
-    def changes() -> Mapping[str, Operation]:
+    def operations() -> Mapping[str, Operation]:
         from proxy.administration.hosting import Hosting
 
         return Hosting(indexes.parts).operations
 
+    changes = Changes(door, indexes.repositories, _hosted(indexes), Late(operations))
     pages = Late(overview)
 
     def dashboard() -> Dashboard:
         from proxy.composition.dashboard import build_dashboard
 
+        made = administration()
         return build_dashboard(
-            server, indexes, caches, claims, means, health, door, pages(), statistics, space, administration(), sessions
+            server, indexes, caches, claims, means, health, door, pages(), statistics, space, made, sessions, changes
         )
 
     shown = Late(dashboard) if server.dashboard else None
@@ -322,7 +324,7 @@ def build_serving(
         Late(browsing),
         Late(flat_pages),
         uploads,
-        Changes(door, indexes.repositories, _hosted(indexes), Late(changes)),
+        changes,
         lists,
         Exchanging(exchange, _taking_uploads(settings, indexes), indexes.default),
         Late(local_stats),

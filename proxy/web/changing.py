@@ -104,7 +104,7 @@ class Changes:
         read = await _read(ask, CHANGES[operation])
         by = ask.by(admitted.principal)
         if isinstance(read, _Promote):
-            await self._permit_target(by, project, read.target)
+            await self.permit_target(by, project, read.target)
         asked: dict[str, object] = msgspec.structs.asdict(read)
         arguments = {"source" if isinstance(read, _Promote) else "index": repository.name, "project": project, **asked}
         what = " ".join(f"{key}={value}" for key, value in asked.items() if isinstance(value, str)) or None
@@ -112,7 +112,7 @@ class Changes:
         headers = [("Content-Type", _JSON), ("Cache-Control", "no-store")]
         return Answer(200, headers, msgspec.json.encode(result) + b"\n")
 
-    async def _permit_target(self, ask: Ask, project: str, target: str) -> Principal:
+    async def permit_target(self, ask: Ask, project: str, target: str) -> Principal:
         """Raises NotFound for an index that who sends *ask* may not upload to, as for one that does not exist."""
         nothing = NotFound(f"there is no hosted index {target[:SHOWN]!r} that you may upload {project} to")
         if target not in self._hosted:

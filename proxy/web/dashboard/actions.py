@@ -1,28 +1,34 @@
-"""The buttons on the page of a project, for those who have the right to what they do; each leaves a line in the audit log."""
+"""What the buttons on the page of a project do: the right that each needs, its form, and what has to be confirmed.  Pure."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+from msgspec import Struct
 from twisted.web.template import Tag, tags
 
 from proxy.access.roles import Permission
-from proxy.core.audited import AuditOutcome
-from proxy.errors import BadRequest, NotFound, ProxyError
-from proxy.interfaces import IRepository, Operation
-from proxy.mechanism.flight import uninterrupted
-from proxy.names import is_project_name, normalize
-from proxy.web.answers import Answer, Ask
-from proxy.web.dashboard.forms import fields_of
-from proxy.web.dashboard.logins import see_other
-from proxy.web.dashboard.sessions import BrowserSessions
-from proxy.web.dashboard.viewers import Viewer, Viewers
-from proxy.web.door import Door, Question
-from proxy.web.routes import SHOWN
+from proxy.core.amounts import counted, size
+from proxy.errors import BadRequest
+from proxy.web.dashboard.markup import element
+from proxy.web.hypertext import hyperlink
+
+#: Files that are listed before something is done with them.
+_LISTED = 100
 
 
-class _Action(NamedTuple):
+class FormField(NamedTuple):
+    """A field of a form: its *name* is that of an argument."""
+
+    name: str
+    label: str
+    required: bool = True
+
+
+class ButtonAction(NamedTuple):
     """What a button does: the *permission* that it needs, whether on *hosted* indexes alone or on others, and its words."""
 
     permission: Permission
@@ -30,120 +36,137 @@ class _Action(NamedTuple):
     #: What it is called on the page, and what is said when it is done.
     label: str
     done: str
-    #: Whether one version has to be named, or may be; ``None``: it is for the project as a whole.
-    version: bool | None = None
-    reason: bool = False
+    fields: tuple[FormField, ...] = ()
+    #: What is asked before it is done, ``None``: it can be undone; and what that is called, with the number of files.
+    asked: str | None = None
 
 
-_ACTIONS: Mapping[str, _Action] = {
-    "refresh": _Action(Permission.ADMINISTER, False, "Refresh from upstream", "The page was requested from upstream."),
-    "pin": _Action(Permission.ADMINISTER, False, "Pin", "What is cached is pinned: it is never evicted.", False),
-    "unpin": _Action(Permission.ADMINISTER, False, "Unpin", "It is no longer pinned.", False),
-    "purge": _Action(Permission.ADMINISTER, False, "Purge from the cache", "It was removed from the cache.", False),
-    "yank": _Action(Permission.MAINTAIN, True, "Yank", "The version is yanked.", True, True),
-    "unyank": _Action(Permission.MAINTAIN, True, "Unyank", "The version is no longer yanked.", True),
+_VERSION, _ANY = FormField("which", "Version or file"), FormField("which", "Version or file (empty: all)", required=False)
+_REASON, _RELEASE, _TARGET = FormField("reason", "Reason (optional)", required=False), FormField("version", "Version"), "target"
+
+ACTIONS: Mapping[str, ButtonAction] = {
+    "refresh": ButtonAction(Permission.ADMINISTER, False, "Refresh from upstream", "The page was requested from upstream."),
+    "pin": ButtonAction(Permission.ADMINISTER, False, "Pin", "What is cached is pinned: it is never evicted.", (_ANY,)),
+    "unpin": ButtonAction(Permission.ADMINISTER, False, "Unpin", "It is no longer pinned.", (_ANY,)),
+    "purge": ButtonAction(Permission.ADMINISTER, False, "Purge from the cache", "It was removed from the cache.", (_ANY,)),
+    "yank": ButtonAction(Permission.MAINTAIN, True, "Yank", "The version is yanked.", (_VERSION, _REASON)),
+    "unyank": ButtonAction(Permission.MAINTAIN, True, "Unyank", "The version is no longer yanked.", (_VERSION,)),
+    "promote": ButtonAction(
+        Permission.MAINTAIN,
+        True,
+        "Promote",
+        "The version was promoted to this index.",
+        (_RELEASE, FormField(_TARGET, "To the index")),
+        "These files are added to the index {target}. They stay in {index} too.",
+    ),
+    "delete": ButtonAction(
+        Permission.MAINTAIN,
+        True,
+        "Delete",
+        "The files were deleted.",
+        (_ANY,),
+        "These files are deleted from the index {index}, and builds that need them fail from then on. Yank them instead if "
+        "new builds alone should not use them.",
+    ),
 }
 
 
-class ProjectActions:
-    """Performs *operations* on projects of *repositories*, of which those in *hosted* have files of their own.
+class Chosen(Struct, frozen=True):
+    """The *action* called *name*, on *project* (normalised) of *index*, from the page of it in the index *shown*."""
 
-    *viewers* tell who may; *door* is asked once more, and records what was done.
-    """
+    name: str
+    action: ButtonAction
+    index: str
+    project: str
+    shown: str
 
-    def __init__(
-        self,
-        viewers: Viewers,
-        door: Door,
-        sessions: BrowserSessions,
-        repositories: Mapping[str, IRepository],
-        hosted: frozenset[str],
-        operations: Mapping[str, Operation],
-    ) -> None:
-        self._viewers = viewers
-        self._door = door
-        self._sessions = sessions
-        self._repositories = repositories
-        self._hosted = hosted
-        self._operations = operations
+    @property
+    def page(self) -> str:
+        """The page that it was chosen on, from ``/-/act``."""
+        return f"project/{self.shown}/{self.project}"
 
-    def buttons(self, viewer: Viewer, ask: Ask, repository: IRepository, project: str) -> list[Tag]:
-        """Forms for what *viewer*, who sends *ask*, may do with *project* (normalised) of *repository*; and what was done."""
-        done = _ACTIONS.get(ask.query.removeprefix("done="))
-        found: list[Tag] = [] if done is None else [tags.p(done.done, class_="good", role="status")]
-        token = self._sessions.form_token(ask, viewer.principal)
-        for index in repository.owners(project):
-            forms = [
-                _form(name, each, index, repository.name, project, token)
-                for name, each in _ACTIONS.items()
-                if each.hosted is (index in self._hosted)
-                and self._viewers.may(viewer.principal, each.permission, index, project)
-            ]
-            if forms:
-                found.append(tags.details(tags.summary(f"Change {project} in {index}"), *forms))
+    def arguments(self, fields: Mapping[str, str]) -> dict[str, str]:
+        """What the operation is called with.  Raises BadRequest."""
+        found = {"source" if self.name == "promote" else "index": self.index, "project": self.project}
+        for each in self.action.fields:
+            value = fields.get(each.name, "").strip()
+            if value:
+                found[each.name] = value
+            elif each.required:
+                raise BadRequest(f"{self.action.label}: {each.label.lower()} is missing: go back, and fill in the field")
         return found
 
-    async def perform(self, ask: Ask) -> Answer:
-        """Answer *ask*, which sends one of the forms.  Raises ProxyError."""
-        fields = await fields_of(ask)
-        viewer, ask = await self._viewers.of(ask)
-        name, index, project = (fields.get(each, "") for each in ("action", "index", "project"))
-        action, repository = _ACTIONS.get(name), self._repositories.get(index)
-        if action is None or repository is None or not is_project_name(project) or action.hosted is not (index in self._hosted):
-            raise BadRequest(f"{ask.path[:SHOWN]}: the form names no action, index or project that there is")
-        admitted = await self._door.admit(ask, Question(action.permission, repository, normalize(project)))
-        if not self._sessions.is_ours(fields.get("token", ""), ask, viewer.principal):
-            raise BadRequest("the form is of another login: go back, reload the page, and try again")
-        shown = fields.get("shown", "")
-        if shown not in self._repositories:
-            raise NotFound("the form names no index that there is")
-        arguments = _arguments(action, index, normalize(project), fields)
-        await self._performed(ask.by(admitted.principal), name, arguments)
-        return see_other(f"project/{shown}/{normalize(project)}?done={name}")
+    def form(self, token: str, targets: Sequence[str]) -> Tag:
+        """The form on the page; *token* is the viewer's, *targets* are the indexes that they may promote to."""
+        return tags.form(
+            *self._hidden(token),
+            *(_input(f"{self.name}-{self.index}-{each.name}", each, targets) for each in self.action.fields),
+            tags.button(self.action.label, type="submit"),
+            method="post",
+            action="../../act",
+            class_="row",
+        )
 
-    async def _performed(self, ask: Ask, name: str, arguments: Mapping[str, str]) -> None:
-        outcome = AuditOutcome.FAILED
-        what = " ".join(f"{key}={value}" for key, value in arguments.items() if key in ("which", "reason")) or None
-        try:
-            # Who leaves does not interrupt what is half done.
-            await uninterrupted(self._perform(name, arguments))
-            outcome = AuditOutcome.DONE
-        except ProxyError:
-            raise
-        finally:
-            self._door.note(ask, name, outcome, index=arguments["index"], project=arguments["project"], what=what)
+    def confirmation(self, found: object, arguments: Mapping[str, str], token: str, *, changed: bool) -> list[Tag]:
+        """What is shown before it is done to what was *found*; *changed*: that is something else than was confirmed."""
+        files = outcome_of(found).new
+        named = {**arguments, "index": self.index}
+        told = [tags.p("Meanwhile, the files have changed.", class_="bad", role="alert")] if changed else []
+        left = len(files) - _LISTED
+        fields = [*self._hidden(token), *(_hidden(each, arguments.get(each, "")) for each in ("which", "version", "target"))]
+        return [
+            *told,
+            tags.p((self.action.asked or "").format_map(named)),
+            tags.ul([tags.li(each.filename, " ", tags.span(size(each.size), class_="dim")) for each in files[:_LISTED]]),
+            *([tags.p(f"And {counted(left, 'other file')}.")] if left > 0 else []),
+            tags.form(
+                *fields,
+                _hidden("confirmed", confirmed_by(found)),
+                tags.button(f"{self.action.label} {counted(len(files), 'file')}", type="submit", class_="danger"),
+                tags.span(hyperlink(self.page, "Cancel")),
+                method="post",
+                action="act",
+                class_="row",
+            ),
+        ]
 
-    async def _perform(self, name: str, arguments: Mapping[str, str]) -> object:
-        return await self._operations[name](lambda said: None, **arguments)
-
-
-def _arguments(action: _Action, index: str, project: str, fields: Mapping[str, str]) -> dict[str, str]:
-    """What the operation is called with.  Raises BadRequest."""
-    found = {"index": index, "project": project}
-    which, reason = fields.get("which", "").strip(), fields.get("reason", "").strip()
-    if action.version is not None and which:
-        found["which"] = which
-    elif action.version:
-        raise BadRequest("name a version or a file")
-    if action.reason and reason:
-        found["reason"] = reason
-    return found
+    def _hidden(self, token: str) -> list[Tag]:
+        values = {"action": self.name, "index": self.index, "project": self.project, "shown": self.shown, "token": token}
+        return [_hidden(name, value) for name, value in values.items()]
 
 
-def _form(name: str, action: _Action, index: str, shown: str, project: str, token: str) -> Tag:
-    hidden = {"action": name, "index": index, "project": project, "shown": shown, "token": token}
-    inputs = [tags.input(type="hidden", name=key, value=value) for key, value in hidden.items()]
-    fields: Sequence[Tag] = ()
-    if action.version is not None:
-        label = "Version or file" if action.version else "Version or file (empty: all)"
-        fields = [_text(f"{name}-{index}-which", "which", label, required=action.version)]
-    if action.reason:
-        fields = [*fields, _text(f"{name}-{index}-reason", "reason", "Reason (optional)", required=False)]
-    return tags.form(
-        *inputs, *fields, tags.button(action.label, type="submit"), method="post", action="../../act", class_="row"
-    )
+class NamedFile(Struct, frozen=True):
+    """A file that something is done with."""
+
+    filename: str
+    size: int
 
 
-def _text(id_: str, name: str, label: str, *, required: bool) -> Tag:
-    needed = {"required": "required"} if required else {}
-    return tags.div(tags.label(label, for_=id_), tags.input(id=id_, name=name, type="text", maxlength="300", **needed))
+class ActionOutcome(Struct, frozen=True):
+    """What an operation did to files, or would do to *new* ones; *held*: why they are not served there yet."""
+
+    new: list[NamedFile]
+    held: str | None = None
+
+
+def outcome_of(found: object) -> ActionOutcome:
+    """What the operation says that answered *found*."""
+    return msgspec.convert({"new": found} if isinstance(found, list) else found, ActionOutcome)
+
+
+def confirmed_by(found: object) -> str:
+    """What confirms that something is done to *found* and nothing else."""
+    return hashlib.sha256(msgspec.json.encode(found)).hexdigest()
+
+
+def _hidden(name: str, value: str) -> Tag:
+    return tags.input(type="hidden", name=name, value=value)
+
+
+def _input(id_: str, field: FormField, targets: Sequence[str]) -> Tag:
+    needed = {"required": "required"} if field.required else {}
+    if field.name == _TARGET:
+        inside = Tag("select")(*(element("option", each) for each in targets), id=id_, name=field.name, **needed)
+    else:
+        inside = tags.input(id=id_, name=field.name, type="text", maxlength="300", **needed)
+    return tags.div(tags.label(field.label, for_=id_), inside)

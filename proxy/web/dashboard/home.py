@@ -17,12 +17,12 @@ from proxy.interfaces import IOffload, IRepository
 from proxy.names import is_project_name, normalize
 from proxy.web.answers import Answer, Ask
 from proxy.web.browsing import search_form
-from proxy.web.dashboard.actions import ProjectActions
 from proxy.web.dashboard.assets import Assets
 from proxy.web.dashboard.gathering import StateGatherer
 from proxy.web.dashboard.logins import BrowserLogins
 from proxy.web.dashboard.markup import element
 from proxy.web.dashboard.parts import parts
+from proxy.web.dashboard.performing import ProjectActions
 from proxy.web.dashboard.projects import ProjectPages
 from proxy.web.dashboard.shell import Frame, Shell
 from proxy.web.dashboard.streams import EventStreams
