@@ -24,6 +24,11 @@ ON_NEWEST = habits floors names ranges freshness policy wheels sdists completene
     simple_render simple_projects heads hot lanes channel connection routes bounded flight offload evidence spool spool_states stores versioned ledger \
     twisted_internals service_pages service_files
 
+# axe-core, which looks for what keeps people from using the dashboard: a script from the registry of npm.
+AXE ?= build/axe/node_modules/axe-core/axe.min.js
+AXE_VERSION = 4.14.1
+export AXE
+
 .PHONY: run test suite suite-on-newest test-clients drills lint types docs bench system-packages clean
 
 run: $(VENV)/installed
@@ -92,6 +97,14 @@ system-packages: $(BIN)/python
 	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; \
 	    else false; fi; \
 	} || echo "promtool is not here and could not be installed (Debian: apt install prometheus): what needs it is skipped"
+	@command -v chromium >/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	    else false; fi; \
+	} || echo "chromium is not here and could not be installed (Debian: apt install chromium): the tests in a browser are skipped"
+	@test -e $(AXE) || { command -v npm >/dev/null && \
+	    npm install --silent --no-fund --no-audit --ignore-scripts --prefix build/axe axe-core@$(AXE_VERSION); \
+	} || echo "axe-core is not at $(AXE) and could not be installed (npm): nothing looks for what keeps people from using the dashboard"
 	@$(BIN)/python -c "import ldap" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ldap]' || \
 	    echo "python-ldap could not be built: what needs it is skipped"
 
