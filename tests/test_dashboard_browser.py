@@ -17,6 +17,7 @@ from tests.hosting import hosted, upload
 from tests.inprocess import Running, Start
 from tests.support.chromium import CHROMIUM, Chromium
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.faults import Fault
 from tests.support.process import ROOT
 from tests.support.wheels import wheel
 
@@ -35,10 +36,17 @@ AXE = Path(os.environ.get("AXE") or ROOT / "build/axe/node_modules/axe-core/axe.
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     opened = Chromium(tmp_path_factory.mktemp("chromium"))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def browser(opened: Chromium) -> Chromium:
+    """A browser that has not complained of anything yet."""
+    opened.complaints.clear()
+    return opened
 
 
 async def started(upstream: FakeUpstream, run: Start, tmp_path: Path) -> Running:
@@ -137,6 +145,43 @@ async def test_it_is_live_and_its_buttons_work(upstream: FakeUpstream, run: Star
     await deferToThread(browser.call, "Emulation.setScriptExecutionDisabled", value=False)
     await deferToThread(browser.click, "footer button")
     assert "Log in" in await deferToThread(text_of, browser, "footer")
+    assert browser.complaints == []
+    await deferToThread(browser.open, "about:blank")
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_that_others_write_acts_on_a_page(
+    upstream: FakeUpstream, run: Start, browser: Chromium, tmp_path: Path
+) -> None:
+    hostile = "</title></script><script>hacked = 1</script><img src=x onerror='hacked = 1'><svg onload='hacked = 1'>"
+    proxy = await started(upstream, run, tmp_path)
+    upstream.add_file("six", SIX.filename, SIX.data, yanked=hostile)
+    upstream.content.project("six").keys["project-status"] = {"status": "archived", "reason": hostile}
+    described = wheel("evil", "1.0", description=f"{hostile}\n\n.. raw:: html\n\n   {hostile}\n")
+    assert await upload(proxy.service.receiving["corp"], described, by="user:alice") is Uploaded.NEW
+    assert (await proxy.get("/simple/six/", Accept="*/*", User_Agent=f"pip/{hostile}")).status == 200
+    upstream.script("GET */failing/", Fault(status=500, reason=hostile, body=hostile.encode()))
+    assert (await proxy.get("/simple/failing/", User_Agent=hostile)).status == 503
+    pages = ["/", "/-/search?q=%3Cscript%3Ehacked=1%3C/script%3E", "/-/project/pypi/six", "/-/project/corp/evil", "/-/setup"]
+    pages += ["/-/project/corp/evil?done=%3Cscript%3E", "/-/project/pypi/six?done=purge%22onload=hacked=1", "/-/login"]
+
+    def look() -> None:
+        browser.open(f"{proxy.base}/")
+        log_in(browser)
+        for path in pages:
+            browser.open(f"{proxy.base}{path}")
+            assert browser.run("typeof hacked") == "undefined", path
+            foreign = "document.querySelectorAll('main script, main img, main svg[onload], main [onerror], main iframe').length"
+            assert browser.run(foreign) == 0, path
+        browser.open(f"{proxy.base}/")
+        browser.until("document.querySelector('#live').textContent === 'This page is kept up to date.'")
+        browser.until("document.querySelector('#problems').textContent.includes('failing')")
+        assert browser.run("typeof hacked") == "undefined"
+        browser.open(f"{proxy.base}/-/project/pypi/six")
+        assert hostile in text_of(browser)
+        browser.click("footer button")
+
+    await deferToThread(look)
     assert browser.complaints == []
     await deferToThread(browser.open, "about:blank")
 

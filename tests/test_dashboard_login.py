@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 import pytest_twisted
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
@@ -18,6 +20,7 @@ from tests.inprocess import JSON, Running, Start
 from tests.support.browser import BROWSER, Page
 from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.faults import Fault
 from tests.support.logins import basic
 from tests.support.wheels import wheel
 from tests.support.wire import Reply
@@ -148,6 +151,56 @@ async def test_a_page_that_is_kept_live_does_not_outlive_its_login(
     assert not staying.body.endswith(b"\r\n0\r\n\r\n")
     for each in (leaving, staying):
         await each.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_of_a_restricted_proxy_index_are_nowhere_but_for_its_readers_also_after_a_reload(
+    upstream: FakeUpstream, run: Start, access: AccessSettings
+) -> None:
+    big, seen = wheel("acme-secret", "1.0", size=300_000), wheel("acme-seen", "1.0")
+    for each in (big, seen):
+        upstream.add_file(each.project, each.filename, each.data)
+    reader = GrantSettings(role="reader", principals=("user:alice",))
+    proxy = await run(upstream, access=access, grants=(reader,))
+    anybody = Browser(proxy)
+    alice, bob = await anybody.login("alice"), await anybody.login("bob")
+    credential = {"Accept": JSON, "Authorization": basic("alice", "alice!")}
+    page = (await proxy.get("/simple/acme-secret/", **credential)).json
+    (link,) = [f"/simple/acme-secret/{each['url']}" for each in page["files"]]
+    upstream.script(f"GET */{big.filename}", Fault(stall_after=100_000), times=1)
+    upstream.script("GET */acme-failing/", Fault(status=500))
+    downloading = await proxy.connect(link.replace("simple/acme-secret/../../", ""), **credential)
+    await downloading.got_body(50_000)
+    assert (await proxy.get("/simple/acme-failing/", **credential)).status == 503
+    places = ("/", "/-/search?q=acme", "/-/project/pypi/acme-secret", "/-/project/pypi/acme-nowhere")
+
+    async def told(browser: Browser) -> str:
+        """All that *browser* is told, in pages and on the stream."""
+        cookies = {"Cookie": browser.cookie} if browser.cookie else {}
+        bodies = [(await proxy.get(each, **BROWSER, **cookies)).body for each in places]
+        stream = await proxy.connect("/-/events", **cookies)
+        await stream.until(lambda: stream.body.count(b"event: part") >= 7 and stream.body.endswith(b"\n\n\r\n"))
+        await stream.close()
+        return b"".join([*bodies, stream.body]).decode().replace("/-/project/pypi/acme-", "").replace("q=acme", "")
+
+    def names(text: str) -> set[str]:
+        return set(re.findall(r"acme[-_](?:secret|failing)", text))
+
+    assert names(await told(alice)) == {"acme-secret", "acme_secret", "acme-failing"}
+    for browser in (anybody, bob):
+        found = await told(browser)
+        assert names(found) == set()
+        assert "1 other download in progress" in found
+    # Once somebody else is the reader, what was open ends, and shows nothing more.
+    before = await proxy.connect("/-/events", Cookie=alice.cookie)
+    await before.until(lambda: b"acme-secret" in before.body)
+    other = replace(reader, principals=("user:bob",))
+    proxy.service.succeed(replace(proxy.service.settings, grants=(other,)))
+    await before.until(lambda: before.body.endswith(b"\r\n0\r\n\r\n"))
+    assert names(await told(alice)) == set()
+    assert "acme-failing" in names(await told(bob))
+    await before.close()
+    await downloading.close()
 
 
 @pytest_twisted.ensureDeferred
