@@ -178,7 +178,7 @@ http {{
 
 
 #: Asks the port and trusts the authority it is given.  Prints what a client that knows HTTP/2 gets to speak, a legacy document,
-#: the status and range of a part of a file, and the status of the operators' path for this host and for another one.
+#: the status and range of a part of a file, and the status of operators' paths for this host and for another one.
 _ASK = """import http.client, socket, ssl, sys, urllib.parse
 context = ssl.create_default_context(cafile=sys.argv[2])
 port = int(sys.argv[1])
@@ -201,7 +201,8 @@ print(part.status, part.headers["Content-Range"])
 forged = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
 ask("/simple/forged/", source="127.0.0.3", **forged)
 print(ask("/-/live", **forged)[0].status)
-print(ask("/-/live", source="127.0.0.2")[0].status)"""
+paths = ("live", "ready", "metrics", "./metrics", "login", "search")
+print(*(ask(f"/-/{path}", source="127.0.0.2")[0].status for path in paths))"""
 
 
 def free_port() -> int:
@@ -253,7 +254,7 @@ async def test_through_nginx_pip_and_uv_install_over_https(
         assert version == "h2"
         assert f"https://127.0.0.1:{port}/packages/app/" in document
         assert part == "206 bytes 100-199/" + str(len(made.data))
-        assert (inside, outside) == ("200", "403")
+        assert (inside, outside) == ("200", "403 403 403 403 200 200")  # the dashboard is for everybody
         assert proxy.process is not None
         await proxy.process.until(lambda: "/simple/forged/" in proxy.log, 60.0)  # access lines are written many at a time
         (forged,) = [line for line in proxy.log.splitlines() if "/simple/forged/" in line and " 404 " in line]

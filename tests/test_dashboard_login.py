@@ -11,6 +11,7 @@ import pytest
 import pytest_twisted
 from msgspec import Struct
 from msgspec.structs import replace
+from twisted.logger import LogEvent
 
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
@@ -346,10 +347,19 @@ async def test_nothing_is_changed_by_who_may_not_and_by_no_page_of_another_site(
 @pytest.mark.parametrize("trusted", [(), ("127.0.0.1",)])
 @pytest_twisted.ensureDeferred
 async def test_over_https_the_cookie_is_sent_over_https_alone(
-    upstream: FakeUpstream, run: Start, access: AccessSettings, trusted: tuple[str, ...]
+    upstream: FakeUpstream, run: Start, access: AccessSettings, logged: list[LogEvent], trusted: tuple[str, ...]
 ) -> None:
+    def complaints() -> int:
+        return len([each for each in logged if "sends no X-Forwarded-Proto" in each.get("log_format", "")])
+
     proxy = await run(upstream, access=access, trusted_proxies=trusted)
     sent = {"user": "alice", "password": "alice!"}
     reply = await Browser(proxy).send("/-/login", sent, X_Forwarded_Proto="https", X_Forwarded_For="192.0.2.1")
     said = reply.headers["set-cookie"]
     assert (said.startswith("__Host-pypiproxy="), said.endswith("; Secure")) == (bool(trusted), bool(trusted))
+    assert complaints() == 0
+    # A trusted proxy that does not say so is reported, once.
+    for _ in range(2):
+        reply = await Browser(proxy).send("/-/login", sent, X_Forwarded_For="192.0.2.1")
+        assert not reply.headers["set-cookie"].endswith("; Secure")
+    assert complaints() == len(trusted)

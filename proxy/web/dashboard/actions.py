@@ -117,7 +117,7 @@ class Chosen(Struct, frozen=True):
         return [
             *told,
             tags.p((self.action.asked or "").format_map(named)),
-            tags.ul([tags.li(each.filename, " ", tags.span(size(each.size), class_="dim")) for each in files[:_LISTED]]),
+            tags.ul([tags.li(each.filename, " ", tags.span(size(each.size), class_="amount")) for each in files[:_LISTED]]),
             *([tags.p(f"And {counted(left, 'other file')}.")] if left > 0 else []),
             tags.form(
                 *fields,
@@ -126,7 +126,7 @@ class Chosen(Struct, frozen=True):
                 tags.span(hyperlink(self.page, "Cancel")),
                 method="post",
                 action="act",
-                class_="row",
+                class_="choice",
             ),
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+from twisted.logger import Logger
 from twisted.web.template import Tag, tags
 
 from proxy.errors import LoginRequired
@@ -19,7 +20,10 @@ from proxy.web.hypertext import hyperlink
 class BrowserLogins:
     """Begins and ends *sessions* of those whom *door* knows; its pages are made by *shell*."""
 
+    log = Logger()
+
     def __init__(self, door: Door, sessions: BrowserSessions, shell: Shell) -> None:
+        self._told = False
         self._door = door
         self._sessions = sessions
         self._shell = shell
@@ -47,7 +51,18 @@ class BrowserLogins:
             principal = await self._door.login(ask, credential)
         except LoginRequired:
             return await self.page("The user name, the password or the token is wrong, or no longer valid.", user[:100])
+        self._look_at_scheme(ask)
         return see_other("../", ("Set-Cookie", self._sessions.begin(principal, credential, ask)))
+
+    def _look_at_scheme(self, ask: Ask) -> None:
+        """Log, once, if the proxy that passes *ask* on does not say whether it came over https."""
+        if self._told or ask.secure or not ask.caller.vouched_for or ask.header("x-forwarded-proto") is not None:
+            return
+        self._told = True
+        self.log.warn(
+            "a browser has logged in through one of server.trusted_proxies, which sends no X-Forwarded-Proto: the cookie is "
+            "set without Secure, as over http; have that proxy send the header (conf/nginx and conf/haproxy do)"
+        )
 
     async def end(self, ask: Ask) -> Answer:
         """Answer *ask*, which wants to be logged out: that harms nobody, so it needs no token.  Raises BadRequest."""
