@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from proxy.core.cache_status import CacheStatus, collapsed
+from proxy.core.events import Answered
 from proxy.errors import NotFound
 from proxy.web.answers import Answer, Ask
+from proxy.web.responding import PIECE
 from tests.test_hot import PATIENCE, Farm, bodies, request
 
 PAGE = "/hot/page/"
@@ -131,6 +135,76 @@ def test_who_leaves_while_waiting_is_not_answered_and_the_others_are() -> None:
     herd.let_go()
     assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 2
     assert (silent.value(), herd.site.front.in_progress) == (b"", 0)
+
+
+def test_each_who_follows_has_an_id_of_its_own_and_is_counted_with_the_time_that_it_took() -> None:
+    herd = Herd()
+    clients = herd.clients(2)
+    herd.clock.advance(1.5)
+    clients += herd.clients(1, alike=True)
+    herd.clock.advance(1.0)
+    herd.let_go()
+    ids = {re.findall(rb"X-Request-ID: (\S+)\r\n", client.value())[0] for client in clients}
+    assert len(ids) == 3
+    counted = [each for each in herd.recorder.events if isinstance(each, Answered)]
+    assert sorted((each.seconds, each.first_byte, each.size, each.word) for each in counted) == [
+        (1.0, 1.0, len(PAGE) + 2, "collapsed"),
+        (2.5, 2.5, len(PAGE) + 2, "collapsed"),
+        (2.5, 2.5, len(PAGE) + 2, "miss"),
+    ]
+    assert herd.site.front.in_progress == 0
+
+
+class Long(Herd):
+    """A farm whose answers do not fit into one write."""
+
+    def answer(self, ask: Ask) -> Answer:
+        answer = super().answer(ask)
+        assert isinstance(answer.body, bytes)
+        return Answer(200, answer.headers, b"%b%b" % (answer.body, b"." * PIECE), word=answer.word)
+
+
+def test_what_does_not_fit_into_one_write_is_sent_whole_to_all() -> None:
+    herd = Long()
+    clients = herd.clients(3)
+    herd.let_go()
+    assert herd.routed == [PAGE]
+    assert [client.value().count(b".....") for client in clients] == [clients[0].value().count(b".....")] * 3
+    assert [client.value().partition(b"\r\n\r\n")[2] for client in clients] == [b"<%b>%b" % (PAGE.encode(), b"." * PIECE)] * 3
+
+
+def test_who_waits_when_the_service_stops_is_answered_and_told_that_the_connection_ends() -> None:
+    herd = Herd()
+    clients = herd.clients(3, alike=True)
+    herd.site.wind_down()
+    quiet = herd.site.front.quiet()
+    assert not quiet.called
+    herd.let_go()
+    assert [b"\r\nConnection: close\r\n" in client.value() for client in clients] == [True] * 3
+    assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 3
+    assert (quiet.called, [client.disconnecting for client in clients]) == (True, [True] * 3)
+
+
+class Broken(StringTransport):
+    """A transport that takes nothing."""
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("nothing can be written here")
+
+
+def test_when_one_cannot_be_answered_the_others_are() -> None:
+    herd = Herd()
+    herd.clients(1, alike=True)
+    broken, transport = herd.site.buildProtocol(None), Broken()
+    assert broken is not None
+    broken.makeConnection(transport)
+    broken.dataReceived(request(PAGE, "User-Agent: client 0"))
+    [last] = herd.clients(1, alike=True)
+    with capturedLogs() as logged:
+        herd.let_go()
+    assert bodies(last) == [PAGE.encode()]
+    assert (transport.disconnected, herd.site.front.in_progress) == (True, 0)
+    assert [str(each["log_failure"].value) for each in logged if "log_failure" in each] == ["nothing can be written here"]
 
 
 class Failing(Herd):

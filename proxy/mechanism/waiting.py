@@ -2,7 +2,7 @@
 
 Theory of operation.  What answers a request is told of it by the context variable :data:`waiting`, and says so where it waits
 for upstream (``with waiting.get(): await …``).  What many requests share is no request: it runs with :data:`UNCOUNTED`.  A
-request that gets the answer to another one waits while that one does (:meth:`WaitingRequest.behind`).
+request that gets the answer to another one waits while that one does (:meth:`WaitingRequest.follow`).
 
 Each request counts once, whether it is the only one that waits for a page or one of a hundred: what it takes is a connection.
 Upstream is asked once for all of them, and its own limits bound that.  Who has an older answer at hand does not count: it waits
@@ -11,8 +11,7 @@ for a moment only.  :mod:`proxy.core.shedding` decides who gives way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 
@@ -141,7 +140,7 @@ class WaitingRequest:
         self.shed = False
         self._room = room
         self._depth = 0
-        self._follows = False
+        self._follows: WaitingRequest | None = None
         self._ended = False
         self._give_up: Callable[[], object] | None = None
         self._followers: dict[WaitingRequest, None] = {}
@@ -182,20 +181,24 @@ class WaitingRequest:
         if self._depth == 0:
             self._room.leave(self)
 
-    @contextmanager
-    def behind(self, leader: WaitingRequest) -> Iterator[None]:
-        """A context in which it waits while *leader* does."""
+    def follow(self, leader: WaitingRequest) -> None:
+        """Wait while *leader* does, until :meth:`unfollow`.  Raises LoadShed when it gives way; it follows nobody then."""
         leader.followed_by(self)
-        self._follows = True
-        try:
-            if leader.waits:
+        self._follows = leader
+        if leader.waits:
+            try:
                 self.__enter__()
-            yield
-        finally:
-            self._follows = False
+            except LoadShed:
+                self.unfollow()
+                raise
+
+    def unfollow(self) -> None:
+        """Wait no more."""
+        leader, self._follows = self._follows, None
+        if leader is not None:
             leader.left_by(self)
-            if self._depth:
-                self.__exit__(None, None, None)
+        if self._depth:
+            self.__exit__(None, None, None)
 
     # -- told by the room, and by those whose answer is the same
 
@@ -205,7 +208,7 @@ class WaitingRequest:
 
     def give_up(self) -> None:
         """Stop waiting, if it still does."""
-        if self._give_up is not None and not self._ended and (self._depth or self._follows):
+        if self._give_up is not None and not self._ended and (self._depth or self._follows is not None):
             self._give_up()
 
     def followed_by(self, follower: WaitingRequest) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from OpenSSL.SSL import Error as TlsError
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -31,7 +30,7 @@ from proxy.web.deadlines import Deadline
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
 from proxy.web.incoming import Incoming, TlsSpoken
-from proxy.web.responding import PIECE, Response
+from proxy.web.responding import PIECE, Cancellable, Response
 from proxy.web.transports import is_plain_socket, send_now, undelivered
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Channel(Protocol):
         self._held = Incoming()
         #: The answer under way, what ends when it is cancelled, and the body of its request.
         self._response: Response | None = None
-        self._work: Deferred[None] | None = None
+        self._work: Cancellable | None = None
         self._body: RequestBody | None = None
         self._closes = False
         self._deadline = Deadline(site.clock, self._overdue)
@@ -161,12 +160,15 @@ class Channel(Protocol):
         if state is _IDLE and not self._held and self.site.as_before:
             front = self.site.front
             self._caller = caller = front.callers.of(data, self._connected)
-            if (found := front.hot.seen(data, caller)) is not None:
+            leader = front.sharing.seen(data)
+            if (leader is None or leader.known) and (found := front.hot.seen(data, caller)) is not None:
                 self._send(*found, data)
                 return
-            if (leader := front.sharing.seen(data)) is not None:
-                secure, head = ISSLTransport.providedBy(self.transport), leader.head
-                self._begin(head, lambda response: front.follow(leader, head, caller, response, secure=secure))
+            if leader is not None:
+                self._closes = leader.closes
+                self._happened(ConnectionEvent.ASKED)
+                secure = ISSLTransport.providedBy(self.transport)
+                front.followers.follow(leader, leader.head, caller, self, secure=secure)
                 return
         if state in table.DISCARDING:
             if state is ConnectionState.LINGERING and self.site.clock.seconds() < self._lingers_until:
@@ -224,19 +226,15 @@ class Channel(Protocol):
             return
         if found is None:
             self._body = RequestBody(head, self._held, self, self.site.clock) if head.has_body else None
-            secure, body = ISSLTransport.providedBy(self.transport), self._body
-            self._begin(head, lambda response: front.serve(head, caller, response, secure=secure, body=body))
+            self._asked(head)
+            front.serve(head, caller, self, secure=ISSLTransport.providedBy(self.transport), body=self._body)
         else:
             self._send(*found, raw)
 
-    def _begin(self, head: RequestHead, answer: Callable[[Response], Deferred[None]]) -> None:
-        """Let *answer* give a response to the request *head*, which takes more than one write."""
+    def _asked(self, head: RequestHead) -> None:
+        """The request *head* has come, which takes more than one write to answer."""
         self._closes = head.closes
         self._happened(ConnectionEvent.ASKED)
-        self._response = response = self.site.front.response(head, self._caller, self)
-        work = answer(response)
-        if self._response is response:  # it is not complete yet
-            self._work = work
 
     def _refuse(self, error: ProxyError, head: RequestHead | None = None) -> None:
         """Answer *error* and end the connection.  Without a *head* nobody knows who asks."""
@@ -251,8 +249,9 @@ class Channel(Protocol):
         """Answer the request of *agent* with the head *raw* with *hit*."""
         body = hit.body
         if body is None or len(body) > PIECE:
-            head, secure = heads.read(raw), ISSLTransport.providedBy(self.transport)
-            self._begin(head, lambda response: self.site.front.repeat(hit, head, self._caller, response, secure=secure))
+            head = heads.read(raw)
+            self._asked(head)
+            self.site.front.repeat(hit, head, self._caller, self, secure=ISSLTransport.providedBy(self.transport))
             return
         self.write(hit.head + body)
         self._happened(_ANSWERED)
@@ -269,12 +268,25 @@ class Channel(Protocol):
         """Whether the transport wants no more bytes at present."""
         return self.state is ConnectionState.BLOCKED
 
-    def must_end(self, response: Response) -> bool:
-        """Whether the connection ends with *response*: the client wants it, its body is not read, or the service stops."""
+    def wait(self, work: Cancellable) -> None:
+        """The answer to the present request is waited for, until *work* is cancelled: when the client leaves."""
+        self._work = work
+
+    def begin(self, response: Response, work: Callable[[], Cancellable]) -> None:
+        """The answer to the present request is *response*, which *work* begins."""
+        self._response, self._work = response, None
+        begun = work()
+        if self._response is response:  # it is not complete yet
+            self._work = begun
+
+    def must_end(self) -> bool:
+        """Whether the connection ends with the present answer: the client wants it, the body of its request is not read, or
+        the service stops.
+        """
         return self._closes or self.site.stopping or (self._body is not None and not self._body.over)
 
-    def completed(self, response: Response, *, last: bool) -> None:
-        """The last byte of *response* has been handed over; *last*: the client was told that the connection ends."""
+    def completed(self, *, last: bool) -> None:
+        """The last byte of the answer has been handed over; *last*: the client was told that the connection ends."""
         self._held.skip_empty_lines()
         unread = bool(self._held) or (self._body is not None and not self._body.over)
         self._response = self._work = self._body = None

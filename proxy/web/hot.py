@@ -242,9 +242,17 @@ class HotRequests:
         hit = self._answer(known, _credential(head), caller)
         return None if hit is None else (hit, agent)
 
-    def lets_in(self, route: Route, head: RequestHead, caller: Caller) -> bool:
-        """Whether *caller*, who sends *head*, may have the answer at *route*, as far as that is known without waiting."""
-        return self._door.lets_in(self._door.question(route, "GET"), _credential(head), caller)
+    def knows(self, meant: Meaning) -> bool:
+        """Whether a request that means *meant* is remembered."""
+        return self._by_meaning.get(meant) is not None
+
+    def question(self, route: Route) -> Question | None:
+        """What a GET at *route* asks of the door."""
+        return self._door.question(route, "GET")
+
+    def lets_in(self, question: Question | None, head: RequestHead, caller: Caller) -> bool:
+        """Whether *caller*, who sends *head*, may have the answer to *question*, as far as that is known without waiting."""
+        return self._door.lets_in(question, _credential(head), caller)
 
     def _learn(self, head: RequestHead, known: _Known) -> str:
         bare = _bare(head)

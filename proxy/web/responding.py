@@ -6,6 +6,7 @@ no other timeout.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -41,19 +42,34 @@ class Outlet(Displaced, Protocol):
     def abort(self) -> None:
         """Close at once."""
 
-    def must_end(self, response: Response) -> bool:
-        """Whether the connection ends with *response*."""
+    def must_end(self) -> bool:
+        """Whether the connection ends with the present answer."""
 
     def write(self, data: bytes) -> None:
         """Hand *data* to the transport."""
 
-    def completed(self, response: Response, *, last: bool) -> None:
-        """The last byte of *response* has been handed over; *last*: the client was told that the connection ends."""
+    def completed(self, *, last: bool) -> None:
+        """The last byte of the answer has been handed over; *last*: the client was told that the connection ends."""
+
+    def wait(self, work: Cancellable) -> None:
+        """The answer to the present request is waited for, until *work* is cancelled: when the client leaves."""
+
+    def begin(self, response: Response, work: Callable[[], Cancellable]) -> None:
+        """The answer is *response*, which *work* begins."""
+
+
+class Cancellable(Protocol):
+    """What is done for a client, and ends when it leaves."""
+
+    def cancel(self) -> object: ...
 
 
 @implementer(IConsumer)
 class Response:
-    """The answer to the request *request_id*.  *path* is for the log; *minor* is the client's version, ``1.``\\ *minor*."""
+    """The answer to the request *request_id*.  *path* is for the log; *minor* is the client's version, ``1.``\\ *minor*.
+
+    The request came when it was *began*, now if that is ``None``.
+    """
 
     def __init__(
         self,
@@ -66,6 +82,7 @@ class Response:
         to_head: bool,
         minor: int,
         patience: Patience,
+        began: float | None = None,
     ) -> None:
         #: The connection, ``None`` once it is lost.
         self.channel: Outlet | None = outlet
@@ -82,7 +99,7 @@ class Response:
         #: Whether nothing more is sent: the client has left, or its connection is aborted.
         self._aborted = False
         self.request_id = request_id
-        self.began = reactor.seconds()
+        self.began = reactor.seconds() if began is None else began
         #: When the first byte was sent, in seconds after the request; ``None``: none was.
         self.first_byte: float | None = None
         self.status = 0
@@ -105,7 +122,7 @@ class Response:
         bodiless = self._to_head or answer.status in BODILESS
         unsized = not bodiless and answer.length is None
         self._chunked = unsized and self._minor > 0
-        last = channel.must_end(self) or answer.closes or (unsized and not self._chunked)
+        last = channel.must_end() or answer.closes or (unsized and not self._chunked)
         try:
             if encoded is not None and not (self._chunked or last):
                 head = encoded
@@ -134,7 +151,7 @@ class Response:
         if self._is_there():
             if self._chunked:
                 channel.write(b"0\r\n\r\n")
-            channel.completed(self, last=last)
+            channel.completed(last=last)
         else:
             self.cut_off = True
 

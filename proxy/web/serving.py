@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,14 +30,15 @@ from proxy.web.answers import Answer, Ask, printable
 from proxy.web.bodies import RequestBody
 from proxy.web.callers import Caller, Callers, is_from_here
 from proxy.web.encoding import encoded_head, with_request_id
+from proxy.web.following import Followers
 from proxy.web.heads import RequestHead
-from proxy.web.hot import Hit, HotRequests
+from proxy.web.hot import Hit, HotRequests, Meaning
 from proxy.web.patience import Patience
 from proxy.web.problems import problem
 from proxy.web.responding import Outlet, Response
 from proxy.web.responses import About, Responses, logged
 from proxy.web.routes import Route, UrlSpace
-from proxy.web.sharing import Leader, Sharing
+from proxy.web.sharing import Follower, Sharing
 from proxy.web.subjects import subject_of
 from proxy.web.visitors import wants_html
 
@@ -90,7 +91,8 @@ class Front:
         self._recorder = recorder
         self._ids = ids or RequestIds()
         self.responses = Responses(recorder, visits, self._ids, access_log=access_log)
-        self.sharing = Sharing(via)
+        self.followers = Followers(hot, self._room, reactor, self.responses, self._ids, self)
+        self.sharing = Sharing(via, hot, self.followers)
 
     @property
     def in_progress(self) -> int:
@@ -103,9 +105,55 @@ class Front:
 
     # -- the long way to an answer: a route
 
-    def response(self, head: RequestHead, caller: Caller, outlet: Outlet) -> Response:
-        """What will answer *head*, which *caller* sends, on *outlet*."""
-        return Response(
+    def _leads(self, head: RequestHead) -> Route:
+        path, _, _ = head.target.partition(b"?")
+        return self._space.route(path, printable(path))
+
+    def serve(self, head: RequestHead, caller: Caller, outlet: Outlet, *, secure: bool, body: RequestBody | None) -> None:
+        """Answer *head*, which has come just now, on *outlet*, which ends the work if its client leaves."""
+        name = None if body is not None else self.sharing.name(head)
+        leader = self.sharing.leader(name)
+        if leader is not None:
+            self.followers.follow(leader, head, caller, outlet, secure=secure)
+            return
+        deadline, route = self._deadline(self.reactor.seconds()), self._leads(head)
+        place = route.place._replace(route=RouteLabel.UPLOAD) if head.method == b"POST" else route.place
+        stated = head.get(b"authorization") is not None
+        if name is not None and stated and not self.hot.lets_in(self.hot.question(route), head, caller):
+            name = None  # a wrong credential is answered late, and nobody waits for that but who sent it
+
+        def work(response: Response) -> Routine[None]:
+            ask = asked(head, caller, route, response.request_id, deadline, secure=secure, body=body)
+            return self._respond(ask, response, name)
+
+        self.responses.begin()
+        self._begin(work, head, About(place, subject_of(route)), caller, outlet)
+
+    def _deadline(self, began: float) -> float:
+        """When a request that came when it was *began* has to be answered."""
+        return began + self.patience.answer_within
+
+    def repeat(self, hit: Hit, head: RequestHead, caller: Caller, outlet: Outlet, *, secure: bool) -> None:
+        """Answer *head* with *hit*, which is too large for one write; if it cannot be given any more, as :meth:`serve`."""
+        answer = hit.answer.to_one()
+        if answer is None:
+            self.serve(head, caller, outlet, secure=secure, body=None)
+            return
+        self.responses.begin()
+        about = About(hit.event.place, hit.subject)
+        self._begin(lambda response: response.send(answer, self._via, hit.head), head, about, caller, outlet)
+
+    def _begin(
+        self,
+        work: Callable[[Response], Routine[None]],
+        head: RequestHead,
+        about: About,
+        caller: Caller,
+        outlet: Outlet,
+        began: float | None = None,
+    ) -> None:
+        """Have *work* answer *head*, which came when it was *began* (``None``: now) and is counted already, on *outlet*."""
+        response = Response(
             outlet,
             self.reactor,
             self._offload,
@@ -114,98 +162,49 @@ class Front:
             to_head=head.method == b"HEAD",
             minor=head.minor,
             patience=self.patience,
+            began=began,
         )
 
-    def _leads(self, head: RequestHead) -> Route:
-        path, _, _ = head.target.partition(b"?")
-        return self._space.route(path, printable(path))
+        def begun() -> Deferred[None]:
+            context = copy_context()
+            context.run(current_request_id.set, response.request_id)
+            working = context.run(Deferred.fromCoroutine, work(response))
+            working.addErrback(self._failed, response)
+            working.addBoth(self._ended, head, about, caller, response)
+            return working
 
-    def serve(
-        self, head: RequestHead, caller: Caller, response: Response, *, secure: bool, body: RequestBody | None
-    ) -> Deferred[None]:
-        """Answer *head*, which has come just now, with *response*.
+        outlet.begin(response, begun)
 
-        Whoever cancels what is returned, because the client has left, cancels the route.
-        """
-        name = None if body is not None else self.sharing.name(head)
-        leader = self.sharing.leader(name)
-        if leader is not None:
-            return self.follow(leader, head, caller, response, secure=secure)
-        ask = self._asked(head, caller, response, self._deadline(), secure=secure, body=body)
-        if name is not None and ask.header("authorization") is not None and not self.hot.lets_in(ask.route, head, caller):
-            name = None  # a wrong credential is answered late, and nobody waits for that but who sent it
-        place = ask.route.place._replace(route=RouteLabel.UPLOAD) if head.method == b"POST" else ask.route.place
-        about = About(place, subject_of(ask.route))
-        return self._begin(self._respond(ask, response, name), head, about, caller, response)
+    # -- the long way of those who have waited for the answer to another request
 
-    def _asked(
-        self,
-        head: RequestHead,
-        caller: Caller,
-        response: Response,
-        deadline: float,
-        *,
-        secure: bool,
-        body: RequestBody | None = None,
-    ) -> Ask:
-        return asked(head, caller, self._leads(head), response.request_id, deadline, secure=secure, body=body)
+    def answer_alone(self, follower: Follower) -> None:
+        """Answer *follower* by a route of its own."""
+        self._go_on_with(follower, lambda response: self._respond(self._asked(follower, response), response))
 
-    def follow(self, leader: Leader, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
-        """Answer *head*, which asks the same as *leader*, if *caller* may have that answer; else as :meth:`serve`."""
-        following = self._followed(leader, head, caller, self._deadline(), response, secure=secure)
-        return self._begin(following, head, About(leader.route.place, subject_of(leader.route)), caller, response)
+    def answer_with(self, follower: Follower, answer: Answer, encoded: bytes) -> None:
+        """Answer *follower* with *answer*, whose head on a connection that goes on is *encoded*."""
+        self._go_on_with(follower, lambda response: response.send(answer, self._via, encoded))
 
-    def _deadline(self) -> float:
-        """When a request that has come just now has to be answered."""
-        return self.reactor.seconds() + self.patience.answer_within
+    def answer_refused(self, follower: Follower, why: LoadShed) -> None:
+        """Answer *follower* that it has to give way."""
+        self._go_on_with(follower, lambda response: response.send(self._told(self._asked(follower, response), why), self._via))
 
-    async def _followed(
-        self, leader: Leader, head: RequestHead, caller: Caller, deadline: float, response: Response, *, secure: bool
-    ) -> None:
-        """Answer *head* as *leader* is answered; if that is not for others, by a route."""
-        request = self._room.request(caller.address)
-        try:
-            with request.behind(leader.request):
-                waiter = leader.wait()
-                request.on_shed(waiter.cancel)
-                told = await waiter
-        except (CancelledError, LoadShed):
-            if response.channel is None:
-                return  # the client has left
-            ask = self._asked(head, caller, response, deadline, secure=secure)
-            await response.send(self._told(ask, request.refusal()), self._via)
-            return
-        answer = told.answer.to_one() if told is not None and self.hot.lets_in(leader.route, head, caller) else None
-        if told is None or answer is None:
-            await self._respond(self._asked(head, caller, response, deadline, secure=secure), response)
-        else:
-            await response.send(answer, self._via, told.head)
+    def _go_on_with(self, follower: Follower, work: Callable[[Response], Routine[None]]) -> None:
+        self._begin(work, follower.head, follower.leader.about, follower.caller, follower.outlet, follower.began)
 
-    def repeat(self, hit: Hit, head: RequestHead, caller: Caller, response: Response, *, secure: bool) -> Deferred[None]:
-        """Answer *head* with *hit*, which is too large for one write; if it cannot be given any more, as :meth:`serve`."""
-        answer = hit.answer.to_one()
-        if answer is None:
-            return self.serve(head, caller, response, secure=secure, body=None)
-        sent = response.send(answer, self._via, hit.head)
-        return self._begin(sent, head, About(hit.event.place, hit.subject), caller, response)
+    def _asked(self, follower: Follower, response: Response) -> Ask:
+        head, deadline = follower.head, self._deadline(follower.began)
+        route, secure = self._leads(head), follower.secure
+        return asked(head, follower.caller, route, response.request_id, deadline, secure=secure, body=None)
 
-    def _begin(
-        self, work: Routine[None], head: RequestHead, about: About, caller: Caller, response: Response
-    ) -> Deferred[None]:
-        self.responses.begin()
-        context = copy_context()
-        context.run(current_request_id.set, response.request_id)
-        begun = context.run(Deferred.fromCoroutine, work)
-        begun.addErrback(self._failed, response)
-        begun.addBoth(self._ended, head, about, caller, response)
-        return begun
+    # -- routes
 
     def _failed(self, failure: Failure, response: Response) -> None:
         """Nobody knows how far *response* has come, so nothing may follow it."""
         _errors.failure("a response failed", failure, request_id=response.request_id)
         response.abort()
 
-    async def _respond(self, ask: Ask, response: Response, name: Hashable | None = None) -> None:
+    async def _respond(self, ask: Ask, response: Response, name: Meaning | None = None) -> None:
         """Answer *ask* by its route; those whose requests are called *name* too may follow."""
         request = self._room.request(ask.caller.address)
         try:

@@ -5,52 +5,97 @@ requests that :func:`proxy.web.hot.meaning` understands all of: two of the same 
 on.
 
 They may differ in who sends them.  The door admits each of them by itself, once the answer is there: see
-:meth:`proxy.web.serving.Front.follow`.
+:mod:`proxy.web.following`, which has what becomes of those who wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred
 
 from proxy.core.cache_status import collapsed
-from proxy.mechanism.waiters import Waiters
 from proxy.mechanism.waiting import WaitingRequest
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody
+from proxy.web.callers import Caller
+from proxy.web.door import Question
 from proxy.web.encoding import Encoded, encoded_head
 from proxy.web.heads import RequestHead
-from proxy.web.hot import meaning
-from proxy.web.routes import Route
+from proxy.web.hot import HotRequests, Meaning, meaning
+from proxy.web.responding import Outlet
+from proxy.web.responses import About
+from proxy.web.subjects import subject_of
 
 #: What the targets of files and of what is beside them have in them; those of pages end with a slash.
 _OF_FILES = (b"/files/", b"/packages/")
 
 
-class Leader(Struct, frozen=True):
-    """The request *head* that goes the long way, to *route*; who waits gets its answer, or ``None`` if it is not for others.
+class FollowerListener(Protocol):
+    """Where requests wait for the answers to others (:class:`proxy.web.following.Followers`)."""
 
-    *request* is that request among those that wait for upstream.
+    def left(self, follower: Follower) -> None:
+        """The client of *follower* has left."""
+
+    def gives_way(self, follower: Follower) -> None:
+        """*follower* waits no more, because too much does."""
+
+    def answered(self, leader: Leader, answer: Encoded | None) -> None:
+        """All who follow *leader* get *answer*; ``None``: each of them needs its own."""
+
+
+class Leader(Struct, frozen=True, eq=False):
+    """The request *head* that goes the long way, to whatever *about* says; who follows gets its answer.
+
+    *request* is that request among those that wait for upstream.  *question* is what the door is asked of each who follows.
+    *known*: the hot table knows the request.  *closes*: the connection ends with the answer.
     """
 
     head: RequestHead
-    route: Route
+    about: About
+    question: Question | None
     request: WaitingRequest
-    followers: Waiters[Encoded | None]
+    known: bool
+    closes: bool
+    followers: dict[Follower, None]
 
-    def wait(self) -> Deferred[Encoded | None]:
-        """Fires when the answer is known."""
-        return self.followers.wait()
+
+class Follower(Struct, frozen=True, eq=False):
+    """The request *head* of *caller* on *outlet*, which came when it was *began* and waits for the answer of *leader*.
+
+    All there is of it: neither a response nor a coroutine.  *secure*: it came over TLS.
+    """
+
+    following: FollowerListener
+    leader: Leader
+    head: RequestHead
+    caller: Caller
+    outlet: Outlet
+    request: WaitingRequest
+    began: float
+    secure: bool
+
+    def cancel(self) -> None:
+        """Its client has left."""
+        self.following.left(self)
+
+    def give_way(self) -> None:
+        """Wait no more, because too much does."""
+        self.following.gives_way(self)
 
 
 class Sharing:
-    """The requests under way that others may follow, by what they ask.  *via* goes into each ``Via``."""
+    """The requests under way that others may follow, by what they ask.  *via* goes into each ``Via``.
 
-    def __init__(self, via: str) -> None:
+    *hot* is asked what is known, and *following* told the answers.
+    """
+
+    def __init__(self, via: str, hot: HotRequests, following: FollowerListener) -> None:
         self._via = via
-        self._leaders: dict[Hashable, Leader] = {}
+        self._hot = hot
+        self._following = following
+        self._leaders: dict[Meaning, Leader] = {}
         #: The same, by their bytes: those of one farm's agents are the same, and need not be parsed.
         self._by_bytes: dict[bytes, Leader] = {}
 
@@ -69,18 +114,18 @@ class Sharing:
         return self._by_bytes.get(raw) if self._by_bytes else None
 
     @staticmethod
-    def name(head: RequestHead) -> Hashable | None:
+    def name(head: RequestHead) -> Meaning | None:
         """What requests have in common that get one answer; ``None`` for one that gets its own."""
         target = head.target
         return meaning(head) if target.endswith(b"/") or any(each in target for each in _OF_FILES) else None
 
-    def leader(self, name: Hashable | None) -> Leader | None:
+    def leader(self, name: Meaning | None) -> Leader | None:
         """Whom a request called *name* follows, if anybody."""
         return None if name is None else self._leaders.get(name)
 
     async def leading(
         self,
-        name: Hashable | None,
+        name: Meaning | None,
         ask: Ask,
         request: WaitingRequest,
         route: Callable[[Ask, WaitingRequest], Awaitable[Answer]],
@@ -91,15 +136,17 @@ class Sharing:
         """
         if name is None or name in self._leaders:
             return await route(ask, request)
-        leader = self._leaders[name] = Leader(ask.head, ask.route, request, Waiters())
-        same = ask.head.raw
-        self._by_bytes[same] = leader
+        head, same = ask.head, ask.head.raw
+        about, question = About(ask.route.place, subject_of(ask.route)), self._hot.question(ask.route)
+        leader = Leader(head, about, question, request, self._hot.knows(name), head.closes, {})
+        self._leaders[name] = self._by_bytes[same] = leader
         answer: Answer | None = None
         try:
             answer = await route(ask, request)
         finally:
             del self._leaders[name], self._by_bytes[same]
-            leader.followers.wake(_for_others(answer, self._via) if len(leader.followers) else None)
+            if leader.followers:
+                self._following.answered(leader, _for_others(answer, self._via))
         return answer
 
 
