@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import fields
 
 from proxy.config import CommandLine, default_data_dir, load, quantities
+from proxy.config.effective import effective_tables
 from proxy.errors import ConfigError
 from proxy.settings import (
     AccessSettings,
@@ -330,6 +331,51 @@ def test_the_example_file_has_every_key_and_only_such_that_exist(tmp_path: Path)
     assert set(values["ci"]) == {each.name for each in fields(CiSettings)} - {"issuers", "rules"} | {"issuer", "rule"}
     assert set(values["ci"]["issuer"]["github"]) == {each.name for each in fields(IssuerSettings)} - {"name", "token"}
     assert set(values["ci"]["rule"][0]) == {each.name for each in fields(CiRule)}
+
+
+def test_the_effective_configuration_has_every_key() -> None:
+    """What it lacks is compared by nobody: ``config diff`` and a reload would never report that it has changed."""
+    settings = Settings(
+        server=ServerSettings(data_dir=Path("/srv/data")),
+        upstreams=(UpstreamSettings(name="pypi", url="https://up.example/", password="p", password_file=Path("/p")),),
+        indexes=(
+            IndexSettings(name="pypi", upstreams=("pypi",)),
+            IndexSettings(name="own", kind="hosted", hosted=HostedSettings()),
+            IndexSettings(name="all", kind="group", group=GroupSettings(members=("own", "pypi"))),
+        ),
+        warm=WarmSettings(),
+        access=AccessSettings(
+            ldap=LdapSettings(url="ldaps://ldap.example", group_base="dc=example"),
+            reverse_proxy=ReverseProxySettings(user_header="X-User"),
+        ),
+        grants=(GrantSettings(role="reader", principals=("anonymous",)),),
+        ci=CiSettings(
+            issuers=(IssuerSettings(name="github", url="https://ci.example"),),
+            rules=(CiRule(name="job", issuer="github", claims=(), role="reader"),),
+        ),
+    )
+    shown = [(heading.strip("[]"), {key for key, _ in lines}) for heading, lines, _ in effective_tables(settings)]
+
+    def keys(of: type, *apart: str) -> set[str]:
+        return {each.name for each in fields(of)} - set(apart)
+
+    every_index = {"name", "kind", "default"}
+    assert shown == [
+        ("server", keys(ServerSettings)),
+        # A secret is shown as the name of its file; the last three are no keys of the table.
+        ('upstream."pypi"', keys(UpstreamSettings, "password", "token", "netrc", "name", "of_command_line", "other_table")),
+        ("index", keys(IndexSettings, "limits", "hosted", "group") | keys(PageLimits)),
+        ("index", every_index | keys(HostedSettings)),
+        ("index", every_index | keys(GroupSettings)),
+        ("warm", keys(WarmSettings)),
+        ("access", keys(AccessSettings, "groups", "ldap", "reverse_proxy")),
+        ("access.ldap", keys(LdapSettings, "bind_password")),
+        ("access.reverse_proxy", keys(ReverseProxySettings)),
+        ("grant", keys(GrantSettings)),
+        ("ci", keys(CiSettings, "issuers", "rules")),
+        ('ci.issuer."github"', keys(IssuerSettings, "name", "token")),
+        ("ci.rule", keys(CiRule)),
+    ]
 
 
 # -- what is kept ready -------------------------------------------------------------------------------------------------------
