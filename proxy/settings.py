@@ -143,8 +143,13 @@ class IndexSettings(Struct, frozen=True, kw_only=True):
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The indexes that it consists of, if it is a group."""
+        """The indexes that it consists of; empty: it is made of no others, and rights count on itself."""
         return () if self.group is None else self.group.members
+
+    @property
+    def merge(self) -> tuple[str, ...]:
+        """The projects (normalised) whose files come from every one of its members that has some."""
+        return () if self.group is None else self.group.merge
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -324,11 +329,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     ci: CiSettings | None = None
 
     def leaves(self, index: str) -> tuple[str, ...]:
-        """The indexes that *index* consists of, groups among them replaced by their members: itself if it is no group.
+        """The indexes that *index* consists of, those among them that have members replaced by these; itself if it has none.
 
         Each comes once, where it comes first.
         """
         (found,) = [each for each in self.indexes if each.name == index]
-        if found.group is None:
+        if not found.members:
             return (index,)
         return tuple(dict.fromkeys(leaf for member in found.members for leaf in self.leaves(member)))

@@ -53,8 +53,8 @@ def write_index(
 
 def _course(directory: OpenDirectory, index: IndexSettings, hosted: tuple[str, ...]) -> Callable[[str], Course]:
     """What decides where each project of *index* comes from."""
-    if index.group is None:
+    if not index.members:
         alone = Course((index.name,))
         return lambda project: alone
     proxies = tuple(each for each in directory.settings.leaves(index.name) if each not in hosted)
-    return Membership(index.name, hosted, proxies, frozenset(index.group.merge), directory.claims).course
+    return Membership(index.name, hosted, proxies, frozenset(index.merge), directory.claims).course

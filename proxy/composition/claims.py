@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def _groups(settings: Settings) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """The leaves of each group, and the names that it unites."""
+    """The leaves of each index that consists of others, and the names that it unites."""
     for each in settings.indexes:
-        if each.group is not None:
-            yield settings.leaves(each.name), each.group.merge
+        if each.members:
+            yield settings.leaves(each.name), each.merge
 
 
 def hosted_names(settings: Settings) -> frozenset[str]:

@@ -32,12 +32,11 @@ class GroupKind:
         for name, member in members.items():
             for leaf, parts in member.leaves or ((name, member.parts),):
                 leaves.setdefault(leaf, parts)
-        merge = frozenset(index.group.merge) if index.group is not None else frozenset()
         membership = Membership(
             index.name,
             tuple(name for name in leaves if name in self._hosted),
             tuple(name for name in leaves if name not in self._hosted),
-            merge,
+            frozenset(index.merge),
             self._claims,
         )
         projects = GroupList(index.name, self._storage.lists(index.name, self._means.work), self._means.work, self._means.clock)

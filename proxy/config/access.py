@@ -92,8 +92,8 @@ def wrong_grants(
     jobs: Collection[str],
 ) -> list[str]:
     """What *grants* name that there is not; *jobs* are the names of the rules for CI jobs."""
-    granted = {index.name: index for index in indexes if index.kind != "group"}
-    of_groups = {index.name: index for index in indexes if index.kind == "group"}
+    granted = {index.name: index for index in indexes if not index.members}
+    of_groups = {index.name: index for index in indexes if index.members}
     mistakes = []
     for number, grant in enumerate(grants):
         key = f"{source}: grant[{number}]"

@@ -187,7 +187,7 @@ _UNDER_WAY = "requests and downloads under way are finished, new ones are answer
 
 def _removed(index: IndexSettings, data_dir: Path) -> str:
     name = index.name
-    if index.kind == "group":
+    if index.members:
         return f"index {name} is removed: its members keep their files and claims; {_UNDER_WAY}"
     if index.kind == "hosted":
         return (
@@ -203,7 +203,7 @@ def _removed(index: IndexSettings, data_dir: Path) -> str:
 def _renamed(index: IndexSettings, new: str, data_dir: Path) -> str:
     old = index.name
     words = f"index {old} is now called {new}, which is another index: {_UNDER_WAY} at the old name; "
-    if index.kind == "group":
+    if index.members:
         return f"{words}its members keep their files and claims"
     if index.kind == "hosted":
         own = index.hosted is not None and index.hosted.path is None

@@ -94,7 +94,7 @@ def _rule(table: ConfigTable) -> CiRule:
 def wrong_rules(source: str, ci: CiSettings, indexes: Sequence[IndexSettings]) -> list[str]:
     """What the rules of *ci* name that there is not, and whom they forget to name."""
     issuers = {each.name: each for each in ci.issuers}
-    granted = sorted(index.name for index in indexes if index.kind != "group")
+    granted = sorted(index.name for index in indexes if not index.members)
     mistakes, first = [], dict[str, int]()
     for number, rule in enumerate(ci.rules):
         key = f"{source}: ci.rule[{number}]"

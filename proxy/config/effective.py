@@ -157,9 +157,9 @@ def _index(index: IndexSettings) -> _Keys:
     yield "kind", index.kind
     if index.hosted is not None:
         yield from _hosted(index.hosted)
-    elif index.group is not None:
-        yield "members", index.group.members
-        yield "merge", index.group.merge or None
+    elif index.members:
+        yield "members", index.members
+        yield "merge", index.merge or None
     else:
         yield from _proxied(index)
     yield "default", index.default

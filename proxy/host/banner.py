@@ -54,8 +54,8 @@ def _sources(index: IndexSettings, addresses: Mapping[str, str]) -> str:
     """What *index* is served from; *addresses* are the URLs of upstreams by name."""
     if index.hosted is not None:
         return "its own files"
-    if index.group is not None:
-        return ", ".join(index.group.members)
+    if index.members:
+        return ", ".join(index.members)
     if index.offline:
         return "what is stored alone: it is offline"
     return ", ".join(f"{name} <{addresses[name]}>" for name in index.upstreams)
