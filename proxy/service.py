@@ -17,8 +17,8 @@ from twisted.logger import Logger
 
 from proxy.access.principals import WARM
 from proxy.access.rights import Rights
-from proxy.administration.evaluating import Evaluating
 from proxy.administration.parts import IndexParts, Observed, Proxied
+from proxy.administration.statistics import Evaluating
 from proxy.composition.caches import sweep
 from proxy.composition.commands import Commands, build_commands
 from proxy.composition.exposed import tell_exposed

@@ -17,7 +17,7 @@ from proxy.access.roles import Role, Scope
 from proxy.accounts.accounts import Accounts
 from proxy.accounts.tokens import Tokens
 from proxy.accounts.users import UsersFile
-from proxy.administration.accounting import Accounting
+from proxy.administration.accounts import Accounting
 from proxy.core.audited import Audited
 from proxy.errors import RightsUnknown
 from proxy.interfaces import IAuditLog, IDirectory

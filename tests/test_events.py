@@ -34,7 +34,7 @@ from proxy.core.events import (
     UpstreamResult,
 )
 from proxy.interfaces import IRecorder
-from proxy.statistics.addresses import MOST
+from proxy.statistics.address_labels import MOST
 from proxy.statistics.definitions import DEFINITIONS, DISK_FREE, DOWNLOADS
 from proxy.statistics.metrics import Figure, Metrics
 from proxy.statistics.recorders import UNRECORDED, MemoryRecorder

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
-from proxy.administration.evaluating import Evaluating
+from proxy.administration.statistics import Evaluating
 from proxy.composition.statistics import RegularCounting
 from proxy.core.agents import identified
 from proxy.core.events import Answered, Incident, Notice

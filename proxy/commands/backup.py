@@ -10,9 +10,9 @@ import click
 
 from proxy.bundle.restoring import Restored, refuse_filled, restore_backup
 from proxy.bundle.saving import Saved
-from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import claimed_anew
 from proxy.commands.place import ProxyPlace, options, say
+from proxy.commands.progress import Counting, interruptible
 from proxy.commands.speaking import fail, interrupted, note
 from proxy.commands.whole import check_replaceable, whole_file
 from proxy.core.amounts import size

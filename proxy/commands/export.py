@@ -13,10 +13,10 @@ from twisted.internet.task import react
 
 from proxy.bundle import exporting
 from proxy.bundle.exporting import Selection
-from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import named, open_directory
 from proxy.commands.gathering import write_index
 from proxy.commands.installing import Installed, installed_options
+from proxy.commands.progress import Counting, interruptible
 from proxy.commands.selecting import Selected, select
 from proxy.commands.speaking import fail, interrupted, note
 from proxy.commands.whole import check_replaceable, whole_file

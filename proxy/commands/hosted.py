@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from proxy.commands.counting import Counting
 from proxy.commands.lazily import Command, LazyGroup
 from proxy.commands.place import ProxyPlace, options, say
+from proxy.commands.progress import Counting
 from proxy.commands.speaking import note
 from proxy.commands.tables import show
 from proxy.core.amounts import counted

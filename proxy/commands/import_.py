@@ -18,8 +18,8 @@ import click
 from proxy import config as configuration
 from proxy.bundle.importing import Imported, open_bundle
 from proxy.commands import asking
-from proxy.commands.counting import Counting, interruptible
 from proxy.commands.directory import named, open_directory
+from proxy.commands.progress import Counting, interruptible
 from proxy.commands.speaking import fail, interrupted, note
 from proxy.core.amounts import counted
 from proxy.errors import ConfigError, ProxyError

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from proxy.commands.figures import TABLES, show_figures, show_table
 from proxy.commands.place import ProxyPlace, options, say
 from proxy.commands.speaking import fail, note
+from proxy.commands.statistics import TABLES, show_figures, show_table
 from proxy.commands.tables import say_pairs, show
 from proxy.commands.tokens import duration_option
 from proxy.core.amounts import NONE, counted, moment, size

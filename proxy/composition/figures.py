@@ -15,7 +15,7 @@ from proxy.core.troubles import Trouble
 from proxy.errors import StorageFailed
 from proxy.host.listening import Listening
 from proxy.statistics import definitions as d
-from proxy.statistics.addresses import OTHER
+from proxy.statistics.address_labels import OTHER
 from proxy.statistics.metrics import Figure, Metrics
 from proxy.web.dashboard.state import SpaceState
 from proxy.web.serving import Front

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from proxy.administration.accounting import Accounting
+from proxy.administration.accounts import Accounting
 from proxy.administration.claiming import Claiming
 from proxy.administration.hosting import Hosting
 from proxy.administration.operations import Administration

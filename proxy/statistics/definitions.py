@@ -1,7 +1,7 @@
 """What can be asked of ``/-/metrics``: each metric with its labels and its meaning.  ``docs/metrics.md`` is generated from it.
 
 A label takes few values: those that are listed here, names from the configuration, and addresses of upstreams, of which a
-bounded number is known (:mod:`proxy.statistics.addresses`).  No text that a client or an upstream sends becomes a label.
+bounded number is known (:mod:`proxy.statistics.address_labels`).  No text that a client or an upstream sends becomes a label.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from proxy.core.events import (
 from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRecorder
 from proxy.statistics import definitions as d
-from proxy.statistics.addresses import AddressLabels
+from proxy.statistics.address_labels import AddressLabels
 from proxy.statistics.tallies import AnswerTally, Buckets, CounterSeries, Histogram, Labels
 
 #: One figure of now.
@@ -184,7 +184,7 @@ class Metrics:
         return sum(each.count for each in cells), sum(each.size for each in cells)
 
     def address_label(self, upstream: str, address: str | None) -> str:
-        """The label of *address* of *upstream*, which is used now (:mod:`proxy.statistics.addresses`)."""
+        """The label of *address* of *upstream*, which is used now (:mod:`proxy.statistics.address_labels`)."""
         label, forgotten = self._addresses.setdefault(upstream, AddressLabels()).label(address, self._clock())
         if forgotten is not None:
             self._tallies[d.UPSTREAM_REQUESTS].forget((upstream, forgotten))

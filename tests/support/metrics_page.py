@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proxy.core.events import Incident, Labelled
-from proxy.statistics.addresses import MOST
+from proxy.statistics.address_labels import MOST
 from proxy.statistics.definitions import BUCKETS, DEFINITIONS, LABELS, VALUES, Definition
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
