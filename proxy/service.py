@@ -1,4 +1,4 @@
-"""The running proxy: in which order its rooms are built, started and stopped.  Each is built by :mod:`proxy.composition`.
+"""The running proxy: in which order its parts are built, started and stopped.  Each is built by :mod:`proxy.composition`.
 
 What the configuration says is in a *generation* (:mod:`proxy.composition.generation`).  `ProxyService.succeed` puts another one
 in its place: requests that come from then on are answered by that one, and what is under way ends with the one that began it.

@@ -1,1 +1,1 @@
-"""How the rooms of the house are built, one module for each.  Concrete classes are named only here."""
+"""How the parts of a service are built, one module for each.  Concrete classes are named only here."""

@@ -1,4 +1,4 @@
-"""What every room is built with: time, threads and figures."""
+"""What the parts of a service are built with: time, threads and figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHECKING_THREADS = 2
 
 
 class Means(Struct, frozen=True):
-    """Builders hand out what a room needs of it; no room receives all of it.
+    """Builders hand out what a part needs of it; no part receives all of it.
 
     *reactor* goes by a steady clock, *clock* tells the wall time (seconds since 1970).  *disk* is for what waits for the disk,
     *work* for what takes long.  *rotation* is a single thread that looks at files which may be replaced while the proxy runs:

@@ -1,1 +1,1 @@
-"""Values and decisions that every room speaks of.  Pure: no Twisted, no I/O."""
+"""Values and decisions that all other floors use.  Pure: no Twisted, no I/O."""
