@@ -24,7 +24,7 @@ from proxy.web.answers import printable
 from proxy.web.callers import Caller
 from proxy.web.problems import reason_phrase
 from proxy.web.routes import NoRoute, split_path
-from proxy.web.serving import asked
+from proxy.web.serving import ask_of
 from tests.test_hot import Farm
 
 PLAIN = b"GET /hot/a HTTP/1.1\r\nHost: proxy.example\r\n\r\n"
@@ -146,7 +146,7 @@ def test_what_is_no_request_is_refused_by_either_way_to_an_answer(expected: int,
 def test_the_host_of_an_absolute_target_goes_before_the_field(target: bytes, seen: bytes, host: bytes | None) -> None:
     head = heads.read(with_start(b"GET " + target + b" HTTP/1.1"))
     assert (head.target, head.host) == (seen, host)
-    ask = asked(head, Caller("192.0.2.1", ANONYMOUS), NoRoute(""), "id", 0.0, secure=False, body=None)
+    ask = ask_of(head, Caller("192.0.2.1", ANONYMOUS), NoRoute(""), "id", 0.0, secure=False, body=None)
     assert ask.target.encode() == seen
     assert ask.headers == {"host": (host or b"proxy.example").decode()}
     assert "secret" not in repr(ask)

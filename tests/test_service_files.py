@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from twisted.logger import LogEvent, LogLevel
 from proxy.settings import PageLimits
 from tests.inprocess import Start
 from tests.support import certs, wire
+from tests.support.disks import fill_up
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.wheels import data_of, sdist, wheel
 
@@ -282,7 +282,7 @@ async def test_on_a_full_disk_a_file_reaches_its_clients_and_is_not_kept(
 ) -> None:
     proxy = await run(big)
     path = await proxy.link("big", WHEEL)
-    _fill_up(monkeypatch, 1_000_000)
+    fill_up(monkeypatch, 1_000_000)
     replies = await gatherResults([ensureDeferred(proxy.get(path)) for _ in range(3)])
     assert {reply.sha256 for reply in replies} == {hashlib.sha256(BIG).hexdigest()}
     assert on_disk(tmp_path) == []
@@ -299,7 +299,7 @@ async def test_on_a_full_disk_a_client_that_stalls_is_dropped_and_the_others_go_
     upstream.add_file("huge", "huge-1.0.tar.gz", huge)
     proxy = await run(upstream)
     path = await proxy.link("huge", "huge-1.0.tar.gz")
-    _fill_up(monkeypatch, 0)
+    fill_up(monkeypatch, 0)
     monkeypatch.setattr("proxy.mechanism.spool.passing.PATIENCE", 0.2)
     gate = upstream.hold("/packages/*", times=1)
     stalled = [await proxy.connect(path) for _ in range(2)]
@@ -329,7 +329,7 @@ async def test_on_a_full_disk_the_end_of_a_large_file_can_be_asked_for_alone(
     upstream.add_file("huge", "huge-1.0.tar.gz", huge)
     proxy = await run(upstream)
     path = await proxy.link("huge", "huge-1.0.tar.gz")
-    _fill_up(monkeypatch, 0)
+    fill_up(monkeypatch, 0)
     reply = await proxy.get(path, Range="bytes=20000000-")
     assert (reply.status, reply.body == huge[20_000_000:]) == (206, True)
 
@@ -346,24 +346,12 @@ async def test_on_a_full_disk_a_wheel_that_nobody_bounds_is_not_whole_because_it
     upstream.script("/packages/*.whl", Fault(no_content_length=True, cut_after=len(made.data) // 2 if cut else None))
     proxy = await run(upstream)
     path = await proxy.link("six", made.filename)
-    _fill_up(monkeypatch, 0)
+    fill_up(monkeypatch, 0)
     reply = await proxy.get(path)
     whole = not cut and size < 4_000_000
     assert (reply.status == 200 and reply.complete) == whole
     assert made.data.startswith(reply.body) or reply.status == 503
     assert (reply.body == made.data) == whole
-
-
-def _fill_up(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    """Give every file room for *room* bytes, as a file system does that is full."""
-    real = os.pwrite
-
-    def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
-        if offset >= room:
-            raise OSError(28, "No space left on device")
-        return real(descriptor, data[: room - offset], offset)
-
-    monkeypatch.setattr("proxy.storage.local.os.pwrite", pwrite)
 
 
 @pytest_twisted.ensureDeferred

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from proxy.settings import GrantSettings
 from tests.inprocess import Running, Start
 from tests.support import wire
+from tests.support.disks import fill_up
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.logins import basic
 from tests.support.wheels import data_of
@@ -121,6 +124,109 @@ async def test_a_file_that_turns_out_to_be_wrong_ends_for_all_who_share_it(big: 
     gate.release()
     await gatherResults([each.ended for each in clients])
     assert not any(len(each.body) >= len(DATA) - 4096 + 1 for each in clients)
+
+
+async def arriving(proxy: Running, path: str, count: int) -> list[wire.Client]:
+    """Clients that share the file at *path*, of which upstream has sent a part that all of them have."""
+    clients = [await ask(proxy, path) for _ in range(count)]
+    await gatherResults([each.got_body(200_000) for each in clients])
+    return clients
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_leaves_in_the_middle_is_logged_as_cut_off_and_all_others_with_all_that_they_got(
+    big: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=300_000)
+    with capturedLogs() as logged:
+        clients = await arriving(proxy, path, 4)
+        await clients.pop().close()
+        while proxy.service.front.in_progress > 3:
+            await deferLater(reactor, 0.001)
+        gate.release()
+        assert [each.body == DATA for each in await replies_to(clients)] == [True] * 3
+        await proxy.service.front.quiet()
+    lines = [each for each in logged if each.get("log_namespace") == "proxy.access" and each["path"] == path]
+    assert [(each["status"], each["cut"]) for each in lines] == [(200, " cut off"), *[(200, "")] * 3]
+    assert [each["bytes"] for each in lines[1:]] == [len(DATA)] * 3
+    assert 200_000 <= lines[0]["bytes"] < len(DATA)
+    while opened(tmp_path):
+        await deferLater(reactor, 0.001)
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_upstream_falls_silent_all_who_share_a_file_are_cut_off(big: FakeUpstream, run: Start) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=300_000)
+    front = proxy.service.front
+    before, front.patience = front.patience, replace(front.patience, silence_within=0.2)
+    with capturedLogs() as logged:
+        clients = await arriving(proxy, path, 3)
+        await gatherResults([each.ended for each in clients])
+    said = [formatEvent(each) for each in logged if each.get("log_level") is LogLevel.error]
+    assert said == [f"{path} was cut off: upstream has sent nothing for 0.2 s"] * 3
+    assert all(DATA.startswith(each.body) and len(each.body) < len(DATA) for each in clients)
+    gate.release()
+    front.patience = before
+    [reply] = await replies_to([await ask(proxy, path)])
+    assert reply.body == DATA
+    assert (front.in_progress, big.count("/packages/*")) == (0, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_the_disk_is_full_in_the_middle_all_who_share_a_file_get_the_rest(
+    big: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=300_000)
+    clients = await arriving(proxy, path, 4)
+    fill_up(monkeypatch, 400_000)
+    gate.release()
+    assert [each.body == DATA for each in await replies_to(clients)] == [True] * 4
+    assert big.count("/packages/*") == 1
+    while opened(tmp_path):
+        await deferLater(reactor, 0.001)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_takes_nothing_holds_up_nobody_and_gets_all_of_it_later(upstream: FakeUpstream, run: Start) -> None:
+    """More than what sockets hold."""
+    data = data_of(16_000_000)
+    upstream.add_file("huge", "huge-1.0.tar.gz", data)
+    proxy = await run(upstream)
+    path = await proxy.link("huge", "huge-1.0.tar.gz")
+    gate = upstream.hold("/packages/*", after=300_000)
+    *clients, slow = await arriving(proxy, path, 4)
+    slow.transport.pauseProducing()
+    gate.release()
+    # To look at the whole of it at each piece, as `reply` does, takes long.
+    await gatherResults([each.got(len(data)) for each in clients])
+    assert [each.body == data for each in await replies_to(clients)] == [True] * 3
+    assert proxy.service.front.in_progress == 1
+    slow.transport.resumeProducing()
+    await slow.got(len(data))
+    [reply] = await replies_to([slow])
+    assert reply.body == data
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_has_got_a_shared_file_is_answered_its_next_request_on_the_same_connection(
+    big: FakeUpstream, run: Start
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=300_000)
+    clients = await arriving(proxy, path, 3)
+    for each in clients:
+        each.transport.write(b"GET /-/live HTTP/1.1\r\nHost: proxy.example\r\nConnection: close\r\n\r\n")
+    gate.release()
+    await gatherResults([each.ended for each in clients])
+    for each in clients:
+        assert (each.body[: len(DATA)] == DATA, each.body[len(DATA) :].startswith(b"HTTP/1.1 200 OK\r\n")) == (True, True)
 
 
 @pytest_twisted.ensureDeferred

@@ -15,18 +15,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from proxy.core.events import Answered
 from proxy.core.shedding import LoadShed
-from proxy.core.warming import is_warming
 from proxy.mechanism.request_ids import RequestIds
 from proxy.mechanism.waiting import WaitingRoom
-from proxy.web.answers import Answer
-from proxy.web.callers import Caller, is_from_here
+from proxy.web.answers import Answer, SharedFile
+from proxy.web.callers import Caller
 from proxy.web.encoding import BODILESS, Encoded, with_request_id
+from proxy.web.fanout import FanOuts
 from proxy.web.heads import RequestHead
 from proxy.web.hot import HotRequests
+from proxy.web.requested import Requested
 from proxy.web.responding import PIECE, Outlet
-from proxy.web.responses import Responses, logged
+from proxy.web.responses import Responses
 from proxy.web.sharing import Follower, Leader
 
 _errors = Logger(namespace="proxy.web")
@@ -38,8 +38,8 @@ class LongWay(Protocol):
     def answer_alone(self, follower: Follower) -> None:
         """Answer *follower* by a route of its own."""
 
-    def answer_with(self, follower: Follower, answer: Answer, encoded: bytes) -> None:
-        """Answer *follower* with *answer*, whose head on a connection that goes on is *encoded*."""
+    def answer_with(self, asked: Requested, answer: Answer, encoded: bytes) -> None:
+        """Answer *asked* with *answer*, whose head on a connection that goes on is *encoded*."""
 
     def answer_refused(self, follower: Follower, why: LoadShed) -> None:
         """Answer *follower* that it has to give way."""
@@ -48,8 +48,8 @@ class LongWay(Protocol):
 class Followers:
     """All who wait for answers to others, in *room*.
 
-    *hot* says who may have them, *long_way* has what cannot be answered at once, and *responses* is told of the others; *ids*
-    are those of the requests.
+    *hot* says who may have them, *fan_outs* send files, and *long_way* has what else cannot be answered at once; *responses* is
+    told of what is.  *ids* are those of the requests.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Followers:
         reactor: IReactorTime,
         responses: Responses,
         ids: RequestIds,
+        fan_outs: FanOuts,
         long_way: LongWay,
     ) -> None:
         self._hot = hot
@@ -66,12 +67,13 @@ class Followers:
         self._reactor = reactor
         self._responses = responses
         self._ids = ids
+        self._fan_outs = fan_outs
         self._long_way = long_way
 
     def follow(self, leader: Leader, head: RequestHead, caller: Caller, outlet: Outlet, *, secure: bool) -> None:
         """Have the request *head* of *caller*, which asks the same as *leader*, wait for the same answer."""
         request = self._room.request(caller.address)
-        follower = Follower(self, leader, head, caller, outlet, request, self._reactor.seconds(), secure)
+        follower = Follower(head, caller, outlet, leader.about, self._reactor.seconds(), secure, self, leader, request)
         self._responses.begin()
         try:
             request.follow(leader.request)
@@ -85,7 +87,7 @@ class Followers:
     def left(self, follower: Follower) -> None:
         """The client of *follower* has left."""
         if self._leaves(follower):
-            self._ended(follower, 0, 0, "-", None)
+            self._responses.ended(follower, self._id_of(follower), 0, 0, "-", None)
 
     def gives_way(self, follower: Follower) -> None:
         """*follower* waits no more, because too much does."""
@@ -115,18 +117,21 @@ class Followers:
             self._long_way.answer_alone(follower)
         elif body is not None and not follower.outlet.must_end():
             self._at_once(follower, answer, body)
-        elif (own := answer.answer.to_one()) is not None:
-            self._long_way.answer_with(follower, own, answer.head)
-        else:
+        elif not isinstance(answer.answer.body, SharedFile):
+            self._long_way.answer_with(follower, answer.answer, answer.head)
+        elif not self._fan_outs.send(follower, answer.answer.body, answer):
             self._long_way.answer_alone(follower)
 
     def _at_once(self, follower: Follower, answer: Encoded, body: bytes) -> None:
         began = self._reactor.seconds()
-        request_id = self._ids.of(follower.head.raw, trusted=follower.caller.vouched_for)
+        request_id = self._id_of(follower)
         follower.outlet.write(with_request_id(answer.head, request_id) + body)
         follower.outlet.completed(last=False)
         told = answer.answer
-        self._ended(follower, told.status, len(body), told.word, began - follower.began, request_id)
+        self._responses.ended(follower, request_id, told.status, len(body), told.word, began - follower.began)
+
+    def _id_of(self, follower: Follower) -> str:
+        return self._ids.of(follower.head.raw, trusted=follower.caller.vouched_for)
 
     def _leaves(self, follower: Follower) -> bool:
         """Have *follower* wait no more; whether it did."""
@@ -135,16 +140,3 @@ class Followers:
             del follower.leader.followers[follower]
             follower.request.unfollow()
         return waits
-
-    def _ended(
-        self, follower: Follower, status: int, sent: int, word: str, first_byte: float | None, request_id: str | None = None
-    ) -> None:
-        """Account for what was answered to *follower*, or not."""
-        head, caller, (place, subject) = follower.head, follower.caller, follower.leader.about
-        method, path, agent = logged(head)
-        if request_id is None:
-            request_id = self._ids.of(head.raw, trusted=caller.vouched_for)
-        event = Answered(method, status, sent, self._reactor.seconds() - follower.began, word, place, first_byte)
-        warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
-        self._responses.ended(event, subject, caller.address, path, agent, request_id, warm=warm)
-        self._responses.end()

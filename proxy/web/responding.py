@@ -19,6 +19,7 @@ from zope.interface import implementer
 from proxy.core.amounts import duration
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
+from proxy.mechanism.flight import Routine
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Body, FileBody, StreamBody, close_body
 from proxy.web.encoding import BODILESS, encoded_head, with_request_id
@@ -104,6 +105,8 @@ class Response:
         self.first_byte: float | None = None
         self.status = 0
         self.sent = 0
+        #: Bytes of the body that were sent before.
+        self._before = 0
         self.word = "-"
         self.cut_off = False
 
@@ -112,33 +115,35 @@ class Response:
 
         *encoded* is its head for a connection that goes on, if somebody has it.
         """
-        body = answer.body
         self.status = answer.status
         self.word = answer.word
         channel = self.channel
         if channel is None:
-            close_body(body)
+            close_body(answer.body)
             return
         bodiless = self._to_head or answer.status in BODILESS
         unsized = not bodiless and answer.length is None
         self._chunked = unsized and self._minor > 0
         last = channel.must_end() or answer.closes or (unsized and not self._chunked)
+        known = None if self._chunked or last else encoded
+        await self._carry_out(
+            self._send_whole(channel, answer, via, known, bodiless=bodiless, last=last), answer.body, last=last
+        )
+
+    async def send_rest(self, body: FileBody, answer: Answer, first_byte: float) -> None:
+        """Send *body*, a part of a file, to its end; the head of *answer*, and what is before it, were sent at *first_byte*.
+
+        Raises nothing.
+        """
+        assert body.span is not None
+        self.status, self.word, self.first_byte = answer.status, answer.word, first_byte
+        self.sent = self._before = body.span.start
+        await self._carry_out(self._send_body(body), body, last=False)
+
+    async def _carry_out(self, sending: Routine[None], body: Body, *, last: bool) -> None:
+        """Have *sending* send what ends with *body*, and see to the end of it."""
         try:
-            if encoded is not None and not (self._chunked or last):
-                head = encoded
-            else:
-                head = encoded_head(answer, via, chunked=self._chunked, close=last)
-            head = with_request_id(head, self.request_id)
-            self.first_byte = self._reactor.seconds() - self.began
-            if bodiless:
-                channel.write(head)
-            elif isinstance(body, bytes) and len(body) <= PIECE:
-                self.sent = len(body)
-                channel.write(head + body)
-            else:
-                channel.write(head)
-                self._moved()
-                await self._send_body(body)
+            await sending
         except (CancelledError, ConnectionLost):
             self.abort()  # the client has left, or what the body comes from was given up
         except Exception as error:  # noqa: BLE001  # logged, and the client must see a cut-off body
@@ -148,12 +153,28 @@ class Response:
                 self._stall.cancel()
                 self._stall = None
             close_body(body)
-        if self._is_there():
+        channel = self.channel
+        if channel is not None and not self._aborted:
             if self._chunked:
                 channel.write(b"0\r\n\r\n")
             channel.completed(last=last)
         else:
             self.cut_off = True
+
+    async def _send_whole(
+        self, channel: Outlet, answer: Answer, via: str, encoded: bytes | None, *, bodiless: bool, last: bool
+    ) -> None:
+        head = encoded_head(answer, via, chunked=self._chunked, close=last) if encoded is None else encoded
+        head, body = with_request_id(head, self.request_id), answer.body
+        self.first_byte = self._reactor.seconds() - self.began
+        if bodiless:
+            channel.write(head)
+        elif isinstance(body, bytes) and len(body) <= PIECE:
+            self.sent = len(body)
+            channel.write(head + body)
+        else:
+            channel.write(head)
+            await self._send_body(body)
 
     def _is_there(self) -> bool:
         """Whether the client can be sent something."""
@@ -235,6 +256,7 @@ class Response:
     # -- bodies
 
     async def _send_body(self, body: Body) -> None:
+        self._moved()
         if isinstance(body, FileBody):
             await self._send_file(body)
         elif isinstance(body, StreamBody):
@@ -281,7 +303,7 @@ class Response:
             await sender.start()
         finally:
             silence.end()
-            self.sent = sender.sent
+            self.sent = self._before + sender.sent
 
     async def _send_stream(self, body: StreamBody) -> None:
         flow = _Flow(self)

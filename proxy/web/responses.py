@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
-from proxy.core.events import Answered, RequestPlace
+from proxy.core.events import Answered
 from proxy.core.visits import Subject
-from proxy.core.warming import AGENT, WORD
+from proxy.core.warming import AGENT, WORD, is_warming
 from proxy.interfaces import IRecorder, IVisits
 from proxy.mechanism.request_ids import RequestIds
 from proxy.mechanism.waiters import Waiters
@@ -17,19 +16,16 @@ from proxy.web.answers import agent_of, printable
 from proxy.web.callers import Caller, is_from_here
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
-
-
-class About(NamedTuple):
-    """What a request is counted by: in metrics, and in statistics."""
-
-    place: RequestPlace | None
-    subject: Subject | None
+from proxy.web.requested import Requested
 
 
 class Responses:
     """What *recorder* and *visits* are told, and the access log, if there is *access_log*; *ids* are those of the requests."""
 
-    def __init__(self, recorder: IRecorder, visits: IVisits, ids: RequestIds, *, access_log: bool) -> None:
+    def __init__(
+        self, reactor: IReactorTime, recorder: IRecorder, visits: IVisits, ids: RequestIds, *, access_log: bool
+    ) -> None:
+        self._reactor = reactor
         self._recorder = recorder
         self._visits = visits
         self._ids = ids
@@ -42,7 +38,7 @@ class Responses:
         return self._quiet.wait() if self.in_progress else succeed(None)
 
     def begin(self) -> None:
-        """One more is in progress, until :meth:`end`."""
+        """One more is in progress, until it has :meth:`ended`."""
         self.in_progress += 1
 
     def end(self) -> None:
@@ -52,6 +48,28 @@ class Responses:
             self._quiet.wake(None)
 
     def ended(
+        self,
+        asked: Requested,
+        request_id: str,
+        status: int,
+        sent: int,
+        word: str,
+        first_byte: float | None,
+        *,
+        cut_off: bool = False,
+    ) -> None:
+        """Account for the response to *asked*, which is over; *sent* bytes of its body were sent.
+
+        *first_byte* is when its head was sent, in seconds after the request; ``None``: it never was.
+        """
+        head, caller, (place, subject) = asked.head, asked.caller, asked.about
+        method, path, agent = logged(head)
+        event = Answered(method, status, sent, self._reactor.seconds() - asked.began, word, place, first_byte)
+        warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
+        self.account(event, subject, caller.address, path, agent, request_id, warm=warm, cut_off=cut_off)
+        self.end()
+
+    def account(
         self,
         event: Answered,
         subject: Subject | None,
@@ -80,18 +98,16 @@ class Responses:
     def at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
         """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
         event, subject, address = hit.event, hit.subject, caller.address
+        request_id = self._ids.of(raw, trusted=True) if caller.vouched_for else self._ids.new()
         if agent == AGENT and is_from_here(caller, raw):
-            self.ended(event, subject, address, hit.path, agent, self._id_of(raw, caller), warm=True)
+            self.account(event, subject, address, hit.path, agent, request_id, warm=True)
             return
-        # What `ended` does, without the call.
+        # What `account` does, without the call.
         self._recorder.record(event)
         if subject is not None:
             self._visits.note(event, subject, address, agent)
         if self._access_log:
-            log_request(event, address, hit.path, agent, self._id_of(raw, caller), "")
-
-    def _id_of(self, raw: bytes, caller: Caller) -> str:
-        return self._ids.of(raw, trusted=True) if caller.vouched_for else self._ids.new()
+            log_request(event, address, hit.path, agent, request_id, "")
 
 
 def logged(head: RequestHead) -> tuple[str, str, str]:

@@ -19,24 +19,25 @@ from twisted.python.failure import Failure
 from proxy.core.amounts import duration
 from proxy.core.events import Answered, RouteLabel, Shed
 from proxy.core.shedding import LoadShed
-from proxy.core.warming import is_warming
 from proxy.errors import GivenUp, Overloaded, ProxyError, SlowRequest, SlowUpstream
 from proxy.interfaces import IOffload, IRecorder, IVisits
 from proxy.mechanism.flight import Routine
 from proxy.mechanism.request_ids import RequestIds, current_request_id
 from proxy.mechanism.waiting import WaitingRequest, WaitingRoom, waiting
 from proxy.statistics.recorders import UNRECORDED
-from proxy.web.answers import Answer, Ask, printable
+from proxy.web.answers import Answer, Ask, FileBody, SharedFile, printable
 from proxy.web.bodies import RequestBody
-from proxy.web.callers import Caller, Callers, is_from_here
-from proxy.web.encoding import encoded_head, with_request_id
+from proxy.web.callers import Caller, Callers
+from proxy.web.encoding import Encoded, encoded_head, with_request_id
+from proxy.web.fanout import FanOuts, Receiver
 from proxy.web.following import Followers
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit, HotRequests, Meaning
 from proxy.web.patience import Patience
 from proxy.web.problems import problem
+from proxy.web.requested import About, Requested
 from proxy.web.responding import Outlet, Response
-from proxy.web.responses import About, Responses, logged
+from proxy.web.responses import Responses, logged
 from proxy.web.routes import Route, UrlSpace
 from proxy.web.sharing import Follower, Sharing
 from proxy.web.subjects import subject_of
@@ -90,8 +91,9 @@ class Front:
         self._via = via
         self._recorder = recorder
         self._ids = ids or RequestIds()
-        self.responses = Responses(recorder, visits, self._ids, access_log=access_log)
-        self.followers = Followers(hot, self._room, reactor, self.responses, self._ids, self)
+        self.responses = Responses(reactor, recorder, visits, self._ids, access_log=access_log)
+        self._fan_outs = FanOuts(reactor, self.responses, self._ids, self)
+        self.followers = Followers(hot, self._room, reactor, self.responses, self._ids, self._fan_outs, self)
         self.sharing = Sharing(via, hot, self.followers)
 
     @property
@@ -116,53 +118,43 @@ class Front:
         if leader is not None:
             self.followers.follow(leader, head, caller, outlet, secure=secure)
             return
-        deadline, route = self._deadline(self.reactor.seconds()), self._leads(head)
+        route = self._leads(head)
         place = route.place._replace(route=RouteLabel.UPLOAD) if head.method == b"POST" else route.place
+        asked = Requested(head, caller, outlet, About(place, subject_of(route)), self.reactor.seconds(), secure)
         stated = head.get(b"authorization") is not None
         if name is not None and stated and not self.hot.lets_in(self.hot.question(route), head, caller):
             name = None  # a wrong credential is answered late, and nobody waits for that but who sent it
-
-        def work(response: Response) -> Routine[None]:
-            ask = asked(head, caller, route, response.request_id, deadline, secure=secure, body=body)
-            return self._respond(ask, response, name)
-
         self.responses.begin()
-        self._begin(work, head, About(place, subject_of(route)), caller, outlet)
-
-    def _deadline(self, began: float) -> float:
-        """When a request that came when it was *began* has to be answered."""
-        return began + self.patience.answer_within
+        self._begin(asked, lambda response: self._respond(self._ask(asked, response, route, body), response, name))
 
     def repeat(self, hit: Hit, head: RequestHead, caller: Caller, outlet: Outlet, *, secure: bool) -> None:
         """Answer *head* with *hit*, which is too large for one write; if it cannot be given any more, as :meth:`serve`."""
-        answer = hit.answer.to_one()
-        if answer is None:
-            self.serve(head, caller, outlet, secure=secure, body=None)
-            return
+        asked = Requested(head, caller, outlet, About(hit.event.place, hit.subject), self.reactor.seconds(), secure)
         self.responses.begin()
-        about = About(hit.event.place, hit.subject)
-        self._begin(lambda response: response.send(answer, self._via, hit.head), head, about, caller, outlet)
+        answer = hit.answer
+        if not isinstance(answer.body, SharedFile):
+            self.answer_with(asked, answer, hit.head)
+        elif not self._fan_outs.send(asked, answer.body, Encoded(answer, hit.head)):
+            self.responses.end()
+            self.serve(head, caller, outlet, secure=secure, body=None)
 
-    def _begin(
-        self,
-        work: Callable[[Response], Routine[None]],
-        head: RequestHead,
-        about: About,
-        caller: Caller,
-        outlet: Outlet,
-        began: float | None = None,
-    ) -> None:
-        """Have *work* answer *head*, which came when it was *began* (``None``: now) and is counted already, on *outlet*."""
+    def _ask(self, asked: Requested, response: Response, route: Route, body: RequestBody | None = None) -> Ask:
+        deadline = asked.began + self.patience.answer_within
+        return ask_of(asked.head, asked.caller, route, response.request_id, deadline, secure=asked.secure, body=body)
+
+    def _begin(self, asked: Requested, work: Callable[[Response], Routine[None]], request_id: str | None = None) -> None:
+        """Have *work* answer *asked*, which is counted already and called *request_id*, if that is known."""
+        head, caller = asked.head, asked.caller
         response = Response(
-            outlet,
+            asked.outlet,
             self.reactor,
             self._offload,
-            request_id=self._ids.of(head.raw, trusted=caller.vouched_for),
+            request_id=self._ids.of(head.raw, trusted=caller.vouched_for) if request_id is None else request_id,
             path=printable(head.target),
             to_head=head.method == b"HEAD",
             minor=head.minor,
             patience=self.patience,
-            began=began,
+            began=asked.began,
         )
 
         def begun() -> Deferred[None]:
@@ -170,32 +162,42 @@ class Front:
             context.run(current_request_id.set, response.request_id)
             working = context.run(Deferred.fromCoroutine, work(response))
             working.addErrback(self._failed, response)
-            working.addBoth(self._ended, head, about, caller, response)
+            working.addBoth(self._ended, asked, response)
             return working
 
-        outlet.begin(response, begun)
+        asked.outlet.begin(response, begun)
 
-    # -- the long way of those who have waited for the answer to another request
+    def _ended(self, _: object, asked: Requested, response: Response) -> None:
+        self.responses.ended(
+            asked,
+            response.request_id,
+            response.status,
+            response.sent,
+            response.word,
+            response.first_byte,
+            cut_off=response.cut_off,
+        )
+
+    # -- the long way of those who have waited for the answer to another request, or have got a part of it
 
     def answer_alone(self, follower: Follower) -> None:
         """Answer *follower* by a route of its own."""
-        self._go_on_with(follower, lambda response: self._respond(self._asked(follower, response), response))
+        route = self._leads(follower.head)
+        self._begin(follower, lambda response: self._respond(self._ask(follower, response, route), response))
 
-    def answer_with(self, follower: Follower, answer: Answer, encoded: bytes) -> None:
-        """Answer *follower* with *answer*, whose head on a connection that goes on is *encoded*."""
-        self._go_on_with(follower, lambda response: response.send(answer, self._via, encoded))
+    def answer_with(self, asked: Requested, answer: Answer, encoded: bytes) -> None:
+        """Answer *asked* with *answer*, whose head on a connection that goes on is *encoded*."""
+        self._begin(asked, lambda response: response.send(answer, self._via, encoded))
 
     def answer_refused(self, follower: Follower, why: LoadShed) -> None:
         """Answer *follower* that it has to give way."""
-        self._go_on_with(follower, lambda response: response.send(self._told(self._asked(follower, response), why), self._via))
+        route = self._leads(follower.head)
+        self._begin(follower, lambda response: response.send(self._told(self._ask(follower, response, route), why), self._via))
 
-    def _go_on_with(self, follower: Follower, work: Callable[[Response], Routine[None]]) -> None:
-        self._begin(work, follower.head, follower.leader.about, follower.caller, follower.outlet, follower.began)
-
-    def _asked(self, follower: Follower, response: Response) -> Ask:
-        head, deadline = follower.head, self._deadline(follower.began)
-        route, secure = self._leads(head), follower.secure
-        return asked(head, follower.caller, route, response.request_id, deadline, secure=secure, body=None)
+    def send_rest(self, receiver: Receiver, rest: FileBody) -> None:
+        """Send *receiver* the *rest*, which is what it has not got yet."""
+        answer, first_byte = receiver.answer, receiver.first_byte
+        self._begin(receiver.asked, lambda response: response.send_rest(rest, answer, first_byte), receiver.request_id)
 
     # -- routes
 
@@ -289,16 +291,6 @@ class Front:
             if deadline.active():
                 deadline.cancel()
 
-    def _ended(self, _: object, head: RequestHead, about: About, caller: Caller, response: Response) -> None:
-        seconds = self.reactor.seconds() - response.began
-        method, path, agent = logged(head)
-        event = Answered(method, response.status, response.sent, seconds, response.word, about.place, response.first_byte)
-        warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
-        self.responses.ended(
-            event, about.subject, caller.address, path, agent, response.request_id, warm=warm, cut_off=response.cut_off
-        )
-        self.responses.end()
-
     # -- what is refused
 
     def turn_away(self, error: ProxyError, head: RequestHead | None, caller: Caller) -> bytes:
@@ -310,7 +302,7 @@ class Front:
         place = None if head is None else self._leads(head).place
         event = Answered(method, error.status, 0, 0.0, error.code, place)
         request_id = self._ids.of(b"" if head is None else head.raw, trusted=caller.vouched_for)
-        self.responses.ended(event, None, caller.address, path, agent, request_id)
+        self.responses.account(event, None, caller.address, path, agent, request_id)
         return self.refusal(error, request_id, bodiless=method == "HEAD")
 
     def refusal(self, error: ProxyError, request_id: str = "", *, bodiless: bool = False) -> bytes:
@@ -347,7 +339,7 @@ def _shortage(error: Exception) -> Overloaded | None:
     return None
 
 
-def asked(
+def ask_of(
     head: RequestHead,
     caller: Caller,
     route: Route,

@@ -19,13 +19,11 @@ from msgspec.structs import replace
 from proxy.core.cache_status import collapsed
 from proxy.mechanism.waiting import WaitingRequest
 from proxy.web.answers import Answer, Ask, FileBody, StreamBody
-from proxy.web.callers import Caller
 from proxy.web.door import Question
 from proxy.web.encoding import Encoded, encoded_head
 from proxy.web.heads import RequestHead
 from proxy.web.hot import HotRequests, Meaning, meaning
-from proxy.web.responding import Outlet
-from proxy.web.responses import About
+from proxy.web.requested import About, Requested
 from proxy.web.subjects import subject_of
 
 #: What the targets of files and of what is beside them have in them; those of pages end with a slash.
@@ -61,20 +59,12 @@ class Leader(Struct, frozen=True, eq=False):
     followers: dict[Follower, None]
 
 
-class Follower(Struct, frozen=True, eq=False):
-    """The request *head* of *caller* on *outlet*, which came when it was *began* and waits for the answer of *leader*.
-
-    All there is of it: neither a response nor a coroutine.  *secure*: it came over TLS.
-    """
+class Follower(Requested, frozen=True, eq=False):
+    """One that waits for the answer of *leader*.  All there is of it: neither a response nor a coroutine."""
 
     following: FollowerListener
     leader: Leader
-    head: RequestHead
-    caller: Caller
-    outlet: Outlet
     request: WaitingRequest
-    began: float
-    secure: bool
 
     def cancel(self) -> None:
         """Its client has left."""

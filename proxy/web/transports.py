@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from contextlib import suppress
 from fcntl import ioctl
@@ -33,6 +35,25 @@ def send_now(transport: ITransport, data: bytes) -> bytes:
         return data[sent:]
     transport.abortConnection()
     return b""
+
+
+def send_file_now(transport: Connection, descriptor: int, position: int, count: int) -> int | None:
+    """Hand the kernel what it takes of *count* bytes of the file *descriptor* at *position*; how many it took.
+
+    ``None`` when it takes none now, or bytes are waiting that go before them; 0 at the end of the file.  A connection that
+    turns out to be broken is aborted, and takes none.  Raises OSError when the file cannot be read.
+    """
+    if unsent(transport):
+        return None
+    try:
+        return os.sendfile(transport.fileno(), descriptor, position, count)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+            raise
+        transport.abortConnection()
+        return None
 
 
 def undelivered(transport: ITransport) -> int:
