@@ -26,6 +26,7 @@ from proxy.composition.figures import ServiceFigures, SpaceFigures
 from proxy.composition.generation import Founded, Generation, PresentOperations, build_generation
 from proxy.composition.indexes import IndexKind
 from proxy.composition.lasting import build_lasting
+from proxy.composition.preloading import Preloading
 from proxy.composition.probing import Probing
 from proxy.composition.process import calm_collector
 from proxy.composition.reloading import Reloading
@@ -137,7 +138,8 @@ class ProxyService(MultiService):
         self._following: Following | None = None
         self.listenings, self.admin_sockets = self._web.listenings, self._commands.sockets
         self.metrics_listenings, self.dashboard_listenings = self._web.scraped.listenings, self._web.watched.listenings
-        regular = (self._watch, statistics.counting, LagMeter(reactor, means.metrics)) if self._serving else ()
+        lag, preloading = LagMeter(reactor, means.metrics), Preloading(reactor, means.work)
+        regular = (self._watch, statistics.counting, lag, preloading) if self._serving else ()
         for each in (*self._all_listenings, *self.admin_sockets, *regular):
             each.setServiceParent(self)
 

@@ -87,10 +87,74 @@ async def test_what_is_wrong_elsewhere_in_the_file_is_told_when_no_proxy_runs(tm
     assert f'{file}: server.drain_time = "soon": expected a duration' in ended.output
 
 
-def test_a_start_loads_nothing_that_only_some_requests_or_commands_need() -> None:
-    code = "import sys, proxy.tap, proxy.service, proxy.config; proxy.config.load(None, environ={}); print(*sys.modules)"
-    loaded = set(
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+#: What the second line prints is loaded by a start, what the third prints besides that by what follows soon after it.
+_START = """
+import os, sys
+from pathlib import Path
+
+import proxy.config, proxy.service, proxy.tap
+from twisted.internet import reactor, task
+
+from proxy.composition.preloading import Preloading
+from proxy.mechanism.offload import Inline
+
+service = proxy.service.build(proxy.config.load(Path(sys.argv[1]), environ={}), reactor)
+ours = [module for name, module in sys.modules.items() if name.startswith("proxy.")]
+classes = [each for module in ours for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
+print(*(each for each in classes if hasattr(each, "__attrs_attrs__") or hasattr(each, "__dataclass_fields__")))
+print(*(before := set(sys.modules)))
+clock = task.Clock()
+preloading = Preloading(clock, Inline())
+preloading.startService()
+clock.advance(60)
+print(*set(sys.modules) - before, flush=True)
+os._exit(0)
+"""
+#: Each of them is needed by some services, requests or commands alone.
+_LATE = {
+    *("click", "rich", "treq", "platformdirs", "distlib.index", "netrc", "csv", "multipart", "prometheus_client"),
+    *("packaging", "selectolax", "html.parser", "ijson", "isal", "zstandard", "argon2", "docutils", "readme_renderer"),
+    *("twisted.web.server", "twisted.web.resource", "twisted.web.template", "twisted.spread", "twisted.plugins"),
+    *("twisted.application.internet", "proxy.administration.operations", "proxy.composition.operations"),
+    *("proxy.composition.dashboard", "proxy.composition.hosted", "proxy.composition.group", "proxy.composition.ci"),
+    *("proxy.composition.warming", "proxy.web.hypertext", "proxy.web.upload_form", "proxy.statistics.exposition"),
+    *("proxy.simple.from_html", "proxy.simple.from_json", "proxy.simple.legacy", "proxy.simple.project_list"),
+}
+#: Folders of the project that a start needs nothing of.
+_ROOMS = {"hosted", "bundle", "moving", "warm", "identity", "doctor", "commands"}
+_CONFIGURATION = """
+[server]
+data_dir = "data"
+
+[upstream.up]
+url = "https://up.example/simple/"
+
+[[index]]
+name = "up"
+upstreams = ["up"]
+default = true
+
+[access]
+users_file = "users"
+
+[[grant]]
+role = "reader"
+indexes = ["up"]
+principals = ["authenticated"]
+"""
+
+
+def test_a_start_loads_what_every_service_needs_and_what_pages_and_files_need_soon_after_it(tmp_path: Path) -> None:
+    (tmp_path / "proxy.toml").write_text(_CONFIGURATION)
+    (tmp_path / "users").touch(mode=0o600)
+    command = [sys.executable, "-c", _START, str(tmp_path / "proxy.toml")]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment(tmp_path, PYTHONPATH=str(ROOT)), capture_output=True, text=True, check=True
     )
-    assert "proxy.web.site" in loaded
-    assert not loaded & {"rich", "treq", "selectolax", "distlib.index", "packaging.metadata", "packaging.requirements", "click"}
+    compiled, start, later = (set(line.split()) for line in ended.stdout.splitlines())
+    assert compiled == set(), "each of these compiles its methods: a value is a msgspec.Struct"
+    assert {"proxy.web.site", "proxy.composition.proxied", "proxy.upstream.http.client"} <= start
+    assert start & _LATE == set()
+    assert {name.split(".")[1] for name in start if name.startswith("proxy.")} & _ROOMS == set()
+    assert {"packaging.utils", "packaging.specifiers", "proxy.simple.from_json", "isal.igzip", "zstandard"} <= later
+    assert not later & _LATE - {"packaging", "isal", "zstandard", "proxy.simple.from_json"}

@@ -5,7 +5,6 @@ No message repeats anything that is in a file.  Nothing here loads Twisted: comm
 
 from __future__ import annotations
 
-import netrc
 import re
 import stat
 from pathlib import Path
@@ -32,6 +31,8 @@ def check_secret(secret: str) -> None:
 
 def netrc_entry(file: Path, host: str) -> tuple[str, str]:
     """Login and password for *host* in the netrc file *file*.  Raises OSError, and ValueError, which states the reason."""
+    import netrc  # few upstreams have one
+
     try:
         found = netrc.netrc(file).authenticators(host)
     except netrc.NetrcParseError as error:

@@ -36,11 +36,24 @@ TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 _STATUS = struct.Struct("i")
 #: Bytes that a program's arguments and environment may have.
 _LARGEST = 1 << 18
-#: Modules that only a running proxy imports, or that are imported when they are needed.
+#: Modules that only a running proxy imports, or that it imports when something needs them.
 _LATER = (
+    "proxy.composition.dashboard",
+    "proxy.composition.group",
+    "proxy.composition.hosted",
+    "proxy.composition.operations",
     "proxy.commands.performing",
     "proxy.service",
+    "proxy.simple.legacy",
+    "proxy.simple.parse",
+    "proxy.simple.project_list",
+    "proxy.statistics.exposition",
     "proxy.tap",
+    "proxy.web.browsing",
+    "proxy.web.faults",
+    "proxy.web.links",
+    "proxy.web.local_stats",
+    "proxy.web.upload_form",
     "twisted.internet.epollreactor",
     "twisted.scripts.twistd",
 )
@@ -52,7 +65,9 @@ def preload() -> None:
 
     for command in COMMANDS.values():
         import_module(command.place.partition(":")[0])
-    for module in _LATER:
+    from proxy.composition.preloading import MODULES
+
+    for module in (*_LATER, *MODULES):
         import_module(module)
     codecs.lookup("ascii")  # a user without rights may not be able to read the library
     assert "twisted.internet.reactor" not in sys.modules
