@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from proxy.expressions import expression
 from proxy.model import DIGEST_LENGTHS
 
 if TYPE_CHECKING:
@@ -16,16 +17,16 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
     from packaging.version import Version
 
-_SEPARATORS = re.compile(r"[-_.]+")
-_PROJECT = re.compile(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
+_SEPARATORS = expression(r"[-_.]+")
+_PROJECT = expression(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
 #: Every version of PEP 440, and those that were written before it.
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
-_HEX = re.compile(r"[0-9a-f]+")
+_VERSION = expression(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+_HEX = expression(r"[0-9a-f]+")
 #: Separators of paths, control characters, and halves of surrogate pairs, which no encoding can carry.
-_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNSAFE = expression(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 #: What nearly all file names look like.
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!~-]{0,200}")
+_PLAIN = expression(r"[A-Za-z0-9_][A-Za-z0-9_.+!~-]{0,200}")
 
 #: The longest file name that common file systems take, in bytes.
 _LONGEST = 255

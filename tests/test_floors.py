@@ -20,6 +20,7 @@ FLOORS = {
     "policy": 0,
     "names": 0,
     "errors": 0,
+    "expressions": 0,
     "representing": 0,
     "settings": 0,
     "simple": 0,

@@ -11,16 +11,18 @@ import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from proxy.expressions import expression
+
 _Network = IPv4Network | IPv6Network
 
 #: One pair of a Forwarded element, and the whole field (RFC 7239 section 4), without escapes in quotes, which no address needs.
 _PAIR = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++|\"[^\"\\]*+\")"
 _ELEMENT = rf"(?:{_PAIR})?(?:;(?:{_PAIR})?)*+"
-_FORWARDED = re.compile(rf"[ \t]*+{_ELEMENT}[ \t]*+(?:,[ \t]*+{_ELEMENT}[ \t]*+)*+")
-_QUOTED_OR_COMMA = re.compile(r"\"[^\"]*\"|,|[^\",]+")
-_FOR = re.compile(r"(?:^|;)for=(?:\"([^\"]*)\"|([^;\"]*))", re.IGNORECASE)
+_FORWARDED = expression(rf"[ \t]*+{_ELEMENT}[ \t]*+(?:,[ \t]*+{_ELEMENT}[ \t]*+)*+")
+_QUOTED_OR_COMMA = expression(r"\"[^\"]*\"|,|[^\",]+")
+_FOR = expression(r"(?:^|;)for=(?:\"([^\"]*)\"|([^;\"]*))", re.IGNORECASE)
 #: An address as a proxy writes it, with or without a port.
-_NODE = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::\w{1,16})?|([0-9.]{7,15})(?::\w{1,16})?|([0-9A-Fa-f:.]{2,45})")
+_NODE = expression(r"\[([0-9A-Fa-f:.]{2,45})\](?::\w{1,16})?|([0-9.]{7,15})(?::\w{1,16})?|([0-9A-Fa-f:.]{2,45})")
 
 
 def network_of(text: str) -> _Network:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hmac
 import re
 
+from proxy.expressions import expression
+
 #: Of argon2id: 19 MiB, two passes, one lane (the OWASP cheat sheet's choice for servers): some 20 ms, one hash at a time.
 _MEMORY, _PASSES, _LANES = 19456, 2, 1
 #: bcrypt looks at no more of a password (bytes).
 _BCRYPT_LONGEST = 72
-_ARGON2ID = re.compile(r"\$argon2id\$v=\d{1,3}\$m=(\d{1,7}),t=(\d{1,3}),p=(\d{1,3})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+", re.ASCII)
-_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
+_ARGON2ID = expression(r"\$argon2id\$v=\d{1,3}\$m=(\d{1,7}),t=(\d{1,3}),p=(\d{1,3})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+", re.ASCII)
+_BCRYPT = expression(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 #: What a hash may cost at most: KiB and passes of argon2id, and the logarithm of bcrypt's rounds.
 _MOST_MEMORY, _MOST_PASSES, _MOST_ROUNDS = 1 << 20, 100, 16
 

@@ -11,16 +11,17 @@ from urllib.parse import urlsplit
 
 from proxy.config import readers as read
 from proxy.config.tables import ConfigTable, Unacceptable
+from proxy.expressions import expression
 from proxy.settings import LdapSettings, ReverseProxySettings
 
 #: A name of a header (RFC 9110 section 5.1), and those that mean something already.
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
+_HEADER = expression(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
 _TAKEN = frozenset(
     {"authorization", "host", "cookie", "via", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
 )
-_ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9;-]{0,99}", re.ASCII)
+_ATTRIBUTE = expression(r"[A-Za-z][A-Za-z0-9;-]{0,99}", re.ASCII)
 #: A filter whose brackets are even (RFC 4515); the directory says what else is wrong with it.
-_FILTER = re.compile(r"\([^\0]{1,1000}\)")
+_FILTER = expression(r"\([^\0]{1,1000}\)")
 
 
 def ldap_settings(table: ConfigTable, here: read.Here, environ: Mapping[str, str]) -> LdapSettings:

@@ -7,17 +7,17 @@ gives every container ``PYPIPROXY_PORT`` and ``PYPIPROXY_SERVICE_HOST`` when a s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from proxy.config.tables import ConfigTable, Spelled
+from proxy.expressions import expression
 
 #: The table ``[server]``, and that of the upstream which the default index prefers.
 SERVER, UPSTREAM = "server", "upstream"
 #: How the variables end that Kubernetes sets for each service; no key ends so.
-_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)\Z|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?\Z")
+_OF_KUBERNETES = expression(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)\Z|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?\Z")
 #: Keys of an upstream that are only for the URL that they are beside.
 _CREDENTIALS = ("username", "password_file", "password_env", "token_file", "token_env", "netrc", "client_cert", "client_key")
 

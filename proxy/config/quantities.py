@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from proxy.expressions import expression
+
 #: Milliseconds, so that decimal fractions of a second come out as written.
 DURATION_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
@@ -15,8 +17,8 @@ SIZE_UNITS: dict[str, int] = {"b": 1} | {
 }
 
 _NUMBER = r"(\d{1,12}(?:\.\d{1,6})?)"
-_DURATION_PART = re.compile(rf"{_NUMBER}\s*(ms|[smhdw])\s*", re.ASCII)
-_SIZE = re.compile(rf"{_NUMBER}\s*([kmgt]i?b|b)", re.ASCII | re.IGNORECASE)
+_DURATION_PART = expression(rf"{_NUMBER}\s*(ms|[smhdw])\s*", re.ASCII)
+_SIZE = expression(rf"{_NUMBER}\s*([kmgt]i?b|b)", re.ASCII | re.IGNORECASE)
 
 
 def seconds_in(text: str) -> float:

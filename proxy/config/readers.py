@@ -20,6 +20,7 @@ from proxy.access.roles import is_pattern
 from proxy.config import quantities, tables
 from proxy.config.tables import Reader, Spelled, Unacceptable
 from proxy.core.endpoint import endpoint_of, escaped
+from proxy.expressions import expression
 from proxy.mechanism import secret_files
 from proxy.simple.links import shown
 
@@ -28,16 +29,16 @@ T = TypeVar("T")
 #: The name by which the public index is known without being configured.
 PUBLIC = "pypi"
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
+_NAME = expression(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", re.ASCII)
 #: Of an index or upstream (characters).
 _LONGEST_NAME = 100
-_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
-_CONTACT = re.compile(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
-_CREDENTIALS = re.compile(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
-_DEFAULT_INDEX = re.compile(r"^DEFAULT_INDEX = '(https?://[^']+)'$", re.MULTILINE)
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_TOKEN_ID = re.compile(r"[a-z0-9]{1,32}", re.ASCII)
+_HOST = expression(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+_CONTACT = expression(r"[!-'*-~]([ -'*-~]*[!-'*-~])?")
+_CREDENTIALS = expression(r"\$(?:CREDENTIALS_DIRECTORY\b|\{CREDENTIALS_DIRECTORY\})")
+_DEFAULT_INDEX = expression(r"^DEFAULT_INDEX = '(https?://[^']+)'$", re.MULTILINE)
+_NUMBER = expression(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
+_VARIABLE = expression(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_TOKEN_ID = expression(r"[a-z0-9]{1,32}", re.ASCII)
 
 
 @cache

@@ -13,16 +13,18 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
+from proxy.expressions import expression
+
 #: What stands for a client, a version, a Python or an address that is not stated, or not in a way that anybody reads.
 NOT_STATED = "-"
 
 #: What is read of an agent (characters): pip sends some 600.
 _MOST_READ = 4096
-_PRODUCT = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,31})(?:/([0-9][A-Za-z0-9.+!_-]{0,31})(?![^ ]))?(?= |$)", re.ASCII)
-_PYTHON = re.compile(r"(?:^| )[CcPp]?[Pp]?y[Tt]hon/(\d{1,2}\.\d{1,3})(?!\d)", re.ASCII)
-_PYTHON_VERSION = re.compile(r"(\d{1,2}\.\d{1,3})(?!\d)", re.ASCII)
+_PRODUCT = expression(r"([A-Za-z][A-Za-z0-9._-]{0,31})(?:/([0-9][A-Za-z0-9.+!_-]{0,31})(?![^ ]))?(?= |$)", re.ASCII)
+_PYTHON = expression(r"(?:^| )[CcPp]?[Pp]?y[Tt]hon/(\d{1,2}\.\d{1,3})(?!\d)", re.ASCII)
+_PYTHON_VERSION = expression(r"(\d{1,2}\.\d{1,3})(?!\d)", re.ASCII)
 #: Clients that other clients are built on name themselves last; these are what people call them.
-_LAST = re.compile(r" (setuptools|zc\.buildout)/([0-9][A-Za-z0-9.+!_-]{0,31})(?= |$)", re.ASCII)
+_LAST = expression(r" (setuptools|zc\.buildout)/([0-9][A-Za-z0-9.+!_-]{0,31})(?= |$)", re.ASCII)
 
 
 class Agent(Struct, frozen=True):

@@ -21,6 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 
+from proxy.expressions import expression
 from proxy.names import normalize, packing_of
 from proxy.settings import MIB
 
@@ -44,8 +45,8 @@ _BEGINNINGS = {
     ".tar.z": b"\x1f\x9d",
     ".tar.zst": b"\x28\xb5\x2f\xfd",
 }
-_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,200}<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:[ \t]*(.*)", re.DOTALL)
+_HTML = expression(rb"(?:\xef\xbb\xbf)?\s{0,200}<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_FIELD = expression(rb"([!-9;-~]+)[ \t]*:[ \t]*(.*)", re.DOTALL)
 #: Bytes of METADATA in which its name must be found.
 _HEAD = 1 * MIB
 

@@ -7,6 +7,8 @@ import re
 
 from msgspec import Struct
 
+from proxy.expressions import expression
+
 
 class Span(Struct, frozen=True):
     """Bytes from *start* to *stop*, the latter exclusive."""
@@ -49,7 +51,7 @@ class AskedRange(Struct, frozen=True):
         return Span(self.first, size if self.last is None else min(size, self.last + 1))
 
 
-_RANGE = re.compile(r"bytes\s*=\s*(?:([0-9]{1,20})\s*-\s*([0-9]{0,20})|-\s*([0-9]{1,20}))", re.IGNORECASE)
+_RANGE = expression(r"bytes\s*=\s*(?:([0-9]{1,20})\s*-\s*([0-9]{0,20})|-\s*([0-9]{1,20}))", re.IGNORECASE)
 
 
 def parse_range_unsized(header: str | None) -> AskedRange | None:
@@ -91,7 +93,7 @@ def if_range_matches(header: str | None, etag: str | None, last_modified: str | 
     return last_modified is not None and header == last_modified
 
 
-_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_ENTITY_TAG = expression(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def none_match(header: str | None, etag: str) -> bool:

@@ -9,8 +9,10 @@ import re
 import stat
 from pathlib import Path
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_ENCRYPTED = re.compile(rb"^(?:-----BEGIN ENCRYPTED |Proc-Type:.*ENCRYPTED)", re.MULTILINE)
+from proxy.expressions import expression
+
+_CONTROL = expression(r"[\x00-\x1f\x7f]")
+_ENCRYPTED = expression(rb"^(?:-----BEGIN ENCRYPTED |Proc-Type:.*ENCRYPTED)", re.MULTILINE)
 
 
 def one_line(data: bytes) -> str:

@@ -25,6 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from proxy.cache.ledger import Ledger
 from proxy.core.bounded import BoundedTable
 from proxy.errors import ProxyError
+from proxy.expressions import expression
 from proxy.interfaces import IBytesSource, IOffload
 from proxy.mechanism.flight import swallow
 from proxy.model import File, Head, Page
@@ -44,9 +45,9 @@ _LONGEST_LINE = 2000
 _MOST_REQUIRED = 500
 #: Where the fields of METADATA end, where one of them goes on in the next line, and one that requires a project: its name, its
 #: extras and the versions, without a marker and without a URL.  No character is tried twice.
-_BODY = re.compile(rb"\r?\n\r?\n")
-_FOLD = re.compile(rb"\r?\n[ \t]+")
-_REQUIRES = re.compile(
+_BODY = expression(rb"\r?\n\r?\n")
+_FOLD = expression(rb"\r?\n[ \t]+")
+_REQUIRES = expression(
     rb"^Requires-Dist:[ \t]*+([a-z0-9][a-z0-9._-]*+)[ \t]*+(?:\[[a-z0-9._, \t-]*+\][ \t]*+)?"
     rb"(?:\(?[ \t]*+[<>=!~][a-z0-9.*+!<>=~, \t-]{0,%d}+\)?[ \t]*+)?\r?$" % _LONGEST_LINE,
     re.IGNORECASE | re.MULTILINE,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from proxy.expressions import expression
 from proxy.settings import KIB
 
 _BOMS = (
@@ -18,11 +19,11 @@ _BOMS = (
 )
 #: Charsets whose decoders insist on a mark, as which they are read without one.
 _WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
-_STATED = re.compile(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE | re.ASCII)
+_STATED = expression(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE | re.ASCII)
 #: How far into a document it may state its charset (bytes).
 _HEAD = 1024
 #: Charsets that pages are written in.  Python has others that take the square of a body's length, or make what is no text.
-_IN_USE = re.compile(
+_IN_USE = expression(
     r"(?:x-)?(?:utf[-_]?(?:8|16|32)|us-ascii|ascii|iso[-_]?(?:8859|2022)|latin|windows-|cp|gb|big5|euc|shift|sjis|koi8|mac|tis|ibm|ks)",
     re.IGNORECASE,
 )

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-_END = re.compile(r"</(?:html|body)\s*>", re.IGNORECASE)
+from proxy.expressions import expression
+
+_END = expression(r"</(?:html|body)\s*>", re.IGNORECASE)
 #: How far from its end, in characters, a page is looked at for what closes it.
 _TAIL = 4096
-_TAG = re.compile(r"<(/?[a-z][^\s/>]*)[^>]*>", re.IGNORECASE)
+_TAG = expression(r"<(/?[a-z][^\s/>]*)[^>]*>", re.IGNORECASE)
 #: How an entity begins, and how long one is at the most (characters).
-_CUT_ENTITY, _LONGEST_ENTITY = re.compile(r"&#?\w*$"), 64
+_CUT_ENTITY, _LONGEST_ENTITY = expression(r"&#?\w*$"), 64
 #: The most tags that are looked at: a page has not so many.
 _MOST_TAGS = 1_000_000
 _END_ENTRIES = ("/", "br", "hr")

@@ -8,29 +8,31 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
+from proxy.expressions import expression
+
 #: The longest URL that is followed (characters), and what people are shown of one.
 LONGEST, _SHOWN = 8192, 300
 
-_REST = re.compile(r"[?#].*", re.DOTALL)
-_USER = re.compile(r"(\s*(?:https?:)?//)[^/\\]*@", re.IGNORECASE)
+_REST = expression(r"[?#].*", re.DOTALL)
+_USER = expression(r"(\s*(?:https?:)?//)[^/\\]*@", re.IGNORECASE)
 #: What stands before the last ``@`` wherever it is: a password that nobody quoted may hold slashes and question marks.
-_SCHEME = re.compile(r"(?:https?:)?(?://)?", re.IGNORECASE)
-_USER_OR_QUERY = re.compile(r"[?#][^@]*@")
-_ANY_USER = re.compile(r"^((?:[a-z0-9+.-]*:)?[/\\]*).*@", re.IGNORECASE | re.DOTALL)
-_IS_URL = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
-_URL = re.compile(r"\bhttps?:[/\\][^\s'\"<>]+", re.IGNORECASE)
+_SCHEME = expression(r"(?:https?:)?(?://)?", re.IGNORECASE)
+_USER_OR_QUERY = expression(r"[?#][^@]*@")
+_ANY_USER = expression(r"^((?:[a-z0-9+.-]*:)?[/\\]*).*@", re.IGNORECASE | re.DOTALL)
+_IS_URL = expression(r"\s*(?:https?:)?//", re.IGNORECASE)
+_URL = expression(r"\bhttps?:[/\\][^\s'\"<>]+", re.IGNORECASE)
 
 _SAFE_IN_PATH = "/%:@!$&'()*,;=~"
 _SAFE_IN_QUERY = _SAFE_IN_PATH + "+?"
-_NETLOC = re.compile(r"""[^\s\x00-\x20\x7f/?#\\<>"^`{|}]+""")
+_NETLOC = expression(r"""[^\s\x00-\x20\x7f/?#\\<>"^`{|}]+""")
 
 # The two shapes that nearly all links of large pages have are resolved without urllib, which takes many times as long.
 _SEGMENT = r"[\w~!$&'()*+,=@%-][\w.~!$&'()*+,=@%-]*+"
 _PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*+"
-_ABSOLUTE = re.compile(rf"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{{1,4}})?/{_PATH}", re.ASCII)
-_RELATIVE = re.compile(rf"((?:\.\./)*)({_PATH})", re.ASCII)
+_ABSOLUTE = expression(rf"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{{1,4}})?/{_PATH}", re.ASCII)
+_RELATIVE = expression(rf"((?:\.\./)*)({_PATH})", re.ASCII)
 #: As ``_ABSOLUTE``, if no segment of the path is empty or begins with a dot.
-_CLEAN = re.compile(r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{1,4})?/[A-Za-z0-9_~!$&'()*+,=@%/.-]+")
+_CLEAN = expression(r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{1,4})?/[A-Za-z0-9_~!$&'()*+,=@%/.-]+")
 
 
 def resolve(base: str, href: str) -> tuple[str, str] | None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from proxy.expressions import expression
+
 
 class MediaType(enum.Enum):
     """What a page can be rendered as, the richest first."""
@@ -32,8 +34,8 @@ _SAY_NOTHING = frozenset(
 )
 _UNCLEAR = "unclear"
 #: A media type, whatever surrounds it: parameters, quotes, no semicolon.
-_TYPE = re.compile(r"(?<![\w=.+-])[\w.+-]+/[\w.+-]+", re.ASCII)
-_QUALITY = re.compile(r"[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}")
+_TYPE = expression(r"(?<![\w=.+-])[\w.+-]+/[\w.+-]+", re.ASCII)
+_QUALITY = expression(r"[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}")
 #: Headers up to this length are remembered with what they mean, and of a ``Content-Type`` no more is read (characters).
 _LONGEST_KEPT = 500
 

@@ -16,7 +16,6 @@ import errno
 import hashlib
 import itertools
 import os
-import re
 import shutil
 import stat
 import threading
@@ -32,6 +31,7 @@ from zope.interface import implementer
 
 from proxy.core.events import Incident, Notice
 from proxy.errors import StorageFailed, is_of_the_disk
+from proxy.expressions import expression
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder
 from proxy.mechanism.flight import Flights, owned, uninterrupted
 from proxy.model import CommittedFile
@@ -54,9 +54,9 @@ from proxy.storage.copying import copy_bytes
 from proxy.storage.memory import resumable
 from proxy.storage.whole import WholeFile
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = expression(r"[0-9a-f]{64}")
 #: Bytes so far, their sha256, bytes in all if that is known.
-_MARK = re.compile(r"([0-9]{1,19}) ([0-9a-f]{64}) ([0-9]{1,19}|-)")
+_MARK = expression(r"([0-9]{1,19}) ([0-9a-f]{64}) ([0-9]{1,19}|-)")
 _MARKS = ".marks"
 #: What opening or reading a file fails with that is damaged, or no file.  All else speaks of its owner, a mount, this process.
 _OF_DAMAGE = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ELOOP, errno.ENXIO, errno.ENOTDIR)

@@ -6,21 +6,21 @@ reading, and ends the connection with the answer.
 
 from __future__ import annotations
 
-import re
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from proxy.errors import BadRequest, ContentTooLarge
+from proxy.expressions import expression
 from proxy.web.heads import RequestHead
 from proxy.web.incoming import Incoming
 
 #: The longest line with the size of a chunk, and the longest trailer section (bytes).
 _LONGEST_LINE, _LONGEST_TRAILERS = 256, 4096
 #: The size of a chunk, and extensions, which mean nothing here.
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+_CHUNK = expression(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_TRAILER = expression(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 
 class Decoder(Protocol):

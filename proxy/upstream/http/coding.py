@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from proxy.expressions import expression
 from proxy.names import METADATA, packing_of
 from proxy.settings import KIB
 from proxy.upstream.http.failures import Failed
@@ -31,17 +32,17 @@ BEGINNING = 2 * KIB
 
 #: What files begin with, by the ending of their name.
 _STARTS: tuple[tuple[tuple[str, ...], re.Pattern[bytes]], ...] = (
-    ((METADATA,), re.compile(rb"(?:\xef\xbb\xbf)?[A-Za-z-]+[ \t]*:")),
-    ((".whl", ".zip", ".egg"), re.compile(rb"PK")),
-    ((".gz", ".tgz"), re.compile(rb"\x1f\x8b")),
-    ((".bz2", ".tbz"), re.compile(rb"BZh")),
-    ((".xz", ".txz"), re.compile(rb"\xfd7zXZ")),
-    ((".zst",), re.compile(rb"\x28\xb5\x2f\xfd")),
-    ((".z",), re.compile(rb"\x1f\x9d")),
-    ((".exe",), re.compile(rb"MZ")),
+    ((METADATA,), expression(rb"(?:\xef\xbb\xbf)?[A-Za-z-]+[ \t]*:")),
+    ((".whl", ".zip", ".egg"), expression(rb"PK")),
+    ((".gz", ".tgz"), expression(rb"\x1f\x8b")),
+    ((".bz2", ".tbz"), expression(rb"BZh")),
+    ((".xz", ".txz"), expression(rb"\xfd7zXZ")),
+    ((".zst",), expression(rb"\x28\xb5\x2f\xfd")),
+    ((".z",), expression(rb"\x1f\x9d")),
+    ((".exe",), expression(rb"MZ")),
 )
 #: What a page or a JSON document begins with when no coding is on it.
-_TEXT = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,200}[{<\[]")
+_TEXT = expression(rb"(?:\xef\xbb\xbf)?\s{0,200}[{<\[]")
 _PADDING = b"\0"
 
 

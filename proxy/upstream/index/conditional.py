@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from proxy.expressions import expression
 from proxy.interfaces import IOffload
 from proxy.mechanism.offload import SMALL
 from proxy.model import Head, PageMissing, PageUnchanged, Validators
@@ -26,8 +26,8 @@ _LARGEST_CODED = 16 * MIB
 #: How much larger a body hardly ever becomes when it is decoded.
 _USUAL_RATIO = 20
 
-_NOT_KEPT = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?=$|[\s,])")
-_MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})")
+_NOT_KEPT = expression(r"(?:^|[\s,])no-(?:store|cache)(?=$|[\s,])")
+_MAX_AGE = expression(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})")
 
 
 async def ask_conditionally(

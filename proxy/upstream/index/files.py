@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from zope.interface import implementer
 
 from proxy.errors import Attempted, DigestMismatch, UpstreamFailed
+from proxy.expressions import expression
 from proxy.interfaces import IBodyReader
 from proxy.model import FileFacts, Wanted
 from proxy.simple.media import media_of
@@ -27,8 +28,8 @@ from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Broken, Failed, Fault, Unfit
 
 _IDENTITY = {"Accept-Encoding": "identity", "Accept": "*/*"}
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
-_UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,18})", re.IGNORECASE)
+_CONTENT_RANGE = expression(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
+_UNSATISFIED = expression(r"bytes \*/([0-9]{1,18})", re.IGNORECASE)
 #: A date that is this much older than the answer names one state of a file (seconds; RFC 9110 section 8.8.2.2).
 _LONG_AGO = 60.0
 
