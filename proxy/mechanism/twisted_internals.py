@@ -1,70 +1,25 @@
 """Everything of Twisted that has a private name: whoever needs it takes it from here, under a public one.
 
+What belongs to its HTTP client is in :mod:`proxy.mechanism.twisted_client`.
+
 ``tests/test_twisted_internals.py`` says which of these a new version of Twisted lacks, or gives another meaning.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import _parse
-from twisted.internet.interfaces import IAddress, IReactorFDSet, IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.filepath import FilePath
-from twisted.web._newclient import HTTP11ClientProtocol, ParseError
-from twisted.web.client import HTTPConnectionPool
 from twisted.web.http import _DataLoss
 
-#: One connection of an HTTP/1.1 client; made with what it calls when it is free for another request.
-ClientConnection = HTTP11ClientProtocol
-#: An answer that is not HTTP (RFC 9112, section 2.2).
-NotHttp = ParseError
 #: A body that ended before its coding or its length did (RFC 9112, section 8).
 BodyCutOff = _DataLoss
-
-
-class _Factory(Factory):
-    """Makes connections of class *made*, without a log line for each."""
-
-    noisy = False
-
-    def __init__(self, made: type[ClientConnection], free: Callable[[ClientConnection], None], endpoint: str) -> None:
-        self._made = made
-        self._free = free
-        self._endpoint = endpoint
-
-    def __repr__(self) -> str:
-        return f"<connection to {self._endpoint}>"
-
-    def buildProtocol(self, addr: IAddress | None) -> ClientConnection:
-        return self._made(self._free)
-
-
-class PoolOf(HTTPConnectionPool):
-    """Connections of class *made* that stay open for the next request if *persistent*, without a log line for each."""
-
-    def __init__(self, made: type[ClientConnection], reactor: IReactorTime, *, persistent: bool = True) -> None:
-        super().__init__(reactor, persistent)
-        self._factory = partial(_Factory, made)  # type: ignore[assignment]  # twisted.web calls it and no more
-        self._retired = False
-
-    def retire(self) -> Deferred[None]:
-        """Close idle connections now, and each other one at the end of its response: none is used again."""
-        self._retired = True
-        closed: Deferred[None] = self.closeCachedConnections()
-        return closed
-
-    def _putConnection(self, key: Hashable, connection: ClientConnection) -> None:
-        if self._retired:
-            connection.abort()
-        else:
-            super()._putConnection(key, connection)
 
 
 def parsed_endpoint(description: str) -> tuple[list[str], dict[str, str]]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -23,24 +23,27 @@ from twisted.web.http_headers import Headers
 from proxy.core.amounts import duration
 from proxy.interfaces import Clock
 from proxy.mechanism.flight import swallow
+from proxy.mechanism.late import Late
 from proxy.mechanism.request_ids import current_request_id
 from proxy.mechanism.rotating import Observing, Rotating
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
 from proxy.upstream.http.attempt import Attempt
-from proxy.upstream.http.body import IncomingBody
-from proxy.upstream.http.connecting import Endpoints, Line, RequestTimers
 from proxy.upstream.http.credentials import Credentials
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Denied, Failed, Fault, Looped, Missing, cancelled, fault_of, reason
 from proxy.upstream.http.guard import Forbidden
-from proxy.upstream.http.heads import QuietPool
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.http.origin import MOST_REDIRECTS, Origin, host_allowed, origin_of, redirected, sendable
 from proxy.upstream.http.racing import race
 from proxy.upstream.http.slots import Slot, Slots
 from proxy.upstream.http.traffic import UpstreamTraffic
 from proxy.upstream.http.trust import Trust
+
+if TYPE_CHECKING:
+    from proxy.upstream.http.body import IncomingBody
+    from proxy.upstream.http.connecting import Endpoints, Line
+    from proxy.upstream.http.heads import QuietPool
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
 _WEIGHT = 0.2
@@ -110,8 +113,9 @@ class HttpClient:
         self._home = origin_of(settings.url)
         self._trust = Trust(settings, observing, self._reconnect)
         self._credentials = Credentials(settings, reactor, observing)
-        self._endpoints = Endpoints(settings, reactor, self._trust)
-        self._pool = self._new_pool()
+        # No start waits for twisted.web's client, which takes a while to load.
+        self._endpoints = Late(self._made_endpoints)
+        self._pool = Late(self._new_pool)
         self._identity = identity
         self._traffic = UpstreamTraffic(settings.name, observing.recorder, reactor.seconds)
         self.slots = Slots(settings, reactor)
@@ -128,7 +132,14 @@ class HttpClient:
         """When the client certificate expires, in seconds since 1970; ``None`` without one."""
         return self._trust.expires
 
+    def _made_endpoints(self) -> Endpoints:
+        from proxy.upstream.http.connecting import Endpoints
+
+        return Endpoints(self._settings, self._reactor, self._trust)
+
     def _new_pool(self) -> QuietPool:
+        from proxy.upstream.http.heads import QuietPool
+
         pool = QuietPool(self._reactor, persistent=True)
         pool.maxPersistentPerHost = self._settings.max_connections
         pool.cachedConnectionTimeout = 30
@@ -138,8 +149,9 @@ class HttpClient:
 
     def _reconnect(self) -> None:
         """Use no connection again that is open now: it was made with another certificate, or checked by other authorities."""
-        retired, self._pool = self._pool, self._new_pool()
-        swallow(retired.retire())
+        retired, self._pool = self._pool, Late(self._new_pool)
+        if retired.made is not None:
+            swallow(retired.made.retire())
 
     async def send(
         self, attempt: Attempt, place: Slot, method: str, url: str, headers: Mapping[str, str], named_by: str | None
@@ -177,6 +189,8 @@ class HttpClient:
         reception = self._traffic.reception(answered.address, answered.began)
 
         def body() -> IncomingBody:
+            from proxy.upstream.http.body import IncomingBody
+
             made = IncomingBody(self._reactor, limit if silence is None else min(limit, silence), reception)
             place.received = made.progress
             place.take_away = made.give_up
@@ -222,7 +236,7 @@ class HttpClient:
 
     async def _addresses(self, origin: Origin) -> tuple[str, ...]:
         try:
-            return await self._endpoints.addresses(origin.host)
+            return await self._endpoints().addresses(origin.host)
         except Forbidden as error:
             raise Failed(str(error), fault=Fault.NO_EVIDENCE) from error
         except CancelledError:
@@ -241,6 +255,8 @@ class HttpClient:
 
         A 502 counts as an answer only where there is no other address: this is the *last*.
         """
+        from proxy.upstream.http.connecting import Line, RequestTimers
+
         permit, origin, began = asked.attempt.permit, asked.origin, self._reactor.seconds()
         refused = False
 
@@ -300,13 +316,13 @@ class HttpClient:
         standing = {"User-Agent": self._identity.user_agent}
         authorization = self._credentials.header(url)
         own = {} if authorization is None else {"Authorization": authorization}
-        fields = {**standing, **asked.headers, **own, **self._endpoints.headers(url)}
+        fields = {**standing, **asked.headers, **own, **self._endpoints().headers(url)}
         timeouts, watch = self._settings, line.watch
         given_up: list[Failed] = []
         began = self._reactor.seconds()
         asked.place.begin(began)
         try:
-            agent = self._endpoints.agent(url, line, self._pool)
+            agent = self._endpoints().agent(url, line, self._pool())
             sent = Headers({name.encode("ascii"): [_on_the_wire(value)] for name, value in fields.items()})
             with self._identity.asking(self._settings.name) as via:
                 sent.setRawHeaders("Via", [via])
@@ -394,7 +410,8 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close idle connections, and those that become idle."""
-        await self._pool.retire()
+        if self._pool.made is not None:
+            await self._pool.made.retire()
 
 
 def _on_the_wire(value: str) -> bytes:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy.core.amounts import duration
 from proxy.settings import KIB
 from proxy.simple.numbers import whole
-from proxy.upstream.http.body import IncomingBody
 from proxy.upstream.http.coding import codings_of
 from proxy.upstream.http.failures import Failed
+
+if TYPE_CHECKING:
+    from proxy.upstream.http.body import IncomingBody
 
 #: Seconds that a body may take which is read into memory, where others wait for room meanwhile.
 _LONGEST_READ = 300.0

@@ -17,10 +17,9 @@ from twisted.internet.error import (
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from proxy.core.amounts import duration
-from proxy.mechanism.twisted_internals import BodyCutOff, NotHttp
+from proxy.mechanism.twisted_internals import BodyCutOff
 from proxy.simple.links import shown_in
 
 #: What connecting fails with when this process or this machine has no room for another connection.
@@ -119,15 +118,17 @@ class Looped(Failed):
 
 def reason(error: BaseException | None, connect_timeout: float) -> str:
     """What *error*, raised by a connection or by an HTTP client, means."""
-    if isinstance(error, (ResponseFailed, ResponseNeverReceived)):
-        return _reasons(error.reasons, connect_timeout)
+    behind = _behind(error)
+    if behind is not None:
+        return _reasons(behind, connect_timeout)
+    if _is_not_http(error):
+        return "answered with something that is not HTTP"
     simple: dict[type[BaseException], str] = {
         ConnectionRefusedError: "connection refused",
         DNSLookupError: "its name cannot be resolved",
         NoRouteError: "no route to it",
         TCPTimedOutError: f"no connection within {duration(connect_timeout)}",
         ConnectTimeout: f"no connection within {duration(connect_timeout)}",
-        NotHttp: "answered with something that is not HTTP",
     }
     for kind, words in simple.items():
         if isinstance(error, kind):
@@ -146,13 +147,14 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
 
 def fault_of(error: BaseException, *, connected: bool) -> Fault:
     """What *error*, raised by a connection (or after one was made: *connected*) or by an HTTP client, is evidence about."""
-    if isinstance(error, (ResponseFailed, ResponseNeverReceived)):
-        return fault_of(_most_telling(error.reasons), connected=connected)
+    behind = _behind(error)
+    if behind is not None:
+        return fault_of(_most_telling(behind), connected=connected)
     if isinstance(error, DNSLookupError):
         return Fault.UNRESOLVED
     if isinstance(error, ConnectError) and error.osError in _OURS:
         return Fault.NO_EVIDENCE
-    if isinstance(error, NotHttp):
+    if _is_not_http(error):
         return Fault.USELESS
     if not connected or type(error).__module__.startswith(("OpenSSL", "service_identity")):
         return Fault.UNREACHABLE
@@ -161,9 +163,24 @@ def fault_of(error: BaseException, *, connected: bool) -> Fault:
 
 def cancelled(error: BaseException) -> bool:
     """Whether *error* is what the HTTP client makes of a request that was cancelled."""
-    if isinstance(error, (ResponseFailed, ResponseNeverReceived)):
-        return any(cancelled(failure.value) for failure in error.reasons)
+    behind = _behind(error)
+    if behind is not None:
+        return any(failure.value is not None and cancelled(failure.value) for failure in behind)
     return isinstance(error, (CancelledError, ConnectingCancelledError))
+
+
+def _behind(error: BaseException | None) -> list[Failure] | None:
+    """The failures that *error*, if the HTTP client has raised it for a whole request, consists of."""
+    from twisted.web.client import ResponseFailed, ResponseNeverReceived  # no start waits for it
+
+    found: list[Failure] | None = error.reasons if isinstance(error, (ResponseFailed, ResponseNeverReceived)) else None
+    return found
+
+
+def _is_not_http(error: BaseException | None) -> bool:
+    from proxy.mechanism.twisted_client import NotHttp  # as above
+
+    return isinstance(error, NotHttp)
 
 
 def _most_telling(failures: list[Failure]) -> BaseException:

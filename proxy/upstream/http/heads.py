@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from proxy.mechanism.twisted_internals import ClientConnection, PoolOf
+from proxy.mechanism.twisted_client import ClientConnection, PoolOf
 from proxy.settings import KIB
 from proxy.upstream.http.failures import HeadTooLong
 
