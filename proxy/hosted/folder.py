@@ -141,8 +141,13 @@ class Folder:
                     by_project.setdefault(project, []).append(entry)
                 except BadUpload as error:
                     strangers[file] = str(error)
-        found = {project: _outlined(entries, None) for project, entries in by_project.items()}
-        return Survey({project: each for project, each in found.items() if each is not None}, strangers)
+        found = {}
+        for project in list(by_project):
+            # An entry keeps what is said of its file from now on: those of one project are let go of before the next one's.
+            outline = _outlined(by_project.pop(project), None)
+            if outline is not None:
+                found[project] = outline
+        return Survey(found, strangers)
 
     def outline(self, project: str, names: tuple[str, ...]) -> Outline | None:
         """The outline of one *project*, whose directories (files, in the flat layout) are *names*; ``None`` if it is empty."""
