@@ -5,8 +5,8 @@ standing the parts are rendered once, in a worker thread; a part whose bytes are
 dashboards of a quiet proxy cost one comparison per second.  A stream ends after a while, and the browser opens another.  Who
 looks is asked anew each minute: a stream does not outlive its login.
 
-When there are as many streams as there may be, the client address with the most of them gives one up for whoever comes with
-fewer (:mod:`proxy.core.shedding`): no address keeps the others from their dashboards.
+When there are as many streams as there may be, the client address with the most of them (in IPv6, the /64) gives one up for
+whoever comes with fewer (:mod:`proxy.core.shedding`): no address keeps the others from their dashboards.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from proxy.accounts.turns import client_network
 from proxy.core.shedding import Crowd, GivingWay, giving_way
 from proxy.errors import Overloaded, ProxyError
 from proxy.interfaces import IBodyReader, IOffload
@@ -130,6 +131,7 @@ class EventStreams:
         """A stream for *viewer* at *address*, who *asked* says it is now.  Raises Overloaded when there are too many."""
         if self._closed:
             raise Overloaded("no dashboard is kept live any more: this one is as it was when it was loaded")
+        address = client_network(address)
         self._make_room(address)
         reader = EventReader(self, address, viewer, asked, self._reactor.seconds())
         self._readers.add(reader)
