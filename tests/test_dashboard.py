@@ -11,6 +11,7 @@ import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.logger import LogEvent
 
 from proxy.access.rights import OpenReading
@@ -276,9 +277,18 @@ async def test_it_can_have_a_listener_of_its_own(upstream: FakeUpstream, run: St
     clients = [await wire.ask(number, "/-/events") for _ in range(5)]
     for each in clients:
         await each.until(lambda each=each: b"event: part" in each.received)  # type: ignore[misc]  # it waits here
-    await proxy.stop()
+    # It is switched off and on by a reload, which ends what was kept live.
+    settings = proxy.service.settings
+    proxy.service.succeed(replace(settings, server=replace(settings.server, dashboard=False)))
     for each in clients:
-        assert each.body.endswith(b"0\r\n\r\n")
+        await each.until(lambda each=each: each.body.endswith(b"0\r\n\r\n"))  # type: ignore[misc]
+    assert "switched off: server.dashboard" in (await there("/", 404)).text
+    proxy.service.succeed(settings)
+    assert "Ready: everything works." in (await there("/")).text
+    last = await wire.ask(number, "/-/events")
+    await last.until(lambda: b"event: part" in last.received)
+    await proxy.stop()
+    assert last.body.endswith(b"0\r\n\r\n")
 
 
 # -- descriptions -------------------------------------------------------------------------------------------------------------
