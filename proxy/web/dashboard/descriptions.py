@@ -156,14 +156,14 @@ class _Reader(HTMLParser):
             self.top.append(piece)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in _ELEMENTS:
+        if tag not in _ELEMENTS or (tag == "a" and not any(name == "href" and _is_safe(value) for name, value in attrs)):
             return
         self._count += 1
         if self._count > _MOST or len(self._open) >= _DEEPEST:
             raise _TooMuch
         made = Tag(_LOWERED.get(tag, tag))
         for name, value in attrs:
-            if name == "href" and tag == "a" and value is not None and _is_safe(value):
+            if name == "href" and tag == "a" and value is not None:
                 made(href=value, rel="nofollow noopener noreferrer")
             elif name in ("colspan", "rowspan") and value is not None and value.isdecimal():
                 made(**{name: value})
@@ -180,9 +180,9 @@ class _Reader(HTMLParser):
         self._add(data)
 
 
-def _is_safe(url: str) -> bool:
+def _is_safe(url: str | None) -> bool:
     try:
-        return urlsplit(url).scheme.lower() in _SCHEMES
+        return url is not None and urlsplit(url).scheme.lower() in _SCHEMES
     except ValueError:
         return False
 
