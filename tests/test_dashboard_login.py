@@ -293,7 +293,10 @@ async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access
     page = await bob.get(f"{lib}?done=delete")
     assert "The files were deleted." in page.text
     assert LIB.filename not in page.text
-    assert (await bob.press(lib, "delete", which="1.0")).status == 404
+    reply = await bob.press(lib, "delete", which="1.0")
+    page = Page(reply, "/-/act")
+    assert (reply.status, list(page.faults()), page.links["Back to corp-lib"]) == (404, [], lib)
+    assert "corp-lib has no file or version 1.0 on index corp; it has 3.0, 2.0" in page.text
     fields = await asked(await bob.press(lib, "delete"), newer.filename, late.filename)
     reply = await bob.send("/-/act", fields)
     assert (reply.status, b"has no files of corp-lib any more" in reply.body) == (200, True)

@@ -93,7 +93,7 @@ class Chosen(Struct, frozen=True):
             if value:
                 found[each.name] = value
             elif each.required:
-                raise BadRequest(f"{self.action.label}: {each.label.lower()} is missing: go back, and fill in the field")
+                raise BadRequest(f"{self.action.label}: {each.label.lower()} is missing")
         return found
 
     def form(self, token: str, targets: Sequence[str]) -> Tag:

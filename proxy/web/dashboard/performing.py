@@ -12,7 +12,7 @@ from twisted.web.template import Tag, tags
 
 from proxy.access.roles import Permission
 from proxy.core.audited import AuditOutcome
-from proxy.errors import BadRequest, NotFound
+from proxy.errors import BadRequest, NotFound, ProxyError
 from proxy.interfaces import IRepository, Operation
 from proxy.mechanism.flight import uninterrupted
 from proxy.names import is_project_name, normalize
@@ -100,21 +100,30 @@ class ProjectActions:
         if fields.get("shown", "") not in self._repositories:
             raise NotFound("the form names no index that there is")
         chosen = Chosen(name, action, index, normalize(project), fields["shown"])
-        arguments = chosen.arguments(fields)
-        by = ask.by(admitted.principal)
-        if "target" in arguments:
-            await self._changes.permit_target(by, chosen.project, arguments["target"])
         frame = Frame("../", None, self._logins.stated(viewer, "../"))
+        try:
+            return await self._answered(ask.by(admitted.principal), chosen, fields, frame)
+        except ProxyError as error:
+            if error.status >= 500:
+                raise
+            told = [tags.p(f"{error}", class_="bad", role="alert"), tags.p(hyperlink(chosen.page, f"Back to {chosen.project}"))]
+            return await self._shell.page(f"{action.label}: nothing was changed", frame, *told, status=error.status)
+
+    async def _answered(self, ask: Ask, chosen: Chosen, fields: Mapping[str, str], frame: Frame) -> Answer:
+        """Do what was *chosen* with *fields*, for who sends *ask* and may, or ask for it once more.  Raises ProxyError."""
+        action, arguments = chosen.action, chosen.arguments(fields)
+        if "target" in arguments:
+            await self._changes.permit_target(ask, chosen.project, arguments["target"])
         if action.asked is not None:
-            found = await self._operations[name](lambda said: None, **arguments, dry=True)
+            found = await self._operations[chosen.name](lambda said: None, **arguments, dry=True)
             confirmed = fields.get("confirmed", "")
             if not outcome_of(found).new:
                 raise BadRequest(f"all files of {arguments['version']} are in the index {arguments['target']} already")
             if confirmed != confirmed_by(found):
-                token = self._sessions.form_token(ask, viewer.principal)
-                content = chosen.confirmation(found, arguments, token, changed=bool(confirmed))
+                # The token in the form that was sent is right for the next one too.
+                content = chosen.confirmation(found, arguments, fields["token"], changed=bool(confirmed))
                 return await self._shell.page(f"{action.label} {chosen.project}?", frame, *content)
-        result = await self._performed(by, chosen, arguments)
+        result = await self._performed(ask, chosen, arguments)
         return await self._told(chosen, arguments, result, frame)
 
     def _is_for(self, action: ButtonAction, index: str) -> bool:
