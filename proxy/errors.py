@@ -56,7 +56,7 @@ class FieldsTooLarge(ProxyError):
 
 
 class SlowRequest(ProxyError):
-    """The head of a request did not arrive in time (RFC 9110 section 15.5.9)."""
+    """The head of a request, or its body, did not arrive in time (RFC 9110 section 15.5.9)."""
 
     status = 408
     code = "request-timeout"
