@@ -331,9 +331,11 @@ async def test_certificates_have_an_end(upstream: FakeUpstream, run: Start, tmp_
     certificate, key = certs.server("proxy.example", expired=True).write(tmp_path, "server")
     of_client = certs.client()
     cert, client_key = of_client.write(tmp_path, "client")
+    secure = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
     proxy = await run(
         upstream_settings(upstream.url, "mirror", client_cert=cert, client_key=client_key),
-        listen=(LOOPBACK, f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"),
+        listen=(LOOPBACK, secure),
+        dashboard_listen=(secure,),
         max_connections=100,
     )
     found = await figures(proxy)
@@ -341,6 +343,7 @@ async def test_certificates_have_an_end(upstream: FakeUpstream, run: Start, tmp_
     assert expired < time.time() < found["certificate_expiry_timestamp_seconds upstream mirror"]
     loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
     assert expired == loaded.not_valid_after_utc.timestamp()
+    assert expired == found["certificate_expiry_timestamp_seconds dashboard_listen 1"]
 
 
 def test_the_reactor_reports_how_late_it_is() -> None:

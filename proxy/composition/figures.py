@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from proxy.composition.accounts import AccessRoom
@@ -92,9 +92,9 @@ class ServiceFigures:
 
 
 class WebFigures:
-    """Clients, and the certificates that they are presented."""
+    """Clients, and the certificates that they are presented at *listenings*, by the key that these are set by."""
 
-    def __init__(self, fronts: Callable[[], Sequence[Front]], listenings: Sequence[Listening]) -> None:
+    def __init__(self, fronts: Callable[[], Sequence[Front]], listenings: Mapping[str, Sequence[Listening]]) -> None:
         self._fronts = fronts
         self._listenings = listenings
 
@@ -103,6 +103,7 @@ class WebFigures:
         yield d.IN_PROGRESS, (), sum(each.in_progress for each in fronts)
         yield d.FLIGHTS, (d.FlightKind.REQUEST.value,), sum(each.sharing.under_way for each in fronts)
         yield d.WAITERS, (d.FlightKind.REQUEST.value,), sum(each.sharing.waiting for each in fronts)
-        for number, each in enumerate(self._listenings, 1):
-            if each.expires is not None:
-                yield d.CERTIFICATE_EXPIRY, (f"listen {number}",), each.expires
+        for key, listenings in self._listenings.items():
+            for number, each in enumerate(listenings, 1):
+                if each.expires is not None:
+                    yield d.CERTIFICATE_EXPIRY, (f"{key} {number}",), each.expires

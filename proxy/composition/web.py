@@ -143,7 +143,12 @@ class Web:
         self.scraped = Aside(settings.server.metrics_listen if listen else (), _SCRAPERS, means)
         self.watched = Aside(settings.server.dashboard_listen if listen else (), self._watching(settings), means, room)
         self._serve_aside(settings, serving)
-        means.metrics.watch(WebFigures(lambda: [each.front for each in self._serving], self.listenings))
+        listenings = {
+            "listen": self.listenings,
+            "metrics_listen": self.scraped.listenings,
+            "dashboard_listen": self.watched.listenings,
+        }
+        means.metrics.watch(WebFigures(lambda: [each.front for each in self._serving], listenings))
 
     @property
     def front(self) -> Front:

@@ -173,7 +173,8 @@ LABELS: Mapping[str, str] = {
         "label to a new one."
     ),
     "queue": "`upstream:NAME` or `passwords`.",
-    "certificate": "`listen N`: that of the listener N (from 1) in `server.listen`; `upstream NAME`: a client certificate.",
+    "certificate": "`listen N`: that of the listener N (from 1) in `server.listen`; `metrics_listen N` and `dashboard_listen N`"
+    " likewise; `upstream NAME`: a client certificate.",
     "version": "The version of pypiproxy.",
     "python": "The version of Python.",
     "twisted": "The version of Twisted.",
