@@ -10,7 +10,7 @@ import pytest
 
 from proxy.cli import COMMANDS
 from proxy.web.site import ROUTES
-from tests.support import commands_page, http_page
+from tests.support import commands_page, configuration_page, http_page
 from tests.support.manual import anchors, links, section, sections
 from tests.support.process import ROOT
 
@@ -21,7 +21,7 @@ _QUESTIONS = re.compile(r"^\| ([^|]+\?[^|]*) \| (.+) \|$", re.MULTILINE)
 QUESTIONS = _QUESTIONS.findall(section(README, "twenty-questions-of-an-operator"))
 
 
-@pytest.mark.parametrize("generated", [commands_page, http_page], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("generated", [commands_page, configuration_page, http_page], ids=lambda each: each.__name__)
 def test_a_reference_page_is_that_of_the_code(generated: ModuleType) -> None:
     assert generated.PAGE.read_text("utf-8") == generated.page(), f"run python -m {generated.__name__}"
 
