@@ -80,6 +80,7 @@ class ProxyService(MultiService):
         reading: bool = False,
         kinds: Mapping[str, IndexKind] = EMPTY,
         source: ConfigSource | None = None,
+        access_log: bool = True,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -116,6 +117,7 @@ class ProxyService(MultiService):
             room=self.waiting,
             space=space.state,
             sessions=BrowserSessions(reactor),
+            access_log=access_log,
             reading=reading,
             others={"statistics": evaluating.statistics, **(EMPTY if self.reloading is None else self.reloading.operations)},
         )
@@ -348,16 +350,27 @@ def build(
     reading: bool = False,
     kinds: Mapping[str, IndexKind] = EMPTY,
     source: ConfigSource | None = None,
+    access_log: bool = True,
 ) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
 
     With *reading* it listens beside the proxy that works on the data directory, and changes nothing there.
 
     *policy* says what clients may see, *rights* what each of them may do, *kinds* how indexes of other kinds are built, or of
-    the same ones; *source* is where the settings were read from, if they may be read again.  *clock* tells the wall time;
-    *reactor* goes by a steady one from now on.  Raises ConfigError for what can never be right.
+    the same ones; *source* is where the settings were read from, if they may be read again; *access_log* is whether each
+    request is logged.  *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what
+    can never be right.
     """
     steady(reactor)
     return ProxyService(
-        settings, reactor, clock, policy=policy, rights=rights, serving=serving, reading=reading, kinds=kinds, source=source
+        settings,
+        reactor,
+        clock,
+        policy=policy,
+        rights=rights,
+        serving=serving,
+        reading=reading,
+        kinds=kinds,
+        source=source,
+        access_log=access_log,
     )

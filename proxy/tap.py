@@ -178,7 +178,7 @@ def makeService(options: Options) -> IService:
         announced = log is None and wanted.form == "text"
         try:
             with as_user():
-                service = build(settings, reactor, source=source.absolute)
+                service = build(settings, reactor, source=source.absolute, access_log=wanted.access != "off")
             instance = Instance(claim, observer, reactor, announced=announced, reload=service.hung_up)
             service.setServiceParent(instance)
             service.follow(settings.warm)

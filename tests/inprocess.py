@@ -103,12 +103,14 @@ async def start(
     access: AccessSettings = _UNTOLD,
     grants: tuple[GrantSettings, ...] = (),
     ci: CiSettings | None = None,
+    access_log: bool = True,
     **server: Any,
 ) -> Running:
     """Run a service over *upstreams*, with one default index of all of them unless *indexes* says otherwise.
 
     *clock* is what it takes for the wall time, *policy* what it goes by, *rights* what its clients may do if that is not what
-    *access* and *grants* say, *kinds* builds indexes of other kinds, *ci* which jobs of CI systems it gives tokens.
+    *access* and *grants* say, *kinds* builds indexes of other kinds, *ci* which jobs of CI systems it gives tokens,
+    *access_log* whether it logs requests.
     """
     names = tuple(each.name for each in upstreams)
     limits = limits or PageLimits(soft_deadline=0.1)
@@ -122,7 +124,7 @@ async def start(
         grants=grants,
         ci=ci,
     )
-    service = build(settings, default_reactor, clock, policy=policy, rights=rights, kinds=kinds)
+    service = build(settings, default_reactor, clock, policy=policy, rights=rights, kinds=kinds, access_log=access_log)
     service.startService()
     return Running(service)
 

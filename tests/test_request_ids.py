@@ -82,6 +82,18 @@ async def test_each_request_has_an_id_of_its_own_whatever_its_client_says(
 
 
 @pytest_twisted.ensureDeferred
+async def test_without_an_access_log_answers_and_requests_upstream_have_ids(
+    upstream: FakeUpstream, run: Start, logged: list[LogEvent]
+) -> None:
+    upstream.add_file("six", "six-1.0.tar.gz", b"six")
+    proxy = await run(upstream, access_log=False)
+    first, _ = await one_after_another(proxy, "/simple/six/", "mine", "mine")
+    missing = await proxy.get("/simple/nothing/")
+    assert ids(logged) == []
+    assert sent(upstream) == [first.headers["x-request-id"], missing.json["request_id"]]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_trusted_proxy_names_the_request_on_every_way_to_an_answer(
     upstream: FakeUpstream, run: Start, logged: list[LogEvent]
 ) -> None:

@@ -65,6 +65,8 @@ class Founded(Struct, frozen=True, kw_only=True):
     #: What is known of the store and its disk.
     space: Callable[[], SpaceState]
     sessions: BrowserSessions
+    #: Whether each request is logged.
+    access_log: bool = True
     others: Mapping[str, Operation] = EMPTY
 
 
@@ -275,6 +277,7 @@ def _built(settings: Settings, lasting: Lasting, founded: Founded, holdings: Hol
         founded.space,
         administration,
         founded.sessions,
+        access_log=founded.access_log,
     )
     return Generation(
         settings=settings,

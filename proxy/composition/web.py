@@ -260,12 +260,15 @@ def build_serving(
     space: Callable[[], SpaceState],
     administration: Late[Administration],
     sessions: BrowserSessions,
+    *,
+    access_log: bool,
 ) -> Serving:
     """What answers for *indexes*, as *rights* permit; *health* is what those who probe the service are told.
 
     *access* knows who sends a request.  *identity* knows the requests that this instance has sent upstream.  *exchange* is
     where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to; *statistics* count what clients ask for.
-    In *room* requests wait for upstream.  *space* is what is known of the store and its disk.
+    In *room* requests wait for upstream.  *space* is what is known of the store and its disk.  *access_log* is whether each
+    request is logged.
     *administration* has what operators do; *sessions* are those of browsers, which last.
     """
     server = settings.server
@@ -349,6 +352,7 @@ def build_serving(
         recorder=means.metrics,
         visits=statistics,
         room=room,
+        access_log=access_log,
     )
     return Serving(front, scraping, callers, identity, uploads, lists, shown, DashboardApart(shown))
 
