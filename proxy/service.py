@@ -40,7 +40,7 @@ from proxy.errors import ConfigError
 from proxy.host.lag import LagMeter
 from proxy.host.listening import Listening
 from proxy.host.rotation import Rotation
-from proxy.host.supervisor import tell_ready, tell_stopping
+from proxy.host.supervisor import Watchdog, tell_ready, tell_stopping
 from proxy.interfaces import Clock, IReceiving
 from proxy.mechanism.clocks import steady
 from proxy.mechanism.flight import swallow
@@ -133,6 +133,7 @@ class ProxyService(MultiService):
             lambda: readiness.phase,
             lambda: self._watch.troubles,
         )
+        self._watchdog = Watchdog(reactor)
         means.metrics.watch(space)
         means.metrics.watch(self._figures)
         self._cleaning: Deferred[None] = succeed(None)
@@ -151,6 +152,11 @@ class ProxyService(MultiService):
     def settings(self) -> Settings:
         """The present settings."""
         return self.present.settings
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has begun to stop."""
+        return self._web.readiness.phase is Phase.STOPPING
 
     @property
     def front(self) -> Front:
@@ -219,7 +225,7 @@ class ProxyService(MultiService):
         What needs a new process, such as ``listen`` and ``data_dir``, has to be in *settings* as it is.  Raises ConfigError;
         then everything is as before, as it is while this service stops.
         """
-        if self._web.readiness.phase is Phase.STOPPING:
+        if self.stopping:
             raise ConfigError("this proxy is stopping: its next start reads the configuration")
         before = self.present
         warms_anew = self._follows and settings.warm != before.settings.warm
@@ -270,6 +276,7 @@ class ProxyService(MultiService):
         self.probing.start()
         if self._serving:
             self._reactor.callWhenRunning(tell_ready)
+            self._watchdog.start()
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
@@ -290,6 +297,7 @@ class ProxyService(MultiService):
             self._commands.stop()
             self._lasting.stop()
             await self.probing.stop()
+            self._watchdog.stop()
 
     async def _take_leave(self) -> None:
         """Let balancers and the service manager know that it stops, and go on until balancers have noticed."""

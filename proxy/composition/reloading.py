@@ -7,7 +7,7 @@ point changes nothing.  One reload at a time.  Each is recorded in the audit log
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,9 @@ class Reloadable(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def stopping(self) -> bool: ...
 
     def succeed(self, settings: Settings) -> Deferred[None]: ...
 
@@ -92,7 +95,7 @@ class Reloading:
 
     async def _reload(self, by: str) -> Reload:
         async with self._one:
-            tell_reloading()
+            self._tell_manager(tell_reloading)
             outcome, what = AuditOutcome.FAILED, None
             try:
                 wanted = await self._read()
@@ -106,10 +109,15 @@ class Reloading:
                 self.log.error("{by}: the configuration is wrong, and stays as it was: {error}", by=by, error=error)
                 raise
             finally:
-                tell_ready()
+                self._tell_manager(tell_ready)
                 self._audit.note(Audited(str(OPERATOR), by, "reload", outcome, what=what))
             self._tell(by, reload)
             return reload
+
+    def _tell_manager(self, tell: Callable[[], None]) -> None:
+        """*tell* the service manager, unless it has been told that the service stops: that is the last word."""
+        if not self._service.stopping:
+            tell()
 
     async def _read(self, file: Path | None = None) -> Settings:
         return await self._thread.run(self._source.instead(file).read, self._reactor)
