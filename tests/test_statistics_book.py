@@ -238,6 +238,43 @@ def test_a_full_disk_costs_nothing_that_fits_into_an_hour() -> None:
     assert farm.report().summary()["requests"] == 50
 
 
+class FailsOnce(MemoryRecords):
+    """Does not take the write after *left* others; the ones after that it takes."""
+
+    left = -1
+
+    async def set(self, key: str, value: bytes) -> None:
+        self.left -= 1
+        if self.left == -1:
+            raise StorageFailed("Input/output error")
+        await super().set(key, value)
+
+
+@pytest.mark.parametrize("taken", range(6))
+def test_a_minute_that_belongs_to_an_hour_and_a_day_is_counted_once_whichever_write_fails(taken: int) -> None:
+    records = FailsOnce()
+    farm = Farm(records)
+    farm.now += 30 * HOUR
+    farm.settle()
+    farm.ask(PAGE)
+    farm.now += 26 * HOUR
+    farm.settle()
+    assert sorted(key.partition("/")[0] for key in completed(records.keys(""))) == ["day", "hour"]
+    # The clock is set back: what is counted now is added to the minute, to its hour and to its day.
+    farm.now -= 26 * HOUR
+    farm.settle()
+    farm.ask(PAGE)
+    farm.now += 26 * HOUR
+    records.left = taken
+    for _ in range(3):
+        farm.settle()
+        for back in (3 * DAY, 27 * HOUR):
+            assert farm.report(back).summary()["requests"] == 2
+    assert farm.book.trouble is None
+    farm.restart()
+    assert farm.report(3 * DAY).summary()["requests"] == 2
+
+
 def test_a_disk_that_stays_full_costs_no_memory() -> None:
     farm = Farm(Full())
     for _ in range(500):

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from msgspec import Struct, field
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -59,6 +60,14 @@ _FAILED = frozenset(
 )
 
 
+class _Unwritten(Struct, eq=False):
+    """What was counted in the minute that began at *start*, and the stretches to which it has been added in the records."""
+
+    start: int
+    bucket: Bucket
+    added: set[Stretch] = field(default_factory=set)
+
+
 @implementer(IRecorder, IVisits)
 class StatisticsBook:
     """The statistics in *records*.  *offload* has one thread; *clock* tells the wall time."""
@@ -75,7 +84,7 @@ class StatisticsBook:
         #: The minute that is being counted: when it began, and its bucket, which only the thread touches.
         self._minute = Resolution.MINUTE.start(clock())
         self._bucket = Bucket(Resolution.MINUTE)
-        self._unwritten: dict[int, Bucket] = {}
+        self._unwritten: list[_Unwritten] = []
         self._there: set[Stretch] | None = None
         self._alone = DeferredLock()
         #: Requests that were not counted by what they were about, because too many different ones came at once.
@@ -133,13 +142,15 @@ class StatisticsBook:
                 there = await self._stretches()
             except StorageFailed:
                 there = set()
-            for each in covering(there, since, until):
+            chosen = covering(there, since, until)
+            for each in chosen:
                 with suppress(StorageFailed):
                     if (part := await self._read(each)) is not None:
                         await self._offload.run(found.add, part)
-            for start, bucket in (*self._unwritten.items(), (self._minute, self._bucket)):
-                if start < until and since < start + Resolution.MINUTE.seconds:
-                    await self._offload.run(found.add, bucket)
+            for late in (*self._unwritten, _Unwritten(self._minute, self._bucket)):
+                within = late.start < until and since < late.start + Resolution.MINUTE.seconds
+                if within and late.added.isdisjoint(chosen):
+                    await self._offload.run(found.add, late.bucket)
             await self._offload.run(found.trim)
             return found
 
@@ -178,25 +189,31 @@ class StatisticsBook:
     async def _write(self, minute: int, *, closing: bool) -> None:
         if minute != self._minute or closing:
             if self._bucket:
-                self._unwritten.setdefault(self._minute, Bucket(Resolution.MINUTE)).add(self._bucket)
-                self._forget()
+                self._is_over(self._minute, self._bucket)
             self._minute, self._bucket = minute, Bucket(Resolution.MINUTE)
         elif not self._unwritten:
             return
         there = await self._stretches()
-        for start, bucket in list(self._unwritten.items()):
-            stretch = Resolution.MINUTE, start
+        for late in list(self._unwritten):
+            stretch = Resolution.MINUTE, late.start
             for each in (stretch, *(whole for whole in wholes_of(stretch) if whole in there)):
-                await self._add(each, bucket)
-            del self._unwritten[start]
+                if each not in late.added:  # the disk may have taken one, and then no more
+                    await self._add(each, late.bucket)
+                    late.added.add(each)
+            self._unwritten.remove(late)
         if self._problems.changed:
             await self._records.set(_PROBLEMS, self._problems.encoded())
         await self._tidy(there)
 
-    def _forget(self) -> None:
-        """Let go of the oldest minutes that could not be written."""
-        while len(self._unwritten) > _MOST_UNWRITTEN:
-            del self._unwritten[min(self._unwritten)]
+    def _is_over(self, minute: int, bucket: Bucket) -> None:
+        """Have *bucket* of *minute* written; let go of the oldest minute when too many could not be."""
+        same = next((each for each in self._unwritten if each.start == minute and not each.added), None)
+        if same is not None:
+            same.bucket.add(bucket)
+            return
+        self._unwritten.append(_Unwritten(minute, bucket))
+        if len(self._unwritten) > _MOST_UNWRITTEN:
+            self._unwritten.remove(min(self._unwritten, key=lambda each: each.start))
 
     async def _tidy(self, there: set[Stretch]) -> None:
         now = self._clock()
