@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.logger import LogEvent, formatEvent
 
 from proxy.settings import PageLimits
 from tests.inprocess import Running, Start
@@ -64,6 +65,36 @@ async def test_what_clients_do_is_counted_on_both_lanes(upstream: FakeUpstream, 
     summary = (await figures(proxy))["summary"]
     assert summary["requests"] == 9
     assert summary["hits"] >= 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_damaged_database_is_set_aside_and_reported_while_builds_are_served(
+    upstream: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    upstream.add_file("six", NAME, data_of(2_000, 1))
+    database = tmp_path / "data" / "statistics" / "cache.db"
+    database.parent.mkdir(parents=True, mode=0o700)
+    database.write_bytes(data_of(5_000, 2))
+    proxy = await run(upstream)
+    assert (await proxy.get("/simple/six/")).status == 200
+    assert (await figures(proxy))["summary"]["requests"] == 1
+    ready = (await proxy.get("/-/ready")).body.decode()
+    assert "set aside within the last day: a damaged database (statistics.damaged-" in ready
+    assert (await proxy.get(await proxy.link("six", NAME))).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_database_that_takes_nothing_keeps_nobody_from_being_served_or_the_service_from_stopping(
+    upstream: FakeUpstream, run: Start, tmp_path: Path, logged: list[LogEvent]
+) -> None:
+    upstream.add_file("six", NAME, data_of(2_000, 1))
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "statistics").symlink_to(tmp_path / "volume-that-is-not-mounted")
+    proxy = await run(upstream)
+    assert (await proxy.get(await proxy.link("six", NAME))).status == 200
+    assert (await figures(proxy))["summary"]["requests"] == 2
+    await proxy.stop()
+    assert any("statistics cannot be written" in (formatEvent(each) or "") for each in logged)
 
 
 @pytest_twisted.ensureDeferred
