@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from bench.cold import COLD
+from bench.counting import COUNTING
 from bench.peers import Devpi, Proxpi, Pypiron
 from bench.probing import PROBING
 from bench.process import ORIGINAL, cores
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.repetitions, asked.seconds, asked.herd = 1, 1, 20
     scenarios = [
         each
-        for each in (*SCENARIOS, *COLD, STAMPEDE, RELOADING, *RESOLVING, STARTING, *PROBING)
+        for each in (*SCENARIOS, *COLD, STAMPEDE, RELOADING, *RESOLVING, STARTING, *PROBING, *COUNTING)
         if any(part in each.name for part in asked.only or [""])
     ]
     if asked.quick and not asked.only:

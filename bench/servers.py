@@ -186,6 +186,8 @@ class Pypiproxy(Server):
     """
 
     name = "pypiproxy"
+    #: What is run, with the arguments of the command.
+    program = "from proxy.cli import main; main()"
 
     @classmethod
     def version(cls) -> str:
@@ -227,7 +229,7 @@ class Pypiproxy(Server):
         users.write_text(f"{_USER}:{hashed(_PASSWORD.encode())}\n", "utf-8")
         self._launch(
             [
-                *(sys.executable, "-c", "from proxy.cli import main; main()", "serve", "--listen", LOOPBACK),
+                *(sys.executable, "-c", self.program, "serve", "--listen", LOOPBACK),
                 *("--data-dir", str(self.place / "data"), "--config", str(self._config)),
             ],
             {**_environment(self.place), "PYTHONPATH": str(ROOT), **self._given},

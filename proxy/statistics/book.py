@@ -60,6 +60,10 @@ _FAILED = frozenset(
 )
 
 
+#: The fields of a `Visit`, which takes longer to make than a tuple of these to find.
+_Noted = tuple[Subject, str, int, str, str, str]
+
+
 class _Unwritten(Struct, eq=False):
     """What was counted in the minute that began at *start*, and the stretches to which it has been added in the records."""
 
@@ -78,7 +82,7 @@ class StatisticsBook:
         self._records = records
         self._offload = offload
         self._clock = clock
-        self._waiting: dict[Visit, Amount] = {}
+        self._waiting: dict[_Noted, Amount] = {}
         self._events: deque[tuple[float, Notice | UpstreamAnswered]] = deque(maxlen=_MOST_WAITING)
         self._problems = RecentProblems()
         #: The minute that is being counted: when it began, and its bucket, which only the thread touches.
@@ -96,7 +100,8 @@ class StatisticsBook:
 
     def note(self, event: Answered, subject: Subject, client: str, agent: str) -> None:
         """A request of *agent* (fit for a log) at the address *client* for *subject* has been answered as *event* says."""
-        visit = Visit(subject, event.method, event.status, event.word, client, agent[:_LONGEST_AGENT])
+        method, status, size, seconds, word, _, _ = event
+        visit = subject, method, status, word, client, agent[:_LONGEST_AGENT]
         amount = self._waiting.get(visit)
         if amount is None:
             if len(self._waiting) >= _MOST_WAITING:
@@ -104,8 +109,8 @@ class StatisticsBook:
                 return
             amount = self._waiting[visit] = Amount()
         amount.requests += 1
-        amount.bytes += event.size
-        amount.seconds += event.seconds
+        amount.bytes += size
+        amount.seconds += seconds
 
     def record(self, event: Event) -> None:
         """Any thread may call this."""
@@ -178,13 +183,9 @@ class StatisticsBook:
             else:
                 about = event.index or "", event.project or "", event.filename or ""
                 self._problems.note(moment, event.incident.value, *about)
-        for visit, amount in waiting.items():
-            reason = problem_with(visit)
-            if reason is not None:
-                subject = visit.subject
-                self._problems.note(now, reason, subject.index, subject.project, subject.filename, amount.requests)
         if waiting or answers:
-            await self._offload.run(_count_all, self._bucket, waiting, answers)
+            for reason, subject, times in await self._offload.run(_count_all, self._bucket, waiting, answers):
+                self._problems.note(now, reason, subject.index, subject.project, subject.filename, times)
 
     async def _write(self, minute: int, *, closing: bool) -> None:
         if minute != self._minute or closing:
@@ -277,13 +278,22 @@ def _stretch(key: str) -> Stretch | None:
     return None if resolution is None or not start.isascii() or not start.isdigit() else (resolution, int(start))
 
 
-def _count_all(bucket: Bucket, waiting: Mapping[Visit, Amount], answers: Sequence[UpstreamAnswered]) -> None:
-    for visit, amount in waiting.items():
+def _count_all(
+    bucket: Bucket, waiting: Mapping[_Noted, Amount], answers: Sequence[UpstreamAnswered]
+) -> list[tuple[str, Subject, int]]:
+    """Count all that is *waiting* in *bucket*; the problems among it, each with what it is about and how often."""
+    problems = []
+    for noted, amount in waiting.items():
+        visit = Visit(*noted)
         count(bucket, visit, identified(visit.agent), amount)
+        reason = problem_with(visit)
+        if reason is not None:
+            problems.append((reason, visit.subject, amount.requests))
     for each in answers:
         if each.result is not UpstreamResult.CANCELLED:
             tally = Sums(1, waited=1, waited_seconds=each.first_byte or 0.0, failed=int(each.result in _FAILED))
             bucket.count(Dimension.UPSTREAMS, (each.upstream, each.address or NOT_STATED), tally)
+    return problems
 
 
 def _trimmed(bucket: Bucket) -> bytes:
