@@ -3,6 +3,7 @@
 # make docs   build the documentation as a site, into build/site
 # make bench  measure beside nginx and other proxies, which are put into build/bench-environments first
 # make drills   fire and clear each alert with a real Prometheus, and restore lost data directories, in about five minutes
+# make fuzz   have atheris look for an upload whose form is read in two ways, for a minute (FUZZ_SECONDS=600: for ten)
 # make test-clients   install through the proxy with pip, uv, poetry and all others known, which are put into .venv-clients first
 #
 # PYTHON=python3.12 make test   uses another Python (3.11 or later); VENV=dir puts the virtual environment elsewhere.
@@ -12,6 +13,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+FUZZ_SECONDS ?= 60
 BIN = $(VENV)/bin
 METADATA = setup.cfg pyproject.toml
 # The newest Python of PATH or pyenv, if $(PYTHON) is older; looked for when it is needed.
@@ -29,7 +31,7 @@ AXE ?= build/axe/node_modules/axe-core/axe.min.js
 AXE_VERSION = 4.14.1
 export AXE
 
-.PHONY: run test suite suite-on-newest test-clients drills lint types docs bench system-packages clean
+.PHONY: run test suite suite-on-newest test-clients drills fuzz lint types docs bench system-packages clean
 
 run: $(VENV)/installed
 	exec $(BIN)/pypiproxy serve $(ARGS)
@@ -55,6 +57,11 @@ test-clients: $(VENV)/installed-test
 # Most of the time is spent waiting, so several run at once.
 drills: $(VENV)/installed-test system-packages
 	$(BIN)/python -m pytest --numprocesses 3 --dist load tests/drills $(ARGS)
+
+# The suite has a short run of the same (tests/test_multipart_form.py).
+fuzz: $(VENV)/installed-test system-packages
+	mkdir -p build
+	$(BIN)/python -m tests.support.fuzz_forms -max_total_time=$(FUZZ_SECONDS) -max_len=8000 -artifact_prefix=build/ $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -107,6 +114,8 @@ system-packages: $(BIN)/python
 	} || echo "axe-core is not at $(AXE) and could not be installed (npm): nothing looks for what keeps people from using the dashboard"
 	@$(BIN)/python -c "import ldap" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ldap]' || \
 	    echo "python-ldap could not be built: what needs it is skipped"
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --editable '.[fuzz]' || \
+	    echo "there is no atheris for this Python: what needs it is skipped"
 
 $(VENV)/installed: $(METADATA) | $(BIN)/python
 	@echo "Installing pypiproxy and what it needs into $(VENV), which takes about a minute:"
