@@ -581,7 +581,8 @@ class IClaims(Interface):
         """*project* (normalised) has a file on the hosted *index* now: the name belongs there from now on.
 
         It is held instead where a later member of a group is known to serve it, and where an index that is not configured any
-        more has claimed it.  Durable when it returns; costs nothing for a name that is claimed or held.  Raises StorageFailed.
+        more has claimed it.  A name that an operator has given to the index before is *by*'s from now on.  Durable when it
+        returns; costs nothing for a name that is claimed or held.  Raises StorageFailed.
         """
 
     def claimed(index: str, project: str) -> bool:

@@ -126,6 +126,29 @@ async def test_a_maintainer_changes_the_projects_that_it_began(serve: Start, acc
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_uploads_first_to_a_name_that_an_operator_has_claimed_maintains_it(
+    serve: Start, access: AccessSettings, tmp_path: Path
+) -> None:
+    site = await started(serve, access, tmp_path)
+    first, second = wheel("later", "1.0"), wheel("later", "2.0")
+    await site.proxy.service.administration.perform("claim_add", index="dev", projects=["later"])
+    (before,) = [each for each in await site.proxy.service.administration.perform("claims") if each["project"] == "later"]
+    for each, by in ((first, "user:alice"), (second, "user:bob")):
+        assert await upload(site.proxy.service.receiving["dev"], each, by=by) is Uploaded.NEW
+    (after,) = [each for each in await site.proxy.service.administration.perform("claims") if each["project"] == "later"]
+    assert (before["by"], after) == ("an operator", before | {"by": "user:alice"})
+    assert (await site.change("later/yank", {"which": "2.0"})).status == 200
+    assert (await site.change("later/yank", {"which": "1.0"}, BOB)).status == 404
+    # It is so after the files are deleted, and after a decision of the operator.
+    for each in (first, second):
+        assert (await site.change("later/delete", {"which": each.filename})).status == 200
+    await site.proxy.service.administration.perform("claim_add", index="dev", projects=["later"])
+    assert await upload(site.proxy.service.receiving["dev"], second, by="user:bob") is Uploaded.NEW
+    assert (await site.change("later/yank", {"which": "2.0"}, BOB)).status == 404
+    assert (await site.change("later/yank", {"which": "2.0"})).status == 200
+
+
+@pytest_twisted.ensureDeferred
 async def test_nobody_else_does_and_no_page_of_another_site(serve: Start, access: AccessSettings, tmp_path: Path) -> None:
     site = await started(serve, access, tmp_path)
     yank = {"which": "1.0"}

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from proxy.administration.parts import IndexParts, chosen, project_name
 from proxy.cache.claims import ClaimBook
-from proxy.core.claims import ClaimState, NameClaim
+from proxy.core.claims import OPERATOR, ClaimState, NameClaim
 from proxy.errors import BadRequest, NotFound
 from proxy.interfaces import Clock, Operation, Report
 
@@ -68,7 +68,7 @@ class Claiming:
         if not wanted:
             raise BadRequest(f"nothing to add: name projects, or an index whose claims {index} takes over")
         before = {project: self._before(index, project) for project in wanted}
-        await self._book.assign(index, [each for each in wanted if each not in held], "an operator", self._clock())
+        await self._book.assign(index, [each for each in wanted if each not in held], OPERATOR, self._clock())
         await self._book.hand_over((taken[each] for each in held), index)
         return [
             {"index": index, "project": each, "state": self._now(index, each), "before": was} for each, was in before.items()

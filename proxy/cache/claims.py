@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from proxy.core.claims import ClaimState, NameClaim, Patterns, Reservation
+from proxy.core.claims import OPERATOR, ClaimState, NameClaim, Patterns, Reservation
 from proxy.errors import StorageFailed
 from proxy.interfaces import IVersionedRecords
 from proxy.mechanism.flight import Flights
@@ -180,6 +180,14 @@ class ClaimBook:
                 since, cause = (now, by) if first is None else (first.since, first.by)
                 changes[index, project] = NameClaim(index, project, ClaimState.CLAIMED, since, cause)
             await self._change(changes)
+
+    async def adopt(self, index: str, project: str, by: str) -> None:
+        """Let *by* have caused the claim of *index* to *project*, if an operator has.  Raises StorageFailed."""
+        await self.read()
+        async with self._changing:
+            claim = self.of(project).get(index)
+            if claim is not None and claim.by == OPERATOR:
+                await self._change({_place(claim): replace(claim, by=by)})
 
     async def hand_over(self, held: Iterable[NameClaim], index: str) -> None:
         """Let the names that are *held* be held for *index* instead, unless it has a claim to them.  Raises StorageFailed."""

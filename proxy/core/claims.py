@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+#: Who causes a claim to a name that no file is uploaded of; the first file changes that.
+OPERATOR = "an operator"
+
 
 class ClaimState(enum.Enum):
     """What a claim does in the groups that its index is a member of."""

@@ -15,7 +15,7 @@ from proxy.cache.claims import ClaimBook
 from proxy.cache.listing import lines_behind
 from proxy.cache.projects import kept_list
 from proxy.cache.records import HeadedRecords
-from proxy.core.claims import ClaimState, NameClaim
+from proxy.core.claims import OPERATOR, ClaimState, NameClaim
 from proxy.interfaces import Clock, IBytesSource, IOffload, IOwnership
 from proxy.mechanism.flight import closing_after
 from proxy.simple.projects import names_in
@@ -117,7 +117,10 @@ class Claims:
 
     async def claim(self, index: str, project: str, by: str) -> None:
         await self._book.read()
-        if index in self._book.of(project):
+        known = self._book.of(project).get(index)
+        if known is not None:
+            if known.by == OPERATOR:  # the name was given to the index before it had any file
+                await self._book.adopt(index, project, by)
             return
         why = (await self.colliding(index, (project,))).get(project)
         state = ClaimState.CLAIMED if why is None else ClaimState.HELD
