@@ -31,13 +31,17 @@ AXE ?= build/axe/node_modules/axe-core/axe.min.js
 AXE_VERSION = 4.14.1
 export AXE
 
-.PHONY: run test suite suite-on-newest test-clients drills fuzz lint types docs bench system-packages clean
+.PHONY: run test suite suite-on-newest test-clients drills fuzz lint types docs bench debian-packages system-packages clean
 
 run: $(VENV)/installed
 	exec $(BIN)/pypiproxy serve $(ARGS)
 
-test: lint types
-	$(MAKE) suite
+# What is installed comes over the network, which leaves time for something else; so does the check of types, which takes one
+# of two processors for a minute, in which the tests have begun.
+test:
+	@$(MAKE) --jobs 2 --no-print-directory $(VENV)/installed-test debian-packages
+	@$(MAKE) --no-print-directory lint system-packages
+	@$(MAKE) --jobs 2 --no-print-directory types suite
 
 # Bytecode is kept whatever the environment says: else each of the processes compiles everything.  Temporary directories are in
 # memory where 4 GB of it are free: the tests make durable some ten thousand small files, and the disk would be waited for.
@@ -78,37 +82,12 @@ docs: $(VENV)/installed-docs
 bench: $(VENV)/installed-test system-packages
 	$(BIN)/python bench/run.py $(ARGS)
 
-# Real servers and clients, a load generator, and a directory to log in at, that some tests and the bench use.  Without them those are
-# skipped, each with its reason.
-system-packages: $(BIN)/python
-	@{ command -v nginx >/dev/null || test -x /usr/sbin/nginx; } && command -v wrk >/dev/null && \
-	    { command -v sshd >/dev/null || test -x /usr/sbin/sshd; } && command -v scp >/dev/null && command -v rsync >/dev/null || { \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	            nginx wrk openssh-server openssh-client openssh-sftp-server rsync; \
-	    else false; fi; \
-	} || echo "nginx, wrk, sshd, scp or rsync is not here and could not be installed (Debian: apt install nginx wrk openssh-server rsync): what needs it is skipped"
-	@test -x /usr/sbin/slapd && test -e /usr/include/ldap.h && test -e /usr/include/sasl/sasl.h || { \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	            slapd ldap-utils libldap2-dev libsasl2-dev; \
-	    else false; fi; \
-	} || echo "slapd or the headers of OpenLDAP are not here and could not be installed (Debian: apt install slapd libldap2-dev libsasl2-dev)"
-	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy || { \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends haproxy; \
-	    else false; fi; \
-	} || echo "haproxy is not here and could not be installed (Debian: apt install haproxy): what needs it is skipped"
-	@command -v promtool >/dev/null && command -v prometheus >/dev/null || { \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; \
-	    else false; fi; \
-	} || echo "promtool is not here and could not be installed (Debian: apt install prometheus): what needs it is skipped"
-	@command -v chromium >/dev/null || { \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
-	    else false; fi; \
-	} || echo "chromium is not here and could not be installed (Debian: apt install chromium): the tests in a browser are skipped"
+# Real servers and clients, a load generator, and a directory to log in at, that some tests and the bench use.
+debian-packages:
+	@.ci/debian-packages
+
+# These, and what comes from other registries or is built with them.  What is not here is named, and what needs it is skipped.
+system-packages: debian-packages $(VENV)/installed-test
 	@test -e $(AXE) || { command -v npm >/dev/null && \
 	    npm install --silent --no-fund --no-audit --ignore-scripts --prefix build/axe axe-core@$(AXE_VERSION); \
 	} || echo "axe-core is not at $(AXE) and could not be installed (npm): nothing looks for what keeps people from using the dashboard"
