@@ -38,21 +38,32 @@ _TURNS = 200
 _COLLECT_EVERY = 20
 #: Modules that take longest, in that order.  Several test processes begin with them, so that none is left with one at the end.
 _LONG = (
+    "uploads_served",
     "clients_install",
     "docs",
+    "upstream_limits",
     "warm",
+    "private_names",
+    "wrong_input",
+    "packaging",
+    "upload_tools",
+    "upstream_ranges",
     "tap",
     "serve",
-    "wrong_input",
+    "dashboard_browser",
+    "damage",
+    "hosted_editing",
     "upstream_codings",
     "upstream_evidence",
+    "upstream_faults",
+    "full_disk",
     "bundle",
-    "operations",
     "warm_gaps",
+    "operations",
     "migration",
     "kill",
-    "packaging",
     "machine",
+    "hostile_segments",
 )
 
 
