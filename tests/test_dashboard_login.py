@@ -5,26 +5,32 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 import pytest_twisted
 from msgspec import Struct
 from msgspec.structs import replace
+from twisted.internet import reactor as default_reactor
 from twisted.logger import LogEvent
 
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
+from proxy.web.connections import BoundedSite
 from tests.hosting import hosted, upload
 from tests.inprocess import JSON, Running, Start
 from tests.support.browser import BROWSER, Page
 from tests.support.counter import post
+from tests.support.elsewhere import from_elsewhere
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.faults import Fault
 from tests.support.logins import basic
 from tests.support.wheels import wheel
 from tests.support.wire import Reply
+
+reactor: Any = default_reactor
 
 SIX, LIB = wheel("six", "1.0"), wheel("corp-lib", "1.0")
 FORM = "application/x-www-form-urlencoded"
@@ -345,6 +351,18 @@ async def test_nothing_is_changed_by_who_may_not_and_by_no_page_of_another_site(
     assert "1 of them cached" in (await alice.get("/-/project/pypi/six")).text
     assert (await alice.send("/-/act", fields)).status == 303
     assert "0 of them cached" in (await alice.get("/-/project/pypi/six")).text
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_asked_for_a_password_that_others_could_read(
+    upstream: FakeUpstream, run: Start, access: AccessSettings
+) -> None:
+    proxy = await run(upstream, access=access)
+    site = BoundedSite(proxy.service.front, reactor, 4, 60.0, lambda full: None)
+    reply = await from_elsewhere(site, "/-/login", Connection="close", **BROWSER)
+    page = Page(reply, "/-/login")
+    assert (reply.status, page.all("form"), list(page.faults())) == (403, [], [])
+    assert "not taken over plain http" in page.text
 
 
 @pytest.mark.parametrize("trusted", [(), ("127.0.0.1",)])

@@ -13,12 +13,8 @@ import pytest
 import pytest_twisted
 from msgspec import Struct
 from twisted.internet import reactor as default_reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone
 from twisted.internet.task import deferLater
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from proxy.access.jobs import Minted
@@ -39,12 +35,13 @@ from tests.shelf import Shelf
 from tests.support import wire
 from tests.support.browser import BROWSER
 from tests.support.counter import post
+from tests.support.elsewhere import from_elsewhere
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.guarded import Guarded, Together, grant
 from tests.support.logins import basic
 from tests.support.receiving import Shop
 from tests.support.wheels import wheel
-from tests.support.wire import Reply, parse
+from tests.support.wire import Reply
 
 reactor: Any = default_reactor
 
@@ -515,19 +512,6 @@ async def test_a_burst_of_connections_with_one_password_is_never_answered_401(gu
     assert [each.outcome for each in site.audit.entries if each.action == "log in"] == [AuditOutcome.DONE]
 
 
-async def from_elsewhere(site: Guarded, path: str, login: str | None) -> Reply:
-    """The answer to a request over plain http from another machine."""
-    transport = StringTransport(peerAddress=IPv4Address("TCP", "198.51.100.7", 40000))
-    channel = site.site.buildProtocol(None)
-    channel.makeConnection(transport)
-    lines = [f"GET {path} HTTP/1.1", "Host: proxy.example", *([] if login is None else [f"Authorization: {login}"]), "", ""]
-    channel.dataReceived("\r\n".join(lines).encode())
-    while b"\r\n\r\n" not in transport.value():
-        await deferLater(reactor, 0)
-    channel.connectionLost(Failure(ConnectionDone()))
-    return parse(transport.value())
-
-
 @pytest_twisted.ensureDeferred
 async def test_a_credential_from_another_machine_is_refused_unencrypted_and_not_examined(guard: Guard) -> None:
     site = await guard(Shelf("internal", ACME, OPEN), grants=GRANTS)
@@ -539,7 +523,9 @@ async def test_a_credential_from_another_machine_is_refused_unencrypted_and_not_
         ("simple/acme-web/", None, 401),
         ("simple/open-lib/", ALICE, 200),
     ):
-        reply = await from_elsewhere(site, f"/index/internal/{path}", login)
+        reply = await from_elsewhere(
+            site.site, f"/index/internal/{path}", **({} if login is None else {"Authorization": login})
+        )
         assert reply.status == status
         if status == 403:
             assert reply.json["code"] == "sent-unencrypted"
@@ -549,7 +535,7 @@ async def test_a_credential_from_another_machine_is_refused_unencrypted_and_not_
     for options in ({"plaintext": True}, {"trusted": ["198.51.100.0/24"]}):
         site.users.path.unlink()
         site = await guard(Shelf("internal", ACME), grants=GRANTS, **options)
-        assert (await from_elsewhere(site, "/index/internal/simple/acme-web/", ALICE)).status == 200
+        assert (await from_elsewhere(site.site, "/index/internal/simple/acme-web/", Authorization=ALICE)).status == 200
     for peer, secure, confidential in (
         ("198.51.100.7", True, True),
         ("127.0.0.1", False, True),

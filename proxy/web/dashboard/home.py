@@ -131,7 +131,7 @@ class Dashboard:
 
                 return self._streams.answer(ask.caller.address, viewer, now)
             case ("login",):
-                return await self._logins.page()
+                return await self._logins.page(ask)
             case ("logout",) | ("act",):
                 raise MethodNotAllowed(f"{ask.path[:SHOWN]} takes forms: only POST is answered here", allow="POST")
             case ("setup",) if self._overview is not None:

@@ -16,6 +16,11 @@ from proxy.web.dashboard.viewers import Viewer
 from proxy.web.door import Door
 from proxy.web.hypertext import hyperlink
 
+_UNENCRYPTED = (
+    "Passwords and tokens are not taken over plain http from other machines, where others may read them. Open this page with "
+    "https, or on the host of the proxy."
+)
+
 
 class BrowserLogins:
     """Begins and ends *sessions* of those whom *door* knows; its pages are made by *shell*."""
@@ -28,8 +33,13 @@ class BrowserLogins:
         self._sessions = sessions
         self._shell = shell
 
-    async def page(self, complaint: str | None = None, user: str = "") -> Answer:
-        """The form; *complaint* is what was wrong the last time, of *user*."""
+    async def page(self, ask: Ask, complaint: str | None = None, user: str = "") -> Answer:
+        """The form, for who sends *ask*; *complaint* is what was wrong the last time, of *user*.
+
+        Where a password would be refused because others may read it on the way, there is no form to send it with.
+        """
+        if not ask.caller.confidential:
+            return await self._shell.page("Log in", Frame("../"), tags.p(_UNENCRYPTED, class_="bad", role="alert"), status=403)
         form = tags.form(
             tags.p(tags.label("User name", for_="user"), _field("user", "text", "username", user)),
             tags.p(tags.label("Password or token", for_="password"), _field("password", "password", "current-password")),
@@ -45,12 +55,12 @@ class BrowserLogins:
         fields = await fields_of(ask)
         user, password = fields.get("user", ""), fields.get("password", "")
         if not user or not password:
-            return await self.page("Enter a user name, and a password or a token.", user[:100])
+            return await self.page(ask, "Enter a user name, and a password or a token.", user[:100])
         credential = b"Basic " + base64.b64encode(f"{user}:{password}".encode())
         try:
             principal = await self._door.login(ask, credential)
         except LoginRequired:
-            return await self.page("The user name, the password or the token is wrong, or no longer valid.", user[:100])
+            return await self.page(ask, "The user name, the password or the token is wrong, or no longer valid.", user[:100])
         self._look_at_scheme(ask)
         return see_other("../", ("Set-Cookie", self._sessions.begin(principal, credential, ask)))
 
