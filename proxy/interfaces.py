@@ -577,18 +577,25 @@ class IClaims(Interface):
     async def ready() -> None:
         """Wait until claims have been read.  Raises StorageFailed while they cannot be."""
 
-    async def claim(index: str, project: str, by: str) -> None:
+    async def claim(index: str, project: str, by: str, given_by: str | None = None) -> None:
         """*project* (normalised) has a file on the hosted *index* now: the name belongs there from now on.
 
-        It is held instead where a later member of a group is known to serve it, and where an index that is not configured any
-        more has claimed it.  A name that an operator has given to the index before is *by*'s from now on.  Durable when it
-        returns; costs nothing for a name that is claimed or held.  Raises StorageFailed.
+        It is held instead where another member of a group is known to serve it, apart from the hosted index that it is
+        *given_by*, and where an index that is not configured any more has claimed it.  A name that an operator has given to the
+        index before is *by*'s from now on.  Durable when it returns; costs nothing for a name that is claimed or held.  Raises
+        StorageFailed.
         """
 
     def claimed(index: str, project: str) -> bool:
         """Whether *project* belongs to the hosted *index*, by a claim or by what the index owns.
 
         Raises StorageFailed while claims cannot be read.
+        """
+
+    def second(index: str, project: str) -> bool:
+        """Whether *index* has claimed *project* after another hosted index, to which the name belongs.
+
+        In a group without that one, it belongs to *index*.  Raises StorageFailed while claims cannot be read.
         """
 
     def held(index: str, project: str) -> str | None:

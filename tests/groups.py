@@ -12,7 +12,7 @@ from proxy.cache.claims import ClaimBook
 from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
 from proxy.interfaces import IRepository, IVersionedRecords
 from proxy.mechanism.offload import Inline
-from proxy.repository.claiming import Claims, Kept, Neighbours, neighbourhood
+from proxy.repository.claiming import Claims, Kept, Neighbourhood, Neighbours, neighbourhood
 from proxy.repository.group import GroupRepository
 from proxy.repository.grouplist import GroupList
 from proxy.repository.membership import Membership
@@ -49,7 +49,7 @@ def a_group(
     The list is kept below *directory*.  What the proxies of *service* are known to serve holds names.
     """
     book = ClaimBook(records, owns)
-    beside = neighbourhood([(tuple(members), merge)], owns) if service is not None else {}
+    beside = neighbourhood([(tuple(members), merge)], owns) if service is not None else Neighbourhood()
 
     def kept(index: str) -> Kept:
         assert service is not None

@@ -81,7 +81,8 @@ def test_an_index_that_consists_of_others_is_known_by_its_members_whatever_its_k
     assert settings.leaves("outer") == ("own", "pypi", "other")
     # Upstreams are asked for no name that belongs to a hosted index beside them.
     assert [reserving(settings, each) for each in ("pypi", "other", "outer")] == [frozenset({"own"})] * 3
-    assert [each.name for each in neighbours_of(settings)["own"]] == ["pypi", "other"]
+    beside = neighbours_of(settings)
+    assert ([each.name for each in beside.proxies["own"]], beside.hosted["own"]) == (["pypi", "other"], [])
     assert served(settings)[-1] == "/simple/ and /index/outer/simple/ from inner, other"
     assert 'members = ["inner", "other"]' in effective(settings)
     (removed,) = index_notes(settings, replace(settings, indexes=(*leaves, inner)))

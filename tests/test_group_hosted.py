@@ -161,6 +161,51 @@ async def test_a_rebuilt_public_package_hides_nothing_until_an_operator_says_so(
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_member_takes_a_project_over_that_another_hosted_member_has_claimed(
+    public: FakeUpstream, serve: Start, tmp_path: Path
+) -> None:
+    names = ("team", "corp", "late", "pypi")
+    made = (
+        *(IndexSettings(name=name, kind="hosted", hosted=HostedSettings()) for name in names[:3]),
+        IndexSettings(name="pypi", upstreams=("up0",), limits=PageLimits(soft_deadline=0.1), prefetch=False),
+        IndexSettings(name="all", kind="group", default=True, group=GroupSettings(members=names)),
+        IndexSettings(name="without", kind="group", group=GroupSettings(members=("team", "pypi"))),
+    )
+    proxy = await serve(public, indexes=made)
+    receiving = proxy.service.receiving
+    assert await upload(receiving["corp"], OURS) is Uploaded.NEW
+    for index in ("team", "late"):
+        assert await upload(receiving[index], THEIRS) is Uploaded.NEW
+        said = receiving[index].remark("acme-app") or ""
+        assert said.startswith("acme-app is held: it belongs to another hosted index")
+        assert "corp" not in said  # who uploads need not be one who may know what corp has
+    assert await claims(proxy) == [
+        ("corp", "acme-app", "claimed"),
+        ("late", "acme-app", "held"),
+        ("team", "acme-app", "held"),
+    ]
+    assert list(await listed(proxy, "acme-app")) == [OURS.filename]
+    # It is private all the same: a group without corp has it from its own member, and asks nobody.
+    assert (await listed(proxy, "acme-app", "/index/without"))[THEIRS.filename]["hashes"] == {"sha256": THEIRS.sha256}
+    assert list(await listed(proxy, "acme-app", "/index/team")) == [THEIRS.filename]
+    assert told(public) == []
+    # A release that is promoted is given away by the index that has the name.
+    await proxy.service.administration.perform("claim_release", index="team", projects=["acme-app"])
+    await proxy.service.administration.perform("delete", index="team", project="acme-app")
+    await proxy.service.administration.perform("claim_release", index="team", projects=["acme-app"])
+    promoted = await proxy.service.administration.perform(
+        "promote", source="corp", target="team", project="acme-app", version="1.0"
+    )
+    assert (len(promoted["new"]), promoted["held"]) == (1, None)
+    assert ("team", "acme-app", "claimed") in await claims(proxy)
+    # An operator decides, as always.
+    await proxy.service.administration.perform("claim_add", index="late", projects=["acme-app"])
+    assert ("late", "acme-app", "claimed") in await claims(proxy)
+    assert list(await listed(proxy, "acme-app")) == [OURS.filename]
+    assert told(public) == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_flat_page_of_a_group_has_what_belongs_to_its_hosted_members(public: FakeUpstream, serve: Start) -> None:
     proxy = await serve(public, indexes=indexes())
     await listed(proxy, "six")

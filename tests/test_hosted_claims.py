@@ -43,7 +43,7 @@ class NotedClaims:
     async def ready(self) -> None:
         """They are."""
 
-    async def claim(self, index: str, project: str, by: str) -> None:
+    async def claim(self, index: str, project: str, by: str, given_by: str | None = None) -> None:
         if self.failing:
             raise StorageFailed("claims cannot be written")
         seen = self.repository is not None and self.repository.page_at_hand(project) is not None
@@ -51,6 +51,9 @@ class NotedClaims:
 
     def claimed(self, index: str, project: str) -> bool:
         return any(each[:2] == (index, project) for each in self.made)
+
+    def second(self, index: str, project: str) -> bool:
+        return False
 
     def held(self, index: str, project: str) -> str | None:
         return None

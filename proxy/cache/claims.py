@@ -113,6 +113,11 @@ class ClaimBook:
         claim = self.of(project).get(index)
         return claim is not None and claim.state is ClaimState.CLAIMED and index in self._owns
 
+    def second(self, index: str, project: str) -> bool:
+        """Whether the hosted *index* has claimed *project* after another hosted index.  Raises StorageFailed."""
+        claim = self.of(project).get(index)
+        return claim is not None and claim.is_second and index in self._owns
+
     def unites(self, index: str, project: str) -> bool:
         """Whether *project*, which nobody has abandoned, is merged by all groups with the hosted *index*.
 
@@ -136,6 +141,8 @@ class ClaimBook:
         """Whether *project* belongs to one of *indexes*, or is abandoned.  Raises StorageFailed."""
         for index, claim in self.of(project).items():
             if claim.state is ClaimState.CLAIMED and (index not in self._owns or index in indexes):
+                return True
+            if claim.is_second and index in indexes:
                 return True
         return any(self.owns(index, project) for index in indexes)
 

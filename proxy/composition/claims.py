@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from proxy.cache.claims import ClaimBook
 from proxy.cache.records import PAGES, PROJECTS, HeadedRecords
 from proxy.interfaces import Clock, IOffload, IOwnership, IRecordStore, IVersionedRecords
-from proxy.repository.claiming import Beside, Claims, Kept, Neighbours, neighbourhood
+from proxy.repository.claiming import Claims, Kept, Neighbourhood, Neighbours, neighbourhood
 from proxy.settings import IndexSettings, Settings
 from proxy.storage.lists import ListFiles
 
@@ -39,8 +39,8 @@ def owned_patterns(indexes: Iterable[IndexSettings]) -> Mapping[str, Collection[
     return {each.name: each.owns for each in indexes if each.kind == "hosted"}
 
 
-def neighbours_of(settings: Settings) -> Mapping[str, Sequence[Beside]]:
-    """The proxy indexes beside each hosted one, in the groups of *settings*."""
+def neighbours_of(settings: Settings) -> Neighbourhood:
+    """The indexes beside each hosted one, in the groups of *settings*."""
     return neighbourhood(_groups(settings), hosted_names(settings))
 
 

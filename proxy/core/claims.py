@@ -22,6 +22,10 @@ class ClaimState(enum.Enum):
     HELD = "held"
 
 
+#: Why a name is held that belongs to another hosted index.  Who uploads need not be one who may know that index has it.
+OF_ANOTHER = "it belongs to another hosted index, and groups with that go on serving what that one has"
+
+
 class NameClaim(Struct, frozen=True, order=True):
     """The claim of *index* to *project* (normalised).
 
@@ -34,6 +38,11 @@ class NameClaim(Struct, frozen=True, order=True):
     since: float
     by: str
     why: str = ""
+
+    @property
+    def is_second(self) -> bool:
+        """Whether another hosted index had claimed the name: it is nobody else's in groups without that index."""
+        return self.state is ClaimState.HELD and self.why == OF_ANOTHER
 
 
 class Patterns:

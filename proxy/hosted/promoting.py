@@ -100,7 +100,7 @@ class Promoting:
         if dry or not plan.new:
             return Promoted(plan.new, tuple(plan.there))
         if self._claims is not None:
-            await self._claims.claim(self.catalogue.name, project, "promote")
+            await self._claims.claim(self.catalogue.name, project, "promote", source.catalogue.name)
         new = await self._carried_out(project, plan.new, source, entries)
         held = None if self._claims is None else self._claims.held(self.catalogue.name, project)
         return Promoted(new, tuple(plan.there), held)

@@ -1,6 +1,7 @@
 """New claims of hosted indexes: a name belongs to the index that has a file of it, unless others are known to serve it too.
 
-What others serve is told from what is cached of them, without asking anybody: from their pages and their lists of projects.
+What hosted indexes serve is told from their claims; what others serve from what is cached of them, without asking anybody: from
+their pages and their lists of projects.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from proxy.cache.claims import ClaimBook
 from proxy.cache.listing import lines_behind
 from proxy.cache.projects import kept_list
 from proxy.cache.records import HeadedRecords
-from proxy.core.claims import OPERATOR, ClaimState, NameClaim
+from proxy.core.claims import OF_ANOTHER, OPERATOR, ClaimState, NameClaim
 from proxy.interfaces import Clock, IBytesSource, IOffload, IOwnership
 from proxy.mechanism.flight import closing_after
+from proxy.model import EMPTY
 from proxy.simple.projects import names_in
 from proxy.storage.lists import ListFiles
 
@@ -26,10 +28,17 @@ _FEW = 20
 
 
 class Beside(Struct, frozen=True):
-    """A proxy index that is a member of a group beside a hosted one; *merged* are the names that each such group unites."""
+    """An index that is a member of a group beside a hosted one; *merged* are the names that each such group unites."""
 
     name: str
     merged: frozenset[str] = frozenset()
+
+
+class Neighbourhood(Struct, frozen=True):
+    """The *proxies*, and the other *hosted* indexes, beside each hosted index, by its name."""
+
+    proxies: Mapping[str, Sequence[Beside]] = EMPTY
+    hosted: Mapping[str, Sequence[Beside]] = EMPTY
 
 
 class Kept(Struct, frozen=True):
@@ -52,24 +61,28 @@ class Kept(Struct, frozen=True):
 
 
 class Neighbours:
-    """The proxy indexes *beside* each hosted one, by its name; *kept* gives what is kept of each."""
+    """The indexes *beside* each hosted one; *kept* gives what is kept of a proxy index."""
 
-    def __init__(self, beside: Mapping[str, Sequence[Beside]], kept: Callable[[str], Kept], offload: IOffload) -> None:
+    def __init__(self, beside: Neighbourhood, kept: Callable[[str], Kept], offload: IOffload) -> None:
         self._beside = beside
         self._kept = kept
         self._offload = offload
 
-    def configure(self, beside: Mapping[str, Sequence[Beside]]) -> None:
-        """From now on the proxy indexes in *beside* are those beside each hosted one."""
+    def configure(self, beside: Neighbourhood) -> None:
+        """From now on the indexes in *beside* are those beside each hosted one."""
         self._beside = beside
 
+    def hosting(self, index: str, project: str) -> Sequence[str]:
+        """The hosted indexes beside *index* in a group that does not unite *project* (normalised)."""
+        return [each.name for each in self._beside.hosted.get(index, ()) if project not in each.merged]
+
     async def serving(self, index: str, projects: Collection[str]) -> Mapping[str, str]:
-        """Those of *projects* (normalised) that another member of a group is known to serve, each with its name.
+        """Those of *projects* (normalised) that a proxy index in a group is known to serve, each with its name.
 
         Asks no upstream.  Raises StorageFailed.
         """
         found: dict[str, str] = {}
-        for each in self._beside.get(index, ()):
+        for each in self._beside.proxies.get(index, ()):
             asked = set(projects) - each.merged - found.keys()
             if asked:
                 found.update(dict.fromkeys(await self._served(self._kept(each.name), asked), each.name))
@@ -103,26 +116,27 @@ class Claims:
         self._clock = clock
         self.ready = book.read
         self.claimed = book.claimed
+        self.second = book.second
         self.abandoned = book.abandoned
         self.reserved = book.reserved
         self.reservation = book.reservation
 
-    def configure(self, beside: Mapping[str, Sequence[Beside]]) -> None:
-        """From now on the proxy indexes in *beside* are those beside each hosted one."""
+    def configure(self, beside: Neighbourhood) -> None:
+        """From now on the indexes in *beside* are those beside each hosted one."""
         self._neighbours.configure(beside)
 
     @property
     def generation(self) -> int:
         return self._book.generation
 
-    async def claim(self, index: str, project: str, by: str) -> None:
+    async def claim(self, index: str, project: str, by: str, given_by: str | None = None) -> None:
         await self._book.read()
         known = self._book.of(project).get(index)
         if known is not None:
             if known.by == OPERATOR:  # the name was given to the index before it had any file
                 await self._book.adopt(index, project, by)
             return
-        why = (await self.colliding(index, (project,))).get(project)
+        why = (await self._colliding(index, (project,), given_by)).get(project)
         state = ClaimState.CLAIMED if why is None else ClaimState.HELD
         new = await self._book.enter([NameClaim(index, project, state, self._clock(), by, why or "")])
         for each in new:
@@ -139,12 +153,22 @@ class Claims:
         )
 
     async def colliding(self, index: str, projects: Collection[str]) -> Mapping[str, str]:
+        return await self._colliding(index, projects, None)
+
+    async def _colliding(self, index: str, projects: Collection[str], given_by: str | None) -> Mapping[str, str]:
         await self._book.read()
         new = [each for each in projects if index not in self._book.of(each)]
         found = {each: _of_abandoned(by) for each in new if (by := self._book.abandoned(each))}
         asked = [each for each in new if each not in found and not self._book.owns(index, each)]
+        found |= {each: OF_ANOTHER for each in asked if self._is_of_another(index, each, given_by)}
+        asked = [each for each in asked if each not in found]
         served = await self._neighbours.serving(index, asked)
         return found | {each: _of_served(name) for each, name in served.items()}
+
+    def _is_of_another(self, index: str, project: str, given_by: str | None) -> bool:
+        """Whether *project* belongs to a hosted index beside *index*, other than the one that it is *given_by*."""
+        others = self._neighbours.hosting(index, project)
+        return any(self._book.claimed(each, project) for each in others if each != given_by)
 
 
 def _of_abandoned(by: Sequence[str]) -> str:
@@ -155,16 +179,17 @@ def _of_served(name: str) -> str:
     return f"index {name} serves a project of that name, and groups go on serving that one"
 
 
-def neighbourhood(
-    groups: Iterable[tuple[Sequence[str], Collection[str]]], hosted: Collection[str]
-) -> Mapping[str, Sequence[Beside]]:
-    """For each of the *hosted* indexes the proxy indexes beside it in *groups*, each given as its leaves and merged names."""
+def neighbourhood(groups: Iterable[tuple[Sequence[str], Collection[str]]], hosted: Collection[str]) -> Neighbourhood:
+    """What is beside each of the *hosted* indexes in *groups*, each given as its leaves and merged names."""
     found: dict[str, dict[str, frozenset[str]]] = {}
     for leaves, merged in groups:
         for index in leaves:
-            if index in hosted:
-                for other in leaves:
-                    if other not in hosted:
-                        those = found.setdefault(index, {})
-                        those[other] = those.get(other, frozenset(merged)).intersection(merged)
-    return {index: [Beside(*each) for each in others.items()] for index, others in found.items()}
+            for other in leaves if index in hosted else ():
+                if other != index:
+                    those = found.setdefault(index, {})
+                    those[other] = those.get(other, frozenset(merged)).intersection(merged)
+    beside = {index: [Beside(*each) for each in others.items()] for index, others in found.items()}
+    return Neighbourhood(
+        {index: [each for each in others if each.name not in hosted] for index, others in beside.items()},
+        {index: [each for each in others if each.name in hosted] for index, others in beside.items()},
+    )

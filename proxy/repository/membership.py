@@ -66,10 +66,8 @@ class Membership(Struct, frozen=True):
             )
         if project in self.merge:
             return Course(self.everybody, united=True)
-        for index in self.hosted:
-            if self.claims.claimed(index, project):
-                return Course((index,))
-        return Course(self.proxies)
+        owner = self._owner(project)
+        return Course(self.proxies if owner is None else (owner,))
 
     def owners(self, project: str) -> Sequence[str]:
         """The members whose rights count for *project*, all of them: any of them may be where it comes from.
@@ -81,8 +79,16 @@ class Membership(Struct, frozen=True):
             return self.hosted
         if project in self.merge:
             return self.everybody
-        claiming = next((index for index in self.hosted if self.claims.claimed(index, project)), None)
-        return (self.proxies or self.hosted) if claiming is None else (claiming,)
+        owner = self._owner(project)
+        return (self.proxies or self.hosted) if owner is None else (owner,)
+
+    def _owner(self, project: str) -> str | None:
+        """The hosted member that *project* belongs to: the first that has claimed it, or did so after an index elsewhere."""
+        for has in (self.claims.claimed, self.claims.second):
+            for index in self.hosted:
+                if has(index, project):
+                    return index
+        return None
 
     def _is_abandoned(self, project: str) -> bool:
         return bool(self.hosted) and bool(self.claims.abandoned(project))
