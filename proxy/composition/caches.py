@@ -9,6 +9,7 @@ from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from proxy.administration.parts import Stores
 from proxy.cache.claims import ClaimBook
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
@@ -25,7 +26,7 @@ from proxy.core.troubles import Reason, Trouble
 from proxy.errors import StorageFailed
 from proxy.interfaces import IRecordStore
 from proxy.mechanism.flight import swallow
-from proxy.settings import MIB, Settings
+from proxy.settings import MIB, ServerSettings, Settings
 from proxy.storage.memory import RecentRecords
 from proxy.storage.spare import SpareRecords
 
@@ -121,4 +122,18 @@ def build_caches(settings: Settings, storage: Storage, means: Means, *, divided:
         private=private,
         room=room,
         files=FileCache(storage.files, means.disk, means.recorder, usage.used, room, means.reactor.callLater, private),
+    )
+
+
+def stores_of(server: ServerSettings, storage: Storage, caches: Caches) -> Stores:
+    """What operations work on."""
+    return Stores(
+        files=storage.files,
+        records=storage.records,
+        ledger=caches.ledger,
+        pinned=caches.pinned,
+        usage=caches.usage,
+        evicting=server.max_size is not None or server.min_free is not None,
+        directory=storage.directory,
+        max_size=server.max_size,
     )

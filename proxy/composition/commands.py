@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import import_module
 
 from msgspec import Struct
 
@@ -37,6 +39,6 @@ class Commands(Struct, frozen=True):
 
 def build_commands(operations: Mapping[str, Operation], storage: Storage, means: Means, *, serving: bool) -> Commands:
     """The socket at which *operations* are served, if there are clients at all."""
-    admin = Admin(operations)
+    admin = Admin(operations, partial(means.work.run_first, import_module, "proxy.composition.operations"))
     socket = AdminSocket(storage.directory, site(admin, means.reactor), means.reactor, storage.place.is_ours)
     return Commands(admin, (socket,) if serving else (), Offload(means.reactor, 1, "bundle"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.administration.hosting import Hosting
-from proxy.administration.operations import Administration
+from proxy.administration.parts import Stores
 from proxy.administration.pinning import Pinning
 from proxy.administration.purging import Purging
 from proxy.composition.caches import Caches
@@ -45,11 +45,11 @@ def build_dashboard(
     overview: Overview,
     statistics: StatisticsBook,
     space: Callable[[], SpaceState],
-    administration: Administration,
+    stores: Stores,
     sessions: BrowserSessions,
     changes: Changes,
 ) -> Dashboard:
-    """The dashboard over *indexes*, as *door* admits to them; its buttons work on what *administration* works on.
+    """The dashboard over *indexes*, as *door* admits to them; its buttons work on these and on *stores*.
 
     *changes* tells who may promote to which index.
     """
@@ -71,7 +71,7 @@ def build_dashboard(
     streams = EventStreams(gatherer, means.work, means.reactor, server.stall_timeout, most)
     viewers, shell = Viewers(door, sessions, indexes.repositories), Shell(means.work, assets, apart=apart)
     cached = CachedFiles(caches.ledger, caches.usage, caches.pinned)
-    parts, stores = administration.indexes, administration.stores
+    parts = indexes.parts
     purging = Purging(parts, stores, means.clock)
     # Those of the admin socket would be recorded as performed by whoever may connect to that.
     operations: dict[str, Operation] = {

@@ -275,7 +275,6 @@ def _built(settings: Settings, lasting: Lasting, founded: Founded, holdings: Hol
         lasting.statistics.book,
         founded.room,
         founded.space,
-        administration,
         founded.sessions,
         access_log=founded.access_log,
     )

@@ -11,7 +11,7 @@ from proxy.administration.accounts import Accounting
 from proxy.administration.claiming import Claiming
 from proxy.administration.hosting import Hosting
 from proxy.administration.operations import Administration
-from proxy.administration.parts import Observed, Stores, Working, chosen_hosted
+from proxy.administration.parts import Observed, Working, chosen_hosted
 from proxy.bundle.cache import CarriedClaims, IndexCache
 from proxy.bundle.hosted_tree import HOSTED
 from proxy.bundle.saving import Saving
@@ -19,7 +19,7 @@ from proxy.bundle.taking import Taking
 from proxy.bundle.targets import Targets
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.composition.accounts import AccessRoom
-from proxy.composition.caches import Caches
+from proxy.composition.caches import Caches, stores_of
 from proxy.composition.claims import carried_claims
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
@@ -53,16 +53,7 @@ def build_administration(
     carried = partial(carried_claims, settings, caches.claims, claims)
     return Administration(
         indexes.parts,
-        Stores(
-            files=storage.files,
-            records=storage.records,
-            ledger=caches.ledger,
-            pinned=caches.pinned,
-            usage=caches.usage,
-            evicting=settings.server.max_size is not None or settings.server.min_free is not None,
-            directory=storage.directory,
-            max_size=settings.server.max_size,
-        ),
+        stores_of(settings.server, storage, caches),
         Working(disk=means.disk, work=means.work, reactor=means.reactor, clock=means.clock),
         observed,
         {

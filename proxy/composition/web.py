@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -15,7 +17,7 @@ from proxy.access.scrapers import Scrapers
 from proxy.access.stated import StatedUsers
 from proxy.composition.accounts import AccessRoom
 from proxy.composition.aside import Aside
-from proxy.composition.caches import Caches
+from proxy.composition.caches import Caches, stores_of
 from proxy.composition.figures import WebFigures
 from proxy.composition.indexes import Indexes
 from proxy.composition.means import Means
@@ -54,7 +56,6 @@ from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
 
 if TYPE_CHECKING:
-    from proxy.administration.operations import Administration
     from proxy.web.browsing import Browsing
     from proxy.web.dashboard.home import Dashboard
     from proxy.web.links import FlatPages
@@ -258,7 +259,6 @@ def build_serving(
     statistics: StatisticsBook,
     room: WaitingRoom,
     space: Callable[[], SpaceState],
-    administration: Late[Administration],
     sessions: BrowserSessions,
     *,
     access_log: bool,
@@ -269,7 +269,7 @@ def build_serving(
     where CI jobs exchange ID tokens, if they do.  *claims* tell whom names belong to; *statistics* count what clients ask for.
     In *room* requests wait for upstream.  *space* is what is known of the store and its disk.  *access_log* is whether each
     request is logged.
-    *administration* has what operators do; *sessions* are those of browsers, which last.
+    *sessions* are those of browsers, which last.
     """
     server = settings.server
     memory = server.page_memory
@@ -316,12 +316,13 @@ def build_serving(
     def dashboard() -> Dashboard:
         from proxy.composition.dashboard import build_dashboard
 
-        made = administration()
+        stores = stores_of(server, storage, caches)
         return build_dashboard(
-            server, indexes, caches, claims, means, health, door, pages(), statistics, space, made, sessions, changes
+            server, indexes, caches, claims, means, health, door, pages(), statistics, space, stores, sessions, changes
         )
 
-    shown = Late(dashboard) if server.dashboard else None
+    load = partial(means.work.run_first, import_module, "proxy.composition.dashboard")
+    shown = Late(dashboard, load) if server.dashboard else None
     routes = Routes(
         indexes.repositories,
         Pages(Renderings(means.work, int(memory * _FOR_RENDERINGS))),

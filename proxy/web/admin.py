@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import get_type_hints
 
@@ -55,11 +55,13 @@ class _Channel(HTTPChannel):
 
 
 class Admin:
-    """The interface to *operations*, by name."""
+    """The interface to *operations*, by name; *load* loads what they need, before the first one."""
 
     log = Logger()
 
-    def __init__(self, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, operations: Mapping[str, Operation], load: Callable[[], Awaitable[object]]) -> None:
+        self._load = load
+        self._loaded = False
         self._operations = operations
         self._running: set[Deferred[None]] = set()
 
@@ -80,6 +82,9 @@ class Admin:
         name = request.path.decode("latin-1").strip("/")
         lines = _Lines(request)
         try:
+            if not self._loaded:
+                await self._load()
+                self._loaded = True
             operation, arguments = self._called(request, name)
             last = {"result": await operation(lambda said: lines.write({"progress": said}), **arguments)}
         except ProxyError as error:

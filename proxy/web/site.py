@@ -223,7 +223,7 @@ class Routes:
 
     async def _start_page(self, index: str | None, root: str, ask: Ask) -> Answer:
         if self._dashboard is not None and root == "/" and wants_html(ask):
-            return await self._dashboard().home(ask)
+            return await (await self._dashboard.loaded()).home(ask)
         return await self._overview().of(index, root, ask)
 
     async def _receive(self, at: At) -> Answer:
