@@ -23,6 +23,7 @@ from proxy.host import adminaddress
 from tests.inprocess import Start
 from tests.support import wire
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.faults import Fault
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
 
@@ -65,6 +66,18 @@ async def test_an_upstream_that_is_down_is_shown_with_its_reason(upstream: FakeU
     (state,) = await ask(tmp_path / "data", "upstreams")
     assert (state["state"], state["failures"], state["last_failure"]) == ("down", 1, "connection refused")
     assert state["paused_until"] > state["last_failure_at"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upstream_that_refuses_the_credentials_is_up_and_shown_with_its_reason(
+    upstream: FakeUpstream, run: Start, tmp_path: Path
+) -> None:
+    upstream.script("/simple/six/", Fault(status=401))
+    proxy = await run(upstream)
+    assert (await proxy.get("/simple/six/")).status == 503
+    (state,) = await ask(tmp_path / "data", "upstreams")
+    assert (state["state"], state["failures"]) == ("up", 1)
+    assert state["last_failure"] == "answered 401 Unauthorized: check the credentials of upstream.up0"
 
 
 @pytest_twisted.ensureDeferred

@@ -261,13 +261,23 @@ def test_a_probe_that_says_nothing_makes_room_for_the_next(end: str) -> None:
     assert case.evidence.state is State.UP
 
 
-def test_a_probe_that_is_refused_with_an_answer_ends_the_outage() -> None:
+@pytest.mark.parametrize("fault", [Fault.NO_EVIDENCE, Fault.CREDENTIALS])
+def test_a_probe_that_is_refused_with_an_answer_ends_the_outage(fault: Fault) -> None:
     case = Case()
     case.goes_down()
     case.pause()
     assert case.admit(page("a")) == Admission(probe=True)
-    case.evidence.failed(page("a"), HOME, Fault.NO_EVIDENCE, "401", case.now, probe=True, answered=True)
+    case.evidence.failed(page("a"), HOME, fault, "401", case.now, probe=True, answered=True)
     assert case.evidence.state is State.UP
+
+
+def test_credentials_that_are_refused_are_the_last_failure_and_do_not_take_the_upstream_down() -> None:
+    case = Case()
+    for project in range(2 * LAST_URLS):
+        assert case.fails(page(project), Fault.CREDENTIALS)
+    known = case.evidence
+    assert (known.state, known.condition(), known.failures, known.last_failure) == (State.UP, Condition.UP, 2 * LAST_URLS, "no")
+    assert case.works(page(0)), "no URL rests: the next request may have other credentials"
 
 
 def test_a_url_whose_rivals_have_left_may_be_the_probe_again() -> None:

@@ -370,9 +370,9 @@ class HttpClient:
         if status == 508:
             raise Looped(f"{words}: the setting {name}.url = {shown(self._settings.url)} points back at this proxy")
         if status in (401, 403):
-            raise Failed(f"{words}: check the credentials of {name}", fault=Fault.NO_EVIDENCE, status=status)
+            raise Failed(f"{words}: check the credentials of {name}", fault=Fault.CREDENTIALS, status=status)
         if status == 407:
-            raise Failed(f"{words}: check the credentials in {name}.outbound_proxy", fault=Fault.NO_EVIDENCE)
+            raise Failed(f"{words}: check the credentials in {name}.outbound_proxy", fault=Fault.CREDENTIALS)
         raise Failed(words, retry_after=self._retry_after(exchange), fault=_FAULTS.get(status, Fault.USELESS), status=status)
 
     def _retry_after(self, exchange: Exchange) -> float | None:

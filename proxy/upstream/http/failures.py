@@ -37,6 +37,8 @@ class Fault(enum.Enum):
 
     #: Nothing: a rule or a limit of this proxy, a definite no, or a refusal that is no failure.
     NO_EVIDENCE = "nothing"
+    #: The credentials that the configuration has: 401, 407, or 403 where that is no 404.  Nothing about the URL or the host.
+    CREDENTIALS = "credentials"
     #: The host: its name has no address.
     UNRESOLVED = "unresolved"
     #: The addresses that were tried: no connection, no route, no TLS.

@@ -25,6 +25,7 @@ _BY_FAULT = {
     Fault.BROKEN: UpstreamResult.BROKEN,
     Fault.THROTTLED: UpstreamResult.THROTTLED,
     Fault.USELESS: UpstreamResult.BROKEN,
+    Fault.CREDENTIALS: UpstreamResult.DENIED,
     Fault.NO_EVIDENCE: UpstreamResult.LOCAL,
 }
 

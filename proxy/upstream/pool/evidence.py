@@ -334,13 +334,14 @@ class Evidence:
         so unless the host is not reached it says something about the URL alone.
         """
         known = self._origin(origin)
-        if fault is Fault.NO_EVIDENCE:
+        if fault is not Fault.NO_EVIDENCE:
+            self.failures += 1
+            known.last_failure, known.last_failure_at = reason, now
+        if fault in (Fault.NO_EVIDENCE, Fault.CREDENTIALS):
             if probe and answered:
                 self._probe_succeeded(known, origin)
             self._probe_ended(known, probe, now)
             return
-        self.failures += 1
-        known.last_failure, known.last_failure_at = reason, now
         self._url_failed(url, fault, reason, now, retry_after)
         if fault is Fault.THROTTLED:
             known.throttled.pop(url, None)

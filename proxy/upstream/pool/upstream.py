@@ -244,7 +244,7 @@ class Upstream:
         try:
             await ask_page(attempt, self.settings, self.dialect, project, None, self._offload, self._clock())
         except BaseException as error:  # noqa: BLE001  # whatever it is, it ends the attempt and is raised
-            if isinstance(error, Failed) and error.fault is not Fault.NO_EVIDENCE:
+            if isinstance(error, Failed) and error.fault not in (Fault.NO_EVIDENCE, Fault.CREDENTIALS):
                 self.evidence.page_failed(project)
             raise attempt.fail(error) from error.__cause__
         attempt.end()
