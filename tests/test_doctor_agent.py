@@ -184,6 +184,16 @@ async def test_an_authority_that_clients_lack_is_found_for_each_of_them(
     assert ("tls", Grade.FAULT) in about(await agent.examined(proxy.base, str(authority)), "uv")
 
 
+@pytest_twisted.ensureDeferred
+async def test_https_to_the_plain_port_is_advised_to_be_http(agent: Agent, upstream: FakeUpstream, run: Start) -> None:
+    proxy = await run(upstream)
+    https = proxy.base.replace("http:", "https:")
+    agent.environ.update({"PIP_INDEX_URL": f"{https}/simple/", "UV_DEFAULT_INDEX": f"{https}/simple/"})
+    advice = [each.advice for each in await agent.examined(https) if each.check in ("address", "tls")]
+    assert len(advice) == 3, "the proxy, pip, uv"
+    assert all(f"write http:// in the URL of the proxy, here ({proxy.base})" in (each or "") for each in advice)
+
+
 # -- pure parts --------------------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from proxy.host.clients import configuration_files
 from proxy.model import PageFound, PageMissing
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
-from proxy.upstream.http.failures import Failed
+from proxy.upstream.http.failures import Failed, speaks_no_tls
 from proxy.upstream.http.handshake import ShownCertificate
 
 __all__ = ["Machine", "examine_agent"]
@@ -171,7 +171,7 @@ def _way(address: Address, probed: Probed, project: str) -> Iterator[Diagnosis]:
         return
     for each in probed.addresses:
         if each.failure is not None:
-            yield fault(_PROXY, "address", f"{each.address}: {each.failure}", _advice(each.failure, each.certificate))
+            yield fault(_PROXY, "address", f"{each.address}: {each.failure}", _advice(address, each.failure, each.certificate))
         elif isinstance(each.page, PageMissing):
             seen = f"{each.address}: {address.index} has no project {project}"
             yield warning(_PROXY, "page", seen, "name a project that it has with --project; if it has that, check the URL")
@@ -180,12 +180,20 @@ def _way(address: Address, probed: Probed, project: str) -> Iterator[Diagnosis]:
     yield from clock_findings(_PROXY, probed.addresses)
 
 
-def _advice(failure: str, certificate: ShownCertificate | str | None) -> str:
+def _advice(address: Address, failure: str, certificate: ShownCertificate | str | None) -> str:
+    if address.base.startswith("https:") and speaks_no_tls(failure):
+        return _plain(address)
     if isinstance(certificate, ShownCertificate) and certificate.wrong:
         return f"its certificate {' and '.join(certificate.wrong)}: name what signed it with --ca-file, as clients need it too"
     if "401" in failure or "403" in failure:
         return "put a login for it into ~/.netrc (docs/rights.md)"
     return "run pypiproxy doctor on its host; between here and there, look at firewalls (curl -v)"
+
+
+def _plain(address: Address) -> str:
+    """The advice to who speaks TLS to a port of plain HTTP."""
+    plain = shown(address.base).replace("https:", "http:", 1)
+    return f"no TLS is spoken there: write http:// in the URL of the proxy, here ({plain}) and in the settings of the clients"
 
 
 async def _trusted(address: Address, found: Iterable[Authority], present: list[str], means: ProbeMeans) -> list[Diagnosis]:
@@ -223,5 +231,6 @@ async def _with(address: Address, file: Path | None, means: ProbeMeans) -> Diagn
     finally:
         await prober.close()
     if certificate is None or isinstance(certificate, str):
+        advice = _plain(address) if certificate is not None and speaks_no_tls(certificate) else advice
         return fault(_PROXY, "tls", f"no TLS handshake: {certificate or 'it has no address'}", advice)
     return certificate_finding(_PROXY, "its certificate", certificate, means.clock(), advice)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import re
 import tarfile
 import tempfile
 import tomllib
@@ -28,7 +27,7 @@ from proxy.names import METADATA, is_wheel
 from proxy.simple.links import shown
 from proxy.simple.media import MediaType
 from proxy.simple.numbers import whole
-from proxy.upstream.http.failures import cancelled, reason
+from proxy.upstream.http.failures import cancelled, reason, speaks_no_tls
 from proxy.upstream.http.heads import QuietPool
 from proxy.warm.choosing import PageEntry
 from proxy.warm.explaining import without_page
@@ -37,8 +36,6 @@ from proxy.warm.explaining import without_page
 _TRIES = 5
 _LONGEST_PAUSE = 10.0
 _CONNECT_TIMEOUT = 10.0
-#: What OpenSSL says of an answer that is no TLS; the words depend on its version.
-_NO_TLS = re.compile(r"wrong version number|packet length too long|record layer failure", re.IGNORECASE)
 #: A source archive up to this size is looked into for what building it needs (bytes).
 _LARGEST_SDIST = 64 * 1024 * 1024
 #: What a source archive without ``[build-system]`` needs (PEP 518).
@@ -239,7 +236,7 @@ def _unreachable(url: str, error: Exception) -> Exception:
     if cancelled(error):
         return CancelledError()
     why = reason(error, _CONNECT_TIMEOUT)
-    if url.startswith("https:") and _NO_TLS.search(why):
+    if url.startswith("https:") and speaks_no_tls(why):
         return NoTls(f"{shown(url)}: no TLS is spoken there; the URL of the proxy must begin with http://")
     return Unreachable(f"{shown(url)} cannot be reached: {why}")
 

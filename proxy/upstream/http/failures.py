@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import re
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
@@ -24,6 +25,8 @@ from proxy.simple.links import shown_in
 
 #: What connecting fails with when this process or this machine has no room for another connection.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+#: What OpenSSL says of a peer that speaks something else than TLS; the words depend on its version.
+_NO_TLS = re.compile(r"wrong version number|packet length too long|record layer failure", re.IGNORECASE)
 #: What is repeated of what an HTTP client says (characters).
 _LONGEST = 500
 
@@ -145,6 +148,11 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
     if module.startswith(("OpenSSL", "service_identity")):
         return f"TLS failure: {_tls(error)}"
     return f"{type(error).__name__}: {shown_in(str(error)[:_LONGEST])}"
+
+
+def speaks_no_tls(said: str) -> bool:
+    """Whether *said*, a :func:`reason` why a TLS connection failed, means that something else than TLS is spoken there."""
+    return _NO_TLS.search(said) is not None
 
 
 def fault_of(error: BaseException, *, connected: bool) -> Fault:
