@@ -22,6 +22,7 @@ from proxy.doctor.findings import Diagnosis, Grade
 from proxy.doctor.host import ExaminedHost, examine_host
 from proxy.doctor.running import descriptor_findings, identity_of, state_findings
 from proxy.errors import ProxyError
+from proxy.host.owner import line_as
 from proxy.mechanism.offload import Inline
 from proxy.settings import MIB, ServerSettings, Settings, UpstreamSettings
 from tests.evidence import Make
@@ -86,7 +87,9 @@ def test_the_mode_of_the_data_directory_is_judged(data_dir: Path, mode: int, gra
 
 
 def test_a_data_directory_of_another_user_or_of_another_version_is_found(data_dir: Path, tmp_path: Path) -> None:
-    assert grades(list(directory_findings(data_dir, os.geteuid() + 1)), "owner") == [Grade.WARNING]
+    foreign = [each for each in directory_findings(data_dir, os.geteuid() + 1) if each.check == "owner"]
+    assert [each.grade for each in foreign] == [Grade.WARNING]
+    assert (foreign[0].advice or "").endswith(line_as(os.geteuid(), os.getegid())), "with the options of this command"
     assert bad(list(directory_findings(tmp_path / "new", os.geteuid()))) == []
     (data_dir / "instance").write_text("name\nformat 99\n")
     assert grades(list(directory_findings(data_dir, os.geteuid())), "format") == [Grade.FAULT]

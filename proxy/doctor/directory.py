@@ -11,6 +11,7 @@ from proxy.composition.exposed import exposed
 from proxy.doctor.findings import Diagnosis, fault, fine, warning
 from proxy.errors import ConfigError
 from proxy.host import datadir
+from proxy.host.owner import line_as
 from proxy.settings import Settings
 
 _SUBJECT = "data directory"
@@ -24,7 +25,7 @@ def directory_findings(path: Path, user: int) -> Iterator[Diagnosis]:
         yield from _missing(path)
         return
     except OSError as error:
-        yield fault(_SUBJECT, "permissions", f"{path}: {error.strerror}", _as_owner(path))
+        yield fault(_SUBJECT, "permissions", f"{path}: {error.strerror}", "run this command as the user of the proxy")
         return
     if not stat.S_ISDIR(found.st_mode):
         yield fault(_SUBJECT, "permissions", f"{path} is not a directory", "name another one in server.data_dir")
@@ -32,7 +33,7 @@ def directory_findings(path: Path, user: int) -> Iterator[Diagnosis]:
     yield from _modes(path, stat.S_IMODE(found.st_mode))
     if found.st_uid != user:
         seen = f"{path} belongs to user {found.st_uid}, and this command runs as user {user}"
-        yield warning(_SUBJECT, "owner", f"{seen}: what the proxy may do there was not examined", _as_owner(path))
+        yield warning(_SUBJECT, "owner", f"{seen}: what the proxy may do there was not examined", _as_owner(found))
     elif unusable := [each for each in _own(path) if not os.access(each, os.R_OK | os.W_OK)]:
         seen = f"{unusable[0]} cannot be read and written by the owner of {path} (user {user})"
         yield fault(_SUBJECT, "owner", seen, f"chown -R {user} {path}, and look at what made files of other users there")
@@ -87,8 +88,8 @@ def _format(path: Path) -> Iterator[Diagnosis]:
         yield warning(_SUBJECT, "format", seen, "make a backup first (pypiproxy backup), then start the proxy")
 
 
-def _as_owner(path: Path) -> str:
-    return f"run this command as the user of the proxy: sudo -u $(stat -c %U {path}) pypiproxy doctor"
+def _as_owner(facts: os.stat_result) -> str:
+    return f"run this command as the user of the proxy: {line_as(facts.st_uid, facts.st_gid)}"
 
 
 def secret_findings(settings: Settings) -> Iterator[Diagnosis]:

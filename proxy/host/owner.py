@@ -69,8 +69,20 @@ def refuse_root(path: Path, arguments: Sequence[str] | None = None) -> None:
     name = _name(facts.st_uid)
     raise ConfigError(
         f'"{path}": it belongs to {name}, who could not use what root creates there; run this as that user: '
-        f"{_as_user(facts.st_uid, facts.st_gid, sys.argv if arguments is None else arguments)}"
+        f"{line_as(facts.st_uid, facts.st_gid, arguments)}"
     )
+
+
+def line_as(user: int, group: int, arguments: Sequence[str] | None = None) -> str:
+    """The command line with which this user runs *arguments* (those of this process) as *user*."""
+    given = sys.argv if arguments is None else arguments
+    program = Path(given[0]).name
+    line = shlex.join([given[0] if program in ("pypiproxy", "twistd") else "pypiproxy", *given[1:]])
+    try:
+        name = shlex.quote(pwd.getpwuid(user).pw_name)
+    except KeyError:
+        return f"setpriv --reuid={user} --regid={group} --clear-groups {line}"
+    return f"runuser -u {name} -- {line}" if os.geteuid() == 0 and shutil.which("runuser") else f"sudo -u {name} {line}"
 
 
 @contextmanager
@@ -98,14 +110,3 @@ def _name(user: int) -> str:
         return pwd.getpwuid(user).pw_name
     except KeyError:
         return f"user id {user}"
-
-
-def _as_user(user: int, group: int, arguments: Sequence[str]) -> str:
-    """The command line that runs *arguments* as *user*."""
-    program = Path(arguments[0]).name
-    line = shlex.join([arguments[0] if program in ("pypiproxy", "twistd") else "pypiproxy", *arguments[1:]])
-    try:
-        name = shlex.quote(pwd.getpwuid(user).pw_name)
-    except KeyError:
-        return f"setpriv --reuid={user} --regid={group} --clear-groups {line}"
-    return f"runuser -u {name} -- {line}" if shutil.which("runuser") else f"sudo -u {name} {line}"
