@@ -148,6 +148,18 @@ async def test_a_folder_of_the_proxy_is_not_taken_for_a_project(
 
 
 @pytest_twisted.ensureDeferred
+async def test_each_program_at_an_address_and_each_of_its_mistakes_is_told_of(
+    upstream: FakeUpstream, run: Start, logged: list[LogEvent]
+) -> None:
+    proxy = await run(upstream)
+    for kind in ("pip", "uv"):
+        for path in ("/six/", "/root/pypi/+simple/six/", "/app/", "/repository/x/simple/six/"):
+            await proxy.get(path, **INSTALLERS[kind])
+    told = [(each.split()[0], "lacks simple/" in each) for each in warnings(logged)]
+    assert told == [("pip", True), ("pip", False), ("uv", True), ("uv", False)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_behind_trusted_proxies_each_client_is_told_of_once(
     upstream: FakeUpstream, run: Start, logged: list[LogEvent]
 ) -> None:

@@ -4,7 +4,7 @@ The first is the most common mistake in a client's configuration.
 
 An installer that is given ``http://host:3143/`` asks for ``/six/``.  Nothing is there, and all that pip prints is that there is
 no such project.  No other request looks like this one, so the installer is redirected to the page that it looks for, and the
-operator is told once per client what to set.  Other programs get a 404 that names the right URL.
+operator is told once per client address, program and mistake what to set.  Other programs get a 404 that names the right URL.
 
 An index URL of devpi, Nexus or Artifactory, where only the host was replaced, ends in ``simple/`` and has other folders before.
 Such a request is answered 404, for it is unknown which index is meant; the operator is told in the same way.
@@ -64,7 +64,8 @@ class Astray:
 
     def _tell(self, client: str, ask: Ask, wrong: str, fault: str, consequence: str, right: str) -> None:
         address, here = ask.caller.address, origin(ask)
-        if self._told.is_first(address):
+        # Not by *wrong*, of which a client can make up any number.
+        if self._told.is_first(f"{address} {client} {fault}"):
             self.log.warn(
                 "{client} at {address} uses the URL {wrong}, {fault}: {consequence}. Set its index URL to {right}",
                 client=client,
