@@ -665,6 +665,7 @@ def test_broken_toml_is_told_with_its_line(file: Path) -> None:
         ("[server]\ndrain_time = 10m\n", "line 2: drain_time: expected nothing after the value"),
         ("[server]\n\nlisten\n", 'line 3: expected a line such as key = "value"'),
         ("[server]\nmax_connections = 1\nmax_connections = 2\n", "line 3: max_connections: expected each key once per table"),
+        ('[index]\nname = "a"\n[[index]]\nname = "b"\n', "line 3: [index] is above, with one bracket: expected [[index]]"),
         ("[server]\n[upstream.a]\n[server]\n", "line 3: expected each table once"),
         ('[server]\ncontact = "me\n', "line 2: contact: expected a closing quote on the same line"),
         ('[server]\ndata_dir = "C:\\data"\n', "line 2: data_dir: expected backslashes to be doubled"),

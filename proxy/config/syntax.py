@@ -8,6 +8,8 @@ import tomllib
 _AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 #: The key that a line sets.  Its value is not shown: it may be a secret.
 _KEY = re.compile(r"\s*([\w.\"'-]{1,100}?)\s*=")
+#: One of several tables of a name.
+_ARRAY = re.compile(r"\s*\[\[\s*([\w.\"'-]{1,100}?)\s*\]\]")
 #: What messages of the parser begin with, and what to say instead.
 _EXPECTED = {
     "Invalid value": 'a value: text, durations and sizes in quotes ("10m"), a number, true, false, or a list in brackets',
@@ -36,6 +38,9 @@ def syntax_mistake(text: str, error: tomllib.TOMLDecodeError) -> str:
     line = lines[number - 1] if 0 < number <= len(lines) else ""
     key = _KEY.match(line)
     where = f"line {number}: {key[1]}" if key is not None else f"line {number}"
+    if said.startswith("Cannot overwrite") and (table := _ARRAY.match(line)) is not None:
+        name = table[1]
+        return f"{where}: [{name}] is above, with one bracket: expected [[{name}]], with two brackets on each side, there too"
     expected = next((words for begin, words in _EXPECTED.items() if said.startswith(begin)), None)
     if expected is None:
         return f"{where}: is not valid TOML: {_AT.sub('', said)}"
