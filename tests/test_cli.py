@@ -91,6 +91,9 @@ def test_listing_the_commands_imports_none_of_them() -> None:
     [
         ("pypiproxy ver", ["plain,verify", "plain,version"]),
         ("pypiproxy serve --log-", ["plain,--log-format", "plain,--log-level"]),
+        ("pypiproxy serve --log-level d", ["plain,debug"]),
+        ("pypiproxy serve --log-format j", ["plain,json"]),
+        ("pypiproxy serve --access-log f", ["plain,full"]),
         ("pypiproxy client-config pi", ["plain,pip", "plain,pipenv", "plain,pip-tools"]),
     ],
 )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+
+
+def _offering(*values: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What the shell completes the beginning of one of *values* to."""
+    return lambda context, option, begun: [each for each in values if each.startswith(begun)]
 
 
 @click.command()
@@ -32,12 +37,23 @@ import click
     multiple=True,
     help="URL of a simple index, or a name from the configuration; may be repeated, the preferred one first.  [default: pypi]",
 )
-@click.option("--log-format", metavar="FORMAT", help="text, or json for one object per line.  [default: text]")
 @click.option(
-    "--log-level", metavar="LEVEL", help="Least important messages to log: debug, info, warn or error.  [default: info]"
+    "--log-format",
+    metavar="FORMAT",
+    shell_complete=_offering("text", "json"),
+    help="text, or json for one object per line.  [default: text]",
 )
 @click.option(
-    "--access-log", metavar="FORM", help="Line per request: off, short (about 120 characters) or full.  [default: short]"
+    "--log-level",
+    metavar="LEVEL",
+    shell_complete=_offering("debug", "info", "warn", "error"),
+    help="Least important messages to log: debug, info, warn or error.  [default: info]",
+)
+@click.option(
+    "--access-log",
+    metavar="FORM",
+    shell_complete=_offering("off", "short", "full"),
+    help="Line per request: off, short (about 120 characters) or full.  [default: short]",
 )
 def serve(**given: Any) -> None:
     """Run the proxy in the foreground, until SIGTERM or Ctrl-C.
