@@ -112,6 +112,16 @@ def test_a_sound_file_is_fine_and_summed_up() -> None:
     assert "serves /simple/ and /index/pypi/simple/ from pypi <https://" in result.output
 
 
+def test_a_data_directory_that_cannot_be_one_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    file = tmp_path / "pypiproxy.toml"
+    file.write_text('[server]\ndata_dir = "data"\n')
+    result = run("check-config", file, "--skip-ports")
+    assert result.exit_code == 0
+    warned = f"  warning: {tmp_path}/data is not a directory: name another one in server.data_dir"
+    assert warned in result.output.splitlines()
+
+
 def test_without_a_file_the_defaults_are_checked() -> None:
     result = run("check-config", "--skip-ports")
     assert result.exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from proxy.commands.speaking import fail, note
 from proxy.composition.exposed import exposed
 from proxy.composition.starting import ConfigSource
 from proxy.config.effective import effective
+from proxy.doctor.directory import directory_findings
+from proxy.doctor.findings import Grade
 from proxy.errors import ConfigError
 from proxy.host.banner import served
 from proxy.host.ports import port_trouble
@@ -31,7 +34,8 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
     """Validate the configuration FILE and list the indexes it would serve (without FILE: the defaults).
 
     Finds every mistake that would keep the proxy from starting, and ports that are privileged or in use by another program.
-    Warns of files with secrets that every user of the machine can read.  While a proxy runs on the data directory, URLs of
+    Warns of a data directory that the user who runs this command cannot use, and of files with secrets that every user of the
+    machine can read.  While a proxy runs on the data directory, URLs of
     upstreams that it found to be wrong are listed too.
 
     Exit status: 1 if the configuration cannot be used.
@@ -58,6 +62,9 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
     note(f"{file or 'defaults'}: fine")
     for line in summary(settings, better_urls(states or ())):
         note(line)
+    for each in directory_findings(settings.server.data_dir, os.geteuid()):
+        if each.grade is Grade.FAULT:
+            note(f"  warning: {each.seen}: {each.advice}")
     for line in exposed(settings):
         note(f"  warning: {line}")
 
