@@ -48,8 +48,8 @@ def _health(state: DashboardState, viewer: Viewer) -> Sequence[Tag]:
     # Words may name what only the host itself should know; others are told by /-/ready what it is.
     told = [each.words if viewer.administers else each.reason.value.replace("-", " ") for each in state.troubles]
     words = "Degraded: builds are served, but something needs attention."
-    where = "" if viewer.administers else " /-/ready says what it is."
-    return [tags.p(words + where, class_="bad"), tags.ul([tags.li(each) for each in told])]
+    where = "" if viewer.administers else tags.span(" ", tags.a("/-/ready", href="-/ready"), " says what it is.")
+    return [tags.p(words, where, class_="bad"), tags.ul([tags.li(each) for each in told])]
 
 
 # -- figures ------------------------------------------------------------------------------------------------------------------
