@@ -36,7 +36,11 @@ _NAMED = 5
 @click.option("--pinned", is_flag=True, help="All that pypiproxy pin keeps.")
 @installed_options
 @click.option(
-    "--output", "-o", required=True, type=click.Path(path_type=Path), help="The bundle to write; - is standard output."
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(readable=False, path_type=Path),
+    help="The bundle to write; - is standard output.",
 )
 @click.option("--force", is_flag=True, help="Replace the bundle if it exists.")
 @click.option("--index", help="The index to export [default: the default one].")
