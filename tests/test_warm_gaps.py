@@ -173,4 +173,8 @@ async def test_a_data_directory_that_another_instance_uses_is_said_with_what_to_
     ended = await warm("lib", "--data-dir", str(proxy.data_dir))
     assert (ended.status, "Traceback" in ended.output) == (1, False), ended.output
     assert "uses it" in ended.output
-    assert "name the proxy that runs, with --proxy" in ended.output
+    assert "name the proxy that runs, with --proxy; or else" in ended.output, "a directory does not say where that is"
+    file = proxy.data_dir.parent / "warmed.toml"
+    file.write_text(f'[server]\nlisten = ["3999"]\ndata_dir = "{proxy.data_dir}"\n')
+    ended = await warm("lib", "--config", str(file))
+    assert "name the proxy that runs, with --proxy http://127.0.0.1:3999; or else" in ended.output

@@ -21,6 +21,8 @@ from proxy.commands.directory import LOOPBACK
 from proxy.commands.speaking import note, quiet
 from proxy.errors import ConfigError
 from proxy.host import datadir
+from proxy.host.listening import speaks_tls
+from proxy.host.ports import reached_at
 from proxy.settings import Settings
 from proxy.simple.links import shown
 from proxy.warm.fetching import Fetcher, NoTls, Unreachable
@@ -41,6 +43,17 @@ class Where(Struct, frozen=True):
     def settings(self, listen: tuple[str, ...] = ()) -> Settings:
         """What a proxy would use that is started with the same options.  Raises ConfigError."""
         return config.load(self.config, config.CommandLine(listen=listen, data_dir=self.data_dir))
+
+    def listening(self) -> str:
+        """An option's value: the URL at which a proxy with this configuration is reached; empty where that is not known."""
+        if self.config is None:
+            return ""
+        plain = (reached_at(each) for each in self.settings().server.listen if not speaks_tls(each))
+        reached = next((each for each in plain if each is not None), None)
+        if reached is None:
+            return ""
+        host, port = reached
+        return f" http://[{host}]:{port}" if ":" in host else f" http://{host}:{port}"
 
     async def perform(self, operation: str, **arguments: Any) -> Any:
         """Have the running proxy perform *operation*, through the admin socket in its data directory.
@@ -142,7 +155,8 @@ async def _proxy(reactor: Any, where: Where) -> AsyncIterator[Warmed]:
     try:
         claim = datadir.claim(settings.server.data_dir)
     except ConfigError as error:
-        raise ConfigError(f"name the proxy that runs, with --proxy; or else, data directory {error}") from error
+        running = f"name the proxy that runs, with --proxy{where.listening()}"
+        raise ConfigError(f"{running}; or else, data directory {error}") from error
     try:
         service = build(settings, reactor)
         service.startService()
