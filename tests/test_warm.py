@@ -180,6 +180,7 @@ async def test_what_is_there_is_not_fetched_again_and_a_mix_is_one_run(
     before = stocked.count("/packages/*")
     second = await warm(*mixed)
     assert "3 files were there, 0 fetched, 0 failed" in second.output
+    assert re.search(rf"requests to {re.escape(proxy.url)} went upstream$", second.output, re.MULTILINE)
     assert stocked.count("/packages/*") == before
 
 

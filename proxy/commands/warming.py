@@ -81,14 +81,14 @@ class Asked(Struct, frozen=True):
 
 async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
     """Do what is *asked* and say what came of it; the exit status."""
-    console = Console()
+    console, remote = Console(), ""
 
     def tell(report: WarmReport) -> bool:
         """Whether the report could be written."""
         for failure in report.failures:
             click.echo(f"failed: {failure}", err=True)
         if not quiet():
-            for line in report.lines(dry=asked.goal.dry):
+            for line in report.lines(dry=asked.goal.dry, proxy=remote):
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         if asked.report_file is not None:
             try:
@@ -100,6 +100,7 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
 
     try:
         async with _proxy(reactor, where) as found:
+            remote = shown(found.url) if found.remote else ""
             with tempfile.TemporaryDirectory(prefix="pypiproxy-warm-") as cache:
 
                 async def one_look() -> WarmReport:
@@ -147,7 +148,7 @@ async def _proxy(reactor: Any, where: Where) -> AsyncIterator[Warmed]:
     if where.named or (where.config is None and where.data_dir is None):
         url = await _index_url(reactor, where)
         if url is not None:
-            yield Warmed(url, where.perform)
+            yield Warmed(url, where.perform, remote=True)
             return
     from proxy.service import build
 

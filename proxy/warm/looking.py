@@ -52,6 +52,8 @@ class Warmed(Struct, frozen=True):
 
     url: str
     perform: Perform
+    #: Whether it is another process than this one.
+    remote: bool = False
 
 
 async def look(goal: Goal, warmed: Warmed, cache: Path, progress: Quiet, reactor: Any) -> WarmReport:

@@ -54,8 +54,8 @@ class WarmReport(Struct):
         files = [f"{each.filename}: {each.why}" for each in self.outcomes if each.state == "failed"]
         return [*map(str, dict.fromkeys(self.problems)), *files]
 
-    def lines(self, *, dry: bool = False) -> list[str]:
-        """The notes and the summary; :attr:`failures` are apart."""
+    def lines(self, *, dry: bool = False, proxy: str = "") -> list[str]:
+        """The notes, and the summary with the URL of the *proxy* if that is another process; :attr:`failures` are apart."""
         lines = [f"note: {note}" for note in dict.fromkeys(self.notes)]
         failed = len(self.failures)
         if dry:
@@ -63,11 +63,11 @@ class WarmReport(Struct):
                 f"{_there(self.count('there'), 'is', 'are')}, {self.count('wanted')} would be asked for, {failed} failed"
             )
             return lines
-        traffic = self.traffic
+        traffic, asked = self.traffic, f"requests to {proxy}" if proxy else "requests"
         lines.append(
             f"{_there(self.count('there'), 'was', 'were')}, {self.count('fetched')} fetched, {failed} failed; "
             f"{size(traffic.bytes)} in {duration(self.seconds)}; "
-            f"{traffic.upstream} of {traffic.requests} requests went upstream"
+            f"{traffic.upstream} of {traffic.requests} {asked} went upstream"
         )
         if self.stopped:
             lines.append("stopped: what was fetched stays, the next run goes on from there")
