@@ -79,7 +79,7 @@ async def test_others_get_a_404_that_names_the_right_path(
 
 
 #: What devpi, Nexus and Artifactory call an index, and what is often guessed.
-ELSEWHERE = ["/root/pypi/+simple/", "/repository/pypi/simple/", "/artifactory/api/pypi/pypi/simple/", "/pypi/simple/"]
+ELSEWHERE = ["/root/pypi/+simple/", "/repository/pypi/simple/", "/artifactory/api/pypi/pypi/simple/", "/pypi/simple/", "/pypi/"]
 
 
 @pytest.mark.parametrize("kind", INSTALLERS)

@@ -167,6 +167,9 @@ class UrlSpace:
                 case (*before, simple, project, "") if simple in _SIMPLE and is_project_name(project):
                     asked = shown.rsplit("/", 2)[0]
                     return replace(route, elsewhere=Elsewhere(f"{asked[:SHOWN]}/", self._meant(before)))
+                # What old documentation calls an index: /pypi/.
+                case ("pypi", project, "") if project not in _SIMPLE and is_project_name(project):
+                    return replace(route, elsewhere=Elsewhere("/pypi/", self._meant(("pypi",))))
         return route
 
     def _meant(self, before: Sequence[str]) -> str:
