@@ -221,6 +221,23 @@ def test_a_second_signal_ends_it_at_once(elsewhere: Path, upstream: socket.socke
         assert client.recv(1) == b""
 
 
+def test_an_interrupt_that_the_shell_has_ignored_does_not_make_sigterm_the_second_signal(
+    elsewhere: Path, upstream: socket.socket
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script does for what it starts with &
+    try:
+        with running(elsewhere, *serving(upstream)) as process:
+            assert process.stdout is not None
+            client, asked = ask_for_a_page(port_in(iter(process.stdout.readline, "")), upstream)
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            read_until(process.stdout, "responses may go on")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    client.close()
+    asked.close()
+
+
 def pypiproxy(place: Path, *arguments: str) -> tuple[int, str]:
     """The exit status of a command, and all that it printed."""
     code = "from proxy.cli import main; main()"

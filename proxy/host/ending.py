@@ -3,6 +3,7 @@
 SIGTERM and SIGINT stop the service, which lets responses end first; a second one ends the process at once, whatever it is
 doing.  SIGHUP means that the terminal is gone: it stops the service too where there is one.  A process without a terminal, such
 as a daemon or one in a container, is sent it by those who expect that it reads its configuration again, which it does.
+A signal that the process was started to ignore stays ignored.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def heed_signals(reactor: Any, reload: Callable[[], None]) -> None:
     def read_again(number: int, frame: FrameType | None) -> None:
         reactor.callFromThread(reload)
 
-    after = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
+    # A shell has SIGINT ignored by what it starts with & in a script; twisted leaves that as it is too.
+    heeded = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) is not signal.SIG_IGN]
+    after = {each: signal.signal(each, stop) for each in heeded}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup(1) has it ignored
         signal.signal(signal.SIGHUP, stop if terminal else read_again)
 
