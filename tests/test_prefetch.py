@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
+from packaging.version import Version
 from twisted.internet.defer import CancelledError, Deferred
 
 from proxy.model import File, Page
-from proxy.repository.prefetch import next_wanted, requirements, series
+from proxy.repository.prefetch import newest_final, next_wanted, requirements, series
 from proxy.settings import IndexSettings, PageLimits, UpstreamSettings
 from tests.inprocess import Start, upstream_settings
 from tests.support.fake_upstream import FakeUpstream, Fault
@@ -300,6 +303,17 @@ def test_only_what_surely_comes_next_is_wanted(files: list[File], wanted: str | 
     versions = tuple({each.filename.removesuffix(".tar.gz").split("-")[1] for each in files if "-" in each.filename})
     found = next_wanted(Page("x", tuple(files), versions=versions))
     assert (found and found.filename) == wanted
+
+
+releases = st.lists(st.sampled_from(["0", "00", "1", "2", "10", "010", "2024"]), min_size=1, max_size=4).map(".".join)
+endings = st.sampled_from(["", "", "", ".post1", "rc1", "+a", "x", ".dev0"])
+
+
+@given(st.lists(st.builds(str.__add__, releases, endings)))
+def test_the_newest_version_is_the_one_that_pep_440_says(texts: list[str]) -> None:
+    read = [Version(each) for each in texts if "x" not in each]
+    expected = max((each for each in read if not each.is_prerelease), default=None)
+    assert str(newest_final(texts)) == str(expected)
 
 
 def test_a_series_is_of_the_same_tags_newest_first() -> None:

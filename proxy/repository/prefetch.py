@@ -52,6 +52,8 @@ _REQUIRES = expression(
     rb"(?:\(?[ \t]*+[<>=!~][a-z0-9.*+!<>=~, \t-]{0,%d}+\)?[ \t]*+)?\r?$" % _LONGEST_LINE,
     re.IGNORECASE | re.MULTILINE,
 )
+#: A version of numbers and dots alone.
+_NUMBERS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,9}")
 #: The most prefetches under way at once, and how many more wait, over all projects of an index.
 _AT_ONCE = 16
 _MOST_WAITING = 500
@@ -236,12 +238,31 @@ class Prefetch:
 
 def next_wanted(page: Page) -> File | None:
     """The only wheel of the newest final release on *page*, if upstream offers its metadata; ``None`` if there is a choice."""
-    newest = max(filter(None, map(_final, page.versions or ())), default=None)
+    newest = newest_final(page.versions or ())
     if newest is None:
         return None
     version = f"-{newest}-"
     wheels = [file for file in page.files if version in file.filename and is_wheel(file.filename) and file.yanked is False]
     return wheels[0] if len(wheels) == 1 and wheels[0].core_metadata else None
+
+
+def newest_final(versions: Sequence[str]) -> Version | None:
+    """The newest of *versions* that is no pre-release, the first of those that are equal; ``None`` without any.
+
+    Nearly all versions are numbers and dots, which are compared as such: only the newest of these is read by the book.
+    """
+    keys = [_numbers(each) if _NUMBERS.fullmatch(each) else None for each in versions]
+    newest = max(filter(None, keys), default=None)
+    left = [each for each, key in zip(versions, keys, strict=True) if key is None or not key or key == newest]
+    return max(filter(None, map(_final, left)), default=None)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The release segment of *version* without zeros at its end, which are no difference (PEP 440)."""
+    numbers = list(map(int, version.split(".")))
+    while numbers and not numbers[-1]:
+        del numbers[-1]
+    return tuple(numbers)
 
 
 def requirements(metadata: bytes) -> list[str]:
