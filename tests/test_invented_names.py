@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 
 from proxy.cache.ledger import Ledger
 from proxy.cache.pages import PageCache
+from proxy.cache.parsed import ParsedPages
 from proxy.cache.records import DOCUMENTS, PAGES, HeadedRecords
 from proxy.cache.refreshed import Terms
 from proxy.mechanism.offload import Inline
@@ -125,7 +126,7 @@ def result(work: Any) -> Any:
 
 def test_a_page_in_memory_outlives_any_number_of_names_that_are_not_there() -> None:
     upstreams, clock, store = ScriptedUpstreams(), Clock(), MemoryRecords()
-    cache = PageCache("pypi", upstreams, store, Inline(), Terms(PageLimits(), clock), 1 << 20)
+    cache = PageCache("pypi", upstreams, store, Inline(), Terms(PageLimits(), clock), ParsedPages(1 << 20))
     asked = Deferred.fromCoroutine(cache.get("six"))
     upstreams.answer(found("six", [], clock.seconds()))
     asked.addErrback(lambda failure: None)

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.cache.pages import PageCache
+from proxy.cache.parsed import ParsedPages
 from proxy.cache.refreshed import Served, Terms
 from proxy.core.events import Incident, Notice
 from proxy.errors import Attempted, NotFound, UpstreamFailed
@@ -43,7 +44,7 @@ class PageCacheTests(SynchronousTestCase):
             self.records,
             Inline(),
             Terms(limits or PageLimits(), self.clock, lambda: self.clock.seconds() + self.ahead, self.recorder),
-            1 << 20,
+            ParsedPages(1 << 20),
         )
 
     def get(self, project: str = "six", **how: Any) -> Deferred[Served]:

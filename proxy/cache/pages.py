@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from msgspec import Struct
 from msgspec.structs import replace
 from twisted.logger import Logger
 
+from proxy.cache.parsed import ParsedPages
 from proxy.cache.records import PAGES, HeadedRecords
 from proxy.cache.refreshed import OlderThanKept, Refreshed, Terms
 from proxy.cache.sightings import Sightings
-from proxy.core.bounded import BoundedTable
 from proxy.core.events import OF_PAGES, Incident, Notice
 from proxy.core.succession import Candidate, Doubts, doubt
 from proxy.errors import NotFound, Overloaded, ProxyError
 from proxy.interfaces import IOffload, IRecordStore, IUpstreams
 from proxy.mechanism.flight import Flights
 from proxy.model import Head, Page, PageFound, PageMissing, PageUnchanged
-from proxy.simple.parse import Malformed, parse_page, weight
+from proxy.simple.parse import Malformed, parse_page
 
 #: Files that are named in one line of the log.
 _NAMED = 10
 
 
-class _Parsed(Struct, frozen=True):
-    page: Page
-    weight: int
-
-
 class PageCache:
     """The pages of *index* as *upstreams* state them.
 
-    *memory* bounds the parsed pages kept at hand, in bytes.  *sightings* is told which files are on a new page.
+    *parsed* keeps parsed ones at hand.  *sightings* is told which files are on a new page.
     """
 
     log = Logger()
@@ -45,7 +39,7 @@ class PageCache:
         records: IRecordStore,
         offload: IOffload,
         terms: Terms,
-        memory: int,
+        parsed: ParsedPages,
         sightings: Sightings | None = None,
     ) -> None:
         self._index = index
@@ -57,7 +51,7 @@ class PageCache:
         self._offload = offload
         self._recorder = terms.recorder
         self._refreshed = Refreshed(self, upstreams, terms, upstreams.slow)
-        self._parsed: BoundedTable[str, _Parsed] = BoundedTable(memory, lambda parsed: parsed.weight)
+        self._parsed = parsed
         self._parses: Flights[Page] = Flights()
         self.under_way = self._refreshed.under_way
         self.get = self._refreshed.get
@@ -69,13 +63,13 @@ class PageCache:
     def close(self) -> None:
         """Stop what is under way, and forget what is in memory."""
         self._refreshed.close()
-        self._parsed.clear()
+        self._parsed.forget(self)
 
     async def parsed(self, project: str, head: Head) -> Page:
         """The page that *head* is the head of, parsed.  Raises as `get` when it has to be fetched anew."""
-        kept = self._parsed.get(head.digest)
+        kept = self._parsed.get(self, head.digest)
         if kept is not None:
-            return kept.page
+            return kept
         return await self._parses.join((project, head.digest), lambda: self._parse(project, head))
 
     async def known(self) -> list[str]:
@@ -152,8 +146,7 @@ class PageCache:
         other = differs and not preferred
         if not emptied and not other:
             return Candidate(preferred)
-        at_hand = self._parsed.get(known.digest)
-        kept = at_hand.page if at_hand is not None else await self._parse_stored(project, known)
+        kept = self._parsed.get(self, known.digest) or await self._parse_stored(project, known)
         if kept is None:
             return Candidate(preferred)  # what was stated is lost
         changed = await self._offload.run(_first_contradiction, kept, page) if other else None
@@ -170,14 +163,14 @@ class PageCache:
         if self._sightings is None or (known is not None and known.digest == head.digest):
             return
         before = known.checked_at if known is not None and known.found else None
-        earlier = None if known is None else self._parsed.get(known.digest)
+        earlier = None if known is None else self._parsed.get(self, known.digest)
         self._sightings.note(
             (self._index, project),
             page,
             head.checked_at,
             self._reactor.callLater,
             before,
-            None if earlier is None else earlier.page,
+            earlier,
         )
 
     def _tell_of(self, page: Page) -> None:
@@ -223,16 +216,16 @@ class PageCache:
             self.log.error("the stored page of {project} cannot be read and is fetched again", project=project)
             await self.forget(project)
         head = (await self.get(project)).head
-        kept = self._parsed.get(head.digest)
+        kept = self._parsed.get(self, head.digest)
         if kept is not None:
-            return kept.page
+            return kept
         page = await self._parse_stored(project, head)
         if page is None:
             raise Overloaded(f"the page of {project} can be neither stored nor kept in memory: is the disk full?")
         return page
 
     def _keep_parsed(self, head: Head, body: bytes, page: Page) -> None:
-        self._parsed.put(head.digest, _Parsed(page, weight(page, body)))
+        self._parsed.put(self, head.digest, page, body)
 
 
 def _first_contradiction(kept: Page, new: Page) -> str | None:

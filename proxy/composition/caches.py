@@ -14,6 +14,7 @@ from proxy.cache.claims import ClaimBook
 from proxy.cache.files import FileCache
 from proxy.cache.ledger import Ledger
 from proxy.cache.migration import LEDGER
+from proxy.cache.parsed import ParsedPages
 from proxy.cache.pinned import PinnedBook
 from proxy.cache.private_bytes import PrivateBytes
 from proxy.cache.records import remove_missing
@@ -32,8 +33,8 @@ from proxy.storage.spare import SpareRecords
 
 #: Memory for pages and documents that cannot be written (bytes).
 _UNWRITTEN = 32 * MIB
-#: The share of ``page_memory`` for entries of the ledger.
-_FOR_ENTRIES = 0.1
+#: The shares of ``page_memory`` for entries of the ledger and for parsed pages.
+_FOR_ENTRIES, _FOR_PARSED = 0.1, 0.25
 
 _log = Logger()
 
@@ -42,6 +43,7 @@ class Caches(Struct, frozen=True, kw_only=True):
     """The caches over one data directory."""
 
     records: IRecordStore
+    parsed: ParsedPages
     ledger: Ledger
     claims: ClaimBook
     usage: UsageBook
@@ -115,6 +117,7 @@ def build_caches(settings: Settings, storage: Storage, means: Means, *, divided:
     )
     return Caches(
         records=SpareRecords(storage.records, RecentRecords(_UNWRITTEN)),
+        parsed=ParsedPages(int(server.page_memory * _FOR_PARSED)),
         ledger=ledger,
         claims=build_book(settings, storage.ledger),
         usage=usage,

@@ -30,9 +30,6 @@ from proxy.repository.sources import Offering, Sources
 from proxy.settings import IndexSettings, Settings
 from proxy.statistics.definitions import FlightKind
 
-#: The share of ``page_memory`` for parsed pages.
-_FOR_PARSED = 0.25
-
 
 class ProxyKind:
     """Builds the proxy indexes of *settings*; *policy* says what clients may see of them."""
@@ -47,14 +44,13 @@ class ProxyKind:
         self._means = means
         self._hosts = FileHosts(settings.upstreams)
         self._reserving = {each.name: reserving(settings, each.name) for each in settings.indexes}
-        self._page_memory = int(settings.server.page_memory * _FOR_PARSED / max(1, len(settings.indexes)))
 
     def build(self, index: IndexSettings, members: Mapping[str, BuiltIndex]) -> BuiltIndex:
         """The index that *index* describes."""
         means, caches = self._means, self._caches
         pool = build_pool(index, self._clients, means)
         terms = Terms(index.limits, means.reactor, means.clock, means.recorder)
-        pages = PageCache(index.name, pool, caches.records, means.work, terms, self._page_memory, caches.ledger.sightings)
+        pages = PageCache(index.name, pool, caches.records, means.work, terms, caches.parsed, caches.ledger.sightings)
         documents = self._documents(index.name, pool, pages, terms)
         metadata = Sidecars(caches.files, caches.ledger, means.work, means.clock, means.reactor, means.recorder)
         sources = Sources(name=index.name, upstreams=pool, pages=pages, files=caches.files, ledger=caches.ledger)
