@@ -70,7 +70,8 @@ def _is_plain(page: Page, body: bytes) -> bool:
     """Whether *page* has neither values that this proxy does not know, which may be many small ones, nor wide characters."""
     if page.extra or len(page.meta_extra) > 1 or any(file.extra for file in page.files):
         return False
-    return body.isascii() and b"\\u" not in body and b"&#" not in body
+    # A single byte is looked for in a hundredth of the time of two.
+    return body.isascii() and not (b"\\" in body and b"\\u" in body) and not (b"&" in body and b"&#" in body)
 
 
 def _kind(body: bytes, content_type: str) -> str | None:
