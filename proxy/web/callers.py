@@ -7,6 +7,7 @@ out by :mod:`proxy.web.door`, for those requests that need one; a credential tha
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from msgspec import Struct
@@ -24,6 +25,10 @@ _FORWARDED = re.compile(rb"(?i:\r\nforwarded):([^\r\n]*+)")
 _CREDENTIAL_LINES = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
 #: All that is in one: it has no control characters, and ends with its line.
 _IN_A_CREDENTIAL = bytes(range(0x20, 0x7F))
+
+
+#: So many connections are told at a glance who is at the other end.
+_REMEMBERED = 1024
 
 
 class Caller(Struct, frozen=True):
@@ -53,12 +58,17 @@ class Callers:
         self._trusted = trusted
         self._stated = stated
         self._plaintext = plaintext
+        #: To read two addresses takes as long as to answer a hot request, and the same few machines connect again and again.
+        self._at = lru_cache(_REMEMBERED)(self._introduced)
 
     def at(self, peer: str, own: str, *, secure: bool = False) -> Caller:
         """Who sends a request on a connection from the address *peer* to the address *own*, as far as the connection tells.
 
         *secure* is whether it is encrypted.
         """
+        return self._at(peer, own, secure)
+
+    def _introduced(self, peer: str, own: str, secure: bool) -> Caller:
         by_proxy, local = self._trusted.trusts(peer), _is_local(peer, own)
         # What has no address has come through a socket of the file system.
         confidential = secure or by_proxy or self._plaintext or local or peer == "-"
