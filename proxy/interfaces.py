@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 
 from proxy.access.jobs import Job, Minted
 from proxy.access.principals import DirectoryUser, Principal
+from proxy.core.agents import Agent
 from proxy.core.audited import Audited
 from proxy.core.cache_status import CacheStatus
 from proxy.core.claims import Reservation
@@ -94,8 +95,8 @@ class IRecorder(Interface):
 class IVisits(Interface):
     """Is told what each client asked for, and how that was answered."""
 
-    def note(event: Answered, subject: Subject, client: str, agent: str) -> None:
-        """A request for *subject* was answered as *event* says.  *client* is an address, *agent* fit for a log.
+    def note(event: Answered, subject: Subject, client: str, agent: Agent) -> None:
+        """A request of *agent* for *subject* was answered as *event* says.  *client* is an address.
 
         Called for each request: it costs a dictionary store, never waits and never raises.
         """

@@ -26,7 +26,7 @@ def line(**changes: Any) -> str:
         "sent": 12_345,
         "seconds": 0.0034,
         "cache": "hit",
-        "agent": PIP,
+        "shown": short_agent(PIP),
         "cut": "",
         "request_id": "0a1b2c3d-000001",
     }
@@ -57,7 +57,7 @@ def test_an_error_has_the_id_of_its_request() -> None:
 def test_whatever_the_client_says_it_is_one_line_of_limited_width_with_its_fields_in_place(
     client: str, method: str, target: str, agent: str, cache: str, sent: int, seconds: float
 ) -> None:
-    made = line(client=client, method=method, target=target, agent=agent, cache=cache, sent=sent, seconds=seconds)
+    made = line(client=client, method=method, target=target, shown=short_agent(agent), cache=cache, sent=sent, seconds=seconds)
     assert made.isprintable()
     assert len(made) <= WIDTH + 16
     fields = made.split(" ", 8)

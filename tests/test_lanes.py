@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
+from proxy.core.access_line import short_agent
+from proxy.core.agents import identified
 from proxy.errors import ProxyError
 from proxy.web import heads
-from proxy.web.answers import agent_of
-from proxy.web.hot import essence, without_agent
+from proxy.web.essence import OF_NO_MATTER, Habit, essence
+from proxy.web.user_agents import UserAgent, user_agent, user_agent_of
 from tests.test_hot import Farm
 
 NAMES = (
@@ -32,6 +34,11 @@ colons = st.sampled_from([*[b": "] * 6, b":", b":\t", b" :", b""])
 lines = st.builds(lambda name, colon, value: name + colon + value, names, colons, values)
 starts = st.sampled_from([*[b"GET /hot/a HTTP/1.1"] * 8, *STARTS.split(b"|")])
 bodies = st.sampled_from([*[b""] * 8, b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"\r\n", b"User-Agent: x\r\n"])
+
+
+agents = st.sampled_from(
+    [b" pip/26.3 {} 1", b" pip/26.3 {} 2", b"\tpip/26.3 {}  a/b", b"x", b"", b" pip/26.3 {} 3 ", b" curl/8 4"]
+)
 
 
 @st.composite
@@ -70,16 +77,51 @@ def test_what_is_known_and_what_is_routed_is_answered_alike(asked: list[bytes], 
     assert conversation(known, stream, cuts, opened) == conversation(routed, stream, cuts, opened)
 
 
-@settings(max_examples=100)
-@given(requests(), requests(), st.sampled_from([essence, without_agent]))
+Found = tuple[bytes, UserAgent, bytes | None] | None
+
+
+def exact(head: bytes) -> Found:
+    """What is left of *head*, found without anything that is known of its client."""
+    found = essence(head)
+    return None if found is None else (found[0], user_agent(found[1]), found[2])
+
+
+def usual(*sent: bytes) -> Callable[[bytes], Found]:
+    """What is left of heads, as it is found on a connection on which the heads *sent* have come."""
+    habit = Habit()
+    for head in sent:
+        habit.essence(head)
+        if essence(head) is not None:
+            habit.learn(head)
+    return habit.essence
+
+
+@st.composite
+def with_more_lines(draw: st.DrawFn, heads: st.SearchStrategy[bytes]) -> tuple[bytes, bytes]:
+    """A head, and the same with up to three lines more, anywhere, behind its end too."""
+    head = draw(heads)
+    more = head.split(b"\r\n")
+    for line in draw(st.lists(lines, max_size=3)):
+        more.insert(draw(st.integers(0, len(more))), line)
+    return head, b"\r\n".join(more)
+
+
+def of(fields: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for each, value in fields if each == name]
+
+
+@settings(max_examples=150)
+@given(with_more_lines(requests()), requests(), st.lists(requests(), max_size=2), st.booleans())
 def test_two_heads_with_one_essence_are_taken_or_refused_together(
-    one: bytes, other: bytes, part: Callable[[bytes], tuple[bytes, str] | None]
+    pair: tuple[bytes, bytes], other: bytes, sent: list[bytes], known: bool
 ) -> None:
-    for raw in (one, one + other):
+    one, more = pair
+    part = usual(*sent, more) if known else exact
+    for raw in (one, more, one + other):
         found = part(raw)
         if found is None:
             continue
-        left, agent = found
+        left, program, credential = found
         try:
             taken = heads.read(left)
         except ProxyError:
@@ -91,10 +133,42 @@ def test_two_heads_with_one_essence_are_taken_or_refused_together(
             taken.minor,
             taken.has_body,
         )
-        names = [name for name, _ in whole.fields]
-        if part is essence or names.count(b"user-agent") < 2:
-            assert agent == agent_of(raw)
-            assert [each for each in whole.fields if each in taken.fields] == list(taken.fields)
-        assert [each for each in whole.fields if each[0] != b"user-agent" and each in taken.fields] == [
-            each for each in taken.fields if each[0] != b"user-agent"
+        of_no_matter = {b"user-agent", b"authorization", *OF_NO_MATTER}
+        assert [each for each in whole.fields if each[0] not in of_no_matter] == [
+            each for each in taken.fields if each[0] not in of_no_matter
         ]
+        if not of(taken.fields, b"authorization"):
+            assert ([] if credential is None else [credential]) == of(whole.fields, b"authorization")
+        if len(of(whole.fields, b"user-agent")) < 2 and not of(taken.fields, b"user-agent"):
+            assert program == user_agent_of(whole)
+
+
+@settings(max_examples=150)
+@given(requests(), st.lists(st.tuples(st.integers(0, 6), lines), max_size=3), st.lists(agents, min_size=1, max_size=4))
+def test_what_a_client_usually_sends_has_the_same_essence_whoever_finds_it(
+    head: bytes, more: list[tuple[int, bytes]], said: list[bytes]
+) -> None:
+    habit = Habit()
+    for each in said:
+        sent = head.split(b"\r\n")
+        for place, line in [*more, (1, b"User-Agent:" + each)]:
+            sent.insert(min(max(place, 1), len(sent) - 2), line)
+        raw = b"\r\n".join(sent)
+        found, right = habit.essence(raw), exact(raw)
+        if found is not None and right is not None and found[0] == right[0]:
+            assert found[2] == right[2]
+            assert found[1] == right[1] or len(re.findall(rb"(?i)\nuser-agent:", raw)) > 1
+        if right is not None:
+            habit.learn(raw)
+            assert habit.essence(raw) is not None
+
+
+@given(
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x2FF), max_size=60),
+    st.from_regex(r"[0-9A-Za-z]{1,9}", fullmatch=True),
+)
+def test_a_word_of_its_own_at_the_end_changes_only_the_text_of_an_agent(said: str, word: str) -> None:
+    raw = said.encode("latin-1", "replace").strip() or b"pip/26.3"
+    one, other = user_agent(raw), user_agent(raw + b" " + word.encode())
+    assert other.text == f"{one.text} {word}"
+    assert (other.shown, other.agent) == (short_agent(other.text), identified(other.text)) == (one.shown, one.agent)

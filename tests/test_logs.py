@@ -50,6 +50,7 @@ REQUEST = {
     "seconds": 0.0123,
     "cache": "hit",
     "agent": r"pip/26.3 {\x22python\x22:\x223.11.7\x22}",
+    "shown": "pip/26.3 py3.11",
     "cut": "",
     "request_id": "0a1b2c3d-000001",
 }

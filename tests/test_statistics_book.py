@@ -58,7 +58,9 @@ class Farm:
         return StatisticsBook(self.records, Inline(), lambda: self.now)
 
     def ask(self, subject: Subject, word: str = "hit", agent: str = PIP, client: str = "10.0.0.1", status: int = 200) -> None:
-        self.book.note(Answered("GET", status, 1000, 0.5 if word == "miss" else 0.0, word, None), subject, client, agent)
+        self.book.note(
+            Answered("GET", status, 1000, 0.5 if word == "miss" else 0.0, word, None), subject, client, identified(agent)
+        )
 
     def settle(self) -> None:
         completed(self.book.settle())
@@ -381,7 +383,7 @@ class Held(Inline):
 def test_who_leaves_before_figures_are_there_takes_none_with_them() -> None:
     held = Held()
     book = StatisticsBook(MemoryRecords(), held, lambda: START)
-    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", PIP)
+    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", identified(PIP))
     evaluating = Evaluating(book, lambda: START)
     asked = Deferred.fromCoroutine(evaluating.overview(DAY, 10))
     asked.addErrback(lambda failure: failure.trap(CancelledError))
@@ -396,7 +398,7 @@ def test_a_dashboard_that_is_closed_takes_no_figures_with_it() -> None:
 
     held = Held()
     book = StatisticsBook(MemoryRecords(), held, lambda: START)
-    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", PIP)
+    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", identified(PIP))
     health, sources = Health(lambda: Phase.SERVING, nothing), StateSources(tuple, tuple, SpaceState)
     gatherer = StateGatherer(sources, health, book, Clock(), lambda: START)
     asked = Deferred.fromCoroutine(gatherer.state())
@@ -422,7 +424,7 @@ def test_a_day_is_read_once_however_many_ask_for_it_and_leave() -> None:
     records, held, key = Watched(), Held(), f"day/{int(START)}"
     completed(records.set(key, Bucket(Resolution.DAY).encoded()))
     book = StatisticsBook(records, held, lambda: START + 2 * DAY)
-    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", PIP)
+    book.note(Answered("GET", 200, 1000, 0.0, "hit", None), PAGE, "10.0.0.1", identified(PIP))
     stats = LocalStats(book, Inline(), lambda: START + 2 * DAY)
     index = Shelf("pypi")
     asked = [Deferred.fromCoroutine(stats.day(index, None, "2024-10-04.bz2")) for _ in range(5)]

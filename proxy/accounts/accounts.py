@@ -35,6 +35,8 @@ _REMEMBERED = 60.0
 _MEMORY, _WEIGHT = 4 << 20, 600
 
 _LOGIN = "log in"
+#: In Python 3.11 a member of an enumeration takes long to find.
+_USER = PrincipalKind.USER
 
 
 class _Verified(Struct, frozen=True):
@@ -70,7 +72,8 @@ class Accounts:
         self._audit = audit
         self._directory = directory
         self._listed = None if directory is None else ListedUsers(directory, reactor)
-        self._key = os.urandom(32)
+        #: Copied for each text: to begin with the key takes as long as a short text.
+        self._keyed = hashlib.blake2b(digest_size=32, key=os.urandom(32))
         self._generation = 0
         self._right: BoundedTable[bytes, _Verified] = BoundedTable(_MEMORY, lambda verified: _WEIGHT)
         self._own: dict[bytes, Principal] = {}
@@ -110,7 +113,7 @@ class Accounts:
             return None
         if verified.expires is not None and verified.expires <= self._clock():
             return None
-        if verified.principal.kind is PrincipalKind.USER and not self._users.readable:
+        if verified.principal.kind is _USER and not self._users.readable:
             return None
         return verified.principal
 
@@ -186,4 +189,6 @@ class Accounts:
             self._listed.close()
 
     def _hash(self, text: bytes) -> bytes:
-        return hashlib.blake2b(text, digest_size=32, key=self._key).digest()
+        hashing = self._keyed.copy()
+        hashing.update(text)
+        return hashing.digest()

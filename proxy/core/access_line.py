@@ -39,17 +39,20 @@ def short(
     sent: int,
     seconds: float,
     cache: str,
-    agent: str,
+    shown: str,
     cut: str,
     request_id: str,
 ) -> str:
-    """The line, without its end.  *cut* is empty, or `` cut off`` for an answer whose client did not get all of it."""
+    """The line, without its end.  *shown* is what `short_agent` says of the client.
+
+    *cut* is empty, or `` cut off`` for an answer whose client did not get all of it.
+    """
     if len(method) > _MOST_METHOD:
         method = method[: _MOST_METHOD - 1] + "…"
     if " " in method:
         method = method.replace(" ", "_")
     before = f"{time} {client} {method} "
-    after = f" {status} {_size(sent)} {_duration(round(seconds, 4))} {cache}{cut} {short_agent(agent[:_MOST_READ])}"
+    after = f" {status} {_size(sent)} {_duration(round(seconds, 4))} {cache}{cut} {shown}"
     if status >= 400 or cut:
         after = f"{after} id={request_id}"
     room = max(_LEAST_PATH, WIDTH - len(before) - len(after))
@@ -75,9 +78,9 @@ def short_path(target: str, most: int) -> str:
     return path
 
 
-@lru_cache(maxsize=1024)
 def short_agent(agent: str) -> str:
     """The first product of *agent*, and the Python that it names: ``pip/26.3 py3.11``."""
+    agent = agent[:_MOST_READ]
     product = _PRODUCT.match(agent)
     if product is None:
         return "-" if agent in ("", "-") else "?"

@@ -8,7 +8,6 @@ so that what is counted by it stays small and can be shown anywhere.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -27,8 +26,11 @@ _PYTHON_VERSION = expression(r"(\d{1,2}\.\d{1,3})(?!\d)", re.ASCII)
 _LAST = expression(r" (setuptools|zc\.buildout)/([0-9][A-Za-z0-9.+!_-]{0,31})(?= |$)", re.ASCII)
 
 
-class Agent(Struct, frozen=True):
-    """A client: ``pip``, ``26.3``, on Python ``3.11``.  *ci* is ``None`` where the client does not say."""
+class Agent(Struct, frozen=True, cache_hash=True):
+    """A client: ``pip``, ``26.3``, on Python ``3.11``.  *ci* is ``None`` where the client does not say.
+
+    It is hashed for each request, so its hash is remembered.
+    """
 
     client: str
     version: str
@@ -46,7 +48,6 @@ class _Linehaul(msgspec.Struct):
 _linehaul = msgspec.json.Decoder(_Linehaul)
 
 
-@lru_cache(maxsize=1024)
 def identified(agent: str) -> Agent:
     """Who *agent* is, a ``User-Agent`` that is fit for a log (its quotes are escaped); ``-`` for none."""
     agent = agent[:_MOST_READ]

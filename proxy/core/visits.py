@@ -32,7 +32,7 @@ class Subject(Struct, frozen=True, cache_hash=True):
 class Visit(NamedTuple):
     """What is the same of requests that are counted together.
 
-    *client* is an address, *word* the cache status or the code of the problem, *agent* fit for a log.
+    *client* is an address, *word* the cache status or the code of the problem.
     """
 
     subject: Subject
@@ -40,7 +40,7 @@ class Visit(NamedTuple):
     status: int
     word: str
     client: str
-    agent: str
+    agent: Agent
 
 
 class Amount:
@@ -54,12 +54,12 @@ class Amount:
         self.seconds = 0.0
 
 
-def count(bucket: Bucket, visit: Visit, agent: Agent, amount: Amount) -> None:
-    """Count *amount* of *visit*, made by *agent*, into *bucket*.
+def count(bucket: Bucket, visit: Visit, amount: Amount) -> None:
+    """Count *amount* of *visit* into *bucket*.
 
     A project and a file count only where there is one: clients can invent any number of names.
     """
-    subject = visit.subject
+    subject, agent = visit.subject, visit.agent
     index, project, filename = subject.index, subject.project, subject.filename
     area = _AREAS.get(subject.area, subject.area)
     tally = _tally(visit, amount)

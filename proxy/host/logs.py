@@ -115,7 +115,7 @@ def _short(event: LogEvent, time: str) -> str:
         event["bytes"],
         event["seconds"],
         event["cache"],
-        event["agent"],
+        event["shown"],
         event["cut"],
         event["request_id"],
     )
@@ -185,17 +185,22 @@ class LogLines:
         self._dropped = 0
 
     def __call__(self, event: LogEvent) -> None:
-        level = event.get("log_level")
         if event.get("log_namespace") == ACCESS:
-            if not self._access:
-                return
-        elif level in self._below or (self._level is not LogLevel.debug and _is_internal(event)):
+            # Only the reactor's thread answers requests.
+            if self._access:
+                self._add(event, at_once=not self._reactor.running)
+            return
+        level = event.get("log_level")
+        if level in self._below or (self._level is not LogLevel.debug and _is_internal(event)):
             return
         # The handler of a signal, for one, logs in the midst of whatever request is being answered.
-        elif (request_id := current_request_id.get()) and "request_id" not in event and _is_ours(event):
+        if (request_id := current_request_id.get()) and "request_id" not in event and _is_ours(event):
             event = {**event, "request_id": request_id}
+        self._add(event, at_once=level in _SOON or not self._reactor.running or not isInIOThread())
+
+    def _add(self, event: LogEvent, *, at_once: bool) -> None:
         self._waiting.append(self._line(event))
-        if level in _SOON or not self._reactor.running or not isInIOThread():
+        if at_once:
             self.flush()
         elif len(self._waiting) == 1:
             self._reactor.callLater(_PATIENCE, self.flush)

@@ -17,7 +17,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from proxy.core.agents import NOT_STATED, identified
+from proxy.core.agents import NOT_STATED, Agent
 from proxy.core.events import Answered, Event, Incident, Notice, UpstreamAnswered, UpstreamResult
 from proxy.core.figures import (
     Bucket,
@@ -38,8 +38,6 @@ from proxy.statistics.problems import RecentProblem, RecentProblems
 
 #: How many sums may wait to be counted; what comes beyond is not counted by what it is about (they are counted within seconds).
 _MOST_WAITING = 50_000
-#: What is kept of an agent (characters): pip sends some 600.
-_LONGEST_AGENT = 2048
 #: How many minutes may wait to be written.
 _MOST_UNWRITTEN = 60
 _PROBLEMS = "problems"
@@ -61,7 +59,7 @@ _FAILED = frozenset(
 
 
 #: The fields of a `Visit`, which takes longer to make than a tuple of these to find.
-_Noted = tuple[Subject, str, int, str, str, str]
+_Noted = tuple[Subject, str, int, str, str, Agent]
 
 
 class _Unwritten(Struct, eq=False):
@@ -98,10 +96,10 @@ class StatisticsBook:
 
     # -- what happens ------------------------------------------------------------------------------------------------------
 
-    def note(self, event: Answered, subject: Subject, client: str, agent: str) -> None:
-        """A request of *agent* (fit for a log) at the address *client* for *subject* has been answered as *event* says."""
+    def note(self, event: Answered, subject: Subject, client: str, agent: Agent) -> None:
+        """A request of *agent* at the address *client* for *subject* has been answered as *event* says."""
         method, status, size, seconds, word, _, _ = event
-        visit = subject, method, status, word, client, agent[:_LONGEST_AGENT]
+        visit = subject, method, status, word, client, agent
         amount = self._waiting.get(visit)
         if amount is None:
             if len(self._waiting) >= _MOST_WAITING:
@@ -285,7 +283,7 @@ def _count_all(
     problems = []
     for noted, amount in waiting.items():
         visit = Visit(*noted)
-        count(bucket, visit, identified(visit.agent), amount)
+        count(bucket, visit, amount)
         reason = problem_with(visit)
         if reason is not None:
             problems.append((reason, visit.subject, amount.requests))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
+from proxy.core.agents import Agent
 from proxy.core.events import Answered, Event
 from proxy.core.visits import Subject
 from proxy.interfaces import IRecorder, IVisits
@@ -16,7 +17,7 @@ class Unrecorded:
     def record(self, event: Event) -> None:
         pass
 
-    def note(self, event: Answered, subject: Subject, client: str, agent: str) -> None:
+    def note(self, event: Answered, subject: Subject, client: str, agent: Agent) -> None:
         pass
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Sequence
 
 from msgspec import Struct
@@ -19,7 +18,6 @@ from proxy.web.routes import Route
 
 #: What is no other in a log: visible ASCII but the backslash.
 PLAIN = bytes({*range(0x20, 0x7F)} - {0x5C})
-_AGENT = re.compile(rb"\r\n[Uu][Ss][Ee][Rr]-[Aa][Gg][Ee][Nn][Tt]:[\t ]*+([^\r\n]*+)")
 
 Headers = Sequence[tuple[str, str]]
 
@@ -163,9 +161,3 @@ def printable(raw: bytes) -> str:
 def quoted(raw: bytes) -> str:
     """As :func:`printable`, of bytes that are all in :data:`PLAIN`."""
     return raw.replace(b'"', b"\\x22").decode("ascii")
-
-
-def agent_of(raw: bytes) -> str:
-    """What the head *raw* says first of its sender, fit for a log; ``-`` if it says nothing."""
-    found = _AGENT.search(raw)
-    return "-" if found is None else printable(found[1].rstrip(b" \t")) or "-"

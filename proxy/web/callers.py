@@ -15,16 +15,9 @@ from msgspec import Struct
 from proxy.access.forwarded import TrustedProxies
 from proxy.access.principals import ANONYMOUS, Principal
 from proxy.access.stated import StatedUsers
-from proxy.core.warming import marks
-from proxy.web.heads import END
 
 _X_FORWARDED_FOR = re.compile(rb"(?i:\r\nx-forwarded-for):([^\r\n]*+)")
 _FORWARDED = re.compile(rb"(?i:\r\nforwarded):([^\r\n]*+)")
-
-#: How nearly all clients begin the line with a credential.
-_CREDENTIAL_LINES = (b"\r\nAuthorization: ", b"\r\nauthorization: ")
-#: All that is in one: it has no control characters, and ends with its line.
-_IN_A_CREDENTIAL = bytes(range(0x20, 0x7F))
 
 
 #: So many connections are told at a glance who is at the other end.
@@ -98,23 +91,3 @@ def _is_local(peer: str, own: str) -> bool:
         return False  # a socket in the file system has no addresses
     mapped = getattr(address, "ipv4_mapped", None)  # as a socket for both kinds shows those of IPv4
     return peer == own or (mapped or address).is_loopback
-
-
-def separated(raw: bytes) -> tuple[bytes, bytes | None]:
-    """The head *raw* without its line with a credential, as most clients write it, and the credential.
-
-    ``None`` where there is none, or it is the mark of what the proxy asks itself (:mod:`proxy.core.warming`).  If what is left
-    is what is left of a head which was taken, so is *raw*: a whole line has been left out.
-    """
-    for line in _CREDENTIAL_LINES:
-        start = raw.find(line)
-        if start >= 0:
-            end = raw.find(b"\r\n", start + 2)
-            # An empty line before it, or none after it, would look like the end of a head in what is left.
-            if end < 0 or end + len(END) > len(raw):
-                return raw, None
-            credential = raw[start + len(line) : end]
-            if credential.translate(None, _IN_A_CREDENTIAL) or marks(credential):
-                return raw, None
-            return raw[:start] + raw[end:], credential.strip(b" ")
-    return raw, None

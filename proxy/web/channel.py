@@ -27,11 +27,13 @@ from proxy.web import heads
 from proxy.web.bodies import RequestBody
 from proxy.web.connection import HEAD_WITHIN, LINGERS_AT_MOST, ConnectionAction, ConnectionEvent, ConnectionState, Limit
 from proxy.web.deadlines import Deadline
+from proxy.web.essence import Habit
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
 from proxy.web.incoming import Incoming, TlsSpoken
 from proxy.web.responding import PIECE, Cancellable, Response
 from proxy.web.transports import is_plain_socket, send_now, undelivered
+from proxy.web.user_agents import UserAgent
 
 if TYPE_CHECKING:
     from proxy.web.connections import BoundedSite
@@ -58,6 +60,7 @@ class Channel(Protocol):
         self._connected = self._caller = site.front.callers.at("-", "-")
         #: What has come and belongs to no request yet.
         self._held = Incoming()
+        self._habit = Habit()
         #: The answer under way, what ends when it is cancelled, and the body of its request.
         self._response: Response | None = None
         self._work: Cancellable | None = None
@@ -161,7 +164,7 @@ class Channel(Protocol):
             front = self.site.front
             self._caller = caller = front.callers.of(data, self._connected)
             leader = front.sharing.seen(data)
-            if (leader is None or leader.known) and (found := front.hot.seen(data, caller)) is not None:
+            if (leader is None or leader.known) and (found := front.hot.seen(data, caller, self._habit)) is not None:
                 self._send(*found, data)
                 return
             if leader is not None:
@@ -245,8 +248,8 @@ class Channel(Protocol):
 
     # -- answers
 
-    def _send(self, hit: Hit, agent: str, raw: bytes) -> None:
-        """Answer the request of *agent* with the head *raw* with *hit*."""
+    def _send(self, hit: Hit, user_agent: UserAgent, raw: bytes) -> None:
+        """Answer the request of *user_agent* with the head *raw* with *hit*."""
         body = hit.body
         if body is None or len(body) > PIECE:
             head = heads.read(raw)
@@ -255,7 +258,7 @@ class Channel(Protocol):
             return
         self.write(hit.head + body)
         self._happened(_ANSWERED)
-        self.site.front.responses.at_once(hit, agent, self._caller, raw)
+        self.site.front.responses.at_once(hit, user_agent, self._caller, raw)
 
     def write(self, data: bytes) -> None:
         """Send *data* at once, or as soon as the transport takes it."""

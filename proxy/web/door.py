@@ -257,8 +257,8 @@ class Door:
         try:
             if self._access(ANONYMOUS, question) is _ALLOWED:
                 return True
-            if not caller.principal.is_anonymous:
-                return self._access(caller.principal, question) is Access.ALLOWED
+            if caller.principal is not ANONYMOUS and not caller.principal.is_anonymous:
+                return self._access(caller.principal, question) is _ALLOWED
             if credential is None or not caller.confidential:
                 return False
             principal = self._accounts.remembered(credential)
@@ -275,7 +275,7 @@ class Door:
                 return None
             name, make = ready
             try:
-                if self._access(ANONYMOUS, question) is Access.ALLOWED:
+                if self._access(ANONYMOUS, question) is _ALLOWED:
                     return (False, name), make
             except (RightsUnknown, StorageFailed):
                 return None

@@ -12,11 +12,12 @@ from proxy.interfaces import IRecorder, IVisits
 from proxy.mechanism.request_ids import RequestIds
 from proxy.mechanism.waiters import Waiters
 from proxy.web.access_log import log_request
-from proxy.web.answers import agent_of, printable
+from proxy.web.answers import printable
 from proxy.web.callers import Caller, is_from_here
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
 from proxy.web.requested import Requested
+from proxy.web.user_agents import UserAgent, user_agent_of
 
 
 class Responses:
@@ -63,10 +64,10 @@ class Responses:
         *first_byte* is when its head was sent, in seconds after the request; ``None``: it never was.
         """
         head, caller, (place, subject) = asked.head, asked.caller, asked.about
-        method, path, agent = logged(head)
+        method, path, user_agent = logged(head)
         event = Answered(method, status, sent, self._reactor.seconds() - asked.began, word, place, first_byte)
-        warm = is_warming(agent, head.fields) and is_from_here(caller, head.raw)
-        self.account(event, subject, caller.address, path, agent, request_id, warm=warm, cut_off=cut_off)
+        warm = is_warming(user_agent.text, head.fields) and is_from_here(caller, head.raw)
+        self.account(event, subject, caller.address, path, user_agent, request_id, warm=warm, cut_off=cut_off)
         self.end()
 
     def account(
@@ -75,13 +76,13 @@ class Responses:
         subject: Subject | None,
         client: str,
         path: str,
-        agent: str,
+        user_agent: UserAgent,
         request_id: str,
         *,
         warm: bool = False,
         cut_off: bool = False,
     ) -> None:
-        """Account for the response *event* to *client*, about *subject*.
+        """Account for the response *event* to *user_agent* at *client*, about *subject*.
 
         A request of *warm* is not one of a client: it is counted as such, whatever its cache status.
         """
@@ -91,25 +92,25 @@ class Responses:
             counted = event
         self._recorder.record(counted)
         if subject is not None and not warm:
-            self._visits.note(event, subject, client, agent)
+            self._visits.note(event, subject, client, user_agent.agent)
         if self._access_log:
-            log_request(event, client, path, agent, request_id, " cut off" if cut_off else "")
+            log_request(event, client, path, user_agent, request_id, " cut off" if cut_off else "")
 
-    def at_once(self, hit: Hit, agent: str, caller: Caller, raw: bytes) -> None:
-        """Account for the answer *hit* to a request of *agent* with the head *raw*, which took no time."""
+    def at_once(self, hit: Hit, user_agent: UserAgent, caller: Caller, raw: bytes) -> None:
+        """Account for the answer *hit* to the request of *user_agent* with the head *raw*, which took no time."""
         event, subject, address = hit.event, hit.subject, caller.address
         request_id = self._ids.of(raw, trusted=True) if caller.vouched_for else self._ids.new()
-        if agent == AGENT and is_from_here(caller, raw):
-            self.account(event, subject, address, hit.path, agent, request_id, warm=True)
+        if user_agent.text == AGENT and is_from_here(caller, raw):
+            self.account(event, subject, address, hit.path, user_agent, request_id, warm=True)
             return
         # What `account` does, without the call.
         self._recorder.record(event)
         if subject is not None:
-            self._visits.note(event, subject, address, agent)
+            self._visits.note(event, subject, address, user_agent.agent)
         if self._access_log:
-            log_request(event, address, hit.path, agent, request_id, "")
+            log_request(event, address, hit.path, user_agent, request_id, "")
 
 
-def logged(head: RequestHead) -> tuple[str, str, str]:
-    """Method, target and agent of *head*, fit for a log."""
-    return printable(head.method), printable(head.target), agent_of(head.raw)
+def logged(head: RequestHead) -> tuple[str, str, UserAgent]:
+    """Method and target of *head*, fit for a log, and who sends it."""
+    return printable(head.method), printable(head.target), user_agent_of(head)

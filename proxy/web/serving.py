@@ -41,6 +41,7 @@ from proxy.web.responses import Responses, logged
 from proxy.web.routes import Route, UrlSpace
 from proxy.web.sharing import Follower, Sharing
 from proxy.web.subjects import subject_of
+from proxy.web.user_agents import NO_USER_AGENT
 from proxy.web.visitors import wants_html
 
 _errors = Logger(namespace="proxy.web")
@@ -298,11 +299,11 @@ class Front:
 
         *head* is ``None`` when there is none that can be read.
         """
-        method, path, agent = ("-", "-", "-") if head is None else logged(head)
+        method, path, user_agent = ("-", "-", NO_USER_AGENT) if head is None else logged(head)
         place = None if head is None else self._leads(head).place
         event = Answered(method, error.status, 0, 0.0, error.code, place)
         request_id = self._ids.of(b"" if head is None else head.raw, trusted=caller.vouched_for)
-        self.responses.account(event, None, caller.address, path, agent, request_id)
+        self.responses.account(event, None, caller.address, path, user_agent, request_id)
         return self.refusal(error, request_id, bodiless=method == "HEAD")
 
     def refusal(self, error: ProxyError, request_id: str = "", *, bodiless: bool = False) -> bytes:
