@@ -111,6 +111,9 @@ class IRecordStore(Interface):
     async def set(key: str, value: bytes) -> None:
         """Keep *value* under *key*; it is durable against a crash of this process when the coroutine ends."""
 
+    async def set_all(values: Mapping[str, bytes]) -> None:
+        """As :meth:`set`, of several values: a crash leaves the first of them, or all."""
+
     async def delete(key: str) -> bool:
         """Forget *key*; true if it was there."""
 

@@ -116,6 +116,23 @@ def nearly_plain(draw: st.DrawFn) -> dict[str, Any]:
     return {key: value for key, value in made.items() if value is not ABSENT}
 
 
+@given(st.lists(st.just(PLAIN_ENTRY) | nearly_plain(), max_size=5))
+def test_an_entry_is_read_alike_whatever_stands_beside_it(entries: list[dict[str, Any]]) -> None:
+    alone = [from_json(each) for each in entries]
+    page = from_json(*entries)
+    assert list(page.files) == [file for each in alone for file in each.files]
+    assert list(page.unverifiable) == [file for each in alone for file in each.unverifiable]
+
+
+def test_two_entries_do_not_make_up_for_each_other() -> None:
+    longer = {**PLAIN_ENTRY, "hashes": {"sha256": SHA + "ab"}}
+    shorter = {**PLAIN_ENTRY, "hashes": {"sha256": SHA[2:]}}
+    two_lines = {**PLAIN_ENTRY, "url": f"https://a.example/b\n{PLAIN_ENTRY['url']}"}
+    for entries in ([longer, shorter], [two_lines], [PLAIN_ENTRY, two_lines]):
+        page, alone = from_json(*entries), [from_json(each) for each in entries]
+        assert list(page.files) == [file for each in alone for file in each.files]
+
+
 @given(nearly_plain())
 @example(dict(PLAIN_ENTRY))
 def test_an_entry_without_anything_to_mend_is_the_same_file_as_one_that_is_mended(stated: dict[str, Any]) -> None:

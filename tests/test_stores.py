@@ -103,6 +103,15 @@ class TestRecords:
         now(records.set("k", value))
         assert now(records.get("k")) == value
 
+    @pytest.mark.parametrize("size", [10, 100_000])
+    def test_several_values_at_once(self, records: IRecordStore, size: int) -> None:
+        now(records.set("b", b"before"))
+        values = {"a": b"x" * size, "b": b"y"}
+        now(records.set_all(values))
+        assert {key: now(records.get(key)) for key in values} == values
+        now(records.set_all({}))
+        assert now(records.keys("")) == ["a", "b"]
+
     def test_keys_by_prefix(self, records: IRecordStore) -> None:
         for key in ("pins/a/six", "pins/a/attrs", "pins/b/six", "page/a/six"):
             now(records.set(key, b""))

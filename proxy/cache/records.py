@@ -1,6 +1,6 @@
 """Records of pages and documents in the record store: the head under one key, the body under another that bears its digest.
 
-A renewal (304) rewrites the head alone.  A new page writes its body first, then the head, then removes the old body: a crash in
+A renewal (304) rewrites the head alone.  A new page writes its body and then the head, then removes the old body: a crash in
 between leaves the old record whole and at worst an orphaned body, which :meth:`HeadedRecords.forget` removes with the rest.
 """
 
@@ -68,9 +68,8 @@ class HeadedRecords:
     async def keep(self, project: str, record: Record, before: Head | None) -> None:
         """Remember *record* in place of the one with head *before*."""
         replaced = before is None or before.digest != record.head.digest
-        if replaced:
-            await self._records.set(self._body_key(project, record.head.digest), record.body)
-        await self.renew(project, record.head)
+        body = {self._body_key(project, record.head.digest): record.body} if replaced else {}
+        await self._records.set_all({**body, self._key(project): _encoder.encode(record.head)})
         if before is not None and before.found and replaced:
             await self._records.delete(self._body_key(project, before.digest))
 

@@ -17,7 +17,7 @@ from proxy.names import is_filename, normalize
 from proxy.simple import mend
 from proxy.simple.links import resolve
 from proxy.simple.malformed import Malformed
-from proxy.simple.plain_entries import plain_file
+from proxy.simple.plain_entries import plain_file, plain_files
 
 #: Arrays at the top level stay undecoded, entry by entry.
 _Top = list[msgspec.Raw] | dict[str, Any] | str | bool | int | float | None
@@ -27,6 +27,8 @@ _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 #: Values of a page; one of 40,000 files has a sixth of that.
 _MOST_VALUES = 4_000_000
+#: Entries that are decoded in one call: few enough that the interpreter's lock is not held for long.
+_BATCH = 100
 #: The key of ``meta`` that has the page's serial.
 SERIAL = "_last-serial"
 
@@ -94,7 +96,11 @@ def _files(entries: list[msgspec.Raw], url: str) -> list[File | None]:
     """The files of *entries*; ``None`` in place of those that no client could use."""
     if entries and plain_file(entries[-1]) is None:  # then few others are plain
         return [_file(_entry(raw), url) for raw in entries]
-    return [plain_file(raw) or _file(_entry(raw), url) for raw in entries]
+    files: list[File | None] = []
+    for start in range(0, len(entries), _BATCH):
+        batch = entries[start : start + _BATCH]
+        files += plain_files(batch) or [plain_file(raw) or _file(_entry(raw), url) for raw in batch]
+    return files
 
 
 def of_few_values(body: bytes) -> bytes:
@@ -124,7 +130,10 @@ def api_version(value: object) -> tuple[int, int]:
 
 
 def _whole(value: Any) -> Any:
-    return [_value.decode(each) for each in value] if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    batches = (value[start : start + _BATCH] for start in range(0, len(value), _BATCH))
+    return [each for batch in batches for each in _value.decode(b"[%b]" % b",".join(map(bytes, batch)))]
 
 
 def _versions(value: Any) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -32,7 +32,10 @@ _PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*+"
 _ABSOLUTE = expression(rf"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{{1,4}})?/{_PATH}", re.ASCII)
 _RELATIVE = expression(rf"((?:\.\./)*)({_PATH})", re.ASCII)
 #: As ``_ABSOLUTE``, if no segment of the path is empty or begins with a dot.
-_CLEAN = expression(r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{1,4})?/[A-Za-z0-9_~!$&'()*+,=@%/.-]+")
+_CLEAN_URL = r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[1-5]?[0-9]{1,4})?/[A-Za-z0-9_~!$&'()*+,=@%/.-]+"
+_CLEAN = expression(_CLEAN_URL)
+#: Lines of such.
+_ALL_CLEAN = expression(rf"(?:{_CLEAN_URL}\n)*+")
 
 
 def resolve(base: str, href: str) -> tuple[str, str] | None:
@@ -65,6 +68,18 @@ def resolves_to_itself(url: str) -> bool:
         and "/." not in url
         and url.rfind("//") < len("https://")
         and not url.endswith("/")
+    )
+
+
+def resolve_to_themselves(urls: Sequence[str]) -> bool:
+    """Whether each of *urls* does so (:func:`resolves_to_itself`).  One look at all of them takes a fraction of the time."""
+    lines = "\n".join(urls) + "\n"
+    return (
+        max(map(len, urls), default=0) <= LONGEST
+        and _ALL_CLEAN.fullmatch(lines) is not None
+        and "/." not in lines
+        and "/\n" not in lines
+        and lines.count("//") == len(urls)
     )
 
 

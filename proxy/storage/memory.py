@@ -30,6 +30,10 @@ class MemoryRecords:
     async def set(self, key: str, value: bytes) -> None:
         self._values[key] = bytes(value)
 
+    async def set_all(self, values: Mapping[str, bytes]) -> None:
+        for key, value in values.items():
+            await self.set(key, value)
+
     async def delete(self, key: str) -> bool:
         return self._values.pop(key, None) is not None
 
@@ -52,6 +56,10 @@ class RecentRecords:
 
     async def set(self, key: str, value: bytes) -> None:
         self._values.put(key, bytes(value))
+
+    async def set_all(self, values: Mapping[str, bytes]) -> None:
+        for key, value in values.items():
+            await self.set(key, value)
 
     async def delete(self, key: str) -> bool:
         there = self._values.get(key) is not None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from zope.interface import implementer
 from proxy.core.events import Incident, Notice
 from proxy.errors import StorageFailed
 from proxy.interfaces import Clock, IOffload, IRecorder, IRecordStore
+from proxy.settings import KIB
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.database import (
     Damaged,
@@ -47,6 +48,8 @@ from proxy.storage.database import (
 _PAUSE = 2.0
 #: What :meth:`DiskRecords.look` writes to learn whether the database takes anything again.
 _PROBE = ".probe"
+#: Values of this size (bytes) may be in files beside the database, each of which has to be there before its row is.
+_IN_A_FILE = 30 * KIB
 
 
 @implementer(IRecordStore)
@@ -89,6 +92,13 @@ class DiskRecords:
 
     async def set(self, key: str, value: bytes) -> None:
         await self._offload.run(self._write, lambda cache: cache.set(key, value), key)
+
+    async def set_all(self, values: Mapping[str, bytes]) -> None:
+        if max(map(len, values.values()), default=0) >= _IN_A_FILE:
+            for key, value in values.items():
+                await self.set(key, value)
+        else:
+            await self._offload.run(self._write, lambda cache: _set_all(cache, values), ", ".join(values))
 
     async def delete(self, key: str) -> bool:
         return bool(await self._offload.run(self._write, lambda cache: cache.delete(key), key))
@@ -249,6 +259,12 @@ class DiskRecords:
         self._close_readable()
 
 
+def _set_all(cache: Cache, values: Mapping[str, bytes]) -> None:
+    with cache.transact():
+        for key, value in values.items():
+            cache.set(key, value)
+
+
 @implementer(IRecordStore)
 class CopiedRecords:
     """A copy of the database under *directory* as it is now, for those who only read while a proxy works on it.
@@ -272,6 +288,10 @@ class CopiedRecords:
 
     async def set(self, key: str, value: bytes) -> None:
         raise StorageFailed(f"{key} cannot be kept: this is a copy of the record database")
+
+    async def set_all(self, values: Mapping[str, bytes]) -> None:
+        for key, value in values.items():
+            await self.set(key, value)
 
     async def delete(self, key: str) -> bool:
         raise StorageFailed(f"{key} cannot be removed: this is a copy of the record database")

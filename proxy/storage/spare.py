@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from zope.interface import implementer
 
 from proxy.errors import StorageFailed
@@ -39,6 +41,15 @@ class SpareRecords:
             await self._memory.set(key, value)
             raise
         await self._memory.delete(key)
+
+    async def set_all(self, values: Mapping[str, bytes]) -> None:
+        try:
+            await self._records.set_all(values)
+        except StorageFailed:
+            await self._memory.set_all(values)
+            raise
+        for key in values:
+            await self._memory.delete(key)
 
     async def delete(self, key: str) -> bool:
         there = await self._memory.delete(key)
