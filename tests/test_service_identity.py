@@ -230,3 +230,9 @@ async def test_users_of_a_directory_read_what_their_groups_may(run: Start, stock
     reply = await service.get("/simple/six/", Authorization=basic("odd", "odd's"))
     assert reply.status == 503
     assert "the directory does not answer" in reply.reason
+    ready = await service.get("/-/ready")
+    assert (ready.status, b"degraded: the directory of access.ldap does not answer (" in ready.body) == (200, True), ready
+    assert 'pypiproxy_degraded{reason="rights-unknown"} 1.0' in (await service.get("/-/metrics")).body.decode()
+    slapd.start()
+    assert await status(service, basic("bob", "wrong")) == 401
+    assert (await service.get("/-/ready")).body == b"ready\n"

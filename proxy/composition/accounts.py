@@ -102,7 +102,8 @@ class AccessRoom(Struct, frozen=True, kw_only=True):
     async def look(self, clock: IReactorTime) -> Sequence[Trouble]:
         """What cannot be told of those who ask, because users or tokens cannot be read."""
         late = not await within(_PATIENCE, self.logins.users.look(), clock)
-        found = [_SILENT if late else self.logins.users.trouble]
+        directory = self.logins.directory
+        found = [_SILENT if late else self.logins.users.trouble, None if directory is None else directory.trouble]
         try:
             await self.stores.tokens.look()
         except RightsUnknown as error:

@@ -28,6 +28,8 @@ from proxy.settings import LdapSettings
 
 #: Logins that are under way at one time, and those that may wait for them.
 _THREADS, _MOST_WAITING = 4, 200
+#: How long a login that failed counts as a trouble, if nobody logs in after that (seconds).
+_LATELY = 300.0
 #: Groups of one user that count.
 _MOST_GROUPS = 1000
 #: What a directory answers to a password that is wrong, or whose account is locked.
@@ -51,7 +53,10 @@ class LdapDirectory:
         self._settings = settings
         self._threads = Offload(reactor, _THREADS, "ldap")
         self._waiting = 0
+        #: Why it did not answer the last time, and when that was.
         self._failing: str | None = None
+        self._failed_at = 0.0
+        self._clock = observing.clock
         file = settings.bind_password_file
         files = {} if file is None else {"access.ldap.bind_password_file": file}
         self._password: Rotating[str] = Rotating(files, _only, observing, value=settings.bind_password or "")
@@ -60,6 +65,13 @@ class LdapDirectory:
     def rotating(self) -> tuple[Rotating[Any], ...]:
         """The files that have to be looked at regularly."""
         return (self._password,) if self._password.files else ()
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong if it did not answer the last login, and that was lately.  Any client may read it."""
+        if self._failing is None or not 0 <= self._clock() - self._failed_at < _LATELY:
+            return None
+        return f"the directory of access.ldap does not answer ({self._failing}): its users cannot log in; check its server"
 
     def stop(self) -> None:
         """End the threads.  Blocks until what was begun has ended."""
@@ -83,7 +95,7 @@ class LdapDirectory:
             why = _words(error)
             if why != self._failing:
                 self.log.error("the directory {url} does not answer: {why}", url=self._settings.url, why=why)
-            self._failing = why
+            self._failing, self._failed_at = why, self._clock()
             raise RightsUnknown("who may log in is not known for now: the directory does not answer") from None
         finally:
             self._waiting -= 1
