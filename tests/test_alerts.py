@@ -141,7 +141,7 @@ CASES = [
     ),
     *(
         Case("PypiproxyDegraded", degraded(reason), [15, 24], [14, 25])
-        for reason in ("commands-unreachable", "issuer-down", "secret-not-usable")
+        for reason in ("commands-unreachable", "credentials-refused", "issuer-down", "secret-not-usable")
     ),
     *(
         Case("PypiproxyDegraded", degraded(reason), [], [20])

@@ -24,7 +24,7 @@ from tests.hosting import hosted
 from tests.inprocess import LOOPBACK, Running, Start, upstream_settings
 from tests.support import certs, wire
 from tests.support.counter import post
-from tests.support.fake_upstream import FakeUpstream
+from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.issuer import FakeIssuer
 from tests.support.logins import basic
 from tests.support.wheels import data_of
@@ -67,6 +67,14 @@ async def upstream_is_down(scene: Scene) -> AsyncIterator[None]:
     await scene.ask_for_what_is_new()
     yield
     scene.upstream.up()
+
+
+@asynccontextmanager
+async def upstream_wants_another_password(scene: Scene) -> AsyncIterator[None]:
+    scene.upstream.script("*", Fault(status=401))
+    await scene.ask_for_what_is_new()
+    yield
+    scene.upstream.heal()
 
 
 @asynccontextmanager
@@ -213,6 +221,7 @@ class Case(Struct, frozen=True):
 
 CASES = (
     Case(Reason.UPSTREAM, upstream_is_down, "no upstream answers for main"),
+    Case(Reason.REFUSED, upstream_wants_another_password, "the credentials of pypi are refused"),
     Case(Reason.DISK_FULL, the_disk_is_full, "the file system of the data directory is full"),
     Case(Reason.NOT_WRITABLE, files_cannot_be_written, "partial/ in the data directory cannot be written"),
     Case(Reason.NOT_READABLE, the_directory_of_a_hosted_index_is_gone, "the directory of index internal cannot be read"),
@@ -242,8 +251,10 @@ async def test_whatever_is_wrong_it_is_ready_and_says_what(
     path = await scene.proxy.link("six", "six-1.0.tar.gz")
     assert (await scene.proxy.get(path)).body == BODY
     assert await told(scene, case.reason) == ("ready\n", 0.0)
+    overdue = reactor.seconds() + 120.0
     async with case.cause(scene):
-        while case.words not in (await told(scene, case.reason))[0]:
+        while case.words not in (said := await told(scene, case.reason))[0]:
+            assert reactor.seconds() < overdue, said
             await deferLater(reactor, 0.01)
         lines, figure = await told(scene, case.reason)
         assert figure == 1.0
@@ -252,7 +263,8 @@ async def test_whatever_is_wrong_it_is_ready_and_says_what(
         assert (await scene.proxy.get("/simple/six/")).status == 200
         assert (await scene.proxy.get(path)).body == BODY
     if case.ends:
-        while await told(scene, case.reason) != ("ready\n", 0.0):
+        while (said := await told(scene, case.reason)) != ("ready\n", 0.0):
+            assert reactor.seconds() < overdue, said
             await scene.ask_for_what_is_new()
             await deferLater(reactor, 0.01)
 

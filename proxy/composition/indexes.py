@@ -94,19 +94,25 @@ class Indexes(Struct, frozen=True):
         return proxied(self.parts)
 
     async def look(self) -> Sequence[Trouble]:
-        """The indexes whose upstreams are all down, and what is wrong with others."""
-        others = [trouble for each in self.built.values() if (trouble := each.look()) is not None]
-        down = [name for name, each in self.proxied.items() if each.upstreams.condition() is Condition.DOWN]
-        if not down:
-            return others
-        names = ", ".join(down[:_NAMED]) + (", …" if len(down) > _NAMED else "")
-        words = f"no upstream answers for {names}: what is cached is served; pypiproxy upstreams says why"
-        return [Trouble(Reason.UPSTREAM, words), *others]
+        """The indexes whose upstreams are all down, upstreams that refuse the credentials, and what is wrong with others."""
+        troubles = [trouble for each in self.built.values() if (trouble := each.look()) is not None]
+        states = [state for each in self.proxied.values() for state in each.upstreams.states()]
+        if refusing := sorted({each.name for each in states if each.refuses_credentials}):
+            served = "what is cached is served; correct them: pypiproxy upstreams says what was answered"
+            troubles.insert(0, Trouble(Reason.REFUSED, f"the credentials of {_named(refusing)} are refused: {served}"))
+        if down := [name for name, each in self.proxied.items() if each.upstreams.condition() is Condition.DOWN]:
+            words = f"no upstream answers for {_named(down)}: what is cached is served; pypiproxy upstreams says why"
+            troubles.insert(0, Trouble(Reason.UPSTREAM, words))
+        return troubles
 
     def stop(self) -> None:
         """Stop what is under way."""
         for index in self.built.values():
             index.stop()
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def build_indexes(wanted: Iterable[IndexSettings], kinds: Mapping[str, IndexKind]) -> Indexes:

@@ -19,6 +19,7 @@ class Reason(enum.Enum):
     DAMAGED = "damaged-entries"
     COMMANDS = "commands-unreachable"
     UPSTREAM = "upstream-down"
+    REFUSED = "credentials-refused"
     ISSUER = "issuer-down"
     ROTATION = "secret-not-usable"
     CERTIFICATE = "certificate-expires"

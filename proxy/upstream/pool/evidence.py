@@ -153,6 +153,8 @@ class Evidence:
         self._slow = False
         self.failures = 0
         self.last_success_at: float | None = None
+        #: Whether it has refused the credentials of the configuration since then.
+        self.refuses_credentials = False
         #: The last small pages that worked, the newest last: what probes ask for.
         self._good_pages: OrderedDict[str, None] = OrderedDict()
 
@@ -301,6 +303,7 @@ class Evidence:
             known.throttled.popitem(last=False)
         if origin == self._home:
             self.last_success_at = now
+            self.refuses_credentials = False
         if probe:
             self._probe_succeeded(known, origin)
 
@@ -337,6 +340,8 @@ class Evidence:
         if fault is not Fault.NO_EVIDENCE:
             self.failures += 1
             known.last_failure, known.last_failure_at = reason, now
+        if fault is Fault.CREDENTIALS and origin == self._home:
+            self.refuses_credentials = True
         if fault in (Fault.NO_EVIDENCE, Fault.CREDENTIALS):
             if probe and answered:
                 self._probe_succeeded(known, origin)

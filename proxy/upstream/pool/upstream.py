@@ -73,6 +73,8 @@ class UpstreamState(Struct, frozen=True):
     since: float | None = None
     #: The URL that has the pages which the configured one lacks, if that has been found out.
     better_url: str | None = None
+    #: Whether it has refused the credentials of the configuration since its last good answer.
+    refuses_credentials: bool = False
 
 
 class Upstream:
@@ -136,6 +138,7 @@ class Upstream:
             evidence.addresses,
             self._since,
             self.dialect.better_url,
+            evidence.refuses_credentials,
         )
 
     @property
