@@ -81,8 +81,8 @@ def _what_to_do(settings: UpstreamSettings, at: AtAddress) -> str:
     if "credentials" in (at.failure or ""):
         return f"correct the credentials of {settings.table}, and run this again"
     return (
-        f"try curl -v from this host; if a firewall lets nothing through to {where}, open it; the proxy uses other addresses "
-        "meanwhile, if there are any"
+        f"try curl -v {shown(settings.url)} from this host: does its server run? If a firewall lets nothing through to "
+        f"{where}, open it; the proxy uses other addresses meanwhile, if there are any"
     )
 
 
