@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
+from proxy.errors import StorageFailed
+from proxy.mechanism.spool.writer import Writer
 from proxy.settings import GrantSettings
 from tests.inprocess import Running, Start
 from tests.support import wire
@@ -154,6 +158,61 @@ async def test_who_leaves_in_the_middle_is_logged_as_cut_off_and_all_others_with
     assert 200_000 <= lines[0]["bytes"] < len(DATA)
     while opened(tmp_path):
         await deferLater(reactor, 0.001)
+
+
+async def fail_to_commit(writer: Writer, sha256: str) -> bool:
+    """What fails between the last byte and the end."""
+    raise StorageFailed(f"{sha256} cannot be stored")
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_a_download_fails_with_its_last_bytes_all_who_share_it_are_cut_off_at_once(
+    big: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last bytes and the failure are told together."""
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=len(DATA) - 10_000)
+    front = proxy.service.front
+    before, front.patience = front.patience, replace(front.patience, silence_within=600.0)
+    clients = [await ask(proxy, path) for _ in range(3)]
+    await gatherResults([each.got_body(len(DATA) - 10_000) for each in clients])
+    monkeypatch.setattr("proxy.mechanism.spool.writer.Writer.commit", fail_to_commit)
+    gate.release()
+    await gatherResults([each.ended for each in clients])
+    assert all(DATA.startswith(each.body) and len(each.body) < len(DATA) for each in clients)
+    front.patience = before
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_there_are_no_more_descriptors_who_asks_for_a_file_that_others_get_is_told_so(
+    upstream: FakeUpstream, run: Start
+) -> None:
+    data = data_of(16_000_000)
+    upstream.add_file("huge", "huge-1.0.tar.gz", data)
+    proxy = await run(upstream)
+    path = await proxy.link("huge", "huge-1.0.tar.gz")
+    late = await wire.connect(proxy.port)
+    [slow] = await arriving(proxy, path, 1)
+    slow.transport.pauseProducing()
+    await upstream.until(lambda: not upstream.in_progress)
+    with no_more_descriptors():
+        late.ask(path, Accept="*/*", Accept_Encoding="identity")
+        reply = await late.reply()
+    assert (reply.status, "Too many open files" in reply.json["detail"]) == (503, True)
+    await slow.close()
+    await proxy.service.front.quiet()
 
 
 @pytest_twisted.ensureDeferred

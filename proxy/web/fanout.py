@@ -253,19 +253,19 @@ class FanOut:
         """Hand on what there is.  Raises what made the download fail, and StorageFailed."""
         source = self._source
         goal = source.extent()
-        if source.from_memory(goal, 1) or (goal <= self._position and source.ended()):
+        in_memory = bool(source.from_memory(goal, 1))
+        if goal > self._position and not in_memory:
+            self._position = goal
+            self._silence.moved()
+            for each in list(self.receivers):
+                if each in self.receivers:  # nobody has left meanwhile
+                    self._hand_on(each, goal)
+            source.advanced(goal)
+        # There may be more to see and the end of it at once: nobody is told again.
+        if self.receivers and (in_memory or source.ended()):
             # The disk is full: that is a matter of each reader's pace.
             for each in self._taken():
                 self._fan_outs.go_on(each)
-            return
-        if goal <= self._position:
-            return
-        self._position = goal
-        self._silence.moved()
-        for each in list(self.receivers):
-            if each in self.receivers:  # nobody has left meanwhile
-                self._hand_on(each, goal)
-        source.advanced(goal)
 
     def _hand_on(self, receiver: Receiver, goal: int) -> None:
         try:

@@ -123,7 +123,10 @@ class Files:
 
         def another() -> IBytesSource | None:
             there = source()
-            found = None if there is None else there.another()
+            try:
+                found = None if there is None else there.another()
+            except OSError:  # no more descriptors, as those say who go the long way
+                return None
             if found is not None and found.sha256 is not None and file.stored:
                 self._used(found.sha256)
             return found
