@@ -13,14 +13,16 @@ import pytest_twisted
 from msgspec import Struct
 from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
-from twisted.logger import LogEvent
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 from proxy.web.connections import BoundedSite
 from tests.hosting import hosted, upload
-from tests.inprocess import JSON, Running, Start
+from tests.inprocess import JSON, LOOPBACK, Running, Start
 from tests.support.browser import BROWSER, Page
 from tests.support.counter import post
 from tests.support.elsewhere import from_elsewhere
@@ -90,14 +92,14 @@ def access(tmp_path: Path) -> AccessSettings:
     return AccessSettings(users_file=file)
 
 
-async def started(upstream: FakeUpstream, run: Start, access: AccessSettings) -> Browser:
+async def started(upstream: FakeUpstream, run: Start, access: AccessSettings, **server: object) -> Browser:
     upstream.add_file("six", SIX.filename, SIX.data)
     indexes = (IndexSettings(name="pypi", upstreams=("up0",), default=True, prefetch=False), hosted("corp", default=False))
     grants = (
         GrantSettings(role="admin", principals=("user:alice",)),
         GrantSettings(role="reader", principals=("user:bob",), indexes=("corp",)),
     )
-    proxy = await run(upstream, indexes=indexes, access=access, grants=grants)
+    proxy = await run(upstream, indexes=indexes, access=access, grants=grants, **server)
     assert await upload(proxy.service.receiving["corp"], LIB, by="user:carol") is Uploaded.NEW
     return Browser(proxy)
 
@@ -384,3 +386,28 @@ async def test_over_https_the_cookie_is_sent_over_https_alone(
         reply = await Browser(proxy).send("/-/login", sent, X_Forwarded_For="192.0.2.1")
         assert not reply.headers["set-cookie"].endswith("; Secure")
     assert complaints() == len(trusted)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_begun_at_a_listener_of_the_dashboard_ends_before_the_proxy_does(
+    upstream: FakeUpstream, run: Start, access: AccessSettings
+) -> None:
+    anybody = await started(upstream, run, access, dashboard_listen=(LOOPBACK,))
+    ((port,),) = (each.ports for each in anybody.proxy.service.dashboard_listenings)
+    anybody.proxy.port = port.getHost().port  # type: ignore[attr-defined]  # a TCP port's address has one
+    alice = await anybody.login("alice")
+    fields = hidden(await alice.get("/-/project/pypi/six"), "refresh")
+    gate = upstream.hold("/simple/six/")
+    pressed = ensureDeferred(alice.send("/-/act", fields))
+    await upstream.until(lambda: upstream.in_progress > 0)
+    reloaded = alice.proxy.service.succeed(alice.proxy.service.settings)
+    with capturedLogs() as logged:
+        stopped = ensureDeferred(alice.proxy.stop())
+        while not (pressed.called or any("responses may go on" in formatEvent(each) for each in logged)):
+            await deferLater(reactor, 0.001)
+    assert [each.called for each in (pressed, reloaded, stopped)] == [False] * 3
+    gate.release()
+    reply = await pressed
+    assert (reply.status, reply.headers["location"]) == (303, "project/pypi/six?done=refresh"), reply
+    await stopped
+    await reloaded

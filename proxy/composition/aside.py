@@ -31,10 +31,10 @@ class Aside:
         self._listen = listen
         self.listenings: tuple[Listening, ...] = ()
 
-    def serve(self, settings: ServerSettings, answer: Answerer, callers: Callers, via: str) -> None:
-        """Have *answer* answer from the next request on."""
+    def serve(self, settings: ServerSettings, answer: Answerer, callers: Callers, via: str) -> Front | None:
+        """Have *answer* answer from the next request on; the front that it does so behind, ``None`` without a listener."""
         if not self._listen:
-            return
+            return None
         means = self._means
         front = Front(
             answer,
@@ -50,9 +50,10 @@ class Aside:
         )
         if self._site is not None:
             self._site.serve(front, self._most, settings.idle_timeout)
-            return
+            return front
         self._site = site = BoundedSite(front, means.reactor, self._most, settings.idle_timeout, self._full)
         self.listenings = tuple(Listening(each, site, means.reactor, site.make_room, means.observing) for each in self._listen)
+        return front
 
     def _full(self, full: bool) -> None:
         """Accept nothing more, or go on accepting."""
@@ -67,7 +68,7 @@ class Aside:
         if self._site is not None:
             self._site.wind_down()
 
-    async def close(self) -> None:
-        """End every connection."""
+    async def close(self, within: float = 0.0) -> None:
+        """End every connection once its client has what is being sent there, or after *within* seconds."""
         if self._site is not None:
-            await self._site.close(0.0)
+            await self._site.close(within)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
@@ -86,7 +86,9 @@ class Readiness:
 
 
 class Serving(Struct, frozen=True, eq=False):
-    """What answers, as one configuration has it: *front* answers for the whole site."""
+    """What answers, as one configuration has it: *front* for the whole site, and *beside* it another one at the listeners of
+    the dashboard, if there are any.
+    """
 
     front: Front
     scraping: Scraping
@@ -96,6 +98,12 @@ class Serving(Struct, frozen=True, eq=False):
     lists: ProjectLists
     dashboard: Late[Dashboard] | None
     apart: DashboardApart
+    beside: list[Front] = field(default_factory=list)
+
+    @property
+    def fronts(self) -> Sequence[Front]:
+        """All that answer to people and to their clients."""
+        return (self.front, *self.beside)
 
     def end_streams(self) -> None:
         """End what would be kept live for long; browsers ask again."""
@@ -105,7 +113,8 @@ class Serving(Struct, frozen=True, eq=False):
     async def quiet(self) -> None:
         """Wait until no response is in progress, and no upload is being stored."""
         self.end_streams()
-        await self.front.quiet()
+        for each in self.fronts:
+            await each.quiet()
         await self.uploads.settled()
 
     def close(self) -> None:
@@ -159,7 +168,7 @@ class Web:
     @property
     def in_progress(self) -> int:
         """How many responses are in progress."""
-        return sum(each.front.in_progress for each in self._serving)
+        return sum(front.in_progress for each in self._serving for front in each.fronts)
 
     def _limit(self, settings: Settings) -> int:
         """How many requests may be answered at once; as many as there may wait for upstream do so from now on."""
@@ -182,7 +191,9 @@ class Web:
     def _serve_aside(self, settings: Settings, serving: Serving) -> None:
         via = serving.identity.via
         self.scraped.serve(settings.server, serving.scraping, serving.callers, via)
-        self.watched.serve(settings.server, serving.apart, serving.callers, via)
+        front = self.watched.serve(settings.server, serving.apart, serving.callers, via)
+        if front is not None:
+            serving.beside.append(front)
 
     def _watching(self, settings: Settings) -> int:
         """How many connections the listeners of the dashboard have."""
@@ -226,9 +237,9 @@ class Web:
         self.watched.wind_down()
         until = self._reactor.seconds() + self._drain_time
         await self._drain()
-        await self._site.close(max(0.0, until - self._reactor.seconds()))
+        for site in (self._site, self.watched):
+            await site.close(max(0.0, until - self._reactor.seconds()))
         await self.scraped.close()
-        await self.watched.close()
         for each in list(self._serving):
             await each.uploads.settled()
             self.forget(each)
@@ -238,7 +249,7 @@ class Web:
         if not left:
             return
         self.log.info("stopping: {left} responses may go on for {time}", left=left, time=duration(self._drain_time))
-        quiet = DeferredList([each.front.quiet() for each in self._serving], consumeErrors=True)
+        quiet = DeferredList([front.quiet() for each in self._serving for front in each.fronts], consumeErrors=True)
         await within(self._drain_time, quiet, self._reactor)
         if self.in_progress:
             self.log.warn("stopping: {left} responses are cut off", left=self.in_progress)
