@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.inprocess import LOOPBACK, Running, Start
 from tests.support import certs, wire
@@ -135,6 +137,28 @@ async def test_a_service_that_stops_says_so_with_its_last_answers_and_ends_conne
     await last.ended
     assert wire.parse(bytes(last.received)).headers.get("connection") == "close"
     await stopped
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_still_waits_when_the_time_for_that_is_over_is_cut_off_without_a_word_of_a_bug(
+    upstream: FakeUpstream, run: Start
+) -> None:
+    proxy = await run(upstream)
+    settings = proxy.service.settings
+    await proxy.service.succeed(replace(settings, server=replace(settings.server, drain_time=0.0)))
+    gate = upstream.hold("/simple/six/")
+    first, follower = [await proxy.connect("/simple/six/") for _ in range(2)]
+    while proxy.service.front.in_progress < 2:
+        await deferLater(reactor, 0.001)
+    await upstream.arrived("/simple/six/")
+    with capturedLogs() as logged:
+        await proxy.stop()
+    gate.release()
+    for each in (first, follower):
+        await each.ended
+    assert bytes(first.received + follower.received) == b""
+    assert [formatEvent(each) for each in logged if "log_failure" in each] == []
+    assert proxy.service.front.in_progress == 0
 
 
 @pytest_twisted.ensureDeferred

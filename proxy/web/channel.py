@@ -332,15 +332,16 @@ class Channel(Protocol):
         self.transport.abortConnection()  # type: ignore[attr-defined]  # every stream transport can
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._happened(ConnectionEvent.LOST)
-        self._deadline.cancel()
         response, work, body = self._response, self._work, self._body
         self._response = self._work = self._body = None
-        if body is not None:
-            body.lost()
+        # What is told first may go on at once, and must find that nothing can be sent.
         if response is not None:
             response.lost()
+        if body is not None:
+            body.lost()
         if work is not None:
             work.cancel()
+        self._happened(ConnectionEvent.LOST)
+        self._deadline.cancel()
         if not self._spoke and isinstance(reason.value, TlsError):
             self.site.failed_tls(self._connected.address, reason.value)
