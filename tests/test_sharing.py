@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from proxy.core.cache_status import CacheStatus, collapsed
 from proxy.core.events import Answered
 from proxy.errors import NotFound
-from proxy.web.answers import Answer, Ask
+from proxy.web.answers import Answer, Ask, Ready
 from proxy.web.responding import PIECE
 from tests.test_hot import PATIENCE, Farm, bodies, request
 
@@ -122,6 +122,29 @@ def test_who_follows_goes_on_with_its_connection_and_may_end_it() -> None:
     herd.let_go()
     assert bodies(transport) == [PAGE.encode(), b"/hot/next", b"/hot/last"]
     assert transport.disconnecting
+
+
+class Puzzled(Herd):
+    """A farm that cannot say at first what the answer is by now, because of a bug."""
+
+    failed = False
+
+    def at_once(self, ask: Ask) -> Ready | None:
+        if not self.failed:
+            self.failed = True
+            raise ValueError("a bug")
+        return super().at_once(ask)
+
+
+def test_when_nobody_can_say_what_the_answer_is_by_now_each_who_follows_is_routed() -> None:
+    herd = Puzzled()
+    clients = herd.clients(4)
+    with capturedLogs() as logged:
+        herd.let_go()
+    assert [bodies(client) for client in clients] == [[PAGE.encode()]] * 4
+    assert herd.routed == [PAGE] * 4
+    assert ["log_failure" in each for each in logged if each.get("log_namespace") == "proxy.web"] == [True]
+    assert (herd.site.front.in_progress, herd.site.front.sharing.waiting) == (0, 0)
 
 
 def test_who_leaves_while_waiting_is_not_answered_and_the_others_are() -> None:

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from proxy.core.cache_status import collapsed
 from proxy.mechanism.waiting import WaitingRequest
@@ -25,6 +27,8 @@ from proxy.web.heads import RequestHead
 from proxy.web.hot import HotRequests, Meaning, meaning
 from proxy.web.requested import About, Requested
 from proxy.web.subjects import subject_of
+
+_errors = Logger(namespace="proxy.web")
 
 #: What the targets of files and of what is beside them have in them; those of pages end with a slash.
 _OF_FILES = (b"/files/", b"/packages/")
@@ -136,8 +140,16 @@ class Sharing:
         finally:
             del self._leaders[name], self._by_bytes[same]
             if leader.followers:
-                self._following.answered(leader, _for_others(answer, self._via))
+                self._following.answered(leader, self._shared(answer))
         return answer
+
+    def _shared(self, answer: Answer | None) -> Encoded | None:
+        """What those get who have waited for *answer*; ``None`` when each of them needs its own."""
+        try:
+            return _for_others(answer, self._via)
+        except Exception:  # noqa: BLE001  # a bug: nobody else would tell those who wait, and they have no time limit
+            _errors.failure("bug: what follows from an answer is not known", Failure())
+            return None
 
 
 def _for_others(answer: Answer | None, via: str) -> Encoded | None:
