@@ -20,6 +20,8 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from proxy.errors import StorageFailed
 from proxy.mechanism.spool.writer import Writer
 from proxy.settings import GrantSettings
+from proxy.web.callers import Caller
+from proxy.web.heads import RequestHead
 from tests.inprocess import Running, Start
 from tests.support import wire
 from tests.support.disks import fill_up
@@ -286,6 +288,29 @@ async def test_who_has_got_a_shared_file_is_answered_its_next_request_on_the_sam
     await gatherResults([each.ended for each in clients])
     for each in clients:
         assert (each.body[: len(DATA)] == DATA, each.body[len(DATA) :].startswith(b"HTTP/1.1 200 OK\r\n")) == (True, True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_next_request_that_fails_because_of_a_bug_ends_no_other_client_of_the_file(
+    big: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = await run(big)
+    path = await proxy.link("big", WHEEL)
+    gate = big.hold("/packages/*", after=300_000)
+    first, eager, *others = await arriving(proxy, path, 5)
+    eager.transport.write(b"GET /simple/big/ HTTP/1.1\r\nHost: proxy.example\r\n\r\n")
+    front = proxy.service.front
+
+    def fail(head: RequestHead, caller: Caller) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(front.hot, "answer", fail)
+    with capturedLogs() as logged:
+        gate.release()
+        await eager.ended
+        assert [each.body == DATA for each in await replies_to([first, *others])] == [True] * 4
+    assert sum("log_failure" in each for each in logged) == 1
+    await front.quiet()
 
 
 @pytest_twisted.ensureDeferred

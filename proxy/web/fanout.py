@@ -270,16 +270,16 @@ class FanOut:
     def _hand_on(self, receiver: Receiver, goal: int) -> None:
         try:
             took = self._fan_outs.carry(receiver, goal)
+            if receiver.position == self.shared.size:
+                del self.receivers[receiver]
+                self._fan_outs.finished(receiver)
+            elif not took:
+                del self.receivers[receiver]
+                self._fan_outs.go_on(receiver)
         except Exception as error:  # noqa: BLE001  # logged, and this client must see a cut-off body
-            del self.receivers[receiver]
+            # Its next request may be taken in here: whatever comes of that concerns no other receiver.
+            self.receivers.pop(receiver, None)
             self._fan_outs.cut_off(receiver, error)
-            return
-        if receiver.position == self.shared.size:
-            del self.receivers[receiver]
-            self._fan_outs.finished(receiver)
-        elif not took:
-            del self.receivers[receiver]
-            self._fan_outs.go_on(receiver)
 
     def _taken(self) -> list[Receiver]:
         receivers = list(self.receivers)
