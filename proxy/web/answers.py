@@ -136,13 +136,6 @@ class Answer(Struct):
         """Whether the header *name* (in lower case) is among the headers."""
         return any(each.lower() == name for each, _ in self.headers)
 
-    def to_one(self) -> Answer | None:
-        """The same with a body for one client alone, which has to be sent or closed; ``None`` when it has to be routed."""
-        if not isinstance(self.body, SharedFile):
-            return self
-        source = self.body.another()
-        return None if source is None else Answer(self.status, self.headers, FileBody(source, None), self.reason, self.word)
-
 
 #: A name for the very bytes of an answer (the same name, the same bytes), and the function that makes it.
 Ready = tuple[Hashable, Callable[[], Answer]]
