@@ -206,6 +206,25 @@ async def test_no_member_takes_a_project_over_that_another_hosted_member_has_cla
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_public_project_is_not_taken_over_because_another_hosted_member_owns_its_name(
+    public: FakeUpstream, serve: Start
+) -> None:
+    made = (
+        IndexSettings(name="team", kind="hosted", hosted=HostedSettings()),
+        IndexSettings(name="corp", kind="hosted", hosted=HostedSettings(owns=("acme-*",))),
+        IndexSettings(name="pypi", upstreams=("up0",), limits=PageLimits(soft_deadline=0.1), prefetch=False),
+        IndexSettings(name="all", kind="group", default=True, group=GroupSettings(members=("team", "corp", "pypi"))),
+        IndexSettings(name="without", kind="group", group=GroupSettings(members=("team", "pypi"))),
+    )
+    proxy = await serve(public, indexes=made)
+    assert list(await listed(proxy, "acme-app", "/index/without")) == [THEIRS.filename]
+    assert await upload(proxy.service.receiving["team"], OURS) is Uploaded.NEW
+    assert "index pypi serves a project of that name" in (proxy.service.receiving["team"].remark("acme-app") or "")
+    assert list(await listed(proxy, "acme-app", "/index/without")) == [THEIRS.filename]
+    assert list(await listed(proxy, "acme-app")) == []  # it is corp's there
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_flat_page_of_a_group_has_what_belongs_to_its_hosted_members(public: FakeUpstream, serve: Start) -> None:
     proxy = await serve(public, indexes=indexes())
     await listed(proxy, "six")

@@ -160,10 +160,10 @@ class Claims:
         new = [each for each in projects if index not in self._book.of(each)]
         found = {each: _of_abandoned(by) for each in new if (by := self._book.abandoned(each))}
         asked = [each for each in new if each not in found and not self._book.owns(index, each)]
-        found |= {each: OF_ANOTHER for each in asked if self._is_of_another(index, each, given_by)}
-        asked = [each for each in asked if each not in found]
+        # What a proxy index serves it goes on serving, also where the hosted index that has the name is no member.
         served = await self._neighbours.serving(index, asked)
-        return found | {each: _of_served(name) for each, name in served.items()}
+        found |= {each: _of_served(name) for each, name in served.items()}
+        return found | {each: OF_ANOTHER for each in asked if each not in found and self._is_of_another(index, each, given_by)}
 
     def _is_of_another(self, index: str, project: str, given_by: str | None) -> bool:
         """Whether *project* belongs to a hosted index beside *index*, other than the one that it is *given_by*."""
