@@ -585,9 +585,14 @@ class IClaims(Interface):
         """*project* (normalised) has a file on the hosted *index* now: the name belongs there from now on.
 
         It is held instead where another member of a group is known to serve it, apart from the hosted index that it is
-        *given_by*, and where an index that is not configured any more has claimed it.  A name that an operator has given to the
-        index before is *by*'s from now on.  Durable when it returns; costs nothing for a name that is claimed or held.  Raises
-        StorageFailed.
+        *given_by*, and where an index that is not configured any more has claimed it.  Durable when it returns; costs nothing
+        for a name that is claimed or held.  Raises StorageFailed.
+        """
+
+    async def adopt(index: str, project: str, by: str) -> None:
+        """*by* uploads the first file ever of *project* (normalised) to the hosted *index*.
+
+        If an operator has given the name to the index before, the claim is *by*'s from now on.  Raises StorageFailed.
         """
 
     def claimed(index: str, project: str) -> bool:

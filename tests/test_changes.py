@@ -10,6 +10,7 @@ import pytest
 import pytest_twisted
 from click.testing import CliRunner, Result
 from msgspec import Struct
+from msgspec.structs import replace
 from twisted.internet.threads import deferToThread
 
 from proxy.accounts import passwords
@@ -146,6 +147,19 @@ async def test_who_uploads_first_to_a_name_that_an_operator_has_claimed_maintain
     assert await upload(site.proxy.service.receiving["dev"], second, by="user:bob") is Uploaded.NEW
     assert (await site.change("later/yank", {"which": "2.0"}, BOB)).status == 404
     assert (await site.change("later/yank", {"which": "2.0"})).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_uploads_next_does_not_maintain_what_others_uploaded_to_a_name_that_an_operator_has_claimed(
+    serve: Start, access: AccessSettings, tmp_path: Path
+) -> None:
+    site = await started(serve, access, tmp_path)
+    # An earlier version left such claims: an operator's, with files.
+    book = site.proxy.service.caches.claims
+    await book.put([replace(book.of("acme-app")["dev"], by="an operator")])
+    assert await upload(site.proxy.service.receiving["dev"], wheel("acme-app", "3.0"), by="user:bob") is Uploaded.NEW
+    assert (await site.change("acme-app/delete", {"which": None}, BOB)).status == 404
+    assert book.of("acme-app")["dev"].by == "an operator"
 
 
 @pytest_twisted.ensureDeferred

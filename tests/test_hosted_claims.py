@@ -49,6 +49,9 @@ class NotedClaims:
         seen = self.repository is not None and self.repository.page_at_hand(project) is not None
         self.made.append((index, project, by, seen))
 
+    async def adopt(self, index: str, project: str, by: str) -> None:
+        """Nobody has claimed a name but for a file."""
+
     def claimed(self, index: str, project: str) -> bool:
         return any(each[:2] == (index, project) for each in self.made)
 

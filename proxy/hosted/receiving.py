@@ -169,6 +169,8 @@ class Receiving:
             note = replace(note, upload_time=entry.upload_time)
         if there is None:
             self.require_within(note.size)
+        if self._claims is not None and not entries:
+            await self._claims.adopt(self.name, project, by)
         self._count(1, note.size)
         try:
             return await self._carried_out(arrival, form, note, by, entry, there)

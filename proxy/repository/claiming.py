@@ -16,7 +16,7 @@ from proxy.cache.claims import ClaimBook
 from proxy.cache.listing import lines_behind
 from proxy.cache.projects import kept_list
 from proxy.cache.records import HeadedRecords
-from proxy.core.claims import OF_ANOTHER, OPERATOR, ClaimState, NameClaim
+from proxy.core.claims import OF_ANOTHER, ClaimState, NameClaim
 from proxy.interfaces import Clock, IBytesSource, IOffload, IOwnership
 from proxy.mechanism.flight import closing_after
 from proxy.model import EMPTY
@@ -115,6 +115,7 @@ class Claims:
         self._neighbours = neighbours
         self._clock = clock
         self.ready = book.read
+        self.adopt = book.adopt
         self.claimed = book.claimed
         self.second = book.second
         self.abandoned = book.abandoned
@@ -131,10 +132,7 @@ class Claims:
 
     async def claim(self, index: str, project: str, by: str, given_by: str | None = None) -> None:
         await self._book.read()
-        known = self._book.of(project).get(index)
-        if known is not None:
-            if known.by == OPERATOR:  # the name was given to the index before it had any file
-                await self._book.adopt(index, project, by)
+        if index in self._book.of(project):
             return
         why = (await self._colliding(index, (project,), given_by)).get(project)
         state = ClaimState.CLAIMED if why is None else ClaimState.HELD
