@@ -247,7 +247,7 @@ async def test_administrators_have_buttons_and_each_leaves_a_line_in_the_audit_l
 
 @pytest_twisted.ensureDeferred
 async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access: AccessSettings, tmp_path: Path) -> None:
-    indexes = (hosted("corp"), hosted("stage", default=False), hosted("vault", default=False))
+    indexes = (hosted("corp", overwrite=True), hosted("stage", default=False), hosted("vault", default=False))
     grants = (
         GrantSettings(role="admin", principals=("user:alice",), indexes=("corp", "stage")),
         GrantSettings(role="reader", principals=("user:bob",), indexes=("corp",)),
@@ -255,8 +255,10 @@ async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access
     )
     proxy = await serve(indexes=indexes, access=access, grants=grants)
     anybody = Browser(proxy)
+    first, rebuilt = [wheel("corp-lib", "1.0", seed=seed, size=100) for seed in (1, 2)]
+    assert (first.filename, len(rebuilt.data)) == (LIB.filename, len(first.data))
     newer = wheel("corp-lib", "2.0")
-    for each in (LIB, newer):
+    for each in (first, newer):
         assert await upload(proxy.service.receiving["corp"], each, by="user:bob") is Uploaded.NEW
     alice, bob = await anybody.login("alice"), await anybody.login("bob")
     lib = "/-/project/corp/corp-lib"
@@ -295,7 +297,10 @@ async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access
     reply = await bob.send("/-/act", fields)
     assert b"Meanwhile, the files have changed." in reply.body
     await asked(reply, LIB.filename, newer.filename, late.filename)
-    reply = await bob.press(lib, "delete", which="1.0")
+    fields = await asked(await bob.press(lib, "delete", which="1.0"), LIB.filename)
+    assert await upload(proxy.service.receiving["corp"], rebuilt, by="user:bob") is Uploaded.NEW
+    reply = await bob.send("/-/act", fields)
+    assert b"Meanwhile, the files have changed." in reply.body
     reply = await bob.send("/-/act", await asked(reply, LIB.filename))
     assert (reply.status, reply.headers["location"]) == (303, "project/corp/corp-lib?done=delete")
     page = await bob.get(f"{lib}?done=delete")

@@ -89,10 +89,12 @@ async def test_a_yank_is_on_every_route_in_the_next_request(serve: Start, tmp_pa
 async def test_a_deleted_file_is_nowhere_in_the_next_request_and_its_name_keeps_its_bytes(serve: Start, tmp_path: Path) -> None:
     proxy = await stocked(serve, "dev")
     file = (await listed(proxy, "app"))[NEXT.filename]
+    modified = (tmp_path / "data/hosted/dev/app" / NEXT.filename).stat().st_mtime_ns / 1e9
     dry = await perform(proxy, "delete", index="dev", project="app", which="2.0", dry=True)
     assert NEXT.filename in await listed(proxy, "app")
     assert await perform(proxy, "delete", index="dev", project="app", which="2.0") == dry
-    assert dry == [{"index": "dev", "project": "app", "filename": NEXT.filename, "size": len(NEXT.data)}]
+    there = {"filename": NEXT.filename, "size": len(NEXT.data), "modified": modified}
+    assert dry == [{"index": "dev", "project": "app", **there}]
     assert await listed(proxy, "app") == {
         name: each for name, each in (await listed(proxy, "app")).items() if "2.0" not in name
     }

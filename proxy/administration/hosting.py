@@ -65,17 +65,23 @@ class Hosting:
     async def delete(
         self, report: Report, index: str, project: str, which: str | None = None, dry: bool = False
     ) -> list[dict[str, Any]]:
-        """Delete the files of *project* that *which* means, or all; with *dry* only tell which.  Raises NotFound."""
+        """Delete the files of *project* that *which* means, or all; with *dry* only tell which.  Raises NotFound.
+
+        ``modified`` is when the bytes of a file changed last (seconds since 1970).
+        """
         hosted, wanted = chosen_hosted(self._indexes, index), project_name(project)
         there = await hosted.editing.files(wanted)
         if not there:
             raise NotFound(f"there is no file of {wanted} in the directory of index {index}")
-        going = {name: size for name, size in there.items() if means(which, name)}
+        going = {name: file for name, file in there.items() if means(which, name)}
         if not going:
             raise _no_such(index, wanted, which, there)
         if not dry:
             going = await hosted.editing.delete(wanted, partial(means, which))
-        return [{"index": index, "project": wanted, "filename": name, "size": size} for name, size in sorted(going.items())]
+        return [
+            {"index": index, "project": wanted, "filename": name, "size": file.size, "modified": file.mtime_ns / 1e9}
+            for name, file in sorted(going.items())
+        ]
 
     async def status(
         self, report: Report, index: str, project: str, status: str | None = None, reason: str | None = None

@@ -6,13 +6,14 @@ keeps its bytes in the ledger, so that other bytes cannot take its place, and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 from twisted.logger import Logger
 
 from proxy.errors import NotFound
 from proxy.hosted.catalogue import Catalogue
+from proxy.hosted.folder import StandingFile
 from proxy.hosted.intake import storage_failed
 from proxy.hosted.notes import Note, ProjectStatus
 from proxy.hosted.ports import FirstDigests
@@ -81,32 +82,32 @@ class Editing:
             )
         return notes
 
-    async def files(self, project: str) -> dict[str, int]:
-        """The size of each file of *project* in the directory, also of those that are not served.  Raises StorageFailed."""
+    async def files(self, project: str) -> dict[str, StandingFile]:
+        """Each file of *project* in the directory by its name, also of those that are not served.  Raises StorageFailed."""
         await self.catalogue.names()
-        return {each.filename: each.size for each in (await self.catalogue.contents(project)).files}
+        return {each.filename: each for each in (await self.catalogue.contents(project)).files}
 
-    async def delete(self, project: str, wanted: WantedFile) -> dict[str, int]:
-        """Delete the files of *project* that are *wanted*; the size of each.  Raises StorageFailed."""
+    async def delete(self, project: str, wanted: WantedFile) -> dict[str, StandingFile]:
+        """Delete the files of *project* that are *wanted*; each by its name.  Raises StorageFailed."""
         await self.catalogue.names()
 
-        async def changed() -> dict[str, int]:
-            gone: dict[str, int] = {}
+        async def changed() -> dict[str, StandingFile]:
+            gone: dict[str, StandingFile] = {}
             try:
                 for file in (await self.catalogue.contents(project)).files:
                     if wanted(file.filename):
                         await self._disk.run(self.catalogue.folder.remove, project, file.path)
-                        gone[file.filename] = file.size
+                        gone[file.filename] = file
             except OSError as error:
                 raise storage_failed(f"a file of {project} cannot be deleted", error) from error
             finally:
-                self.catalogue.removed(project, gone)
+                self.catalogue.removed(project, {name: file.size for name, file in gone.items()})
                 await self._note_gone(project, gone)
             return gone
 
         return await uninterrupted(self.catalogue.alone(project, changed))
 
-    async def _note_gone(self, project: str, gone: Mapping[str, int]) -> None:
+    async def _note_gone(self, project: str, gone: Iterable[str]) -> None:
         index = self.catalogue.name
         entries = await self._ledger.of(index, project)
         for filename in gone:
