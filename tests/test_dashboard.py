@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import threading
 from pathlib import Path
 from urllib.parse import urldefrag
 
@@ -289,6 +291,34 @@ async def test_it_can_have_a_listener_of_its_own(upstream: FakeUpstream, run: St
     await last.until(lambda: b"event: part" in last.received)
     await proxy.stop()
     assert last.body.endswith(b"0\r\n\r\n")
+
+
+class ImportThreads:
+    """A finder of modules that finds none, and notes which thread looks for *name*."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seen: list[int] = []
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == self.name:
+            self.seen.append(threading.get_ident())
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_whatever_is_requested_first_it_is_loaded_in_a_thread(
+    upstream: FakeUpstream, run: Start, monkeypatch: pytest.MonkeyPatch, *, apart: bool
+) -> None:
+    threads = ImportThreads("proxy.composition.dashboard")
+    monkeypatch.delitem(sys.modules, threads.name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [threads, *sys.meta_path])
+    proxy = await run(upstream, dashboard_listen=(LOOPBACK,) if apart else ())
+    ports = [each.ports[0].getHost().port for each in proxy.service.dashboard_listenings]  # type: ignore[attr-defined]  # as above
+    reply = await wire.fetch(ports[0] if apart else proxy.port, "/-/search", **BROWSER)
+    assert reply.status == 200
+    assert len(threads.seen) == 1
+    assert threading.get_ident() not in threads.seen
 
 
 # -- descriptions -------------------------------------------------------------------------------------------------------------

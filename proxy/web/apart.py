@@ -26,7 +26,7 @@ class DashboardApart:
         """The answer to *ask*.  Raises ProxyError."""
         if self._dashboard is None:
             raise NotFound("the dashboard is switched off: server.dashboard")
-        dashboard, route = self._dashboard(), ask.route
+        dashboard, route = await self._dashboard.loaded(), ask.route
         segments = route.segments if isinstance(route, OperationsRoute) else ()
         if ask.method == "POST" and segments in POSTED:
             return await dashboard.posted(segments, ask)

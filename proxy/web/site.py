@@ -136,7 +136,7 @@ class Routes:
         if ask.method == "POST" and self._dashboard is not None and isinstance(ask.route, OperationsRoute):
             self._refuse_loop(ask)
             if ask.route.segments in POSTED:
-                return await self._dashboard().posted(ask.route.segments, ask)
+                return await (await self._dashboard.loaded()).posted(ask.route.segments, ask)
         refuse_body(ask)
         if ask.method not in ("GET", "HEAD"):
             allow = self._allowed(ask.route)
@@ -145,7 +145,7 @@ class Routes:
         match ask.route:
             case OperationsRoute(segments=segments):
                 if self._dashboard is not None and segments[0] in PLACES:
-                    return await self._dashboard().answer(segments, ask)
+                    return await (await self._dashboard.loaded()).answer(segments, ask)
                 return await self._operations.answer(segments, ask)
             case Below() as below:
                 return await self._below(below, ask)
