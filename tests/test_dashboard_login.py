@@ -361,6 +361,20 @@ async def test_nothing_is_changed_by_who_may_not_and_by_no_page_of_another_site(
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_would_have_to_log_in_to_promote_is_challenged(serve: Start, access: AccessSettings) -> None:
+    grants = [
+        GrantSettings(role="admin", principals=(who,), indexes=(index,))
+        for who, index in (("anonymous", "corp"), ("user:alice", "stage"))
+    ]
+    proxy = await serve(indexes=(hosted("corp"), hosted("stage", default=False)), access=access, grants=tuple(grants))
+    assert await upload(proxy.service.receiving["corp"], LIB) is Uploaded.NEW
+    anybody = Browser(proxy)
+    fields = hidden(await anybody.get("/-/project/corp/corp-lib"), "yank")  # there is no button to promote
+    reply = await anybody.send("/-/act", {**fields, "action": "promote", "version": "1.0", "target": "stage"})
+    assert (reply.status, reply.headers.get("www-authenticate", "").partition(" ")[0]) == (401, "Basic")
+
+
+@pytest_twisted.ensureDeferred
 async def test_nobody_is_asked_for_a_password_that_others_could_read(
     upstream: FakeUpstream, run: Start, access: AccessSettings
 ) -> None:

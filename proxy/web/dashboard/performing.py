@@ -12,7 +12,7 @@ from twisted.web.template import Tag, tags
 
 from proxy.access.roles import Permission
 from proxy.core.audited import AuditOutcome
-from proxy.errors import BadRequest, NotFound, ProxyError
+from proxy.errors import BadRequest, LoginRequired, NotFound, ProxyError
 from proxy.interfaces import IRepository, Operation
 from proxy.mechanism.flight import uninterrupted
 from proxy.names import is_project_name, normalize
@@ -104,8 +104,8 @@ class ProjectActions:
         try:
             return await self._answered(ask.by(admitted.principal), chosen, fields, frame)
         except ProxyError as error:
-            if error.status >= 500:
-                raise
+            if error.status >= 500 or isinstance(error, LoginRequired):
+                raise  # with a challenge (RFC 9110 section 15.5.2)
             told = [tags.p(f"{error}", class_="bad", role="alert"), tags.p(hyperlink(chosen.page, f"Back to {chosen.project}"))]
             return await self._shell.page(f"{action.label}: nothing was changed", frame, *told, status=error.status)
 
