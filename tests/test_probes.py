@@ -161,11 +161,14 @@ def test_no_bytes_keep_the_next_probe_from_its_answer(place: Place, pieces: list
 
 
 def test_however_many_say_nothing_or_little_the_next_probe_is_answered(place: Place) -> None:
-    slow = [socket.create_connection(("127.0.0.1", place.port), 20) for _ in range(3 * MOST)]
+    slow: list[socket.socket] = []
     try:
-        for number, each in enumerate(slow):
-            each.sendall(b"GET /-/re" if number % 2 else b"G")
-        assert probe(place.port).status == 200
+        for number in range(3 * MOST):
+            slow.append(socket.create_connection(("127.0.0.1", place.port), 20))
+            slow[-1].sendall(b"GET /-/re" if number % 2 else b"G")
+            if number % 16 == 15:
+                # More than the system lets wait for being accepted would be accepted in another order.
+                assert probe(place.port).status == 200
         # The oldest ones had to go.
         assert slow[0].recv(1) == b""
         # The others have their time, which no further byte prolongs.

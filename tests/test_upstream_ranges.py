@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from tests.inprocess import Running, Start
 from tests.support import wire
 from tests.support.content import Content
-from tests.support.fake_upstream import Answer, FakeUpstream, Fault, Request
+from tests.support.fake_upstream import Answer, FakeUpstream, Fault, Gate, Request
 from tests.support.wheels import wheel
 
 MADE = wheel("demo", size=1_500_000)
@@ -75,11 +75,15 @@ RESTS: dict[str, Rest] = {
 
 
 def published(
-    upstream: FakeUpstream, rest: Rest, whole: Callable[[Answer], Answer] = lambda answer: answer, **keys: Any
+    upstream: FakeUpstream,
+    rest: Rest,
+    whole: Callable[[Answer], Answer] = lambda answer: answer,
+    breaks: Gate | None = None,
+    **keys: Any,
 ) -> str:
     upstream.content = Odd(rest, whole)
     upstream.add_file("demo", MADE.filename, DATA, **keys)
-    upstream.script("GET /packages/*", Fault(reset_after=BREAKS_AT), times=1)
+    upstream.script("GET /packages/*", Fault(hold=breaks, hold_after=BREAKS_AT, reset_after=BREAKS_AT), times=1)
     return MADE.filename
 
 
@@ -112,12 +116,17 @@ async def test_what_is_another_file_now_is_not_the_rest_of_the_one_that_was_begu
         upstream,
         lambda start: part(start, SIZE, ETag='"other"') if ranges else other(Answer(200)),
         lambda answer: next(wholes, other)(answer),
+        breaks := Gate(),
         **keys,
     )
     proxy = await run(upstream)
-    reply = await proxy.get(await proxy.link("demo", name))
+    client = await proxy.connect(await proxy.link("demo", name))
+    await client.got_body(BREAKS_AT)
+    breaks.release()
+    reply = await client.reply()
     assert DATA.startswith(reply.body)
     assert not reply.complete
+    await client.close()
 
 
 @pytest_twisted.ensureDeferred

@@ -98,6 +98,7 @@ async def test_the_next_request_has_the_new_secret(
 async def test_a_401_is_reason_to_look_at_once_and_to_ask_once_more(upstream: FakeUpstream, run: Start, secret: Path) -> None:
     proxy = await run(with_token(filled(upstream), secret))
     assert await status(proxy, "six") == 200
+    assert await looked(proxy) == "ready\n"  # the look at the start may come as late as this
     refuse_all_but(upstream, "new")
     replace(secret, "new")
     assert await status(proxy, "seven") == 200
