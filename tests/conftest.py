@@ -36,8 +36,10 @@ _OWN = ("_SocketWaker", "_FDWaker", "_UnixWaker", "_SIGCHLDWaker")
 #: Reactor turns that closing connections, and threads on their way back, may take after a test.
 _TURNS = 200
 _COLLECT_EVERY = 20
-#: Modules that take longest, in that order.  Several test processes begin with them, so that none is left with one at the end.
+#: Modules that take longest, in that order; the first one waits most of its time.  Several test processes begin with them, so
+#: that none is left with one at the end.
 _LONG = (
+    "upstream_outage",
     "uploads_served",
     "clients_install",
     "docs",
