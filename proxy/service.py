@@ -28,7 +28,6 @@ from proxy.composition.indexes import IndexKind
 from proxy.composition.lasting import build_lasting
 from proxy.composition.preloading import Preloading
 from proxy.composition.probing import Probing
-from proxy.composition.process import calm_collector
 from proxy.composition.reloading import Reloading
 from proxy.composition.starting import ConfigSource
 from proxy.composition.watching import build_watch
@@ -264,7 +263,6 @@ class ProxyService(MultiService):
     # -- start and stop ------------------------------------------------------------------------------------------------------
 
     def startService(self) -> None:
-        calm_collector()
         sweep(self.storage)
         if self._serving:
             self.caches.begin()

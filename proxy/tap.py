@@ -115,6 +115,12 @@ class Instance(MultiService):
         self._reactor.callWhenRunning(heed_signals, self._reactor, self._reload)
         super().privilegedStartService()
 
+    def startService(self) -> None:
+        from proxy.composition.process import calm_collector  # imported by now, and not needed for --help
+
+        calm_collector()
+        super().startService()
+
     def stopService(self) -> defer.Deferred[None]:
         def release(result: Any) -> Any:
             self._claim.release()
