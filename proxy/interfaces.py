@@ -138,6 +138,9 @@ class IVersionedRecords(Interface):
         points.  Costs what it returns.
         """
 
+    async def scan_all(prefixes: Sequence[str]) -> list[list[Versioned]]:
+        """What :meth:`scan` finds for each of *prefixes*, asked for in one go."""
+
     async def branches(prefix: str) -> list[str]:
         """What follows *prefix* in keys up to the next slash, once each, sorted.  Costs what it returns."""
 

@@ -6,7 +6,7 @@ import os
 import resource
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from proxy.storage.copied import CopiedVersioned
 from proxy.storage.memory import MemoryVersioned
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.table import Row, Table
+from tests.support.queue import Queue
 from tests.support.wheels import data_of
 from tests.test_damaged_records import (
     a_directory,
@@ -76,6 +77,9 @@ class ReadFromCopies(MirroredRecords):
 
     async def scan(self, prefix: str, after: str = "", limit: int | None = None) -> list[Versioned]:
         return await asked_once(self._fresh_copy(), lambda copy: copy.scan(prefix, after, limit))
+
+    async def scan_all(self, prefixes: Sequence[str]) -> list[list[Versioned]]:
+        return await asked_once(self._fresh_copy(), lambda copy: copy.scan_all(prefixes))
 
     async def branches(self, prefix: str) -> list[str]:
         return await asked_once(self._fresh_copy(), lambda copy: copy.branches(prefix))
@@ -147,6 +151,7 @@ class TestVersionedRecords:
         assert [each.key for each in now(records.scan("a/", "", 2))] == within[:2]
         assert [each.key for each in now(records.scan("a/", within[1], 2))] == within[2:4]
         assert now(records.scan("a/", "b", None)) == []
+        assert now(records.scan_all(["a/", "c/", "b/"])) == [now(records.scan(each)) for each in ("a/", "c/", "b/")]
 
     def test_branches_are_what_stands_before_the_next_slash(self, records: Any) -> None:
         for key in ("e/pypi/six/1", "e/pypi/six/2", "e/pypi/six-2/1", "e/other/six/1", "e/leaf", "f/x/y", "e/gone/x/y"):
@@ -607,29 +612,6 @@ def test_nothing_is_made_where_the_directory_is_not_the_right_one(tmp_path: Path
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------------
-
-
-class Queue:
-    """What is to be done in the thread of the records waits until it is told to begin.  See :class:`IOffload`."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
-
-    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        done: Deferred[Any] = Deferred()
-        self._waiting.append((done, lambda: function(*args)))
-        return await done
-
-    def begin(self) -> None:
-        while self._waiting:
-            done, call = self._waiting.pop(0)
-            if not done.called:
-                try:
-                    result = call()
-                except StorageFailed:
-                    done.errback()
-                else:
-                    done.callback(result)
 
 
 def asked_at_once(records: MirroredRecords, batch: Iterable[list[Change]]) -> list[Deferred[int | None]]:

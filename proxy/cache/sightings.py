@@ -128,8 +128,8 @@ class Sightings:
             places: dict[_Place, list[_Noted]] = {}
             for each in batch:
                 places.setdefault(each.place, []).append(each)
-            known = [(place, await self._records.scan(_prefix(place)), noted) for place, noted in places.items()]
-            changes = await self._offload.run(_all_changes, known)
+            known = await self._records.scan_all(list(map(_prefix, places)))
+            changes = await self._offload.run(_all_changes, list(places.items()), known)
             if changes:
                 await self._records.apply(changes)
             self._failed = False
@@ -210,9 +210,9 @@ def _moments(rows: Sequence[Versioned], noted: Sequence[_Noted]) -> dict[str, fl
     return moments | {name: moment for moment, names in new.items() for name in names}
 
 
-def _all_changes(known: Sequence[tuple[_Place, Sequence[Versioned], Sequence[_Noted]]]) -> list[Change]:
-    """The changes of the records of many projects: for each, what is recorded and what was noted."""
-    return [change for each in known for change in _changes(*each)]
+def _all_changes(noted: Sequence[tuple[_Place, Sequence[_Noted]]], known: Sequence[Sequence[Versioned]]) -> list[Change]:
+    """The changes of the records of many projects: for each, what was noted, and what is recorded."""
+    return [change for (place, pages), rows in zip(noted, known, strict=True) for change in _changes(place, rows, pages)]
 
 
 def _changes(place: _Place, rows: Sequence[Versioned], noted: Sequence[_Noted]) -> list[Change]:

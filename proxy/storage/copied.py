@@ -43,6 +43,9 @@ class CopiedVersioned:
         )
         return [versioned(row) for row in rows if row.sound]
 
+    async def scan_all(self, prefixes: Sequence[str]) -> list[list[Versioned]]:
+        return [await self.scan(each) for each in prefixes]
+
     async def branches(self, prefix: str) -> list[str]:
         return await self._offload.run(self._asked, lambda rows: rows.branches(prefix, self._clock()), list[str]())
 

@@ -89,6 +89,9 @@ class MemoryVersioned:
         keys = sorted(key for key in self._records if key.startswith(prefix) and key > after)
         return [found for key in keys if (found := self._there(key)) is not None][:limit]
 
+    async def scan_all(self, prefixes: Sequence[str]) -> list[list[Versioned]]:
+        return [await self.scan(each) for each in prefixes]
+
     async def branches(self, prefix: str) -> list[str]:
         rest = (each.key.removeprefix(prefix).partition("/") for each in await self.scan(prefix))
         return sorted({head for head, slash, _ in rest if slash})

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from msgspec import Struct
-from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -34,6 +34,7 @@ from proxy.storage import table
 from proxy.storage.database import set_aside
 from proxy.storage.halves import BrokenHalf, Copy, Half, copied, level
 from proxy.storage.table import Row, Table, versioned
+from proxy.storage.together import Posed, Together, settle_each
 
 T = TypeVar("T")
 
@@ -43,13 +44,11 @@ _PAUSE = 2.0
 _COPY_PAUSE = 60.0
 
 
-class _Asked(Struct, eq=False):
-    """Changes that somebody waits for, and what became of them: their version, or a failure."""
+class _Question(Struct, frozen=True):
+    """What is asked for: *changes*, which are answered with their version, or whatever *call* does."""
 
-    changes: Sequence[Change]
-    made: bool = False
-    version: int | None = None
-    failure: StorageFailed | None = None
+    call: Callable[[], Any]
+    changes: Sequence[Change] | None = None
 
 
 @implementer(IVersionedRecords)
@@ -76,13 +75,13 @@ class MirroredRecords:
         self.name = first.name
         self._first = Half(first)
         self._second = Half(second)
-        self._offload = offload
+        self._together: Together[_Question] = Together(offload, self._answer)
         self._clock = clock
         self._steady = steady
         self._ours = ours
         self._recorder = recorder
-        #: What is waited for, and not begun.
-        self._asked_for: deque[_Asked] = deque()
+        #: Whether both files were found in their places for what is answered now, all of which began to wait before that.
+        self._in_place = False
         self._copy: Copy | None = None
         self._try_at = 0.0
         self._trouble: str | None = None
@@ -95,42 +94,42 @@ class MirroredRecords:
         self._was_damaged = False
 
     async def read(self, key: str) -> Versioned | None:
-        return await self._offload.run(self._get, key)
+        return await self._called(partial(self._get, key))
 
     async def scan(self, prefix: str, after: str = "", limit: int | None = None) -> list[Versioned]:
-        return await self._offload.run(self._scan, prefix, after, limit)
+        return await self._called(partial(self._scan, prefix, after, limit))
+
+    async def scan_all(self, prefixes: Sequence[str]) -> list[list[Versioned]]:
+        return await self._called(lambda: [self._scan(each, "", None) for each in prefixes])
 
     async def branches(self, prefix: str) -> list[str]:
-        return await self._offload.run(self._branches, prefix)
+        return await self._called(partial(self._branches, prefix))
 
     async def apply(self, changes: Sequence[Change]) -> int | None:
-        asked = _Asked(changes)
-        self._asked_for.append(asked)
-        try:
-            return await self._offload.run(self._answer, asked)
-        except CancelledError:
-            with suppress(ValueError, IndexError):  # it is being made, or was
-                self._asked_for.remove(asked)
-            raise
+        version: int | None = await self._together.ask(_Question(partial(self._make, changes), changes))
+        return version
 
     async def copy_to(self, directory: Path) -> None:
         """Copy the records as they are now into *directory*, which is made.  Raises StorageFailed."""
-        await self._offload.run(self._copy_to, directory)
+        await self._called(partial(self._copy_to, directory))
+
+    async def look(self) -> str | None:
+        """Open what could not be opened, and write what could not be written, if that is possible by now; the trouble left."""
+        return await self._called(self._look)
+
+    async def close(self) -> None:
+        await self._called(self._close)
+
+    async def _called(self, call: Callable[[], T]) -> T:
+        return cast("T", await self._together.ask(_Question(call)))
+
+    # -- in the thread -----------------------------------------------------------------------------------------------------
 
     def _copy_to(self, directory: Path) -> None:
         try:
             self._asked(lambda rows: rows.copy_to(directory), writing=False)
         except OSError as error:
             raise StorageFailed(f"{self.name}/ cannot be copied: {error.strerror}{to_make_room(error)}") from error
-
-    async def look(self) -> str | None:
-        """Open what could not be opened, and write what could not be written, if that is possible by now; the trouble left."""
-        return await self._offload.run(self._look)
-
-    async def close(self) -> None:
-        await self._offload.run(self._close)
-
-    # -- in the thread -----------------------------------------------------------------------------------------------------
 
     def _get(self, key: str) -> Versioned | None:
         row = self._read(lambda rows: rows.get(key, self._clock()))
@@ -175,31 +174,28 @@ class MirroredRecords:
         except sqlite3.Error as error:
             raise StorageFailed(f"{self.name}/ cannot be read: {error}") from error
 
-    def _answer(self, asked: _Asked) -> int | None:
-        """What became of the changes that are *asked* for.  Whoever comes first makes those of all who wait."""
-        if not asked.made:
-            batch = []
-            while self._asked_for:
-                batch.append(self._asked_for.popleft())
-            try:
-                self._make_all(batch)
-            except StorageFailed:
-                for each in batch if len(batch) > 1 else ():  # there may be room for some
-                    with suppress(StorageFailed):
-                        self._make_all([each])
-        if asked.failure is not None:
-            raise asked.failure
-        return asked.version
-
-    def _make_all(self, batch: Sequence[_Asked]) -> None:
+    def _answer(self, batch: Sequence[Posed[_Question]]) -> None:
         try:
-            versions = self._apply([each.changes for each in batch])
-        except StorageFailed as error:
-            for each in batch:
-                each.made, each.failure = True, error
-            raise
-        for each, version in zip(batch, versions, strict=True):
-            each.made, each.failure, each.version = True, None, version
+            for are_changes, group in groupby(batch, lambda each: each.question.changes is not None):
+                asked = list(group)
+                if not (are_changes and len(asked) > 1 and self._made_together(asked)):
+                    settle_each(asked, lambda question: question.call())
+        finally:
+            self._in_place = False
+
+    def _made_together(self, asked: Sequence[Posed[_Question]]) -> bool:
+        """Make the changes of all that are *asked* for in one transaction; false when it fails, and then none is made."""
+        try:
+            versions = self._apply([each.question.changes or () for each in asked])
+        except StorageFailed:  # there may be room for some
+            return False
+        for each, version in zip(asked, versions, strict=True):
+            each.have(version)
+        return True
+
+    def _make(self, changes: Sequence[Change]) -> int | None:
+        (version,) = self._apply([changes])
+        return version
 
     def _apply(self, batch: Sequence[Sequence[Change]]) -> list[int | None]:
         versions = self._asked(lambda rows: rows.apply_each(batch, self._clock()), writing=True)
@@ -225,6 +221,9 @@ class MirroredRecords:
 
     def _require_first(self, *, writing: bool) -> None:
         """Have the first file open, and the second one as far as that.  Raises StorageFailed."""
+        if self._in_place and self._first.table is not None and self._second.sequence == self._first.sequence:
+            return
+        self._in_place = False
         if not self._ours():
             if self._first.table is None or writing:
                 self._trouble = "the data directory is not there"
@@ -246,6 +245,7 @@ class MirroredRecords:
             self._mirror([])
             if self._first.table is None:  # it was found damaged
                 self._require_first(writing=writing)
+        self._in_place = True
 
     def _open_first(self) -> None:
         """Open the first file; make it out of the second one, or anew if there is none.  Raises sqlite3.Error, OSError."""
@@ -253,14 +253,14 @@ class MirroredRecords:
             return
         if self._open_or_set_aside(self._second):
             self.log.error("{name}/ was lost: it is made again out of its copy", name=self.name)
-            self._make(self._first, self._second)
+            self._make_half(self._first, self._second)
         else:
             if self._was_damaged:
                 self.log.error("{name}/ and its copy are lost: what they said is not known any more", name=self.name)
             table.made(self._first.directory)
         self._first.open()
 
-    def _make(self, half: Half, source: Half) -> None:
+    def _make_half(self, half: Half, source: Half) -> None:
         """Make the file of *half* out of that of *source*.  Raises BrokenHalf, sqlite3.Error, OSError."""
         if self._uncopied is not None and self._steady() < self._copy_at:
             raise self._uncopied
@@ -286,7 +286,7 @@ class MirroredRecords:
             return
         try:
             if not self._open_or_set_aside(second):
-                self._make(second, first)
+                self._make_half(second, first)
                 second.open()
             elif rows and second.sequence == first.sequence - steps:
                 second.ask(lambda there: there.take(rows, first.sequence))
@@ -334,6 +334,7 @@ class MirroredRecords:
 
     def _look(self) -> str | None:
         self._try_at = self._try_second_at = 0.0
+        self._in_place = False
         with suppress(StorageFailed):
             if self._trouble is not None:
                 self._apply([[]])

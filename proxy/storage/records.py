@@ -2,7 +2,8 @@
 
 Theory of operation.  All work is done in one thread over one connection, which locks the database for this process.  So SQLite
 keeps the index of its log in memory; in a shared file, which is the other way, anybody who truncates that file kills the
-process (SIGBUS).  The database is opened when it is first needed.  What goes wrong is of two kinds:
+process (SIGBUS).  The database is opened when it is first needed.  Small values that wait to be kept at the same time are kept
+in one transaction; when it fails, each of them has one of its own.  What goes wrong is of two kinds:
 
 - *Damage*: what is in the database is not what was written.  It is set aside under another name, and a new one is made.
 - *Trouble*: the disk is full, read-only or failing, or another process holds the database.  What can be read is served from
@@ -15,13 +16,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from diskcache import Cache
 from diskcache.core import DBNAME
+from msgspec import Struct
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -43,6 +47,7 @@ from proxy.storage.database import (
     readings,
     set_aside,
 )
+from proxy.storage.together import Posed, Together, settle_each
 
 #: How often opening the database is tried when that has failed (seconds).
 _PAUSE = 2.0
@@ -50,6 +55,13 @@ _PAUSE = 2.0
 _PROBE = ".probe"
 #: Values of this size (bytes) may be in files beside the database, each of which has to be there before its row is.
 _IN_A_FILE = 30 * KIB
+
+
+class _Question(Struct, frozen=True):
+    """What is asked for: small *values* to keep, or whatever *call* does."""
+
+    call: Callable[[], Any]
+    values: Mapping[str, bytes] | None = None
 
 
 @implementer(IRecordStore)
@@ -75,12 +87,14 @@ class DiskRecords:
         self.name = directory.name
         self._directory = directory
         self._file = str(directory / DBNAME)
-        self._offload = offload
+        self._together: Together[_Question] = Together(offload, self._answer)
         self._clock = clock
         self._steady = steady
         self._ours = ours
         self._recorder = recorder
         self._cache: Cache | None = None
+        #: Whether the database was found in its place for what is answered now, all of which began to wait before that.
+        self._in_place = False
         self._identity: tuple[int, int] | None = None
         self._readable: Readings | None = None
         self._try_at = 0.0
@@ -88,32 +102,64 @@ class DiskRecords:
         self.trouble: str | None = None
 
     async def get(self, key: str) -> bytes | None:
-        return await self._offload.run(self._get, key)
+        value: bytes | None = await self._together.ask(_Question(partial(self._get, key)))
+        return value
 
     async def set(self, key: str, value: bytes) -> None:
-        await self._offload.run(self._write, lambda cache: cache.set(key, value), key)
+        await self._set({key: value})
 
     async def set_all(self, values: Mapping[str, bytes]) -> None:
         if max(map(len, values.values()), default=0) >= _IN_A_FILE:
             for key, value in values.items():
-                await self.set(key, value)
+                await self._set({key: value})
         else:
-            await self._offload.run(self._write, lambda cache: _set_all(cache, values), ", ".join(values))
+            await self._set(values)
+
+    async def _set(self, values: Mapping[str, bytes]) -> None:
+        is_small = max(map(len, values.values()), default=0) < _IN_A_FILE
+        await self._together.ask(_Question(partial(self._keep, values), values if is_small else None))
 
     async def delete(self, key: str) -> bool:
-        return bool(await self._offload.run(self._write, lambda cache: cache.delete(key), key))
+        return bool(await self._together.ask(_Question(partial(self._write, lambda cache: cache.delete(key), key))))
 
     async def keys(self, prefix: str) -> list[str]:
-        return await self._offload.run(self._keys, prefix)
+        found: list[str] = await self._together.ask(_Question(partial(self._keys, prefix)))
+        return found
 
     async def look(self) -> str | None:
         """Open what could not be opened, and write what could not be written, if that is possible by now; the trouble left."""
-        return await self._offload.run(self._look)
+        trouble: str | None = await self._together.ask(_Question(self._look))
+        return trouble
 
     async def close(self) -> None:
-        await self._offload.run(self._close)
+        await self._together.ask(_Question(self._close))
 
     # -- in the thread -----------------------------------------------------------------------------------------------------
+
+    def _answer(self, batch: Sequence[Posed[_Question]]) -> None:
+        try:
+            for are_small, group in groupby(batch, lambda each: each.question.values is not None):
+                asked = list(group)
+                if not (are_small and len(asked) > 1 and self._kept_together(asked)):
+                    settle_each(asked, lambda question: question.call())
+        finally:
+            self._in_place = False
+
+    def _kept_together(self, asked: Sequence[Posed[_Question]]) -> bool:
+        """Keep the values of all that are *asked* for; false when not all of them can be kept, and then none is."""
+        values: dict[str, bytes] = {}
+        for each in asked:
+            values |= each.question.values or {}
+        try:
+            self._keep(values)
+        except StorageFailed:  # there may be room for some
+            return False
+        for each in asked:
+            each.have(None)
+        return True
+
+    def _keep(self, values: Mapping[str, bytes]) -> None:
+        self._write(lambda cache: _set_all(cache, values), ", ".join(values))
 
     def _get(self, key: str) -> bytes | None:
         try:
@@ -175,6 +221,8 @@ class DiskRecords:
 
     def _opened(self, *, writing: bool) -> Cache:
         """The open database.  Raises StorageFailed."""
+        if self._in_place and self._cache is not None:
+            return self._cache
         if not self._ours():
             if self._cache is None or writing:
                 self.trouble = "the data directory is not there"
@@ -182,6 +230,8 @@ class DiskRecords:
         elif self._cache is not None and self._identity != file_identity(self._file):
             self.log.error("the record database {name} was taken away while it was in use", name=self.name)
             self._release()
+        else:
+            self._in_place = self._cache is not None
         if self._cache is None:
             self._open()
         assert self._cache is not None
@@ -236,6 +286,7 @@ class DiskRecords:
 
     def _look(self) -> str | None:
         self._try_at = 0.0
+        self._in_place = False
         with suppress(StorageFailed):
             if self.trouble is not None:
                 self._write(lambda cache: cache.set(_PROBE, b""), _PROBE)
@@ -260,7 +311,8 @@ class DiskRecords:
 
 
 def _set_all(cache: Cache, values: Mapping[str, bytes]) -> None:
-    with cache.transact():
+    # One alone is written the other way round: what is in a file is removed once its row is gone for good.
+    with cache.transact() if len(values) > 1 else nullcontext():
         for key, value in values.items():
             cache.set(key, value)
 
