@@ -16,8 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 from proxy.simple.media import names
 from proxy.statistics import definitions as d
-from proxy.statistics.metrics import Snapshot
-from proxy.statistics.tallies import Buckets, Labels
+from proxy.statistics.tallies import Buckets, Labels, Snapshot
 
 _OPEN_METRICS = "application/openmetrics-text"
 _LIMITS = (*map(floatToGoString, d.BUCKETS), "+Inf")

@@ -12,7 +12,6 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 
-from msgspec import Struct
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -38,7 +37,7 @@ from proxy.core.troubles import Reason, Trouble
 from proxy.interfaces import IRecorder
 from proxy.statistics import definitions as d
 from proxy.statistics.address_labels import AddressLabels
-from proxy.statistics.tallies import AnswerTally, Buckets, CounterSeries, Histogram, Labels
+from proxy.statistics.tallies import AnswerTally, CounterSeries, Histogram, Labels, Snapshot
 
 #: One figure of now.
 Figure = tuple[d.Definition, Labels, float]
@@ -65,14 +64,6 @@ _WRONG: Mapping[Incident, d.DigestKind] = {
     Incident.MIRROR_WITH_OTHER_DIGESTS: d.DigestKind.MIRROR,
     Incident.MIRROR_WITH_OTHER_BYTES: d.DigestKind.MIRROR,
 }
-
-
-class Snapshot(Struct, frozen=True):
-    """All figures at one moment, besides those of the process."""
-
-    answered: AnswerTally
-    figures: Mapping[d.Definition, Mapping[Labels, float]]
-    times: Mapping[d.Definition, Mapping[Labels, Buckets]]
 
 
 @implementer(IRecorder)

@@ -10,6 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from threading import Lock
 
+from msgspec import Struct
+
 from proxy.core.events import Answered, RequestPlace, RouteLabel
 from proxy.statistics.definitions import BUCKETS, Definition
 
@@ -167,3 +169,11 @@ class AnswerTally:
             whole.setdefault(key, Buckets()).merge(cell.seconds, cell.instant)
             first.setdefault(key, Buckets()).merge(cell.first, cell.instant)
         return whole, first
+
+
+class Snapshot(Struct, frozen=True):
+    """All figures at one moment, besides those of the process."""
+
+    answered: AnswerTally
+    figures: Mapping[Definition, Mapping[Labels, float]]
+    times: Mapping[Definition, Mapping[Labels, Buckets]]

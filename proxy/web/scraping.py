@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from proxy.errors import MethodNotAllowed, NotFound
 from proxy.interfaces import IOffload
-from proxy.statistics.metrics import Metrics, Snapshot
+from proxy.statistics.metrics import Metrics
+from proxy.statistics.tallies import Snapshot
 from proxy.web.answers import Answer, Ask
 from proxy.web.door import Door
 from proxy.web.routes import SHOWN, OperationsRoute
