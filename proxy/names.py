@@ -7,6 +7,7 @@ its project, its version, and of a wheel the tags (PEP 427, PEP 625); its compan
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxy.expressions import expression
@@ -26,7 +27,9 @@ _HEX = expression(r"[0-9a-f]+")
 _UNSAFE = expression(r"[/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 #: What nearly all file names look like.
-_PLAIN = expression(r"[A-Za-z0-9_][A-Za-z0-9_.+!~-]{0,200}")
+_PLAIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+!~-]{0,200}"
+_PLAIN = expression(_PLAIN_NAME)
+_ALL_PLAIN = expression(rf"(?:{_PLAIN_NAME}\n)*{_PLAIN_NAME}")
 
 #: The longest file name that common file systems take, in bytes.
 _LONGEST = 255
@@ -188,3 +191,9 @@ def companion_of(name: str, companion: str) -> str | None:
 def is_plain(name: str) -> bool:
     """Whether *name* is a file name that a URL can hold as it is, as nearly all are."""
     return _PLAIN.fullmatch(name) is not None
+
+
+def are_plain(names: Sequence[str]) -> bool:
+    """Whether :func:`is_plain` holds for each of *names*; it takes a fraction of the time of looking at one after another."""
+    together = "\n".join(names)
+    return not names or (together.count("\n") == len(names) - 1 and _ALL_PLAIN.fullmatch(together) is not None)

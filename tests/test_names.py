@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from proxy.names import (
     METADATA,
     PROVENANCE,
+    are_plain,
     build_and_tags,
     companion_of,
     filename_of,
     is_distribution,
     is_filename,
+    is_plain,
     is_project_name,
     is_wheel,
     kind_of,
@@ -108,3 +110,8 @@ def test_the_ledger_names_metadata_after_the_bytes_of_its_file() -> None:
     name = metadata_name("sha256-ab", "six-1.0.tar.gz")
     assert name == "sha256-ab/six-1.0.tar.gz.metadata"
     assert filename_of(name) == filename_of("six-1.0.tar.gz") == "six-1.0.tar.gz"
+
+
+@given(st.lists(st.sampled_from(("foo-1.0-py3-none-any.whl", "a\nb", "", "a" * 202, "é", "a b", "-a")) | st.text(max_size=4)))
+def test_many_names_are_looked_at_as_one_is(names: list[str]) -> None:
+    assert are_plain(names) == all(map(is_plain, names))

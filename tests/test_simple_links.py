@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.simple.links import join_anew, resolve
+from proxy.simple.links import join_anew, resolve, resolve_to_themselves, resolves_to_itself
 
 BASE = "https://index.example/simple/foo/"
 
@@ -82,3 +82,29 @@ def test_the_short_ways_lead_where_the_book_does(base: str, start: str, rest: st
 def test_no_link_makes_it_fail(base: str, href: str) -> None:
     found = resolve(base, href)
     assert found is None or found[0].startswith(("https://", "http://"))
+
+
+#: Where nearly all files of a page are, where others are, and what may stand behind that.
+_ROOTS = ("https://files.example/", "http://127.0.0.1:8080/", "https://files.example", "HTTPS://files.example/", "", "files/")
+_PATHS = (
+    "packages/ab/foo-1.0.whl",
+    "foo-1.0+cpu.whl",
+    "",
+    "a//b",
+    "a/",
+    ".a",
+    "a/./b",
+    "a:b",
+    "é",
+    "a b",
+    "a\nb",
+    "a\nhttps://files.example/b",
+    "https://files.example/b",
+    "b" * 9000,
+)
+_a_url = st.builds("{}{}".format, st.sampled_from(_ROOTS), st.sampled_from(_PATHS) | st.text(max_size=5))
+
+
+@given(st.lists(st.just("https://files.example/packages/ab/foo-1.0.whl") | _a_url, min_size=1, max_size=6))
+def test_many_urls_are_looked_at_as_one_is(urls: list[str]) -> None:
+    assert resolve_to_themselves(urls) == all(map(resolves_to_itself, urls))

@@ -143,6 +143,48 @@ def test_an_entry_without_anything_to_mend_is_the_same_file_as_one_that_is_mende
     assert [replace(file, extra=EMPTY) for file in mended.unverifiable] == list(plain.unverifiable)
 
 
+_AT_THE_TOP: dict[str, tuple[Any, ...]] = {
+    "meta": (
+        {"api-version": "1.4", "_last-serial": 7},
+        {"api-version": "1.1", "future": [1]},
+        {},
+        None,
+        "x",
+        {"api-version": "2.0"},
+    ),
+    "name": ("foo", "Foo", "bar", None, 7),
+    "versions": (["1.0"], [], ["1.0", "x" * 5000], [1], "1.0", None),
+    "project-status": ({"status": "archived", "reason": 7}, {"reason": "x"}, "archived", None),
+    "tracks": (["https://index.example/foo/"],),
+}
+
+
+def read_or_refused(document: dict[str, Any]) -> Page | str:
+    try:
+        return parse_page(json.dumps(document).encode(), JSON, URL, "foo")
+    except Malformed as error:
+        return str(error)
+
+
+@given(
+    st.lists(st.just(PLAIN_ENTRY) | nearly_plain(), max_size=4),
+    st.lists(st.sampled_from([(key, value) for key, values in _AT_THE_TOP.items() for value in (*values, ABSENT)]), max_size=4),
+)
+def test_a_page_is_read_alike_whether_it_has_more_than_most_or_not(
+    entries: list[dict[str, Any]], changes: list[tuple[str, Any]]
+) -> None:
+    document: dict[str, Any] = {
+        "meta": {"api-version": "1.4"},
+        "name": "foo",
+        "files": entries,
+        "versions": ["1.0"],
+        **dict(changes),
+    }
+    document = {key: value for key, value in document.items() if value is not ABSENT}
+    plain, other = read_or_refused(document), read_or_refused({**document, "unknown": 1})
+    assert plain == (replace(other, extra=EMPTY) if isinstance(other, Page) else other)
+
+
 # -- JSON -------------------------------------------------------------------------------------------------------------------
 
 

@@ -14,10 +14,11 @@ import msgspec
 
 from proxy.model import EMPTY, File, Page
 from proxy.names import is_filename, normalize
+from proxy.settings import KIB
 from proxy.simple import mend
 from proxy.simple.links import resolve
 from proxy.simple.malformed import Malformed
-from proxy.simple.plain_entries import plain_file, plain_files
+from proxy.simple.plain_entries import plain_file, plain_files, plain_page
 
 #: Arrays at the top level stay undecoded, entry by entry.
 _Top = list[msgspec.Raw] | dict[str, Any] | str | bool | int | float | None
@@ -27,8 +28,8 @@ _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 #: Values of a page; one of 40,000 files has a sixth of that.
 _MOST_VALUES = 4_000_000
-#: Entries that are decoded in one call: few enough that the interpreter's lock is not held for long.
-_BATCH = 100
+#: Entries that are decoded in one call, and bytes of a page that is: so few that the interpreter's lock is not held for long.
+_BATCH, _SMALL = 100, 64 * KIB
 #: The key of ``meta`` that has the page's serial.
 SERIAL = "_last-serial"
 
@@ -58,25 +59,22 @@ _META_KEYS = frozenset({"api-version"}) | _DROPPED
 def parse_json(body: bytes, url: str, project: str) -> Page:
     """The page in *body*.  Raises Malformed."""
     try:
-        document = _outline.decode(of_few_values(body))
-        return _page(document, url, normalize(project))
+        plain = plain_page(body) if len(body) <= _SMALL else None
+        document, files = plain if plain is not None else (_outline.decode(of_few_values(body)), None)
+        return _page(document, files, url, normalize(project))
     except _UNDECODABLE as error:
         raise Malformed(f"the body is no JSON page: {error}") from error
 
 
-def _page(document: dict[str, Any], url: str, project: str) -> Page:
+def _page(document: dict[str, Any], plain: list[File] | None, url: str, project: str) -> Page:
+    """The page of which *document* has all but the *plain* files; all, without these."""
     stated = document.get("meta")
     meta: dict[str, Any] = stated if isinstance(stated, dict) else {}
     version = api_version(meta.get("api-version"))
     name = document.get("name")
     if isinstance(name, str) and normalize(name) != project:
         raise Malformed(f"the page is that of another project: {name[:100]!r} instead of {project!r}")
-    entries = document.get("files")
-    if not isinstance(entries, list):
-        raise Malformed("the JSON is no project page: it has no list of files")
-    listed = [file for file in _files(entries, url) if file is not None]
-    if entries and not listed and not any(bytes(raw)[:1] == b"{" for raw in entries):
-        raise Malformed("the JSON is no project page: its files are no objects")
+    listed = _listed(document, url) if plain is None else plain
     if not meta and not isinstance(name, str) and not listed:
         raise Malformed("the JSON is no project page: it has no meta, no name and no file")
     files, unverifiable = mend.told_apart(listed)
@@ -84,12 +82,23 @@ def _page(document: dict[str, Any], url: str, project: str) -> Page:
         project=project,
         files=files,
         api_version=version,
-        versions=_versions(document.get("versions")),
+        versions=_versions(document.get("versions"), decoded=plain is not None),
         status=mend.status(document.get("project-status")),
         extra=mend.unknown({key: _whole(value) for key, value in _others(document, _PAGE_KEYS).items()}),
         meta_extra=_meta_extra(_others(meta, _META_KEYS)),
         unverifiable=unverifiable,
     )
+
+
+def _listed(document: dict[str, Any], url: str) -> list[File]:
+    """The files in *document* that a client can use."""
+    entries = document.get("files")
+    if not isinstance(entries, list):
+        raise Malformed("the JSON is no project page: it has no list of files")
+    listed = [file for file in _files(entries, url) if file is not None]
+    if entries and not listed and not any(bytes(raw)[:1] == b"{" for raw in entries):
+        raise Malformed("the JSON is no project page: its files are no objects")
+    return listed
 
 
 def _files(entries: list[msgspec.Raw], url: str) -> list[File | None]:
@@ -136,8 +145,8 @@ def _whole(value: Any) -> Any:
     return [each for batch in batches for each in _value.decode(b"[%b]" % b",".join(map(bytes, batch)))]
 
 
-def _versions(value: Any) -> tuple[str, ...] | None:
-    return mend.versions(_whole(value)) if isinstance(value, list) else None
+def _versions(value: Any, *, decoded: bool) -> tuple[str, ...] | None:
+    return mend.versions(value if decoded else _whole(value)) if isinstance(value, list) else None
 
 
 def _others(mapping: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ _FRAGMENT_PARTS = re.compile(r"[#&]")
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WITH_MICROSECONDS = len("2026-01-02T03:04:05.678901Z")
+_SEPARATORS = "--T::."
 _IN_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z")
 _ALL_IN_UTC = expression(rf"(?:{_IN_UTC.pattern}\n)*+")
 
@@ -84,6 +85,8 @@ def upload_times(values: Sequence[str | None]) -> list[str | None]:
             datetime.fromisoformat(value)
     except ValueError:
         return list(map(upload_time, values))
+    if all(value[4:20:3] == _SEPARATORS and value[-1] == "Z" and len(value) == _WITH_MICROSECONDS for value in stated):
+        return list(values)  # as for one
     # What can be read has no line end in it.
     return list(values) if _ALL_IN_UTC.fullmatch("\n".join([*stated, ""])) else list(map(upload_time, values))
 
@@ -95,7 +98,7 @@ def upload_time(value: object) -> str | None:
     try:
         moment = datetime.fromisoformat(value)
         # A time whose separators stand there has digits everywhere else.  So it is on most pages, and this takes half the time.
-        if (value[4:20:3] == "--T::." and value[-1] == "Z" and len(value) == _WITH_MICROSECONDS) or _IN_UTC.fullmatch(value):
+        if (value[4:20:3] == _SEPARATORS and value[-1] == "Z" and len(value) == _WITH_MICROSECONDS) or _IN_UTC.fullmatch(value):
             return value
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):

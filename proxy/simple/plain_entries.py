@@ -1,7 +1,8 @@
 """Files on JSON pages in which nothing has to be mended, as nearly all are: decoded in one call, and checked in a few.
 
 An entry that differs in anything (an unknown key, a relative link, another digest than sha256) is left to
-:mod:`proxy.simple.from_json`, which makes the same file of every entry that is accepted here, and takes half as long again.
+:mod:`proxy.simple.from_json`, which makes the same file of every entry that is accepted here, and takes half as long again.  So
+is a page that differs in anything from most.
 """
 
 from __future__ import annotations
@@ -38,6 +39,17 @@ class _Entry(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, gc=Fals
     gpg_sig: Any = None
 
 
+class _Document(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, gc=False):
+    """A page as PEP 691, 700 and 792 have it, whatever the texts in it are."""
+
+    meta: dict[str, Any]
+    name: str
+    files: list[_Entry]
+    versions: list[str]
+    project_status: Any = None
+
+
+_decode_page = msgspec.json.Decoder(_Document).decode
 _decode = msgspec.json.Decoder(_Entry).decode
 _decode_all = msgspec.json.Decoder(list[_Entry]).decode
 _NOT_PLAIN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, LookupError)
@@ -49,22 +61,42 @@ def plain_files(raws: Sequence[msgspec.Raw]) -> list[File] | None:
     A check of all of them takes little longer than one of a few.
     """
     try:
-        entries = _decode_all(b"[%b]" % b",".join(map(bytes, raws)))
-        names, urls = [each.filename for each in entries], [each.url for each in entries]
-        stated = [each.hashes for each in entries]
-        stated += [each.core_metadata for each in entries if isinstance(each.core_metadata, dict)]
-        digests = [each["sha256"] for each in stated]
-        if {*map(len, stated)} != {1} or {*map(len, digests)} != {_SHA256_LENGTH}:
-            return None
-        joined = "".join(digests)
-        if bytes.fromhex(joined).hex() != joined or not resolve_to_themselves(urls):
-            return None
-        # As for one: such URLs have no odd characters, and so the names have none.
-        if "/" in "".join(names) or max(map(len, names)) > _LONGEST_NAME:
-            return None
-        if [url for url, name in zip(urls, names, strict=True) if not url.endswith(f"/{name}")]:
-            return None
+        return _files(_decode_all(b"[%b]" % b",".join(map(bytes, raws))))
     except _NOT_PLAIN:
+        return None
+
+
+def plain_page(body: bytes) -> tuple[dict[str, Any], list[File]] | None:
+    """The page in *body*, if that has no more than most have: what it states besides its files, and these as `plain_files`.
+
+    All of it is decoded in one call, which keeps all other threads waiting: for small pages.
+    """
+    try:
+        page = _decode_page(body)
+        files = _files(page.files)
+    except _NOT_PLAIN:
+        return None
+    if files is None:
+        return None
+    stated = {"meta": page.meta, "name": page.name, "versions": page.versions, "project-status": page.project_status}
+    return stated, files
+
+
+def _files(entries: Sequence[_Entry]) -> list[File] | None:
+    """The files of *entries*, of which there are some, if nothing has to be mended; ``None`` or one of _NOT_PLAIN if it has."""
+    names, urls = [each.filename for each in entries], [each.url for each in entries]
+    stated = [each.hashes for each in entries]
+    stated += [each.core_metadata for each in entries if isinstance(each.core_metadata, dict)]
+    digests = [each["sha256"] for each in stated]
+    if {*map(len, stated)} != {1} or {*map(len, digests)} != {_SHA256_LENGTH}:
+        return None
+    joined = "".join(digests)
+    if bytes.fromhex(joined).hex() != joined or not resolve_to_themselves(urls):
+        return None
+    # As for one: such URLs have no odd characters, and so the names have none.
+    if "/" in "".join(names) or max(map(len, names)) > _LONGEST_NAME:
+        return None
+    if [url for url, name in zip(urls, names, strict=True) if not url.endswith(f"/{name}")]:
         return None
     times = mend.upload_times([each.upload_time for each in entries])
     files = []

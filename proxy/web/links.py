@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable
-from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -14,15 +13,13 @@ from proxy.core.views import PageView
 from proxy.errors import NotFound
 from proxy.interfaces import IOffload, IRepository
 from proxy.mechanism.flight import Flights
-from proxy.model import File, Page
-from proxy.names import is_plain
-from proxy.repository.offered import segment
+from proxy.model import Page
 from proxy.settings import MIB
 from proxy.simple.media import choose_coding
 from proxy.simple.render import flat_page, link_lines
 from proxy.web.answers import Answer, Ask
 from proxy.web.door import Reading
-from proxy.web.renderings import CODINGS, encoded
+from proxy.web.renderings import CODINGS, encoded, linking
 
 #: Files on one page: some 300 bytes each.
 _MOST = 100_000
@@ -103,11 +100,7 @@ class FlatPages:
 
 
 def _lines(page: Page) -> bytes:
-    def link(file: File) -> str:
-        name = file.filename
-        return f"../files/{page.project}/{segment(file)}/{name if is_plain(name) else quote(name, safe='+!~')}"
-
-    return link_lines(page, link)
+    return link_lines(page, linking(page, "../files/"))
 
 
 def _whole(index: str, lines: list[bytes], coding: str) -> bytes:

@@ -14,11 +14,11 @@ from proxy.core.views import PageView
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import Flights
 from proxy.model import File, Page
-from proxy.names import is_plain
+from proxy.names import are_plain
 from proxy.repository.offered import segment
 from proxy.representing import repr_without
 from proxy.simple.media import MediaType
-from proxy.simple.render import render
+from proxy.simple.render import Link, render
 
 #: Content codings that can be made, best first (nobody's client asks for br).
 CODINGS = ("zstd", "gzip")
@@ -76,7 +76,7 @@ class Renderings:
 
 
 def _render(state: str, page: Page, media: MediaType, coding: str) -> Rendering:
-    body = encoded(render(page, media, lambda file: link(page.project, file)), coding)
+    body = encoded(render(page, media, linking(page, "../../files/")), coding)
     return Rendering(state, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
@@ -91,10 +91,12 @@ def _rooted(page: Page, root: str | None) -> Page:
     return replace(page, files=tuple(map(rooted, page.files)))
 
 
-def link(project: str, file: File) -> str:
-    """The relative URL of *file* on the page of *project*."""
-    name = file.filename
-    return f"../../files/{project}/{segment(file)}/{name if is_plain(name) else quote(name, safe='+!~')}"
+def linking(page: Page, folder: str) -> Link:
+    """Gives the URL of each file on *page*, where *folder* leads to the files of the index."""
+    before = f"{folder}{page.project}/"
+    if are_plain([file.filename for file in page.files]):  # as nearly all are, and then none is looked at alone
+        return lambda file: f"{before}{segment(file)}/{file.filename}"
+    return lambda file: f"{before}{segment(file)}/{quote(file.filename, safe='+!~')}"
 
 
 def encoded(data: bytes, coding: str) -> bytes:
