@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, IServiceCollection, MultiService
 from twisted.internet import defer
@@ -23,15 +23,21 @@ from twisted.python.components import Componentized
 
 import proxy
 from proxy import config
+from proxy.config.mistakes import Mistakes
 from proxy.core.endpoint import of_port
 from proxy.errors import ConfigError
 from proxy.host import datadir, logs
 from proxy.host.banner import banner
 from proxy.host.ending import heed_signals
-from proxy.host.listening import Listening, endpoint
+from proxy.host.listening import Listening
 from proxy.host.owner import acting_as
 from proxy.host.ports import refuse_unusable
 from proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from proxy.composition.starting import ConfigSource
+    from proxy.config.places import ListenEntry
+    from proxy.service import ProxyService
 
 _log = Logger()
 
@@ -151,7 +157,7 @@ def makeService(options: Options) -> IService:
                 upstreams=tuple(options["upstream"]),
             ),
         )
-        settings = source.load()
+        settings = source.read(reactor)
         twistd: Any = options.parent or {}
         if twistd.get("syslog") and wanted != logs.WantedLog():
             raise ConfigError(
@@ -159,46 +165,24 @@ def makeService(options: Options) -> IService:
             )
         observer = None if twistd.get("syslog") else logs.observer(wanted, twistd, reactor)
         log = "syslog" if twistd.get("syslog") else logs.destination(twistd)
-        if datadir.is_new(settings.server.data_dir):
+        new = datadir.is_new(settings.server.data_dir)
+        if new:
             # A start that fails now leaves nothing behind; where a proxy may run already, the claim has better words.
-            with _naming(file, "--listen", "listen", given=bool(options["listen"])):
-                for each in settings.server.listen:
-                    endpoint(each, reactor)
-                    refuse_unusable(each)
-            with _naming(file, "server.metrics_listen", "metrics_listen", given=False):
-                for each in settings.server.metrics_listen:
-                    endpoint(each, reactor)
-                    refuse_unusable(each)
-            with _naming(file, "server.dashboard_listen", "dashboard_listen", given=False):
-                for each in settings.server.dashboard_listen:
-                    endpoint(each, reactor)
-                    refuse_unusable(each)
-            with _naming(file, "server.probe_listen", "probe_listen", given=False):
-                for each in settings.server.probe_listen:
-                    endpoint(each, reactor)
-                    refuse_unusable(each, another="")
+            _refuse_unusable(source.listens(settings))
         # With --uid twistd becomes that user later on, who has to own what is created before.
         as_user = partial(acting_as, twistd.get("uid"), twistd.get("gid"))
         with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
             claim = datadir.claim(settings.server.data_dir)
         announced = log is None and wanted.form == "text"
         try:
+            if not new:
+                _refuse_unusable(source.listens(settings))
             with as_user():
                 service = build(settings, reactor, source=source.absolute, access_log=wanted.access != "off")
             instance = Instance(claim, observer, reactor, announced=announced, reload=service.hung_up)
             service.setServiceParent(instance)
             service.follow(settings.warm)
-            with _naming(file, "--listen", "listen", given=bool(options["listen"])):
-                for listening in service.listenings:
-                    listening.open()
-            with _naming(file, "server.metrics_listen", "metrics_listen", given=False):
-                for listening in service.metrics_listenings:
-                    listening.open()
-            with _naming(file, "server.dashboard_listen", "dashboard_listen", given=False):
-                for listening in service.dashboard_listenings:
-                    listening.open()
-            with _naming(file, "server.probe_listen", "probe_listen", given=False):
-                service.probing.open()
+            _open(service, source)
             with as_user(), _naming(file, "--data-dir", "data_dir", given=bool(options["data-dir"])):
                 for admin in service.admin_sockets:
                     admin.open()
@@ -210,6 +194,31 @@ def makeService(options: Options) -> IService:
     if announced or log is not None:
         _greet(settings, service.listenings, f"{log or 'standard output'}, {wanted.described}")
     return instance
+
+
+def _refuse_unusable(listens: Iterable[ListenEntry]) -> None:
+    """Raise ConfigError with all of *listens* at which a trial shows that nothing can listen."""
+    mistakes = Mistakes()
+    for each in listens:
+        with mistakes.at(each.where):
+            # --port adds to `listen` only, so it is no advice for the other keys.
+            refuse_unusable(each.endpoint, another=None if each.key == "listen" else "")
+    mistakes.refuse()
+
+
+def _open(service: ProxyService, source: ConfigSource) -> None:
+    """Bind all ports of *service*.  Raises ConfigError with all that cannot be bound."""
+    mistakes = Mistakes()
+    for key, opened in (
+        ("listen", service.listenings),
+        ("metrics_listen", service.metrics_listenings),
+        ("dashboard_listen", service.dashboard_listenings),
+        ("probe_listen", [service.probing]),
+    ):
+        for each in opened:
+            with mistakes.at(source.where(key)):
+                each.open()
+    mistakes.refuse()
 
 
 def _greet(settings: Settings, listenings: Iterable[Listening], log: str) -> None:

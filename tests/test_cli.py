@@ -171,6 +171,30 @@ def test_a_mistake_is_told_on_standard_error_with_status_1(tmp_path: Path, text:
     assert "Traceback" not in result.stderr
 
 
+def test_all_endpoints_that_are_none_are_told_at_once_with_other_mistakes(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text(
+        f'[server]\ndata_dir = "{tmp_path}/data"\nlisten = ["nonsense:1", "127.0.0.1:0", "70000"]\n'
+        'metrics_listen = ["tcp:http"]\nprobe_listen = ["unix:/run/a"]\n'
+        'dashboard_listen = ["ssl:0:privateKey=/nonexistent.pem"]\nlistn = 1\n'
+    )
+    result = run("check-config", file)
+    assert (result.exit_code, result.stdout) == (1, "")
+    heading, *mistakes = result.stderr.splitlines()
+    assert heading == "6 mistakes in the configuration:"
+    said = [
+        ('server.probe_listen = ["unix:/run/a"]: ', "expected a port of TCP without TLS"),
+        ("server.listn: ", "did you mean listen?"),
+        ('server.listen = "nonsense:1": ', "expected a Twisted endpoint"),
+        ('server.listen = "70000": ', "there is no port 70000"),
+        ('server.metrics_listen = "tcp:http": ', "expected a Twisted endpoint"),
+        ('server.dashboard_listen = "ssl:0:privateKey=/nonexistent.pem": ', "/nonexistent.pem"),
+    ]
+    for mistake, (where, what) in zip(mistakes, said, strict=True):
+        assert mistake.startswith(f"  {file}: {where}")
+        assert what in mistake
+
+
 def test_a_port_that_cannot_be_used_is_found(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
     with socket.create_server(("127.0.0.1", 0)) as other:

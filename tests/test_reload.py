@@ -263,7 +263,7 @@ class FromFile:
         self.file, self.data_dir, self._upstream = place / "pypiproxy.toml", place / "data", upstream
         self.write()
         self.source = ConfigSource(self.file, CommandLine(listen=(LOOPBACK,), data_dir=self.data_dir))
-        self.service = build(self.source.load(), reactor, source=self.source)
+        self.service = build(self.source.read(reactor), reactor, source=self.source)
         self.service.startService()
         self.proxy = Running(self.service)
 

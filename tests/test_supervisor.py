@@ -74,7 +74,7 @@ async def test_a_watchdog_hears_of_the_reactor_until_the_proxy_has_stopped_and_n
     file = tmp_path / "pypiproxy.toml"
     file.write_text(f'[upstream.corp]\nurl = "{upstream.url}"\n[[index]]\nname = "pypi"\nupstreams = ["corp"]\n')
     source = ConfigSource(file, CommandLine(listen=(LOOPBACK,), data_dir=tmp_path / "data"))
-    service = build(source.load(), reactor, source=source)
+    service = build(source.read(reactor), reactor, source=source)
     service.startService()
     proxy = Running(service)
     await hearing.until(b"WATCHDOG=1", 2)

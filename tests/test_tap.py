@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import re
@@ -13,14 +14,16 @@ import sys
 import termios
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from twisted.python import usage
 
 import proxy
-from proxy.tap import Options
+from proxy.host.datadir import claim
+from proxy.tap import Options, makeService
 
 ROOT = Path(__file__).parent.parent
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
@@ -373,6 +376,42 @@ def test_a_mistake_in_the_environment_ends_the_start_with_one_message(elsewhere:
         ended = twistd(elsewhere, "-n", "--pidfile=", "pypiproxy")
         assert (ended.returncode, ended.stdout) == (1, "")
         assert ended.stderr.startswith(f'pypiproxy: PYPIPROXY_SERVER__LISTEN = "{value}": {said}')
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new-directory", "known-directory"])
+def test_all_ports_in_use_end_the_start_with_one_message(elsewhere: Path, new: bool) -> None:
+    data = elsewhere / "data"
+    if not new:
+        claim(data).release()
+    options = Options()
+    options.parent = usage.Options()
+    options.parent["nodaemon"] = True  # as twistd -n has it, which logs to standard output
+    with ExitStack() as taken:
+        used = [taken.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(4)]
+        first, metrics, probes, dashboard = (f"127.0.0.1:{port}" for port in used)
+        (elsewhere / "proxy.toml").write_text(
+            f'[server]\ndata_dir = "data"\nlisten = ["127.0.0.1:0"]\nmetrics_listen = ["{metrics}"]\n'
+            f'probe_listen = ["{probes}"]\ndashboard_listen = ["{dashboard}"]\n'
+        )
+        options.parseOptions(["--config", str(elsewhere / "proxy.toml"), "--listen", LOOPBACK, "--listen", first])
+        collecting = gc.isenabled()
+        try:
+            with pytest.raises(SystemExit) as caught:
+                makeService(options)
+        finally:
+            if collecting:
+                gc.enable()  # a start ends the collections of its process
+    heading, *mistakes = str(caught.value).splitlines()
+    assert heading == "pypiproxy: 4 mistakes in the configuration:"
+    places = [f'--listen = "{first}"']
+    listens = {"metrics_listen": metrics, "probe_listen": probes, "dashboard_listen": dashboard}
+    places += [f'{elsewhere}/proxy.toml: server.{key} = "{value}"' for key, value in listens.items()]
+    for mistake, place in zip(mistakes, places, strict=True):
+        assert mistake.startswith(f"  {place}: cannot listen there: Address already in use: another program has port")
+    # Only `listen` has an option for another port.
+    assert [mistake.endswith("for example --port 3144") for mistake in mistakes] == [True, False, False, False]
+    assert data.exists() is not new
+    claim(data).release()
 
 
 def test_an_unknown_log_format_is_told(elsewhere: Path) -> None:

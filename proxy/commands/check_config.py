@@ -53,8 +53,8 @@ def check_config(file: Path | None, option: Path | None, show: bool, skip_ports:
     states = _states(settings)
     # A port of the running proxy itself is in use, as it should be.
     if states is None and not skip_ports:
-        troubles = [(where, each, port_trouble(each)) for where, each in ConfigSource(file).listens(settings)]
-        if problems := [f'{where} = "{each}": {why}' for where, each, why in troubles if why]:
+        troubles = [(each, port_trouble(each.endpoint)) for each in ConfigSource(file).listens(settings)]
+        if problems := [f'{each.where} = "{each.endpoint}": {why}' for each, why in troubles if why]:
             fail("\n".join(problems))
     if show:
         click.echo(effective(settings), nl=False)

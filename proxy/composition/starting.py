@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from msgspec.structs import replace
 from proxy import config
 from proxy.access.principals import EVERYBODY, PrincipalKind, subject
 from proxy.accounts import users
+from proxy.config.mistakes import Mistakes
+from proxy.config.places import ListenEntry, listen_entries, listens_at
 from proxy.core.endpoint import endpoint_of
-from proxy.errors import ConfigError
 from proxy.host.listening import endpoint, speaks_tls
 from proxy.mechanism.twisted_internals import parsed_endpoint
 from proxy.settings import Settings
@@ -49,49 +51,29 @@ class ConfigSource(Struct, frozen=True):
         """The same with *file*, unless that is ``None``."""
         return self if file is None else replace(self, file=file)
 
-    def load(self) -> Settings:
-        """The settings, for who listens right after that.  Raises ConfigError.  Blocks."""
-        settings = config.load(self.file, self.command_line)
-        refuse_start(settings, self.file)
-        return settings
-
     def read(self, reactor: Any) -> Settings:
         """The settings.  Raises ConfigError with all that would keep a proxy from starting.  Blocks."""
-        settings = config.load(self.file, self.command_line)
-        for where, description in self.listens(settings):
-            try:
-                endpoint(description, reactor)
-            except ConfigError as error:
-                raise ConfigError(f"{where} = {error}") from error
+        settings = config.load(self.file, self.command_line, check=partial(endpoint, reactor=reactor))
         refuse_start(settings, self.file)
         return settings
 
-    def listens(self, settings: Settings) -> list[tuple[str, str]]:
-        """Each endpoint that *settings* listen at, and where it is set."""
-        given = "--listen" if self.command_line.listen else None
-        return [
-            (option or config.where(key, self.file) or f"defaults: server.{key}", each)
-            for option, key, endpoints in (
-                (given, "listen", settings.server.listen),
-                (None, "metrics_listen", settings.server.metrics_listen),
-                (None, "probe_listen", settings.server.probe_listen),
-                (None, "dashboard_listen", settings.server.dashboard_listen),
-            )
-            for each in endpoints
-        ]
+    def where(self, key: str) -> str:
+        """What sets *key* of ``[server]``, one of those that name endpoints."""
+        return listens_at(key, self.file, given=bool(self.command_line.listen))
+
+    def listens(self, settings: Settings) -> list[ListenEntry]:
+        """Each endpoint that *settings* listen at."""
+        return listen_entries(settings.server, self.file, given=bool(self.command_line.listen))
 
 
 def refuse_start(settings: Settings, file: Path | None) -> None:
     """Raise ConfigError with all that is wrong with *settings*, which were read from *file*."""
-    mistakes = [
-        *_no_users(settings, file),
-        *_unknown_users(settings, file),
-        *_exposed(settings, file),
-        *_directories_in_use(settings, file),
-    ]
-    if mistakes:
-        heading = [] if len(mistakes) == 1 else [f"{len(mistakes)} mistakes in the configuration:"]
-        raise ConfigError("\n  ".join([*heading, *mistakes]))
+    mistakes = Mistakes()
+    mistakes.add(_no_users(settings, file))
+    mistakes.add(_unknown_users(settings, file))
+    mistakes.add(_exposed(settings, file))
+    mistakes.add(_directories_in_use(settings, file))
+    mistakes.refuse()
 
 
 def _users_file(settings: Settings) -> Path:

@@ -7,7 +7,7 @@ file, key, value and what is expected.  Secrets are read from files and the envi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,8 @@ from proxy.config import environment
 from proxy.config import readers as read
 from proxy.config.access import access_settings, grant_settings, wrong_access, wrong_grants, wrong_principals
 from proxy.config.ci import ci_settings, wrong_rules
+from proxy.config.mistakes import Mistakes
+from proxy.config.places import listen_entries, where
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
 from proxy.core.endpoint import escaped
@@ -60,10 +62,16 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("pypiproxy", appauthor=False))
 
 
-def load(path: Path | None, command_line: CommandLine = _NOTHING, environ: Mapping[str, str] = os.environ) -> Settings:
+def load(
+    path: Path | None,
+    command_line: CommandLine = _NOTHING,
+    environ: Mapping[str, str] = os.environ,
+    check: Callable[[str], object] = lambda endpoint: None,
+) -> Settings:
     """The settings of the file at *path* (``None``: no file, so the public index alone), of *environ* and of *command_line*.
 
-    The command line overrides the environment (see :mod:`proxy.config.environment`), which overrides the file.
+    The command line overrides the environment (see :mod:`proxy.config.environment`), which overrides the file.  *check* raises
+    ConfigError for an endpoint at which nothing can listen.
 
     Raises ConfigError.
     """
@@ -117,8 +125,12 @@ def load(path: Path | None, command_line: CommandLine = _NOTHING, environ: Mappi
             for what in ["offline" if index.offline else f"a {index.kind} index"]
             if index.default and (index.offline or index.kind != "proxy")
         ]
-    if mistakes:
-        raise ConfigError(_message(mistakes))
+    found = Mistakes()
+    found.add(mistakes)
+    for each in listen_entries(replace(server, listen=listen), path, environ, given=bool(command_line.listen)):
+        with found.at(each.where):
+            check(each.endpoint)
+    found.refuse()
 
     indexes = [replace(index, upstreams=chosen) if chosen and index.default else index for index in indexes]
     used = {name for index in indexes if not index.offline for name in index.upstreams}
@@ -149,13 +161,6 @@ def data_directory(path: Path | None, given: Path | None, environ: Mapping[str, 
         if mistakes:
             return None
     return _absolute(given or default_data_dir())
-
-
-def where(key: str, path: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
-    """What sets *key* of ``[server]``: its variable, or the file at *path*; ``None`` if there is neither."""
-    if key in environment.values(environment.SERVER, environ):
-        return environment.variable(environment.SERVER, key)
-    return None if path is None else f"{path}: server.{key}"
 
 
 def _here(path: Path | None, environ: Mapping[str, str]) -> read.Here:
@@ -189,12 +194,6 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {syntax_mistake(text, error)}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: lists or tables are nested too deeply; expected a configuration file in TOML") from error
-
-
-def _message(mistakes: Sequence[str]) -> str:
-    if len(mistakes) == 1:
-        return mistakes[0]
-    return "\n  ".join([f"{len(mistakes)} mistakes in the configuration:", *mistakes])
 
 
 def _server(table: ConfigTable, here: read.Here, chosen: Path | None) -> ServerSettings:
