@@ -182,6 +182,14 @@ class FileExists(BadRequest):
     title = "File already exists"
 
 
+class FilesChanged(ProxyError):
+    """Other files are meant than those that were confirmed, or a file was replaced meanwhile: it was not deleted."""
+
+    status = 409
+    code = "files-changed"
+    title = "The files have changed"
+
+
 class TooMuch(ContentTooLarge):
     """An upload would make an index larger than it may be."""
 

@@ -19,6 +19,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
+from proxy.hosted.editing import Editing
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 from proxy.web.connections import BoundedSite
 from tests.hosting import hosted, upload
@@ -246,7 +247,9 @@ async def test_administrators_have_buttons_and_each_leaves_a_line_in_the_audit_l
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access: AccessSettings, tmp_path: Path) -> None:
+async def test_what_cannot_be_undone_is_asked_for_once_more(
+    serve: Start, access: AccessSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     indexes = (hosted("corp", overwrite=True), hosted("stage", default=False), hosted("vault", default=False))
     grants = (
         GrantSettings(role="admin", principals=("user:alice",), indexes=("corp", "stage")),
@@ -311,6 +314,17 @@ async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access
     assert (reply.status, list(page.faults()), page.links["Back to corp-lib"]) == (404, [], lib)
     assert "corp-lib has no file or version 1.0 on index corp; it has 3.0, 2.0" in page.text
     fields = await asked(await bob.press(lib, "delete"), newer.filename, late.filename)
+    latest, delete = wheel("corp-lib", "4.0"), Editing.delete
+
+    async def just_before(editing: Editing, *arguments: Any) -> Any:
+        monkeypatch.setattr(Editing, "delete", delete)
+        assert await upload(proxy.service.receiving["corp"], latest, by="user:bob") is Uploaded.NEW
+        return await delete(editing, *arguments)
+
+    monkeypatch.setattr(Editing, "delete", just_before)
+    reply = await bob.send("/-/act", fields)
+    assert b"Meanwhile, the files have changed." in reply.body
+    fields = await asked(reply, newer.filename, late.filename, latest.filename)
     reply = await bob.send("/-/act", fields)
     assert (reply.status, b"has no files of corp-lib any more" in reply.body) == (200, True)
     await proxy.stop()
@@ -319,6 +333,7 @@ async def test_what_cannot_be_undone_is_asked_for_once_more(serve: Start, access
     assert found == [
         ("user:alice", "promote", "version=1.0 target=stage"),
         ("user:bob", "delete", "which=1.0"),
+        ("user:bob", "delete", None),  # refused: a file had landed
         ("user:bob", "delete", None),
     ]
 

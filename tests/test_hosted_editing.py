@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from packaging.version import Version
 from twisted.internet.defer import Deferred, DeferredList
 
+from proxy.administration import hosting
+from proxy.cache.ledger import means
 from proxy.core.uploads import Uploaded
-from proxy.errors import BadRequest, BadUpload, FileExists, NotFound, TooMuch
+from proxy.errors import BadRequest, BadUpload, FileExists, FilesChanged, NotFound, TooMuch
+from proxy.hosted.folder import StandingFile
+from proxy.names import version_of
 from tests.hosting import drop, hosted, listed, standing, upload
 from tests.inprocess import JSON, Running, Start
 from tests.support.operator import Operator
@@ -115,6 +122,73 @@ async def test_a_deleted_file_is_nowhere_in_the_next_request_and_its_name_keeps_
     await proxy.stop()
     proxy = await serve(indexes=(hosted("dev"),))
     assert await listed(proxy, "app") == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_confirmed_is_deleted_and_nothing_else(serve: Start, tmp_path: Path) -> None:
+    proxy = await stocked(serve, "dev")
+    directory = tmp_path / "data/hosted/dev"
+    shown = await perform(proxy, "delete", index="dev", project="app", dry=True)
+    late = wheel("app", "3.0")
+    drop(directory, late)
+    with pytest.raises(FilesChanged, match="the files of app have changed meanwhile: nothing was deleted"):
+        await perform(proxy, "delete", index="dev", project="app", confirmed=shown)
+    (directory / "app" / late.filename).unlink()
+    os.utime(directory / "app" / NEXT.filename, (1, 1))
+    with pytest.raises(FilesChanged):
+        await perform(proxy, "delete", index="dev", project="app", confirmed=shown)
+    assert len(standing(directory)) == 3
+    shown = await perform(proxy, "delete", index="dev", project="app", which="1.0", dry=True)
+    drop(directory, late)
+    # What was confirmed is the same, and what is beside it remains.
+    assert await perform(proxy, "delete", index="dev", project="app", which="1.0", confirmed=shown) == shown
+    assert sorted(standing(directory)) == [f"app/{each.filename}" for each in (NEXT, late)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_replaced_while_others_are_deleted_remains(serve: Start, tmp_path: Path) -> None:
+    proxy = await stocked(serve, "dev")
+    parts = proxy.service.indexes["dev"].hosted
+    assert parts is not None
+    other = wheel("app", "2.0", seed=7)
+
+    def replaced(files: Mapping[str, StandingFile]) -> bool:
+        drop(tmp_path / "data/hosted/dev", NEXT, other.data)
+        return True
+
+    message = f"{NEXT.filename} of app was replaced meanwhile, and was not deleted; 2 others were"
+    with pytest.raises(FilesChanged, match=message):
+        await parts.editing.delete("app", lambda name: True, replaced)
+    assert standing(tmp_path / "data/hosted/dev") == {f"app/{NEXT.filename}": other.sha256}
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_of_files_are_read_in_worker_threads(serve: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[int] = set()
+
+    def observed(which: str | None, filename: str) -> bool:
+        threads.add(threading.get_ident())
+        return means(which, filename)
+
+    def observed_version(filename: str) -> Version | None:
+        threads.add(threading.get_ident())
+        return version_of(filename)
+
+    proxy = await stocked(serve, "dev", "stable")
+    monkeypatch.setattr(hosting, "means", observed)
+    monkeypatch.setattr(hosting, "version_of", observed_version)
+    for operation, arguments in (
+        ("yank", {"index": "dev", "project": "app", "which": "1.0"}),
+        ("promote", {"source": "dev", "target": "stable", "project": "app", "version": "1.0"}),
+        ("delete", {"index": "dev", "project": "app", "which": "1.0", "dry": True}),
+        ("delete", {"index": "dev", "project": "app", "which": "1.0"}),
+    ):
+        assert await perform(proxy, operation, **arguments)
+        with pytest.raises(NotFound, match="has no file or version 9 on index dev"):
+            await perform(proxy, operation, **{key: value if value != "1.0" else "9" for key, value in arguments.items()})
+        assert threads
+        assert threading.get_ident() not in threads
+        threads.clear()
 
 
 @pytest_twisted.ensureDeferred

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -13,8 +13,12 @@ from proxy.cache.ledger import means
 from proxy.core.near import suggested
 from proxy.errors import BadRequest, NotFound
 from proxy.hosted.notes import STATUSES, ProjectStatus
-from proxy.interfaces import Operation, Report
+from proxy.interfaces import IOffload, Operation, Report
 from proxy.names import version_of
+
+if TYPE_CHECKING:
+    # Few services have hosted indexes, and what these need takes a while to load.
+    from proxy.hosted.folder import StandingFile
 
 #: Characters that a reason may have.
 _LONGEST_REASON = 1000
@@ -23,10 +27,11 @@ _LISTED = 10
 
 
 class Hosting:
-    """Operations on the hosted ones of *indexes*."""
+    """Operations on the hosted ones of *indexes*.  The names of many files are read in the threads *work*."""
 
-    def __init__(self, indexes: Mapping[str, IndexParts]) -> None:
+    def __init__(self, indexes: Mapping[str, IndexParts], work: IOffload) -> None:
         self._indexes = indexes
+        self._work = work
 
     @property
     def operations(self) -> Mapping[str, Operation]:
@@ -57,31 +62,42 @@ class Hosting:
         notes = await hosted.editing.yank(wanted, partial(means, which), yanked)
         if not notes:
             served = (await hosted.editing.project(wanted)).notes
-            raise _no_such(index, wanted, which, served)
+            raise await self._no_such(index, wanted, which, served)
         return [
             {"index": index, "project": wanted, "filename": name, "yanked": note.yanked} for name, note in sorted(notes.items())
         ]
 
     async def delete(
-        self, report: Report, index: str, project: str, which: str | None = None, dry: bool = False
+        self,
+        report: Report,
+        index: str,
+        project: str,
+        which: str | None = None,
+        dry: bool = False,
+        confirmed: object = None,
     ) -> list[dict[str, Any]]:
         """Delete the files of *project* that *which* means, or all; with *dry* only tell which.  Raises NotFound.
 
-        ``modified`` is when the bytes of a file changed last (seconds since 1970).
+        ``modified`` is when the bytes of a file changed last (seconds since 1970).  *confirmed* is what was told: raises
+        FilesChanged, and deletes nothing, if that is not what would be deleted now.
         """
         hosted, wanted = chosen_hosted(self._indexes, index), project_name(project)
+        meant = partial(means, which)
+        if not dry:
+
+            def agreed(files: Mapping[str, StandingFile]) -> bool:
+                return confirmed is None or _told(index, wanted, files) == confirmed
+
+            gone = await hosted.editing.delete(wanted, meant, agreed)
+            if gone:
+                return _told(index, wanted, gone)
         there = await hosted.editing.files(wanted)
         if not there:
             raise NotFound(f"there is no file of {wanted} in the directory of index {index}")
-        going = {name: file for name, file in there.items() if means(which, name)}
-        if not going:
-            raise _no_such(index, wanted, which, there)
-        if not dry:
-            going = await hosted.editing.delete(wanted, partial(means, which))
-        return [
-            {"index": index, "project": wanted, "filename": name, "size": file.size, "modified": file.mtime_ns / 1e9}
-            for name, file in sorted(going.items())
-        ]
+        found = await self._work.run(lambda: _told(index, wanted, {name: there[name] for name in there if meant(name)}))
+        if not dry or not found:
+            raise await self._no_such(index, wanted, which, there)
+        return found
 
     async def status(
         self, report: Report, index: str, project: str, status: str | None = None, reason: str | None = None
@@ -120,9 +136,9 @@ class Hosting:
                 f"pypiproxy status {source} {wanted} active ends that"
             )
         served = found.notes
-        notes = {name: note for name, note in served.items() if means(version, name)}
+        notes = await self._work.run(lambda: {name: note for name, note in served.items() if means(version, name)})
         if not notes:
-            raise _no_such(source, wanted, version, served)
+            raise await self._no_such(source, wanted, version, served)
         outcome = await taking.promoting.take(wanted, notes, giving.promoting, dry=dry)
         return {
             "index": target,
@@ -151,6 +167,17 @@ class Hosting:
             "found": [{"kind": each.kind, "place": each.place, "why": each.why} for each in found],
         }
 
+    async def _no_such(self, index: str, project: str, which: str | None, there: Iterable[str]) -> NotFound:
+        return await self._work.run(_no_such, index, project, which, list(there))
+
+
+def _told(index: str, project: str, files: Mapping[str, StandingFile]) -> list[dict[str, Any]]:
+    """What is told of *files* that are, or would be, deleted."""
+    return [
+        {"index": index, "project": project, "filename": name, "size": file.size, "modified": file.mtime_ns / 1e9}
+        for name, file in sorted(files.items())
+    ]
+
 
 def _reason(given: str | None) -> str | None:
     """The reason of an operator.  Raises BadRequest for what a page cannot show in a line."""
@@ -162,8 +189,7 @@ def _reason(given: str | None) -> str | None:
     return reason or None
 
 
-def _no_such(index: str, project: str, which: str | None, there: Iterable[str]) -> NotFound:
-    names = list(there)
+def _no_such(index: str, project: str, which: str | None, names: list[str]) -> NotFound:
     versions = sorted({version for each in names if (version := version_of(each)) is not None}, reverse=True)
     listed = ", ".join(map(str, versions[:_LISTED])) + (", …" if len(versions) > _LISTED else "")
     hint = suggested(which or "", [*names, *map(str, versions)])

@@ -78,7 +78,7 @@ def build_dashboard(
         "refresh": purging.refresh,
         "purge": purging.purge,
         **Pinning(parts, stores).operations,
-        **Hosting(parts).operations,
+        **Hosting(parts, means.work).operations,
     }
     hosted = frozenset(name for name, each in parts.items() if each.hosted is not None)
     logins = BrowserLogins(door, sessions, shell)

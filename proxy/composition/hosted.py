@@ -91,7 +91,7 @@ class HostedKind:
             clock=means.clock,
         )
 
-        editing = Editing(catalogue, caches.ledger, means.disk, means.clock)
+        editing = Editing(catalogue, caches.ledger, means.disk, means.work, means.clock)
         promoting = Promoting(receiving, restoring, caches.ledger, self._claims)
         checking = Checking(catalogue, means.disk, self._claims)
         lists = storage.lists(index.name, means.work)

@@ -60,7 +60,7 @@ def build_administration(
             "import": _taking(indexes, storage, caches, carried, carrying, means).take,
             "backup": _saving(storage, caches, carrying, means).backup,
             "hosted_import": Importer(partial(chosen_hosted, indexes.parts), opening(clients, means), claims).run,
-            **Hosting(indexes.parts).operations,
+            **Hosting(indexes.parts, means.work).operations,
             **Claiming(indexes.parts, caches.claims, means.clock).operations,
             **Accounting(indexes.parts, access.logins.users, access.stores.tokens, access.accounts, means.clock).operations,
             **others,

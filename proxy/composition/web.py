@@ -319,7 +319,7 @@ def build_serving(
     def operations() -> Mapping[str, Operation]:
         from proxy.administration.hosting import Hosting
 
-        return Hosting(indexes.parts).operations
+        return Hosting(indexes.parts, means.work).operations
 
     changes = Changes(door, indexes.repositories, _hosted(indexes), Late(operations))
     pages = Late(overview)

@@ -6,12 +6,12 @@ keeps its bytes in the ledger, so that other bytes cannot take its place, and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 from twisted.logger import Logger
 
-from proxy.errors import NotFound
+from proxy.errors import FilesChanged, NotFound
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.folder import StandingFile
 from proxy.hosted.intake import storage_failed
@@ -23,17 +23,26 @@ from proxy.mechanism.flight import uninterrupted
 
 #: Whether a file is meant, by its name.
 WantedFile = Callable[[str], bool]
+#: Whether files, by their names, are those that somebody has agreed to.
+AgreedFiles = Callable[[Mapping[str, StandingFile]], bool]
+
+#: Names that are listed in a message.
+_LISTED = 5
 
 
 class Editing:
-    """Changes what *catalogue* has.  *clock* tells the wall time."""
+    """Changes what *catalogue* has.  *clock* tells the wall time.
+
+    Which files are wanted is found out in the threads *work*: a project may have ten thousands, and a version takes 30 µs.
+    """
 
     log = Logger()
 
-    def __init__(self, catalogue: Catalogue, ledger: FirstDigests, disk: IOffload, clock: Clock) -> None:
+    def __init__(self, catalogue: Catalogue, ledger: FirstDigests, disk: IOffload, work: IOffload, clock: Clock) -> None:
         self.catalogue = catalogue
         self._ledger = ledger
         self._disk = disk
+        self._work = work
         self._clock = clock
 
     async def project(self, project: str) -> HostedProject:
@@ -52,10 +61,10 @@ class Editing:
 
         async def changed() -> dict[str, Note]:
             contents = await self.catalogue.contents(project)
+            there = [each.filename for each in contents.files if each.filename in served]
             notes = {
-                each.filename: replace(contents.notes.get(each.filename, served[each.filename]), yanked=yanked)
-                for each in contents.files
-                if each.filename in served and wanted(each.filename)
+                name: replace(contents.notes.get(name, served[name]), yanked=yanked)
+                for name in await self._work.run(_meant, there, wanted)
             }
             entries = await self._ledger.peek(self.catalogue.name, project)
             try:
@@ -87,22 +96,38 @@ class Editing:
         await self.catalogue.names()
         return {each.filename: each for each in (await self.catalogue.contents(project)).files}
 
-    async def delete(self, project: str, wanted: WantedFile) -> dict[str, StandingFile]:
-        """Delete the files of *project* that are *wanted*; each by its name.  Raises StorageFailed."""
+    async def delete(
+        self, project: str, wanted: WantedFile, agreed: AgreedFiles = lambda files: True
+    ) -> dict[str, StandingFile]:
+        """Delete the files of *project* that are *wanted*; each by its name.  They are looked at once, before the first goes.
+
+        Raises FilesChanged, and deletes nothing, if these files are not *agreed*; the same if one is replaced while others are
+        deleted, and that one is left.  Raises StorageFailed.
+        """
         await self.catalogue.names()
 
         async def changed() -> dict[str, StandingFile]:
             gone: dict[str, StandingFile] = {}
+            left: list[str] = []
+            files = (await self.catalogue.contents(project)).files
+            going = await self._work.run(_agreed, project, files, wanted, agreed)
             try:
-                for file in (await self.catalogue.contents(project)).files:
-                    if wanted(file.filename):
-                        await self._disk.run(self.catalogue.folder.remove, project, file.path)
+                for file in going:
+                    if await self._disk.run(self.catalogue.folder.remove_same, project, file):
                         gone[file.filename] = file
+                    else:
+                        left.append(file.filename)
             except OSError as error:
                 raise storage_failed(f"a file of {project} cannot be deleted", error) from error
             finally:
                 self.catalogue.removed(project, {name: file.size for name, file in gone.items()})
                 await self._note_gone(project, gone)
+            if left:
+                self.catalogue.changed(project)
+                names = ", ".join(left[:_LISTED]) + (", …" if len(left) > _LISTED else "")
+                raise FilesChanged(
+                    f"{names} of {project} was replaced meanwhile, and was not deleted; {len(gone):,} others were"
+                )
             return gone
 
         return await uninterrupted(self.catalogue.alone(project, changed))
@@ -129,3 +154,16 @@ class Editing:
 
         await uninterrupted(self.catalogue.alone(project, changed))
         self.log.info("{project} is {status} on {index}", project=project, status=status.status, index=self.catalogue.name)
+
+
+def _meant(names: Iterable[str], wanted: WantedFile) -> list[str]:
+    """Those of *names* that are *wanted*."""
+    return [name for name in names if wanted(name)]
+
+
+def _agreed(project: str, files: Sequence[StandingFile], wanted: WantedFile, agreed: AgreedFiles) -> list[StandingFile]:
+    """Those of *files* that are *wanted*.  Raises FilesChanged unless they are *agreed*."""
+    going = {each.filename: each for each in files if wanted(each.filename)}
+    if not agreed(going):
+        raise FilesChanged(f"the files of {project} have changed meanwhile: nothing was deleted; look at them again")
+    return list(going.values())

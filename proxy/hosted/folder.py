@@ -267,6 +267,14 @@ class Folder:
         sync_folder(path.parent)
         return note
 
+    def remove_same(self, project: str, file: StandingFile) -> bool:
+        """As `remove`, of *file* as it was found; nothing is removed if another one is in its place now, which is returned."""
+        facts = _facts(file.path)
+        if facts is not None and _standing(file.path, facts).mark != file.mark:
+            return False
+        self.remove(project, file.path)
+        return True
+
     def remove(self, project: str, path: Path) -> None:
         """Remove a file and what is noted of it.  Raises OSError."""
         path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from twisted.web.template import Tag, tags
 
 from proxy.access.roles import Permission
 from proxy.core.audited import AuditOutcome
-from proxy.errors import BadRequest, LoginRequired, NotFound, ProxyError
+from proxy.errors import BadRequest, FilesChanged, LoginRequired, NotFound, ProxyError
 from proxy.interfaces import IRepository, Operation
 from proxy.mechanism.flight import uninterrupted
 from proxy.names import is_project_name, normalize
@@ -114,17 +114,37 @@ class ProjectActions:
         action, arguments = chosen.action, chosen.arguments(fields)
         if "target" in arguments:
             await self._changes.permit_target(ask, chosen.project, arguments["target"])
+        performed: dict[str, object] = {**arguments}
         if action.asked is not None:
             found = await self._operations[chosen.name](lambda said: None, **arguments, dry=True)
             confirmed = fields.get("confirmed", "")
             if not outcome_of(found).new:
                 raise BadRequest(f"all files of {arguments['version']} are in the index {arguments['target']} already")
             if confirmed != confirmed_by(found):
-                # The token in the form that was sent is right for the next one too.
-                content = chosen.confirmation(found, arguments, fields["token"], changed=bool(confirmed))
-                return await self._shell.page(f"{action.label} {chosen.project}?", frame, *content)
-        result = await self._performed(ask, chosen, arguments)
+                return await self._asked(chosen, arguments, found, fields, frame, changed=bool(confirmed))
+            if chosen.name == "delete":
+                performed["confirmed"] = found
+        try:
+            result = await self._performed(ask, chosen, performed)
+        except FilesChanged:
+            found = await self._operations[chosen.name](lambda said: None, **arguments, dry=True)
+            return await self._asked(chosen, arguments, found, fields, frame, changed=True)
         return await self._told(chosen, arguments, result, frame)
+
+    async def _asked(
+        self,
+        chosen: Chosen,
+        arguments: Mapping[str, str],
+        found: object,
+        fields: Mapping[str, str],
+        frame: Frame,
+        *,
+        changed: bool,
+    ) -> Answer:
+        """The page that asks whether it shall be done to what was *found*; *changed*: something else was confirmed."""
+        # The token in the form that was sent is right for the next one too.
+        content = chosen.confirmation(found, arguments, fields["token"], changed=changed)
+        return await self._shell.page(f"{chosen.action.label} {chosen.project}?", frame, *content)
 
     def _is_for(self, action: ButtonAction, index: str) -> bool:
         return action.hosted is (index in self._hosted)
@@ -146,7 +166,7 @@ class ProjectActions:
                 return await self._shell.page(f"{chosen.project} was deleted", frame, content)
         return see_other(f"{chosen.page}?done={chosen.name}")
 
-    async def _performed(self, ask: Ask, chosen: Chosen, arguments: Mapping[str, str]) -> object:
+    async def _performed(self, ask: Ask, chosen: Chosen, arguments: Mapping[str, object]) -> object:
         outcome = AuditOutcome.FAILED
         what = " ".join(f"{key}={value}" for key, value in arguments.items() if key in _NOTED) or None
         try:
@@ -157,5 +177,5 @@ class ProjectActions:
         finally:
             self._door.note(ask, chosen.name, outcome, index=chosen.index, project=chosen.project, what=what)
 
-    async def _perform(self, name: str, arguments: Mapping[str, str]) -> object:
+    async def _perform(self, name: str, arguments: Mapping[str, object]) -> object:
         return await self._operations[name](lambda said: None, **arguments)
