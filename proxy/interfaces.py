@@ -18,7 +18,7 @@ from proxy.access.principals import DirectoryUser, Principal
 from proxy.core.agents import Agent
 from proxy.core.audited import Audited
 from proxy.core.cache_status import CacheStatus
-from proxy.core.claims import Reservation
+from proxy.core.claims import NameClaim, Reservation
 from proxy.core.events import Answered, Event
 from proxy.core.uploads import Uploaded, UploadForm
 from proxy.core.views import DocumentName, DocumentView, Moment, PageView
@@ -638,6 +638,12 @@ class IOwnership(IClaims):
         """All names that are reserved for the hosted *indexes*.  Takes milliseconds; may be called in any thread.
 
         Raises StorageFailed while claims cannot be read.
+        """
+
+    async def enter(claims: Sequence[NameClaim]) -> Sequence[NameClaim]:
+        """Enter *claims* of indexes that have none to their names yet, held as :meth:`IClaims.claim` does; which these are.
+
+        Raises StorageFailed.
         """
 
     async def colliding(index: str, projects: Collection[str]) -> Mapping[str, str]:

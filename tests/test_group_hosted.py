@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent
 
@@ -203,6 +204,30 @@ async def test_no_member_takes_a_project_over_that_another_hosted_member_has_cla
     assert ("late", "acme-app", "claimed") in await claims(proxy)
     assert list(await listed(proxy, "acme-app")) == [OURS.filename]
     assert told(public) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_two_members_that_a_new_name_is_uploaded_to_at_once_one_claims_it(serve: Start) -> None:
+    members = ("team", "corp")
+    made = (
+        *(IndexSettings(name=name, kind="hosted", hosted=HostedSettings()) for name in members),
+        IndexSettings(name="gap", offline=True),  # what it has cached is looked up before a name is claimed
+        IndexSettings(name="all", kind="group", default=True, group=GroupSettings(members=(*members, "gap"))),
+    )
+    proxy = await serve(indexes=made)
+    receiving = proxy.service.receiving
+    names = [f"acme-{number}" for number in range(8)]
+    uploads = [(index, wheel(name, "1.0", seed=seed)) for name in names for seed, index in enumerate(members)]
+    ended = await gatherResults([Deferred.fromCoroutine(upload(receiving[index], each)) for index, each in uploads])
+    assert set(ended) == {Uploaded.NEW}
+    found = await claims(proxy)
+    for name in names:
+        states = {index: state for index, project, state in found if project == name}
+        assert sorted(states.values()) == ["claimed", "held"]
+        (owner,) = (index for index in members if states[index] == "claimed")
+        assert [index for index in members if receiving[index].remark(name) is None] == [owner]
+        served, owned = [await listed(proxy, name, where) for where in ("", f"/index/{owner}")]
+        assert [each["hashes"] for each in served.values()] == [each["hashes"] for each in owned.values()]
 
 
 @pytest_twisted.ensureDeferred

@@ -19,7 +19,6 @@ from proxy.bundle.hosted_taking import HostedTaking
 from proxy.bundle.reading import BundleReader
 from proxy.bundle.targets import Targets, matched
 from proxy.core.amounts import counted
-from proxy.core.claims import ClaimState, NameClaim
 from proxy.core.succession import goes_back
 from proxy.errors import FULL, BadBundle, StorageFailed, to_make_room
 from proxy.interfaces import IPartialFile
@@ -153,8 +152,7 @@ class Import:
         await carried.book.read()
         for index in sorted({each.index for each in claims}):
             of_index = [each for each in claims if each.index == index]
-            held = await carried.claims.colliding(index, [each.project for each in of_index])
-            new = await carried.book.enter(_held(each, held.get(each.project)) for each in of_index)
+            new = await carried.claims.enter(of_index)
             self.imported.claims += len(new)
             if index in carried.book.hosted:
                 said = (carried.claims.held(index, each.project) for each in new)
@@ -284,11 +282,6 @@ async def open_bundle(
     targets = Targets(cache.name, {cache.name: cache}, {}, cache.offload, cache.claims)
     reader = await cache.offload.run(BundleReader, source)
     return Import(reader, targets, lambda index, project: replaced(project), on_the_way=on_the_way)
-
-
-def _held(claim: NameClaim, why: str | None) -> NameClaim:
-    """*claim* as it is entered here: held, if there is a reason *why*."""
-    return claim if why is None else replace(claim, state=ClaimState.HELD, why=why)
 
 
 def _newer(head: Head, known: Head) -> bool:

@@ -7,7 +7,7 @@ makes no sense counts as a claim: its key has the names.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -157,11 +157,17 @@ class ClaimBook:
 
     # -- changes -----------------------------------------------------------------------------------------------------------
 
-    async def enter(self, claims: Iterable[NameClaim]) -> list[NameClaim]:
-        """Enter *claims* for names that their indexes have not claimed yet; which these are.  Raises StorageFailed."""
+    async def enter(
+        self, claims: Iterable[NameClaim], why: Callable[[NameClaim], str | None] = lambda claim: None
+    ) -> list[NameClaim]:
+        """Enter *claims* for names that their indexes have not claimed yet; which these are.  Raises StorageFailed.
+
+        One is held if *why* says so, which is asked when no other claim can be entered any more before this one: of two indexes
+        that claim a name at the same moment, the second one finds the claim of the first.
+        """
         await self.read()
         async with self._changing:
-            new = [each for each in claims if each.index not in self.of(each.project)]
+            new = [_held(each, why(each)) for each in claims if each.index not in self.of(each.project)]
             await self._change({_place(each): each for each in new})
         return new
 
@@ -288,6 +294,11 @@ class ClaimBook:
 def _named(names: Iterable[str]) -> str:
     found = list(names)
     return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+
+
+def _held(claim: NameClaim, why: str | None) -> NameClaim:
+    """*claim*, held if there is a reason *why*."""
+    return claim if why is None else replace(claim, state=ClaimState.HELD, why=why)
 
 
 def _place(claim: NameClaim) -> tuple[str, str]:

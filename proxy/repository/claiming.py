@@ -134,12 +134,25 @@ class Claims:
         await self._book.read()
         if index in self._book.of(project):
             return
-        why = (await self._colliding(index, (project,), given_by)).get(project)
-        state = ClaimState.CLAIMED if why is None else ClaimState.HELD
-        new = await self._book.enter([NameClaim(index, project, state, self._clock(), by, why or "")])
-        for each in new:
+        for each in await self._enter([NameClaim(index, project, ClaimState.CLAIMED, self._clock(), by)], given_by):
             if each.state is ClaimState.HELD:
                 self.log.warn("{words}", words=self.held(index, project))
+
+    async def enter(self, claims: Sequence[NameClaim]) -> Sequence[NameClaim]:
+        return await self._enter(claims, None)
+
+    async def _enter(self, claims: Sequence[NameClaim], given_by: str | None) -> list[NameClaim]:
+        indexes = sorted({each.index for each in claims})
+        found = {
+            index: await self._colliding(index, [each.project for each in claims if each.index == index], given_by)
+            for index in indexes
+        }
+
+        def why(claim: NameClaim) -> str | None:
+            # Another index may have claimed the name while proxy indexes were asked about it.
+            return found[claim.index].get(claim.project) or self._by_claims(claim.index, claim.project, given_by)
+
+        return await self._book.enter(claims, why)
 
     def held(self, index: str, project: str) -> str | None:
         claim = self._book.undecided(index, project)
@@ -156,12 +169,21 @@ class Claims:
     async def _colliding(self, index: str, projects: Collection[str], given_by: str | None) -> Mapping[str, str]:
         await self._book.read()
         new = [each for each in projects if index not in self._book.of(each)]
-        found = {each: _of_abandoned(by) for each in new if (by := self._book.abandoned(each))}
+        found = {each: why for each in new if (why := self._by_claims(index, each, given_by)) not in (None, OF_ANOTHER)}
         asked = [each for each in new if each not in found and not self._book.owns(index, each)]
         # What a proxy index serves it goes on serving, also where the hosted index that has the name is no member.
         served = await self._neighbours.serving(index, asked)
         found |= {each: _of_served(name) for each, name in served.items()}
-        return found | {each: OF_ANOTHER for each in asked if each not in found and self._is_of_another(index, each, given_by)}
+        return found | {
+            each: why for each in asked if each not in found and (why := self._by_claims(index, each, given_by)) is not None
+        }
+
+    def _by_claims(self, index: str, project: str, given_by: str | None) -> str | None:
+        """Why *project* cannot belong to *index* by the claims that there are now; ``None`` if it can, as far as these go."""
+        if by := self._book.abandoned(project):
+            return _of_abandoned(by)
+        of_another = not self._book.owns(index, project) and self._is_of_another(index, project, given_by)
+        return OF_ANOTHER if of_another else None
 
     def _is_of_another(self, index: str, project: str, given_by: str | None) -> bool:
         """Whether *project* belongs to a hosted index beside *index*, other than the one that it is *given_by*."""
