@@ -19,7 +19,7 @@ from proxy.accounts.tokens import Tokens
 from proxy.accounts.users import UsersFile
 from proxy.administration.accounts import Accounting
 from proxy.core.audited import Audited
-from proxy.errors import RightsUnknown
+from proxy.errors import Overloaded, RightsUnknown
 from proxy.interfaces import IAuditLog, IDirectory
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
@@ -37,10 +37,14 @@ class Known(Struct):
 
     users: dict[str, tuple[bytes, frozenset[str]]] = field(default_factory=dict)
     is_down: bool = False
+    #: As many questions wait for it as may.
+    is_full: bool = False
     #: The names that it was asked about.
     asked: list[str] = field(default_factory=list)
 
     async def find(self, user: str) -> DirectoryUser | None:
+        if self.is_full:
+            raise Overloaded("too many logins wait for the directory: ask again")
         self.asked.append(user)
         if self.is_down:
             raise RightsUnknown("the directory does not answer")
@@ -195,6 +199,28 @@ async def test_a_directory_that_does_not_answer_revokes_no_token_and_is_left_alo
     place.directory.is_down = False
     place.ahead.by += 60
     assert await place.login("any", token) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_that_nobody_else_may_wait_for_the_directory_does_not_mean_that_it_is_down(place: Place) -> None:
+    token, of_carol = await place.token("alice", "reader"), await place.token("carol", "reader")
+    place.directory.users["dan"] = (b"dan's", frozenset())
+    of_dan = await place.token("dan", "reader")
+    began = Accounts(place.users, place.tokens, place.ahead, place.ahead.wall, Known(), directory=place.directory)  # type: ignore[arg-type]
+    place.directory.is_full = True
+    place.ahead.by += 60
+    assert await place.login("any", token) is not None  # what it said last holds
+    assert await place.login("any", of_carol) is not None  # a token of nobody
+    with pytest.raises(Overloaded, match="too many logins wait for the directory: ask again"):
+        await began.authenticate(basic("any", of_dan).encode(), HERE)
+    # It is asked again as soon as there is room.
+    place.directory.is_full = False
+    before = len(place.directory.asked)
+    assert await began.authenticate(basic("any", of_dan).encode(), HERE) is not None
+    del place.directory.users["alice"]
+    assert await place.login("other", token) is None
+    assert place.directory.asked[before:] == ["dan", "alice"]
+    began.close()
 
 
 @pytest_twisted.ensureDeferred

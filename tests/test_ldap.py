@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import LogEvent, formatEvent
 
 from proxy.access.principals import DirectoryUser
-from proxy.errors import RightsUnknown
+from proxy.errors import Overloaded, RightsUnknown
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
 from proxy.settings import LdapSettings
@@ -193,6 +193,23 @@ async def test_a_directory_that_says_nothing_is_given_up(slapd: Slapd, make: Mak
     slapd.hold()
     with pytest.raises(RightsUnknown, match="the directory does not answer"):
         await directory.login("alice", PASSWORD)
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_than_may_wait_are_refused_and_the_directory_is_not_blamed(
+    prepared: Slapd, make: Make, logged: list[LogEvent]
+) -> None:
+    directory = make(prepared)
+    assert directory.overload is None
+    logins = [Deferred.fromCoroutine(directory.find("alice")) for _ in range(200)]
+    for _ in range(3):
+        with pytest.raises(Overloaded, match="too many logins wait for the directory: ask again"):
+            await directory.login("alice", PASSWORD)
+    assert [found for _, found in await DeferredList(logins, fireOnOneErrback=True)] == [ALICE] * 200
+    assert directory.trouble is None
+    assert (directory.overload or "").startswith("more than 200 logins waited for the directory of access.ldap")
+    lines = [formatEvent(each) for each in logged if each.get("log_namespace", "").startswith("proxy.identity.ldap")]
+    assert lines == [f"200 logins wait for the directory {prepared.url}: others are answered 503"]
 
 
 @pytest_twisted.ensureDeferred

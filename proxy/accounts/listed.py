@@ -2,6 +2,9 @@
 
 What the directory says holds for a minute.  While it does not answer, what it said last holds: an outage revokes no token, and
 lets nobody in whom it did not know.  It is left alone for half a minute then, so that only some requests wait for it.
+
+That this proxy has no room for another question says nothing about the directory: what it said last holds too, and the next
+request may ask.
 """
 
 from __future__ import annotations
@@ -39,11 +42,19 @@ class ListedUsers:
         self._pause_until = 0.0
 
     async def find(self, name: str) -> DirectoryUser | None:
-        """The user *name*, ``None`` if there is nobody of that name.  Raises RightsUnknown if that was never found out."""
+        """The user *name*, ``None`` if there is nobody of that name.
+
+        If that was never found out, raises RightsUnknown while the directory does not answer, and Overloaded if there was no
+        room to ask it.
+        """
         said = self._said.get(name)
         now = self._reactor.seconds()
         if (said is None or now - said.at >= _HOLDS) and now >= self._pause_until:
-            said = await self._asking.join(name, lambda: self._ask(name)) or said
+            try:
+                said = await self._asking.join(name, lambda: self._ask(name)) or said
+            except Overloaded:
+                if said is None:
+                    raise
         if said is None:
             raise RightsUnknown("the directory does not answer, and did not say yet whether it knows this user")
         return said.user
@@ -51,7 +62,7 @@ class ListedUsers:
     async def _ask(self, name: str) -> _Said | None:
         try:
             said = _Said(await self._directory.find(name), self._reactor.seconds())
-        except (RightsUnknown, Overloaded):
+        except RightsUnknown:
             self._pause_until = self._reactor.seconds() + _PAUSE
             return None
         self._said.put(name, said)

@@ -11,7 +11,7 @@ from proxy.accounts.accounts import Accounts
 from proxy.accounts.tokens import IssuedScope, IssuedToken, Tokens
 from proxy.accounts.users import UsersFile, without_use
 from proxy.administration.parts import IndexParts, chosen
-from proxy.errors import BadRequest, RightsUnknown
+from proxy.errors import BadRequest, Overloaded, RightsUnknown
 from proxy.interfaces import Clock, Operation, Report
 from proxy.names import normalize
 
@@ -131,7 +131,7 @@ class Accounting:
     async def _known(self, user: str) -> bool | None:
         try:
             return await self._users.has(user) or await self._accounts.listed(user) is not None
-        except RightsUnknown:
+        except (RightsUnknown, Overloaded):
             return None
 
     async def revoke(self, report: Report, tokens: Sequence[str]) -> list[dict[str, Any]]:

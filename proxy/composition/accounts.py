@@ -108,7 +108,10 @@ class AccessRoom(Struct, frozen=True, kw_only=True):
             await self.stores.tokens.look()
         except RightsUnknown as error:
             found.append(f"{error}: who sends one is refused with 503; check the disk")
-        return [Trouble(Reason.RIGHTS, each) for each in found if each is not None]
+        troubles = [Trouble(Reason.RIGHTS, each) for each in found if each is not None]
+        if directory is not None and (overload := directory.overload) is not None:
+            troubles.append(Trouble(Reason.OVERLOADED, overload))
+        return troubles
 
     @property
     def jobs(self) -> JobTokens:

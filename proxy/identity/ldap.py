@@ -8,6 +8,7 @@ each step for a few seconds at most.  A failure is no wrong password: nobody is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -30,6 +31,8 @@ from proxy.settings import LdapSettings
 _THREADS, _MOST_WAITING = 4, 200
 #: How long a login that failed counts as a trouble, if nobody logs in after that (seconds).
 _LATELY = 300.0
+#: For how long it counts as one that a login was refused because too many waited, and how often that is logged (seconds).
+_SHED_LATELY = 60.0
 #: Groups of one user that count.
 _MOST_GROUPS = 1000
 #: What a directory answers to a password that is wrong, or whose account is locked.
@@ -56,6 +59,8 @@ class LdapDirectory:
         #: Why it did not answer the last time, and when that was.
         self._failing: str | None = None
         self._failed_at = 0.0
+        #: When the last login was refused because too many waited, and when that was logged.
+        self._shed_at = self._shed_told = -math.inf
         self._clock = observing.clock
         file = settings.bind_password_file
         files = {} if file is None else {"access.ldap.bind_password_file": file}
@@ -73,6 +78,16 @@ class LdapDirectory:
             return None
         return f"the directory of access.ldap does not answer ({self._failing}): its users cannot log in; check its server"
 
+    @property
+    def overload(self) -> str | None:
+        """What is wrong if it answers, and a login was lately refused because too many waited.  Any client may read it."""
+        if self.trouble is not None or not 0 <= self._clock() - self._shed_at < _SHED_LATELY:
+            return None
+        return (
+            f"more than {_MOST_WAITING} logins waited for the directory of access.ldap: others were answered 503; "
+            "check how fast its server answers"
+        )
+
     def stop(self) -> None:
         """End the threads.  Blocks until what was begun has ended."""
         self._threads.stop()
@@ -87,6 +102,7 @@ class LdapDirectory:
 
     async def _asked(self, user: str, password: bytes | None) -> DirectoryUser | None:
         if self._waiting >= _MOST_WAITING:
+            self._shed()
             raise Overloaded("too many logins wait for the directory: ask again")
         self._waiting += 1
         try:
@@ -103,6 +119,16 @@ class LdapDirectory:
             self.log.info("the directory {url} answers again", url=self._settings.url)
         self._failing = None
         return found
+
+    def _shed(self) -> None:
+        now = self._shed_at = self._clock()
+        if not 0 <= now - self._shed_told < _SHED_LATELY:
+            self._shed_told = now
+            self.log.warn(
+                "{count} logins wait for the directory {url}: others are answered 503",
+                count=self._waiting,
+                url=self._settings.url,
+            )
 
     # -- in a thread -------------------------------------------------------------------------------------------------------
 
