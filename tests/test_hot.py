@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from proxy.access.forwarded import TrustedProxies
 from proxy.core.events import Answered, RequestPlace
+from proxy.errors import StorageFailed
 from proxy.mechanism.offload import Inline
 from proxy.statistics.recorders import MemoryRecorder
 from proxy.web.answers import Answer, Ask, Ready
@@ -36,6 +37,9 @@ class Farm:
         self.clock = Clock()
         self.version = 1
         self.ready = True
+        #: What answers that are remembered fail with, and those that have.
+        self.fault: Exception | None = None
+        self.faults: list[str] = []
         self.routed: list[str] = []
         self.asks: list[Ask] = []
         self.remembers = True
@@ -70,6 +74,9 @@ class Farm:
         return answer
 
     def at_once(self, ask: Ask) -> Ready | None:
+        if self.fault is not None:
+            self.faults.append(ask.path)
+            raise self.fault
         return (self.version, lambda: self.answer(ask)) if self.ready else None
 
     def answer(self, ask: Ask) -> Answer:
@@ -139,6 +146,25 @@ class HotRequestsTests(SynchronousTestCase):
         self.farm.ready = False
         self.send(request("/hot/a"))
         self.assertEqual(self.farm.routed, ["/hot/a", "/hot/a"])
+
+    def test_an_answer_whose_source_fails_is_forgotten_and_its_route_is_asked(self) -> None:
+        for fault in (ZeroDivisionError(), StorageFailed("it cannot be read")):
+            # By its bytes, by what is left of them, and by what it means.
+            for headers in ((), ("User-Agent: b",), ("Accept-Language: c", "Authorization: Basic YTpi")):
+                self.send(request("/hot/a"))
+                self.farm.fault, self.farm.remembers, before = fault, False, len(self.farm.routed)
+                self.transport.clear()
+                self.send(request("/hot/a", *headers) * 2)
+                self.farm.fault, self.farm.remembers = None, True
+                self.assertEqual(bodies(self.transport), [b"/hot/a"] * 2)
+                self.assertEqual(len(self.farm.routed) - before, 2)
+                self.assertEqual(self.farm.faults, ["/hot/a"])  # and not for the second of them
+                self.farm.faults.clear()
+                self.assertEqual(len(self.flushLoggedErrors(Exception)), 0 if isinstance(fault, StorageFailed) else 1)
+                for _ in range(2):  # what its route gives with its answer is remembered again
+                    self.send(request("/hot/a"))
+                self.assertEqual(len(self.farm.routed) - before, 3)
+        self.assertFalse(self.transport.disconnecting)
 
     def test_another_client_with_the_same_wish_gets_the_same_answer_and_its_own_line_in_the_log(self) -> None:
         self.send(request("/hot/a", "Accept: text/html", "User-Agent: pip/26"))

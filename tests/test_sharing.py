@@ -230,6 +230,17 @@ def test_when_one_cannot_be_answered_the_others_are() -> None:
     assert [str(each["log_failure"].value) for each in logged if "log_failure" in each] == ["nothing can be written here"]
 
 
+def test_when_what_the_answer_is_by_now_cannot_be_told_each_is_routed_and_nobody_else_is_answered_so() -> None:
+    herd = Herd()
+    clients = herd.clients(3)
+    herd.fault = RuntimeError("it cannot be told")
+    with capturedLogs() as logged:
+        herd.let_go()
+    assert [bodies(each) for each in clients] == [[PAGE.encode()]] * 3
+    assert [str(each["log_failure"].value) for each in logged if "log_failure" in each] == ["it cannot be told"]
+    assert (len(herd.routed), herd.faults) == (3, [PAGE])
+
+
 class Failing(Herd):
     def answer(self, ask: Ask) -> Answer:
         raise NotFound(f"<nothing at {ask.path}>")

@@ -3,7 +3,8 @@
 Theory of operation. The agents of a farm ask for the same pages and files over and over. A route that answers a plain GET
 may give a :data:`~proxy.web.answers.AnswerSource` with its answer: a function that says at once what the answer is *now*, or
 that it cannot say at once. It is kept under what the request *means*: its target and the three headers that pages and files
-depend on. What is remembered is how to answer, never the answer: freshness, ledger and policy are asked each time.
+depend on. What is remembered is how to answer, never the answer: freshness, ledger and policy are asked each time. A source
+that fails is forgotten, and the route is asked.
 
 A request is recognised in three ways, the cheapest first: by its very bytes, as those of one client on one image are; by its
 bytes without lines of no matter (:mod:`proxy.web.essence`), as those of clients that say different things about themselves, or
@@ -19,11 +20,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from msgspec import Struct
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from proxy.core.bounded import BoundedTable
 from proxy.core.events import Answered
 from proxy.core.visits import Subject
 from proxy.core.warming import marks
+from proxy.errors import ProxyError
 from proxy.interfaces import Clock
 from proxy.representing import repr_without
 from proxy.web.answers import Answer, AnswerSource, Ask
@@ -38,6 +42,8 @@ from proxy.web.user_agents import UserAgent, user_agent, user_agent_of
 
 #: How many of those that were recognised by their essence are told from new ones.
 _NOTICED = 4096
+
+_errors = Logger(namespace="proxy.web")
 
 
 class _Known(Struct):
@@ -212,20 +218,33 @@ class HotRequests:
     def _answer(self, known: _Known, credential: bytes | None, caller: Caller) -> Hit | None:
         if not self._door.lets_in(known.question, credential, caller):
             return None
-        ready = known.source()
-        if ready is None:
+        try:
+            ready = known.source()
+            if ready is None:
+                return None
+            name, make = ready
+            second = int(self._clock())
+            hit = known.hit
+            if hit is None or known.second != second or known.name != name:
+                answer = make()
+                event = Answered("GET", answer.status, answer.length or 0, 0.0, answer.word, known.route.place)
+                body = answer.body if isinstance(answer.body, bytes) else None
+                known.hit = hit = Hit(known.path, event, known.subject, answer, encoded_head(answer, self._via), body)
+                known.name = name
+                known.second = second
+        except Exception as error:  # noqa: BLE001  # the route, which is asked instead, has an answer or a better error
+            known.source, known.hit = _forgotten, None
+            if not isinstance(error, ProxyError):
+                _errors.failure(
+                    "bug: {path} cannot be answered as before, and is answered by its route", Failure(), path=known.path
+                )
             return None
-        name, make = ready
-        second = int(self._clock())
-        hit = known.hit
-        if hit is None or known.second != second or known.name != name:
-            answer = make()
-            event = Answered("GET", answer.status, answer.length or 0, 0.0, answer.word, known.route.place)
-            body = answer.body if isinstance(answer.body, bytes) else None
-            known.hit = hit = Hit(known.path, event, known.subject, answer, encoded_head(answer, self._via), body)
-            known.name = name
-            known.second = second
         return hit
+
+
+def _forgotten() -> None:
+    """The source of a request that has none any more, until its route gives another one."""
+    return
 
 
 def _credential(head: RequestHead) -> bytes | None:

@@ -149,6 +149,8 @@ class Sharing:
             return _for_others(answer, self._via)
         except Exception:  # noqa: BLE001  # a bug: nobody else would tell those who wait, and they have no time limit
             _errors.failure("bug: what follows from an answer is not known", Failure())
+            if answer is not None:
+                answer.again = None  # nobody else is to be answered so
             return None
 
 
