@@ -25,9 +25,10 @@ from proxy.accounts.accounts import Accounts
 from proxy.accounts.audit import AuditFile, AuditLog
 from proxy.accounts.failures import FailedLogins
 from proxy.accounts.tokens import IssuedScope, Tokens
-from proxy.accounts.turns import Turns, client_network
+from proxy.accounts.turns import Turns
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
+from proxy.core.networks import client_network
 from proxy.errors import NotFound, Overloaded, RightsUnknown, StorageFailed
 from proxy.interfaces import IAuditLog, IOffload
 from proxy.mechanism.offload import Inline

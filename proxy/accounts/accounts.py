@@ -22,10 +22,11 @@ from proxy.access.principals import DirectoryUser, Principal, PrincipalKind
 from proxy.accounts.failures import FailedLogins
 from proxy.accounts.listed import ListedUsers
 from proxy.accounts.tokens import Tokens, ValidToken
-from proxy.accounts.turns import Turns, client_network
+from proxy.accounts.turns import Turns
 from proxy.accounts.users import UsersFile
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.core.bounded import BoundedTable
+from proxy.core.networks import client_network
 from proxy.interfaces import Clock, IAccounts, IAuditLog, IDirectory
 from proxy.mechanism.flight import Flights
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import IPv6Address, ip_address, ip_network
 
 from twisted.internet.defer import Deferred
 
@@ -17,18 +16,6 @@ _LONGEST = 64
 
 #: What waits of one origin: by name, the one whose turn comes first is first.
 _Waiting = OrderedDict[str, deque[Deferred[None]]]
-
-
-def client_network(address: str) -> str:
-    """What one client has addresses of: all of a /64 in IPv6, or else the *address*."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(found, IPv6Address):
-        return address
-    mapped = found.ipv4_mapped
-    return str(mapped) if mapped is not None else str(ip_network((int(found) >> 64 << 64, 64)))
 
 
 class Turns:

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from proxy.accounts.turns import client_network
+from proxy.core.networks import client_network
 from proxy.core.shedding import Crowd, GivingWay, giving_way
 from proxy.errors import Overloaded, ProxyError
 from proxy.interfaces import IBodyReader, IOffload
