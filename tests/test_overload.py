@@ -248,6 +248,18 @@ async def test_it_is_a_trouble_until_a_minute_after_the_last_one() -> None:
     assert await room.look() == []
 
 
+def test_all_addresses_of_one_ipv6_network_wait_as_one_client() -> None:
+    room = WaitingRoom(3, Clock())
+    one, other, nearby, elsewhere = (
+        room.request(each) for each in ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:0:1::3", "2001:db8:0:1::1")
+    )
+    with one, other, room.request("192.0.2.1"):
+        with pytest.raises(LoadShed), nearby:
+            pytest.fail("its network has the most waiting")
+        with elsewhere:
+            assert [each.shed for each in (one, other, nearby, elsewhere)] == [False, True, True, False]
+
+
 def test_what_goes_on_after_the_answer_is_done_for_nobody() -> None:
     room = WaitingRoom(1, Clock())
     request = room.request("10.0.0.1")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address
+
+#: The bits of an IPv6 address that a host chooses (RFC 4291 section 2.5.4).
+_OWN_BITS = 64
 
 
 def client_network(address: str) -> str:
     """What one client has addresses of: all of a /64 in IPv6, or else the *address*."""
+    if ":" not in address:
+        return address
     try:
-        found = ip_address(address)
+        found = IPv6Address(address)
     except ValueError:
         return address
-    if not isinstance(found, IPv6Address):
-        return address
     mapped = found.ipv4_mapped
-    return str(mapped) if mapped is not None else str(ip_network((int(found) >> 64 << 64, 64)))
+    return str(mapped) if mapped is not None else f"{IPv6Address(int(found) >> _OWN_BITS << _OWN_BITS)}/{128 - _OWN_BITS}"

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from proxy.core.events import ShedReason
+from proxy.core.networks import client_network
 from proxy.core.shedding import Crowd, GivingWay, LoadShed, giving_way
 from proxy.core.troubles import Reason, Trouble
 
@@ -59,8 +60,8 @@ class WaitingRoom:
         return self._crowd.total >= self._limit
 
     def request(self, client: str) -> WaitingRequest:
-        """A request of the address *client*, which does not wait yet."""
-        return WaitingRequest(self, client)
+        """A request of the address *client*, which does not wait yet.  All addresses of one host count as one."""
+        return WaitingRequest(self, client_network(client))
 
     async def look(self) -> Sequence[Trouble]:
         """Whether requests were refused lately."""
