@@ -15,7 +15,6 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succ
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from proxy.access.principals import WARM
 from proxy.access.rights import Rights
 from proxy.administration.parts import IndexParts, Observed, Proxied
 from proxy.administration.statistics import Evaluating
@@ -28,6 +27,7 @@ from proxy.composition.indexes import IndexKind
 from proxy.composition.lasting import build_lasting
 from proxy.composition.preloading import Preloading
 from proxy.composition.probing import Probing
+from proxy.composition.reaching import Reaching
 from proxy.composition.reloading import Reloading
 from proxy.composition.starting import ConfigSource
 from proxy.composition.watching import build_watch
@@ -97,6 +97,7 @@ class ProxyService(MultiService):
         readiness = Readiness()
         audit = self._lasting.stores.audit
         self.reloading = None if source is None else Reloading(source, self, audit, means.rotation, reactor)
+        self._reaching = Reaching(lambda: self.listenings, lambda: self.present.access)
         self._commands: Commands = build_commands(
             PresentOperations(lambda: self.present), self.storage, means, serving=self._serving
         )
@@ -118,7 +119,11 @@ class ProxyService(MultiService):
             sessions=BrowserSessions(reactor),
             access_log=access_log,
             reading=reading,
-            others={"statistics": evaluating.statistics, **(EMPTY if self.reloading is None else self.reloading.operations)},
+            others={
+                "statistics": evaluating.statistics,
+                **self._reaching.operations,
+                **(EMPTY if self.reloading is None else self.reloading.operations),
+            },
         )
         self.present = build_generation(settings, self._lasting, self._founded)
         #: Generations that end what they have begun, each with what fires when it has; and what is being closed after that.
@@ -187,8 +192,8 @@ class ProxyService(MultiService):
         return self.present.indexes.first_uploader(index, project)
 
     def own_index_url(self) -> str:
-        """The default index at the first listener, with a password by which this process may read everything."""
-        return self.present.access.entrusted(self.listenings[0].local_url(), WARM)
+        """The default index, with a password by which this process may read everything.  Raises ConfigError."""
+        return self._reaching.url()
 
     # -- another configuration -----------------------------------------------------------------------------------------------
 
@@ -209,7 +214,7 @@ class ProxyService(MultiService):
         async def perform(operation: str, **arguments: Any) -> Any:
             return await self.administration.perform(operation, **arguments)
 
-        return build_following(settings, self.listenings, lambda: self.present.access, perform, self._reactor)
+        return build_following(settings, self._reaching, perform, self._reactor)
 
     def _replace_following(self, following: Following | None) -> None:
         before, self._following = self._following, following

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
 from msgspec.structs import replace
+from twisted.internet import reactor as default_reactor
 
+from proxy.composition.reaching import Reaching
+from proxy.errors import BadRequest, ConfigError
+from proxy.host import datadir
+from proxy.host.listening import Listening
+from proxy.settings import GrantSettings
+from tests.inprocess import Start
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.process import ROOT, ProxyProcess, Running, environment
 from tests.support.wheels import wheel
@@ -18,6 +27,7 @@ from tests.test_warm import APP, LIB, Proxied, Warm, proxied, stocked, tables, u
 
 __all__ = ["proxied", "stocked", "warm"]  # fixtures
 
+reactor: Any = default_reactor
 MakeProxy = Callable[..., ProxyProcess]
 TOOL = "tool-1.0-py3-none-any.whl"
 
@@ -166,15 +176,48 @@ async def test_a_dry_run_tells_what_is_there_already(stocked: FakeUpstream, prox
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_data_directory_that_another_instance_uses_is_said_with_what_to_do(
-    stocked: FakeUpstream, make_proxy: MakeProxy, warm: Warm
-) -> None:
-    proxy = await make_proxy(stocked.url).started()
-    ended = await warm("lib", "--data-dir", str(proxy.data_dir))
+async def test_a_data_directory_that_another_instance_uses_is_said_with_what_to_do(stocked: FakeUpstream, warm: Warm) -> None:
+    data_dir = warm.folder / "data"
+    file = warm.folder / "warmed.toml"
+    file.write_text(f'[server]\nlisten = ["3999"]\ndata_dir = "{data_dir}"\n')
+    claim = datadir.claim(data_dir)  # as another command has that works on it
+    ended = await warm("lib", "--data-dir", str(data_dir))
     assert (ended.status, "Traceback" in ended.output) == (1, False), ended.output
     assert "uses it" in ended.output
     assert "name the proxy that runs, with --proxy; or else" in ended.output, "a directory does not say where that is"
-    file = proxy.data_dir.parent / "warmed.toml"
-    file.write_text(f'[server]\nlisten = ["3999"]\ndata_dir = "{proxy.data_dir}"\n')
     ended = await warm("lib", "--config", str(file))
     assert "name the proxy that runs, with --proxy http://127.0.0.1:3999; or else" in ended.output
+    claim.release()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_proxy_that_runs_on_the_data_directory_is_warmed_wherever_it_listens(
+    stocked: FakeUpstream, run: Start, warm: Warm, tmp_path: Path
+) -> None:
+    proxy = await run(stocked, grants=(GrantSettings(role="reader", principals=("user:alice",)),))
+    data_dir = proxy.service.settings.server.data_dir
+    file = warm.folder / "warmed.toml"
+    file.write_text(f'[server]\nlisten = ["3999"]\ndata_dir = "{data_dir}"\n')
+    ended = await warm("lib==2.1", "--config", str(file), "--pin")
+    assert ended.status == 0, ended.output
+    assert f"fetched {LIB.filename}" in ended.output
+    assert f"http://127.0.0.1:{proxy.port}/simple/" in ended.output
+    assert "@" not in ended.output  # nor the password by which it may read what is for alice
+    pins = await proxy.service.administration.perform("pins")
+    assert [each["filename"] for each in pins] == [LIB.filename]
+    ended = await warm("lib==2.1", "--data-dir", str(data_dir), "--dry-run")
+    assert (ended.status, f"there {LIB.filename}" in ended.output) == (0, True), ended.output
+    await proxy.stop()
+    lines = [json.loads(each) for each in (data_dir / "audit.jsonl").read_text().splitlines()]
+    assert ("part:admin", "warm", "done") in {(each["who"], each["action"], each["outcome"]) for each in lines}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_proxy_that_cannot_be_asked_over_http_says_so(run: Start, tmp_path: Path) -> None:
+    proxy = await run()
+    only = Listening(f"unix:{tmp_path}/socket", None, reactor)
+    reaching = Reaching(lambda: [only], lambda: proxy.service.present.access)
+    with pytest.raises(BadRequest, match="listens only with TLS or at sockets in the file system"):
+        await reaching.operations["warm"](lambda said: None)
+    with pytest.raises(ConfigError, match=r"expected a tcp: endpoint in server\.listen"):
+        reaching.url()

@@ -40,10 +40,10 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str | N
     help="Constraints file for the resolver; may be repeated.",
 )
 @click.option("--proxy", "--url", "url", help=f"URL of the running proxy or of an index of it.  [default: {DEFAULT_PROXY}]")
+@click.option("--config", "-c", "config_file", type=click.Path(path_type=Path), help="The proxy's configuration file.")
 @click.option(
-    "--config", "-c", "config_file", type=click.Path(path_type=Path), help="The proxy's configuration file, if no proxy runs."
+    "--data-dir", "-d", type=click.Path(path_type=Path), help="The proxy's data directory [default: the configuration's]."
 )
-@click.option("--data-dir", "-d", type=click.Path(path_type=Path), help="The proxy's data directory, if no proxy runs.")
 @click.option("--universal", is_flag=True, help="Fetch for all platforms and Python versions.")
 @click.option("--no-deps", is_flag=True, help="Do not fetch dependencies.")
 @click.option("--only-binary", is_flag=True, help="Do not fetch source archives.")
@@ -87,7 +87,8 @@ def warm(
 ) -> None:
     """Prefetch all that installing REQUIREMENTS and the files given with -r takes into the proxy's cache.
 
-    Uses the proxy that runs at --proxy.  If none runs there and --proxy is not given, works on the data directory itself.
+    Uses the proxy at --proxy, or without it the one that runs on the data directory of --config or --data-dir.  If none runs
+    there, works on that directory itself.  Without any of these options, the proxy is the one at the default of --proxy.
 
     Exit status: 0 if everything is cached, 1 if something failed (the rest is fetched nevertheless), 2 for a usage error, 130
     if it was stopped.

@@ -24,7 +24,7 @@ from proxy.host import datadir
 from proxy.host.listening import speaks_tls
 from proxy.host.ports import reached_at
 from proxy.settings import Settings
-from proxy.simple.links import shown
+from proxy.simple.links import bare, shown
 from proxy.warm.fetching import Fetcher, NoTls, Unreachable
 from proxy.warm.following import follow
 from proxy.warm.looking import Goal, Warmed, look
@@ -33,7 +33,10 @@ from proxy.warm.report import WarmReport
 
 
 class Where(Struct, frozen=True):
-    """Which proxy: the one at *url*; or, if nobody is there and it was not named, one of our own over the data directory."""
+    """Which proxy: the one at *url* if that was *named*, or if no data directory is; else the one that works on the directory.
+
+    If none does, that is this process.
+    """
 
     url: str
     named: bool
@@ -54,6 +57,19 @@ class Where(Struct, frozen=True):
             return ""
         host, port = reached
         return f" http://[{host}]:{port}" if ":" in host else f" http://{host}:{port}"
+
+    async def running(self) -> str | None:
+        """The index to be warmed of the proxy that runs on the data directory, ``None`` if none does.
+
+        Raises asking.OperationFailed.
+        """
+        try:
+            url: str = await deferToThread(asking.ask, self.settings().server.data_dir, "warm", {}, lambda said: None)
+        except asking.NotRunning:
+            return None
+        except asking.OperationFailed as error:
+            raise asking.OperationFailed(f"{error}; name the proxy that runs, with --proxy{self.listening()}") from error
+        return url
 
     async def perform(self, operation: str, **arguments: Any) -> Any:
         """Have the running proxy perform *operation*, through the admin socket in its data directory.
@@ -100,7 +116,7 @@ async def warm_up(reactor: Any, where: Where, asked: Asked) -> int:
 
     try:
         async with _proxy(reactor, where) as found:
-            remote = shown(found.url) if found.remote else ""
+            remote = shown(bare(found.url)) if found.remote else ""
             with tempfile.TemporaryDirectory(prefix="pypiproxy-warm-") as cache:
 
                 async def one_look() -> WarmReport:
@@ -150,6 +166,10 @@ async def _proxy(reactor: Any, where: Where) -> AsyncIterator[Warmed]:
         if url is not None:
             yield Warmed(url, where.perform, remote=True)
             return
+    url = await where.running()
+    if url is not None:
+        yield Warmed(url, where.perform, remote=True)
+        return
     from proxy.service import build
 
     settings = where.settings(listen=(LOOPBACK,))

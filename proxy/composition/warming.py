@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from proxy.access.principals import WARM
-from proxy.composition.accounts import AccessRoom
-from proxy.errors import ConfigError
+from proxy.composition.reaching import Reaching
 from proxy.host.following import Following
-from proxy.host.listening import Listening
 from proxy.settings import WarmSettings
 from proxy.warm.looking import Perform
 
 
-def build_following(
-    settings: WarmSettings, listenings: Iterable[Listening], access: Callable[[], AccessRoom], perform: Perform, reactor: Any
-) -> Following:
-    """What asks the proxy for what *settings* name, as a principal that the present *access* knows.
-
-    Raises ConfigError when none of *listenings* can be asked."""
-    plain = next((each for each in listenings if each.plain), None)
-    if plain is None:
-        raise ConfigError("warm: the proxy asks itself over http for it; expected a tcp: endpoint in server.listen")
-    return Following(settings, lambda: access().entrusted(plain.local_url(), WARM), perform, reactor)
+def build_following(settings: WarmSettings, reaching: Reaching, perform: Perform, reactor: Any) -> Following:
+    """What asks the proxy, by *reaching* it, for what *settings* name.  Raises ConfigError when it cannot be reached."""
+    reaching.require()
+    return Following(settings, reaching.url, perform, reactor)
