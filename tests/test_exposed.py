@@ -12,6 +12,7 @@ from twisted.logger import LogEvent, formatEvent
 
 from proxy.cli import main
 from proxy.composition.exposed import exposed
+from proxy.mechanism.secret_files import read_by_all
 from proxy.settings import ServerSettings, Settings
 from tests.inprocess import LOOPBACK, Start, upstream_settings
 from tests.support import certs
@@ -22,6 +23,11 @@ SECRET = "hunter2"
 
 def told(key: str, path: Path) -> str:
     return f"{key} = {path}: every user of this machine can read this secret (mode 0644): chmod o-r {path}"
+
+
+@pytest.fixture
+def tmp_path(entered: Path) -> Path:
+    return entered
 
 
 @pytest.fixture
@@ -40,6 +46,37 @@ def test_every_file_with_a_secret_is_looked_at(tmp_path: Path, secret: Path, key
     assert exposed(settings) == [told(f"upstream.corp.{key}", secret)]
     secret.chmod(0o640)
     assert exposed(settings) == []
+
+
+@pytest.mark.parametrize(("mode", "found"), [(0o644, 0o644), (0o604, 0o604), (0o640, None), (0o600, None), (0o622, None)])
+def test_a_file_that_every_user_may_read_is_known(secret: Path, mode: int, found: int | None) -> None:
+    secret.chmod(mode)
+    assert read_by_all(secret) == found
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"), [(0o755, 0o644), (0o711, 0o644), (0o701, 0o644), (0o700, None), (0o750, None), (0o754, None)]
+)
+def test_a_file_below_a_directory_that_others_cannot_enter_is_read_by_none_of_them(
+    tmp_path: Path, secret: Path, mode: int, found: int | None
+) -> None:
+    closed, link = tmp_path / "closed", tmp_path / "link"
+    (closed / "deeper").mkdir(parents=True)
+    inside = secret.rename(closed / "deeper" / "secret")
+    link.symlink_to(inside)
+    closed.chmod(mode)
+    assert [read_by_all(each) for each in (inside, link)] == [found, found]
+    # Where a link is does not matter.
+    outside = tmp_path / "outside"
+    outside.write_text(SECRET)
+    outside.chmod(0o644)
+    (closed / "link").symlink_to(outside)
+    assert read_by_all(closed / "link") == 0o644
+
+
+def test_what_is_no_file_is_read_by_nobody(tmp_path: Path) -> None:
+    assert read_by_all(tmp_path / "missing") is None
+    assert read_by_all(tmp_path) is None
 
 
 def test_what_is_no_secret_may_be_read(tmp_path: Path, secret: Path) -> None:

@@ -17,7 +17,7 @@ from proxy.core.troubles import Reason
 from proxy.host.rotation import Rotation
 from proxy.mechanism.offload import Inline, completed
 from proxy.mechanism.rotating import Observing, Rotating, UnusableFile
-from proxy.mechanism.secret_files import netrc_entry, one_line, read_by_all
+from proxy.mechanism.secret_files import netrc_entry, one_line
 from proxy.statistics.recorders import MemoryRecorder
 from tests.support.replacing import replace
 
@@ -268,14 +268,3 @@ def test_an_entry_of_netrc_is_found_and_no_message_repeats_another(tmp_path: Pat
     with pytest.raises(ValueError, match=r"cannot be understood \(line \d+\)") as caught:
         netrc_entry(netrc, "a.example")
     assert SECRET not in str(caught.value)
-
-
-@pytest.mark.parametrize(("mode", "told"), [(0o644, 0o644), (0o604, 0o604), (0o640, None), (0o600, None), (0o622, None)])
-def test_a_file_that_every_user_may_read_is_known(file: Path, mode: int, told: int | None) -> None:
-    file.chmod(mode)
-    assert read_by_all(file) == told
-
-
-def test_what_is_no_file_is_read_by_nobody(tmp_path: Path) -> None:
-    assert read_by_all(tmp_path / "missing") is None
-    assert read_by_all(tmp_path) is None

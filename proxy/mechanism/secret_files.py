@@ -46,12 +46,19 @@ def netrc_entry(file: Path, host: str) -> tuple[str, str]:
 
 
 def read_by_all(path: Path) -> int | None:
-    """The mode of the file at *path* if every user of this machine may read it, else ``None``."""
+    """The mode of the file at *path* if every user of this machine may read it, else ``None``.
+
+    Whoever may not enter one of the directories above a file cannot read it, whatever its mode is.
+    """
     try:
         mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) and mode & stat.S_IROTH):
+            return None
+        # Links that lead to it may be where nobody else can enter; it is where it is.
+        reached = all(each.stat().st_mode & stat.S_IXOTH for each in path.resolve(strict=True).parents)
     except OSError:
         return None
-    return stat.S_IMODE(mode) if stat.S_ISREG(mode) and mode & stat.S_IROTH else None
+    return stat.S_IMODE(mode) if reached else None
 
 
 def needs_passphrase(pem: bytes) -> bool:
