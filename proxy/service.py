@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from proxy.access.rights import Rights
+from proxy.accounts.passwords import SERVER_COST, HashingCost
 from proxy.administration.parts import IndexParts, Observed, Proxied
 from proxy.administration.statistics import Evaluating
 from proxy.composition.caches import sweep
@@ -80,11 +81,12 @@ class ProxyService(MultiService):
         kinds: Mapping[str, IndexKind] = EMPTY,
         source: ConfigSource | None = None,
         access_log: bool = True,
+        hashing_cost: HashingCost = SERVER_COST,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._serving = serving and not reading
-        self._lasting = build_lasting(settings, reactor, clock, reading=reading)
+        self._lasting = build_lasting(settings, reactor, clock, reading=reading, hashing_cost=hashing_cost)
         self.storage, self.caches, self.claims = self._lasting.storage, self._lasting.caches, self._lasting.claims
         means = self._lasting.means
         self._rotation = Rotation(self._rotating, reactor, clock)
@@ -362,6 +364,7 @@ def build(
     kinds: Mapping[str, IndexKind] = EMPTY,
     source: ConfigSource | None = None,
     access_log: bool = True,
+    hashing_cost: HashingCost = SERVER_COST,
 ) -> ProxyService:
     """The service for *settings*; without *serving* all of it but what listens, for those who work on its data directory alone.
 
@@ -369,8 +372,8 @@ def build(
 
     *policy* says what clients may see, *rights* what each of them may do, *kinds* how indexes of other kinds are built, or of
     the same ones; *source* is where the settings were read from, if they may be read again; *access_log* is whether each
-    request is logged.  *clock* tells the wall time; *reactor* goes by a steady one from now on.  Raises ConfigError for what
-    can never be right.
+    request is logged; *hashing_cost* is of new passwords.  *clock* tells the wall time; *reactor* goes by a steady one from
+    now on.  Raises ConfigError for what can never be right.
     """
     steady(reactor)
     return ProxyService(
@@ -384,4 +387,5 @@ def build(
         kinds=kinds,
         source=source,
         access_log=access_log,
+        hashing_cost=hashing_cost,
     )

@@ -28,6 +28,7 @@ from proxy.settings import (
     UpstreamSettings,
 )
 from tests.support import wire
+from tests.support.logins import QUICK
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -124,7 +125,9 @@ async def start(
         grants=grants,
         ci=ci,
     )
-    service = build(settings, default_reactor, clock, policy=policy, rights=rights, kinds=kinds, access_log=access_log)
+    service = build(
+        settings, default_reactor, clock, policy=policy, rights=rights, kinds=kinds, access_log=access_log, hashing_cost=QUICK
+    )
     service.startService()
     return Running(service)
 

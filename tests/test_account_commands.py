@@ -77,6 +77,8 @@ async def test_users_and_tokens_without_a_proxy(operating: Operating, tmp_path: 
     (tmp_path / "data").rmdir()  # users are added before the first start
     for user in ("alice", "bob"):
         assert (await operating.run("user", "add", user, said=PASSWORD)).output == f"{user} is added\n"
+    hashes = dict(line.split(":") for line in (tmp_path / "data" / "users").read_text().splitlines())
+    assert [each.split("$")[1:4] for each in hashes.values()] == [["argon2id", "v=19", "m=19456,t=2,p=1"]] * 2
     again = await operating.run("user", "add", "alice", said=PASSWORD)
     assert (again.status, again.output) == (
         1,

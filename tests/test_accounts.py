@@ -36,7 +36,7 @@ from proxy.mechanism.rotating import Observing
 from proxy.model import Versioned
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.memory import MemoryVersioned
-from tests.support.logins import basic
+from tests.support.logins import QUICK, basic
 
 T = TypeVar("T")
 THEN = 1_800_000_000.0
@@ -107,6 +107,7 @@ class Room:
             observing=Observing(Inline(), UNRECORDED, self.wall),
             hashing=self.hashing,
             changed=self.changed,
+            cost=QUICK,
         )
         self.records = Unreadable(self.wall)
         self.tokens = Tokens(self.records, self.wall)

@@ -13,14 +13,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 from twisted.internet.threads import deferToThread
 
-from proxy.accounts import passwords
 from proxy.cli import main
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings
 from tests.hosting import hosted, upload
 from tests.inprocess import Running, Start
 from tests.support.counter import post
-from tests.support.logins import basic
+from tests.support.logins import basic, write_users
 from tests.support.wheels import sdist, wheel
 from tests.support.wire import Reply
 
@@ -62,9 +61,7 @@ class Site(Struct, frozen=True):
 
 @pytest.fixture
 def access(tmp_path: Path) -> AccessSettings:
-    file = tmp_path / "users"
-    file.write_text("".join(f"{name}:{passwords.hashed(f'{name}!'.encode())}\n" for name in ("alice", "bob")))
-    return AccessSettings(users_file=file)
+    return AccessSettings(users_file=write_users(tmp_path / "users", "alice", "bob"))
 
 
 async def started(serve: Start, access: AccessSettings, tmp_path: Path) -> Site:

@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 
 import proxy
 from proxy import config
-from proxy.accounts.passwords import hashed
 from proxy.cli import COMMANDS, main
 from proxy.host.ports import port_trouble
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.forked import Forking, Run
+from tests.support.logins import write_users
 from tests.support.operator import Operator
 from tests.support.process import ProxyProcess
 
@@ -262,7 +262,7 @@ def test_the_effective_configuration_is_printed_and_is_one(tmp_path: Path) -> No
         '[[grant]]\nrole = "admin"\nindexes = ["main"]\nprojects = ["a-*"]\nprincipals = ["group:web", "token:x1"]\n'
         '[[grant]]\nrole = "reader"\nprincipals = ["anonymous"]\n'
     )
-    (tmp_path / "users").write_text("".join(f"{user}:{hashed(b'secret')}\n" for user in ("alice", "bob@corp.example")))
+    write_users(tmp_path / "users", "alice", "bob@corp.example")
     for file in (EXAMPLE, own):
         shown = run("check-config", file, "--show", "--skip-ports")
         assert shown.exit_code == 0, shown.output

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from twisted.logger import LogEvent
 
 from proxy.access.rights import OpenReading
-from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 from proxy.web.dashboard.descriptions import described, rendered
@@ -31,7 +30,7 @@ from tests.support.browser import BROWSER, Page
 from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.faults import Fault
-from tests.support.logins import basic
+from tests.support.logins import basic, write_users
 from tests.support.wheels import Distribution, wheel
 
 SIX = wheel("six", "1.0")
@@ -163,14 +162,17 @@ async def test_a_project_has_its_files_and_what_is_cached_of_them(upstream: Fake
 async def test_a_private_name_is_shown_to_those_alone_who_may_read_it(
     upstream: FakeUpstream, run: Start, tmp_path: Path
 ) -> None:
-    file = tmp_path / "users"
-    file.write_text("".join(f"{name}:{passwords.hashed(f'{name}!'.encode())}\n" for name in ("alice", "bob")))
     indexes = (
         IndexSettings(name="pypi", upstreams=("up0",), default=True, prefetch=False),
         hosted("corp", default=False),
     )
     grants = (GrantSettings(role="reader", principals=("user:alice",), indexes=("corp",)),)
-    proxy = await run(upstream, indexes=indexes, access=AccessSettings(users_file=file), grants=grants)
+    proxy = await run(
+        upstream,
+        indexes=indexes,
+        access=AccessSettings(users_file=write_users(tmp_path / "users", "alice", "bob")),
+        grants=grants,
+    )
     secret = wheel("secret-lib", "1.0", description="About the secret.")
     assert await upload(proxy.service.receiving["corp"], secret, by="user:alice") is Uploaded.NEW
     alice, bob = basic("alice", "alice!"), basic("bob", "bob!")

@@ -10,7 +10,6 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 from tests.hosting import hosted, upload
@@ -18,6 +17,7 @@ from tests.inprocess import Running, Start
 from tests.support.chromium import CHROMIUM, Chromium
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.faults import Fault
+from tests.support.logins import write_users
 from tests.support.process import ROOT
 from tests.support.wheels import wheel
 
@@ -52,8 +52,7 @@ def browser(opened: Chromium) -> Chromium:
 async def started(upstream: FakeUpstream, run: Start, tmp_path: Path) -> Running:
     """A proxy of which alice is the administrator, with two hosted indexes, the first of which has a project."""
     upstream.add_file("six", SIX.filename, SIX.data)
-    users = tmp_path / "users"
-    users.write_text(f"alice:{passwords.hashed(b'alice!')}\n")
+    users = write_users(tmp_path / "users", "alice")
     indexes = (
         IndexSettings(name="pypi", upstreams=("up0",), default=True, prefetch=False),
         hosted("corp", default=False),

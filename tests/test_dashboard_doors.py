@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 import pytest_twisted
 from msgspec import Struct
 
-from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.settings import AccessSettings, GrantSettings, GroupSettings, IndexSettings
 from proxy.web.dashboard.places import PLACES, POSTED
@@ -18,7 +17,7 @@ from tests.inprocess import Running, Start
 from tests.support.browser import BROWSER
 from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.logins import basic
+from tests.support.logins import basic, write_users
 from tests.support.wheels import wheel
 
 SECRET, SIX = wheel("secret-lib", "1.0"), wheel("six", "1.0")
@@ -99,8 +98,7 @@ async def test_every_place_lets_in_whom_it_should_and_names_what_they_may_read(
     upstream: FakeUpstream, run: Start, tmp_path: Path
 ) -> None:
     upstream.add_file("six", SIX.filename, SIX.data)
-    file = tmp_path / "users"
-    file.write_text("".join(f"{name}:{passwords.hashed(f'{name}!'.encode())}\n" for name in ("alice", "bob", "root")))
+    file = write_users(tmp_path / "users", "alice", "bob", "root")
     proxy = await run(upstream, indexes=INDEXES, access=AccessSettings(users_file=file), grants=GRANTS)
     assert await upload(proxy.service.receiving["corp"], SECRET, by="user:alice") is Uploaded.NEW
     home = (await proxy.get("/", **BROWSER)).body.decode()

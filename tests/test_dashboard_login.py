@@ -17,7 +17,6 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
-from proxy.accounts import passwords
 from proxy.core.uploads import Uploaded
 from proxy.hosted.editing import Editing
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
@@ -29,7 +28,7 @@ from tests.support.counter import post
 from tests.support.elsewhere import from_elsewhere
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.faults import Fault
-from tests.support.logins import basic
+from tests.support.logins import basic, write_users
 from tests.support.wheels import wheel
 from tests.support.wire import Reply
 
@@ -88,9 +87,7 @@ def hidden(page: Page, action: str) -> dict[str, str]:
 
 @pytest.fixture
 def access(tmp_path: Path) -> AccessSettings:
-    file = tmp_path / "users"
-    file.write_text("".join(f"{name}:{passwords.hashed(f'{name}!'.encode())}\n" for name in ("alice", "bob")))
-    return AccessSettings(users_file=file)
+    return AccessSettings(users_file=write_users(tmp_path / "users", "alice", "bob"))
 
 
 async def started(upstream: FakeUpstream, run: Start, access: AccessSettings, **server: object) -> Browser:

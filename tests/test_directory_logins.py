@@ -26,7 +26,7 @@ from proxy.mechanism.rotating import Observing
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.memory import MemoryVersioned
 from tests.support.exchanges import Ahead
-from tests.support.logins import basic
+from tests.support.logins import QUICK, basic
 
 HERE = "127.0.0.1"
 
@@ -72,7 +72,12 @@ class Place:
         )
         observing = Observing(Inline(), UNRECORDED, self.ahead.wall)
         self.users = UsersFile(
-            folder / "users", expected=False, observing=observing, hashing=Inline(), changed=lambda: self.accounts.forget()
+            folder / "users",
+            expected=False,
+            observing=observing,
+            hashing=Inline(),
+            changed=lambda: self.accounts.forget(),
+            cost=QUICK,
         )
         self.tokens = tokens = Tokens(MemoryVersioned(self.ahead.wall), self.ahead.wall)
         self.accounts = Accounts(self.users, tokens, self.ahead, self.ahead.wall, Known(), directory=self.directory)  # type: ignore[arg-type]

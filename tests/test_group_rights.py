@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
-from proxy.accounts import passwords
 from proxy.settings import AccessSettings, GrantSettings, GroupSettings, HostedSettings, IndexSettings, PageLimits
 from tests.hosting import drop
 from tests.inprocess import JSON, Running, Start
 from tests.support.fake_upstream import FakeUpstream
-from tests.support.logins import basic
+from tests.support.logins import basic, write_users
 from tests.support.wheels import Distribution, wheel
 
 ALICE, BOB = basic("alice", "alice!"), basic("bob", "bob!")
@@ -27,9 +26,7 @@ def reader(principal: str, *indexes: str) -> GrantSettings:
 @pytest.fixture
 def access(tmp_path: Path) -> AccessSettings:
     """Alice and Bob have passwords."""
-    file = tmp_path / "users"
-    file.write_text("".join(f"{name}:{passwords.hashed(f'{name}!'.encode())}\n" for name in ("alice", "bob")))
-    return AccessSettings(users_file=file)
+    return AccessSettings(users_file=write_users(tmp_path / "users", "alice", "bob"))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from proxy.errors import BadRequest, NotFound, ProxyError, RightsUnknown, Storag
 from proxy.mechanism.offload import Inline
 from proxy.mechanism.rotating import Observing
 from proxy.statistics.recorders import UNRECORDED
+from tests.support.logins import QUICK
 from tests.support.replacing import replace
 
 #: As ``htpasswd -nbB alice secret`` and ``htpasswd -nbm`` write them.
@@ -70,10 +71,11 @@ def test_what_is_no_hash_or_too_expensive_is_of_no_use(text: str) -> None:
 
 
 def test_nobody_has_the_password_that_unknown_users_are_compared_with() -> None:
-    assert passwords.is_hash(passwords.NOBODYS)
-    cost = hash_of(b"x").split("$")[:4]
-    assert passwords.NOBODYS.split("$")[:4] == cost  # it takes as long
-    assert not passwords.is_right(b"", passwords.NOBODYS)
+    for cost in (passwords.SERVER_COST, QUICK):
+        nobodys = passwords.nobodys(cost)
+        assert passwords.is_hash(nobodys)
+        assert nobodys.split("$")[:4] == passwords.hashed(b"x", cost).split("$")[:4]  # it takes as long
+        assert not passwords.is_right(b"", nobodys)
 
 
 def test_a_file_is_read_as_htpasswd_writes_it() -> None:
@@ -109,6 +111,7 @@ class Room:
             observing=Observing(Inline(), UNRECORDED, lambda: 2_000_000_000.0),
             hashing=Inline(),
             changed=self.changed,
+            cost=QUICK,
         )
 
     def changed(self) -> None:

@@ -13,10 +13,11 @@ from proxy.composition.starting import refuse_start
 from proxy.config import CommandLine, load
 from proxy.errors import ConfigError
 from tests.support.fake_upstream import FakeUpstream
+from tests.support.logins import QUICK
 from tests.support.process import ProxyProcess
 
 GRANT = '[[grant]]\nrole = "reader"\nprincipals = ["user:alice", "group:web"]\n[access.groups]\nweb = ["alice", "bob"]\n'
-HASH = hashed(b"secret")
+HASH = hashed(b"secret", QUICK)
 
 
 @pytest.fixture

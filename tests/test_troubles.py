@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.task import deferLater
 
-from proxy.accounts.passwords import hashed
 from proxy.core.troubles import Reason
 from proxy.mechanism.certificates import Validity, expiry
 from proxy.settings import AccessSettings, CiRule, CiSettings, GrantSettings, IndexSettings, IssuerSettings
@@ -26,7 +25,7 @@ from tests.support import certs, wire
 from tests.support.counter import post
 from tests.support.fake_upstream import FakeUpstream, Fault
 from tests.support.issuer import FakeIssuer
-from tests.support.logins import basic
+from tests.support.logins import basic, write_users
 from tests.support.wheels import data_of
 
 reactor: Any = default_reactor
@@ -271,7 +270,7 @@ async def test_whatever_is_wrong_it_is_ready_and_says_what(
 
 async def _scene(upstream: FakeUpstream, issuer: FakeIssuer, serve: Start, tmp_path: Path) -> Scene:
     (tmp_path / "volume").mkdir()
-    (tmp_path / "users").write_text(f"alice:{hashed(b'correct horse')}\n", "utf-8")
+    users = write_users(tmp_path / "users", alice="correct horse")
     certificate, key = certs.server("127.0.0.1").write(tmp_path, "server")
     upstream.add_file("six", "six-1.0.tar.gz", BODY)
     proxy = await serve(
@@ -281,7 +280,7 @@ async def _scene(upstream: FakeUpstream, issuer: FakeIssuer, serve: Start, tmp_p
             IndexSettings(name="main", upstreams=("pypi",), default=True, prefetch=False),
             replace(hosted(path=tmp_path / "volume"), name="internal", default=False),
         ),
-        access=AccessSettings(users_file=tmp_path / "users"),
+        access=AccessSettings(users_file=users),
         grants=(
             GrantSettings(role="reader", principals=("anonymous",), indexes=("main",)),
             GrantSettings(role="reader", principals=("user:alice",), indexes=("internal",)),

@@ -13,7 +13,6 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
-from proxy.accounts import passwords
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings, PageLimits
 from tests.hosting import hosted, listed, standing
 from tests.inprocess import JSON, Running, Start
@@ -22,6 +21,7 @@ from tests.support.clients import Scratch
 from tests.support.counter import Doorkeeper, post
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.forms import Form, distutils_body, upload_of
+from tests.support.logins import write_users
 from tests.support.open_uploads import UploadsProcess
 from tests.support.process import can_mount
 from tests.support.publishers import PASSWORD, USER, Publisher
@@ -118,8 +118,7 @@ async def test_uv_publish_with_a_check_url_skips_what_is_there_and_names_other_b
 async def test_uv_publish_checks_a_restricted_index_with_the_credential_that_it_uploads_with(
     serve: Start, tmp_path: Path
 ) -> None:
-    file = tmp_path / "users"
-    file.write_text(f"{USER}:{passwords.hashed(PASSWORD.encode())}\n")
+    file = write_users(tmp_path / "users", **{USER: PASSWORD})
     uploader = GrantSettings(role="uploader", principals=(f"user:{USER}",))
     reader = GrantSettings(role="reader", principals=("authenticated",))
     access = AccessSettings(users_file=file)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hmac
 import re
 
+from msgspec import Struct
+
 from proxy.expressions import expression
 
-#: Of argon2id: 19 MiB, two passes, one lane (the OWASP cheat sheet's choice for servers): some 20 ms, one hash at a time.
-_MEMORY, _PASSES, _LANES = 19456, 2, 1
 #: bcrypt looks at no more of a password (bytes).
 _BCRYPT_LONGEST = 72
 _ARGON2ID = expression(r"\$argon2id\$v=\d{1,3}\$m=(\d{1,7}),t=(\d{1,3}),p=(\d{1,3})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+", re.ASCII)
@@ -19,10 +19,23 @@ _BCRYPT = expression(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 #: What a hash may cost at most: KiB and passes of argon2id, and the logarithm of bcrypt's rounds.
 _MOST_MEMORY, _MOST_PASSES, _MOST_ROUNDS = 1 << 20, 100, 16
 
-#: Of a password that nobody knows: comparing with it takes as long as comparing with that of a user.
-NOBODYS = (
-    f"$argon2id$v=19$m={_MEMORY},t={_PASSES},p={_LANES}$c29tZXRoaW5nLW9yLW90aGVy$R0XvJ5Sh2fFsyUfBJSWlpjQaPTZ1mPYCvj1TxBYjf1o"
-)
+
+class HashingCost(Struct, frozen=True):
+    """What it costs to make a hash with argon2id, or to compare a password with it: *memory* is in KiB."""
+
+    memory: int
+    passes: int
+    lanes: int
+
+
+#: The OWASP cheat sheet's choice for servers: some 20 ms, one hash at a time.
+SERVER_COST = HashingCost(memory=19456, passes=2, lanes=1)
+
+
+def nobodys(cost: HashingCost) -> str:
+    """The hash of a password that nobody knows: to compare with it takes as long as with one that is made at *cost*."""
+    settings = f"m={cost.memory},t={cost.passes},p={cost.lanes}"
+    return f"$argon2id$v=19${settings}$c29tZXRoaW5nLW9yLW90aGVy$R0XvJ5Sh2fFsyUfBJSWlpjQaPTZ1mPYCvj1TxBYjf1o"
 
 
 def is_hash(text: str) -> bool:
@@ -33,11 +46,12 @@ def is_hash(text: str) -> bool:
     return found is not None and int(found[1]) <= _MOST_ROUNDS
 
 
-def hashed(password: bytes) -> str:
+def hashed(password: bytes, cost: HashingCost = SERVER_COST) -> str:
     """A new hash of *password*."""
     from argon2 import PasswordHasher, Type
 
-    return PasswordHasher(time_cost=_PASSES, memory_cost=_MEMORY, parallelism=_LANES, type=Type.ID).hash(password)
+    hasher = PasswordHasher(time_cost=cost.passes, memory_cost=cost.memory, parallelism=cost.lanes, type=Type.ID)
+    return hasher.hash(password)
 
 
 def is_right(password: bytes, of: str) -> bool:

@@ -18,6 +18,7 @@ from twisted.internet.defer import DeferredLock
 
 from proxy.access.principals import is_user_name
 from proxy.accounts import passwords
+from proxy.accounts.passwords import SERVER_COST, HashingCost
 from proxy.errors import BadRequest, NotFound, RightsUnknown, StorageFailed
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import uninterrupted
@@ -74,16 +75,25 @@ def users_in(path: Path) -> dict[str, str] | None:
 class UsersFile:
     """The users in the file at *path*, which need not be there unless it is *expected*.
 
-    *hashing* is the thread for hashes; *changed* is called when there are other users, or other passwords.
+    *hashing* is the thread for hashes, which are made at *cost*; *changed* is called when there are other users, or other
+    passwords.
     """
 
     def __init__(
-        self, path: Path, *, expected: bool, observing: Observing, hashing: IOffload, changed: Callable[[], None]
+        self,
+        path: Path,
+        *,
+        expected: bool,
+        observing: Observing,
+        hashing: IOffload,
+        changed: Callable[[], None],
+        cost: HashingCost = SERVER_COST,
     ) -> None:
         self.path = path
         self._expected = expected
         self._observing = observing
         self._hashing = hashing
+        self._cost = cost
         self._changed = changed
         self._rotating: Rotating[UserHashes] | None = None
         self._writing = DeferredLock()
@@ -131,7 +141,7 @@ class UsersFile:
         users = await self.users()
         hashed = users.get(name, "")
         known = passwords.is_hash(hashed)
-        right = await self._hashing.run(passwords.is_right, password, hashed if known else _stand_in(name, users))
+        right = await self._hashing.run(passwords.is_right, password, hashed if known else _stand_in(name, users, self._cost))
         return known and right
 
     async def has(self, name: str) -> bool:
@@ -177,7 +187,7 @@ class UsersFile:
             raise BadRequest(f"{name!r} is no name of a user: expected letters, digits and, inside, any of . _ @ + -")
         if not password or b"\0" in password:
             raise BadRequest("the password is empty or has a NUL: expected another one")
-        await self._write(name, await self._hashing.run(passwords.hashed, password), check)
+        await self._write(name, await self._hashing.run(passwords.hashed, password, self._cost), check)
 
     async def _write(self, name: str, hashed: str | None, check: Callable[[bool], None]) -> None:
         await uninterrupted(self._written(name, hashed, check))
@@ -194,11 +204,14 @@ class UsersFile:
         self._changed()
 
 
-def _stand_in(name: str, users: UserHashes) -> str:
-    """The hash that the password of *name*, who is none of *users*, is compared with: it takes as long as one of theirs."""
+def _stand_in(name: str, users: UserHashes, cost: HashingCost) -> str:
+    """The hash that the password of *name*, who is none of *users*, is compared with: it takes as long as one of theirs.
+
+    Where there are none, as long as one that is made at *cost*.
+    """
     usable = sorted(hashed for hashed in users.values() if passwords.is_hash(hashed))
     if not usable:
-        return passwords.NOBODYS
+        return passwords.nobodys(cost)
     return usable[int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) % len(usable)]
 
 

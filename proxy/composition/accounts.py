@@ -17,6 +17,7 @@ from proxy.accounts import audit, users
 from proxy.accounts.accounts import Accounts
 from proxy.accounts.audit import AuditFile, AuditLog, Unaudited
 from proxy.accounts.jobs import JobTokens
+from proxy.accounts.passwords import HashingCost
 from proxy.accounts.tokens import Tokens
 from proxy.accounts.users import UsersFile
 from proxy.composition.means import Means
@@ -43,12 +44,13 @@ _SILENT = (
 
 class AccountStores(Struct, frozen=True, kw_only=True):
     """What lasts as long as the service.  *hashing* is the thread for passwords: hashes take long, and memory, so there is one
-    at a time.
+    at a time.  New ones are made at *cost*.
     """
 
     tokens: Tokens
     audit: AuditLog | Unaudited
     hashing: Offload
+    cost: HashingCost
 
     def configure(self, access: AccessSettings) -> None:
         """Keep the audit log within the limits of *access* from now on."""
@@ -131,11 +133,14 @@ def grant_of(settings: GrantSettings) -> Grant:
     return Grant(Scope(Role(settings.role), extent), settings.principals)
 
 
-def build_account_stores(access: AccessSettings, storage: Storage, means: Means, *, reading: bool) -> AccountStores:
+def build_account_stores(
+    access: AccessSettings, storage: Storage, means: Means, *, reading: bool, hashing_cost: HashingCost
+) -> AccountStores:
     """The tokens and the audit log of *storage*.  Who is only *reading* writes nothing."""
     book = AuditFile(storage.directory / audit.NAME, access.audit_size, access.audit_files, storage.place.is_ours)
     log = Unaudited() if reading else AuditLog(book, means.disk, means.reactor, means.clock)
-    return AccountStores(tokens=Tokens(storage.ledger, means.clock), audit=log, hashing=Offload(means.reactor, 1, "passwords"))
+    hashing = Offload(means.reactor, 1, "passwords")
+    return AccountStores(tokens=Tokens(storage.ledger, means.clock), audit=log, hashing=hashing, cost=hashing_cost)
 
 
 def build_access(
@@ -169,6 +174,7 @@ def _logins(access: AccessSettings, stores: AccountStores, storage: Storage, mea
         observing=means.observing,
         hashing=stores.hashing,
         changed=lambda: accounts.forget(),
+        cost=stores.cost,
     )
     directory = _directory(access.ldap, means)
     accounts = Accounts(file, stores.tokens, means.reactor, means.clock, stores.audit, directory=directory)

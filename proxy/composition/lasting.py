@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from proxy.accounts.passwords import HashingCost
 from proxy.composition.accounts import AccountStores, LoginRoom, build_account_stores, divides_bytes
 from proxy.composition.caches import Caches, build_caches
 from proxy.composition.claims import build_claims, hosted_names, merged_names, neighbours_of, owned_patterns
@@ -71,7 +72,7 @@ class Lasting(Struct, frozen=True, kw_only=True):
         self.storage.stop()
 
 
-def build_lasting(settings: Settings, reactor: Any, clock: Clock, *, reading: bool) -> Lasting:
+def build_lasting(settings: Settings, reactor: Any, clock: Clock, *, reading: bool, hashing_cost: HashingCost) -> Lasting:
     """What lasts of a service that begins with *settings*.  Raises ConfigError."""
     means = build_means(reactor, clock)
     storage = (read_storage if reading else open_storage)(settings.server, means)
@@ -80,5 +81,5 @@ def build_lasting(settings: Settings, reactor: Any, clock: Clock, *, reading: bo
     claims = build_claims(
         settings, caches.claims, caches.records, lambda index: storage.lists(index, means.work), means.work, clock
     )
-    stores = build_account_stores(settings.access, storage, means, reading=reading)
+    stores = build_account_stores(settings.access, storage, means, reading=reading, hashing_cost=hashing_cost)
     return Lasting(means=means, storage=storage, caches=caches, claims=claims, stores=stores, statistics=statistics)

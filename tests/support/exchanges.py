@@ -33,7 +33,7 @@ from proxy.upstream.http.identity import Identity
 from tests.shelf import Shelf
 from tests.support import wire
 from tests.support.counter import Counter, post
-from tests.support.logins import basic
+from tests.support.logins import QUICK, basic
 from tests.support.receiving import Shop
 from tests.support.wheels import wheel
 
@@ -86,7 +86,12 @@ class ExchangePlace:
         self.audit = Written()
         observing = Observing(Inline(), UNRECORDED, self.ahead.wall)
         users = UsersFile(
-            folder / "users", expected=False, observing=observing, hashing=Inline(), changed=lambda: self.accounts.forget()
+            folder / "users",
+            expected=False,
+            observing=observing,
+            hashing=Inline(),
+            changed=lambda: self.accounts.forget(),
+            cost=QUICK,
         )
         tokens = Tokens(MemoryVersioned(self.ahead.wall), self.ahead.wall)
         self.accounts = Accounts(users, tokens, self.ahead, self.ahead.wall, Written())  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ from proxy.web.site import PERMISSIONS, ROUTES, Routes
 from proxy.web.upload import Uploads
 from tests.shelf import Shelf
 from tests.support import wire
-from tests.support.logins import basic
+from tests.support.logins import QUICK, basic
 from tests.support.receiving import Shop
 from tests.support.wheels import Distribution
 
@@ -125,6 +125,7 @@ class Guarded:
             observing=Observing(offload, UNRECORDED, lambda: 2e9),
             hashing=offload,
             changed=lambda: self.accounts.forget(),
+            cost=QUICK,
         )
         self.records = MemoryVersioned()
         self.tokens = Tokens(self.records, lambda: 2e9)
