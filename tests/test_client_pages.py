@@ -9,13 +9,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
-from pip._internal.index.collector import IndexContent, parse_links
-from pip._internal.models.link import Link
-from pip._internal.utils.hashes import Hashes
 
 from proxy.simple.media import MediaType
 from proxy.simple.parse import parse_page
@@ -24,6 +21,9 @@ from tests.inprocess import Running, Start
 from tests.support.clients import Scratch
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.wheels import Distribution, wheel
+
+if TYPE_CHECKING:
+    from pip._internal.models.link import Link
 
 HTML = "text/html"
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -212,12 +212,17 @@ def links(body: bytes, content_type: str, url: str) -> list[Link]:
     message = email.message.Message()
     message["content-type"] = content_type
     charset = message.get_param("charset")
+    # They take a while to load, and no other test needs them.
+    from pip._internal.index.collector import IndexContent, parse_links
+
     page = IndexContent(body, content_type, str(charset) if charset else None, url, cache_link_parsing=False)
     return [link for link in parse_links(page) if link.filename.endswith(".whl")]
 
 
 def facts(made: Made, link: Link) -> tuple[Any, ...]:
     """What pip goes by."""
+    from pip._internal.utils.hashes import Hashes
+
     data = {each.filename: each.data for each in made.wheels}[link.filename]
     digests = {name: hashlib.new(name, data, usedforsecurity=False).hexdigest() for name in ("sha256", "md5")}
     stated = [name for name, value in digests.items() if link.is_hash_allowed(Hashes({name: [value]}))]

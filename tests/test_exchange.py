@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from joserfc.jwk import RSAKey
 from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
 from twisted.internet.address import IPv4Address
@@ -34,7 +33,7 @@ from proxy.settings import CiRule
 from tests.support import wire
 from tests.support.counter import Counter, post
 from tests.support.exchanges import JSON, ExchangePlace
-from tests.support.issuer import FakeIssuer
+from tests.support.issuer import FakeIssuer, rsa_key
 from tests.support.receiving import Shop
 
 reactor: Any = default_reactor
@@ -162,7 +161,7 @@ async def test_what_is_not_needed_any_more_is_given_back(place: Place) -> None:
 
 def tokens() -> Mapping[str, tuple[Callable[[FakeIssuer], str], str, str]]:
     """ID tokens that are not exchanged, by what is wrong; the code and a part of the description of the answer."""
-    other = RSAKey.generate_key(2048, {"kid": "first"})
+    other = rsa_key("first")
     return {
         "no token": (lambda fake: "x", "invalid-payload", "no signed JSON Web Token"),
         "another issuer": (

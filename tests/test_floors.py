@@ -115,9 +115,10 @@ def _modules() -> list[tuple[str, Path]]:
     return [(".".join(each.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), each) for each in files]
 
 
-@pytest.mark.parametrize(("module", "file"), _modules(), ids=[module for module, _ in _modules()])
-def test_imports_point_to_a_lower_floor(module: str, file: Path) -> None:
-    assert violations(file.read_text("utf-8"), module, package=file.name == "__init__.py") == []
+def test_imports_point_to_a_lower_floor() -> None:
+    found = [violations(file.read_text("utf-8"), module, package=file.name == "__init__.py") for module, file in _modules()]
+    assert len(found) > 100
+    assert [each for several in found for each in several] == []
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,10 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
 from proxy.identity.idtokens import LEEWAY, LONGEST, BadIdToken, stated, verified
 from proxy.identity.keys import ALGORITHMS, read_discovery, read_keys
-from tests.support.issuer import FakeIssuer
+from tests.support.issuer import FakeIssuer, rsa_key
 
 ISSUER = FakeIssuer()
 NOW = int(time.time())
-RSA = RSAKey.generate_key(2048, {"kid": "r"})
-#: One that can be factored, as the library says too.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", SecurityWarning)
-    WEAK = RSAKey.generate_key(1024, {"kid": "weak"})
 EC = ECKey.generate_key("P-256", {"kid": "e"})
 OKP = OKPKey.generate_key("Ed25519", {"kid": "o"})
 
@@ -36,8 +31,27 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ISSUER, "clock", lambda: float(NOW))
 
 
-def claims_of(token: str, key: Key = ISSUER.key, audience: str = "pypiproxy", now: float = NOW) -> Any:
-    return verified(token, stated(token), key, audience, now)
+def rsa() -> RSAKey:
+    return rsa_key("r")
+
+
+def weak() -> RSAKey:
+    """A key that can be factored, as the library says too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)
+        return rsa_key("weak", 1024)
+
+
+def claims_of(token: str, key: Key | None = None, audience: str = "pypiproxy", now: float = NOW) -> Any:
+    return verified(token, stated(token), key or ISSUER.key, audience, now)
+
+
+def is_accepted(token: str) -> bool:
+    try:
+        claims_of(token)
+    except BadIdToken:
+        return False
+    return True
 
 
 def part(value: object) -> str:
@@ -45,16 +59,16 @@ def part(value: object) -> str:
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
-@pytest.mark.parametrize("key", [RSA, EC, OKP], ids=lambda key: key.key_type)
-def test_a_token_of_its_issuer_is_accepted(key: Key) -> None:
-    claims = claims_of(ISSUER.token(key=key), key)
-    assert claims["repository"] == "acme/widgets"
-    assert claims["iss"] == ISSUER.url
+def test_a_token_of_its_issuer_is_accepted() -> None:
+    for key in (rsa(), EC, OKP):
+        claims = claims_of(ISSUER.token(key=key), key)
+        assert claims["repository"] == "acme/widgets"
+        assert claims["iss"] == ISSUER.url
 
 
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name[:2] in ("RS", "PS")])
 def test_every_algorithm_of_rsa_is_accepted(algorithm: str) -> None:
-    assert claims_of(ISSUER.token(key=RSA, header={"alg": algorithm}), RSA)["sub"] == ISSUER.claims["sub"]
+    assert claims_of(ISSUER.token(key=rsa(), header={"alg": algorithm}), rsa())["sub"] == ISSUER.claims["sub"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +125,7 @@ def forged() -> dict[str, str]:
     """Tokens that their issuer has not signed."""
     head, payload, signature = ISSUER.token().split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
-    other = RSAKey.generate_key(2048, {"kid": "first"})
+    other = rsa_key("first")
     public = ISSUER.key.as_pem(private=False)  # type: ignore[union-attr]  # an RSA key has that
     shared = OctKey.import_key(base64.b64encode(public))
     return {
@@ -125,10 +139,9 @@ def forged() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("how", sorted(forged()))
-def test_a_token_that_its_issuer_has_not_signed_is_refused(how: str) -> None:
-    with pytest.raises(BadIdToken):
-        claims_of(forged()[how])
+def test_a_token_that_its_issuer_has_not_signed_is_refused() -> None:
+    assert [how for how, token in forged().items() if is_accepted(token)] == []
+    assert is_accepted(ISSUER.token())
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "HS512", "RS1", "", "EdDSA"])
@@ -155,8 +168,8 @@ def test_algorithms_that_prove_nothing_are_not_looked_at(algorithm: str) -> None
         f"{part(b'[' * 5000)}.{part({'iss': 'x'})}.AAAA",
         f"{part(bytes([255]))}.{part({'iss': 'x'})}.AAAA",
         "A" * (LONGEST + 1),
-        ISSUER.token() + "\n",
-        ISSUER.token() + "=",
+        ISSUER.token(key=EC) + "\n",
+        ISSUER.token(key=EC) + "=",
     ],
 )
 def test_what_is_no_token_is_refused(token: str) -> None:
@@ -196,7 +209,7 @@ def key_set(*keys: object) -> bytes:
 
 
 def test_keys_are_found_by_name_and_algorithm() -> None:
-    keys = read_keys(key_set(RSA, EC, OKP))
+    keys = read_keys(key_set(rsa(), EC, OKP))
     assert keys.find("r", "PS512") == keys.usable[0]
     assert keys.find("e", "ES256") == keys.usable[1]
     assert keys.find("o", "Ed25519") == keys.usable[2]
@@ -206,13 +219,13 @@ def test_keys_are_found_by_name_and_algorithm() -> None:
 
 
 def test_a_token_without_a_key_name_is_of_the_only_key_that_fits() -> None:
-    second = RSAKey.generate_key(2048, {"kid": "s"})
-    assert read_keys(key_set(RSA, EC)).find(None, "RS256") is not None
-    assert read_keys(key_set(RSA, EC, second)).find(None, "RS256") is None
+    second = rsa_key("s")
+    assert read_keys(key_set(rsa(), EC)).find(None, "RS256") is not None
+    assert read_keys(key_set(rsa(), EC, second)).find(None, "RS256") is None
 
 
 def test_a_key_for_one_algorithm_is_used_for_that_alone() -> None:
-    keys = read_keys(key_set({**RSA.as_dict(private=False), "alg": "RS256"}))
+    keys = read_keys(key_set({**rsa().as_dict(private=False), "alg": "RS256"}))
     assert keys.find("r", "RS256") is not None
     assert keys.find("r", "PS256") is None
 
@@ -220,7 +233,7 @@ def test_a_key_for_one_algorithm_is_used_for_that_alone() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        WEAK,
+        weak,
         {"kty": "oct", "k": "AAAA", "kid": "k"},
         {"kty": "new", "kid": "k"},
         {"kty": "RSA"},
@@ -228,13 +241,13 @@ def test_a_key_for_one_algorithm_is_used_for_that_alone() -> None:
         {"kty": "RSA", "n": "!!", "e": "AQAB"},
         {"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"},
         {},
-        {**RSA.as_dict(private=False), "use": "enc"},
-        {**RSA.as_dict(private=False), "use": "sig", "key_ops": ["encrypt"]},
-        RSA.as_dict(private=True),
+        lambda: {**rsa().as_dict(private=False), "use": "enc"},
+        lambda: {**rsa().as_dict(private=False), "use": "sig", "key_ops": ["encrypt"]},
+        lambda: rsa().as_dict(private=True),
     ],
 )
 def test_what_cannot_verify_is_left_out(key: object) -> None:
-    keys = read_keys(key_set(key, EC))
+    keys = read_keys(key_set(key() if callable(key) else key, EC))
     assert [each.kid for each in keys.usable] == ["e"]
 
 

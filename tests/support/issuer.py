@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -34,13 +35,19 @@ CLAIMS: Mapping[str, object] = {
 _ALGORITHMS = {"RSA": "RS256", "EC": "ES256", "OKP": "Ed25519", "oct": "HS256"}
 
 
+@cache
+def rsa_key(kid: str, bits: int = 2048, alg: str | None = None) -> RSAKey:
+    """A key that is made when it is wanted first, which takes tenths of a second; with *alg*, another for that alone."""
+    return RSAKey.generate_key(bits, {"kid": kid} if alg is None else {"kid": kid, "use": "sig", "alg": alg})
+
+
 class FakeIssuer:
     """An issuer on a port of 127.0.0.1; with *tls*, over https.  *path* is that of its URL."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, path: str = "") -> None:
         self._tls = tls
         self._path = path
-        self.key: Key = RSAKey.generate_key(2048, {"kid": "first", "use": "sig", "alg": "RS256"})
+        self._key: Key | None = None
         #: The documents it answers with instead of its own, by path.
         self.documents: dict[str, bytes] = {}
         #: The paths that it was asked for.
@@ -85,9 +92,14 @@ class FakeIssuer:
 
     # -- keys and tokens
 
+    @property
+    def key(self) -> Key:
+        """What it signs with: the same for all issuers that have not rotated theirs."""
+        return self._key or rsa_key("first", alg="RS256")
+
     def rotate(self, kid: str = "second") -> None:
         """Sign with another key from now on, and publish no other."""
-        self.key = ECKey.generate_key("P-256", {"kid": kid, "use": "sig"})
+        self._key = ECKey.generate_key("P-256", {"kid": kid, "use": "sig"})
 
     def token(self, claims: Mapping[str, object] = EMPTY, *, key: Key | None = None, header: Mapping[str, str] = EMPTY) -> str:
         """An ID token for the audience ``pypiproxy``, good for five minutes, with *claims* beside the usual ones.

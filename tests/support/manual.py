@@ -18,6 +18,7 @@ from tests.support.process import ROOT
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 _MARKER = re.compile(r"<!-- (not run: .+|(?:while no proxy runs)?(?:; )?(?:exit status (\d+))?) -->\s*")
+_BEFORE_BLOCK = re.compile(r"^(.*)\n\n? *```console$", re.MULTILINE)
 
 
 class Command(Struct, frozen=True):
@@ -95,6 +96,12 @@ def blocks(page: Path) -> Iterator[Block]:
         if token.type == "fence" and token.info == "console":
             yield _block(page, token, before)
         before = token
+
+
+def seems_to_have_blocks_to_run(page: Path) -> bool:
+    """Whether some console block of it is to be run, at a glance: which tests there are must be known without reading all."""
+    before = _BEFORE_BLOCK.findall(page.read_text("utf-8"))
+    return any(not each.startswith("<!-- not run: ") for each in before)
 
 
 def fences(page: Path, kind: str) -> Iterator[str]:
