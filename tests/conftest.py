@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -68,6 +70,19 @@ _LONG = (
     "machine",
     "hostile_segments",
 )
+
+
+# pytest asks before each test which Twisted this is, and each time all is parsed that the package says of itself.
+importlib.metadata.version = cache(importlib.metadata.version)
+# What is imported and collected stays until the end: the collector of garbage has nothing to find in it, but would look through
+# it again and again: a second in each process while tests are collected, and some tenths whenever a test has all looked at.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Have garbage collected from now on, and only what tests leave behind."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
