@@ -24,25 +24,26 @@ PASSWORD, OTHER = "correct-horse-battery", "staple-tr0ubador"
 
 
 class Operating:
-    """Commands on *data_dir*, which get secrets on standard input."""
+    """Commands on *data_dir*, which get secrets on standard input; if they are *watched*, their command lines are kept."""
 
-    def __init__(self, home: Path, data_dir: Path) -> None:
+    def __init__(self, home: Path, data_dir: Path, *, watched: bool = False) -> None:
         self._home = home
         self._data_dir = data_dir
+        self._watched = watched
         #: The command lines of all processes, as any user of the machine sees them, while commands ran.
         self.seen = ""
 
     async def run(self, *command: str, said: str = "", place: bool = True) -> Ended:
         line = [sys.executable, "-c", "from proxy.cli import main; main()", *command]
         line += ["--data-dir", str(self._data_dir)] if place else []
-        # A fresh one: its command line is to be seen.
-        running = Running().spawn(line, environment(self._home, PYTHONPATH=str(ROOT)), self._home, fresh=True)
+        # Only that of a fresh one is to be seen.
+        running = Running().spawn(line, environment(self._home, PYTHONPATH=str(ROOT)), self._home, fresh=self._watched)
         running.transport.write(f"{said}\n".encode())
         running.transport.closeStdin()
-        while running.ended is None:
+        while self._watched and running.ended is None:
             self.seen += command_lines()
-            await deferLater(reactor, 0.01)
-        return running.ended
+            await deferLater(reactor, 0.05)
+        return await running.end()
 
     async def json(self, *command: str, said: str = "") -> list[Any]:
         ended = await self.run(*command, "--json", said=said)
@@ -139,7 +140,7 @@ async def test_changes_take_effect_at_once_in_the_running_proxy_and_no_secret_is
 ) -> None:
     upstream.add_file("six", "six-1.0.tar.gz", b"six")
     proxy = await make_proxy(upstream.url, config=GRANTS, options=["--access-log", "full", "--log-level", "debug"]).started()
-    operating = Operating(tmp_path, proxy.data_dir)
+    operating = Operating(tmp_path, proxy.data_dir, watched=True)
     assert await status(proxy, None) == 401
     await operating.run("user", "add", "alice", said=PASSWORD)
     right, wrong = basic("alice", PASSWORD), basic("alice", OTHER)
@@ -166,6 +167,7 @@ async def test_changes_take_effect_at_once_in_the_running_proxy_and_no_secret_is
 
     log = proxy.log
     await proxy.stop()
+    assert "token\0narrow\0--projects\0flask" in operating.seen
     secrets = [PASSWORD, OTHER, made["token"], narrow, right.split()[1], wrong.split()[1], made["token"].split("_", 2)[2]]
     kept = [path for path in proxy.data_dir.rglob("*") if path.is_file() and path.name != "cache.db"]
     stored = {path.name: path.read_bytes() for path in kept}
