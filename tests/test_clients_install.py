@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
@@ -21,6 +22,10 @@ INSTALLS = (pip_install, uv_pip_install)
 #: An application, what it needs, and what that needs: two wheels and an sdist.
 WANTED = {"app": "1.0", "lib": "2.1", "odd_name": "0.3"}
 
+#: What pip sends.
+PIP_ACCEPTS = f"{JSON_TYPE}, application/vnd.pypi.simple.v1+html; q=0.1, text/html; q=0.01"
+
+Install = Callable[..., Awaitable[Scratch]]
 MakeUpstream = Callable[..., FakeUpstream]
 MakeProxy = Callable[..., ProxyProcess]
 
@@ -135,6 +140,23 @@ FAULTS: dict[str, Fault | None] = {
 }
 
 
+async def everything(proxy: ProxyProcess, name: str) -> dict[str, bytes]:
+    """All that an index has of the application, as pip asks for it, by path."""
+    found = {}
+    for project in ("app", "lib", "odd-name"):
+        path = f"/index/{name}/simple/{project}/"
+        page = await wire.fetch(proxy.port, path, Accept=PIP_ACCEPTS)
+        assert page.status == 200, (name, page)
+        found[path] = page.body
+        for file in page.json["files"]:
+            of_file = urljoin(path, file["url"])
+            for each in (of_file, f"{of_file}.metadata") if file.get("core-metadata") else (of_file,):
+                reply = await wire.fetch(proxy.port, each)
+                assert reply.status == 200, (name, reply)
+                found[each] = reply.body
+    return found
+
+
 async def fail(upstream: FakeUpstream, fault: Fault | None) -> None:
     if fault is None:
         await upstream.down()
@@ -151,20 +173,24 @@ async def test_a_warm_install_succeeds_however_upstream_fails(
     config = configuration(urls, ttl="1ms", soft_deadline="200ms")
     proxy = await make_proxy(config=config).started()
 
-    async def warm(name: str) -> None:
-        assert (await uv_pip_install(tmp_path, index_url(proxy, name), "app")).installed == WANTED, name
-
-    await gatherResults([Deferred.fromCoroutine(warm(name)) for name in FAULTS])
+    before = {name: await everything(proxy, name) for name in FAULTS}
+    assert len(before["silent"]) == 3 + 4 + 3
     await gatherResults([Deferred.fromCoroutine(fail(upstreams[name], fault)) for name, fault in FAULTS.items()])
     asked = {name: len(upstream.asked) for name, upstream in upstreams.items()}
 
-    async def install(name: str) -> None:
-        for client in INSTALLS:
+    async def install(name: str, *clients: Install) -> None:
+        for client in clients:
             assert (await client(tmp_path, index_url(proxy, name), "app")).installed == WANTED, name
 
+    # pip, which takes seconds to start, is answered as before whatever happens, and installs where things happen in other ways
+    for name in FAULTS:
+        assert await everything(proxy, name) == before[name], name
+    by_pip = ("refusing", "silent", "status503", "cutting")
     names = list(FAULTS)
     for pair in zip(names[::2], names[1::2], strict=True):
-        await gatherResults([Deferred.fromCoroutine(install(name)) for name in pair])
+        await gatherResults(
+            [Deferred.fromCoroutine(install(name, *(INSTALLS if name in by_pip else (uv_pip_install,)))) for name in pair]
+        )
     for name, fault in FAULTS.items():
         assert fault is None or len(upstreams[name].asked) > asked[name], f"{name} was not put to the test"
     assert "Traceback" not in proxy.log
@@ -174,7 +200,7 @@ async def test_a_warm_install_succeeds_however_upstream_fails(
     await proxy.stop()
     proxy.configure(configuration({**urls, "silent": "http://nowhere.example/simple/"}, ttl="1ms", soft_deadline="200ms"))
     await proxy.started()
-    await gatherResults([Deferred.fromCoroutine(install(name)) for name in ("silent", "garbage")])
+    await gatherResults([Deferred.fromCoroutine(install(name, *INSTALLS)) for name in ("silent", "garbage")])
 
 
 @pytest_twisted.ensureDeferred
