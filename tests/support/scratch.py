@@ -76,8 +76,8 @@ class Scratch:
         env, pypiproxy = for_shells(env)
         for name, command in {
             "pypiproxy": pypiproxy,
-            # as --python, it sees what is installed there, and not what is where it comes from
-            "pip": f"exec {sys.executable} {Path(pip.__file__).parent} --python {self.place}/venv/bin/python",
+            # what --python would start: it sees what is installed there, and not what is where it comes from
+            "pip": f"exec {self.place}/venv/bin/python {Path(pip.__file__).with_name('__pip-runner__.py')}",
             "uv": f"exec {uv.find_uv_bin()}",
             "twine": f"exec {sys.executable} -m twine",
         }.items():
