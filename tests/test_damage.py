@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -17,16 +16,13 @@ from twisted.logger import LogEvent
 from proxy.commands import asking
 from tests.inprocess import Running, Start
 from tests.support import wire
+from tests.support.digests import sha256_of
 from tests.support.fake_upstream import FakeUpstream, Fault, Gate, Request
 from tests.support.wheels import data_of, sdist, wheel
 
 #: Answered from memory; checked before it is sent; sent while it is checked.
 SIZES = {"small": 11_053, "medium": 300_718, "large": 17_000_000}
 SIGN_IN = b"<!DOCTYPE html>\n<html><body>Your session has ended.</body></html>\n"
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 class Disk:
@@ -36,10 +32,10 @@ class Disk:
         self.folder = folder
 
     def stored(self, data: bytes) -> Path:
-        return self.folder / "files" / sha256(data)[:2] / sha256(data)
+        return self.folder / "files" / sha256_of(data)[:2] / sha256_of(data)
 
     def partial(self, data: bytes) -> Path:
-        return self.folder / "partial" / f"sha256-{sha256(data)}"
+        return self.folder / "partial" / f"sha256-{sha256_of(data)}"
 
     def kept(self) -> dict[str, bytes]:
         return {each.name: each.read_bytes() for each in self.folder.glob("files/*/*")}
@@ -128,8 +124,8 @@ async def test_a_stored_file_that_was_damaged_is_set_aside_and_fetched_again(
         assert not reply.complete, "the damage is found while it is sent, and its end is not"
         reply = await proxy.get(path)
     assert (reply.status, reply.complete, reply.body == data) == (200, True, True)
-    assert disk.kept() == {sha256(data): data}
-    assert disk.quarantined() == [sha256(data)]
+    assert disk.kept() == {sha256_of(data): data}
+    assert disk.quarantined() == [sha256_of(data)]
     assert upstream.count("/packages/*") == 2
     assert 'event="damaged file set aside"} 1.0' in await events(proxy)
     assert [event for event in logged if "is damaged" in str(event.get("log_format"))]
@@ -164,7 +160,7 @@ async def test_damaged_metadata_is_fetched_again(upstream: FakeUpstream, run: St
     assert (await proxy.get(path)).body == made.metadata
     empty(disk.stored(made.metadata))
     assert (await proxy.get(path)).body == made.metadata
-    assert disk.kept() == {sha256(made.metadata): made.metadata}
+    assert disk.kept() == {sha256_of(made.metadata): made.metadata}
 
 
 @pytest_twisted.ensureDeferred
@@ -177,7 +173,7 @@ async def test_a_damaged_file_that_cannot_be_set_aside_is_replaced(upstream: Fak
     cut(disk.stored(data))
     (disk.folder / "quarantine").write_text("in the way")
     assert (await proxy.get(path)).body == data
-    assert disk.kept() == {sha256(data): data}
+    assert disk.kept() == {sha256_of(data): data}
 
 
 @pytest.mark.parametrize("header", ["bytes=0-99", "bytes=8000000-8999999", "bytes=-100", "bytes=16999000-"])
@@ -283,7 +279,7 @@ async def test_what_cannot_be_gone_on_with_is_fetched_from_its_first_byte(
     monkeypatch.setattr("proxy.storage.local.os.ftruncate", slow)
     reply = await proxy.get(path)
     assert (reply.status, reply.complete, reply.body == data) == (200, True, True)
-    assert (disk.kept(), disk.left()) == ({sha256(data): data}, [])
+    assert (disk.kept(), disk.left()) == ({sha256_of(data): data}, [])
 
 
 @pytest_twisted.ensureDeferred
@@ -453,7 +449,7 @@ async def test_of_an_unknown_kind_that_ends_with_its_connection_nothing_is_kept(
     assert (reply.status, reply.body == data) == (200, True), "its client gets what there is, as it would without a proxy"
     assert disk.kept() == {}
     assert (await proxy.get(path)).body == data
-    assert disk.kept() == {sha256(data): data}, "the second answer has a length"
+    assert disk.kept() == {sha256_of(data): data}, "the second answer has a length"
 
 
 @pytest.mark.parametrize("size", [100, 4096])
@@ -471,7 +467,7 @@ async def test_a_file_that_is_held_back_whole_is_verified_before_its_head_goes_o
     assert reply.status == 503
     assert "etag" not in reply.headers
     assert (await proxy.get(path)).body == data
-    assert list(disk.kept()) == [sha256(data)]
+    assert list(disk.kept()) == [sha256_of(data)]
 
 
 @pytest.mark.parametrize("body", [SIGN_IN, b"", b"Metadata-Version: 2.1\nName: other\n", b"{}"])
@@ -514,7 +510,7 @@ async def test_a_part_that_nothing_vouches_for_is_kept_by_nobody(upstream: FakeU
 
     verified = await proxy.get(path, Range="bytes=1000-1999")
     assert "immutable" in verified.headers["cache-control"]
-    assert verified.headers["etag"] == f'"sha256-{sha256(data)}"'
+    assert verified.headers["etag"] == f'"sha256-{sha256_of(data)}"'
 
 
 @pytest_twisted.ensureDeferred

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct, field
 
+from tests.support.digests import md5_of, sha256_of
 from tests.support.faults import Answer, Request
 
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
@@ -73,7 +74,7 @@ class Content:
 
     def put(self, base: str, project: str, filename: str, data: bytes, metadata: bytes | None, entry: Mapping[str, Any]) -> str:
         """Keep a file's bytes and its page entry.  Returns its URL's path."""
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = sha256_of(data)
         path = f"/packages/{sha256[:2]}/{sha256[2:4]}/{sha256[4:]}/{filename}"
         listed: dict[str, Any] = {
             "filename": filename,
@@ -214,7 +215,7 @@ def _legacy_file(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _etag(body: bytes | memoryview) -> str:
-    return f'"{hashlib.md5(body).hexdigest()}"'
+    return f'"{md5_of(body)}"'
 
 
 def _html(document: Mapping[str, Any]) -> bytes:

@@ -14,8 +14,11 @@ import random
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
+
+from tests.support.digests import sha256_of
 
 _THEN = (2024, 1, 2, 3, 4, 6)
 
@@ -63,7 +66,7 @@ class Distribution(Struct, frozen=True):
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+        return sha256_of(self.data)
 
 
 def _metadata(
@@ -162,6 +165,7 @@ def seeded(seed: int | str) -> random.Random:
     return random.Random(seed)  # noqa: S311  # nobody has to guess it
 
 
+@lru_cache(4)
 def data_of(size: int, seed: int = 0) -> bytes:
     """*size* bytes of noise, the same for the same *seed*: a file where nobody looks inside."""
     return seeded(seed).randbytes(size)
