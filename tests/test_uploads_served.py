@@ -78,7 +78,7 @@ async def test_what_was_asked_for_before_is_not_remembered_as_missing(serve: Sta
 @pytest_twisted.ensureDeferred
 async def test_pip_and_uv_with_their_caches_install_what_was_just_uploaded(serve: Start, tmp_path: Path) -> None:
     proxy = await serve(indexes=(hosted(),), rights=Doorkeeper())
-    scratch = Scratch(tmp_path, with_pip=True)
+    scratch = Scratch(tmp_path)
     for number in range(3):
         assert (await send(proxy.port, upload_of(wheel("app", f"{number}.0")), "/")).status == 200
         assert (await scratch.caching_pip(proxy.url, "--upgrade", "app")).status == 0

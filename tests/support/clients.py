@@ -53,9 +53,9 @@ class Scratch:
 
     async def caching_pip(self, index: str, *arguments: str) -> Ended:
         """``pip install`` *arguments* from *index*, with a cache, which over plain http it uses only for what it may keep."""
-        command = [str(self.python), "-m", "pip", "--isolated", "--disable-pip-version-check", "install", "--no-input"]
+        command = [str(self.python), str(Path(pip.__file__).parent), "--isolated", "--disable-pip-version-check", "install"]
         settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_CACHE_DIR": str(self.home / "pip-cache")}
-        return await self._run([*command, "--index-url", index, *arguments], 60.0, **settings)
+        return await self._run([*command, "--no-input", "--no-compile", "--index-url", index, *arguments], 60.0, **settings)
 
     async def caching_uv(self, index: str, *arguments: str) -> Ended:
         """``uv pip install`` *arguments* from *index*, with a cache."""

@@ -16,6 +16,7 @@ import codecs
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -32,6 +33,8 @@ from pathlib import Path
 COMMAND = ("-c", "from proxy.cli import main; main()")
 NAMED_COMMAND = ("-c", "from proxy.cli import main; main(prog_name='pypiproxy')")
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
+#: Programs of the tests that build a service of their own, as modules of this package.
+_OWN = tuple(("-m", f"tests.support.{name}") for name in ("open_uploads", "promoting", "uploading"))
 
 _STATUS = struct.Struct("i")
 #: Bytes that a program's arguments and environment may have.
@@ -119,7 +122,7 @@ class Preloaded:
         """Whether a program is one that it can be, with *path* as what the interpreter finds modules in."""
         return (
             arguments[0] == sys.executable
-            and tuple(arguments[1:3]) in (COMMAND, TWISTD)
+            and tuple(arguments[1:3]) in (COMMAND, TWISTD, *_OWN)
             and env.get("PYTHONPATH", path) == path
         )
 
@@ -166,7 +169,7 @@ def status(written: bytes) -> int:
 
 
 def _become(asked: Mapping[str, object], descriptors: Sequence[int]) -> str:
-    """In the child: be the program that was asked for; its code."""
+    """In the child: be the program that was asked for; its code, or the name of its module."""
     arguments, env = asked["arguments"], asked["env"]
     assert isinstance(arguments, list)
     assert isinstance(env, dict)
@@ -180,12 +183,12 @@ def _become(asked: Mapping[str, object], descriptors: Sequence[int]) -> str:
     os.environ.update(env)
     time.tzset()
     sys.path[0] = ""
-    sys.argv = ["-c", *arguments[3:]]
+    sys.argv = [str(arguments[1]), *arguments[3:]]
     return str(arguments[2])
 
 
 def _forked(control: socket.socket) -> str:
-    """Fork whatever is asked for until nobody asks any more; the code to run, in the child."""
+    """Fork whatever is asked for until nobody asks any more; what to run, in the child (see `_become`)."""
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
@@ -241,6 +244,8 @@ def _main() -> None:
         from twisted.scripts.twistd import run
 
         leaving.run(run)
+    elif code:
+        leaving.run(lambda: runpy.run_module(code, run_name="__main__", alter_sys=True))
 
 
 if __name__ == "__main__":
