@@ -41,6 +41,7 @@ class Running:
         self.service = service
         (port,) = service.listenings[0].ports
         self.port = port.getHost().port  # type: ignore[attr-defined]  # a TCP port's address has one
+        self._connections = wire.Persistent(self.port)
 
     @property
     def base(self) -> str:
@@ -57,10 +58,10 @@ class Running:
         return await wire.ask(self.port, path, method, **headers)
 
     async def get(self, path: str, **headers: str) -> wire.Reply:
-        return await wire.fetch(self.port, path, **headers)
+        return await self._connections.fetch(path, **headers)
 
     async def head(self, path: str, **headers: str) -> wire.Reply:
-        return await wire.fetch(self.port, path, "HEAD", **headers)
+        return await self._connections.fetch(path, "HEAD", **headers)
 
     async def page(self, project: str = "six", index: str = "") -> Any:
         """The JSON page of *project*."""
@@ -77,6 +78,7 @@ class Running:
 
     async def stop(self) -> None:
         """Stop the service, unless that is done."""
+        await self._connections.close()
         if self.service.running:
             await self.service.stopService()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,9 +79,17 @@ class Client(Protocol):
         self.ended: Deferred[None] = Deferred()
         self._head = False
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        #: How many bytes the response has by its head, once that has come, and whether it is in chunks instead.
+        self._length: int | None = None
+        self._chunked = False
+        #: How many bytes the last reply had.
+        self._replied: int | None = None
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> None:
         """Send a request; underscores in names of *headers* stand for hyphens."""
+        self.check()
+        self._replied = self._length = None
+        self._chunked = False
         self.received.clear()
         self._head = method == "HEAD"
         lines = [f"{method} {path} HTTP/1.1"]
@@ -129,21 +138,33 @@ class Client(Protocol):
 
     def got_body(self, count: int) -> Deferred[None]:
         """Fires when the head and *count* bytes of the body have come."""
-        return self.until(lambda: b"\r\n\r\n" in self.received and len(self.body) >= count)
+        return self.until(lambda: 0 <= self.received.find(b"\r\n\r\n") <= len(self.received) - 4 - count)
 
     async def reply(self) -> Reply:
         """The response, once it is whole by its Content-Length or the connection has ended."""
         await self.until(lambda: self.reason is not None or self._whole())
+        self._replied = len(self.received)
         return parse(bytes(self.received), head=self._head)
 
+    def check(self) -> None:
+        """Raise AssertionError if more has come than the last reply."""
+        assert self._replied in (None, len(self.received)), f"behind a response: {bytes(self.received)[self._replied :]!r}"
+
     def _whole(self) -> bool:
-        head, end, body = bytes(self.received).partition(b"\r\n\r\n")
-        if not end or self._head or re.match(rb"HTTP/1.1 (?:204|304) ", head):
-            return bool(end)
-        if re.search(rb"(?i)\r\ntransfer-encoding: chunked", head):
-            return body.endswith(b"0\r\n\r\n") and _dechunked(body)[1]
-        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        return length is not None and len(body) >= int(length[1])
+        """Whether as much has come as the head of the response says; the head is looked at once."""
+        if self._length is None:
+            end = self.received.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            head = bytes(self.received[:end])
+            self._length = end + 4
+            if not self._head and not re.match(rb"HTTP/1.1 (?:204|304) ", head):
+                length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+                self._length += int(length[1]) if length else sys.maxsize
+                self._chunked = re.search(rb"(?i)\r\ntransfer-encoding: chunked", head) is not None
+        if self._chunked:
+            return self.received.endswith(b"0\r\n\r\n") and _dechunked(self.body)[1]
+        return len(self.received) >= self._length
 
     async def close(self) -> None:
         """End the connection at once."""
@@ -183,3 +204,38 @@ async def fetch(port: int, path: str, method: str = "GET", **headers: str) -> Re
     client = await ask(port, path, method, **headers)
     await client.ended
     return parse(bytes(client.received), head=method == "HEAD")
+
+
+class Persistent:
+    """Requests to *port*, each on a connection that has answered another one before, where there is one."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[Client] = []
+
+    async def fetch(self, path: str, method: str = "GET", **headers: str) -> Reply:
+        """The response, once it is whole."""
+        while self._idle:
+            client = self._idle.pop()
+            if client.reason is None:
+                client.ask(path, method, **headers)
+                reply = await client.reply()
+                if reply.status or client.reason is None:
+                    break
+        else:
+            client = await connect(self._port)
+            client.ask(path, method, **headers)
+            reply = await client.reply()
+        if client.reason is None and reply.complete:
+            self._idle.append(client)
+        else:
+            await client.close()
+        return reply
+
+    async def close(self) -> None:
+        """End the connections.  AssertionError if anything came behind a response."""
+        idle, self._idle = self._idle, []
+        for each in idle:
+            await each.close()
+        for each in idle:
+            each.check()
