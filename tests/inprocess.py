@@ -58,14 +58,18 @@ class Running:
         """A connection on which *method* *path* has been asked."""
         return await wire.ask(self.port, path, method, **headers)
 
+    async def fetch(self, path: str, method: str = "GET", **headers: str) -> wire.Reply:
+        """The response as soon as it is whole, over a connection that may have had others before."""
+        return await self._connections.fetch(path, method, **headers)
+
     async def get(self, path: str, **headers: str) -> wire.Reply:
         """The response; that to a request for a file once its connection has ended: then it is known to have been stored."""
         if re.search("/(?:files|packages)/", path):
             return await wire.fetch(self.port, path, **headers)
-        return await self._connections.fetch(path, **headers)
+        return await self.fetch(path, **headers)
 
     async def head(self, path: str, **headers: str) -> wire.Reply:
-        return await self._connections.fetch(path, "HEAD", **headers)
+        return await self.fetch(path, "HEAD", **headers)
 
     async def page(self, project: str = "six", index: str = "") -> Any:
         """The JSON page of *project*."""

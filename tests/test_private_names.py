@@ -76,7 +76,7 @@ class World(Struct):
     async def follow(self, path: str, method: str, headers: Mapping[str, str]) -> wire.Reply:
         """The answer to a request, redirects followed."""
         for _ in range(4):
-            reply = await (self.proxy.head if method == "HEAD" else self.proxy.get)(path, **headers)
+            reply = await self.proxy.fetch(path, method, **headers)
             if reply.status not in (302, 307):
                 break
             path = urljoin(path, reply.headers["location"])

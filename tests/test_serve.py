@@ -20,10 +20,12 @@ import proxy
 from proxy import config
 from proxy.cli import main
 from proxy.tap import Options
+from tests.support import preloaded, subprocesses
 
 ROOT = Path(__file__).parent.parent
-PYPIPROXY = [sys.executable, "-c", "from proxy.cli import main; main(prog_name='pypiproxy')"]
-TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "pypiproxy"]
+PYPIPROXY = [sys.executable, *preloaded.NAMED_COMMAND]
+TWISTD = [sys.executable, *preloaded.TWISTD, "-n", "--pidfile=", "pypiproxy"]
+Process = subprocesses.Forked | subprocess.Popen[str]
 UNSHARE = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 
@@ -42,22 +44,20 @@ def environment(**more: str) -> dict[str, str]:
 
 def ended(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """What a command wrote, and how it ended."""
-    return subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    return subprocesses.run(command, environment(), place)
 
 
 @contextmanager
-def running(place: Path, command: Sequence[str], **more: str) -> Iterator[subprocess.Popen[str]]:
+def running(place: Path, command: Sequence[str], **more: str) -> Iterator[Process]:
     """*command* with the variables *more*; killed in the end if it has not ended by itself."""
-    with subprocess.Popen(
-        command, cwd=place, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    with subprocesses.start(command, environment(**more), place) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def said_until_it_serves(process: subprocess.Popen[str]) -> str:
+def said_until_it_serves(process: Process) -> str:
     """All that *process* says up to the line with its URL."""
     assert process.stdout is not None
     said = ""
@@ -145,7 +145,7 @@ def containerfile() -> tuple[dict[str, str], list[str]]:
 
 
 @contextmanager
-def container(place: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def container(place: Path, **more: str) -> Iterator[tuple[Process, int]]:
     """The image's command with the image's environment, as process 1; and what its process id is out here."""
     variables, command = containerfile()
     assert command[0] == "pypiproxy"

@@ -24,9 +24,10 @@ from twisted.python import usage
 import proxy
 from proxy.host.datadir import claim
 from proxy.tap import Options, makeService
+from tests.support import preloaded, subprocesses
 
 ROOT = Path(__file__).parent.parent
-TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+TWISTD = [sys.executable, *preloaded.TWISTD]
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 
@@ -44,14 +45,25 @@ def environment() -> dict[str, str]:
 
 
 def twistd(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TWISTD, *arguments], cwd=place, env=environment(), capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocesses.run([*TWISTD, *arguments], environment(), place)
+
+
+@contextmanager
+def forked(place: Path, *arguments: str) -> Iterator[subprocesses.Forked | subprocess.Popen[str]]:
+    """A twistd in the foreground that has imported nothing itself; killed in the end if it has not ended by itself."""
+    with subprocesses.start([*TWISTD, "-n", "--pidfile=", *arguments], environment(), place) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager
 def running(place: Path, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A twistd in the foreground; killed in the end if it has not ended by itself.  *options* are those of `Popen`."""
+    """A twistd in the foreground, from an interpreter that starts for it; killed in the end if it has not ended by itself.
+
+    *options* are those of `Popen`.
+    """
     with subprocess.Popen(
         [*TWISTD, "-n", "--pidfile=", "pypiproxy", *arguments],
         **{"cwd": place, "env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options},
@@ -125,7 +137,7 @@ def test_at_the_start_it_says_what_is_served_and_nothing_of_twisted(elsewhere: P
 
 
 def test_a_second_instance_does_not_share_the_data_directory(elsewhere: Path) -> None:
-    with running(elsewhere, "--data-dir", "data", "--listen", LOOPBACK) as process:
+    with forked(elsewhere, "pypiproxy", "--data-dir", "data", "--listen", LOOPBACK) as process:
         assert process.stdout is not None
         port_in(iter(process.stdout.readline, ""))
         second = twistd(elsewhere, "-n", "--pidfile=", "pypiproxy", "--data-dir", "data", "--listen", LOOPBACK)
@@ -157,22 +169,16 @@ def test_as_a_daemon_it_serves_logs_and_signs_the_data_directory(elsewhere: Path
 
 def test_a_log_file_that_was_moved_away_is_begun_anew_on_sigusr2(elsewhere: Path) -> None:
     log, moved = elsewhere / "proxy.log", elsewhere / "proxy.log.1"
-    options = ["-n", "--pidfile=", "--logfile", str(log), "pypiproxy", "--data-dir", "data", "--port", "0"]
-    with subprocess.Popen(
-        [*TWISTD, *options], cwd=elsewhere, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            found = (re.search(r"listening +http://127\.0\.0\.1:(\d+)/", line) for line in iter(process.stdout.readline, ""))
-            port = next(int(each[1]) for each in found if each)
-            assert is_live(port)  # signals are heeded once the reactor runs
-            log.rename(moved)
-            os.kill(int((elsewhere / "data" / "lock" / "pid").read_text()), signal.SIGUSR2)
-            assert any(is_live(port) and log.exists() for _ in range(1000))
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == -signal.SIGTERM
-        finally:
-            process.kill()
+    with forked(elsewhere, "--logfile", str(log), "pypiproxy", "--data-dir", "data", "--port", "0") as process:
+        assert process.stdout is not None
+        found = (re.search(r"listening +http://127\.0\.0\.1:(\d+)/", line) for line in iter(process.stdout.readline, ""))
+        port = next(int(each[1]) for each in found if each)
+        assert is_live(port)  # signals are heeded once the reactor runs
+        log.rename(moved)
+        os.kill(int((elsewhere / "data" / "lock" / "pid").read_text()), signal.SIGUSR2)
+        assert any(is_live(port) and log.exists() for _ in range(1000))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == -signal.SIGTERM
     assert "serving on" in moved.read_text()
     assert "the log file was reopened" in log.read_text()
     assert "Server Shut Down." in log.read_text()
@@ -213,7 +219,7 @@ def read_until(lines: IO[str], words: str) -> None:
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(elsewhere: Path, upstream: socket.socket, second: signal.Signals) -> None:
-    with running(elsewhere, *serving(upstream)) as process:
+    with forked(elsewhere, "pypiproxy", *serving(upstream)) as process:
         assert process.stdout is not None
         client, asked = ask_for_a_page(port_in(iter(process.stdout.readline, "")), upstream)
         process.send_signal(signal.SIGTERM)
@@ -243,10 +249,7 @@ def test_an_interrupt_that_the_shell_has_ignored_does_not_make_sigterm_the_secon
 
 def pypiproxy(place: Path, *arguments: str) -> tuple[int, str]:
     """The exit status of a command, and all that it printed."""
-    code = "from proxy.cli import main; main()"
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=place, env=environment(), capture_output=True, text=True, timeout=60
-    )
+    ended = subprocesses.run([sys.executable, *preloaded.COMMAND, *arguments], environment(), place)
     return ended.returncode, ended.stdout + ended.stderr
 
 

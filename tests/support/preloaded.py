@@ -122,7 +122,7 @@ class Preloaded:
         """Whether a program is one that it can be, with *path* as what the interpreter finds modules in."""
         return (
             arguments[0] == sys.executable
-            and tuple(arguments[1:3]) in (COMMAND, TWISTD, *_OWN)
+            and tuple(arguments[1:3]) in (COMMAND, NAMED_COMMAND, TWISTD, *_OWN)
             and env.get("PYTHONPATH", path) == path
         )
 

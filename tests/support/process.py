@@ -67,7 +67,8 @@ class Ended(Struct, frozen=True):
     output: str
 
 
-_PRELOADED = Preloaded()
+#: Forks the proxy and its commands; one process per test process is enough.
+PRELOADED = Preloaded()
 #: A variable that names the descriptor at which a shell's commands find the process that has imported everything.
 _HANDED_OVER = "PRELOADED"
 _DESCRIPTOR = 19
@@ -121,7 +122,7 @@ class _Forked:
         pipes = [os.pipe() for _ in range(4)]
         (theirs, self._input), *heard = pipes
         given = [theirs, *(writing for _, writing in heard)]
-        _PRELOADED.fork(arguments, env, place, given)
+        PRELOADED.fork(arguments, env, place, given)
         for each in given:
             os.close(each)
         self.pid = told(heard[-1][0])
@@ -175,12 +176,12 @@ class Running(ProcessProtocol):
 
         The proxy and its commands are forked from a process that has imported them already, unless it is to be a *fresh* one.
         """
-        if not fresh and _PRELOADED.knows(arguments, env, str(ROOT)):
+        if not fresh and PRELOADED.knows(arguments, env, str(ROOT)):
             _Forked(self, arguments, env, place)
         else:
             streams: dict[int, Any] = {0: "w", 1: "r", 2: "r"}
             if _HANDED_OVER in env:
-                streams[int(env[_HANDED_OVER])] = _PRELOADED.descriptor
+                streams[int(env[_HANDED_OVER])] = PRELOADED.descriptor
             reactor.spawnProcess(self, arguments[0], list(arguments), env=dict(env), path=str(place), childFDs=streams)
         return self
 
