@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 
-from proxy.web.transports import is_plain_socket, send_now, undelivered
+from proxy.mechanism.transports import is_plain_socket, send_now, undelivered
 
 
 class Pair:

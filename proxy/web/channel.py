@@ -22,17 +22,17 @@ from proxy.core.amounts import duration
 from proxy.core.events import ShedReason
 from proxy.core.shedding import LoadShed
 from proxy.errors import ProxyError, SlowRequest
+from proxy.mechanism.deadlines import Deadline
+from proxy.mechanism.transports import is_plain_socket, send_now, undelivered
 from proxy.web import connection as table
 from proxy.web import heads
 from proxy.web.bodies import RequestBody
 from proxy.web.connection import HEAD_WITHIN, LINGERS_AT_MOST, ConnectionAction, ConnectionEvent, ConnectionState, Limit
-from proxy.web.deadlines import Deadline
 from proxy.web.essence import Habit
 from proxy.web.heads import RequestHead
 from proxy.web.hot import Hit
 from proxy.web.incoming import Incoming, TlsSpoken
 from proxy.web.responding import PIECE, Cancellable, Response
-from proxy.web.transports import is_plain_socket, send_now, undelivered
 from proxy.web.user_agents import UserAgent
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from proxy.core.ranges import Span
 from proxy.errors import ProxyError
 from proxy.interfaces import IBytesSource
 from proxy.mechanism.request_ids import RequestIds
+from proxy.mechanism.transports import is_plain_socket, send_file_now
 from proxy.web.answers import Answer, FileBody, SharedFile
 from proxy.web.encoding import Encoded, with_request_id
 from proxy.web.patience import Patience
@@ -34,7 +35,6 @@ from proxy.web.responses import Responses, logged
 from proxy.web.sender import shorter
 from proxy.web.sending import TURN
 from proxy.web.silence import Silence
-from proxy.web.transports import is_plain_socket, send_file_now
 
 _errors = Logger(namespace="proxy.web")
 

@@ -20,6 +20,7 @@ from proxy.core.amounts import duration
 from proxy.errors import ProxyError
 from proxy.interfaces import IOffload
 from proxy.mechanism.flight import Routine
+from proxy.mechanism.transports import is_plain_socket
 from proxy.settings import KIB
 from proxy.web.answers import Answer, Body, FileBody, StreamBody, close_body
 from proxy.web.encoding import BODILESS, encoded_head, with_request_id
@@ -27,7 +28,6 @@ from proxy.web.patience import Patience
 from proxy.web.sender import Transfer
 from proxy.web.sending import CopySender, Displaced, SendfileSender
 from proxy.web.silence import Silence
-from proxy.web.transports import is_plain_socket
 
 _errors = Logger(namespace="proxy.web")
 
