@@ -118,13 +118,24 @@ _LATE = {
     *("twisted.application.internet", "proxy.administration.operations", "proxy.composition.operations"),
     *("proxy.composition.dashboard", "proxy.composition.hosted", "proxy.composition.group", "proxy.composition.ci"),
     *("proxy.composition.warming", "proxy.web.hypertext", "proxy.web.upload_form", "proxy.statistics.exposition"),
-    *("twisted.web.client", "proxy.upstream.http.connecting", "proxy.upstream.http.heads", "proxy.upstream.http.body"),
+    *(
+        "proxy.upstream.http.connecting",
+        "proxy.upstream.http.connection",
+        "proxy.upstream.http.reuse",
+        "proxy.upstream.http.body",
+    ),
+    *("twisted.web.client", "proxy.mechanism.twisted_client", "proxy.warm.heads"),
     *("proxy.simple.from_html", "proxy.simple.from_json", "proxy.simple.legacy", "proxy.simple.project_list"),
 }
 #: Those of them that pages and files need.
 _SOON = {
-    *("packaging", "isal", "zstandard", "proxy.simple.from_json", "twisted.web.client"),
-    *("proxy.upstream.http.connecting", "proxy.upstream.http.heads", "proxy.upstream.http.body"),
+    *("packaging", "isal", "zstandard", "proxy.simple.from_json"),
+    *(
+        "proxy.upstream.http.connecting",
+        "proxy.upstream.http.connection",
+        "proxy.upstream.http.reuse",
+        "proxy.upstream.http.body",
+    ),
 }
 #: Folders of the project that a start needs nothing of.
 _ROOMS = {"hosted", "bundle", "moving", "warm", "identity", "doctor", "commands"}

@@ -15,7 +15,7 @@ from twisted.internet.tcp import Connection
 from twisted.internet.threads import deferToThread
 from twisted.web.client import Agent, ResponseFailed
 
-from proxy.mechanism.twisted_client import ClientConnection, NotHttp, PoolOf
+from proxy.mechanism.twisted_client import ClientConnection, PoolOf, Unparsable
 from proxy.mechanism.twisted_internals import BodyCutOff, parsed_endpoint, unsent
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +76,7 @@ async def test_a_pool_makes_connections_of_the_class_that_it_is_given() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"SSH-2.0-x\r\n\r\n", NotHttp),
+        (b"SSH-2.0-x\r\n\r\n", Unparsable),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", BodyCutOff),
     ],
 )

@@ -24,7 +24,8 @@ from twisted.python.failure import Failure
 
 from proxy.settings import MIB, PageLimits
 from proxy.upstream.http.coding import Undo
-from proxy.upstream.http.heads import LONGEST, HeadWatch
+from proxy.upstream.http.parsing import LONGEST
+from proxy.warm.heads import HeadWatch
 from tests.inprocess import JSON, Running, Start, upstream_settings
 from tests.support import wire
 from tests.support.content import HTML_TYPE

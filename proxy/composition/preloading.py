@@ -20,9 +20,8 @@ from proxy.interfaces import IOffload
 _AFTER = 1.0
 #: What they import, those that others of them import first: each takes a few milliseconds.
 MODULES = (
-    "twisted.web.client",
     "proxy.upstream.http.connecting",
-    "proxy.upstream.http.heads",
+    "proxy.upstream.http.reuse",
     "proxy.upstream.http.body",
     "packaging.version",
     "packaging.specifiers",

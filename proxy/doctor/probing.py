@@ -21,7 +21,7 @@ from proxy.model import File, PageFound, PageMissing, PageReply
 from proxy.settings import UpstreamSettings
 from proxy.upstream.http.attempt import Attempt, Manner
 from proxy.upstream.http.client import HttpClient
-from proxy.upstream.http.connecting import Endpoints, Line, RequestTimers
+from proxy.upstream.http.connecting import Endpoints
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Failed, Missing, reason
 from proxy.upstream.http.handshake import ShownCertificate, TlsClient, shown_certificate
@@ -226,15 +226,12 @@ class Prober:
         if self._home.scheme != "https":
             return None
         settings, reactor = self._settings, self._means.reactor
-        line = Line([address], RequestTimers(reactor, self._means.limit), lambda at, error: None, lambda at: None)
-        endpoint = self._endpoints.plain(self._home.host, self._home.port, line)
+        endpoint = self._endpoints.plain(self._home.host, self._home.port, [address], lambda at, error: None)
         client = TlsClient(self._home.host, settings.ca_file, settings.client_cert, settings.client_key)
         try:
             return await shown_certificate(endpoint, client, reactor, self._means.limit)
         except Exception as error:  # noqa: BLE001  # whatever it is, there was no handshake
             return self._words(error)
-        finally:
-            line.watch.end()
 
     async def _file(self, found: PageFound) -> FileProbe | None:
         """What comes of asking for a file of the page, the last wheel with metadata if there is one."""

@@ -1,14 +1,15 @@
 """Everything of Twisted's HTTP client that has a private name: as in :mod:`proxy.mechanism.twisted_internals`.
 
-It is a module of its own because the client takes a while to load, which no start waits for.
+It is used by the command ``warm``, which asks the proxy as any other client does; upstreams are asked by
+:mod:`proxy.upstream.http.connection`.  It is a module of its own because that client takes a while to load, which no start
+waits for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.web._newclient import HTTP11ClientProtocol, ParseError
@@ -17,7 +18,7 @@ from twisted.web.client import HTTPConnectionPool
 #: One connection of an HTTP/1.1 client; made with what it calls when it is free for another request.
 ClientConnection = HTTP11ClientProtocol
 #: An answer that is not HTTP (RFC 9112, section 2.2).
-NotHttp = ParseError
+Unparsable = ParseError
 
 
 class _Factory(Factory):
@@ -43,16 +44,3 @@ class PoolOf(HTTPConnectionPool):
     def __init__(self, made: type[ClientConnection], reactor: IReactorTime, *, persistent: bool = True) -> None:
         super().__init__(reactor, persistent)
         self._factory = partial(_Factory, made)  # type: ignore[assignment]  # twisted.web calls it and no more
-        self._retired = False
-
-    def retire(self) -> Deferred[None]:
-        """Close idle connections now, and each other one at the end of its response: none is used again."""
-        self._retired = True
-        closed: Deferred[None] = self.closeCachedConnections()
-        return closed
-
-    def _putConnection(self, key: Hashable, connection: ClientConnection) -> None:
-        if self._retired:
-            connection.abort()
-        else:
-            super()._putConnection(key, connection)

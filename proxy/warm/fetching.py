@@ -27,10 +27,11 @@ from proxy.names import METADATA, is_wheel
 from proxy.simple.links import shown
 from proxy.simple.media import MediaType
 from proxy.simple.numbers import whole
-from proxy.upstream.http.failures import cancelled, reason, speaks_no_tls
-from proxy.upstream.http.heads import QuietPool
+from proxy.upstream.http.failures import speaks_no_tls
 from proxy.warm.choosing import PageEntry
 from proxy.warm.explaining import without_page
+from proxy.warm.heads import QuietPool
+from proxy.warm.troubles import cancelled, in_words
 
 #: How often an answer that says "later" (503, 429) or a broken connection is tried again, and the longest pause (seconds).
 _TRIES = 5
@@ -235,7 +236,7 @@ def _unreachable(url: str, error: Exception) -> Exception:
     """What a request for *url* that failed with *error* is to raise."""
     if cancelled(error):
         return CancelledError()
-    why = reason(error, _CONNECT_TIMEOUT)
+    why = in_words(error, _CONNECT_TIMEOUT)
     if url.startswith("https:") and speaks_no_tls(why):
         return NoTls(f"{shown(url)}: no TLS is spoken there; the URL of the proxy must begin with http://")
     return Unreachable(f"{shown(url)} cannot be reached: {why}")

@@ -65,6 +65,18 @@ class Addresses:
         self._known: BoundedTable[str, _Known] = BoundedTable(_MEMORY, lambda known: 500 + 60 * len(known.addresses))
         self._look_ups: Flights[tuple[str, ...]] = Flights()
 
+    def known(self, host: str) -> tuple[str, ...] | None:
+        """What :meth:`of` returns at once, or ``None`` where anything is to be looked up or refused."""
+        if self._guard.undecided(host):
+            return None
+        if is_address(host):
+            return (host,) if self._guard.allows(host, host) else None
+        found = self._known.get(host)
+        if found is None or found.until <= self._reactor.seconds():
+            return None
+        allowed = tuple(each for each in found.addresses if self._guard.allows(host, each))
+        return allowed or None
+
     async def of(self, host: str) -> tuple[str, ...]:
         """The addresses of *host* that may be connected to, families interleaved.
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from proxy.core.amounts import duration
 from proxy.settings import KIB
+from proxy.upstream.http.connection import UpstreamResponse
 from proxy.upstream.http.failures import Broken, Failed, Silent, reason
 from proxy.upstream.http.traffic import Reception
 
@@ -23,67 +19,81 @@ _AHEAD = 256 * KIB
 
 
 @implementer(IPushProducer)
-class IncomingBody(Protocol):
-    """Receives a body, as *reception* is told.
+class IncomingBody:
+    """Receives the body of a response, as *reception* is told.
 
     *idle_timeout*: seconds without a byte, while bytes are wanted, after which it counts as broken.
     """
 
-    transport: Any
-
-    def __init__(self, reactor: IReactorTime, idle_timeout: float, reception: Reception) -> None:
-        self._reactor = reactor
+    def __init__(self, idle_timeout: float, reception: Reception) -> None:
         self._reception = reception
         self._idle_timeout = idle_timeout
+        self._response: UpstreamResponse | None = None
         self._chunks: deque[bytes] = deque()
         self._held = 0
         self._paused = False
         self._discarding = False
         self._consumer_full = False
-        self._end: Failure | None = None
+        self._over = False
+        #: Why it has not come to its end, once it is over.
+        self._error: BaseException | None = None
+        self._unsure = False
         self._waiting: Deferred[None] | None = None
-        self._idle: Any = None
         self.received = 0
         #: Whether the end of the connection was the only sign of the body's end (RFC 9112 section 6.3): it may be cut off.
         self.unsure = False
         #: Whether more came than its content coding holds, which may be a part of it that was damaged.
         self.surplus = False
 
-    def connectionMade(self) -> None:
-        self._listen()
+    # -- for the response
 
-    def dataReceived(self, data: bytes) -> None:
-        self.received += len(data)
-        self._reception.received(len(data))
-        if self._discarding or self._end is not None:
+    def begin(self, response: UpstreamResponse, early: bytes, *, complete: bool) -> None:
+        """*response* has come to its body, of which *early* is here; that is all if it is *complete*."""
+        self._response = response
+        if early:
+            self._take(early)
+        if not complete:
+            self._listen()
+
+    def receive(self, data: bytes) -> None:
+        """More has come."""
+        self._take(data)
+        if self._discarding or self._over:
             return
-        self._chunks.append(data)
-        self._held += len(data)
         self._listen()
         if self._held > _AHEAD and not self._paused:
             self._paused = True
             self._quiet()
-            self.transport.pauseProducing()
+            if self._response is not None:
+                self._response.pause()
         self._wake()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def _take(self, data: bytes) -> None:
+        self.received += len(data)
+        self._reception.received(len(data))
+        if not self._discarding and not self._over:
+            self._chunks.append(data)
+            self._held += len(data)
+
+    def ended(self, error: BaseException | None, *, unsure: bool) -> None:
+        """No more comes: that is all, or the *error* cut it off; *unsure*: nobody can tell which."""
         self._quiet()
         self._reception.ended()
-        if self._end is None:
-            self._end = reason
+        if not self._over:
+            self._over, self._error, self._unsure = True, error, unsure
         self._wake()
 
     async def ready(self) -> None:
         """Wait for the first byte, or a good end.  Raises as :meth:`read`."""
         while not self._chunks:
-            if self._end is not None:
-                self._ended(self._end)
+            if self._over:
+                self._ended()
                 return
             await self._change()
 
     async def beginning(self, count: int) -> bytes:
         """The first *count* bytes, which stay to be read; fewer if that is all that comes.  Before anything was read."""
-        while self._held < count and self._end is None:
+        while self._held < count and not self._over:
             await self._change()
         return b"".join(self._chunks)[:count]
 
@@ -95,12 +105,10 @@ class IncomingBody(Protocol):
     async def read(self) -> bytes:
         """The next chunk, ``b""`` at the end.  Raises Broken when the body was cut off, Silent when nothing more came."""
         while self._consumer_full or not self._chunks:
-            if self._end is not None and not self._chunks:
-                return self._ended(self._end)
+            if self._over and not self._chunks:
+                return self._ended()
             if self._paused and not self._consumer_full:
-                self._paused = False
-                self._listen()
-                self.transport.resumeProducing()
+                self._go_on()
             else:
                 await self._change()
         chunk = self._chunks.popleft()
@@ -131,17 +139,15 @@ class IncomingBody(Protocol):
 
     def give_up(self, why: Failed) -> None:
         """Have no more of it, because of *why*; what has arrived is good."""
-        if self._end is None:
+        if not self._over:
             self._stop(Broken(str(why)))
 
-    def _ended(self, end: Failure) -> bytes:
-        if end.check(ResponseDone):
+    def _ended(self) -> bytes:
+        error = self._error
+        if error is None:
+            self.unsure = self._unsure
             return b""
-        if end.check(PotentialDataLoss):
-            self.unsure = True
-            return b""
-        why = end.value if isinstance(end.value, Broken) else Broken(f"{reason(end.value, 0)} after {self.received:,} bytes")
-        raise why
+        raise error if isinstance(error, Broken) else Broken(f"{reason(error, 0)} after {self.received:,} bytes")
 
     def discard(self) -> None:
         """Let the rest come and go, so that the connection can be used again."""
@@ -150,21 +156,25 @@ class IncomingBody(Protocol):
         self._chunks.clear()
         self._listen()
         if self._paused:
-            self._paused = False
-            self.transport.resumeProducing()
+            self._go_on()
 
     def close(self) -> None:
         """Drop the connection if the body is not at its end."""
-        if self._end is None:
+        if not self._over:
             self._stop(Broken("closed"))
+
+    def _go_on(self) -> None:
+        self._paused = False
+        self._listen()
+        if self._response is not None:
+            self._response.resume()
 
     def _stop(self, why: Broken) -> None:
         self._quiet()
         self._reception.ended()
-        self._end = Failure(why)
-        if self.transport is not None:
-            self.transport.resumeProducing()  # a paused TLS connection would not notice its end
-            self.transport.stopProducing()
+        self._over, self._error = True, why
+        if self._response is not None:
+            self._response.stop()
         self._wake()
 
     def _wake(self) -> None:
@@ -174,18 +184,12 @@ class IncomingBody(Protocol):
 
     def _listen(self) -> None:
         """Begin to wait for the next byte, unless none is wanted now."""
-        if self._end is not None or self._consumer_full:
-            return
-        if self._idle is None:
-            self._idle = self._reactor.callLater(self._idle_timeout, self._silent)
-        else:
-            self._idle.reset(self._idle_timeout)
+        if self._response is not None and not self._over and not self._consumer_full:
+            self._response.expect(self._idle_timeout, self._silent)
 
     def _quiet(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
+        if self._response is not None:
+            self._response.expect_nothing()
 
     def _silent(self) -> None:
-        self._idle = None
         self._stop(Silent(f"no byte within {duration(self._idle_timeout)} after {self.received:,} bytes"))

@@ -2,14 +2,14 @@
 
 Theory of operation.  A request is sent to one address after another, at most :data:`MOST_ADDRESSES` of them, until one answers;
 a silent one is not waited for to the end.  Connecting, the first byte and silence in a body have each their own timeout; the
-total is bounded by progress alone.  Pages and files alike go through twisted.web's Agent: treq would undo content codings on
-the reactor's thread, and without a limit.
+total is bounded by progress alone.  A connection that has been idle may have been closed by the other side just now; what fails
+on one before any answer is asked again on another.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import DNSLookupError
-from twisted.web.http_headers import Headers
+from twisted.internet.error import ConnectionClosed, DNSLookupError
 
 from proxy.core.amounts import duration
 from proxy.interfaces import Clock
@@ -31,10 +30,20 @@ from proxy.simple.links import shown
 from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.credentials import Credentials
 from proxy.upstream.http.exchange import Exchange
-from proxy.upstream.http.failures import Denied, Failed, Fault, Looped, Missing, cancelled, fault_of, reason
+from proxy.upstream.http.failures import (
+    UNFINISHED,
+    Denied,
+    Failed,
+    Fault,
+    Looped,
+    Missing,
+    connecting_cancelled,
+    fault_of,
+    reason,
+)
 from proxy.upstream.http.guard import Forbidden
 from proxy.upstream.http.identity import Identity
-from proxy.upstream.http.origin import MOST_REDIRECTS, Origin, host_allowed, origin_of, redirected, sendable
+from proxy.upstream.http.origin import MOST_REDIRECTS, Origin, host_allowed, origin_of, redirected, target_of
 from proxy.upstream.http.racing import race
 from proxy.upstream.http.slots import Slot, Slots
 from proxy.upstream.http.traffic import UpstreamTraffic
@@ -42,8 +51,9 @@ from proxy.upstream.http.trust import Trust
 
 if TYPE_CHECKING:
     from proxy.upstream.http.body import IncomingBody
-    from proxy.upstream.http.connecting import Endpoints, Line
-    from proxy.upstream.http.heads import QuietPool
+    from proxy.upstream.http.connecting import Endpoints
+    from proxy.upstream.http.connection import Connection, UpstreamResponse
+    from proxy.upstream.http.reuse import ConnectionPool
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
 _WEIGHT = 0.2
@@ -57,13 +67,16 @@ _FAULTS = {429: Fault.THROTTLED, 502: Fault.BROKEN}
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?")
 _LONGEST_DATE = 64
 
+#: What no line of a head has inside.
+_NO_LINE = re.compile(r"[\r\n\0]+")
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class _Answered(Struct, frozen=True):
     """A response to one request at one address, redirects not followed, which was sent at the time *began* (seconds)."""
 
-    response: Any
+    response: UpstreamResponse
     address: str | None
     began: float
 
@@ -79,6 +92,21 @@ class _Asked(Struct, frozen=True):
     headers: Mapping[str, str]
     #: Addresses that have been asked, or could not be connected to.
     tried: set[str] = field(default_factory=set)
+
+
+class _Retried(Exception):
+    """A connection that had been idle was of no use for a request, which may be sent on another one."""
+
+
+class _Way:
+    """What one request at the first of *addresses* finds out on its way: how far it has come, and where to."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.addresses = addresses
+        #: The address that the connection is to, once there is one; ``None`` also where that is the outbound proxy's.
+        self.address: str | None = None
+        #: Whether an address has accepted no connection.
+        self.refused = False
 
 
 class Latency:
@@ -113,7 +141,7 @@ class HttpClient:
         self._home = origin_of(settings.url)
         self._trust = Trust(settings, observing, self._reconnect)
         self._credentials = Credentials(settings, reactor, observing)
-        # No start waits for twisted.web's client, which takes a while to load.
+        # No start waits for what connections are made with.
         self._endpoints = Late(self._made_endpoints)
         self._pool = Late(self._new_pool)
         self._identity = identity
@@ -137,15 +165,10 @@ class HttpClient:
 
         return Endpoints(self._settings, self._reactor, self._trust)
 
-    def _new_pool(self) -> QuietPool:
-        from proxy.upstream.http.heads import QuietPool
+    def _new_pool(self) -> ConnectionPool:
+        from proxy.upstream.http.reuse import ConnectionPool
 
-        pool = QuietPool(self._reactor, persistent=True)
-        pool.maxPersistentPerHost = self._settings.max_connections
-        pool.cachedConnectionTimeout = 30
-        # What fails on a connection that has been idle is asked again below, which knows of addresses.
-        pool.retryAutomatically = False
-        return pool
+        return ConnectionPool(self._reactor, self._settings.max_connections)
 
     def _reconnect(self) -> None:
         """Use no connection again that is open now: it was made with another certificate, or checked by other authorities."""
@@ -191,7 +214,7 @@ class HttpClient:
         def body() -> IncomingBody:
             from proxy.upstream.http.body import IncomingBody
 
-            made = IncomingBody(self._reactor, limit if silence is None else min(limit, silence), reception)
+            made = IncomingBody(limit if silence is None else min(limit, silence), reception)
             place.received = made.progress
             place.take_away = made.give_up
             return made
@@ -235,6 +258,9 @@ class HttpClient:
         return answered
 
     async def _addresses(self, origin: Origin) -> tuple[str, ...]:
+        known = self._endpoints().known_addresses(origin.host)
+        if known is not None:
+            return known
         try:
             return await self._endpoints().addresses(origin.host)
         except Forbidden as error:
@@ -255,100 +281,145 @@ class HttpClient:
 
         A 502 counts as an answer only where there is no other address: this is the *last*.
         """
-        from proxy.upstream.http.connecting import Line, RequestTimers
-
         permit, origin, began = asked.attempt.permit, asked.origin, self._reactor.seconds()
-        refused = False
+        way = _Way(addresses)
+
+        def reached(address: str) -> None:
+            way.address = address
+            asked.tried.add(address)
+            connected(address)
+
+        try:
+            response = await self._request(asked, way, reached)
+        except Failed as error:
+            if way.address is not None or not way.refused:
+                self._traffic.failed(way.address, error.fault)
+            if way.address is not None:
+                asked.tried.add(way.address)
+                permit.address_failed(origin, way.address, error.fault is Fault.UNREACHABLE)
+            raise
+        except CancelledError:
+            self._traffic.cancelled(way.address)
+            raise
+        status, address = response.head.status, way.address
+        self._traffic.answered(address, status, began)
+        if status == HTTPStatus.BAD_GATEWAY and address is not None:
+            asked.tried.add(address)
+            permit.address_failed(origin, address, False)
+            if not last:
+                self._exchange(asked, _Answered(response, address, began)).close()
+                raise Failed(f"answered 502 Bad Gateway at {address}", fault=Fault.BROKEN)
+        permit.answered(origin, address, status)
+        self.slots.answering()
+        return _Answered(response, address, began)
+
+    async def _request(self, asked: _Asked, way: _Way, reached: Callable[[str], None]) -> UpstreamResponse:
+        """The response to one request, on an idle connection or a new one; *reached* is told the address that it is to."""
+        from proxy.upstream.http.connecting import THE_PROXY
+
+        number = self._identity.asking()
+        try:
+            request = self._request_head(asked, number)
+            pool, first = self._pool(), way.addresses[0]
+            direct = first != THE_PROXY
+            while (connection := pool.take((asked.origin, first))) is not None:
+                if direct:
+                    reached(first)
+                try:
+                    return await self._ask(connection, request, asked, self._begin(asked), reused=True)
+                except _Retried:
+                    way.address = None
+            began = self._begin(asked)
+            connection = await self._connect(asked, way, pool)
+            address = connection.address if direct else first
+            if direct:
+                reached(address)
+            connection.key = asked.origin, address
+            return await self._ask(connection, request, asked, began, reused=False)
+        finally:
+            self._identity.asked(number)
+            asked.place.take_away = _nothing_to_take
+
+    def _begin(self, asked: _Asked) -> float:
+        """A request is about to be sent; returns the time."""
+        now: float = self._reactor.seconds()
+        asked.place.begin(now)
+        return now
+
+    async def _connect(self, asked: _Asked, way: _Way, pool: ConnectionPool) -> Connection:
+        """A new connection to one of the addresses of *way*."""
+        from proxy.upstream.http.connection import ConnectionFactory
+
+        given_up: list[Failed] = []
 
         def unreachable(address: str, error: BaseException) -> None:
-            nonlocal refused
-            refused = True
+            way.refused = True
             asked.tried.add(address)
             fault = fault_of(error, connected=False)
             self._traffic.failed(address, fault)
             if fault is not Fault.NO_EVIDENCE:
-                permit.address_failed(origin, address, True)
+                asked.attempt.permit.address_failed(asked.origin, address, True)
 
-        def reached(address: str) -> None:
-            asked.tried.add(address)
-            connected(address)
+        def take_away(why: Failed) -> None:
+            given_up.append(why)
+            connecting.cancel()
 
-        line = Line(addresses, RequestTimers(self._reactor, self._settings.first_byte_timeout), unreachable, reached)
         try:
-            response = await self._request(line, asked)
-        except Failed as error:
-            if line.address is not None or not refused:
-                self._traffic.failed(line.address, error.fault)
-            if line.address is not None:
-                asked.tried.add(line.address)
-                permit.address_failed(origin, line.address, error.fault is Fault.UNREACHABLE)
-            raise
-        except CancelledError:
-            self._traffic.cancelled(line.address)
-            raise
-        self._traffic.answered(line.address, response.code, began)
-        if response.code == HTTPStatus.BAD_GATEWAY and line.address is not None:
-            asked.tried.add(line.address)
-            permit.address_failed(origin, line.address, False)
-            if not last:
-                self._exchange(asked, _Answered(response, line.address, began)).close()
-                raise Failed(f"answered 502 Bad Gateway at {line.address}", fault=Fault.BROKEN)
-        permit.answered(origin, line.address, response.code)
-        self.slots.answering()
-        return _Answered(response, line.address, began)
-
-    async def _request(self, line: Line, asked: _Asked) -> Any:
-        """The response to one request on *line*.
-
-        A connection that has been idle may have been closed by the other side just now: another one is taken then.
-        """
-        for _ in range(self._settings.max_connections):
-            try:
-                return await self._request_once(line, asked)
-            except Failed as error:
-                if line.watch.is_new or error.fault is not Fault.UNANSWERED or line.watch.late:
-                    raise
-            line.address = None
-        return await self._request_once(line, asked)
-
-    async def _request_once(self, line: Line, asked: _Asked) -> Any:
-        url, target = asked.url, sendable(asked.url)
-        standing = {"User-Agent": self._identity.user_agent}
-        authorization = self._credentials.header(url)
-        own = {} if authorization is None else {"Authorization": authorization}
-        fields = {**standing, **asked.headers, **own, **self._endpoints().headers(url)}
-        timeouts, watch = self._settings, line.watch
-        given_up: list[Failed] = []
-        began = self._reactor.seconds()
-        asked.place.begin(began)
-        try:
-            agent = self._endpoints().agent(url, line, self._pool())
-            sent = Headers({name.encode("ascii"): [_on_the_wire(value)] for name, value in fields.items()})
-            with self._identity.asking(self._settings.name) as via:
-                sent.setRawHeaders("Via", [via])
-                if request_id := current_request_id.get():
-                    sent.setRawHeaders("X-Request-ID", [request_id])
-                request = agent.request(asked.method.encode("ascii"), target, sent)
-
-                def take_away(why: Failed) -> None:
-                    given_up.append(why)
-                    request.cancel()
-
-                asked.place.take_away = take_away
-                response = await watch.begin(request)
-        except Exception as error:  # whatever the HTTP client meets is a failure of this upstream
+            factory = ConnectionFactory(self._reactor, pool)
+            connecting = self._endpoints().connect(asked.origin, way.addresses, unreachable, factory)
+            asked.place.take_away = take_away
+            connection: Connection = await connecting
+        except Exception as error:  # whatever connecting meets is a failure of this upstream
             if given_up:
                 raise given_up[0] from error
-            if watch.late:
-                raise Failed(f"no first byte within {duration(timeouts.first_byte_timeout)}", fault=Fault.UNANSWERED) from error
-            if watch.left or cancelled(error):
+            if connecting_cancelled(error):
                 raise CancelledError from error
-            connected = line.address is not None
-            raise Failed(reason(error, timeouts.connect_timeout), fault=fault_of(error, connected=connected)) from error
-        finally:
-            watch.end()
+            raise Failed(reason(error, self._settings.connect_timeout), fault=fault_of(error, connected=False)) from error
+        return connection
+
+    async def _ask(
+        self, connection: Connection, request: bytes, asked: _Asked, began: float, *, reused: bool
+    ) -> UpstreamResponse:
+        """The response to *request* on *connection*, which has begun at *began* (seconds).
+
+        Raises _Retried where that had been idle and gives no answer.
+        """
+        from proxy.upstream.http.connection import TooLate
+
+        limit = self._settings.first_byte_timeout
+        asked.place.take_away = connection.give_up
+        try:
+            response = await connection.ask(request, asked.method, limit)
+        except (Failed, CancelledError):
+            raise
+        except TooLate as error:
+            raise Failed(f"no first byte within {duration(limit)}", fault=Fault.UNANSWERED) from error
+        except Exception as error:  # whatever a connection meets is a failure of this upstream
+            fault = fault_of(error, connected=True)
+            if reused and fault is Fault.UNANSWERED:
+                raise _Retried from error
+            words = UNFINISHED if isinstance(error, ConnectionClosed) else reason(error, self._settings.connect_timeout)
+            raise Failed(words, fault=fault) from error
         self.latency.measured(self._reactor.seconds() - began)
         return response
+
+    def _request_head(self, asked: _Asked, number: str) -> bytes:
+        """The request as it is sent; *number* is its own in ``Via``."""
+        endpoints, target = self._endpoints(), target_of(asked.url)
+        lines = [
+            f"{asked.method} {endpoints.form(target)} HTTP/1.1",
+            f"Host: {target.host}",
+            f"User-Agent: {self._identity.user_agent}",
+            *[f"{name}: {value}" for name, value in asked.headers.items()],
+            f"Via: {self._identity.entry(self._settings.name, number)}",
+        ]
+        if (authorization := self._credentials.header(asked.url)) is not None:
+            lines.append(f"Authorization: {authorization}")
+        if (authorization := endpoints.authorization(target.origin)) is not None:
+            lines.append(f"Proxy-Authorization: {authorization}")
+        if request_id := current_request_id.get():
+            lines.append(f"X-Request-ID: {request_id}")
+        return request_bytes(lines)
 
     def _leads_away(self, url: str) -> bool:
         """Whether a page is redirected out of a private index: it must not silently become a public one (GitLab does that)."""
@@ -414,9 +485,25 @@ class HttpClient:
             await self._pool.made.retire()
 
 
-def _on_the_wire(value: str) -> bytes:
-    """The bytes of a header's value: those that came where it is one that upstream sent."""
+def _nothing_to_take(why: Failed) -> None:
+    """Between two requests, and before somebody reads the body, there is nothing to give up."""
+
+
+def request_bytes(lines: Sequence[str]) -> bytes:
+    """A head of *lines*, whatever is in them: none of them can be two, and what came from upstream goes back as it came."""
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+        lines = [_NO_LINE.sub(" ", each) for each in lines]
+        text = "\r\n".join(lines)
     try:
-        return value.encode("latin-1")
+        return f"{text}\r\n\r\n".encode("latin-1")
     except UnicodeEncodeError:
-        return value.encode()
+        return b"\r\n".join([*map(_on_the_wire, lines), b"", b""])
+
+
+def _on_the_wire(line: str) -> bytes:
+    """The bytes of a line: those that came where its value is one that upstream sent."""
+    try:
+        return line.encode("latin-1")
+    except UnicodeEncodeError:
+        return line.encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proxy.core.amounts import duration
 from proxy.settings import KIB
@@ -13,6 +13,7 @@ from proxy.upstream.http.failures import Failed
 
 if TYPE_CHECKING:
     from proxy.upstream.http.body import IncomingBody
+    from proxy.upstream.http.connection import UpstreamResponse
 
 #: Seconds that a body may take which is read into memory, where others wait for room meanwhile.
 _LONGEST_READ = 300.0
@@ -24,21 +25,28 @@ class Exchange:
     """The *response* to a request for *url* that came from *address* (``None``: an outbound proxy's)."""
 
     def __init__(
-        self, url: str, response: Any, address: str | None, body: Callable[[], IncomingBody], clock: Callable[[], float]
+        self,
+        url: str,
+        response: UpstreamResponse,
+        address: str | None,
+        body: Callable[[], IncomingBody],
+        clock: Callable[[], float],
     ) -> None:
         self._clock = clock
         self.url = url
         self.address = address
-        self.status: int = response.code
+        self._head = response.head
+        self.status = response.head.status
+        #: Bytes the body will have on the wire, ``None`` when nobody said.
+        self.length = response.head.length
         self._response = response
         self._closed = False
         self._make_body = body
         self._body: IncomingBody | None = None
 
     def header(self, name: str) -> str | None:
-        """The last value of a header, each byte a character; ``None`` without one."""
-        values: list[bytes] = self._response.headers.getRawHeaders(name.encode("ascii"))
-        return values[-1].decode("latin-1") if values else None
+        """The last value of the header *name* (in lower case), each byte a character; ``None`` without one."""
+        return self._head.last(name)
 
     @property
     def location(self) -> str | None:
@@ -52,31 +60,20 @@ class Exchange:
 
     @property
     def stated_length(self) -> int | None:
-        """``Content-Length``, which in the answer to a HEAD speaks of a body that does not come.
-
-        twisted.web keeps it among the headers in that case alone; else it is the body's length.
-        """
-        length = self.header("content-length")
-        if length is None:
-            return None if self._response.request.method == b"HEAD" else self.length
-        return whole(length)
-
-    @property
-    def length(self) -> int | None:
-        """Bytes the body will have on the wire, ``None`` when nobody said."""
-        length = self._response.length
-        return length if isinstance(length, int) else None
+        """``Content-Length``, which in the answer to a HEAD speaks of a body that does not come."""
+        return whole(self._head.last("content-length")) if self._response.method == "HEAD" else self.length
 
     @property
     def codings(self) -> tuple[str, ...]:
         """The content codings that the header names and that can be undone, in the order they were applied in."""
-        return codings_of(", ".join(self._response.headers.getRawHeaders("content-encoding") or ()))
+        stated = self._head.fields.get("content-encoding")
+        return () if stated is None else codings_of(", ".join(stated))
 
     @property
     def body(self) -> IncomingBody:
         if self._body is None:
             self._body = self._make_body()
-            self._response.deliverBody(self._body)
+            self._response.deliver(self._body)
         return self._body
 
     async def read(self, limit: int, room: Callable[[int], Awaitable[None]] | None = None) -> bytes:

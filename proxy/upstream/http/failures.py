@@ -17,22 +17,21 @@ from twisted.internet.error import (
     TCPTimedOutError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.python.failure import Failure
 
 from proxy.core.amounts import duration
-from proxy.mechanism.twisted_internals import BodyCutOff
 from proxy.simple.links import shown_in
+from proxy.upstream.http.parsing import HeadTooLong, NotHttp
 
 #: What connecting fails with when this process or this machine has no room for another connection.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 #: What OpenSSL says of a peer that speaks something else than TLS; the words depend on its version.
 _NO_TLS = re.compile(r"wrong version number|packet length too long|record layer failure", re.IGNORECASE)
+#: What ends a connection; the same while an answer is waited for; and what is no answer.
+CLOSED = "closed the connection"
+UNFINISHED = f"{CLOSED} before its answer was complete"
+NO_HTTP = "answered with something that is not HTTP"
 #: What is repeated of what an HTTP client says (characters).
 _LONGEST = 500
-
-
-class HeadTooLong(Exception):
-    """A response's head goes on without end; ``str()`` says how far it was read."""
 
 
 class Fault(enum.Enum):
@@ -122,12 +121,9 @@ class Looped(Failed):
 
 
 def reason(error: BaseException | None, connect_timeout: float) -> str:
-    """What *error*, raised by a connection or by an HTTP client, means."""
-    behind = _behind(error)
-    if behind is not None:
-        return _reasons(behind, connect_timeout)
-    if _is_not_http(error):
-        return "answered with something that is not HTTP"
+    """What *error*, raised by a connection or by what reads its answers, means."""
+    if isinstance(error, NotHttp):
+        return f"{NO_HTTP}: {error}"
     simple: dict[type[BaseException], str] = {
         ConnectionRefusedError: "connection refused",
         DNSLookupError: "its name cannot be resolved",
@@ -138,8 +134,8 @@ def reason(error: BaseException | None, connect_timeout: float) -> str:
     for kind, words in simple.items():
         if isinstance(error, kind):
             return words
-    if isinstance(error, (ConnectionClosed, BodyCutOff)):
-        return "closed the connection"
+    if isinstance(error, ConnectionClosed):
+        return CLOSED
     if isinstance(error, HeadTooLong):
         return str(error)
     if isinstance(error, ConnectError):
@@ -156,54 +152,21 @@ def speaks_no_tls(said: str) -> bool:
 
 
 def fault_of(error: BaseException, *, connected: bool) -> Fault:
-    """What *error*, raised by a connection (or after one was made: *connected*) or by an HTTP client, is evidence about."""
-    behind = _behind(error)
-    if behind is not None:
-        return fault_of(_most_telling(behind), connected=connected)
+    """What *error*, raised by a connection (or after one was made: *connected*), is evidence about."""
     if isinstance(error, DNSLookupError):
         return Fault.UNRESOLVED
     if isinstance(error, ConnectError) and error.osError in _OURS:
         return Fault.NO_EVIDENCE
-    if _is_not_http(error):
+    if isinstance(error, NotHttp):
         return Fault.USELESS
     if not connected or type(error).__module__.startswith(("OpenSSL", "service_identity")):
         return Fault.UNREACHABLE
     return Fault.UNANSWERED
 
 
-def cancelled(error: BaseException) -> bool:
-    """Whether *error* is what the HTTP client makes of a request that was cancelled."""
-    behind = _behind(error)
-    if behind is not None:
-        return any(failure.value is not None and cancelled(failure.value) for failure in behind)
+def connecting_cancelled(error: BaseException) -> bool:
+    """Whether *error* is what connecting fails with when nobody waits for it any more."""
     return isinstance(error, (CancelledError, ConnectingCancelledError))
-
-
-def _behind(error: BaseException | None) -> list[Failure] | None:
-    """The failures that *error*, if the HTTP client has raised it for a whole request, consists of."""
-    from twisted.web.client import ResponseFailed, ResponseNeverReceived  # no start waits for it
-
-    found: list[Failure] | None = error.reasons if isinstance(error, (ResponseFailed, ResponseNeverReceived)) else None
-    return found
-
-
-def _is_not_http(error: BaseException | None) -> bool:
-    from proxy.mechanism.twisted_client import NotHttp  # as above
-
-    return isinstance(error, NotHttp)
-
-
-def _most_telling(failures: list[Failure]) -> BaseException:
-    """The most telling of the failures behind a failed response."""
-    errors = [failure.value for failure in failures if failure.value is not None]
-    return next((error for error in errors if not isinstance(error, ConnectionClosed)), errors[0])
-
-
-def _reasons(failures: list[Failure], connect_timeout: float) -> str:
-    error = _most_telling(failures)
-    if isinstance(error, ConnectionClosed):
-        return "closed the connection before its answer was complete"
-    return reason(error, connect_timeout)
 
 
 def _tls(error: BaseException | None) -> str:

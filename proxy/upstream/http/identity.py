@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 #: The entries of other instances in the ``Via`` of the request that the present work was begun for.
@@ -41,15 +40,21 @@ class Identity:
         #: The numbers of requests that wait for their answer.
         self._waiting: set[str] = set()
 
-    @contextmanager
-    def asking(self, upstream: str) -> Iterator[str]:
-        """The value of ``Via`` on a request to *upstream*, which is known as this instance's own until the context ends."""
+    def asking(self) -> str:
+        """The number of a request that is about to be sent; until :meth:`asked` it is known as one of this instance's own."""
         number = self._draw()
         self._waiting.add(number)
-        try:
-            yield ", ".join([*passed_through.get(), f"1.1 {self.via} (upstream.{upstream} {number})"])
-        finally:
-            self._waiting.discard(number)
+        return number
+
+    def asked(self, number: str) -> None:
+        """The request with *number* has been answered, or never will be."""
+        self._waiting.discard(number)
+
+    def entry(self, upstream: str, number: str) -> str:
+        """The value of ``Via`` on the request with *number* to *upstream*."""
+        own = f"1.1 {self.via} (upstream.{upstream} {number})"
+        before = passed_through.get()
+        return ", ".join([*before, own]) if before else own
 
     def came_back(self, received: tuple[str, ...]) -> str | None:
         """The upstream that a request with the entries *received* was sent to by this instance, if it was."""

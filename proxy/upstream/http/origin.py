@@ -13,10 +13,16 @@ from proxy.upstream.http.failures import Failed
 #: Redirects followed for one request.
 MOST_REDIRECTS = 5
 
+_LAST_PORT = 65_535
 _PORTS = {"http": 80, "https": 443}
 #: URLs whose origin is remembered: each request asks for that of its own several times.
 _REMEMBERED = 256
 _SAFE = "%/:=&~+!$,;'@()*[]"
+#: A URL that is asked for as it is: scheme, host, port, and path with query.
+_PLAIN = re.compile(
+    r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([1-9][0-9]{0,4}))?(/[\w%/:=&~+!$,;'@()*.-]*(?:\?[\w%/:=&~+!$,;'@()*?.-]+)?)",
+    re.ASCII,
+)
 _NO_HOST = re.compile(r"[\x00-\x20\x7f\\<>\"^`{|}]")
 
 
@@ -28,9 +34,24 @@ class Origin(NamedTuple):
     port: int
 
 
+class RequestTarget(NamedTuple):
+    """What a URL is asked for by (RFC 9112 section 3.2): its origin, the absolute and the origin form, and ``Host``."""
+
+    origin: Origin
+    absolute: str
+    form: str
+    host: str
+
+
 @lru_cache(_REMEMBERED)
 def origin_of(url: str) -> Origin:
     """The origin of *url*.  Raises Failed for what is no http(s) URL with a host."""
+    plain = _PLAIN.fullmatch(url)
+    if plain is not None:
+        scheme, host, stated, _ = plain.groups()
+        number = _PORTS[scheme] if stated is None else int(stated)
+        if number <= _LAST_PORT:
+            return Origin(scheme, host, number)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -63,14 +84,25 @@ def redirected(url: str, location: str | None, status: int) -> str:
     return target.partition("#")[0]
 
 
-def sendable(url: str) -> bytes:
-    """*url* as it is asked for: without user information, and what has no place in a URL percent-encoded."""
-    parts = urlsplit(url)
-    netloc = parts.netloc.rpartition("@")[2]
-    path, query = quote(parts.path, safe=_SAFE), quote(parts.query, safe=_SAFE + "?")
-    if not netloc.isascii() or _NO_HOST.search(netloc):
-        raise Failed(f"points to {shown(url)}, which is no URL that can be asked for")
-    return urlunsplit((parts.scheme, netloc, path or "/", query, "")).encode("ascii")
+def target_of(url: str) -> RequestTarget:
+    """What *url* is asked for by: without user information, and what has no place in a URL percent-encoded.
+
+    Raises Failed for what is no URL that can be asked for.
+    """
+    plain = _PLAIN.fullmatch(url)
+    if plain is not None:
+        origin, form, absolute = origin_of(url), plain[4], url
+    else:
+        origin = origin_of(url)
+        parts = urlsplit(url)
+        netloc = parts.netloc.rpartition("@")[2]
+        path, query = quote(parts.path, safe=_SAFE), quote(parts.query, safe=_SAFE + "?")
+        if not netloc.isascii() or _NO_HOST.search(netloc):
+            raise Failed(f"points to {shown(url)}, which is no URL that can be asked for")
+        form = f"{path or '/'}{query and '?'}{query}"
+        absolute = f"{parts.scheme}://{netloc}{form}"
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return RequestTarget(origin, absolute, form, host if origin.port == _PORTS[origin.scheme] else f"{host}:{origin.port}")
 
 
 def host_allowed(host: str, patterns: tuple[str, ...]) -> bool:

@@ -9,8 +9,6 @@ from msgspec import Struct
 from OpenSSL import SSL, crypto
 from twisted.internet import ssl
 from twisted.internet.error import VerifyError
-from twisted.web.iweb import IPolicyForHTTPS
-from zope.interface import implementer
 
 from proxy.core.bounded import BoundedTable
 from proxy.errors import ConfigError
@@ -35,7 +33,6 @@ class _Material(Struct, frozen=True, eq=False):
     validity: Validity | None
 
 
-@implementer(IPolicyForHTTPS)
 class Trust:
     """The upstream's own authorities if configured, else the system's.
 
@@ -65,8 +62,8 @@ class Trust:
         validity = self.rotating.value.validity
         return None if validity is None else validity.ends
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
-        name = hostname.decode("ascii").lower()
+    def creator_for(self, name: str, port: int) -> Any:
+        """What makes the TLS side of connections to *port* of the host *name*."""
         creator = self._made.get((name, port))
         if creator is None:
             material = self.rotating.value

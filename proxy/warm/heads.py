@@ -1,7 +1,8 @@
-"""Connections to upstreams whose responses have heads of bounded length.
+"""Connections to the proxy that is warmed, whose responses have heads of bounded length.
 
 Twisted bounds the length of a line, not their number, so that a head without end would take all memory.  (Chunk extensions and
-trailers are bounded by Twisted: 1 KiB and 64 KiB.)  This is the one place that puts another protocol into Twisted's pool.
+trailers are bounded by Twisted: 1 KiB and 64 KiB.)  Requests to upstreams have a client of their own
+(:mod:`proxy.upstream.http.connection`), which does not need this.
 """
 
 from __future__ import annotations
@@ -14,11 +15,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from proxy.mechanism.twisted_client import ClientConnection, PoolOf
-from proxy.settings import KIB
-from proxy.upstream.http.failures import HeadTooLong
-
-#: The longest head, interim responses (1xx) before it included (bytes).
-LONGEST = 64 * KIB
+from proxy.upstream.http.parsing import LONGEST, HeadTooLong
 
 _BLANK = re.compile(rb"\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/[0-9.]+ 1(?!01)[0-9][0-9]\b")
