@@ -34,7 +34,7 @@ from proxy.web.answers import Answer, AnswerSource, Ask
 from proxy.web.callers import Caller
 from proxy.web.door import Door, Question
 from proxy.web.encoding import encoded_head
-from proxy.web.essence import LONGEST, OF_NO_MATTER, Habit, essence
+from proxy.web.essence import LONGEST, OF_NO_MATTER, Essence, Habit, essence
 from proxy.web.heads import RequestHead
 from proxy.web.routes import Route
 from proxy.web.subjects import subject_of
@@ -127,23 +127,24 @@ class HotRequests:
 
     def remember(self, ask: Ask, source: AnswerSource) -> None:
         """Let *source* answer from now on what *ask* asked, if it is a request that can be remembered."""
-        known = self._known(ask.head.raw)
+        raw = ask.head.raw
+        part = essence(raw)
+        known = self._known(raw, part)
         if known is not None:
             # Many who ask for what is new at one moment are answered the long way, one after another.
             known.source, known.hit = source, None
             return
-        if len(ask.head.raw) > LONGEST or (meant := meaning(ask.head)) is None:
+        if len(raw) > LONGEST or (meant := meaning(ask.head)) is None:
             return
         known = _Known(source, ask.target, ask.route, self._door.question(ask.route, "GET"), subject_of(ask.route))
         self._by_meaning.put(meant, known)
-        self._learn(ask.head, known)
+        self._learn(ask.head, part, known)
 
-    def _known(self, raw: bytes) -> _Known | None:
-        """What is known of the head *raw* by its bytes."""
+    def _known(self, raw: bytes, part: Essence | None) -> _Known | None:
+        """What is known of the head *raw* by its bytes, or by its essence *part*."""
         found = self._by_bytes.get(raw)
         if found is not None:
             return found[0]
-        part = essence(raw)
         return None if part is None else self._by_essence.get(part[0])
 
     def seen(self, raw: bytes, caller: Caller, habit: Habit) -> tuple[Hit, UserAgent] | None:
@@ -175,8 +176,9 @@ class HotRequests:
         known = self._by_meaning.get(meant)
         if known is None:
             return None
-        if self._known(head.raw) is not known:  # else what it asks for could not be answered at once
-            self._learn(head, known)
+        part = essence(head.raw)
+        if self._known(head.raw, part) is not known:  # else what it asks for could not be answered at once
+            self._learn(head, part, known)
         hit = self._answer(known, _credential(head), caller)
         return None if hit is None else (hit, user_agent_of(head))
 
@@ -192,9 +194,8 @@ class HotRequests:
         """Whether *caller*, who sends *head*, may have the answer to *question*, as far as that is known without waiting."""
         return self._door.lets_in(question, _credential(head), caller)
 
-    def _learn(self, head: RequestHead, known: _Known) -> None:
-        """Recognise *head* by its bytes from now on, as long as there is no credential among those that are remembered."""
-        part = essence(head.raw)
+    def _learn(self, head: RequestHead, part: Essence | None, known: _Known) -> None:
+        """Recognise *head*, whose essence is *part*, by its bytes from now on, unless a credential is among these."""
         if part is None:
             return
         left, said, credential = part
