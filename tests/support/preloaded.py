@@ -34,7 +34,7 @@ COMMAND = ("-c", "from proxy.cli import main; main()")
 NAMED_COMMAND = ("-c", "from proxy.cli import main; main(prog_name='pypiproxy')")
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 #: Programs of the tests that build a service of their own, as modules of this package.
-_OWN = tuple(("-m", f"tests.support.{name}") for name in ("open_uploads", "promoting", "uploading"))
+_OWN = tuple(("-m", f"tests.support.{name}") for name in ("migrating", "open_uploads", "promoting", "uploading"))
 
 _STATUS = struct.Struct("i")
 #: Bytes that a program's arguments and environment may have.
