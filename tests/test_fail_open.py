@@ -7,6 +7,7 @@ forward proxy that answers for whatever host they name: no test has to know its 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,22 +63,32 @@ def public_index(upstream: FakeUpstream) -> Iterator[PublicIndex]:
 
 
 class Build:
-    """A job: steps in its own shell, which install into a folder of its own."""
+    """A job: steps in its own shell, which install into a folder of its own.
 
-    def __init__(self, place: Path, number: int, index: str, variables: dict[str, str]) -> None:
+    Its uv has a cache of its own, in which there is what is in *known* to begin with.
+    """
+
+    def __init__(self, place: Path, number: int, index: str, variables: dict[str, str], known: Path) -> None:
         self.place = place / f"build-{number}"
         self.place.mkdir()
+        cache = shutil.copytree(known, self.place / "uv-cache")
         self.target = self.place / "installed"
         self._shell = "dash" if number % 2 else "bash"
         self._with_pip = number < WITH_PIP
         self._environment = environment(
-            self.place, **variables, PIP_INDEX_URL=index, UV_DEFAULT_INDEX=index, PIP_CONFIG_FILE=os.devnull, UV_NO_CONFIG="1"
+            self.place,
+            **variables,
+            PIP_INDEX_URL=index,
+            UV_DEFAULT_INDEX=index,
+            UV_CACHE_DIR=str(cache),
+            PIP_CONFIG_FILE=os.devnull,
+            UV_NO_CONFIG="1",
         )
 
     async def step(self, project: str) -> Ended:
         """Install *project*, as a job does."""
         pip = f"{sys.executable} -m pip install --no-cache-dir --no-compile --no-deps --disable-pip-version-check --retries 0"
-        uv_ = f"{uv.find_uv_bin()} pip install --no-cache --no-deps --python {sys.executable}"
+        uv_ = f"{uv.find_uv_bin()} pip install --no-deps --python {sys.executable}"
         line = f'set -eu\n. "{SNIPPET}"\n{pip if self._with_pip else uv_} --target {self.target} {project}'
         return await run([f"/usr/bin/{self._shell}", "-c", line], self._environment, self.place, timeout=120.0)
 
@@ -85,6 +96,16 @@ class Build:
     def has(self) -> set[str]:
         """The projects that are installed."""
         return {path.name.split("-")[0] for path in self.target.glob("*.dist-info")}
+
+
+async def interpreter_known(place: Path) -> Path:
+    """A cache of uv that has what it asks the interpreter, which takes longer than all else that it does here."""
+    known = place / "uv-cache"
+    command = [uv.find_uv_bin(), "pip", "list", "--python", sys.executable]
+    ended = await run(command, environment(place, UV_CACHE_DIR=str(known), UV_NO_CONFIG="1"), place)
+    assert ended.status == 0, ended.output
+    assert known.is_dir()
+    return known
 
 
 async def steps(builds: list[Build], project: str) -> list[Ended]:
@@ -129,9 +150,10 @@ async def test_after_the_switch_every_step_passes_that_would_pass_directly_and_n
         "UV_HTTP_RETRIES": "0",
     }
     public = {**farm, "PYPIPROXY_PROJECTS": "public"}
-    builds = [Build(tmp_path, number, mirror, public) for number in range(PUBLIC)]
+    known = await interpreter_known(tmp_path)
+    builds = [Build(tmp_path, number, mirror, public, known) for number in range(PUBLIC)]
     # One of the private jobs has declared nothing; the other has declared what is not true.
-    jobs = [Build(tmp_path, PUBLIC + number, proxy.url, more) for number, more in enumerate((farm, public))]
+    jobs = [Build(tmp_path, PUBLIC + number, proxy.url, more, known) for number, more in enumerate((farm, public))]
     assert len(builds) + len(jobs) == PUBLIC + PRIVATE == 20
 
     assert [ended.status for ended in await steps([*builds, *jobs], "first")] == [0] * 20
