@@ -35,6 +35,8 @@ NAMED_COMMAND = ("-c", "from proxy.cli import main; main(prog_name='pypiproxy')"
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 #: Programs of the tests that build a service of their own, as modules of this package.
 _OWN = tuple(("-m", f"tests.support.{name}") for name in ("migrating", "open_uploads", "promoting", "uploading"))
+#: A client, which is imported when it is asked for first.
+TWINE = ("-m", "twine")
 
 _STATUS = struct.Struct("i")
 #: Bytes that a program's arguments and environment may have.
@@ -122,7 +124,7 @@ class Preloaded:
         """Whether a program is one that it can be, with *path* as what the interpreter finds modules in."""
         return (
             arguments[0] == sys.executable
-            and tuple(arguments[1:3]) in (COMMAND, NAMED_COMMAND, TWISTD, *_OWN)
+            and tuple(arguments[1:3]) in (COMMAND, NAMED_COMMAND, TWISTD, TWINE, *_OWN)
             and env.get("PYTHONPATH", path) == path
         )
 
@@ -203,9 +205,12 @@ def _forked(control: socket.socket) -> str:
             message, descriptors, _, _ = socket.recv_fds(control, _LARGEST, 4)
             if not message:
                 return ""
+            asked = json.loads(message)
+            if tuple(asked["arguments"][1:3]) == TWINE:
+                import_module("twine.commands.upload")
             process = os.fork()
             if process == 0:
-                return _become(json.loads(message), descriptors)
+                return _become(asked, descriptors)
             running[process] = descriptors[3]
             for each in descriptors[:3]:
                 os.close(each)
