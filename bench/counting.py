@@ -24,7 +24,7 @@ class Uncounted(Pypiproxy):
 
     name = "pypiproxy-uncounted"
     program = """\
-from proxy.composition import web
+from proxy.composition import serving
 from proxy.mechanism.request_ids import RequestIds
 from proxy.statistics.recorders import UNRECORDED
 
@@ -35,8 +35,8 @@ class OneId(RequestIds):
     def of(self, raw, trusted):
         return "-"
 
-made = web.Front
-web.Front = lambda *parts, **others: made(*parts, **{**others, "visits": UNRECORDED, "ids": OneId()})
+made = serving.Front
+serving.Front = lambda *parts, **others: made(*parts, **{**others, "visits": UNRECORDED, "ids": OneId()})
 from proxy.cli import main
 main()
 """

@@ -23,10 +23,10 @@ from proxy.composition.claims import reserving
 from proxy.composition.indexes import BuiltIndex, Indexes, IndexKind, build_indexes
 from proxy.composition.lasting import Lasting, SharedRooms
 from proxy.composition.proxied import ProxyKind
+from proxy.composition.serving import Serving, build_serving
 from proxy.composition.shared import HeldParts
 from proxy.composition.storage import refuse_unmeetable
 from proxy.composition.upstreams import Clients, build_clients, build_identity
-from proxy.composition.web import Serving, build_serving
 from proxy.interfaces import Operation
 from proxy.mechanism.late import Late
 from proxy.mechanism.offload import Offload
