@@ -43,8 +43,7 @@ async def served(proxy: Running, each: Distribution) -> bytes:
 
 
 def partial_files(tmp_path: Path) -> list[str]:
-    # Looks at the data directory write a file for a moment.
-    return [each.name for each in (tmp_path / "data" / "partial").iterdir() if each.name != ".probe"]
+    return [each.name for each in (tmp_path / "data" / "partial").iterdir()]
 
 
 @pytest_twisted.ensureDeferred

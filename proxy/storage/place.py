@@ -30,9 +30,12 @@ from proxy.storage.usable import unusable
 
 #: The directories that are made where they are missing, and looked at.
 _FOLDERS = ("files", "partial", "lists")
-#: The name of the file that is written to see whether that can be done, and its size (bytes): a page of most file systems.
+#: The file that is written to see whether that can be done: its name, if it needs one, and its size (bytes), a page of most
+#: file systems.
 _PROBE = ".probe"
 _PROBE_SIZE = 4096
+#: What file systems say that have no files without a name, such as NFS (open(2), O_TMPFILE).
+_NEEDS_NAMES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
 #: A disk with less free space is full, whatever fits (bytes).
 _FULL = 1024 * 1024
 #: Entries that cannot be used and are named in one line.
@@ -251,8 +254,24 @@ def _identity(facts: os.stat_result | None) -> tuple[int, int] | None:
 
 
 def _try_writing(folder: Path, size: int) -> None:
-    """Write a file of *size* bytes there and remove it.  Raises OSError."""
-    probe = folder / _PROBE
+    """Write a file of *size* bytes there that is gone at once, and has no name where the file system can do without.
+
+    Raises OSError.
+    """
+    try:
+        descriptor = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in _NEEDS_NAMES:
+            raise
+        _try_writing_by_name(folder / _PROBE, size)
+        return
+    try:
+        os.write(descriptor, bytes(size))
+    finally:
+        os.close(descriptor)
+
+
+def _try_writing_by_name(probe: Path, size: int) -> None:
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, bytes(size))
