@@ -171,9 +171,9 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def entered() -> Iterator[Path]:
-    """A directory that every user may enter, which `tmp_path` is not."""
-    with TemporaryDirectory(prefix="pypiproxy-test-") as folder:
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user can enter; the parents of `tmp_path` are closed to others by each pytest that starts."""
+    with TemporaryDirectory(prefix="pypiproxy-test-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 

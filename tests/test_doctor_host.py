@@ -148,12 +148,12 @@ async def test_a_configuration_with_mistakes_is_a_fault_with_its_message(tmp_pat
 
 @pytest_twisted.ensureDeferred
 async def test_a_port_that_is_taken_and_upstreams_of_online_indexes_are_examined(
-    upstream: FakeUpstream, make_upstream: Make, data_dir: Path, tmp_path: Path, entered: Path
+    upstream: FakeUpstream, make_upstream: Make, data_dir: Path, tmp_path: Path, open_to_all: Path
 ) -> None:
     fill(upstream)
     idle = make_upstream()
     file = tmp_path / "pypiproxy.toml"
-    secret = entered / "token"
+    secret = open_to_all / "token"
     secret.write_text("s3cret")
     secret.chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as taken:

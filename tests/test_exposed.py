@@ -26,8 +26,8 @@ def told(key: str, path: Path) -> str:
 
 
 @pytest.fixture
-def tmp_path(entered: Path) -> Path:
-    return entered
+def tmp_path(open_to_all: Path) -> Path:
+    return open_to_all
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin
@@ -350,14 +349,6 @@ def nobody_can_run_python() -> bool:
 needs_nobody = pytest.mark.skipif(
     not nobody_can_run_python(), reason="only root can start a proxy as somebody else, who must be able to run this Python"
 )
-
-
-@pytest.fixture
-def open_to_all() -> Iterator[Path]:
-    """A folder that every user can enter; the parents of `tmp_path` are closed to others by each pytest that starts."""
-    with tempfile.TemporaryDirectory(prefix="pypiproxy-test-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 @needs_nobody
