@@ -25,6 +25,7 @@ from proxy.model import CommittedFile
 from proxy.settings import MIB
 from proxy.storage.checked import AT_ONCE, FileBeingChecked, Proofs, mark_of
 from proxy.storage.copied import CopiedVersioned
+from proxy.storage.database import open_cache
 from proxy.storage.local import LocalFiles
 from proxy.storage.memory import MemoryFiles, MemoryRecords, RecentRecords
 from proxy.storage.records import CopiedRecords, DiskRecords
@@ -162,6 +163,34 @@ class TestDiskRecords:
             path.unlink()
         assert now(store.get("k")) is None
         now(store.close())
+
+
+_COLUMNS = "key, raw, expire_time, access_count, tag, size, mode, filename, value"
+
+
+def rows_of(place: Path) -> list[Any]:
+    with closing(sqlite3.connect(place / "cache.db")) as database:
+        settings = database.execute("SELECT key, value FROM Settings WHERE key IN ('count', 'size') ORDER BY key").fetchall()
+        return [*database.execute(f"SELECT {_COLUMNS} FROM Cache ORDER BY key").fetchall(), *settings]
+
+
+def test_what_is_set_in_one_go_is_set_as_diskcache_sets_it(tmp_path: Path) -> None:
+    values = {"a": b"1", "b/c": bytes(20_000), "ü": b""}
+    for place, together in (("one", False), ("all", True)):
+        cache = open_cache(tmp_path / place)
+        for key in ("a", "large"):
+            cache.set(key, bytes(100_000))
+        for each in (values, {**values, "a": b"2", "large": b"small"}):
+            if together:
+                cache.set_small(each)
+            else:
+                for key, value in each.items():
+                    cache.set(key, value)
+            assert [cache.get(key) for key in each] == list(each.values())
+        assert cache.get("nothing") is None
+        cache.close()
+        assert not list((tmp_path / place).rglob("*.val"))
+    assert rows_of(tmp_path / "one") == rows_of(tmp_path / "all")
 
 
 class _Bomb:

@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,14 @@ _OF_THE_MACHINE = frozenset(
         sqlite3.SQLITE_AUTH,
     )
 )
+#: As diskcache writes a row, and what it has to remove afterwards (its columns: diskcache.core.Cache._row_insert).
+_SET = """
+INSERT INTO Cache (key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value)
+VALUES (?, 1, ?, NULL, ?, 0, NULL, ?, ?, NULL, ?)
+ON CONFLICT (key, raw) DO UPDATE SET store_time = excluded.store_time, expire_time = NULL, access_time = excluded.access_time,
+access_count = 0, tag = NULL, size = excluded.size, mode = excluded.mode, filename = NULL, value = excluded.value
+"""
+_FILES_OF = "SELECT filename FROM Cache WHERE key IN ({}) AND raw = 1 AND filename IS NOT NULL"
 _OF_THE_FILE = frozenset((sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA))
 
 
@@ -147,6 +155,30 @@ class _Alone(Cache):  # type: ignore[misc]  # diskcache has no types
             made.execute("PRAGMA mmap_size = 0")
         return made
 
+    def get(self, key: str) -> bytes | None:
+        """As diskcache has it, for what this class is made with, in half of the time."""
+        return _value(self._con, self._disk, key)
+
+    def set_small(self, values: Mapping[str, bytes]) -> None:
+        """Set *values* in one transaction, each of which has its place in its row: as diskcache has it, in half of the time."""
+        now = time.time()
+        rows = []
+        for key, value in values.items():
+            size, mode, filename, stored = self._disk.store(value, False, key)
+            assert filename is None
+            rows.append((key, now, now, size, mode, stored))
+        connection = self._con
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            files = connection.execute(_FILES_OF.format(",".join("?" * len(values))), list(values)).fetchall()
+            connection.executemany(_SET, rows)
+            connection.execute("COMMIT")
+        except BaseException:
+            self.rolled_back()
+            raise
+        for (name,) in files:
+            self._disk.remove(name)
+
     def beginning(self, prefix: str) -> list[str]:
         return _beginning(self._con, prefix)
 
@@ -174,13 +206,7 @@ class Readings:
         return self._copy is not None
 
     def get(self, key: str) -> bytes | None:
-        rows = self._connection.execute(
-            "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)",
-            (key, time.time()),
-        )
-        for mode, filename, value in rows:
-            return self._disk.fetch(mode, filename, value, False)
-        return None
+        return _value(self._connection, self._disk, key)
 
     def beginning(self, prefix: str) -> list[str]:
         return _beginning(self._connection, prefix)
@@ -334,6 +360,18 @@ def file_identity(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return (facts.st_dev, facts.st_ino) if facts.st_size else None
+
+
+def _value(connection: sqlite3.Connection, disk: BytesOnly, key: str) -> bytes | None:
+    """The value under *key*; ``None`` if there is none, or it has expired."""
+    row = connection.execute(
+        "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)",
+        (key, time.time()),
+    ).fetchone()
+    if row is None:
+        return None
+    mode, filename, value = row
+    return disk.fetch(mode, filename, value, False)
 
 
 def _beginning(connection: sqlite3.Connection, prefix: str) -> list[str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -106,18 +106,14 @@ class DiskRecords:
         return value
 
     async def set(self, key: str, value: bytes) -> None:
-        await self._set({key: value})
+        await self.set_all({key: value})
 
     async def set_all(self, values: Mapping[str, bytes]) -> None:
-        if max(map(len, values.values()), default=0) >= _IN_A_FILE:
-            for key, value in values.items():
-                await self._set({key: value})
-        else:
-            await self._set(values)
-
-    async def _set(self, values: Mapping[str, bytes]) -> None:
-        is_small = max(map(len, values.values()), default=0) < _IN_A_FILE
-        await self._together.ask(_Question(partial(self._keep, values), values if is_small else None))
+        if max(map(len, values.values()), default=0) < _IN_A_FILE:
+            await self._together.ask(_Question(partial(self._keep, values), values))
+            return
+        for key, value in values.items():
+            await self._together.ask(_Question(partial(self._keep_alone, key, value)))
 
     async def delete(self, key: str) -> bool:
         return bool(await self._together.ask(_Question(partial(self._write, lambda cache: cache.delete(key), key))))
@@ -159,7 +155,10 @@ class DiskRecords:
         return True
 
     def _keep(self, values: Mapping[str, bytes]) -> None:
-        self._write(lambda cache: _set_all(cache, values), ", ".join(values))
+        self._write(lambda cache: cache.set_small(values), ", ".join(values))
+
+    def _keep_alone(self, key: str, value: bytes) -> None:
+        self._write(lambda cache: cache.set(key, value), key)
 
     def _get(self, key: str) -> bytes | None:
         try:
@@ -308,13 +307,6 @@ class DiskRecords:
     def _close(self) -> None:
         self._release()
         self._close_readable()
-
-
-def _set_all(cache: Cache, values: Mapping[str, bytes]) -> None:
-    # One alone is written the other way round: what is in a file is removed once its row is gone for good.
-    with cache.transact() if len(values) > 1 else nullcontext():
-        for key, value in values.items():
-            cache.set(key, value)
 
 
 @implementer(IRecordStore)
