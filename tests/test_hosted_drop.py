@@ -62,7 +62,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     for _ in range(_TURNS):
         if await holds():
             return
-        await deferLater(reactor, 0.01)
+        await deferLater(reactor, 0.05)
     pytest.fail("it never came true")
 
 
@@ -507,12 +507,12 @@ async def test_uploads_and_copies_of_one_name_never_disagree(serve: Start, folde
 # -- over SSH -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def ssh(tmp_path: Path) -> Iterator[SshServer]:
+@pytest.fixture(scope="module")
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     missing = what_is_missing("scp", "sftp", "rsync")
     if missing is not None:
         pytest.skip(missing)
-    server = SshServer(tmp_path / "ssh")
+    server = SshServer(tmp_path_factory.mktemp("of-ssh") / "ssh")
     pytest_twisted.blockon(Deferred.fromCoroutine(server.started()))
     yield server
     pytest_twisted.blockon(Deferred.fromCoroutine(server.stop()))

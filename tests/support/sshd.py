@@ -63,6 +63,8 @@ class SshServer:
 
     async def stop(self) -> None:
         """End it, and what it serves."""
+        if (self.place / "shared").exists():
+            await self.run([*self.shell, "-O", "exit", self.host])
         if self._process.ended is None:
             self._process.signal(signal.SIGTERM)
             await self._process.end()
@@ -73,6 +75,8 @@ class SshServer:
         return [
             *("-F", "/dev/null", "-i", str(self.place / "user"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"),
             *("-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={self.place / 'known'}"),
+            # one connection for all: each would take longer to begin than a copy takes
+            *("-o", "ControlMaster=auto", "-o", f"ControlPath={self.place / 'shared'}", "-o", "ControlPersist=yes"),
         ]
 
     @property
