@@ -163,14 +163,13 @@ class Guarded:
         )
         self.site = BoundedSite(self.front, reactor, 1000, 75.0, lambda full: None)
         self._port: Any = None
-        #: Connections on which another request may be sent.
-        self._idle: list[wire.Client] = []
 
     async def open(self) -> Guarded:
         """Listen on a free port of 127.0.0.1.  alice and bob have the passwords ``alice!`` and ``bob!``."""
         for user in ("alice", "bob"):
             await self.users.add(user, f"{user}!".encode())
         self._port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self._clients = wire.KeptConnections(self.port)
         return self
 
     async def token(self, *scopes: IssuedScope, user: str = "ci", confined: Confinement | None = None) -> str:
@@ -180,20 +179,11 @@ class Guarded:
 
     async def get(self, path: str, login: str | None = None, method: str = "GET", **headers: str) -> wire.Reply:
         """The answer to who sends the credential *login*, on a connection that nobody uses."""
-        client = self._idle.pop() if self._idle else await wire.connect(self.port)
-        client.ask(path, method, **({} if login is None else {"Authorization": login}), **headers)
-        reply = await client.reply()
-        assert reply.complete
-        if reply.headers.get("connection") == "close":
-            await client.ended
-        else:
-            self._idle.append(client)
-        return reply
+        return await self._clients.fetch(path, method, **({} if login is None else {"Authorization": login}), **headers)
 
     async def close(self) -> None:
-        for client in self._idle:
-            await client.close()
         if self._port is not None:
+            await self._clients.close()
             await maybeDeferred(self._port.stopListening)
         await self.site.close(0.0)
         await self.uploads.settled()
