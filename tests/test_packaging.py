@@ -21,13 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uv
 
 import proxy
 
 ROOT = Path(__file__).parent.parent
 SITE = sysconfig.get_path("purelib")
-# --ignore-installed: where the tests run from an editable install, pip sees that one among the dependencies.
-OFFLINE = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--ignore-installed", "--disable-pip-version-check"]
+OFFLINE = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation")
 
 
 def packages() -> set[str]:
@@ -60,7 +60,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the sdist, and the wheel that was built from it."""
     out = tmp_path_factory.mktemp("dist")
-    execute(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source, cwd=out)
+    offline = ("--quiet", "--offline", "--no-config", "--no-cache", "--no-build-isolation", "--python", sys.executable)
+    execute(uv.find_uv_bin(), "build", *offline, "--out-dir", out, source, cwd=out)
     return out
 
 
@@ -76,29 +77,58 @@ def environment(tmp_path: Path) -> Path:
     return place
 
 
+#: Prints where the package is, and what ``twistd`` prints twice.
+HELP = """
+import sys
+from twisted.scripts.twistd import run
+import proxy
+print(proxy.__file__)
+for arguments in (["--help"], ["-n", "pypiproxy", "--help"]):
+    print("-- twistd", *arguments)
+    sys.argv = ["twistd", *arguments]
+    try:
+        run()
+    except SystemExit as ended:
+        assert not ended.code, ended
+"""
+
+
 def check(environment: Path, elsewhere: Path) -> None:
     """The commands of *environment* work in a directory that has nothing to do with the project."""
-    twistd: list[str | Path] = [environment / "bin" / "python", "-c", "from twisted.scripts.twistd import run; run()"]
-    where = execute(environment / "bin" / "python", "-c", "import proxy; print(proxy.__file__)", cwd=elsewhere)
+    where, of_twistd, of_plugin = execute(environment / "bin" / "python", "-c", HELP, cwd=elsewhere).split("-- twistd ")
     assert Path(where.strip()).parent.parent != ROOT
-    assert "A caching pull-through proxy" in execute(*twistd, "--help", cwd=elsewhere)
-    assert "--data-dir" in execute(*twistd, "-n", "pypiproxy", "--help", cwd=elsewhere)
+    assert "A caching pull-through proxy" in of_twistd
+    assert "--data-dir" in of_plugin
     assert execute(environment / "bin" / "pypiproxy", "--version", cwd=elsewhere) == f"pypiproxy {proxy.__version__}\n"
 
 
+def with_pip(python: Path) -> list[str | Path]:
+    # Where the tests run from an editable install, pip sees that one among the dependencies.
+    return [python, "-m", "pip", "install", *OFFLINE, "--ignore-installed", "--disable-pip-version-check"]
+
+
+def with_uv(python: Path) -> list[str | Path]:
+    return [uv.find_uv_bin(), "pip", "install", "--python", python, *OFFLINE, "--no-config", "--no-cache"]
+
+
 @pytest.mark.parametrize(
-    "what",
+    ("tool", "what"),
     [
-        pytest.param(lambda source, dist: [source], id="a directory"),
-        pytest.param(lambda source, dist: ["--editable", source], id="an editable directory"),
-        pytest.param(lambda source, dist: list(dist.glob("*.whl")), id="a wheel"),
-        pytest.param(lambda source, dist: list(dist.glob("*.tar.gz")), id="an sdist"),
+        pytest.param(with_uv, lambda source, dist: [source], id="uv-a directory"),
+        pytest.param(with_pip, lambda source, dist: ["--editable", source], id="pip-an editable directory"),
+        pytest.param(with_pip, lambda source, dist: list(dist.glob("*.whl")), id="pip-a wheel"),
+        pytest.param(with_uv, lambda source, dist: list(dist.glob("*.tar.gz")), id="uv-an sdist"),
     ],
 )
 def test_it_works_installed_from(
-    what: Callable[[Path, Path], list[Path]], source: Path, dist: Path, environment: Path, tmp_path: Path
+    tool: Callable[[Path], list[str | Path]],
+    what: Callable[[Path, Path], list[str | Path]],
+    source: Path,
+    dist: Path,
+    environment: Path,
+    tmp_path: Path,
 ) -> None:
-    execute(environment / "bin" / "python", "-m", "pip", "install", *OFFLINE, *what(source, dist), cwd=tmp_path)
+    execute(*tool(environment / "bin" / "python"), *what(source, dist), cwd=tmp_path)
     check(environment, tmp_path)
 
 
