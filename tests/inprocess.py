@@ -42,7 +42,7 @@ class Running:
         self.service = service
         (port,) = service.listenings[0].ports
         self.port = port.getHost().port  # type: ignore[attr-defined]  # a TCP port's address has one
-        self._connections = wire.Persistent(self.port)
+        self._connections = wire.Persistent()
 
     @property
     def base(self) -> str:
@@ -60,7 +60,7 @@ class Running:
 
     async def fetch(self, path: str, method: str = "GET", **headers: str) -> wire.Reply:
         """The response as soon as it is whole, over a connection that may have had others before."""
-        return await self._connections.fetch(path, method, **headers)
+        return await self._connections.fetch(self.port, path, method, **headers)
 
     async def get(self, path: str, **headers: str) -> wire.Reply:
         """The response; that to a request for a file once its connection has ended: then it is known to have been stored."""

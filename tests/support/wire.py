@@ -254,35 +254,33 @@ async def fetch(port: int, path: str, method: str = "GET", **headers: str) -> Re
 
 
 class Persistent:
-    """Requests to *port*, each on a connection that has answered another one before, where there is one."""
+    """Requests to ports of 127.0.0.1, each on a connection that has answered another one before, where there is one."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._idle: list[Client] = []
+    def __init__(self) -> None:
+        self._idle: dict[int, list[Client]] = {}
 
-    async def fetch(self, path: str, method: str = "GET", **headers: str) -> Reply:
+    async def fetch(self, port: int, path: str, method: str = "GET", **headers: str) -> Reply:
         """The response, once it is whole."""
-        while self._idle:
-            client = self._idle.pop()
+        idle = self._idle.setdefault(port, [])
+        while True:
+            used = bool(idle)
+            client = idle.pop() if used else await connect(port)
             if client.reason is None:
                 client.ask(path, method, **headers)
                 reply = await client.reply()
-                if reply.status or client.reason is None:
+                if reply.status or not used:
                     break
-        else:
-            client = await connect(self._port)
-            client.ask(path, method, **headers)
-            reply = await client.reply()
         if client.reason is None and reply.complete:
-            self._idle.append(client)
+            idle.append(client)
         else:
             await client.close()
         return reply
 
     async def close(self) -> None:
         """End the connections.  AssertionError if anything came behind a response."""
-        idle, self._idle = self._idle, []
-        for each in idle:
+        ended = [each for idle in self._idle.values() for each in idle]
+        self._idle.clear()
+        for each in ended:
             await each.close()
-        for each in idle:
+        for each in ended:
             each.check()
