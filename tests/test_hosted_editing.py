@@ -156,7 +156,7 @@ async def test_a_file_that_is_replaced_while_others_are_deleted_remains(serve: S
         drop(tmp_path / "data/hosted/dev", NEXT, other.data)
         return True
 
-    message = f"{NEXT.filename} of app was replaced meanwhile, and was not deleted; 2 others were"
+    message = f"replaced meanwhile, and not deleted: {NEXT.filename} of app; 2 other files deleted"
     with pytest.raises(FilesChanged, match=message):
         await parts.editing.delete("app", lambda name: True, replaced)
     assert standing(tmp_path / "data/hosted/dev") == {f"app/{NEXT.filename}": other.sha256}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 from twisted.logger import Logger
 
+from proxy.core.amounts import counted
 from proxy.errors import FilesChanged, NotFound
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.folder import StandingFile
@@ -126,7 +127,7 @@ class Editing:
                 self.catalogue.changed(project)
                 names = ", ".join(left[:_LISTED]) + (", …" if len(left) > _LISTED else "")
                 raise FilesChanged(
-                    f"{names} of {project} was replaced meanwhile, and was not deleted; {len(gone):,} others were"
+                    f"replaced meanwhile, and not deleted: {names} of {project}; {counted(len(gone), 'other file')} deleted"
                 )
             return gone
 
