@@ -19,26 +19,16 @@ from proxy.config import environment
 from proxy.config import readers as read
 from proxy.config.access import access_settings, grant_settings, wrong_access, wrong_grants, wrong_principals
 from proxy.config.ci import ci_settings, wrong_rules
+from proxy.config.indexes import index_settings, wrong_indexes
 from proxy.config.mistakes import Mistakes
 from proxy.config.places import listen_entries, where
 from proxy.config.syntax import syntax_mistake
 from proxy.config.tables import ConfigTable, Unacceptable, mistake, shown_value
+from proxy.config.upstreams import upstream_settings
 from proxy.core.endpoint import escaped
 from proxy.core.near import nearest
-from proxy.core.roots import ANY_SIMPLE
 from proxy.errors import ConfigError
-from proxy.mechanism.secret_files import netrc_entry
-from proxy.settings import (
-    LEAST_INTERVAL,
-    GroupSettings,
-    HostedSettings,
-    IndexSettings,
-    PageLimits,
-    ServerSettings,
-    Settings,
-    UpstreamSettings,
-    WarmSettings,
-)
+from proxy.settings import LEAST_INTERVAL, IndexSettings, ServerSettings, Settings, UpstreamSettings, WarmSettings
 
 __all__ = ["CommandLine", "data_directory", "default_data_dir", "load", "where"]
 
@@ -90,8 +80,8 @@ def load(
         tables.setdefault(preferred, ConfigTable({}, source, f"upstream.{preferred}", mistakes))
     if given and preferred in tables:
         tables[preferred] = environment.upstream(tables[preferred], given)
-    upstreams = {name: _upstream(name, table, here, environ) for name, table in tables.items()}
-    indexes = [_index(table, here) for table in root.array("index")]
+    upstreams = {name: upstream_settings(name, table, here, environ) for name, table in tables.items()}
+    indexes = [index_settings(table, here) for table in root.array("index")]
     warm = _warm(root.table("warm"), here) if "warm" in root else None
     access = access_settings(root.table("access"), here, environ)
     grants = tuple(grant_settings(table) for table in root.array("grant"))
@@ -109,7 +99,7 @@ def load(
     if len(indexes) == 1:
         indexes = [replace(indexes[0], default=True)]
     upstreams.setdefault(read.PUBLIC, UpstreamSettings(name=read.PUBLIC, url=read.public_url()))
-    mistakes += _contradictions(source, indexes, upstreams)
+    mistakes += wrong_indexes(source, indexes, upstreams)
     mistakes += wrong_access(source, access, server.trusted_proxies)
     jobs = [] if ci is None else [each.name for each in ci.rules]
     mistakes += wrong_grants(source, grants, access.groups, indexes, jobs)
@@ -223,165 +213,6 @@ def _server(table: ConfigTable, here: read.Here, chosen: Path | None) -> ServerS
     return server
 
 
-def _upstream(name: str, table: ConfigTable, here: read.Here, environ: Mapping[str, str]) -> UpstreamSettings:
-    try:
-        read.name(name)
-    except Unacceptable as problem:
-        table.complain("NAME", f"the table's name is to be {problem.expected}")
-    if name != read.PUBLIC:
-        table.require("url", f'the URL of a simple index, or "{read.PUBLIC}" for the public one')
-    known = UpstreamSettings(name=name, url=read.public_url())
-    url = table.take("url", read.index_url, known.url)
-    credentials = _credentials(table, url, here, environ)
-    certificate, key = _certificate(table, here)
-    upstream = UpstreamSettings(
-        name=name,
-        url=url,
-        **credentials,
-        ca_file=table.take("ca_file", read.authorities(here), None),
-        client_cert=certificate,
-        client_key=key,
-        outbound_proxy=table.take("outbound_proxy", read.outbound_proxy, None),
-        connect_timeout=table.take("connect_timeout", read.time_span(), known.connect_timeout),
-        first_byte_timeout=table.take("first_byte_timeout", read.time_span(), known.first_byte_timeout),
-        body_idle_timeout=table.take("body_idle_timeout", read.time_span(), known.body_idle_timeout),
-        max_connections=table.take("max_connections", read.whole_number(1), known.max_connections),
-        max_queue=table.take("max_queue", read.whole_number(0), known.max_queue),
-        max_rate=table.take("max_rate", read.unless("unlimited", read.rate), known.max_rate),
-        partial=table.take("partial", read.flag, known.partial),
-        authoritative=table.take("authoritative", read.flag, known.authoritative),
-        forbidden=table.take("forbidden", read.choice("auto", "missing", "failure"), known.forbidden),
-        redirect_hosts=table.take("redirect_hosts", read.unless("none", read.several(read.file_host)), known.redirect_hosts),
-        max_lag=table.take("max_lag", read.unless("off", read.time_span()), known.max_lag),
-        file_hosts=table.take("file_hosts", read.unless("any", read.several(read.file_host)), known.file_hosts),
-        allow_private_addresses=table.take("allow_private_addresses", read.flag, known.allow_private_addresses),
-    )
-    table.done()
-    return upstream
-
-
-def _credentials(table: ConfigTable, url: str, here: read.Here, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The credentials, from the one place that names them, by the fields of UpstreamSettings."""
-    username = table.take("username", read.text, None)
-    absent: tuple[Path | None, str | None] = (None, None)
-    password_file, password = table.take("password_file", read.secret_file(here), absent)
-    password = table.take("password_env", read.secret_variable(environ), password)
-    token_file, token = table.take("token_file", read.secret_file(here), absent)
-    token = table.take("token_env", read.secret_variable(environ), token)
-    use_netrc = table.take("netrc", read.flag, False)
-    ways = ("password_file", "password_env", "token_file", "token_env")
-    named = [way for way in ways if way in table] + ["netrc"] * use_netrc
-    if len(named) > 1:
-        table.complain(named[1], f"{named[0]} is there too; expected one of them")
-    if use_netrc:
-        if "username" in table:
-            table.complain("username", "netrc = true brings its own; expected one of them")
-        return _from_netrc(table, url, environ)
-    if any(way in table for way in ("password_file", "password_env")):
-        table.require("username", "the name that goes with the password")
-    elif "username" in table:
-        table.complain("username", "there is no password to it; expected password_file or password_env beside it")
-    return {
-        "username": username,
-        "password": password,
-        "password_file": password_file,
-        "token": token,
-        "token_file": token_file,
-    }
-
-
-def _from_netrc(table: ConfigTable, url: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    file = Path(environ["NETRC"]) if environ.get("NETRC") else Path("~/.netrc").expanduser()
-    try:
-        login, password = netrc_entry(file, urlsplit(url).hostname or "")
-    except OSError as error:
-        table.complain("netrc", f"{file} cannot be read: {error.strerror}")
-    except ValueError as error:
-        table.complain("netrc", f"{file} {error}")
-    else:
-        return {"username": login, "password": password, "netrc": file if file.is_file() else None}
-    return {}
-
-
-def _certificate(table: ConfigTable, here: read.Here) -> tuple[Path | None, Path | None]:
-    certificate = table.take("client_cert", read.readable_file(here), None)
-    key = table.take("client_key", read.readable_file(here), None)
-    if "client_key" in table and "client_cert" not in table:
-        table.complain("client_key", "there is no certificate to it; expected client_cert beside it")
-    elif certificate and ("client_key" not in table or key) and not read.certificate_fits(certificate, key):
-        table.complain("client_cert", "expected PEM files: a certificate and the unencrypted key that belongs to it")
-    return certificate, key
-
-
-def _index(table: ConfigTable, here: read.Here) -> IndexSettings:
-    table.require("name", f"the name this index is served under: {ANY_SIMPLE}")
-    kind = table.take("kind", read.choice(*_KINDS), "proxy")
-    return _KINDS[kind](table, here)
-
-
-def _hosted_index(table: ConfigTable, here: read.Here) -> IndexSettings:
-    known = HostedSettings()
-    hosted = HostedSettings(
-        path=table.take("path", read.path(here), known.path),
-        layout=table.take("layout", read.choice("projects", "flat"), known.layout),
-        owns=table.take("owns", read.several(read.project_pattern), known.owns),
-        overwrite=table.take("overwrite", read.flag, known.overwrite),
-        uploads=table.take("uploads", read.flag, known.uploads),
-        max_files=table.take("max_files", read.unless("unlimited", read.whole_number(1)), known.max_files),
-        max_size=table.take("max_size", read.unless("unlimited", read.room), known.max_size),
-    )
-    if hosted.layout == "flat":
-        table.require("path", "the directory with the files")
-    return _done(table, IndexSettings(**_named(table), kind="hosted", hosted=hosted))
-
-
-def _group_index(table: ConfigTable, here: read.Here) -> IndexSettings:
-    table.require("members", 'a list of names of indexes, such as ["internal", "pypi"]')
-    group = GroupSettings(
-        members=table.take("members", read.several(read.text), ()),
-        merge=table.take("merge", read.several(read.project), ()),
-    )
-    return _done(table, IndexSettings(**_named(table), kind="group", group=group))
-
-
-def _named(table: ConfigTable) -> dict[str, Any]:
-    """What every index has, by the fields of IndexSettings."""
-    return {"name": table.take("name", read.name, ""), "default": table.take("default", read.flag, False)}
-
-
-def _done(table: ConfigTable, index: IndexSettings) -> IndexSettings:
-    table.done()
-    return index
-
-
-def _proxy_index(table: ConfigTable, here: read.Here) -> IndexSettings:
-    offline = table.take("offline", read.flag, False)
-    if not offline:
-        table.require("upstreams", f'a list of [upstream.NAME] names, such as ["{read.PUBLIC}"], or offline = true')
-    limits = PageLimits()
-    index = IndexSettings(
-        **_named(table),
-        upstreams=table.take("upstreams", read.several(read.text), ()),
-        limits=PageLimits(
-            ttl=table.take("ttl", read.time_span(zero=True), limits.ttl),
-            soft_deadline=table.take("soft_deadline", read.time_span(zero=True), limits.soft_deadline),
-            stale_if_error=table.take(
-                "stale_if_error", read.unless("unlimited", read.time_span(zero=True)), limits.stale_if_error
-            ),
-            negative_ttl=table.take("negative_ttl", read.time_span(zero=True), limits.negative_ttl),
-        ),
-        policy=table.take("policy", read.choice("ordered", "fastest"), "ordered"),
-        hedge_after=table.take("hedge_after", read.unless("off", read.time_span()), None),
-        prefetch=table.take("prefetch", read.flag, True),
-        offline=offline,
-    )
-    return _done(table, index)
-
-
-#: How the table of an index of each kind is read.
-_KINDS = {"proxy": _proxy_index, "hosted": _hosted_index, "group": _group_index}
-
-
 def _warm(table: ConfigTable, here: read.Here) -> WarmSettings:
     known = WarmSettings()
     warm = WarmSettings(
@@ -401,58 +232,6 @@ def _warm(table: ConfigTable, here: read.Here) -> WarmSettings:
         table.complain("python" if "--python" in str(error) else "platform", str(error).partition(": ")[2])
     table.done()
     return warm
-
-
-def _contradictions(source: str, indexes: list[IndexSettings], upstreams: Mapping[str, UpstreamSettings]) -> list[str]:
-    """What is wrong between tables that are right one by one."""
-    mistakes = []
-    first: dict[str, int] = {}
-    for number, index in enumerate(indexes):
-        if index.name and first.setdefault(index.name, number) != number:
-            mistakes.append(
-                f'{source}: index[{number}].name = "{index.name}": index[{first[index.name]}] has it already; expected another'
-            )
-        for name in index.upstreams:
-            if name not in upstreams:
-                known = ", ".join(sorted(upstreams))
-                mistakes.append(
-                    f'{source}: index[{number}].upstreams: there is no upstream "{name}"; expected a table [upstream.{name}]'
-                    f" or one of: {known}"
-                )
-        mistakes += _wrong_members(f"{source}: index[{number}].members", index, indexes)
-    defaults = [number for number, index in enumerate(indexes) if index.default]
-    if indexes and not defaults:
-        mistakes.append(f"{source}: index: none is the default; expected default = true in the one to be served at /simple/")
-    return mistakes + [
-        f"{source}: index[{number}].default = true: index[{defaults[0]}] is the default already; expected one"
-        for number in defaults[1:]
-    ]
-
-
-def _wrong_members(key: str, group: IndexSettings, indexes: Sequence[IndexSettings]) -> list[str]:
-    """What is wrong with the members of *group*."""
-    by_name = {index.name: index for index in indexes}
-    mistakes = [
-        f'{key}: there is no index "{name}"; expected {_one_of(sorted(by_name.keys() - {group.name}))}'
-        for name in group.members
-        if name not in by_name
-    ]
-    way = _way_back(group, by_name, ())
-    if way:
-        mistakes.append(f"{key}: the group {' consists of '.join(way)}; expected groups that do not contain themselves")
-    return mistakes
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return "one of: " + ", ".join(names) if names else "another [[index]]"
-
-
-def _way_back(index: IndexSettings, by_name: Mapping[str, IndexSettings], way: tuple[str, ...]) -> tuple[str, ...]:
-    """The names from the first of *way* over *index* back to the first, if there is such a way."""
-    if index.name in way:
-        return (*way, index.name) if index.name == way[0] else ()
-    members = (by_name[name] for name in index.members if name in by_name)
-    return next((found for each in members if (found := _way_back(each, by_name, (*way, index.name)))), ())
 
 
 def _listen(given: Sequence[str], here: read.Here, mistakes: list[str]) -> tuple[str, ...]:
