@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from proxy.config import environment
+from proxy.config import environment, files
 from proxy.config import readers as read
 from proxy.config.access import access_settings, grant_settings, wrong_access, wrong_grants, wrong_principals
 from proxy.config.ci import ci_settings, wrong_rules
@@ -145,7 +145,7 @@ def data_directory(path: Path | None, given: Path | None, environ: Mapping[str, 
         try:
             values = {} if path is None else _parse(path)
             table = environment.server(ConfigTable(values, str(path), "", mistakes).table("server"), environ)
-            given = table.take("data_dir", read.path(_here(path, environ)), None)
+            given = table.take("data_dir", files.path(_here(path, environ)), None)
         except ConfigError:
             return None
         if mistakes:
@@ -153,9 +153,9 @@ def data_directory(path: Path | None, given: Path | None, environ: Mapping[str, 
     return _absolute(given or default_data_dir())
 
 
-def _here(path: Path | None, environ: Mapping[str, str]) -> read.Here:
+def _here(path: Path | None, environ: Mapping[str, str]) -> files.Here:
     """Where the paths in the file at *path* begin."""
-    return read.Here(_absolute(Path() if path is None else path.parent), environ.get("CREDENTIALS_DIRECTORY"))
+    return files.Here(_absolute(Path() if path is None else path.parent), environ.get("CREDENTIALS_DIRECTORY"))
 
 
 def _absolute(path: Path) -> Path:
@@ -186,17 +186,17 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: lists or tables are nested too deeply; expected a configuration file in TOML") from error
 
 
-def _server(table: ConfigTable, here: read.Here, chosen: Path | None) -> ServerSettings:
-    stated = table.take("data_dir", read.path(here), None)
+def _server(table: ConfigTable, here: files.Here, chosen: Path | None) -> ServerSettings:
+    stated = table.take("data_dir", files.path(here), None)
     known = ServerSettings(data_dir=chosen or stated or default_data_dir())
     server = ServerSettings(
         data_dir=known.data_dir,
-        listen=table.take("listen", read.several(read.listen(here)), known.listen),
-        metrics_listen=table.take("metrics_listen", read.several(read.listen(here)), known.metrics_listen),
+        listen=table.take("listen", read.several(files.listen(here)), known.listen),
+        metrics_listen=table.take("metrics_listen", read.several(files.listen(here)), known.metrics_listen),
         metrics_for=table.take("metrics_for", read.several(read.principal), known.metrics_for),
-        probe_listen=table.take("probe_listen", read.several(read.probe_listen(here)), known.probe_listen),
+        probe_listen=table.take("probe_listen", read.several(files.probe_listen(here)), known.probe_listen),
         dashboard=table.take("dashboard", read.flag, known.dashboard),
-        dashboard_listen=table.take("dashboard_listen", read.several(read.listen(here)), known.dashboard_listen),
+        dashboard_listen=table.take("dashboard_listen", read.several(files.listen(here)), known.dashboard_listen),
         contact=table.take("contact", read.contact, known.contact),
         stop_pause=table.take("stop_pause", read.time_span(zero=True), known.stop_pause),
         drain_time=table.take("drain_time", read.time_span(zero=True), known.drain_time),
@@ -213,10 +213,10 @@ def _server(table: ConfigTable, here: read.Here, chosen: Path | None) -> ServerS
     return server
 
 
-def _warm(table: ConfigTable, here: read.Here) -> WarmSettings:
+def _warm(table: ConfigTable, here: files.Here) -> WarmSettings:
     known = WarmSettings()
     warm = WarmSettings(
-        files=table.take("files", read.several(read.readable_file(here)), known.files),
+        files=table.take("files", read.several(files.readable_file(here)), known.files),
         projects=table.take("projects", read.several(read.requirement), known.projects),
         recent=table.take("recent", read.unless("off", read.time_span()), known.recent),
         interval=table.take("interval", read.at_least(LEAST_INTERVAL, read.time_span()), known.interval),
@@ -234,7 +234,7 @@ def _warm(table: ConfigTable, here: read.Here) -> WarmSettings:
     return warm
 
 
-def _listen(given: Sequence[str], here: read.Here, mistakes: list[str]) -> tuple[str, ...]:
+def _listen(given: Sequence[str], here: files.Here, mistakes: list[str]) -> tuple[str, ...]:
     """The endpoints that the command line gave."""
     found = []
     for each in given:

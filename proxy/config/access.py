@@ -7,6 +7,7 @@ from typing import Any
 
 from proxy.access.principals import in_group
 from proxy.access.roles import ALL, Role
+from proxy.config import files
 from proxy.config import readers as read
 from proxy.config.directories import ldap_settings, reverse_proxy_settings
 from proxy.config.tables import ConfigTable, Unacceptable
@@ -16,11 +17,11 @@ from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 _GROUP = in_group("")
 
 
-def access_settings(table: ConfigTable, here: read.Here, environ: Mapping[str, str]) -> AccessSettings:
+def access_settings(table: ConfigTable, here: files.Here, environ: Mapping[str, str]) -> AccessSettings:
     """What ``[access]`` says."""
     known = AccessSettings()
     found = AccessSettings(
-        users_file=table.take("users_file", read.path(here), known.users_file),
+        users_file=table.take("users_file", files.path(here), known.users_file),
         allow_plaintext_auth=table.take("allow_plaintext_auth", read.flag, known.allow_plaintext_auth),
         audit_size=table.take("audit_size", read.room, known.audit_size),
         audit_files=table.take("audit_files", read.whole_number(1), known.audit_files),

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from proxy.access.claims import ClaimCondition, literal
 from proxy.access.roles import ALL, Role
+from proxy.config import files
 from proxy.config import readers as read
 from proxy.config.tables import ConfigTable, Unacceptable
 from proxy.settings import CiRule, CiSettings, IndexSettings, IssuerSettings
@@ -34,7 +35,7 @@ _SHARED: Mapping[str, Sequence[str]] = {
 }
 
 
-def ci_settings(table: ConfigTable, here: read.Here) -> CiSettings:
+def ci_settings(table: ConfigTable, here: files.Here) -> CiSettings:
     """What ``[ci]`` says."""
     known = CiSettings()
     found = CiSettings(
@@ -46,19 +47,19 @@ def ci_settings(table: ConfigTable, here: read.Here) -> CiSettings:
     return found
 
 
-def _issuer(name: str, table: ConfigTable, here: read.Here) -> IssuerSettings:
+def _issuer(name: str, table: ConfigTable, here: files.Here) -> IssuerSettings:
     try:
         read.name(name)
     except Unacceptable as problem:
         table.complain("NAME", f"the table's name is to be {problem.expected}")
     table.require("url", "the issuer as its ID tokens have it in iss, an https URL")
     absent: tuple[Path | None, str | None] = (None, None)
-    token_file, token = table.take("token_file", read.secret_file(here), absent)
+    token_file, token = table.take("token_file", files.secret_file(here), absent)
     found = IssuerSettings(
         name=name,
         url=table.take("url", _issuer_url, ""),
         jwks_url=table.take("jwks_url", _issuer_url, None),
-        ca_file=table.take("ca_file", read.authorities(here), None),
+        ca_file=table.take("ca_file", files.authorities(here), None),
         token=token,
         token_file=token_file,
         outbound_proxy=table.take("outbound_proxy", read.outbound_proxy, None),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from proxy.config import files
 from proxy.config import readers as read
 from proxy.config.tables import ConfigTable, Unacceptable
 from proxy.expressions import expression
@@ -24,22 +25,22 @@ _ATTRIBUTE = expression(r"[A-Za-z][A-Za-z0-9;-]{0,99}", re.ASCII)
 _FILTER = expression(r"\([^\0]{1,1000}\)")
 
 
-def ldap_settings(table: ConfigTable, here: read.Here, environ: Mapping[str, str]) -> LdapSettings:
+def ldap_settings(table: ConfigTable, here: files.Here, environ: Mapping[str, str]) -> LdapSettings:
     """What ``[access.ldap]`` says."""
     table.require("url", 'the URL of the directory, such as "ldaps://ldap.example"')
     table.require("base", 'where users are, such as "ou=people,dc=corp,dc=example"')
     if find_spec("ldap") is None:
         table.complain("url", "python-ldap is not installed; expected pip install 'pypiproxy[ldap]' before")
     absent: tuple[Path | None, str | None] = (None, None)
-    password_file, password = table.take("bind_password_file", read.secret_file(here), absent)
-    password = table.take("bind_password_env", read.secret_variable(environ), password)
+    password_file, password = table.take("bind_password_file", files.secret_file(here), absent)
+    password = table.take("bind_password_env", files.secret_variable(environ), password)
     if "bind_password_file" in table and "bind_password_env" in table:
         table.complain("bind_password_env", "bind_password_file is there too; expected one of them")
     known = LdapSettings(url="")
     found = LdapSettings(
         url=table.take("url", _ldap_url, known.url),
         start_tls=table.take("start_tls", read.flag, known.start_tls),
-        ca_file=table.take("ca_file", read.authorities(here), known.ca_file),
+        ca_file=table.take("ca_file", files.authorities(here), known.ca_file),
         bind_dn=table.take("bind_dn", read.text, known.bind_dn),
         bind_password=password,
         bind_password_file=password_file,

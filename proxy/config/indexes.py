@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from proxy.config import files
 from proxy.config import readers as read
 from proxy.config.tables import ConfigTable
 from proxy.core.roots import ANY_SIMPLE
 from proxy.settings import GroupSettings, HostedSettings, IndexSettings, PageLimits, UpstreamSettings
 
 
-def index_settings(table: ConfigTable, here: read.Here) -> IndexSettings:
+def index_settings(table: ConfigTable, here: files.Here) -> IndexSettings:
     """What one ``[[index]]`` says."""
     table.require("name", f"the name this index is served under: {ANY_SIMPLE}")
     kind = table.take("kind", read.choice(*_KINDS), "proxy")
     return _KINDS[kind](table, here)
 
 
-def _hosted_index(table: ConfigTable, here: read.Here) -> IndexSettings:
+def _hosted_index(table: ConfigTable, here: files.Here) -> IndexSettings:
     known = HostedSettings()
     hosted = HostedSettings(
-        path=table.take("path", read.path(here), known.path),
+        path=table.take("path", files.path(here), known.path),
         layout=table.take("layout", read.choice("projects", "flat"), known.layout),
         owns=table.take("owns", read.several(read.project_pattern), known.owns),
         overwrite=table.take("overwrite", read.flag, known.overwrite),
@@ -34,7 +35,7 @@ def _hosted_index(table: ConfigTable, here: read.Here) -> IndexSettings:
     return _done(table, IndexSettings(**_named(table), kind="hosted", hosted=hosted))
 
 
-def _group_index(table: ConfigTable, here: read.Here) -> IndexSettings:
+def _group_index(table: ConfigTable, here: files.Here) -> IndexSettings:
     table.require("members", 'a list of names of indexes, such as ["internal", "pypi"]')
     group = GroupSettings(
         members=table.take("members", read.several(read.text), ()),
@@ -53,7 +54,7 @@ def _done(table: ConfigTable, index: IndexSettings) -> IndexSettings:
     return index
 
 
-def _proxy_index(table: ConfigTable, here: read.Here) -> IndexSettings:
+def _proxy_index(table: ConfigTable, here: files.Here) -> IndexSettings:
     offline = table.take("offline", read.flag, False)
     if not offline:
         table.require("upstreams", f'a list of [upstream.NAME] names, such as ["{read.PUBLIC}"], or offline = true')

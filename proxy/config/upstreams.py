@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from proxy.config import files
 from proxy.config import readers as read
 from proxy.config.tables import ConfigTable, Unacceptable
 from proxy.mechanism.secret_files import netrc_entry
 from proxy.settings import UpstreamSettings
 
 
-def upstream_settings(name: str, table: ConfigTable, here: read.Here, environ: Mapping[str, str]) -> UpstreamSettings:
+def upstream_settings(name: str, table: ConfigTable, here: files.Here, environ: Mapping[str, str]) -> UpstreamSettings:
     """What ``[upstream.NAME]`` says."""
     try:
         read.name(name)
@@ -29,7 +30,7 @@ def upstream_settings(name: str, table: ConfigTable, here: read.Here, environ: M
         name=name,
         url=url,
         **credentials,
-        ca_file=table.take("ca_file", read.authorities(here), None),
+        ca_file=table.take("ca_file", files.authorities(here), None),
         client_cert=certificate,
         client_key=key,
         outbound_proxy=table.take("outbound_proxy", read.outbound_proxy, None),
@@ -51,14 +52,14 @@ def upstream_settings(name: str, table: ConfigTable, here: read.Here, environ: M
     return upstream
 
 
-def _credentials(table: ConfigTable, url: str, here: read.Here, environ: Mapping[str, str]) -> dict[str, Any]:
+def _credentials(table: ConfigTable, url: str, here: files.Here, environ: Mapping[str, str]) -> dict[str, Any]:
     """The credentials, from the one place that names them, by the fields of UpstreamSettings."""
     username = table.take("username", read.text, None)
     absent: tuple[Path | None, str | None] = (None, None)
-    password_file, password = table.take("password_file", read.secret_file(here), absent)
-    password = table.take("password_env", read.secret_variable(environ), password)
-    token_file, token = table.take("token_file", read.secret_file(here), absent)
-    token = table.take("token_env", read.secret_variable(environ), token)
+    password_file, password = table.take("password_file", files.secret_file(here), absent)
+    password = table.take("password_env", files.secret_variable(environ), password)
+    token_file, token = table.take("token_file", files.secret_file(here), absent)
+    token = table.take("token_env", files.secret_variable(environ), token)
     use_netrc = table.take("netrc", read.flag, False)
     ways = ("password_file", "password_env", "token_file", "token_env")
     named = [way for way in ways if way in table] + ["netrc"] * use_netrc
@@ -94,11 +95,11 @@ def _from_netrc(table: ConfigTable, url: str, environ: Mapping[str, str]) -> dic
     return {}
 
 
-def _certificate(table: ConfigTable, here: read.Here) -> tuple[Path | None, Path | None]:
-    certificate = table.take("client_cert", read.readable_file(here), None)
-    key = table.take("client_key", read.readable_file(here), None)
+def _certificate(table: ConfigTable, here: files.Here) -> tuple[Path | None, Path | None]:
+    certificate = table.take("client_cert", files.readable_file(here), None)
+    key = table.take("client_key", files.readable_file(here), None)
     if "client_key" in table and "client_cert" not in table:
         table.complain("client_key", "there is no certificate to it; expected client_cert beside it")
-    elif certificate and ("client_key" not in table or key) and not read.certificate_fits(certificate, key):
+    elif certificate and ("client_key" not in table or key) and not files.certificate_fits(certificate, key):
         table.complain("client_cert", "expected PEM files: a certificate and the unencrypted key that belongs to it")
     return certificate, key
