@@ -26,6 +26,7 @@ from proxy.access.rights import Access, Grant, GrantedRights, Permission
 from proxy.access.roles import Extent, Role, Scope
 from proxy.access.tokens import Confinement, narrowed, read_token
 from proxy.core.audited import Audited, AuditOutcome
+from proxy.errors import ExchangeRefused
 from proxy.identity.exchange import MOST_FAILURES, MOST_TOKENS
 from proxy.identity.issuers import PAUSE
 from proxy.interfaces import IExchange
@@ -246,6 +247,17 @@ async def test_failures_of_one_address_are_limited_and_delay_nobody_who_is_right
     assert await place.minted()
     place.ahead.by += 60
     assert (await place.refusal("x"))[0] == 422
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_addresses_of_an_ipv6_network_have_the_failures_of_one(place: Place) -> None:
+    async def status(address: str) -> int:
+        with pytest.raises(ExchangeRefused) as caught:
+            await place.exchange.mint("x", None, address)
+        return caught.value.status
+
+    assert {await status(f"2001:db8::{number:x}") for number in range(MOST_FAILURES)} == {422}
+    assert [await status(each) for each in ("2001:db8::1:1", "2001:db8:0:1::1", "192.0.2.1")] == [429, 422, 422]
 
 
 @pytest_twisted.ensureDeferred

@@ -23,6 +23,7 @@ from proxy.access.jobs import Job, Minted
 from proxy.access.roles import Extent, Role, Scope
 from proxy.core.audited import Audited, AuditOutcome
 from proxy.core.bounded import BoundedTable
+from proxy.core.networks import client_network
 from proxy.errors import ExchangeRefused
 from proxy.identity.idtokens import BadIdToken, stated, verified
 from proxy.identity.issuers import Issuer, IssuerDown
@@ -73,7 +74,7 @@ class TokenExchange:
             job, rule = await self._job(id_token, index)
         except ExchangeRefused as refused:
             self._audit.note(Audited("an ID token", origin, _ACTION, AuditOutcome.WRONG, index, what=refused.code))
-            if refused.status < 500 and not self._failures.counts(origin):
+            if refused.status < 500 and not self._failures.counts(client_network(origin)):
                 raise ExchangeRefused.too_many("too many exchanges have failed") from refused
             raise
         if not self._tokens.counts(job.described):

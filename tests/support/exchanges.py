@@ -96,7 +96,7 @@ class ExchangePlace:
         tokens = Tokens(MemoryVersioned(self.ahead.wall), self.ahead.wall)
         self.accounts = Accounts(users, tokens, self.ahead, self.ahead.wall, Written())  # type: ignore[arg-type]
         self.issuer = asking(IssuerSettings(name="github", url=url), self.ahead)
-        exchange = TokenExchange(
+        self.exchange = TokenExchange(
             CiSettings(audience=audience, issuers=(self.issuer.settings,), rules=rules),
             {url: self.issuer},
             JobTokens(tokens, self.accounts),
@@ -109,7 +109,7 @@ class ExchangePlace:
         closed, here = Shop("closed", takes_uploads=False), Shelf("shelf", wheel("here"))
         rights = GrantedRights()
         self.counter = Counter(
-            self.shop, closed, shelves=[here], granted=rights, accounts=self.accounts, exchange=exchange
+            self.shop, closed, shelves=[here], granted=rights, accounts=self.accounts, exchange=self.exchange
         ).open(tls)
 
     async def send(self, verb: str, members: object, root: str = "/") -> wire.Reply:
