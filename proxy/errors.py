@@ -183,7 +183,7 @@ class FileExists(BadRequest):
 
 
 class FilesChanged(ProxyError):
-    """Other files are meant than those that were confirmed, or a file was replaced meanwhile: it was not deleted."""
+    """Other files are meant than those that were confirmed, or a file was replaced meanwhile: these were left as they are."""
 
     status = 409
     code = "files-changed"

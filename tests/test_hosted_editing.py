@@ -271,6 +271,21 @@ async def test_a_promoted_release_is_there_at_once_with_the_time_of_its_first_up
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_was_confirmed_is_promoted_and_nothing_else(serve: Start, tmp_path: Path) -> None:
+    proxy = await stocked(serve, "dev", "stable")
+    release = {"source": "dev", "target": "stable", "project": "app", "version": "2.0"}
+    shown = await perform(proxy, "promote", **release, dry=True)
+    assert await upload(proxy.service.receiving["dev"], sdist("app", "2.0")) is Uploaded.NEW
+    with pytest.raises(FilesChanged, match="the files of app have changed meanwhile: nothing was promoted"):
+        await perform(proxy, "promote", **release, confirmed=shown)
+    assert standing(tmp_path / "data/hosted/stable") == {}
+    shown = await perform(proxy, "promote", **release, dry=True)
+    promoted = await perform(proxy, "promote", **release, confirmed=shown)
+    assert promoted == {**shown, "dry": False}
+    assert len(standing(tmp_path / "data/hosted/stable")) == 2
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_is_in_the_way_of_a_promotion_is_told_before_anything_happens(serve: Start, tmp_path: Path) -> None:
     proxy = await stocked(serve, "dev", "stable", max_files=2, max_size=len(WHEEL.data) + len(SDIST.data) + 4_000)
     stable = proxy.service.receiving["stable"]

@@ -12,7 +12,7 @@ from proxy.administration.parts import IndexParts, chosen_hosted, project_name
 from proxy.cache.ledger import means
 from proxy.core.near import suggested
 from proxy.errors import BadRequest, NotFound
-from proxy.hosted.notes import STATUSES, ProjectStatus
+from proxy.hosted.notes import STATUSES, Note, ProjectStatus
 from proxy.interfaces import IOffload, Operation, Report
 from proxy.names import version_of
 
@@ -114,12 +114,20 @@ class Hosting:
         return {"index": index, "project": wanted, "status": found.status, "reason": found.reason}
 
     async def promote(
-        self, report: Report, source: str, target: str, project: str, version: str, dry: bool = False
+        self,
+        report: Report,
+        source: str,
+        target: str,
+        project: str,
+        version: str,
+        dry: bool = False,
+        confirmed: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Let *target* have all files of the release *version* of *project* that *source* has, at once or not at all.
 
         With *dry* nothing is changed.  Returns what is ``new`` there, the names that were ``there`` before, and why the name
-        does not belong to *target* if it is ``held``.  Raises NotFound, BadRequest, FileExists, TooMuch.
+        does not belong to *target* if it is ``held``.  *confirmed* is what was returned before: raises FilesChanged if other
+        files would be new now.  Raises NotFound, BadRequest, FileExists, TooMuch.
         """
         giving, taking = chosen_hosted(self._indexes, source), chosen_hosted(self._indexes, target)
         if source == target:
@@ -139,14 +147,15 @@ class Hosting:
         notes = await self._work.run(lambda: {name: note for name, note in served.items() if means(version, name)})
         if not notes:
             raise await self._no_such(source, wanted, version, served)
-        outcome = await taking.promoting.take(wanted, notes, giving.promoting, dry=dry)
+
+        def agreed(new: Mapping[str, Note]) -> bool:
+            return confirmed is None or _new(new) == confirmed["new"]
+
+        outcome = await taking.promoting.take(wanted, notes, giving.promoting, dry=dry, agreed=agreed)
         return {
             "index": target,
             "project": wanted,
-            "new": [
-                {"filename": name, "size": note.size, "upload_time": note.upload_time}
-                for name, note in sorted(outcome.new.items())
-            ],
+            "new": _new(outcome.new),
             "there": list(outcome.there),
             "held": outcome.held,
             "dry": dry,
@@ -177,6 +186,11 @@ def _told(index: str, project: str, files: Mapping[str, StandingFile]) -> list[d
         {"index": index, "project": project, "filename": name, "size": file.size, "modified": file.mtime_ns / 1e9}
         for name, file in sorted(files.items())
     ]
+
+
+def _new(files: Mapping[str, Note]) -> list[dict[str, Any]]:
+    """What is told of *files* that are, or would be, promoted."""
+    return [{"filename": name, "size": note.size, "upload_time": note.upload_time} for name, note in sorted(files.items())]
 
 
 def _reason(given: str | None) -> str | None:

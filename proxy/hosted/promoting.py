@@ -6,13 +6,13 @@ decision, and what a crash leaves of it, are the business of :mod:`proxy.hosted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 from twisted.logger import Logger
 
-from proxy.errors import FileExists, StorageFailed
+from proxy.errors import FileExists, FilesChanged, StorageFailed
 from proxy.hosted.batches import Batches
 from proxy.hosted.catalogue import Catalogue
 from proxy.hosted.folder import Contents
@@ -72,26 +72,47 @@ class Promoting:
             raise StorageFailed(f"{filename} cannot be read from the store of {self.catalogue.name} now")
         return source
 
-    async def take(self, project: str, notes: Mapping[str, Note], source: Promoting, *, dry: bool = False) -> Promoted:
+    async def take(
+        self,
+        project: str,
+        notes: Mapping[str, Note],
+        source: Promoting,
+        *,
+        dry: bool = False,
+        agreed: Callable[[Mapping[str, Note]], bool] = lambda new: True,
+    ) -> Promoted:
         """Take the files *notes* of *project* from the index *source*; with *dry* only see whether that can be done.
 
-        Raises FileExists (which names everything that is in the way), TooMuch, StorageFailed; nothing has changed then.
+        Raises FileExists (which names everything that is in the way), TooMuch, FilesChanged if those that are new here are not
+        *agreed*, StorageFailed; nothing has changed then.
         """
         await self.catalogue.names()
         for note in notes.values():
             self._intake.guarding.guard(note.sha256)
         try:
-            return await uninterrupted(self.catalogue.alone(project, lambda: self._take(project, notes, source, dry=dry)))
+            return await uninterrupted(
+                self.catalogue.alone(project, lambda: self._take(project, notes, source, agreed, dry=dry))
+            )
         finally:
             for note in notes.values():
                 self._intake.guarding.unguard(note.sha256)
 
-    async def _take(self, project: str, notes: Mapping[str, Note], source: Promoting, *, dry: bool) -> Promoted:
+    async def _take(
+        self,
+        project: str,
+        notes: Mapping[str, Note],
+        source: Promoting,
+        agreed: Callable[[Mapping[str, Note]], bool],
+        *,
+        dry: bool,
+    ) -> Promoted:
         contents = await self.catalogue.contents(project)
         entries = await self._ledger.peek(self.catalogue.name, project)
         plan = self._plan(notes, contents, entries)
         if plan.problems:
             raise FileExists(f"nothing was promoted to index {self.catalogue.name}: {'; '.join(plan.problems)}")
+        if not agreed(plan.new):
+            raise FilesChanged(f"the files of {project} have changed meanwhile: nothing was promoted; look at them again")
         size = sum(note.size for note in plan.new.values())
         if plan.new:
             self._receiving.require_open(project, contents.status)

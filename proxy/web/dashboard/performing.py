@@ -116,20 +116,24 @@ class ProjectActions:
             await self._changes.permit_target(ask, chosen.project, arguments["target"])
         performed: dict[str, object] = {**arguments}
         if action.asked is not None:
-            found = await self._operations[chosen.name](lambda said: None, **arguments, dry=True)
+            found = await self._tried(chosen, arguments)
             confirmed = fields.get("confirmed", "")
-            if not outcome_of(found).new:
-                raise BadRequest(f"all files of {arguments['version']} are in the index {arguments['target']} already")
             if confirmed != confirmed_by(found):
                 return await self._asked(chosen, arguments, found, fields, frame, changed=bool(confirmed))
-            if chosen.name == "delete":
-                performed["confirmed"] = found
+            performed["confirmed"] = found
         try:
             result = await self._performed(ask, chosen, performed)
         except FilesChanged:
-            found = await self._operations[chosen.name](lambda said: None, **arguments, dry=True)
+            found = await self._tried(chosen, arguments)
             return await self._asked(chosen, arguments, found, fields, frame, changed=True)
         return await self._told(chosen, arguments, result, frame)
+
+    async def _tried(self, chosen: Chosen, arguments: Mapping[str, str]) -> object:
+        """What would become of which files if it were done now.  Raises ProxyError."""
+        found = await self._operations[chosen.name](lambda said: None, **arguments, dry=True)
+        if not outcome_of(found).new:
+            raise BadRequest(f"all files of {arguments['version']} are in the index {arguments['target']} already")
+        return found
 
     async def _asked(
         self,
