@@ -46,8 +46,8 @@ from proxy.policy.policy import Policy
 from proxy.repository.claiming import Claims, Kept, Neighbours, neighbourhood
 from proxy.settings import IndexSettings
 from proxy.storage.lists import ListFiles
-from proxy.storage.local import LocalPartial
 from proxy.storage.memory import MemoryFiles, MemoryRecords, MemoryVersioned
+from proxy.storage.partial import LocalPartial
 from tests.inprocess import Start
 from tests.support import wire
 from tests.support.clients import pip_install, uv_pip_install

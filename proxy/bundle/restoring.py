@@ -24,9 +24,9 @@ from proxy.errors import BadBundle, StorageFailed
 from proxy.mechanism.offload import Inline, completed
 from proxy.storage import table
 from proxy.storage.database import Damaged, plain_errors
-from proxy.storage.local import sync
 from proxy.storage.marker import FORMAT, LOCK, MARKER, Marker, new_name, write_marker
 from proxy.storage.records import DiskRecords
+from proxy.storage.syncing import sync
 from proxy.upstream.index.pages import LARGEST
 
 #: The most that a member with records has (bytes): a page may be the last of many small records.

@@ -30,10 +30,11 @@ from proxy.errors import ConfigError, StorageFailed
 from proxy.interfaces import IVersionedRecords
 from proxy.mechanism.offload import Inline, completed
 from proxy.model import LedgerEntry
-from proxy.storage.local import LocalFiles, sync
+from proxy.storage.local import LocalFiles
 from proxy.storage.marker import read_marker
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import DiskRecords
+from proxy.storage.syncing import sync
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from proxy.commands.speaking import fail
-from proxy.storage.local import sync
+from proxy.storage.syncing import sync
 
 
 def check_replaceable(output: Path, force: bool) -> None:

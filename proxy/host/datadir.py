@@ -26,8 +26,8 @@ from pathlib import Path
 from proxy.cache.migration import Migration
 from proxy.errors import FOR_NOW, ConfigError, InUse
 from proxy.host.owner import refuse_root
-from proxy.storage.local import sync
 from proxy.storage.marker import FORMAT, LOCK, MARKER, Marker, new_name, read_marker, write_marker
+from proxy.storage.syncing import sync
 
 #: What is in the directory of the lock: the file that is locked, and what tells an operator why a version does not start.
 _LOCK_FILE = "pid"

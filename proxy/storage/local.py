@@ -5,9 +5,6 @@ What is arriving stands under ``partial/``, what was found damaged under ``quara
 Commit is fsync, rename, fsync of the directory: after a crash a file is there whole or not at all.  The time of a committed
 file (mtime) is its last use: its bytes never change, so nothing else needs that field, and it is lost with no record.
 Everything here that touches the disk runs in a worker thread.
-
-Beside a partial file that may be gone on with, ``<key>.marks`` notes the digest of its bytes as it grows, so that the next
-download can tell what an interruption, a power failure or a faulty disk left of it.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -35,7 +32,6 @@ from proxy.expressions import expression
 from proxy.interfaces import IBytesSource, IFileStore, IOffload, IPartialFile, IRecorder
 from proxy.mechanism.flight import Flights, owned, uninterrupted
 from proxy.model import CommittedFile
-from proxy.settings import MIB
 from proxy.statistics.recorders import UNRECORDED
 from proxy.storage.checked import (
     AT_ONCE,
@@ -48,127 +44,16 @@ from proxy.storage.checked import (
     mark_of,
     open_checked,
     same_bytes,
-    settled,
 )
-from proxy.storage.copying import copy_bytes
 from proxy.storage.memory import resumable
+from proxy.storage.partial import MARKS, LocalPartial
 from proxy.storage.whole import WholeFile
 
 _SHA256 = expression(r"[0-9a-f]{64}")
-#: Bytes so far, their sha256, bytes in all if that is known.
-_MARK = expression(r"([0-9]{1,19}) ([0-9a-f]{64}) ([0-9]{1,19}|-)")
-_MARKS = ".marks"
 #: What opening or reading a file fails with that is damaged, or no file.  All else speaks of its owner, a mount, this process.
 _OF_DAMAGE = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ELOOP, errno.ENXIO, errno.ENOTDIR)
 #: Large files that are checked at one time, in the background.
 _CHECKS = 2
-
-
-@implementer(IPartialFile)
-class LocalPartial:
-    """A file under ``partial/``, written at its end."""
-
-    def __init__(self, store: LocalFiles, path: Path, *, resume: bool) -> None:
-        self._store = store
-        self._path = path
-        self._marks_path = path.with_name(path.name + _MARKS)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_TRUNC)
-        self._descriptor = os.open(path, flags, 0o600)
-        self.size = os.fstat(self._descriptor).st_size
-        # To an empty file nothing can be added behind our back without another size.
-        self._mark = settled(self._descriptor) if self.size else mark_of(os.fstat(self._descriptor))
-        self._committed_as: str | None = None
-        #: Others have written to it.
-        self._foreign = False
-        self.marks, self.whole = _read_marks(self._marks_path) if resume and self.size else ({}, None)
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def write(self, data: bytes) -> None:
-        self._foreign = self._foreign or not same_bytes(mark_of(os.fstat(self._descriptor)), self._mark)
-        rest = memoryview(data)
-        try:
-            while rest:
-                written = os.pwrite(self._descriptor, rest, self.size)
-                self.size += written
-                rest = rest[written:]
-        except OSError as error:
-            self._store.failed(error, self._path, self.size + len(rest))
-            raise
-        finally:
-            # A disk that is full may have taken a part of it: that was not written by others.
-            self._mark = settled(self._descriptor)
-
-    def copy(self, descriptor: int, size: int) -> None:
-        self._foreign = self._foreign or not same_bytes(mark_of(os.fstat(self._descriptor)), self._mark)
-        try:
-            self.size += copy_bytes(descriptor, self._descriptor, self.size, size)
-        except OSError as error:
-            self._store.failed(error, self._path, self.size + size)
-            raise
-        finally:
-            self._mark = settled(self._descriptor)
-
-    def truncate(self, size: int = 0) -> None:
-        os.ftruncate(self._descriptor, size)
-        self.size = size
-        self._mark = settled(self._descriptor)
-        self._foreign = self._foreign and size > 0
-
-    def unchanged(self, descriptor: int) -> bool:
-        mark = mark_of(os.fstat(descriptor))
-        if self._foreign:
-            return False
-        return same_bytes(mark, self._mark) or (self._committed_as is not None and self._store.proven(self._committed_as, mark))
-
-    def mark(self, sha256: str, whole: int | None) -> None:
-        with suppress(OSError):  # without it the next download begins a little earlier
-            descriptor = os.open(self._marks_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(descriptor, f"{self.size} {sha256} {'-' if whole is None else whole}\n".encode())
-            finally:
-                os.close(descriptor)
-
-    def read_all(self) -> Iterator[bytes]:
-        for offset in range(0, self.size, MIB):
-            yield os.pread(self._descriptor, min(MIB, self.size - offset), offset)
-
-    def commit(self, sha256: str) -> None:
-        if self._foreign:
-            raise self._written_by_others()
-        target = self._store.path(sha256)
-        try:
-            os.fsync(self._descriptor)
-            self._store.prepare(target.parent)
-            if not self._store.place(self._path, target, self._descriptor, self._mark):
-                raise self._written_by_others()
-            self._committed_as = sha256
-            with suppress(OSError):  # nobody needs them any more
-                self._marks_path.unlink(missing_ok=True)
-            sync(target.parent)
-        except OSError as error:
-            self._store.failed(error, target)
-            raise
-
-    def _written_by_others(self) -> OSError:
-        return OSError(errno.EIO, "others have written to the file while it arrived", str(self._path))
-
-    def discard(self) -> None:
-        for path in (self._path, self._marks_path):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                self._store.failed(error, path)
-
-    def suspend(self) -> None:
-        pass
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            self._store.written(self._path)
 
 
 class FailureListener(Protocol):
@@ -518,7 +403,7 @@ class LocalFiles:
 
     async def sweep(self) -> int:
         left = await self._offload.run(self._left)
-        doomed = [path for path, facts in left if not resumable(path.name.removesuffix(_MARKS))]
+        doomed = [path for path, facts in left if not resumable(path.name.removesuffix(MARKS))]
         return len(await self._remove_left(doomed))
 
     def capacity(self) -> int | None:
@@ -553,7 +438,7 @@ class LocalFiles:
 
     async def _remove_left(self, doomed: Iterable[Path]) -> list[Path]:
         """Remove partial files, and the marks of some, but for those that are being written; returns which were removed."""
-        going = [path for path in doomed if path.with_name(path.name.removesuffix(_MARKS)) not in self._being_written]
+        going = [path for path in doomed if path.with_name(path.name.removesuffix(MARKS)) not in self._being_written]
         return list(await uninterrupted(self._remove_all(going)))
 
     async def _remove_all(self, going: Collection[Path]) -> list[Path]:
@@ -581,20 +466,6 @@ class LocalFiles:
         self._checks.close()
 
 
-def _read_marks(path: Path) -> tuple[dict[int, str], int | None]:
-    """The digests (sha256) of the beginnings of a partial file, by their lengths, and the size of the whole if it is known.
-
-    Lines that make no sense are passed over.
-    """
-    try:
-        lines = path.read_text("ascii", "replace").splitlines()
-    except OSError:
-        lines = []
-    found = [match for line in lines if (match := _MARK.fullmatch(line)) is not None]
-    whole = int(found[-1][3]) if found and found[-1][3] != "-" else None
-    return {int(match[1]): match[2] for match in found}, whole
-
-
 def _facts(entry: os.DirEntry[str]) -> os.stat_result | None:
     """What stands in the directory about a file; ``None`` when it has just gone, or cannot be read."""
     try:
@@ -609,12 +480,3 @@ def _remove_anything(path: Path) -> None:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
         shutil.rmtree(path)
-
-
-def sync(path: Path) -> None:
-    """Have the file or the entries of the directory at *path* on the disk.  Blocks.  Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from proxy.model import Change, Versioned
 from proxy.storage.database import LAST, Damaged, locked
-from proxy.storage.local import sync
+from proxy.storage.syncing import sync
 
 #: The file in the directory of a table.
 FILE = "records.db"
