@@ -67,6 +67,9 @@ class IMemory(Interface):
     def of(size: int) -> AbstractAsyncContextManager[IHolding]:
         """A share of *size* bytes: entering waits until it is there, leaving gives it back."""
 
+    async def take(size: int) -> IHolding:
+        """The same, for who gives it back by shrinking it to nothing."""
+
 
 class IOffload(Interface):
     """A bounded pool of worker threads for all that would make the reactor wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,13 +20,20 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from proxy.mechanism.offload import Inline
+from proxy.mechanism.rotating import Observing
 from proxy.settings import PageLimits
-from proxy.upstream.http.client import request_bytes
-from proxy.upstream.http.connection import Connection, ConnectionFactory, TooLate, UpstreamResponse
-from proxy.upstream.http.failures import Failed
+from proxy.statistics.recorders import UNRECORDED
+from proxy.upstream.http.attempt import Attempt, Manner
+from proxy.upstream.http.client import HttpClient
+from proxy.upstream.http.connection import Connection, ConnectionFactory, UpstreamResponse
+from proxy.upstream.http.failures import Failed, TooLate
+from proxy.upstream.http.fetching import AnyPermit
+from proxy.upstream.http.identity import Identity
 from proxy.upstream.http.origin import origin_of, target_of
 from proxy.upstream.http.parsing import NotHttp
 from proxy.upstream.http.reuse import IDLE_FOR, ConnectionPool
+from proxy.upstream.http.transport import request_bytes
 from tests.inprocess import JSON, Start, upstream_settings
 
 reactor: Any = default_reactor
@@ -176,6 +184,24 @@ async def test_what_an_upstream_sent_in_a_header_goes_back_to_it_on_one_line(scr
     (condition,) = [line for line in seen.asked[1].split(b"\r\n") if line.lower().startswith(b"if-none-match")]
     assert condition == b'If-None-Match: "a X-Forged: b \xff"'
     assert b"\r" not in condition
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_place_that_is_taken_away_costs_no_other_request_the_connection(scripted: Make) -> None:
+    url, seen = scripted(lambda number, peer: page(f"p{number}"))
+    observing = Observing(Inline(), UNRECORDED, time.time)
+    settings = upstream_settings(url)
+    client = HttpClient(settings, reactor=reactor, identity=Identity("t", "t"), clock=time.time, observing=observing)
+    places = [await client.slots.take(file=False) for _ in range(2)]
+    attempts = [Attempt("t", client, AnyPermit(), Manner()) for _ in range(2)]
+    first = await client.send(attempts[0], places[0], "GET", f"{url}p0/", {}, None)
+    asking = Deferred.fromCoroutine(client.send(attempts[1], places[1], "GET", f"{url}p1/", {}, None))
+    places[0].take_away(Failed("others wait"))
+    second = await asking
+    assert [json.loads(await each.read(1000))["name"] for each in (first, second)] == ["p0", "p1"]
+    assert [len(each) for each in seen.connections] == [2]
+    await client.close()
+    await seen.ended[0]
 
 
 LINES = st.lists(

@@ -12,8 +12,8 @@ from proxy.model import PageFound, PageMissing
 from proxy.settings import UpstreamSettings
 from proxy.simple.links import shown
 from proxy.simple.numbers import whole
-from proxy.upstream.http.connecting import THE_PROXY
 from proxy.upstream.http.handshake import UNTRUSTED, ShownCertificate
+from proxy.upstream.http.transport import THE_PROXY
 
 #: Differences between two clocks that are remarkable, and that break TLS, tokens and the ages of pages (seconds).
 _REMARKABLE, _WRONG = 10.0, 300.0

@@ -114,6 +114,8 @@ def beside(url: str, companion: str) -> str:
 
 def bare(url: str) -> str:
     """*url* without what may be a secret in it: user information, query and fragment.  What is absolute stays so."""
+    if "@" not in url and "?" not in url and "#" not in url:
+        return url
     path = _REST.sub("", url)
     found = _USER.match(path)
     return path if found is None else found[1] + path[found.end() :]

@@ -78,6 +78,7 @@ class IncomingBody:
     def ended(self, error: BaseException | None, *, unsure: bool) -> None:
         """No more comes: that is all, or the *error* cut it off; *unsure*: nobody can tell which."""
         self._quiet()
+        self._response = None
         self._reception.ended()
         if not self._over:
             self._over, self._error, self._unsure = True, error, unsure
@@ -173,8 +174,9 @@ class IncomingBody:
         self._quiet()
         self._reception.ended()
         self._over, self._error = True, why
-        if self._response is not None:
-            self._response.stop()
+        response, self._response = self._response, None
+        if response is not None:
+            response.stop()
         self._wake()
 
     def _wake(self) -> None:

@@ -13,17 +13,14 @@ from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from zope.interface import implementer
 
-from proxy.settings import KIB, UpstreamSettings
+from proxy.settings import UpstreamSettings
 from proxy.upstream.http.addresses import ATTEMPT_DELAY, Addresses, FirstOf
 from proxy.upstream.http.guard import Forbidden, Guard, is_address
 from proxy.upstream.http.origin import Origin, RequestTarget
+from proxy.upstream.http.transport import THE_PROXY
 from proxy.upstream.http.trust import Trust
 from proxy.upstream.http.tunnel import Tunnel
 
-#: Stands for the addresses of a host that is asked through an outbound proxy: there is one.
-THE_PROXY = "the outbound proxy"
-#: Bytes to receive at once.  What has arrived by then comes in few pieces, each of which has a cost of its own.
-_RECEIVE = 256 * KIB
 #: An outbound proxy's port when its URL names none.
 _PROXY_PORT = 3128
 
@@ -132,9 +129,4 @@ class _Limited:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
-        return connecting.addTimeout(self._timeout, self._reactor, _too_late).addCallback(_made)
-
-
-def _made(protocol: Any) -> Any:
-    protocol.transport.bufferSize = _RECEIVE
-    return protocol
+        return connecting.addTimeout(self._timeout, self._reactor, _too_late)

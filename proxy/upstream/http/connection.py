@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from proxy.mechanism.deadlines import Deadline
 from proxy.mechanism.transports import send_now
+from proxy.settings import KIB
+from proxy.upstream.http.failures import TooLate
 from proxy.upstream.http.parsing import ResponseHead, ResponseParser
 
 if TYPE_CHECKING:
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
     from proxy.upstream.http.reuse import ConnectionPool
 
 
-class TooLate(Exception):
-    """No head has come within the time that was given."""
+#: Bytes to receive at once of a long body: each piece has a cost of its own.  As room for a short one it costs more than that.
+_RECEIVE = 256 * KIB
+#: The same of everything else.
+_RECEIVE_LITTLE = 64 * KIB
 
 
 class UpstreamResponse:
@@ -46,12 +51,12 @@ class UpstreamResponse:
 
     def deliver(self, body: IncomingBody) -> None:
         """Have *body* receive the body, from its first byte on.  Called once."""
-        self._body = body
         early, self._early = self._early, b""
         body.begin(self, early, complete=self._connection is None)
         if self._connection is None:
             body.ended(self._error, unsure=self._unsure)
         else:
+            self._body = body
             self._connection.resume()
 
     # -- for the connection
@@ -68,8 +73,9 @@ class UpstreamResponse:
         """No more comes: all of it was there, or the *error* cut it off; *unsure*: nobody can tell which."""
         self._connection = None
         self._error, self._unsure = error, unsure
-        if self._body is not None:
-            self._body.ended(error, unsure=unsure)
+        body, self._body = self._body, None
+        if body is not None:
+            body.ended(error, unsure=unsure)
 
     # -- for the body; without effect once it has ended
 
@@ -95,7 +101,7 @@ class UpstreamResponse:
 
     def stop(self) -> None:
         """Have nothing more of it, and close the connection."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._body = self._connection, None, None
         if connection is not None:
             connection.close()
 
@@ -111,6 +117,8 @@ class Connection(Protocol):
         self._method = ""
         self._answer: Deferred[UpstreamResponse] | None = None
         self._response: UpstreamResponse | None = None
+        #: What receives, below TLS.
+        self._socket: Any = None
         self._paused = False
         self._open = True
         self._deadline = Deadline(reactor, self._overdue)
@@ -122,6 +130,10 @@ class Connection(Protocol):
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+        self._socket = self.transport
+        while isinstance(self._socket, TLSMemoryBIOProtocol):
+            self._socket = self._socket.transport
+        self._socket.bufferSize = _RECEIVE_LITTLE
 
     @property
     def address(self) -> str:
@@ -231,6 +243,8 @@ class Connection(Protocol):
         else:
             self._response = response
             self._deadline.set(None)
+            if parser.left > _RECEIVE_LITTLE:
+                self._socket.bufferSize = _RECEIVE
         answer.callback(response)
 
     def _finish(self, parser: ResponseParser, response: UpstreamResponse) -> None:
@@ -239,6 +253,7 @@ class Connection(Protocol):
             self._abort()
         elif parser.reusable:
             self._parser = self._response = None
+            self._socket.bufferSize = _RECEIVE_LITTLE
             self._deadline.set(None)
             self.resume()
             self._pool.put(self)

@@ -34,6 +34,10 @@ NO_HTTP = "answered with something that is not HTTP"
 _LONGEST = 500
 
 
+class TooLate(Exception):
+    """No head has come within the time that was given."""
+
+
 class Fault(enum.Enum):
     """What a failed attempt is evidence about."""
 

@@ -33,7 +33,7 @@ class SiteFetcher:
 
         Raises Failed.
         """
-        attempt = Attempt(self._name, self._client, _Leave(), Manner())
+        attempt = Attempt(self._name, self._client, AnyPermit(), Manner())
         try:
             exchange = await attempt.ask("GET", url, {"Accept": accept}, named_by=named_by)
             document = await exchange.read(limit)
@@ -47,7 +47,7 @@ class SiteFetcher:
         await self._client.close()
 
 
-class _Leave:
+class AnyPermit:
     """See :class:`proxy.upstream.http.attempt.IPermit`: leave to ask whatever came of it before."""
 
     void = False

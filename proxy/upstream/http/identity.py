@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 #: The entries of other instances in the ``Via`` of the request that the present work was begun for.
@@ -21,6 +21,8 @@ passed_through: ContextVar[tuple[str, ...]] = ContextVar("passed_through", defau
 _MOST = 16
 #: The longest entry that is looked at (characters).
 _LONGEST = 300
+#: Numbers that are drawn at once.
+_DRAWN = 64
 _ENTRY = re.compile(r"1\.1 pypiproxy-[0-9a-z]{1,32} \(upstream\.([a-z0-9._-]{1,200}) ([0-9a-f]{16})\)")
 
 
@@ -30,13 +32,20 @@ def entries(via: str) -> tuple[str, ...]:
     return tuple(each for each in stated if _ENTRY.fullmatch(each))[-_MOST:]
 
 
+def _numbers() -> Iterator[str]:
+    """Random numbers; asking the system for many takes little longer than for one."""
+    while True:
+        drawn = secrets.token_hex(8 * _DRAWN)
+        yield from (drawn[start : start + 16] for start in range(0, len(drawn), 16))
+
+
 class Identity:
     """``User-Agent`` (the public index asks for one with a contact) and the pseudonym for ``Via`` (RFC 9110 section 7.6.3)."""
 
-    def __init__(self, user_agent: str, via: str, draw: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+    def __init__(self, user_agent: str, via: str, draw: Callable[[], str] | None = None) -> None:
         self.user_agent = user_agent
         self.via = via
-        self._draw = draw
+        self._draw = _numbers().__next__ if draw is None else draw
         #: The numbers of requests that wait for their answer.
         self._waiting: set[str] = set()
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
+from math import inf
 
 from msgspec import Struct
 
@@ -25,8 +27,10 @@ _LONGEST_LINE = 16 * KIB
 _LONGEST_CHUNK_LINE = KIB
 _LONGEST_TRAILERS = 64 * KIB
 
+#: Status lines whose meaning is remembered: most are the same.
+_REMEMBERED = 32
+
 _BEGINNING = b"HTTP/"
-_BLANK = re.compile(rb"\n\r?\n")
 _STATUS = re.compile(r"HTTP/([0-9])\.([0-9]) ([1-9][0-9]{2})(?: .*)?", re.DOTALL)
 _FOLD = re.compile(r"\n(?=[ \t])")
 #: What stands for nothing in a field's value (RFC 9110 section 5.5).
@@ -74,7 +78,8 @@ class ResponseParser:
 
     def __init__(self, method: str) -> None:
         self._without_body = method == "HEAD"
-        self._take: Callable[[bytes], bytes] = self._take_head
+        # A function and no method: parsers are not to wait for the garbage collector.
+        self._take: Callable[[ResponseParser, bytes], bytes] = ResponseParser._take_head
         self._held: bytes | bytearray = b""  # of a head a bytearray, for that may come in many pieces
         #: Bytes that may still come of a head or of trailers, and that will still come of a body or of a chunk.
         self._bound = LONGEST
@@ -92,12 +97,17 @@ class ResponseParser:
 
     def receive(self, data: bytes) -> bytes:
         """What of *data* belongs to the body."""
-        return self._take(data)
+        return self._take(self, data)
+
+    @property
+    def left(self) -> float:
+        """Bytes of the body that are still to come; infinite where nobody said."""
+        return self._left if self._take is ResponseParser._take_counted else inf
 
     def closed(self) -> bool:
         """The connection has ended: whether that may be the end of the body, of which there was no other sign."""
         self.reusable = False
-        return self.head is not None and self._take == self._take_all
+        return self.head is not None and self._take is ResponseParser._take_all
 
     # -- the head ------------------------------------------------------------------------------------------------------------
 
@@ -110,16 +120,16 @@ class ResponseParser:
             buffer = self._held
         try:
             while True:
-                end = _BLANK.search(buffer, looked_at)
-                if end is None:
+                lines_end, end = _end_of_head(buffer, looked_at)
+                if end < 0:
                     self._head_so_far(buffer, looked_at)
                     return b""
-                self._begins(buffer, 0)
-                self._bound -= end.end()
+                self._bound -= end
                 if self._bound < 0:
+                    self._begins(buffer, 0)
                     raise HeadTooLong(_TOO_LONG)
-                status, lasting, fields = _read_head(bytes(buffer[: end.start() + 1]))
-                rest = bytes(buffer[end.end() :])
+                status, lasting, fields = _read_head(bytes(buffer[:lines_end]))
+                rest = bytes(buffer[end:])
                 if status >= 200:
                     self._held = b""
                     return self._begin_body(status, lasting, fields, rest)
@@ -165,18 +175,18 @@ class ResponseParser:
             if "content-length" in fields:
                 self.reusable = False  # as RFC 9112 section 6.1 says: somebody on the way may have read the other one
             self.head = ResponseHead(status, fields, None)
-            self._take = self._take_chunks
+            self._take = ResponseParser._take_chunks
             return self._take_chunks(rest)
         else:
             length = _length(fields.get("content-length"))
         self.head = ResponseHead(status, fields, length)
         if length is None:
             self.reusable = False
-            self._take = self._take_all
+            self._take = ResponseParser._take_all
         else:
             self._left = length
-            self._take = self._take_counted
-        return self._take(rest)
+            self._take = ResponseParser._take_counted
+        return self._take(self, rest)
 
     # -- the body ------------------------------------------------------------------------------------------------------------
 
@@ -201,7 +211,7 @@ class ResponseParser:
     def _end(self, *, surplus: bool) -> None:
         self.complete = True
         self._held = b""
-        self._take = self._take_nothing
+        self._take = ResponseParser._take_nothing
         if surplus:
             self.reusable = False
 
@@ -209,7 +219,7 @@ class ResponseParser:
         self.error = error
         self.reusable = False
         self._held = b""
-        self._take = self._take_nothing
+        self._take = ResponseParser._take_nothing
         return b""
 
     def _take_chunks(self, data: bytes) -> bytes:
@@ -243,7 +253,7 @@ class ResponseParser:
                 size = int(line[1], 16)
                 if not size:
                     self._bound = _LONGEST_TRAILERS
-                    self._take = self._take_trailers
+                    self._take = ResponseParser._take_trailers
                     self._take_trailers(data[position:])
                     break
                 self._left = size + 2
@@ -267,6 +277,16 @@ class ResponseParser:
         return b""
 
 
+def _end_of_head(buffer: bytes | bytearray, start: int) -> tuple[int, int]:
+    """Where the lines end, and where the empty line after them ends, from *start* on; -1 for both while there is none."""
+    found = buffer.find(b"\n\r\n", start)
+    bare = buffer.find(b"\n\n", start) if found < 0 else buffer.find(b"\n\n", start, found + 1)
+    if bare >= 0:
+        return bare + 1, bare + 2
+    return (found + 1, found + 3) if found >= 0 else (-1, -1)
+
+
+@lru_cache(_REMEMBERED)
 def _status_of(line: str) -> tuple[int, bool]:
     """The status that the first *line* of a response states, and whether connections stay open by default."""
     found = _STATUS.fullmatch(line.removesuffix("\r"))
@@ -283,20 +303,19 @@ def _read_head(raw: bytes) -> tuple[int, bool, dict[str, list[str]]]:
     if "\r" in text or "\0" in text:
         text = text.translate(_UNFIT)
     first, *lines = text[:-1].split("\n")
+    status, lasting = _status_of(first)
     if len(raw) > _LONGEST_LINE and any(len(line) > _LONGEST_LINE for line in (first, *lines)):
         raise HeadTooLong(f"sent a head with a line of more than {_LONGEST_LINE:,} bytes")
-    status, lasting = _status_of(first)
     fields: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon:
             raise NotHttp("a line in the head that is no field")
-        name = name.rstrip(_BLANKS).lower()
-        values = fields.get(name)
-        if values is None:
-            fields[name] = [value.strip(_BLANKS)]
+        name, value = name.lower().rstrip(_BLANKS), value.strip(_BLANKS)
+        if name in fields:
+            fields[name].append(value)
         else:
-            values.append(value.strip(_BLANKS))
+            fields[name] = [value]
     return status, lasting, fields
 
 
@@ -309,6 +328,8 @@ def _length(stated: list[str] | None) -> int | None:
     """What ``Content-Length`` says (RFC 9110 section 8.6): the same number, however often."""
     if stated is None:
         return None
+    if len(stated) == 1 and _LENGTH.fullmatch(stated[0]):
+        return int(stated[0])
     numbers = {each.strip(_BLANKS) for each in ",".join(stated).split(",")}
     if not all(map(_LENGTH.fullmatch, numbers)):
         raise NotHttp("a Content-Length that is no length")

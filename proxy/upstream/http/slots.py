@@ -98,13 +98,14 @@ class Slots:
         *pace*: seconds to leave between two requests, beyond what ``max_rate`` asks.  Raises CancelledError when all who wanted
         the answer have left before it was asked for.
         """
-        place = await self._free_place(file)
-        try:
-            await self._turn(pace)
-        except BaseException:
-            place.leave()
-            raise
-        place.begin(self._reactor.seconds())
+        place = self._occupy(file) if self._free(file) else await self._free_place(file)
+        if pace or self._settings.max_rate is not None:
+            try:
+                await self._turn(pace)
+            except BaseException:
+                place.leave()
+                raise
+            place.begin(self._reactor.seconds())
         return place
 
     def answering(self) -> None:
@@ -112,8 +113,7 @@ class Slots:
         self._last_answer = self._reactor.seconds()
 
     async def _free_place(self, file: bool) -> Slot:
-        if self._free(file):
-            return self._occupy(file)
+        """Wait until others leave one."""
         if self.waiting >= self._settings.max_queue:
             self._drop_unwanted()
         if self.waiting >= self._settings.max_queue:

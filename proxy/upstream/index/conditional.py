@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TypeVar
 
 from proxy.expressions import expression
-from proxy.interfaces import IOffload
+from proxy.interfaces import IHolding, IOffload
 from proxy.mechanism.offload import SMALL
 from proxy.model import Head, PageMissing, PageUnchanged, Validators
 from proxy.settings import MIB
@@ -64,30 +64,55 @@ def _conditions(known: Validators) -> dict[str, str]:
     return {name: value for name, value in conditions.items() if value is not None}
 
 
-@asynccontextmanager
-async def whole_body(attempt: Attempt, exchange: Exchange, offload: IOffload, limit: int) -> AsyncIterator[bytes]:
-    """The body without its content codings, at most *limit* bytes.
+class WholeBody:
+    """The body of *exchange* without its content codings, at most *limit* bytes, in an ``async with`` block.
 
     A large one waits for its turn, to be read and to be decoded: what it takes in memory is held until the block ends.
     """
-    async with offload.memory.of(0) as holding:
+
+    def __init__(self, attempt: Attempt, exchange: Exchange, offload: IOffload, limit: int) -> None:
+        self._attempt = attempt
+        self._exchange = exchange
+        self._offload = offload
+        self._limit = limit
+        self._holding: IHolding | None = None
+
+    async def __aenter__(self) -> bytes:
+        try:
+            return await self._read()
+        except BaseException:
+            self._let_go()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._holding is not None:
+            self._holding.shrink(0)
+
+    async def _read(self) -> bytes:
+        exchange, limit, codings = self._exchange, self._limit, self._exchange.codings
+        self._holding = holding = await self._offload.memory.take(0)
         await exchange.body.ready()
-        attempt.manner.answering()
+        self._attempt.manner.answering()
 
         async def room(size: int) -> None:
             if size > max(SMALL, holding.size):
                 await holding.grow(2 * size)
 
-        body = await exchange.read(min(limit, _LARGEST_CODED) if exchange.codings else limit, room)
-        if exchange.codings:
-            body, clear = await _decoded(body, exchange.codings, offload, limit, holding)
+        body = await exchange.read(min(limit, _LARGEST_CODED) if codings else limit, room)
+        if codings:
+            body, clear = await _decoded(body, codings, self._offload, limit, holding)
             if not clear:
                 exchange.body.surplus = True
         holding.shrink(len(body))
-        yield body
+        return body
 
 
-async def _decoded(body: bytes, codings: Sequence[str], offload: IOffload, limit: int, holding: Any) -> tuple[bytes, bool]:
+async def _decoded(body: bytes, codings: Sequence[str], offload: IOffload, limit: int, holding: IHolding) -> tuple[bytes, bool]:
     """What :func:`decoded` makes of *body*.  Raises Failed."""
     for most in (SMALL, min(limit, _USUAL_RATIO * len(body)), limit):
         if most > SMALL:
@@ -126,7 +151,7 @@ def _max_age(exchange: Exchange) -> float | None:
     ``no-store`` and ``no-cache`` count as 0: all pages are kept for outages.
     """
     stated = (exchange.header("cache-control") or "").lower()
-    if _NOT_KEPT.search(stated):
+    if "no-" in stated and _NOT_KEPT.search(stated):
         return 0.0
     match = _MAX_AGE.search(stated)
     if match is None:

@@ -12,7 +12,7 @@ from proxy.settings import MIB, UpstreamSettings
 from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Failed, Fault
-from proxy.upstream.index.conditional import ask_conditionally, head_of, whole_body
+from proxy.upstream.index.conditional import WholeBody, ask_conditionally, head_of
 
 #: The largest document that is read (bytes, decoded).
 _LARGEST = 64 * MIB
@@ -70,7 +70,7 @@ async def _ask(
     now: float,
 ) -> DocumentReply:
     async def found(exchange: Exchange) -> DocumentFound:
-        async with whole_body(attempt, exchange, offload, _LARGEST) as body:
+        async with WholeBody(attempt, exchange, offload, _LARGEST) as body:
             try:
                 digest = await offload.run(_checked, body)
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -18,7 +18,7 @@ from proxy.simple.parse import Malformed, is_whole, parse_page, says_its_end, se
 from proxy.upstream.http.attempt import Attempt
 from proxy.upstream.http.exchange import Exchange
 from proxy.upstream.http.failures import Failed, Fault
-from proxy.upstream.index.conditional import ask_conditionally, head_of, whole_body
+from proxy.upstream.index.conditional import WholeBody, ask_conditionally, head_of
 from proxy.upstream.index.dialect import NOT_UNDERSTOOD, REFUSED_TYPE, Dialect
 
 #: What is asked of an upstream that answers requests for JSON with errors.
@@ -144,7 +144,7 @@ async def _ask(
     known: Validators | None,
 ) -> PageReply:
     async def found(exchange: Exchange) -> PageFound:
-        async with whole_body(attempt, exchange, offload, LARGEST) as body:
+        async with WholeBody(attempt, exchange, offload, LARGEST) as body:
             content_type = settled_type(body, exchange.header("content-type") or "")
             doubt = says_its_end if exchange.body.surplus else is_whole if exchange.body.unsure else None
             if doubt is not None and not await offload.run(doubt, body, content_type):

@@ -249,6 +249,8 @@ class Evidence:
     def order(self, origin: Origin, addresses: Sequence[str], now: float) -> list[str]:
         """*addresses* of the host of *origin* in the order in which they are to be tried: those that rest come last."""
         self._origin(origin).addresses = tuple(addresses)
+        if len(addresses) == 1:
+            return list(addresses)
 
         def rest(address: str) -> float:
             known = self._addresses.get((origin, address))

@@ -48,8 +48,10 @@ class Standing:
 
         ``fastest``: by the running mean of the latency, those without one first, so that each is measured now and then.
         """
+        if len(self._clients) == 1:
+            return list(self._clients)
         clients = sorted(self._clients, key=lambda client: self._rank(client, files))
-        if len(clients) > 1 and clients[0].works:
+        if clients and clients[0].works:
             for client in clients:
                 client.probe(project or None)
         return clients
