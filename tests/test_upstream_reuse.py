@@ -360,6 +360,17 @@ def test_who_waits_for_a_head_is_told_why_there_is_none(so_far: bytes) -> None:
     assert transport.disconnected or transport.disconnecting
 
 
+def test_a_connection_that_the_other_side_does_not_help_to_close_is_aborted() -> None:
+    line = Line()
+    connection, transport = line.idle()
+    connection.dataReceived(b"nobody asked")
+    assert (transport.disconnecting, transport.disconnected) == (True, False)
+    line.clock.advance(60.0)
+    assert transport.disconnected
+    connection.connectionLost(Failure(ConnectionLost()))
+    assert (line.pool.take("key"), line.clock.getDelayedCalls()) == (None, [])
+
+
 def test_a_request_that_is_cancelled_ends_its_connection() -> None:
     line = Line()
     connection, transport = line.connected()

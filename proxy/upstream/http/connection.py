@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _RECEIVE = 256 * KIB
 #: The same of everything else.
 _RECEIVE_LITTLE = 64 * KIB
+#: Seconds for the other side's part in closing a connection, which with TLS is waited for.
+_CLOSES_WITHIN = 5.0
 
 
 class UpstreamResponse:
@@ -188,6 +190,7 @@ class Connection(Protocol):
     def close(self) -> None:
         """Close it, in order if the other side takes part in that; what still comes is nobody's."""
         self._forget()
+        self.expect(_CLOSES_WITHIN, self._abort)
         self.resume()  # a paused TLS connection would not notice its end
         self.transport.loseConnection()
 
