@@ -97,23 +97,29 @@ def _busy_with() -> list[Any]:
     return [*reactor.getDelayedCalls(), *(each for each in selectables if type(each).__name__ not in _OWN)]
 
 
-def _descriptors() -> dict[str, str]:
-    """What this process has open, by number.
+def _descriptors() -> dict[str, tuple[int, int]]:
+    """What this process has open: device and inode by number."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the listing itself
+            facts = os.fstat(int(number))
+            found[number] = facts.st_dev, facts.st_ino
+    return found
+
+
+def _left_open(before: dict[str, tuple[int, int]]) -> list[str]:
+    """What was not open *before*.
 
     But for pipes, what twisted keeps in reserve for when it runs out, and the connections to the record database: each thread
     has one, which goes with the garbage of that thread.
     """
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the listing itself
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
-    return {
-        number: what for number, what in found.items() if not what.startswith(("pipe:", os.devnull)) and "/cache.db" not in what
-    }
-
-
-def _left_open(before: dict[str, str]) -> list[str]:
-    return [f"{number}: {what}" for number, what in _descriptors().items() if before.get(number) != what]
+    found = []
+    for number in [number for number, what in _descriptors().items() if before.get(number) != what]:
+        with suppress(FileNotFoundError):
+            what = os.readlink(f"/proc/self/fd/{number}")
+            if not what.startswith(("pipe:", os.devnull)) and "/cache.db" not in what:
+                found.append(f"{number}: {what}")
+    return found
 
 
 @pytest.fixture(autouse=True)
