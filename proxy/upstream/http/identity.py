@@ -28,6 +28,8 @@ _ENTRY = re.compile(r"1\.1 pypiproxy-[0-9a-z]{1,32} \(upstream\.([a-z0-9._-]{1,2
 
 def entries(via: str) -> tuple[str, ...]:
     """Those of *via*, a received header, that an instance of this proxy may have written."""
+    if not via:
+        return ()
     stated = (each.strip() for each in via.split(",") if len(each) <= _LONGEST)
     return tuple(each for each in stated if _ENTRY.fullmatch(each))[-_MOST:]
 

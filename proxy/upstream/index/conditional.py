@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import TypeVar
 
@@ -26,6 +27,8 @@ _LARGEST_CODED = 16 * MIB
 #: How much larger a body hardly ever becomes when it is decoded.
 _USUAL_RATIO = 20
 
+#: Values of ``Cache-Control`` whose meaning is remembered: an upstream has few.
+_REMEMBERED = 32
 _NOT_KEPT = expression(r"(?:^|[\s,])no-(?:store|cache)(?=$|[\s,])")
 _MAX_AGE = expression(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,9})")
 
@@ -150,13 +153,18 @@ def _max_age(exchange: Exchange) -> float | None:
 
     ``no-store`` and ``no-cache`` count as 0: all pages are kept for outages.
     """
-    stated = (exchange.header("cache-control") or "").lower()
-    if "no-" in stated and _NOT_KEPT.search(stated):
+    limit = _limit_in(exchange.header("cache-control") or "")
+    return max(0.0, limit - (whole(exchange.header("age")) or 0)) if limit else limit
+
+
+@lru_cache(_REMEMBERED)
+def _limit_in(stated: str) -> float | None:
+    """The seconds for which ``Cache-Control: {stated}`` lets a page be used after it was made."""
+    stated = stated.lower()
+    if _NOT_KEPT.search(stated):
         return 0.0
     match = _MAX_AGE.search(stated)
-    if match is None:
-        return None
-    return max(0.0, float(match[1]) - (whole(exchange.header("age")) or 0))
+    return None if match is None else float(match[1])
 
 
 def stated_serial(exchange: Exchange) -> int | None:
