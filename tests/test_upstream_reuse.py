@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -35,6 +37,7 @@ from proxy.upstream.http.parsing import NotHttp
 from proxy.upstream.http.reuse import IDLE_FOR, ConnectionPool
 from proxy.upstream.http.transport import request_bytes
 from tests.inprocess import JSON, Start, upstream_settings
+from tests.support import certs
 
 reactor: Any = default_reactor
 
@@ -394,3 +397,79 @@ def test_a_body_that_nobody_takes_is_not_read_on() -> None:
     assert transport.producerState == "producing"
     connection.dataReceived(b"cd")
     assert transport.producerState == "paused"
+
+
+# -- TLS, to a server that does not take part in its end -----------------------------------------------------------------------
+
+
+class _Deaf(Protocol):
+    """Reads a request and nothing after it: neither that the other side has ended TLS, nor that it has gone."""
+
+    transport: Any
+
+    def __init__(self, answer: bytes, ended: Deferred[None]) -> None:
+        self._answer, self._ended = answer, ended
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.transport.pauseProducing()
+        self.transport.write(self._answer)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._ended.callback(None)
+
+
+class DeafServer(Factory):
+    """Serves TLS, and answers the request of a connection with *answer*."""
+
+    noisy = False
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self.ended: Deferred[None] = Deferred()
+        self.port = reactor.listenSSL(0, self, certs.server_context(), interface="127.0.0.1")
+        self.served: list[_Deaf] = []
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        self.served.append(_Deaf(self._answer, self.ended))
+        return self.served[-1]
+
+    async def asked(self, pool: ConnectionPool) -> UpstreamResponse:
+        """The response to a request on a connection of *pool* to it."""
+        roots = trustRootFromCertificates([Certificate.loadPEM(certs.authority().certificate_pem)])
+        creator = optionsForClientTLS("localhost", trustRoot=roots)
+        endpoint = wrapClientTLS(creator, TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port))
+        connection: Any = await endpoint.connect(ConnectionFactory(Clock(), pool))  # no time passes, so no limit helps
+        connection.key = "key"
+        response: UpstreamResponse = await connection.ask(REQUEST, "GET", 60.0)
+        return response
+
+    async def close(self) -> None:
+        for each in self.served:
+            each.transport.abortConnection()
+        await maybeDeferred(self.port.stopListening)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_does_not_end_tls_keeps_no_idle_connection_open() -> None:
+    pool = ConnectionPool(Clock(), 2)
+    server = DeafServer(ANSWER)
+    await server.asked(pool)
+    await pool.retire().addTimeout(60.0, reactor)
+    await server.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_does_not_end_tls_is_not_read_on_when_its_answer_is_of_no_use_any_more() -> None:
+    lost: Deferred[None] = Deferred()
+
+    class Watched(ConnectionPool):
+        def lost(self, connection: Connection) -> None:
+            super().lost(connection)
+            lost.callback(None)
+
+    server = DeafServer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nbeginning")
+    response = await server.asked(Watched(Clock(), 2))
+    response.pause()
+    response.stop()
+    await lost.addTimeout(60.0, reactor)
+    await server.close()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _RECEIVE = 256 * KIB
 #: The same of everything else.
 _RECEIVE_LITTLE = 64 * KIB
-#: Seconds for the other side's part in closing a connection, which with TLS is waited for.
+#: Seconds for the last bytes that were written before a connection is closed.
 _CLOSES_WITHIN = 5.0
 
 
@@ -188,11 +188,12 @@ class Connection(Protocol):
             self.transport.resumeProducing()
 
     def close(self) -> None:
-        """Close it, in order if the other side takes part in that; what still comes is nobody's."""
+        """Close it in order, whatever the other side does; what still comes is nobody's."""
         self._forget()
         self.expect(_CLOSES_WITHIN, self._abort)
-        self.resume()  # a paused TLS connection would not notice its end
         self.transport.loseConnection()
+        # Over TLS that waits for the other side's part, and reads all that is sent before it.
+        self._socket.loseConnection()
 
     def _abort(self) -> None:
         self._forget()
