@@ -19,6 +19,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from proxy.core.uploads import Uploaded
 from proxy.hosted.editing import Editing
+from proxy.hosted.folder import Folder, StandingFile
 from proxy.settings import AccessSettings, GrantSettings, IndexSettings
 from proxy.web.connections import BoundedSite
 from tests.hosting import hosted, upload
@@ -322,6 +323,18 @@ async def test_what_cannot_be_undone_is_asked_for_once_more(
     reply = await bob.send("/-/act", fields)
     assert b"Meanwhile, the files have changed." in reply.body
     fields = await asked(reply, newer.filename, late.filename, latest.filename)
+    replacing, remove = wheel("corp-lib", "4.0", seed=7), Folder.remove_same
+
+    def replaced(folder: Folder, project: str, file: StandingFile) -> bool:
+        if file.filename == latest.filename:
+            file.path.write_bytes(replacing.data)
+        return remove(folder, project, file)
+
+    monkeypatch.setattr(Folder, "remove_same", replaced)
+    reply = await bob.send("/-/act", fields)
+    assert f"not deleted: {latest.filename} of corp-lib; 2 other files deleted".encode() in reply.body
+    monkeypatch.setattr(Folder, "remove_same", remove)
+    fields = await asked(reply, latest.filename)
     reply = await bob.send("/-/act", fields)
     assert (reply.status, b"has no files of corp-lib any more" in reply.body) == (200, True)
     await proxy.stop()
@@ -331,6 +344,7 @@ async def test_what_cannot_be_undone_is_asked_for_once_more(
         ("user:alice", "promote", "version=1.0 target=stage"),
         ("user:bob", "delete", "which=1.0"),
         ("user:bob", "delete", None),  # refused: a file had landed
+        ("user:bob", "delete", None),  # all but one, which was replaced
         ("user:bob", "delete", None),
     ]
 

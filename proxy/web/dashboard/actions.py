@@ -107,11 +107,15 @@ class Chosen(Struct, frozen=True):
             class_="row",
         )
 
-    def confirmation(self, found: object, arguments: Mapping[str, str], token: str, *, changed: bool) -> list[Tag]:
-        """What is shown before it is done to what was *found*; *changed*: that is something else than was confirmed."""
+    def confirmation(self, found: object, arguments: Mapping[str, str], token: str, *, changed: str | None) -> list[Tag]:
+        """What is shown before it is done to what was *found*.
+
+        *changed*: that is something else than was confirmed, and what has become of that if anything was begun.
+        """
         files = outcome_of(found).new
         named = {**arguments, "index": self.index}
-        told = [tags.p("Meanwhile, the files have changed.", class_="bad", role="alert")] if changed else []
+        words = [] if changed is None else ["Meanwhile, the files have changed.", changed]
+        told = [tags.p(each, class_="bad", role="alert") for each in words if each]
         left = len(files) - _LISTED
         fields = [*self._hidden(token), *(_hidden(each, arguments.get(each, "")) for each in ("which", "version", "target"))]
         return [

@@ -119,13 +119,13 @@ class ProjectActions:
             found = await self._tried(chosen, arguments)
             confirmed = fields.get("confirmed", "")
             if confirmed != confirmed_by(found):
-                return await self._asked(chosen, arguments, found, fields, frame, changed=bool(confirmed))
+                return await self._asked(chosen, arguments, found, fields, frame, changed="" if confirmed else None)
             performed["confirmed"] = found
         try:
             result = await self._performed(ask, chosen, performed)
-        except FilesChanged:
+        except FilesChanged as error:
             found = await self._tried(chosen, arguments)
-            return await self._asked(chosen, arguments, found, fields, frame, changed=True)
+            return await self._asked(chosen, arguments, found, fields, frame, changed=str(error))
         return await self._told(chosen, arguments, result, frame)
 
     async def _tried(self, chosen: Chosen, arguments: Mapping[str, str]) -> object:
@@ -143,9 +143,12 @@ class ProjectActions:
         fields: Mapping[str, str],
         frame: Frame,
         *,
-        changed: bool,
+        changed: str | None,
     ) -> Answer:
-        """The page that asks whether it shall be done to what was *found*; *changed*: something else was confirmed."""
+        """The page that asks whether it shall be done to what was *found*.
+
+        *changed*: something else was confirmed, and what has become of that if anything was begun.
+        """
         # The token in the form that was sent is right for the next one too.
         content = chosen.confirmation(found, arguments, fields["token"], changed=changed)
         return await self._shell.page(f"{chosen.action.label} {chosen.project}?", frame, *content)
