@@ -102,7 +102,10 @@ class Accounts:
                 self._right.discard(key)
 
     def entrust(self, principal: Principal) -> str:
-        """A password, with any user name, for *principal*, a part of this process; nobody else ever has it."""
+        """A password, with any user name, for *principal*, a part of this process.
+
+        The same each time.  Nobody else has it but who asks for it at the admin socket, and it ends with this process.
+        """
         if principal not in self._secrets:
             secret = self._secrets[principal] = os.urandom(24).hex()
             self._own[self._hash(secret.encode("ascii"))] = principal
