@@ -65,17 +65,23 @@ def offered(page: Page, entries: Mapping[str, LedgerEntry], there: Collection[st
         for file in (page.files if entries else ())
         if (entry := entries.get(file.filename)) is not None and (digest := changed(file, entry)) is not None
     )
-    page = replace(
-        page,
-        status=without_secrets(page.status),
-        extra=without_secrets(page.extra),
-        meta_extra=without_secrets(page.meta_extra),
-    )
-    files = tuple(listed(page, entries))
+    files = tuple(listed(page, entries)) if page.unverifiable else page.files
     if there is not None:
         files = tuple(_from_store(file, entries, there) for file in files if bytes_of(file, entries) in there)
-    files = tuple([_offered(file, entries) if entries or not _goes_as_it_is(file) else file for file in files])
-    return Offer(_upgraded(replace(page, files=files)), changes)
+    files = tuple(
+        [
+            # Most go as they are, as long as nothing is recorded of any.
+            file
+            if not entries
+            and not file.extra
+            and file.provenance is None
+            and (file.core_metadata or not is_wheel(file.filename))
+            else _offered(file, entries)
+            for file in files
+        ]
+    )
+    status, extra, meta_extra = map(without_secrets, (page.status, page.extra, page.meta_extra))
+    return Offer(_upgraded(replace(page, files=files, status=status, extra=extra, meta_extra=meta_extra)), changes)
 
 
 def may_be_there(page: Page, entries: Mapping[str, LedgerEntry]) -> frozenset[str]:
@@ -150,11 +156,6 @@ def _sha256(digest: Digest | None) -> str | None:
 def _from_store(file: File, entries: Mapping[str, LedgerEntry], there: Collection[str]) -> File:
     """*file* without what may not be there: provenance, and metadata (a wheel's is read out of it when it is asked for)."""
     return replace(file, provenance=None, core_metadata=file.core_metadata if metadata_of(file, entries) in there else None)
-
-
-def _goes_as_it_is(file: File) -> bool:
-    """Whether :func:`_offered` changes nothing of *file*, as long as nothing is recorded of any file."""
-    return not file.extra and file.provenance is None and bool(file.core_metadata or not is_wheel(file.filename))
 
 
 def _offered(file: File, entries: Mapping[str, LedgerEntry]) -> File:
