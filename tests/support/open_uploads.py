@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ from tests.support.process import ROOT, Running, environment
 
 reactor: Any = default_reactor
 INDEX = "internal"
-_MOUNTED = (shutil.which("unshare") or "unshare", "--map-root-user", "--mount", "sh", "-c")
 
 
 class UploadsProcess:
@@ -34,10 +32,8 @@ class UploadsProcess:
         self.data = place / "data"
         self.data.mkdir(mode=0o700, exist_ok=True)
         command = [sys.executable, "-m", "tests.support.open_uploads", str(self.data)]
-        if disk is not None:
-            mount = f'mount -t tmpfs -o size={disk},mode=0700 none "$0" && exec "$@"'
-            command = [*_MOUNTED, mount, str(self.data), *command]
-        self.process = Running().spawn(command, environment(place, PYTHONPATH=str(ROOT)), place)
+        mounted = None if disk is None else (str(self.data), disk)
+        self.process = Running().spawn(command, environment(place, PYTHONPATH=str(ROOT)), place, disk=mounted)
         self.port = 0
 
     async def started(self) -> UploadsProcess:

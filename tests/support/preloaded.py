@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import codecs
+import ctypes
 import gc
 import json
 import os
@@ -39,6 +40,8 @@ _OWN = tuple(("-m", f"tests.support.{name}") for name in ("migrating", "open_upl
 TWINE = ("-m", "twine")
 
 _STATUS = struct.Struct("i")
+#: CLONE_NEWUSER and CLONE_NEWNS of unshare(2), MS_REC and MS_PRIVATE of mount(2).
+_NEW_USERS, _NEW_MOUNTS, _ALL_PRIVATE = 0x10000000, 0x00020000, 0x4000 | 0x40000
 #: Bytes that a program's arguments and environment may have.
 _LARGEST = 1 << 18
 #: Modules that only a running proxy imports, or that it imports when something needs them.
@@ -128,14 +131,22 @@ class Preloaded:
             and env.get("PYTHONPATH", path) == path
         )
 
-    def fork(self, arguments: Sequence[str], env: Mapping[str, str], place: Path, descriptors: Sequence[int]) -> None:
+    def fork(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        place: Path,
+        descriptors: Sequence[int],
+        disk: tuple[str, int] | None = None,
+    ) -> None:
         """Run *arguments* in *place*.
 
-        *descriptors* are its standard input, output and error, and one for what `told` reads.
+        *descriptors* are its standard input, output and error, and one for what `told` reads.  *disk* is a directory, and how
+        many bytes there are on the file system that it has there to itself.
         """
         if self._process is None:
             self._start()
-        asked = {"arguments": [*arguments], "env": dict(env), "place": str(place)}
+        asked = {"arguments": [*arguments], "env": dict(env), "place": str(place), "disk": disk}
         socket.send_fds(self._socket, [json.dumps(asked).encode()], [*descriptors])
 
     @property
@@ -181,6 +192,9 @@ def _become(asked: Mapping[str, object], descriptors: Sequence[int]) -> str:
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    match asked.get("disk"):
+        case [str(folder), int(size)]:
+            _mount(folder, size)
     os.chdir(str(asked["place"]))
     os.environ.clear()
     os.environ.update(env)
@@ -188,6 +202,25 @@ def _become(asked: Mapping[str, object], descriptors: Sequence[int]) -> str:
     sys.path[0] = ""
     sys.argv = [str(arguments[1]), *arguments[3:]]
     return str(arguments[2])
+
+
+def _mount(folder: str, size: int) -> None:
+    """Give this process a file system of *size* bytes at *folder*, which nobody else sees, and the rights of root on it.
+
+    As ``unshare --map-root-user --mount`` and ``mount -t tmpfs`` do, which would be followed by a new interpreter.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    _called(libc.unshare(_NEW_USERS | _NEW_MOUNTS))
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        Path(f"/proc/self/{name}").write_text(text, "ascii")
+    _called(libc.mount(b"none", b"/", None, _ALL_PRIVATE, None))
+    _called(libc.mount(b"none", folder.encode(), b"tmpfs", 0, f"size={size},mode=0700".encode()))
+
+
+def _called(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _forked(control: socket.socket) -> str:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "HOME": str(home), "PYTHONUNBUFFERED": "1", **more}
 
 
+@cache
 def can_mount() -> bool:
     """Whether a process may have file systems of its own here (containers often forbid it)."""
     try:
@@ -116,13 +118,20 @@ class _Reading(FileDescriptor):
 class _Forked:
     """The transport of a process that is forked from one that has imported the proxy: as that of ``spawnProcess``."""
 
-    def __init__(self, protocol: ProcessProtocol, arguments: Sequence[str], env: Mapping[str, str], place: Path) -> None:
+    def __init__(
+        self,
+        protocol: ProcessProtocol,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        place: Path,
+        disk: tuple[str, int] | None,
+    ) -> None:
         self._protocol = protocol
         self._status = b""
         pipes = [os.pipe() for _ in range(4)]
         (theirs, self._input), *heard = pipes
         given = [theirs, *(writing for _, writing in heard)]
-        PRELOADED.fork(arguments, env, place, given)
+        PRELOADED.fork(arguments, env, place, given, disk)
         for each in given:
             os.close(each)
         self.pid = told(heard[-1][0])
@@ -161,6 +170,14 @@ class _Forked:
             self._input = -1
 
 
+def _mounting(disk: tuple[str, int] | None) -> list[str]:
+    """The command before the command that gives it a file system."""
+    if disk is None:
+        return []
+    folder, size = disk
+    return [*_OWN_MOUNTS, "sh", "-c", f'mount -t tmpfs -o size={size},mode=0700 none "$0" && exec "$@"', folder]
+
+
 class Running(ProcessProtocol):
     """A process, what it has written so far, and how to wait for either."""
 
@@ -171,18 +188,28 @@ class Running(ProcessProtocol):
         self.ended: Ended | None = None
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
-    def spawn(self, arguments: Sequence[str], env: Mapping[str, str], place: Path, *, fresh: bool = False) -> Running:
+    def spawn(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        place: Path,
+        *,
+        fresh: bool = False,
+        disk: tuple[str, int] | None = None,
+    ) -> Running:
         """Start *arguments* with the working directory *place*.
 
         The proxy and its commands are forked from a process that has imported them already, unless it is to be a *fresh* one.
+        *disk* is a directory at which the process has a file system of its own, and how many bytes there are on it.
         """
         if not fresh and PRELOADED.knows(arguments, env, str(ROOT)):
-            _Forked(self, arguments, env, place)
+            _Forked(self, arguments, env, place, disk)
         else:
             streams: dict[int, Any] = {0: "w", 1: "r", 2: "r"}
             if _HANDED_OVER in env:
                 streams[int(env[_HANDED_OVER])] = PRELOADED.descriptor
-            reactor.spawnProcess(self, arguments[0], list(arguments), env=dict(env), path=str(place), childFDs=streams)
+            arguments = [*_mounting(disk), *arguments]
+            reactor.spawnProcess(self, arguments[0], arguments, env=dict(env), path=str(place), childFDs=streams)
         return self
 
     @property
@@ -329,20 +356,17 @@ class ProxyProcess:
         self.place.mkdir(exist_ok=True)
         listen = ["--listen", f"tcp:{self._port}:interface=127.0.0.1"]
         twistd = [*self.before, *self._twistd, "-n", "--pidfile=", *self.twistd_options]
+        disk = None
+        if self._disk is not None:
+            self.data_dir.mkdir(mode=0o700, exist_ok=True)
+            disk = str(self.data_dir), self._disk
         self.process = Running().spawn(
-            [*self._on_its_disk(), *twistd, "pypiproxy", *listen, *self._arguments],
+            [*twistd, "pypiproxy", *listen, *self._arguments],
             environment(self.place, PYTHONPATH=self._path),
             self.place,
             fresh=self._fresh,
+            disk=disk,
         )
-
-    def _on_its_disk(self) -> list[str]:
-        """The command before the command that gives it a file system."""
-        if self._disk is None:
-            return []
-        self.data_dir.mkdir(mode=0o700, exist_ok=True)
-        mount = f'mount -t tmpfs -o size={self._disk},mode=0700 none "$0" && exec "$@"'
-        return [*_OWN_MOUNTS, "sh", "-c", mount, str(self.data_dir)]
 
     @property
     def files(self) -> list[str]:
