@@ -14,6 +14,7 @@ import pytest
 import pytest_twisted
 
 from tests.support import wire
+from tests.support.archives import extract
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.operator import Operator
 from tests.support.process import ROOT, ProxyProcess, Python
@@ -33,7 +34,7 @@ def earlier(tmp_path: Path) -> Python:
         pytest.skip(f"this is no repository with the history of {PREVIOUS}: {archived.stderr.decode().strip()}")
     place = tmp_path / "earlier"
     with tarfile.open(fileobj=BytesIO(archived.stdout)) as archive:
-        archive.extractall(place, filter="data")
+        extract(archive, place)
     return Python(sys.executable, str(place))
 
 

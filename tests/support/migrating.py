@@ -24,6 +24,7 @@ from proxy.mechanism.offload import Inline, completed
 from proxy.storage.local import LocalFiles
 from proxy.storage.mirrored import MirroredRecords
 from proxy.storage.records import DiskRecords
+from tests.support.archives import extract
 from tests.support.wheels import seeded
 
 
@@ -101,7 +102,7 @@ def calls_of(place: Path) -> int:
 def extracted(archive: Path, place: Path) -> Path:
     """The data directory in *archive*, in *place*."""
     with tarfile.open(archive) as opened:
-        opened.extractall(place, filter="data")
+        extract(opened, place)
     place.chmod(0o700)
     return place
 
