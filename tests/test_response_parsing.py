@@ -64,6 +64,11 @@ FRAMED: dict[str, tuple[bytes, bytes, bool]] = {
     "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok", False),
     "HTTP/1.0 that stays": (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", b"ok", True),
     "chunks and a length": (OK + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok", False),
+    "chunks in HTTP/1.0": (
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"ok",
+        False,
+    ),
     "more than was asked for": (OK + b"Content-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n", b"ok", False),
     "more after the last chunk": (CHUNKED + b"2\r\nok\r\n0\r\n\r\nx", b"ok", False),
     "more after no content": (b"HTTP/1.1 204 No Content\r\n\r\nx", b"", False),

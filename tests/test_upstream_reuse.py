@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import Clock
@@ -27,14 +27,16 @@ from proxy.mechanism.rotating import Observing
 from proxy.settings import PageLimits
 from proxy.statistics.recorders import UNRECORDED
 from proxy.upstream.http.attempt import Attempt, Manner
+from proxy.upstream.http.body import IncomingBody
 from proxy.upstream.http.client import HttpClient
 from proxy.upstream.http.connection import Connection, ConnectionFactory, UpstreamResponse
-from proxy.upstream.http.failures import Failed, TooLate
+from proxy.upstream.http.failures import Broken, Failed, TooLate
 from proxy.upstream.http.fetching import AnyPermit
 from proxy.upstream.http.identity import Identity
 from proxy.upstream.http.origin import origin_of, target_of
 from proxy.upstream.http.parsing import NotHttp
 from proxy.upstream.http.reuse import IDLE_FOR, ConnectionPool
+from proxy.upstream.http.traffic import UpstreamTraffic
 from proxy.upstream.http.transport import request_bytes
 from tests.inprocess import JSON, Start, upstream_settings
 from tests.support import certs
@@ -372,6 +374,28 @@ def test_a_connection_that_the_other_side_does_not_help_to_close_is_aborted() ->
     assert transport.disconnected
     connection.connectionLost(Failure(ConnectionLost()))
     assert (line.pool.take("key"), line.clock.getDelayedCalls()) == (None, [])
+
+
+@pytest.mark.parametrize("end", [ConnectionDone(), ConnectionLost()])
+def test_a_body_of_no_stated_length_is_not_ended_by_a_reset(end: Exception) -> None:
+    line = Line()
+    connection, _ = line.connected()
+    answers, _ = line.ask(connection)
+    connection.dataReceived(b"HTTP/1.1 200 OK\r\n\r\nsome")
+    body = IncomingBody(60.0, UpstreamTraffic("up", UNRECORDED, line.clock.seconds).reception(None, 0.0))
+    answers[0].deliver(body)
+    connection.connectionLost(Failure(end))
+    found: list[bytes] = []
+    errors: list[Any] = []
+
+    async def read() -> None:
+        while chunk := await body.read():
+            found.append(chunk)
+
+    Deferred.fromCoroutine(read()).addErrback(errors.append)
+    assert found == [b"some"]
+    was_reset = isinstance(end, ConnectionLost)
+    assert ([failure.type for failure in errors], body.unsure) == ([Broken] if was_reset else [], not was_reset)
 
 
 def test_a_request_that_is_cancelled_ends_its_connection() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -271,7 +272,8 @@ class Connection(Protocol):
         self._forget()
         self._pool.lost(self)
         if response is not None and parser is not None:
-            unsure = parser.closed()
+            # A reset is no end of a body.  Many servers end TLS without saying so, which cannot be told from one.
+            unsure = parser.closed() and (self._socket is not self.transport or reason.check(ConnectionDone) is not None)
             response.ended(None if unsure else reason.value, unsure=unsure)
         elif answer is not None:
             answer.errback(reason)

@@ -172,8 +172,8 @@ class ResponseParser:
         elif "transfer-encoding" in fields:
             if _listed(fields["transfer-encoding"]) != ["chunked"]:
                 raise NotHttp("a transfer coding other than chunked")
-            if "content-length" in fields:
-                self.reusable = False  # as RFC 9112 section 6.1 says: somebody on the way may have read the other one
+            if "content-length" in fields or not lasting:
+                self.reusable = False  # as RFC 9112 section 6.1 says: somebody on the way may have found another end
             self.head = ResponseHead(status, fields, None)
             self._take = ResponseParser._take_chunks
             return self._take_chunks(rest)
