@@ -164,6 +164,33 @@ async def test_a_request_goes_out_again_where_an_idle_connection_is_closed_befor
     assert [len(each) for each in seen.connections] == [2, 1]
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_crosses_the_end_of_an_idle_connection_goes_out_again(scripted: Make, run: Start) -> None:
+    def answer(number: int, peer: Any) -> bytes:
+        if number == 1:
+            return b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 4\r\n\r\nlate"
+        return page(f"p{min(number, 1)}")
+
+    url, seen = scripted(answer)
+    proxy = await run(upstream_settings(url))
+    await proxy.page("p0")
+    assert (await proxy.page("p1"))["name"] == "p1"
+    assert [len(each) for each in seen.connections] == [2, 1]
+
+
+@pytest.mark.parametrize("connections", ["Connection: close", "Connection: keep-alive"])
+@pytest_twisted.ensureDeferred
+async def test_the_same_on_a_new_connection_or_one_that_stays_open_is_an_answer(
+    scripted: Make, run: Start, connections: str
+) -> None:
+    url, seen = scripted(lambda number, peer: page("p0") if not number else page("p1", "HTTP/1.1 408 Late", connections))
+    proxy = await run(upstream_settings(url))
+    await proxy.page("p0")
+    reply = await proxy.get("/simple/p1/", Accept=JSON)
+    assert (reply.status, "answered 408 Request Timeout" in reply.reason) == (503, True)
+    assert len(seen.asked) == (3 if "close" in connections else 2)
+
+
 @pytest.mark.parametrize(
     ("head", "field"),
     [("HTTP/1.0 200 OK", "A: b"), ("HTTP/1.1 200 OK", "Connection: Close"), ("HTTP/1.1 200 OK", "connection: x, close")],

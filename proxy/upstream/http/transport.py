@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -30,6 +31,7 @@ from proxy.upstream.http.trust import Trust
 if TYPE_CHECKING:
     from proxy.upstream.http.connecting import Endpoints
     from proxy.upstream.http.connection import Connection, UpstreamResponse
+    from proxy.upstream.http.parsing import ResponseHead
     from proxy.upstream.http.reuse import ConnectionPool
 
 #: How much one measurement counts in the running mean of the latency, and how long that mean tells anything (seconds).
@@ -213,7 +215,7 @@ class HttpTransport:
     ) -> UpstreamResponse:
         """The response to *request* on *connection*, which has begun at *began* (seconds).
 
-        Raises _Retried where that had been idle and gives no answer.
+        Raises _Retried where that had been idle and gives no answer, or one that says that no request had come on it.
         """
         limit, place = self._settings.first_byte_timeout, asked.place
         place.take_away = take_away = connection.give_up
@@ -233,6 +235,9 @@ class HttpTransport:
             # The connection may serve another request now.
             if place.take_away is take_away:
                 place.take_away = _nothing_to_take
+        if reused and _came_before(response.head):
+            response.stop()
+            raise _Retried
         self._latency.measured(self._reactor.seconds() - began)
         return response
 
@@ -253,6 +258,11 @@ class HttpTransport:
         if request_id := current_request_id.get():
             lines.append(f"X-Request-ID: {request_id}")
         return request_bytes(lines)
+
+
+def _came_before(head: ResponseHead) -> bool:
+    """Whether *head* was sent when the connection had been idle for long, and not for a request (RFC 9110 section 15.5.9)."""
+    return head.status == HTTPStatus.REQUEST_TIMEOUT and "close" in (head.last("connection") or "").lower()
 
 
 def _nothing_to_take(why: Failed) -> None:
