@@ -1,34 +1,38 @@
 """Hands a program over to the process that has imported everything (``tests.support.preloaded``), as seen from a shell.
 
 ``python -S -I handed_over.py DESCRIPTOR CODE ARGUMENT…``: the program has this one's streams, environment and directory; this
-one passes signals on and ends as the program does.  It imports as little as can be, as it is run for every command.
+one passes signals on and ends as the program does.  It is run for every command, so it imports only what is compiled into the
+interpreter or its library: ``socket``, ``json`` and ``signal`` are Python above that, and take as long as all else.
 """
 
 from __future__ import annotations
 
-import json
+import _signal  # type: ignore[import-not-found]  # it has no stub
+import _socket
+import _struct
 import os
-import signal
-import socket
-import struct
 import sys
+from _json import encode_basestring_ascii as written
 
-_STATUS = struct.Struct("i")
+_STATUS = "i"
 
 
 def _main() -> None:
     descriptor, code, *arguments = sys.argv[1:]
     reading, writing = os.pipe()
-    asked = {"arguments": [sys.executable, "-c", code, *arguments], "env": dict(os.environ), "place": os.getcwd()}
-    socket.send_fds(socket.socket(fileno=int(descriptor)), [json.dumps(asked).encode()], [0, 1, 2, writing])
+    program = ",".join(map(written, (sys.executable, "-c", code, *arguments)))
+    env = ",".join(f"{written(name)}:{written(value)}" for name, value in os.environ.items())
+    asked = f'{{"arguments":[{program}],"env":{{{env}}},"place":{written(os.getcwd())}}}'
+    rights = _socket.SOL_SOCKET, _socket.SCM_RIGHTS, _struct.pack("4i", 0, 1, 2, writing)
+    _socket.socket(fileno=int(descriptor)).sendmsg([asked.encode("ascii")], [rights])
     os.close(writing)
-    (process,) = _STATUS.unpack(os.read(reading, _STATUS.size))
-    for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(each, lambda number, _: os.kill(process, number))
-    (ended,) = _STATUS.unpack(os.read(reading, _STATUS.size))
+    (process,) = _struct.unpack(_STATUS, os.read(reading, 4))
+    for each in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGUSR1):
+        _signal.signal(each, lambda number, _: os.kill(process, number))
+    (ended,) = _struct.unpack(_STATUS, os.read(reading, 4))
     status = os.waitstatus_to_exitcode(ended)
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        _signal.signal(-status, _signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 
