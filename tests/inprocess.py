@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 from msgspec.structs import replace
 from twisted.internet import reactor as default_reactor
+from twisted.internet.defer import succeed
 
 from proxy.access.rights import Rights
 from proxy.composition.indexes import IndexKind
@@ -86,9 +87,9 @@ class Running:
 
     async def stop(self) -> None:
         """Stop the service, unless that is done."""
+        stopped = self.service.stopService() if self.service.running else succeed(None)
         await self._connections.close()
-        if self.service.running:
-            await self.service.stopService()
+        await stopped
 
 
 def upstream_settings(url: str, name: str = "pypi", **settings: Any) -> UpstreamSettings:

@@ -103,6 +103,8 @@ async def test_stale_answers_are_counted_by_their_reason(upstream: FakeUpstream,
     await proxy.page("slow")
     assert (await figures(proxy))["stale_answers_total upstream-slow"] == 1
     held.release()
+    while (await figures(proxy)).get("upstream_requests_total up0 127.0.0.1 unchanged") != 1:
+        pass  # an upstream that does not answer is suspect
     upstream.script("*/failing/", Fault(status=500))
     await proxy.page("failing")
     found = await figures(proxy)
