@@ -20,10 +20,12 @@ METADATA = setup.cfg pyproject.toml
 NEWEST_PYTHON ?= $(shell .ci/newest-python $(PYTHON))
 # A file system in memory with room for the temporary directories of the tests; empty: there is none.
 IN_MEMORY = $(shell df --output=avail,target -k /dev/shm 2>/dev/null | awk '$$1 > 4000000 && $$2 == "/dev/shm" { print $$2 }')
-# Modules that the newest Python leaves out: what takes their time are other programs, or processes that are started and killed.
-# `make suite-on-newest NOT_ON_NEWEST=` runs all tests on it.
-NOT_ON_NEWEST = account_commands alerts backup bench bypasses clients_install clients_troubles conf dashboard_browser docs door exchange full_disk \
-    haproxy hosted_crashes hosted_editing kill machine packaging page_weight supervisor upgrade workshop wrong_input
+# What differs between Pythons is found by one case as well as by many: of each parametrized test this many run on the newest one
+# (empty: all).  It leaves out modules that mostly wait for other programs.  All tests:
+# make suite-on-newest CASES_ON_NEWEST= NOT_ON_NEWEST=
+CASES_ON_NEWEST = 2
+NOT_ON_NEWEST = backup bench clients_install clients_troubles conf dashboard_browser docs door full_disk haproxy hosted_crashes hosted_editing kill \
+    machine packaging upgrade workshop
 # What installs into an environment: pip, or the uv that is named.
 UV =
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
@@ -57,9 +59,9 @@ suite: $(VENV)/installed-test $(SYSTEM)
 suite-on-newest: newest-environment
 	@newest='$(NEWEST_PYTHON)'; if [ -n "$$newest" ]; then \
 	    version=$$("$$newest" -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
-	    echo "on Python $$version: all tests$(if $(NOT_ON_NEWEST), but for $(NOT_ON_NEWEST))" && \
+	    echo "on Python $$version: $(or $(CASES_ON_NEWEST:%=% cases of each test),all tests)$(if $(NOT_ON_NEWEST), but for $(NOT_ON_NEWEST))" && \
 	    $(MAKE) --no-print-directory suite PYTHON="$$newest" VENV=".venv-$$version" SYSTEM="$(if $(NOT_ON_NEWEST),,$(SYSTEM))" \
-	        ARGS="$(NOT_ON_NEWEST:%=--ignore=tests/test_%.py) $(ARGS)"; \
+	        ARGS="$(CASES_ON_NEWEST:%=--cases=%) $(NOT_ON_NEWEST:%=--ignore=tests/test_%.py) $(ARGS)"; \
 	else echo "no Python newer than $(PYTHON) is here: the tests ran on $(PYTHON) only"; fi
 
 # By uv, which takes a tenth of the time; where it finds no packages, as it does not read pip's configuration, by pip.

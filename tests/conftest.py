@@ -24,6 +24,7 @@ from proxy.settings import UpstreamSettings
 from tests.evidence import MakeAddresses, Names
 from tests.inprocess import Running, Start, start, upstream_settings
 from tests.support.addresses import Addresses
+from tests.support.cases import some_cases
 from tests.support.fake_upstream import FakeUpstream
 from tests.support.hosts import Hosts
 from tests.support.process import ProxyProcess
@@ -86,8 +87,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of long modules first; all others keep their order."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cases", type=int, metavar="N", help="run at most N cases of each parametrized test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out cases as ``--cases`` says, and put the tests of long modules first; all others keep their order."""
+    most: int | None = config.getoption("--cases")
+    if most is not None:
+        items[:], left_out = some_cases(items, most)
+        config.hook.pytest_deselected(items=left_out)
     places = {f"test_{name}": place for place, name in enumerate(_LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
