@@ -101,8 +101,13 @@ class ResponseParser:
 
     @property
     def left(self) -> float:
-        """Bytes of the body that are still to come; infinite where nobody said."""
-        return self._left if self._take is ResponseParser._take_counted else inf
+        """Bytes of the body that are still to come, infinite where its end is that of the connection; none where nobody said.
+
+        What comes in chunks may be as many pieces as bytes, each of which takes a look: of that little is read at a time.
+        """
+        if self._take is ResponseParser._take_counted:
+            return self._left
+        return inf if self._take is ResponseParser._take_all else 0
 
     def closed(self) -> bool:
         """The connection has ended: whether that may be the end of the body, of which there was no other sign."""
