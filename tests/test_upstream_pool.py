@@ -426,6 +426,8 @@ async def test_an_upstream_that_redirects_to_another_origin_is_up_again_after_an
     assert (await proxy.page("big"))["files"]
     await front.down()
     assert (await proxy.get("/simple/other/")).status == 503
+    while states(proxy)["up0"].state == "probing":
+        await proxy.get("/-/live")
     assert states(proxy)["up0"].state == "down"
     front.up()
     assert (await proxy.page("other"))["files"]
