@@ -31,6 +31,14 @@ TWISTD = [sys.executable, *preloaded.TWISTD]
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
 
+@pytest.fixture(autouse=True)
+def _hangup() -> Iterator[None]:
+    """SIGHUP is heeded by what a test starts, also where nohup has had it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A working directory that has nothing to do with the project."""

@@ -188,7 +188,9 @@ def _become(asked: Mapping[str, object], descriptors: Sequence[int]) -> str:
     assert isinstance(env, dict)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for the tests that it runs beside something
+    # Shells have these ignored by tests that they run beside something, or with nohup.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
