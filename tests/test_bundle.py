@@ -11,6 +11,7 @@ import signal
 import sys
 import tarfile
 from collections.abc import Callable, Collection
+from copy import copy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -662,13 +663,10 @@ def links() -> list[tarfile.TarInfo]:
 def test_only_plain_files_are_looked_at(member: tarfile.TarInfo, first: bool) -> None:
     manifest, *rest = members(bundle_of(filled()))
     if first:
-        member = evolve_name(member, "manifest.json")
+        member = copy(member)
+        member.name = "manifest.json"
     with pytest.raises(BadBundle, match="is no plain file"):
         take(packed([(member, b""), *rest] if first else [manifest, (member, b""), *rest]), cache())
-
-
-def evolve_name(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
-    return member.replace(name=name)
 
 
 BAD_NAMES = [
