@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
@@ -167,6 +167,7 @@ def test_what_a_client_usually_sends_has_the_same_essence_whoever_finds_it(
     st.text(st.characters(min_codepoint=0x20, max_codepoint=0x2FF), max_size=60),
     st.from_regex(r"[0-9A-Za-z]{1,9}", fullmatch=True),
 )
+@example("-", "0")
 def test_a_word_of_its_own_at_the_end_changes_only_the_text_of_an_agent(said: str, word: str) -> None:
     raw = said.encode("latin-1", "replace").strip() or b"pip/26.3"
     one, other = user_agent(raw), user_agent(raw + b" " + word.encode())

@@ -83,7 +83,7 @@ def short_agent(agent: str) -> str:
     agent = agent[:_MOST_READ]
     product = _PRODUCT.match(agent)
     if product is None:
-        return "-" if agent in ("", "-") else "?"
+        return "-" if agent.partition(" ")[0] in ("", "-") else "?"
     python = _PYTHON_IN_JSON.search(agent) or ("hon/" in agent and _PYTHON_AS_PRODUCT.search(agent))
     shown = product[0] if len(product[0]) <= _MOST_AGENT else product[0][: _MOST_AGENT - 1] + "…"
     return shown if not python or shown.lower().startswith("python/") else f"{shown} py{python[1]}"
