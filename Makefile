@@ -25,7 +25,7 @@ IN_MEMORY = $(shell df --output=avail,target -k /dev/shm 2>/dev/null | awk '$$1 
 # make suite-on-newest CASES_ON_NEWEST= NOT_ON_NEWEST=
 CASES_ON_NEWEST = 2
 NOT_ON_NEWEST = backup bench clients_install clients_troubles conf dashboard_browser docs door fail_open full_disk haproxy hosted_crashes \
-    hosted_editing kill machine packaging upgrade uploads_served workshop
+    hosted_drop hosted_editing kill machine packaging serve upgrade upload_tools uploads_served warm workshop
 # What installs into an environment: pip, or the uv that is named.
 UV =
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)

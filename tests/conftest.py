@@ -33,6 +33,7 @@ from tests.support.resolving import resolving
 reactor: Any = default_reactor
 
 settings.register_profile("ci", deadline=None, max_examples=60, database=None)
+settings.register_profile("some", settings.get_profile("ci"), max_examples=15)
 settings.load_profile("ci")
 
 #: What the reactor itself keeps open: the wakers of threads and of child processes.
@@ -88,7 +89,17 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cases", type=int, metavar="N", help="run at most N cases of each parametrized test")
+    parser.addoption(
+        "--cases",
+        type=int,
+        metavar="N",
+        help="run at most N cases of each parametrized test, and a quarter of those that are made up",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--cases") is not None:
+        settings.load_profile("some")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
